@@ -1,0 +1,258 @@
+"""Writes, opens and verifies bundles: a model with all that is needed to feed it raw events."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+import shutil
+import tarfile
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from mlaas4hep_dask import __version__
+from mlaas4hep_dask.encode.encoding import Encoding
+from mlaas4hep_dask.errors import BundleError
+from mlaas4hep_dask.specs import Specs
+
+FORMAT = "mlaas4hep_dask/bundle"
+VERSION = 1
+MANIFEST = "manifest.json"
+SPECS = "specs.json"
+MODEL = "model.pt"
+CARD = "model_card.md"
+MEMBER = re.compile(r"[a-z0-9][a-z0-9._-]*")
+MAX_MEMBERS = 64
+MAX_BYTES = 4 * 1024**3
+LIBRARIES = ("torch", "numpy", "awkward", "uproot", "dask")
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """An opened bundle whose files match their checksums.
+
+    Parameters
+    ----------
+    path : Path
+        Folder with the files.
+    manifest : mapping
+        Content of manifest.json.
+    specs : Specs
+        Specs of the data that the model was trained on.
+    encoding : Encoding
+        How raw events become the model's input.
+    """
+
+    path: Path
+    manifest: Mapping[str, Any]
+    specs: Specs
+    encoding: Encoding
+
+    @property
+    def name(self) -> str:
+        """Name of the model."""
+        return str(self.manifest["name"])
+
+    @property
+    def model_path(self) -> Path:
+        """The TorchScript file: raw padded columns in, scores out."""
+        return self.path / MODEL
+
+
+def write_bundle(
+    path: Path,
+    *,
+    name: str,
+    model: bytes,
+    specs: Specs,
+    encode: Mapping[str, Any],
+    metrics: Mapping[str, Any],
+    data: Mapping[str, Any],
+    card: str,
+) -> Bundle:
+    """Write a bundle folder, whole or not at all, and open it.
+
+    Parameters
+    ----------
+    path : Path
+        Folder to make; an earlier bundle there is replaced.
+    name : str
+        Name of the model, as the server's URL has it.
+    model : bytes
+        A TorchScript file.
+    specs : Specs
+        Specs of the training data.
+    encode : mapping
+        Options of `Encoding.from_specs` that the model was trained with.
+    metrics, data : mapping
+        Performance and provenance, JSON values.
+    card : str
+        Text of model_card.md.
+    """
+    encoding = Encoding.from_specs(specs, **encode)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
+    try:
+        contents = {SPECS: specs.to_json().encode(), MODEL: model, CARD: card.encode()}
+        for member, content in contents.items():
+            (part / member).write_bytes(content)
+        manifest = {
+            "format": FORMAT,
+            "version": VERSION,
+            "name": name,
+            "created": datetime.now(UTC).isoformat(timespec="seconds"),
+            "package": __version__,
+            "libraries": _library_versions(),
+            "files": {
+                member: {"sha256": hashlib.sha256(content).hexdigest(), "bytes": len(content)}
+                for member, content in contents.items()
+            },
+            "encode": dict(encode),
+            "input": {
+                "branches": [
+                    {
+                        "name": branch.name,
+                        "kind": branch.kind,
+                        "dtype": branch.dtype,
+                        "collection": branch.collection,
+                        "unit": branch.unit,
+                    }
+                    for branch in encoding.branches
+                ],
+                "columns": encoding.layout.columns(),
+            },
+            "output": {"name": "score", "meaning": "probability of label 1", "dtype": "float32"},
+            "metrics": dict(metrics),
+            "data": dict(data),
+        }
+        text = json.dumps(manifest, indent=1, allow_nan=False) + "\n"
+        (part / MANIFEST).write_text(text, encoding="utf-8")
+        part.chmod(0o755)
+        earlier = None
+        if path.exists():
+            earlier = part.with_suffix(".earlier")
+            path.rename(earlier)
+        part.rename(path)
+        if earlier is not None:
+            shutil.rmtree(earlier)
+    except BaseException:
+        shutil.rmtree(part, ignore_errors=True)
+        raise
+    return open_bundle(path)
+
+
+def _library_versions() -> dict[str, str]:
+    found = {}
+    for library in LIBRARIES:
+        try:
+            found[library] = version(library)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def open_bundle(path: str | Path, *, unpack_to: Path | None = None) -> Bundle:
+    """The verified bundle in a folder, or in a tar.gz that is unpacked to ``unpack_to``.
+
+    Raises
+    ------
+    BundleError
+        When a file is missing, has another checksum or another format, or when an archive holds
+        anything but plain files.
+    """
+    path = Path(path)
+    if path.is_file():
+        path = _unpack(path, unpack_to)
+    if not path.is_dir():
+        raise BundleError(f"{path}: no such bundle (a folder or a .tar.gz)", path=str(path))
+    manifest = _read_manifest(path)
+    for member, recorded in manifest["files"].items():
+        _verify(path, member, recorded)
+    specs = Specs.read(path / SPECS)
+    try:
+        encoding = Encoding.from_specs(specs, **manifest["encode"])
+    except (TypeError, KeyError) as error:
+        raise BundleError(f"{path}: encode options do not fit ({error})", path=str(path)) from error
+    if encoding.layout.columns() != manifest["input"]["columns"]:
+        raise BundleError(
+            f"{path}: the columns in {MANIFEST} are not those that {SPECS} gives",
+            path=str(path),
+            member=MANIFEST,
+        )
+    return Bundle(path, manifest, specs, encoding)
+
+
+def _read_manifest(path: Path) -> dict[str, Any]:
+    try:
+        manifest = json.loads((path / MANIFEST).read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise BundleError(
+            f"{path}: {MANIFEST} cannot be read ({error})", path=str(path), member=MANIFEST
+        ) from error
+    if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
+        raise BundleError(f"{path}: {MANIFEST} is not that of a bundle", path=str(path))
+    if manifest.get("version") != VERSION:
+        raise BundleError(
+            f"{path}: bundle version {manifest.get('version')!r}; this version reads {VERSION}",
+            path=str(path),
+        )
+    files = manifest.get("files")
+    needed = {SPECS, MODEL}
+    if not isinstance(files, dict) or not needed <= files.keys():
+        raise BundleError(f"{path}: {MANIFEST} does not list {sorted(needed)}", path=str(path))
+    for key in ("name", "encode", "input"):
+        if key not in manifest:
+            raise BundleError(f"{path}: {MANIFEST} has no {key!r}", path=str(path))
+    return manifest
+
+
+def _verify(path: Path, member: str, recorded: Any) -> None:
+    if not MEMBER.fullmatch(member):
+        raise BundleError(f"{path}: {member!r} is not a file name", path=str(path), member=member)
+    file = path / member
+    if file.is_symlink() or not file.is_file():
+        raise BundleError(f"{path}: {member} is missing", path=str(path), member=member)
+    digest = hashlib.sha256()
+    with file.open("rb") as stream:
+        while piece := stream.read(1 << 20):
+            digest.update(piece)
+    if digest.hexdigest() != recorded.get("sha256"):
+        raise BundleError(
+            f"{path}: {member} was altered: sha256 {digest.hexdigest()}, "
+            f"expected {recorded.get('sha256')}",
+            path=str(path),
+            member=member,
+        )
+
+
+def _unpack(archive: Path, folder: Path | None) -> Path:
+    if folder is None:
+        raise BundleError(f"{archive}: give a folder to unpack it to", path=str(archive))
+    folder.mkdir(parents=True, exist_ok=True)
+    total = 0
+    try:
+        with tarfile.open(archive, "r:*") as tar:
+            for number, member in enumerate(tar, start=1):
+                name = os.path.normpath(member.name).split("/")[-1]
+                if member.isdir():
+                    continue
+                total += member.size
+                if not member.isfile() or not MEMBER.fullmatch(name):
+                    raise BundleError(
+                        f"{archive}: {member.name!r} is not a plain file", path=str(archive)
+                    )
+                if number > MAX_MEMBERS or total > MAX_BYTES:
+                    raise BundleError(f"{archive}: too large", path=str(archive))
+                stream = tar.extractfile(member)
+                assert stream is not None  # member.isfile() holds
+                with (folder / name).open("xb") as out:
+                    shutil.copyfileobj(stream, out)
+    except (tarfile.TarError, OSError, EOFError) as error:
+        raise BundleError(f"{archive}: cannot be unpacked ({error})", path=str(archive)) from error
+    return folder

@@ -1,0 +1,33 @@
+"""dataset.yaml as validated, frozen models whose errors name the YAML line."""
+
+from mlaas4hep_dask.config.files import resolve_files
+from mlaas4hep_dask.config.load import load
+from mlaas4hep_dask.config.root import Config, json_schema
+from mlaas4hep_dask.config.sections import (
+    Branches,
+    Cluster,
+    Encoding,
+    Model,
+    Partitioning,
+    Sample,
+    Split,
+    Training,
+)
+from mlaas4hep_dask.config.selection import Selection, select_branches
+
+__all__ = [
+    "Branches",
+    "Cluster",
+    "Config",
+    "Encoding",
+    "Model",
+    "Partitioning",
+    "Sample",
+    "Selection",
+    "Split",
+    "Training",
+    "json_schema",
+    "load",
+    "resolve_files",
+    "select_branches",
+]

@@ -1,0 +1,53 @@
+"""The types of single values: names, sizes in bytes, lists of files."""
+
+from __future__ import annotations
+
+import re
+from fractions import Fraction
+from typing import Annotated, Any
+
+from pydantic import BeforeValidator, Field, StringConstraints, WithJsonSchema
+
+from mlaas4hep_dask.config.problems import SLUG, Problem, describe, invalid
+
+_SIZE = r"^([0-9]{1,15}(?:\.[0-9]{1,9})?) ?(?:([kKmMgGtT])([iI])?[bB]?|[bB])$"
+_SIZE_SCHEMA = {
+    "anyOf": [{"type": "integer", "minimum": 1}, {"type": "string", "pattern": _SIZE}],
+    "examples": [67108864, "64 MiB", "1.5 GB"],
+}
+_FILES_SCHEMA = {
+    "anyOf": [
+        {"type": "string", "minLength": 1},
+        {"type": "array", "items": {"type": "string", "minLength": 1}, "minItems": 1},
+    ],
+    "examples": ["data/ttH_*.root", ["root://host.example//store/a.root", "@more_files.txt"]],
+}
+
+
+def _bytes_of(value: Any) -> Any:
+    """A size such as ``64 MiB`` (2**20) or ``1.5 GB`` (10**9) in bytes."""
+    if not isinstance(value, str):
+        return value
+    found = re.fullmatch(_SIZE, value)
+    if found is None:
+        text = "expected a number of bytes or a size such as '64 MiB' or '1.5 GB'"
+        raise invalid(Problem("", f"{text}, found {describe(value)}"))
+    number, prefix, binary = found.groups()
+    power = "kmgt".index(prefix.lower()) + 1 if prefix else 0
+    return round(Fraction(number) * (1024 if binary else 1000) ** power)
+
+
+def _as_list(value: Any) -> Any:
+    if value is None:  # 'files:' with nothing behind it
+        return []
+    return [value] if isinstance(value, str) else value
+
+
+Slug = Annotated[str, StringConstraints(pattern=SLUG)]
+Text = Annotated[str, StringConstraints(min_length=1)]
+Size = Annotated[
+    int, Field(ge=1), BeforeValidator(_bytes_of), WithJsonSchema(_SIZE_SCHEMA, mode="validation")
+]
+Files = Annotated[
+    list[Text], BeforeValidator(_as_list), WithJsonSchema(_FILES_SCHEMA, mode="validation")
+]

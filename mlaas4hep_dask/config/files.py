@@ -1,0 +1,201 @@
+"""The data files of every sample: globs and lists expanded, typos refused."""
+
+from __future__ import annotations
+
+import glob
+import logging
+import os
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+from mlaas4hep_dask.config.problems import Problem, config_error
+from mlaas4hep_dask.config.root import Config
+from mlaas4hep_dask.errors import nearest
+
+_log = logging.getLogger(__name__)
+
+_SCHEMES = ("root", "roots", "xroot", "http", "https")
+_MAX_NAMED = 3
+
+
+class _Unusable(Exception):  # noqa: N818  # becomes a Problem once its key is known
+    def __init__(self, text: str, near: str | None = None) -> None:
+        super().__init__(text, near)
+        self.text = text
+        self.near = near
+
+
+def resolve_files(config: Config) -> dict[str, list[str]]:
+    """The files of every sample, in the order of the YAML; those of a glob in alphabetical order.
+
+    Local files become absolute paths, URLs stay as they are written. Local files are looked up,
+    remote ones are not. A file that one sample names twice is kept once, with a warning.
+
+    Parameters
+    ----------
+    config
+        Its ``samples[].files`` are expanded, starting from the folder of the YAML.
+
+    Returns
+    -------
+    dict of str to list of str
+        Sample name to paths and URLs.
+
+    Raises
+    ------
+    ConfigError
+        A file is missing, a pattern matches nothing, a scheme is unknown, a directory stands
+        where a file should, or two samples share a file. Lists every problem with its line.
+    """
+    files: dict[str, list[str]] = {}
+    owners: dict[str, str] = {}  # a file, whatever it was called, and its sample
+    problems: list[Problem] = []
+    for i, sample in enumerate(config.samples):
+        kept = files[sample.name] = []
+        repeated: list[str] = []
+        for j, entry in enumerate(sample.files):
+            key = f"samples.{i}.files.{j}"
+            try:
+                found = list(_expand(entry, config.base))
+            except _Unusable as error:
+                problems.append(Problem(key, error.text, error.near))
+                continue
+            shared: dict[str, list[str]] = {}
+            for file in found:
+                identity = file if _is_url(file) else os.path.realpath(file)
+                owner = owners.get(identity)
+                if owner is None:
+                    owners[identity] = sample.name
+                    kept.append(file)
+                elif owner == sample.name:
+                    repeated.append(file)
+                else:
+                    shared.setdefault(owner, []).append(file)
+            problems.extend(
+                Problem(
+                    key, f"sample {owner!r} has the same files as {sample.name!r}: {_named(both)}"
+                )
+                for owner, both in shared.items()
+            )
+        if repeated:
+            _log.warning(
+                "sample %r names files twice, kept once: %s", sample.name, _named(repeated)
+            )
+    if problems:
+        raise config_error(config._places, problems)
+    return files
+
+
+def _expand(entry: str, base: Path, *, is_listed: bool = False) -> Iterator[str]:
+    if _is_url(entry):
+        yield _checked_url(entry)
+        return
+    path = os.path.expandvars(os.path.expanduser(entry.removeprefix("@")))  # noqa: PTH111
+    whole = base / path
+    is_pattern = glob.has_magic(path) and not whole.is_file()
+    if entry.startswith("@") or (path.endswith(".txt") and not is_pattern):
+        if is_listed:
+            raise _Unusable(f"a list cannot name another list, found {entry!r}")
+        yield from _listed(whole)
+    elif whole.is_file():
+        yield _absolute(whole)
+    elif whole.is_dir():
+        pattern = f"{entry.rstrip('/')}/*.root"
+        raise _Unusable(f"expected a file, found the directory {entry!r}", pattern)
+    elif is_pattern:
+        yield from _globbed(path, base)
+    else:
+        raise _missing(whole)
+
+
+def _is_url(entry: str) -> bool:
+    return "://" in entry
+
+
+def _checked_url(url: str) -> str:
+    scheme, _, rest = url.partition("://")
+    if scheme not in _SCHEMES:
+        if scheme == "file":
+            raise _Unusable("expected a local file as a plain path, without 'file://'", rest)
+        known = ", ".join(f"{name}://" for name in _SCHEMES)
+        near = nearest(scheme, _SCHEMES)
+        text = f"unknown scheme {scheme + '://'!r}; expected a path or {known}"
+        raise _Unusable(text, f"{near}://" if near else None)
+    if not rest.strip("/"):
+        raise _Unusable(f"expected a host and a path, found {url!r}")
+    return url
+
+
+def _globbed(pattern: str, base: Path) -> Iterator[str]:
+    matches = sorted(glob.glob(pattern, root_dir=base, recursive=True))  # noqa: PTH207
+    found = [base / match for match in matches if not (base / match).is_dir()]
+    if not found:
+        only = "only directories" if matches else "no file"
+        folder = (base / pattern).parent
+        names = names_in(folder)
+        endings = {f"*{Path(name).suffix}" for name in names if Path(name).suffix}
+        near = nearest(Path(pattern).name, endings)
+        near = str(Path(pattern).parent / near) if near else None
+        raise _Unusable(f"pattern {pattern!r} matches {only} from {base}", near)
+    for path in found:
+        if path.suffix == ".txt":
+            text = f"pattern {pattern!r} matches the text file {path.name!r}; name lists one by one"
+            raise _Unusable(text)
+        yield _absolute(path)
+
+
+def _listed(path: Path) -> Iterator[str]:
+    if path.is_dir():
+        raise _Unusable(f"expected a list of files, found the directory {str(path)!r}")
+    try:
+        lines = path.read_bytes().decode("utf-8-sig").splitlines()
+    except FileNotFoundError:
+        raise _missing(path) from None
+    except UnicodeDecodeError:
+        raise _Unusable(f"the list {str(path)!r} is not UTF-8 text") from None
+    except OSError as error:
+        raise _Unusable(f"the list {str(path)!r} cannot be read: {error.strerror}") from None
+    entries = {
+        number: entry
+        for number, line in enumerate(lines, 1)
+        if (entry := re.sub(r"(?:^|\s)#.*", "", line).strip())
+    }
+    if not entries:
+        raise _Unusable(f"the list {str(path)!r} names no file")
+    for number, entry in entries.items():
+        try:
+            yield from _expand(entry, path.parent, is_listed=True)
+        except _Unusable as error:
+            raise _Unusable(f"{path.name}:{number}: {error.text}", error.near) from None
+
+
+def _missing(path: Path) -> _Unusable:
+    text = f"no such file: {_absolute(path)}"
+    unset = re.search(r"\$(?:\w+|\{[^}]*\})", str(path))
+    if unset:
+        return _Unusable(f"{text}; the variable {unset[0]} is not set")
+    if ".root:" in path.name:
+        return _Unusable(f"{text}; the tree is named by the key 'tree'")
+    if path.exists():
+        return _Unusable(f"expected a regular file: {_absolute(path)}")
+    if not path.parent.is_dir():
+        return _Unusable(f"{text}; there is no directory {_absolute(path.parent)}")
+    return _Unusable(text, nearest(path.name, names_in(path.parent)))
+
+
+def names_in(folder: Path) -> list[str]:
+    """The names in a folder; none when it cannot be read."""
+    try:
+        return sorted(path.name for path in folder.iterdir())
+    except OSError:
+        return []
+
+
+def _absolute(path: Path) -> str:
+    return os.path.abspath(path)  # noqa: PTH100  # 'a/../b.root' becomes 'b.root', links stay
+
+
+def _named(files: list[str]) -> str:
+    more = len(files) - _MAX_NAMED
+    return ", ".join(files[:_MAX_NAMED]) + (f" and {more} more" if more > 0 else "")

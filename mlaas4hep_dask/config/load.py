@@ -1,0 +1,116 @@
+"""Load dataset.yaml, with overrides from the command line."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from mlaas4hep_dask.config.document import parse
+from mlaas4hep_dask.config.files import names_in
+from mlaas4hep_dask.config.problems import Places, Problem, config_error, describe
+from mlaas4hep_dask.config.root import Config
+from mlaas4hep_dask.errors import ConfigError, did_you_mean, nearest
+
+
+def load(path: str | Path, overrides: Sequence[str] = ()) -> Config:
+    """The validated config of a YAML file.
+
+    Parameters
+    ----------
+    path
+        The YAML file; relative data and model files start from its folder.
+    overrides
+        Each ``key.path=value`` sets one key, as if the file had been edited. The value is YAML;
+        a number in the path counts list entries from 0: ``samples.0.weight=2``.
+
+    Raises
+    ------
+    ConfigError
+        The file cannot be read, is not YAML, or does not describe a run. The message lists every
+        problem with its line; ``file``, ``line``, ``key`` and ``nearest`` are those of the first.
+    """
+    path = Path(path)
+    file = str(path)
+    document, lines = parse(_read(path), place=file)
+    if not isinstance(document, dict):
+        found = "it is empty" if document is None else f"found {describe(document)}"
+        raise ConfigError(
+            f"{file}:1: expected a mapping with the key 'samples', but {found}",
+            file=file,
+            line=1,
+            key="",
+            nearest=None,
+        )
+    for override in overrides:
+        _apply(document, lines, override)
+    document.setdefault("name", path.stem)
+    return Config._build(document, places=Places(file, lines), base=path.parent, source=path)
+
+
+def _read(path: Path) -> str:
+    line, near = None, None
+    try:
+        return path.read_bytes().decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = error.object.count(b"\n", 0, error.start) + 1
+        text = f"not UTF-8 text: {error.reason} (byte 0x{error.object[error.start]:02x})"
+    except FileNotFoundError:
+        names = names_in(path.parent)
+        near = nearest(path.name, names)
+        text = f"no such file{did_you_mean(path.name, names)}"
+    except IsADirectoryError:
+        text = "expected a YAML file, found a directory"
+    except (OSError, ValueError) as error:
+        text = f"cannot be read: {getattr(error, 'strerror', None) or error}"
+    where = f"{path}:{line}" if line else f"{path}"
+    raise ConfigError(f"{where}: {text}", file=str(path), line=line, key="", nearest=near)
+
+
+def _apply(document: dict[str, Any], lines: dict[str, int | str], override: str) -> None:
+    place = f"override {override!r}"
+    key, equals, text = override.partition("=")
+    parts = key.strip().split(".")
+    if not equals or not all(parts):
+        text = "expected 'key.path=value', such as 'training.epochs=10'"
+        raise _refusal("", text, place)
+    value, _ = parse(text, place=place)
+    container: Any = document
+    for depth, part in enumerate(parts[:-1], 1):
+        path = ".".join(parts[:depth])
+        position = _position(container, part, path, place)
+        if isinstance(container, dict) and container.get(part) is None:
+            if parts[depth].isdigit():
+                text = f"not in the file; set all of {path}"
+                raise _refusal(f"{path}.{parts[depth]}", text, place)
+            container[part] = {}
+            _mark(lines, path, place)
+        container = container[position]
+    path = ".".join(parts)
+    container[_position(container, parts[-1], path, place)] = value
+    _mark(lines, path, place)
+
+
+def _position(container: Any, part: str, path: str, place: str) -> Any:
+    """The key of a mapping, or the index of a list, that a part of a path means."""
+    if isinstance(container, dict):
+        return part
+    around = path.rpartition(".")[0]
+    if not isinstance(container, list):
+        raise _refusal(path, f"cannot be set: {around} is {describe(container)}", place)
+    if not (part.isascii() and part.isdigit()):
+        raise _refusal(path, f"expected the position of a list entry, found {part!r}", place)
+    if int(part) >= len(container):
+        text = f"no such entry: {around} has {len(container)}, counted from 0"
+        raise _refusal(path, text, place)
+    return int(part)
+
+
+def _refusal(key: str, text: str, place: str) -> ConfigError:
+    return config_error(Places(lines={key: place}), [Problem(key, text)])
+
+
+def _mark(lines: dict[str, int | str], key: str, place: str) -> None:
+    for known in [k for k in lines if k.startswith(f"{key}.")]:
+        del lines[known]
+    lines[key] = place

@@ -1,0 +1,185 @@
+"""What is wrong with a configuration, and where it is written."""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, get_args
+
+from pydantic import BaseModel, ValidationError
+from pydantic_core import ErrorDetails, PydanticCustomError
+
+from mlaas4hep_dask.errors import ConfigError, nearest
+
+SLUG = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"
+ADDRESS = r"^(?:local|(?:tcp|tls)://(?:[^\s/:\[\]]+|\[[0-9A-Fa-f:.]+\]):[0-9]{1,5})$"
+CALLABLE = r"^(?:[A-Za-z_][\w]*(?:\.[A-Za-z_][\w]*)*|[^:]*[^:/]\.py):[A-Za-z_][\w]*$"
+
+_EXPECTED = {
+    "int_type": "a whole number",
+    "float_type": "a number",
+    "finite_number": "a finite number",
+    "string_type": "text",
+    "bool_type": "true or false",
+    "list_type": "a list",
+    "dict_type": "a mapping",
+    "model_type": "a mapping",
+    "model_attributes_type": "a mapping",
+    "too_short": "at least one entry",
+    "string_too_short": "text that is not empty",
+}
+_EXPECTED_PATTERN = {
+    SLUG: "a name of letters, digits, '.', '_' and '-' that begins with a letter or digit",
+    ADDRESS: "'local', 'tcp://host:port' or 'tls://host:port'",
+    CALLABLE: "'module:callable' or 'path/to/file.py:callable'",
+}
+_LIMITS = {
+    "greater_than": ("more than", "gt"),
+    "greater_than_equal": ("at least", "ge"),
+    "less_than": ("less than", "lt"),
+    "less_than_equal": ("at most", "le"),
+}
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One thing that is wrong with the value of one key."""
+
+    key: str
+    text: str
+    nearest: str | None = None
+
+    def __str__(self) -> str:
+        key = re.sub(r"\.([0-9]+)(?=\.|$)", r"[\1]", self.key)
+        hint = f"; did you mean {self.nearest!r}?" if self.nearest else ""
+        return f"{key}: {self.text}{hint}" if key else f"{self.text}{hint}"
+
+
+@dataclass(frozen=True)
+class Places:
+    """Where every key was written: a line of the file, or the text of an override."""
+
+    file: str | None = None
+    lines: Mapping[str, int | str] = field(default_factory=dict)
+
+    def line_of(self, key: str) -> int | None:
+        """The line of a key, or of the nearest key around it that is in the file."""
+        found = self._nearest_around(key)
+        return found if isinstance(found, int) else None
+
+    def where(self, key: str) -> str:
+        """``file:line`` of a key, or the override that set it."""
+        found = self._nearest_around(key)
+        if isinstance(found, str):
+            return found
+        file = self.file or "config"
+        return f"{file}:{found}" if found else file
+
+    def _nearest_around(self, key: str) -> int | str | None:
+        while key not in self.lines and "." in key:
+            key = key.rpartition(".")[0]
+        return self.lines.get(key)
+
+
+def config_error(places: Places, problems: Iterable[Problem]) -> ConfigError:
+    """One error that lists every problem in the order of the file."""
+    ordered = sorted(problems, key=lambda p: places.line_of(p.key) or sys.maxsize)
+    first = ordered[0]
+    return ConfigError(
+        "\n".join(f"{places.where(problem.key)}: {problem}" for problem in ordered),
+        file=places.file,
+        line=places.line_of(first.key),
+        key=first.key,
+        nearest=first.nearest,
+    )
+
+
+def invalid(*problems: Problem) -> PydanticCustomError:
+    """An error for a validator to raise; the keys count from the value it was given."""
+    text = "\n".join(map(str, problems))
+    return PydanticCustomError("problems", "{text}", {"text": text, "problems": problems})
+
+
+def problems_of(error: ValidationError, model: type[BaseModel]) -> list[Problem]:
+    """What pydantic found, in the words of a person who wrote a YAML file."""
+    return [problem for detail in error.errors() for problem in _translate(detail, model)]
+
+
+def _translate(detail: ErrorDetails, model: type[BaseModel]) -> list[Problem]:
+    loc, kind, found = detail["loc"], detail["type"], detail["input"]
+    if loc[:2] == ("model", "kwargs"):  # below, the kind of every value stands between the keys
+        loc = (*loc[:3], *loc[4::2])
+    ctx: dict[str, Any] = detail.get("ctx", {})
+    key = ".".join(map(str, loc))
+    if kind == "problems":
+        return [
+            Problem(".".join(filter(None, (key, inner.key))), inner.text, inner.nearest)
+            for inner in ctx["problems"]
+        ]
+    if kind == "extra_forbidden":
+        return [_unknown_key(key, str(loc[-1]), model, _section(model, loc[:-1]))]
+    if kind == "missing":
+        return [Problem(key, "required, but missing")]
+    near = None
+    if kind == "literal_error":
+        expected = ctx["expected"]
+        near = (
+            nearest(found, re.findall(r"'([^']*)'", expected)) if isinstance(found, str) else None
+        )
+    elif kind == "string_pattern_mismatch":
+        expected = _EXPECTED_PATTERN[ctx["pattern"]]
+        near = nearest(found, ["local"]) if ctx["pattern"] == ADDRESS else None
+    elif kind in _LIMITS:
+        words, limit = _LIMITS[kind]
+        expected = f"{words} {ctx[limit]:g}"
+    elif kind in _EXPECTED:
+        expected = _EXPECTED[kind]
+    else:
+        return [Problem(key, f"{detail['msg']}, found {describe(found)}")]
+    return [Problem(key, f"expected {expected}, found {describe(found)}", near)]
+
+
+def describe(value: object) -> str:
+    """A value and its kind, as an error shows them."""
+    if value is None:
+        return "nothing"
+    if isinstance(value, bool):
+        return f"{str(value).lower()} (true or false)"
+    if isinstance(value, dict):
+        return "a mapping" if value else "an empty mapping"
+    if isinstance(value, list):
+        return "a list" if value else "an empty list"
+    shown = repr(value)
+    shown = shown if len(shown) <= 60 else f"{shown[:57]}..."
+    return f"{shown} (text)" if isinstance(value, str) else shown
+
+
+def _section(model: type[BaseModel], loc: tuple[int | str, ...]) -> type[BaseModel]:
+    for part in loc:
+        if isinstance(part, str) and part in model.model_fields:
+            annotation = model.model_fields[part].annotation
+            inner = [a for a in (annotation, *get_args(annotation)) if _is_model(a)]
+            model = inner[0] if inner else model
+    return model
+
+
+def _is_model(annotation: Any) -> bool:
+    return isinstance(annotation, type) and issubclass(annotation, BaseModel)
+
+
+def _unknown_key(key: str, name: str, root: type[BaseModel], section: type[BaseModel]) -> Problem:
+    found = nearest(name, section.model_fields)
+    if found:
+        return Problem(key, "unknown key", found)
+    if name in root.model_fields:
+        return Problem(key, f"unknown key here; {name!r} belongs at the top level", None)
+    elsewhere = {
+        leaf: f"{parent}.{leaf}"
+        for parent in root.model_fields
+        for leaf in _section(root, (parent,)).model_fields
+        if leaf not in root.model_fields and parent != "samples"
+    }
+    leaf = nearest(name, elsewhere)
+    return Problem(key, "unknown key", elsewhere[leaf] if leaf else None)

@@ -1,0 +1,250 @@
+"""The whole of dataset.yaml as one frozen model."""
+
+from __future__ import annotations
+
+import copy
+import glob
+import hashlib
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import (
+    Field,
+    PrivateAttr,
+    ValidationError,
+    ValidationInfo,
+    WithJsonSchema,
+    field_validator,
+)
+
+from mlaas4hep_dask.config.document import dump
+from mlaas4hep_dask.config.fields import Slug, Text
+from mlaas4hep_dask.config.problems import Places, Problem, config_error, invalid, problems_of
+from mlaas4hep_dask.config.sections import (
+    Branches,
+    Cluster,
+    Encoding,
+    Model,
+    Partitioning,
+    Sample,
+    Section,
+    Split,
+    Training,
+)
+
+_EXAMPLE: dict[str, Any] = {
+    "name": "ttH",
+    "tree": "Events",
+    "samples": [
+        {"name": "ttH", "label": 1, "files": "data/ttH_*.root"},
+        {"name": "QCD", "label": 0, "files": ["data/QCD_1.root", "data/QCD_2.root"]},
+    ],
+    "branches": {"include": ["Jet_*", "MET_pt"], "exclude": ["*_genPartIdx"]},
+    "training": {"epochs": 5, "batch_size": 100},
+}
+
+
+class Config(Section):
+    """A validated dataset.yaml; relative files start from the folder of the YAML.
+
+    Make one with `load` or `Config.from_mapping`: they raise `ConfigError` and remember where
+    every key was written. Two configs are equal when all keys have equal values.
+    """
+
+    name: Slug = Field(
+        default="dataset",
+        description="Name of the model in the bundle; by default the name of this file without "
+        "its suffix.",
+    )
+    tree: Text = Field(default="Events", description="Name of the TTree or RNTuple.")
+    samples: list[Sample] = Field(
+        min_length=1, description="The samples; both labels, 0 and 1, must occur."
+    )
+    branches: Branches = Field(default=Branches(), description="Which branches are inputs.")
+    max_events: int | None = Field(
+        default=None,
+        ge=1,
+        description="At most this many events of every sample, in the order of its files. null "
+        "means all.",
+    )
+    partition: Partitioning = Field(
+        default=Partitioning(), description="How entry ranges are cut for tasks."
+    )
+    encode: Encoding = Field(
+        default=Encoding(), description="How jagged events become rows of numbers."
+    )
+    split: Split = Field(
+        default=Split(), description="Fractions for training, validation and test; sum 1."
+    )
+    seed: int = Field(
+        default=0, ge=0, description="Seed of the split, the shuffling and the initial weights."
+    )
+    model: Model = Field(default=Model(), description="The function that builds the network.")
+    training: Training = Field(default=Training(), description="How the network is trained.")
+    cluster: Cluster = Field(default=Cluster(), description="Where the work runs.")
+    on_bad_file: Literal["error", "skip"] = Field(
+        default="error",
+        description="What happens when a file stays unreadable: stop, or go on and report the "
+        "loss.",
+    )
+    output: Annotated[
+        str,
+        WithJsonSchema(
+            {"anyOf": [{"type": "string", "minLength": 1}, {"type": "null"}]}, mode="validation"
+        ),
+    ] = Field(
+        default="runs/{name}",
+        min_length=1,
+        validate_default=True,
+        description="Folder of the run, relative to the current directory; {name} stands for the "
+        "name. null is the default.",
+    )
+
+    _places: Places = PrivateAttr(default_factory=Places)
+    _base: Path = PrivateAttr(default_factory=Path.cwd)
+    _source: Path | None = PrivateAttr(default=None)
+
+    @field_validator("output", mode="before")
+    @classmethod
+    def _named_after_model(cls, output: Any, info: ValidationInfo) -> Any:
+        output = "runs/{name}" if output is None else output
+        name = info.data.get("name")  # absent when it is itself wrong
+        return output.replace("{name}", name) if isinstance(output, str) and name else output
+
+    @field_validator("samples")
+    @classmethod
+    def _fit_together(cls, samples: list[Sample]) -> list[Sample]:
+        problems = []
+        first: dict[str, int] = {}
+        for index, sample in enumerate(samples):
+            if first.setdefault(sample.name, index) != index:
+                text = f"samples[{first[sample.name]}] is called {sample.name!r} too"
+                problems.append(Problem(f"{index}.name", text))
+        labels = {sample.label for sample in samples}
+        if len(labels) == 1:
+            text = "expected samples of both labels, 0 and 1, found only label"
+            problems.append(Problem("", f"{text} {min(labels)}"))
+        given = [sample.name for sample in samples if sample.cross_section is not None]
+        problems.extend(
+            Problem(
+                f"{index}.cross_section",
+                f"missing, though given for {', '.join(given)}; expected for all samples or none",
+            )
+            for index, sample in enumerate(samples)
+            if given and sample.cross_section is None
+        )
+        if problems:
+            raise invalid(*problems)
+        return samples
+
+    @classmethod
+    def from_mapping(cls, mapping: Mapping[str, Any], base: Path | str = ".") -> Self:
+        """A config from a mapping with the keys of dataset.yaml.
+
+        Parameters
+        ----------
+        mapping
+            The keys; an absent ``name`` is ``"dataset"``.
+        base
+            Folder from which relative files start.
+
+        Raises
+        ------
+        ConfigError
+            A key is unknown or missing, or a value is wrong; lists every problem.
+        """
+        return cls._build(mapping, places=Places(), base=Path(base))
+
+    @classmethod
+    def _build(
+        cls, mapping: Mapping[str, Any], *, places: Places, base: Path, source: Path | None = None
+    ) -> Self:
+        try:
+            config = cls.model_validate(dict(mapping))
+        except ValidationError as error:
+            raise config_error(places, problems_of(error, cls)) from None
+        config._places = places
+        config._base = base.absolute()
+        config._source = source.absolute() if source else None
+        return config
+
+    @property
+    def source(self) -> Path | None:
+        """The YAML file, or None when the config was made from a mapping."""
+        return self._source
+
+    @property
+    def base(self) -> Path:
+        """The folder from which relative files start."""
+        return self._base
+
+    def resolve(self, path: str) -> Path:
+        """A path of this config as an absolute path; ``~`` and ``$VARS`` are expanded."""
+        expanded = os.path.expandvars(os.path.expanduser(path))  # noqa: PTH111
+        return Path(os.path.abspath(self._base / expanded))  # noqa: PTH100  # links stay
+
+    def line_of(self, key: str) -> int | None:
+        """The YAML line of a dotted key such as ``samples.0.files``.
+
+        A key that is not in the file has the line of the section around it, if that is; None
+        when an override set it.
+        """
+        return self._places.line_of(key)
+
+    def where(self, key: str) -> str:
+        """The place of a dotted key for an error, such as ``dataset.yaml:17``."""
+        return self._places.where(key)
+
+    def digest(self) -> str:
+        """The sha256, in hex, of all that influences a result: every key but cluster and output."""
+        document = self.model_dump(mode="json", exclude={"cluster", "output"})
+        text = json.dumps(document, sort_keys=True, separators=(",", ":"), allow_nan=False)
+        return hashlib.sha256(text.encode()).hexdigest()
+
+    def to_yaml(self, *, absolute: bool = False) -> str:
+        """YAML text with every key, defaults included; it loads back to an equal config.
+
+        Parameters
+        ----------
+        absolute
+            Write data files and the model's file as absolute paths, so that the text means the
+            same in any folder.
+        """
+        document = self.model_dump(mode="json")
+        if absolute:
+            for sample in document["samples"]:
+                sample["files"] = [self._absolute(entry) for entry in sample["files"]]
+            file, _, function = self.model.callable.rpartition(":")
+            if file.endswith(".py"):
+                document["model"]["callable"] = f"{self.resolve(file)}:{function}"
+        return dump(document)
+
+    def _absolute(self, entry: str) -> str:
+        if "://" in entry:
+            return entry
+        mark = "@" if entry.startswith("@") else ""
+        path = entry.removeprefix("@")
+        if glob.has_magic(path) and not self.resolve(path).is_file():
+            path = os.path.join(glob.escape(str(self._base)), path)  # noqa: PTH118
+        return f"{mark}{self.resolve(path)}"
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Config) and self.model_dump() == other.model_dump()
+
+    def __hash__(self) -> int:
+        return hash(self.digest())
+
+
+def json_schema() -> dict[str, Any]:
+    """The JSON schema (draft 2020-12) of dataset.yaml, for editors."""
+    schema = Config.model_json_schema(mode="validation")
+    return {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        **schema,
+        "title": "dataset.yaml of mlaas4hep_dask",
+        "description": "Samples, branches, model and training of one run.",
+        "examples": [copy.deepcopy(_EXAMPLE)],
+    }

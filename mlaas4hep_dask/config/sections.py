@@ -1,0 +1,178 @@
+"""The sections of dataset.yaml as frozen models."""
+
+from __future__ import annotations
+
+import math
+from typing import Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, field_validator, model_validator
+
+from mlaas4hep_dask.config.fields import Files, Size, Slug, Text
+from mlaas4hep_dask.config.problems import ADDRESS, CALLABLE, Problem, invalid
+
+
+class Section(BaseModel):
+    """What all sections share: frozen, strict about types, no unknown keys."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
+
+
+class Sample(Section):
+    """A labelled group of files: one physics process."""
+
+    name: Slug = Field(description="Name of the sample, unique among the samples.")
+    label: int = Field(ge=0, le=1, description="Class of its events: 1 (signal) or 0 (background).")
+    files: Files = Field(
+        description="Paths, globs, text lists (list.txt, @list) or root:// and http(s):// URLs; "
+        "relative ones start from the folder of this file.",
+    )
+    weight: float = Field(default=1.0, gt=0, description="Factor on the weight of every event.")
+    cross_section: float | None = Field(
+        default=None,
+        gt=0,
+        description="Cross section in pb. When given, an event weighs weight * cross_section / "
+        "events of the sample. All samples give it, or none.",
+    )
+
+    @field_validator("files")
+    @classmethod
+    def _is_not_empty(cls, files: list[str]) -> list[str]:
+        if not files:
+            raise invalid(Problem("", "the sample is empty: expected at least one file"))
+        return files
+
+
+class Branches(Section):
+    """Which branches are inputs of the model."""
+
+    include: list[Text] = Field(
+        default=["*"],
+        min_length=1,
+        description="Branches that are inputs; * ? [abc] are wildcards, case counts.",
+    )
+    exclude: list[Text] = Field(
+        default=[], description="Branches that are not inputs, though include names them."
+    )
+    identifiers: list[Text] = Field(
+        default=[
+            "run",
+            "event",
+            "luminosityBlock",
+            "eventNumber",
+            "runNumber",
+            "lumi",
+            "lumiBlock",
+        ],
+        description="Branches that identify an event: kept beside the inputs, never among them. "
+        "Absent ones are fine.",
+    )
+
+
+class Partitioning(Section):
+    """How entry ranges are cut for tasks."""
+
+    target_bytes: Size = Field(
+        default=64 * 2**20,
+        description="Uncompressed bytes of the selected branches in one partition: a number, or a "
+        "size such as '64 MiB'.",
+    )
+    max_events: int = Field(default=100_000, ge=1, description="Most events in one partition.")
+
+
+class Encoding(Section):
+    """How jagged events become rows of numbers."""
+
+    normalisation: Literal["minmax", "standard"] = Field(
+        default="minmax",
+        description="minmax maps every branch to [0, 1]; standard to mean 0 and variance 1.",
+    )
+    max_width: int | None = Field(
+        default=None,
+        ge=1,
+        description="Most objects kept per collection; those beyond are counted as truncated. "
+        "null keeps all.",
+    )
+    out_of_range: Literal["pass", "clip"] = Field(
+        default="pass",
+        description="What happens to a value outside the range of the specs; it is counted "
+        "either way.",
+    )
+
+
+class Split(Section):
+    """Fractions of the events for training, validation and test; they sum to 1."""
+
+    train: float = Field(default=0.64, gt=0, lt=1, description="Fraction used for training.")
+    validation: float = Field(
+        default=0.16, gt=0, lt=1, description="Fraction used to watch the training."
+    )
+    test: float = Field(
+        default=0.20, gt=0, lt=1, description="Fraction used for the final numbers only."
+    )
+
+    @model_validator(mode="after")
+    def _sums_to_one(self) -> Self:
+        total = math.fsum((self.train, self.validation, self.test))
+        if abs(total - 1) > 1e-9:
+            text = f"train + validation + test must be 1, found {total:.9g}"
+            raise invalid(Problem("", text))
+        return self
+
+
+class Model(Section):
+    """The function that builds the network."""
+
+    callable: str = Field(
+        default="mlaas4hep_dask.train.network:mlp",
+        pattern=CALLABLE,
+        description="module:callable, or path/to/file.py:callable relative to the folder of this "
+        "file.",
+        examples=["mlaas4hep_dask.train.network:mlp", "models/deepsets.py:build"],
+    )
+    kwargs: dict[str, JsonValue] = Field(
+        default={},
+        description="Keyword arguments of the callable.",
+        examples=[{"hidden": [64, 32]}],
+    )
+
+
+class Training(Section):
+    """How the network is trained."""
+
+    epochs: int = Field(default=5, ge=1, description="Passes over the training events.")
+    batch_size: int = Field(
+        default=100, ge=1, description="Events per optimiser step, over all ranks together."
+    )
+    learning_rate: float = Field(default=1e-3, gt=0, description="Step size of the optimiser.")
+    ranks: int = Field(default=2, ge=1, description="Torch processes that train together.")
+    max_restarts: int = Field(
+        default=2, ge=0, description="Restarts from the last checkpoint after a rank died."
+    )
+
+    @model_validator(mode="after")
+    def _feeds_every_rank(self) -> Self:
+        if self.batch_size < self.ranks:
+            text = f"expected at least one event per rank ({self.ranks}), found {self.batch_size}"
+            raise invalid(Problem("batch_size", text))
+        return self
+
+
+class Cluster(Section):
+    """Where the work runs; it does not change a result."""
+
+    address: str = Field(
+        default="local",
+        pattern=ADDRESS,
+        description="local starts a cluster on this machine; tcp://host:port or tls://host:port "
+        "joins a running scheduler.",
+        examples=["local", "tcp://login.example.org:8786"],
+    )
+    workers: int | None = Field(
+        default=None,
+        ge=1,
+        description="Workers of a local cluster. null means as many as there are cores, and at "
+        "least training.ranks.",
+    )
+    memory_limit: Size | None = Field(
+        default=None, description="Memory of one worker: bytes, or a size such as '4 GB'."
+    )

@@ -1,0 +1,119 @@
+"""Which branches of a tree are inputs, and why the others are not."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+
+from mlaas4hep_dask.config.sections import Branches
+from mlaas4hep_dask.errors import ConfigError, nearest
+
+
+@dataclass(frozen=True)
+class Selection:
+    """What becomes of the branches of a tree; every list is in alphabetical order.
+
+    Parameters
+    ----------
+    inputs
+        Branches that the model sees.
+    identifiers
+        Branches that identify an event and are kept beside the inputs.
+    excluded
+        Branches that would be inputs or identifiers, had ``exclude`` not named them.
+    left_out
+        Branches that only wildcards ask for and that cannot be inputs, with the reason.
+    """
+
+    inputs: list[str]
+    identifiers: list[str]
+    excluded: list[str]
+    left_out: dict[str, str]
+
+
+def select_branches(
+    branches: Branches, available: Mapping[str, str | None], where: Callable[[str], str]
+) -> Selection:
+    """Inputs and identifiers among the branches of a tree.
+
+    ``exclude`` beats ``identifiers``, which beat ``include``. The result does not depend on the
+    order of ``available``.
+
+    Parameters
+    ----------
+    branches
+        The section ``branches`` of the config.
+    available
+        Every branch of the tree, with None, or with the reason why it cannot be an input.
+    where
+        The place of a dotted key for errors: `Config.where`.
+
+    Raises
+    ------
+    ConfigError
+        A name or a pattern in ``include`` or ``exclude`` matches no branch, a name in
+        ``include`` cannot be an input, or no input is left.
+    """
+    included = _matched(branches.include, available, "branches.include", where)
+    excluded = _matched(branches.exclude, available, "branches.exclude", where)
+    identifying = {name for name in available if _any_match(branches.identifiers, name)}
+    unfit = {name: reason for name, reason in available.items() if reason is not None}
+    for index, name in enumerate(branches.include):
+        if name in unfit and name not in excluded | identifying:
+            text = f"branch {name!r} cannot be an input: {unfit[name]}"
+            raise _error(f"branches.include.{index}", text, where)
+    wanted = (included | identifying) - excluded
+    inputs = sorted(wanted - identifying - unfit.keys())
+    if not inputs:
+        text = f"no inputs are left of the {len(available)} branches of the tree"
+        raise _error("branches.include", text, where)
+    return Selection(
+        inputs=inputs,
+        identifiers=sorted((wanted & identifying) - unfit.keys()),
+        excluded=sorted((included | identifying) & excluded),
+        left_out={name: unfit[name] for name in sorted(wanted & unfit.keys())},
+    )
+
+
+def _matched(
+    patterns: list[str], available: Mapping[str, str | None], key: str, where: Callable[[str], str]
+) -> set[str]:
+    matched: set[str] = set()
+    for index, pattern in enumerate(patterns):
+        found = {name for name in available if _any_match([pattern], name)}
+        if not found:
+            at = f"{key}.{index}"
+            if any(character in pattern for character in "*?["):
+                near = nearest(pattern, _likely_patterns(available))
+                raise _error(at, f"pattern {pattern!r} matches no branch", where, near)
+            text = f"branch {pattern!r} is not in the tree"
+            raise _error(at, text, where, nearest(pattern, available))
+        matched |= found
+    return matched
+
+
+def _any_match(patterns: Iterable[str], name: str) -> bool:
+    # a branch may be called 'x[3]', which as a pattern would not match itself
+    return any(name == pattern or fnmatchcase(name, pattern) for pattern in patterns)
+
+
+def _likely_patterns(names: Iterable[str]) -> set[str]:
+    parts = [name.split("_") for name in names]
+    return {f"{p[0]}_*" for p in parts if len(p) > 1} | {f"*_{p[-1]}" for p in parts if len(p) > 1}
+
+
+def _error(
+    key: str, text: str, where: Callable[[str], str], near: str | None = None
+) -> ConfigError:
+    place = where(key)
+    file, _, line = place.rpartition(":")
+    is_line = line.isdigit()
+    hint = f"; did you mean {near!r}?" if near else ""
+    return ConfigError(
+        f"{place}: {text}{hint}",
+        file=file if is_line else place,
+        line=int(line) if is_line else None,
+        key=key,
+        nearest=near,
+    )

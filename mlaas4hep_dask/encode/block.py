@@ -1,0 +1,44 @@
+"""Block: one partition, encoded, with labels, weights and event ids."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mlaas4hep_dask.encode.encoded import Encoded
+
+
+@dataclass(frozen=True)
+class Block:
+    """Encoded events of one partition with all that training needs.
+
+    Parameters
+    ----------
+    encoded : Encoded
+        Inputs in packed form; ``encoded.dense()`` gives x and ``encoded.missing()`` the mask.
+    y : ndarray of float32, shape (events,)
+        Labels.
+    w : ndarray of float32, shape (events,)
+        Event weights.
+    id : ndarray of uint64, shape (events, 2)
+        Stable event ids: the file's id, derived from its UUID, and the entry in the tree.
+    split : ndarray of uint8, shape (events,)
+        0 for training, 1 for validation, 2 for test.
+    """
+
+    encoded: Encoded
+    y: NDArray[np.float32]
+    w: NDArray[np.float32]
+    id: NDArray[np.uint64]
+    split: NDArray[np.uint8]
+
+    def __len__(self) -> int:
+        return len(self.encoded)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes held."""
+        arrays = (self.y, self.w, self.id, self.split)
+        return self.encoded.nbytes + sum(array.nbytes for array in arrays)

@@ -1,0 +1,33 @@
+"""Counts of what encoding could not keep as it was."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True, slots=True)
+class EncodeCounts:
+    """What became missing, lay outside the specs or was cut off; ``+`` adds two.
+
+    Parameters
+    ----------
+    not_finite : mapping of str to int
+        By branch: NaN and infinite values, which were encoded as missing.
+    out_of_range : mapping of str to int
+        By branch: values outside the extremes in the specs, which were passed or clipped.
+    truncated : mapping of str to int
+        By collection: objects beyond the width, which were left out.
+    """
+
+    not_finite: Mapping[str, int] = field(default_factory=dict)
+    out_of_range: Mapping[str, int] = field(default_factory=dict)
+    truncated: Mapping[str, int] = field(default_factory=dict)
+
+    def __add__(self, other: EncodeCounts) -> EncodeCounts:
+        return EncodeCounts(
+            dict(Counter(self.not_finite) + Counter(other.not_finite)),
+            dict(Counter(self.out_of_range) + Counter(other.out_of_range)),
+            dict(Counter(self.truncated) + Counter(other.truncated)),
+        )

@@ -1,0 +1,108 @@
+"""Decode: dense rows and their missing mask back to jagged events."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mlaas4hep_dask.encode.encoding import Encoding, Scaling
+from mlaas4hep_dask.errors import EncodeError
+from mlaas4hep_dask.specs import Branch, Events
+from mlaas4hep_dask.specs.events import offsets_of
+
+if TYPE_CHECKING:  # the server encodes and never decodes
+    import awkward as ak
+
+
+def decode(
+    x: NDArray[np.float32],
+    missing: NDArray[np.bool_],
+    encoding: Encoding,
+    *,
+    multiplicities: NDArray[np.int64] | None = None,
+) -> ak.Array:
+    """Events that were encoded as ``x`` and ``missing``.
+
+    Parameters
+    ----------
+    x : ndarray of float32, shape (events, columns)
+        Normalised rows; an autoencoder's output will do.
+    missing : ndarray of bool, shape (events, columns)
+        True where the value is padding or NaN.
+    encoding : Encoding
+        The encoding that made them.
+    multiplicities : ndarray of int64, shape (collections, events), optional
+        Number of objects, as `Encoded.multiplicities` gives it. By default an event has the
+        objects up to the last one with a value that is not missing; that differs only for
+        events whose last objects are NaN in every branch of the collection.
+
+    Returns
+    -------
+    awkward.Array
+        One record per event. Values have float32 precision relative to the branch's range;
+        integers and booleans come back rounded, as their own dtype, unless some are missing.
+
+    Raises
+    ------
+    EncodeError
+        When the shapes do not fit the layout.
+    """
+    layout = encoding.layout
+    if x.shape != missing.shape or x.ndim != 2 or x.shape[1] != layout.num_columns:
+        raise EncodeError(
+            f"x has shape {x.shape} and missing {missing.shape}; expected both to be "
+            f"(events, {layout.num_columns})"
+        )
+    num_events = len(x)
+    if multiplicities is None:
+        multiplicities = _multiplicities(missing, encoding)
+    branches = []
+    contents: dict[str, NDArray[Any]] = {}
+    scalings = dict(zip(layout.branches, encoding.scalings, strict=True))
+    for branch in encoding.branches[: len(layout.flat)]:
+        column = layout.flat.index(branch.name)
+        values = _restore(x[:, column], missing[:, column], scalings[branch.name], branch)
+        branches.append(Branch(branch.name, "flat", values.dtype.name))
+        contents[branch.name] = values
+    for index, jagged in enumerate(layout.jagged):
+        branch = encoding.branches[len(layout.flat) + index]
+        first = int(layout.first_columns[index])
+        block = slice(first, first + jagged.width)
+        counts = multiplicities[layout.collection_rows[index]]
+        exists = np.arange(jagged.width) < counts[:, None]  # (events, width)
+        values = _restore(
+            x[:, block][exists], missing[:, block][exists], scalings[branch.name], branch
+        )
+        branches.append(Branch(branch.name, "jagged", values.dtype.name, branch.collection))
+        contents[branch.name] = values
+    offsets = {name: offsets_of(multiplicities[row]) for row, name in enumerate(layout.collections)}
+    return Events(num_events, tuple(branches), contents, offsets).to_awkward()
+
+
+def _multiplicities(missing: NDArray[np.bool_], encoding: Encoding) -> NDArray[np.int64]:
+    layout = encoding.layout
+    counts = np.zeros((len(layout.collections), len(missing)), dtype=np.int64)
+    for index, jagged in enumerate(layout.jagged):
+        first = int(layout.first_columns[index])
+        present = ~missing[:, first : first + jagged.width]
+        last = np.where(present, np.arange(1, jagged.width + 1), 0).max(axis=1, initial=0)
+        row = layout.collection_rows[index]
+        counts[row] = np.maximum(counts[row], last)
+    return counts
+
+
+def _restore(
+    x: NDArray[np.float32], missing: NDArray[np.bool_], scaling: Scaling, branch: Branch
+) -> NDArray[Any]:
+    values = x.astype(np.float64) / scaling.scale + scaling.shift
+    dtype = np.dtype(branch.dtype)
+    if dtype.kind == "f":
+        values[missing] = np.nan
+        return values.astype(dtype)
+    if missing.any():
+        values[missing] = np.nan
+        return values
+    limits = (0, 1) if dtype.kind == "b" else (np.iinfo(dtype).min, np.iinfo(dtype).max)
+    return np.clip(np.rint(values), *limits).astype(dtype)

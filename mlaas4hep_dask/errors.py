@@ -1,0 +1,109 @@
+"""The errors a user can cause; all survive pickling, since they cross a network."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+from typing import Any, Self
+
+
+class MLaaSError(Exception):
+    """Base of every error that a user of this package can cause.
+
+    Parameters
+    ----------
+    message : str
+        What is wrong, where, what was expected and the nearest thing that exists.
+    **facts
+        The same values for programs; each becomes an attribute.
+    """
+
+    def __init__(self, message: str, **facts: Any) -> None:
+        super().__init__(message)
+        self.message = message
+        self.facts = facts
+
+    def __getattr__(self, name: str) -> Any:
+        if name != "facts" and name in self.__dict__.get("facts", ()):
+            return self.facts[name]
+        raise AttributeError(f"{type(self).__name__} has no attribute {name!r}")
+
+    def __str__(self) -> str:
+        return self.message
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _rebuild, (type(self), self.message, self.facts)
+
+    @classmethod
+    def _from_parts(cls, message: str, facts: dict[str, Any]) -> Self:
+        return cls(message, **facts)
+
+
+def _rebuild(cls: type[MLaaSError], message: str, facts: dict[str, Any]) -> MLaaSError:
+    return cls._from_parts(message, facts)
+
+
+class ConfigError(MLaaSError):
+    """dataset.yaml or an override is wrong (facts: file, line, key, nearest)."""
+
+
+class DataError(MLaaSError):
+    """A data file does not hold what was asked for (facts: file, tree, branch, entries, nearest)."""
+
+
+class UnreadableFileError(DataError):
+    """A data file could not be opened or read (facts: file, reason)."""
+
+
+class SpecsError(MLaaSError):
+    """Specs cannot be merged, read or applied (facts: branch, file)."""
+
+
+class EncodeError(MLaaSError):
+    """Events do not fit the layout (facts: event, branch)."""
+
+
+class BundleError(MLaaSError):
+    """A bundle is incomplete, altered or of another version (facts: path, member)."""
+
+
+class ModelError(MLaaSError):
+    """A user's model cannot be imported, built or run (facts: callable, shape)."""
+
+
+class TrainingError(MLaaSError):
+    """Training cannot start or did not finish (facts: rank, attempts)."""
+
+
+class PayloadError(EncodeError):
+    """A request to the server cannot be scored (facts: event, branch, status)."""
+
+
+class ClusterError(MLaaSError):
+    """A Dask cluster cannot be reached or started (facts: address)."""
+
+
+class MissingExtraError(MLaaSError):
+    """An optional dependency is not installed (facts: extra, module)."""
+
+    @classmethod
+    def of(cls, extra: str, *, module: str) -> Self:
+        """The error for a missing module, with the command that installs it."""
+        return cls(
+            f"{module!r} is not installed; it comes with: pip install 'mlaas4hep_dask[{extra}]'",
+            extra=extra,
+            module=module,
+        )
+
+
+def nearest(name: str, candidates: Iterable[str]) -> str | None:
+    """The candidate most like ``name``, or None when none is near; case does not count."""
+    by_folded = {candidate.casefold(): candidate for candidate in candidates}
+    found = difflib.get_close_matches(name.casefold(), by_folded, n=1, cutoff=0.6)
+    return by_folded[found[0]] if found else None
+
+
+def did_you_mean(name: str, candidates: Iterable[str]) -> str:
+    """``; did you mean 'x'?`` for the nearest candidate, or an empty string."""
+    found = nearest(name, candidates)
+    return f"; did you mean {found!r}?" if found else ""

@@ -1,0 +1,132 @@
+"""TorchScript of a network with its normalisation and masking inside."""
+
+from __future__ import annotations
+
+import inspect
+import io
+import warnings
+from typing import Any
+
+import numpy as np
+import torch
+
+from mlaas4hep_dask.encode.encoding import Encoding
+from mlaas4hep_dask.errors import ModelError
+
+
+def takes_missing(network: torch.nn.Module) -> bool:
+    """True when the network's forward has a second parameter for the missing mask."""
+    return len(inspect.signature(network.forward).parameters) > 1
+
+
+class _WithMissing(torch.nn.Module):
+    """A network of the inputs alone, called with the missing mask too."""
+
+    def __init__(self, network: torch.nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, x: torch.Tensor, missing: torch.Tensor) -> torch.Tensor:
+        return self.network(x)  # type: ignore[no-any-return]
+
+
+class _Scorer(torch.nn.Module):
+    """Raw padded columns in, scores out; repeats `encode`'s arithmetic operation by operation."""
+
+    shift: torch.Tensor
+    scale: torch.Tensor
+    low: torch.Tensor
+    high: torch.Tensor
+
+    def __init__(self, network: torch.nn.Module, encoding: Encoding) -> None:
+        super().__init__()
+        branch = encoding.layout.branch_of_columns()
+        columns = [
+            np.array([getattr(scaling, key) for scaling in encoding.scalings])[branch]
+            for key in ("shift", "scale", "low", "high")
+        ]
+        for key, values in zip(("shift", "scale", "low", "high"), columns, strict=True):
+            self.register_buffer(key, torch.as_tensor(values, dtype=torch.float64))
+        self.clip: bool = encoding.clip
+        self.network = network
+
+    def forward(self, raw: torch.Tensor) -> torch.Tensor:
+        """Scores, shape (events,), of raw columns, shape (events, columns), NaN where missing."""
+        value = raw.double()
+        missing = torch.logical_not(torch.isfinite(value))
+        if self.clip:
+            value = torch.minimum(torch.maximum(value, self.low), self.high)
+        x = ((value - self.shift) * self.scale).float()
+        return self.score_encoded(torch.where(missing, torch.zeros_like(x), x), missing)
+
+    @torch.jit.export
+    def score_encoded(self, x: torch.Tensor, missing: torch.Tensor) -> torch.Tensor:
+        """Scores, shape (events,), of encoded rows and their missing mask."""
+        return torch.sigmoid(self.network(x, missing)).reshape(x.shape[0])
+
+
+def to_torchscript(network: torch.nn.Module, encoding: Encoding) -> bytes:
+    """A TorchScript file of ``network`` behind the given encoding.
+
+    The file's ``forward`` takes raw padded columns (float64 or float32, NaN where missing) and
+    gives scores; its ``score_encoded`` takes what `encode` makes. The network is scripted, or
+    traced when it cannot be scripted; either way its scores are compared with the network's own.
+
+    Raises
+    ------
+    ModelError
+        When the network can be neither scripted nor traced, or the result differs from it.
+    """
+    network = network.eval()
+    wrapped = network if takes_missing(network) else _WithMissing(network)
+    # torch.jit is deprecated in favour of torch.export, but TorchScript is the contract: it is
+    # what C++ and other servers load without Python.
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        warnings.simplefilter("ignore", FutureWarning)
+        scripted = _scripted(wrapped, encoding)
+        scorer = torch.jit.script(_Scorer(scripted, encoding).eval())
+        buffer = io.BytesIO()
+        torch.jit.save(scorer, buffer)
+        loaded = torch.jit.load(io.BytesIO(buffer.getvalue()))
+    _require_equal(wrapped, loaded, encoding)
+    return buffer.getvalue()
+
+
+def _scripted(network: torch.nn.Module, encoding: Encoding) -> Any:
+    try:
+        return torch.jit.script(network)
+    except Exception as unscriptable:  # torch.jit raises many kinds; tracing may still do
+        x, missing = _probe(encoding, events=3)
+        try:
+            with torch.no_grad():
+                return torch.jit.trace(network, (x, missing), check_trace=False)
+        except Exception as error:
+            raise ModelError(
+                f"the network can be neither scripted ({unscriptable}) nor traced ({error})"
+            ) from error
+
+
+def _probe(encoding: Encoding, *, events: int) -> tuple[torch.Tensor, torch.Tensor]:
+    generator = torch.Generator().manual_seed(events)
+    shape = (events, encoding.layout.num_columns)
+    missing = torch.rand(shape, generator=generator) < 0.3
+    x = torch.rand(shape, generator=generator)
+    return torch.where(missing, torch.zeros_like(x), x), missing
+
+
+def _require_equal(network: torch.nn.Module, loaded: Any, encoding: Encoding) -> None:
+    for events in (1, 2, 5):  # a trace that froze its batch size fails here
+        x, missing = _probe(encoding, events=events)
+        with torch.no_grad():
+            expected = torch.sigmoid(network(x, missing)).reshape(events)
+            try:
+                found = loaded.score_encoded(x, missing)
+            except RuntimeError as error:
+                raise ModelError(f"the exported network fails on {events} events") from error
+        if not torch.allclose(found, expected, rtol=0, atol=1e-6, equal_nan=True):
+            worst = float((found - expected).abs().max())
+            raise ModelError(
+                f"the exported network differs from the trained one by {worst:.3g} on "
+                f"{events} events; is it random or does it depend on the batch?"
+            )

@@ -1,0 +1,254 @@
+"""Decodes TTree baskets straight into native arrays, which awkward then never has to copy.
+
+uproot finds the baskets and knows what they hold; this module only moves their bytes. The
+layout of a basket is that of ROOT's TKey and TBasket (ROOT's `io/doc/TFile/datarecord.md`): a
+key whose last 19 bytes are the basket's own header, then the values, then for jagged branches
+their byte offsets. Anything that is not a plain number, or a list of them counted by another
+branch, is left to uproot.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import lz4.block
+import numpy as np
+import uproot
+import xxhash
+import zstandard
+from isal import isal_zlib
+from numpy.typing import NDArray
+
+MERGE_GAP = 64 * 1024  # bytes between two ranges that are fetched as one
+MERGE_LIMIT = 8 * 1024 * 1024  # bytes fetched at once: XRootD's client joins longer answers slowly
+
+_KEY = struct.Struct(">ihiIh")  # fNbytes, fVersion, fObjlen, fDatime, fKeylen
+_BASKET = struct.Struct(">hiiii")  # fVersion, fBufferSize, fNevBufSize, fNevBuf, fLast
+_BASKET_HEADER = _BASKET.size + 1
+
+
+class UnsupportedBasketError(Exception):
+    """A basket is not of the plain kind; uproot shall read its branch."""
+
+
+@dataclass(frozen=True, slots=True)
+class BasketTable:
+    """Where the baskets of one branch lie.
+
+    ``seeks`` and ``sizes`` are bytes, shape (baskets,); ``entries``, shape (baskets + 1,), are
+    the entries at which they begin and the last one ends. ``counter`` is the branch that holds
+    the multiplicities of a jagged one.
+    """
+
+    seeks: NDArray[np.int64]
+    sizes: NDArray[np.int64]
+    entries: NDArray[np.int64]
+    dtype: np.dtype[Any]
+    counter: str | None
+
+    def overlapping(self, start: int, stop: int) -> range:
+        """Numbers of the baskets with entries in [start, stop)."""
+        first = int(np.searchsorted(self.entries, start, side="right")) - 1
+        last = int(np.searchsorted(self.entries, stop, side="left"))
+        return range(max(first, 0), min(last, len(self.seeks)))
+
+
+def basket_table(branch: Any) -> BasketTable | None:
+    """Table of a TBranch, or None when uproot shall read it."""
+    interpretation = branch.interpretation
+    counter = None
+    if isinstance(interpretation, uproot.AsJagged):
+        if interpretation.header_bytes != 0 or branch.count_branch is None:
+            return None
+        counter = branch.count_branch.name
+        interpretation = interpretation.content
+    if type(interpretation) is not uproot.AsDtype or branch.embedded_baskets:
+        return None
+    dtype = interpretation.from_dtype
+    same_values = dtype.newbyteorder("=") == interpretation.to_dtype.newbyteorder("=")
+    if dtype.shape != () or not same_values or len(branch.member("fLeaves")) != 1:
+        return None
+    num = branch.num_baskets
+    return BasketTable(
+        np.asarray(branch.member("fBasketSeek")[:num], dtype=np.int64),
+        np.asarray(branch.member("fBasketBytes")[:num], dtype=np.int64),
+        np.asarray(branch.entry_offsets, dtype=np.int64),
+        dtype,
+        counter,
+    )
+
+
+def read_baskets(
+    source: Any, tables: Mapping[str, BasketTable], start: int, stop: int
+) -> tuple[dict[str, NDArray[Any]], dict[str, NDArray[np.int64]]]:
+    """Contents of every branch, and offsets by counter, of the entries [start, stop).
+
+    ``tables`` holds the counters of all jagged branches too.
+
+    Raises
+    ------
+    UnsupportedBasketError
+        When a basket is of a kind that only uproot reads.
+    """
+    fetched = _fetch(source, tables, start, stop)
+    contents: dict[str, NDArray[Any]] = {}
+    for name, table in tables.items():
+        if table.counter is None:
+            contents[name] = _flat(table, fetched[name], start, stop)
+    counters = {table.counter for table in tables.values() if table.counter is not None}
+    offsets: dict[str, NDArray[np.int64]] = {}
+    for counter in sorted(counters):
+        counted = contents[counter]
+        ends = np.zeros(len(counted) + 1, dtype=np.int64)
+        np.cumsum(counted, out=ends[1:])
+        if len(counted) and counted.min() < 0:
+            raise UnsupportedBasketError(f"negative multiplicity in {counter!r}")
+        offsets[counter] = ends
+    for name, table in tables.items():
+        if table.counter is not None:
+            contents[name] = _jagged(table, fetched[name], start, stop, offsets[table.counter])
+    return contents, offsets
+
+
+def _fetch(
+    source: Any, tables: Mapping[str, BasketTable], start: int, stop: int
+) -> dict[str, list[tuple[int, Any]]]:
+    """For each branch the numbers of its baskets and their bytes, key included."""
+    wanted = [
+        (int(table.seeks[number]), int(table.seeks[number] + table.sizes[number]), name, number)
+        for name, table in tables.items()
+        for number in table.overlapping(start, stop)
+    ]
+    wanted.sort()
+    spans: list[list[int]] = []
+    for first, last, _, _ in wanted:
+        if (
+            spans
+            and first - spans[-1][1] <= MERGE_GAP
+            and max(last, spans[-1][1]) - spans[-1][0] <= MERGE_LIMIT
+        ):
+            spans[-1][1] = max(spans[-1][1], last)
+        else:
+            spans.append([first, last])
+    chunks = source.chunks([tuple(span) for span in spans], notifications=_Discard())
+    fetched: dict[str, list[tuple[int, Any]]] = {name: [] for name in tables}
+    place = 0
+    view = memoryview(b"")
+    loaded = -1
+    for first, last, name, number in wanted:
+        while first >= spans[place][1]:
+            place += 1
+        if loaded != place:
+            view = memoryview(np.ascontiguousarray(chunks[place].raw_data)).cast("B")
+            loaded = place
+        offset = spans[place][0]
+        fetched[name].append((number, view[first - offset : last - offset]))
+    return fetched
+
+
+class _Discard:
+    """A queue that nobody reads: uproot's sources announce chunks, and we wait on each."""
+
+    def put(self, item: object) -> None:
+        """Drop the item."""
+
+
+def _flat(
+    table: BasketTable, baskets: Sequence[tuple[int, Any]], start: int, stop: int
+) -> NDArray[Any]:
+    out = np.empty(stop - start, dtype=table.dtype.newbyteorder("="))
+    for number, raw in baskets:
+        first, last = int(table.entries[number]), int(table.entries[number + 1])
+        data, border = _uncompressed(raw)
+        values = np.frombuffer(data[:border], dtype=table.dtype)
+        if len(values) != last - first:
+            raise UnsupportedBasketError("number of values differs from number of entries")
+        low, high = max(first, start), min(last, stop)
+        out[low - start : high - start] = values[low - first : high - first]
+    return out
+
+
+def _jagged(
+    table: BasketTable,
+    baskets: Sequence[tuple[int, Any]],
+    start: int,
+    stop: int,
+    offsets: NDArray[np.int64],
+) -> NDArray[Any]:
+    out = np.empty(int(offsets[-1]), dtype=table.dtype.newbyteorder("="))
+    for number, raw in baskets:
+        first, last = int(table.entries[number]), int(table.entries[number + 1])
+        data, border = _uncompressed(raw)
+        values = np.frombuffer(data[:border], dtype=table.dtype)
+        low, high = max(first, start), min(last, stop)
+        if (low, high) != (first, last):  # the basket sticks out: its own offsets tell where
+            begin, end = _entry_bytes(raw, data, border, last - first, low - first, high - first)
+            values = np.frombuffer(data[begin:end], dtype=table.dtype)
+        target = out[offsets[low - start] : offsets[high - start]]
+        if len(values) != len(target):
+            raise UnsupportedBasketError("number of values differs from the counter's sum")
+        target[:] = values
+    return out
+
+
+def _entry_bytes(
+    raw: Any, data: memoryview, border: int, num_entries: int, low: int, high: int
+) -> tuple[int, int]:
+    # int32: the number of entries + 1, the byte offset of each entry counted from the key, 0.
+    stored = np.frombuffer(data[border:], dtype=">i4")
+    if len(stored) < num_entries + 1:
+        raise UnsupportedBasketError("no entry offsets")
+    keylen = _KEY.unpack_from(raw)[4]
+    ends = np.append(stored[1 : num_entries + 1] - keylen, border)
+    return int(ends[low]), int(ends[high])
+
+
+def _uncompressed(raw: Any) -> tuple[memoryview, int]:
+    """The basket's data and the length of its values, the rest being entry offsets."""
+    nbytes, _, objlen, _, keylen = _KEY.unpack_from(raw)
+    border = _BASKET.unpack_from(raw, keylen - _BASKET_HEADER)[4] - keylen
+    payload = raw[keylen:nbytes]
+    if not 0 <= border <= objlen:
+        raise UnsupportedBasketError("the values' length lies outside the basket")
+    if len(payload) == objlen:
+        return payload, border
+    return memoryview(_decompress(payload, objlen)), border
+
+
+def _decompress(payload: Any, objlen: int) -> bytes:
+    pieces = []
+    place = 0
+    total = 0
+    while total < objlen:
+        # 9 bytes: algorithm, method, compressed and uncompressed size (24 bits, little-endian)
+        header = bytes(payload[place : place + 9])
+        if len(header) < 9:
+            raise ValueError(f"a basket ends after {total} of {objlen} bytes")
+        num_compressed = int.from_bytes(header[3:6], "little")
+        num_uncompressed = int.from_bytes(header[6:9], "little")
+        block = payload[place + 9 : place + 9 + num_compressed]
+        if len(block) < num_compressed or num_uncompressed > objlen - total:
+            raise ValueError(f"a compressed block exceeds its basket of {objlen} bytes")
+        piece = _inflate(header[:2], block, num_uncompressed)
+        if len(piece) != num_uncompressed:
+            raise ValueError(f"{len(piece)} bytes uncompressed, expected {num_uncompressed}")
+        pieces.append(piece)
+        place += 9 + num_compressed
+        total += num_uncompressed
+    return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+
+
+def _inflate(algorithm: bytes, block: Any, size: int) -> bytes:
+    if algorithm == b"ZL":
+        return isal_zlib.decompress(block, bufsize=size)  # type: ignore[no-any-return]
+    if algorithm == b"ZS":
+        # A decompressor is not safe to share between threads, and cheap to make.
+        return zstandard.ZstdDecompressor().decompress(block, max_output_size=size)
+    if algorithm == b"L4":
+        if xxhash.xxh64_intdigest(block[8:]) != int.from_bytes(block[:8], "big"):
+            raise ValueError("the checksum of an lz4 block does not match")
+        return lz4.block.decompress(block[8:], uncompressed_size=size)  # type: ignore[no-any-return]
+    raise UnsupportedBasketError(f"compression {algorithm!r}")

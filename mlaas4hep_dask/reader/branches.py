@@ -1,0 +1,111 @@
+"""Which branches of a tree can be inputs, and of what kind."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import uproot
+
+from mlaas4hep_dask.reader.opened import OpenTree
+from mlaas4hep_dask.specs.events import Branch, unit_in
+
+
+def classify(opened: OpenTree) -> dict[str, Branch | str]:
+    """Every branch of the tree, in its order: what it holds, or why it cannot be an input."""
+    found = dict(_rntuple(opened.tree) if opened.is_rntuple else _ttree(opened.tree))
+    return _with_collection_names(found)
+
+
+def _ttree(tree: Any) -> Iterator[tuple[str, Branch | str]]:
+    for name, branch in tree.iteritems(recursive=True):
+        if len(branch.branches):
+            continue  # its sub-branches come one by one
+        try:
+            interpretation = branch.interpretation
+        except uproot.interpretation.identify.UnknownInterpretation:
+            yield name, f"of unknown type {branch.typename}"
+            continue
+        unit = unit_in(branch.title)
+        if isinstance(interpretation, uproot.AsJagged):
+            inner = interpretation.content
+            dtype = _number(inner)
+            if dtype is None:
+                yield name, f"of type {branch.typename}"
+            else:
+                counter = branch.count_branch
+                collection = name if counter is None else counter.name
+                yield name, Branch(name, "jagged", dtype, collection, unit)
+        elif (dtype := _number(interpretation)) is not None:
+            yield name, Branch(name, "flat", dtype, None, unit)
+        elif isinstance(interpretation, uproot.AsStrings):
+            yield name, "a string"
+        elif "vector<vector" in branch.typename.replace(" ", ""):
+            yield name, f"doubly nested ({branch.typename})"
+        else:
+            yield name, f"of type {branch.typename}"
+
+
+def _number(interpretation: Any) -> str | None:
+    if type(interpretation) is not uproot.AsDtype:
+        return None
+    dtype = interpretation.to_dtype
+    if dtype.shape != () or dtype.kind not in "biuf":
+        return None
+    return str(dtype.newbyteorder("=").name)
+
+
+def _rntuple(tree: Any) -> Iterator[tuple[str, Branch | str]]:
+    form = tree.to_akform()[0]
+    for name, field in zip(form.fields, form.contents, strict=True):
+        if name.startswith("_collection"):
+            continue  # its fields stand beside it under their own names
+        if field.is_numpy:
+            yield name, _primitive(name, "flat", field, None)
+        elif field.is_list and field.content.is_numpy and not field.parameter("__array__"):
+            yield name, _primitive(name, "jagged", field.content, field.form_key)
+        elif field.parameter("__array__") == "string":
+            yield name, "a string"
+        elif field.is_list and field.content.is_list:
+            yield name, f"doubly nested ({field.type})"
+        else:
+            yield name, f"of type {field.type}"
+
+
+def _primitive(name: str, kind: Any, form: Any, collection: str | None) -> Branch | str:
+    if form.inner_shape or np.dtype(form.primitive).kind not in "biuf":
+        return f"of type {form.type}"
+    return Branch(name, kind, form.primitive, collection)
+
+
+def _with_collection_names(found: dict[str, Branch | str]) -> dict[str, Branch | str]:
+    """The same branches, with the file's counters replaced by the collections' names.
+
+    The counter ``nJet`` or ``NJet`` makes the collection ``Jet``; an RNTuple's anonymous one is
+    called after what its branches' names have in common.
+    """
+    members: dict[str, list[str]] = {}
+    for name, branch in found.items():
+        if isinstance(branch, Branch) and branch.collection is not None:
+            members.setdefault(branch.collection, []).append(name)
+    names = {counter: _collection_name(counter, fields) for counter, fields in members.items()}
+    taken = list(names.values())
+    names = {
+        counter: name if taken.count(name) == 1 else counter for counter, name in names.items()
+    }
+    return {
+        name: Branch(name, branch.kind, branch.dtype, names[branch.collection], branch.unit)
+        if isinstance(branch, Branch) and branch.collection is not None
+        else branch
+        for name, branch in found.items()
+    }
+
+
+def _collection_name(counter: str, fields: list[str]) -> str:
+    if counter[:1] in "nN" and counter[1:2].isupper():
+        return counter[1:]
+    if counter.startswith("column-"):
+        prefixes = {field.split("_", 1)[0] for field in fields}
+        return prefixes.pop() if len(prefixes) == 1 else fields[0]
+    return counter

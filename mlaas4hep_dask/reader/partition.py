@@ -1,0 +1,86 @@
+"""Partitions: entry ranges of one file, cut where its clusters or baskets end."""
+
+from __future__ import annotations
+
+import math
+from bisect import bisect_right
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Partition:
+    """A planned entry range of one file; a few hundred bytes when pickled.
+
+    Parameters
+    ----------
+    file : str
+        Path or URL.
+    tree : str
+        Name of the TTree or RNTuple.
+    uuid : str
+        UUID of the file when it was planned.
+    entry_start, entry_stop : int
+        Half-open range of entries.
+    sample : str
+        Name of the sample.
+    """
+
+    file: str
+    tree: str
+    uuid: str
+    entry_start: int
+    entry_stop: int
+    sample: str
+
+    def __len__(self) -> int:
+        return self.entry_stop - self.entry_start
+
+    def __str__(self) -> str:
+        return f"{self.file}:{self.tree} entries {self.entry_start}-{self.entry_stop}"
+
+
+def cut(
+    num_entries: int,
+    *,
+    max_events: int,
+    clusters: Sequence[int] = (),
+    baskets: Sequence[int] = (),
+) -> list[tuple[int, int]]:
+    """Half-open entry ranges that cover ``num_entries`` entries, each at most ``max_events``.
+
+    A range ends where a cluster ends if one ends near the aimed-for size, else where a basket
+    of some branch ends, else anywhere: reading a part of a cluster decompresses all of it.
+
+    Parameters
+    ----------
+    num_entries : int
+        Entries to cover.
+    max_events : int
+        Largest range.
+    clusters : sequence of int
+        Ascending entries at which the baskets of all branches end together.
+    baskets : sequence of int
+        Ascending entries at which a basket of any branch ends.
+    """
+    ranges = []
+    start = 0
+    while start < num_entries:
+        left = num_entries - start
+        aim = start + math.ceil(left / math.ceil(left / max_events))
+        limit = min(start + max_events, num_entries)
+        lowest = start + max(1, (aim - start) // 2)
+        stop = _nearest(clusters, aim, lowest, limit)
+        if stop is None and limit < num_entries:
+            stop = _nearest(baskets, aim, lowest, limit)
+        if stop is None:
+            stop = min(aim, limit)
+        ranges.append((start, stop))
+        start = stop
+    return ranges
+
+
+def _nearest(boundaries: Sequence[int], aim: int, lowest: int, limit: int) -> int | None:
+    place = bisect_right(boundaries, aim)
+    around = [b for b in boundaries[max(place - 1, 0) : place + 1] if lowest <= b <= limit]
+    return min(around, key=lambda boundary: abs(boundary - aim), default=None)

@@ -1,0 +1,157 @@
+"""The plan of one file: what it holds and where it can be cut."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from mlaas4hep_dask.errors import DataError
+from mlaas4hep_dask.reader.branches import classify
+from mlaas4hep_dask.reader.opened import OpenTree, attempt, open_tree
+from mlaas4hep_dask.reader.partition import Partition, cut
+from mlaas4hep_dask.specs.events import Branch
+
+
+@dataclass(frozen=True)
+class FilePlan:
+    """What was learned of one file without reading its events.
+
+    Parameters
+    ----------
+    file, tree, uuid, sample : str
+        Path or URL, tree, the file's UUID, and the sample that lists the file.
+    num_entries : int
+        Entries in the tree.
+    branches : mapping of str to Branch
+        Branches that can be inputs.
+    left_out : mapping of str to str
+        Other branches, and why they cannot be inputs.
+    clusters : tuple of int
+        Entries at which the baskets of all branches end together.
+    baskets : tuple of int
+        Entries at which a basket of any branch ends.
+    bytes_per_event : mapping of str to float
+        Uncompressed bytes per event of each branch that can be an input.
+    """
+
+    file: str
+    tree: str
+    uuid: str
+    sample: str
+    num_entries: int
+    branches: Mapping[str, Branch]
+    left_out: Mapping[str, str]
+    clusters: tuple[int, ...]
+    baskets: tuple[int, ...]
+    bytes_per_event: Mapping[str, float]
+
+    def partitions(
+        self,
+        inputs: Sequence[str],
+        *,
+        target_bytes: int,
+        max_events: int,
+        num_entries: int | None = None,
+    ) -> list[Partition]:
+        """Partitions of at most ``target_bytes`` of the branches ``inputs``, and ``max_events``.
+
+        ``num_entries`` limits them to the first entries of the file.
+        """
+        per_event = sum(self.bytes_per_event[name] for name in inputs)
+        limit = max(1, min(max_events, int(target_bytes / max(per_event, 1.0))))
+        num_entries = self.num_entries if num_entries is None else num_entries
+        ranges = cut(num_entries, max_events=limit, clusters=self.clusters, baskets=self.baskets)
+        return [
+            Partition(self.file, self.tree, self.uuid, start, stop, self.sample)
+            for start, stop in ranges
+        ]
+
+
+def plan_file(file: str, tree: str, sample: str) -> FilePlan:
+    """Plan of one file; reads its metadata only.
+
+    Raises
+    ------
+    UnreadableFileError
+        When the file cannot be opened.
+    DataError
+        When it holds no such tree.
+    """
+    opened = open_tree(file, tree)
+    return attempt(lambda: _plan(opened, sample), file)
+
+
+def _plan(opened: OpenTree, sample: str) -> FilePlan:
+    found = classify(opened)
+    branches = {name: entry for name, entry in found.items() if isinstance(entry, Branch)}
+    left_out = {name: entry for name, entry in found.items() if isinstance(entry, str)}
+    num_entries = int(opened.tree.num_entries)
+    if opened.is_rntuple:
+        clusters = _rntuple_clusters(opened)
+        baskets = clusters
+        sizes = {name: _nominal_bytes(branch) for name, branch in branches.items()}
+    else:
+        ends = [
+            set(opened.tree[name].entry_offsets[1:])
+            for name in branches
+            if opened.tree[name].num_baskets
+        ]
+        clusters = tuple(sorted(set.intersection(*ends))) if ends else ()
+        baskets = tuple(sorted(set.union(*ends))) if ends else ()
+        sizes = {
+            name: opened.tree[name].uncompressed_bytes / max(num_entries, 1) for name in branches
+        }
+    return FilePlan(
+        opened.file,
+        opened.name,
+        opened.uuid,
+        sample,
+        num_entries,
+        branches,
+        left_out,
+        clusters,
+        baskets,
+        sizes,
+    )
+
+
+def _rntuple_clusters(opened: OpenTree) -> tuple[int, ...]:
+    summaries = opened.tree.cluster_summaries
+    return tuple(int(s.num_first_entry + s.num_entries) for s in summaries)
+
+
+def _nominal_bytes(branch: Branch) -> float:
+    mean_multiplicity = 1 if branch.kind == "flat" else 4  # an RNTuple's header tells no sizes
+    return float(mean_multiplicity * np.dtype(branch.dtype).itemsize)
+
+
+def require_same_branches(reference: FilePlan, other: FilePlan, names: Sequence[str]) -> None:
+    """Raise a DataError unless both files hold the branches ``names`` with equal types."""
+    for name in names:
+        expected = reference.branches[name]
+        found = other.branches.get(name)
+        if found is None:
+            why = other.left_out.get(name)
+            state = f"is {why}" if why else "is missing"
+            raise DataError(
+                f"branch {name!r} {state} in tree {other.tree!r} of {other.file}; it is "
+                f"{expected.kind} {expected.dtype} in {reference.file}",
+                file=other.file,
+                tree=other.tree,
+                branch=name,
+            )
+        if not expected.same_shape(found):
+            raise DataError(
+                f"branch {name!r} is {_kind(found)} in {other.file} but {_kind(expected)} in "
+                f"{reference.file}",
+                file=other.file,
+                tree=other.tree,
+                branch=name,
+            )
+
+
+def _kind(branch: Branch) -> str:
+    where = "" if branch.collection is None else f" (collection {branch.collection!r})"
+    return f"{branch.kind} {branch.dtype}{where}"

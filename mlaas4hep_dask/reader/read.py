@@ -1,0 +1,120 @@
+"""Reads one partition of one file into events."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mlaas4hep_dask.errors import DataError
+from mlaas4hep_dask.reader.baskets import (
+    BasketTable,
+    UnsupportedBasketError,
+    basket_table,
+    read_baskets,
+)
+from mlaas4hep_dask.reader.opened import OpenTree, attempt, open_tree
+from mlaas4hep_dask.reader.partition import Partition
+from mlaas4hep_dask.specs.events import Branch, Events
+
+logger = logging.getLogger(__name__)
+
+
+def read(partition: Partition, branches: Sequence[Branch]) -> Events:
+    """Events of one partition with the given branches, as the plan found them.
+
+    Raises
+    ------
+    UnreadableFileError
+        When the file cannot be read, after a bounded number of attempts if it is remote.
+    DataError
+        When the file has changed since it was planned, or its collections are not consistent.
+    """
+    opened = open_tree(partition.file, partition.tree)
+    if opened.uuid != partition.uuid or opened.tree.num_entries < partition.entry_stop:
+        raise DataError(
+            f"{partition.file} has changed since it was planned: UUID {opened.uuid} with "
+            f"{opened.tree.num_entries} entries, expected {partition.uuid} with at least "
+            f"{partition.entry_stop}",
+            file=partition.file,
+            tree=partition.tree,
+        )
+    return attempt(lambda: _read(opened, partition, branches), partition.file)
+
+
+def _read(opened: OpenTree, partition: Partition, branches: Sequence[Branch]) -> Events:
+    contents: dict[str, NDArray[Any]] = {}
+    offsets: dict[str, NDArray[np.int64]] = {}
+    by_uproot = list(branches)
+    tables = {} if opened.is_rntuple else _tables(opened, branches)
+    if tables:
+        try:
+            read_contents, by_counter = read_baskets(
+                opened.tree.file.source, tables, partition.entry_start, partition.entry_stop
+            )
+        except UnsupportedBasketError as reason:
+            logger.info("%s is read by uproot: %s", partition, reason)
+        else:
+            by_uproot = [branch for branch in branches if branch.name not in tables]
+            for branch in branches:
+                table = tables.get(branch.name)
+                if table is not None:
+                    contents[branch.name] = read_contents[branch.name]
+                    if branch.collection is not None and table.counter is not None:
+                        offsets[branch.collection] = by_counter[table.counter]
+    if by_uproot:
+        _read_by_uproot(opened, partition, by_uproot, contents, offsets)
+    return Events(len(partition), tuple(branches), contents, offsets)
+
+
+def _tables(opened: OpenTree, branches: Sequence[Branch]) -> dict[str, BasketTable]:
+    """Basket tables of the branches that can be decoded here, and of their counters."""
+    tables: dict[str, BasketTable] = {}
+    for branch in branches:
+        table = _table(opened, branch.name)
+        if table is None:
+            continue
+        if table.counter is not None:
+            counter = _table(opened, table.counter)
+            if counter is None or counter.counter is not None or counter.dtype.kind not in "iu":
+                continue
+            tables[table.counter] = counter
+        tables[branch.name] = table
+    return tables
+
+
+def _table(opened: OpenTree, name: str) -> BasketTable | None:
+    if name not in opened.tables:
+        opened.tables[name] = basket_table(opened.tree[name])
+    return opened.tables[name]
+
+
+def _read_by_uproot(
+    opened: OpenTree,
+    partition: Partition,
+    branches: Sequence[Branch],
+    contents: dict[str, NDArray[Any]],
+    offsets: dict[str, NDArray[np.int64]],
+) -> None:
+    for branch in branches:
+        array = opened.tree[branch.name].array(
+            entry_start=partition.entry_start, entry_stop=partition.entry_stop, library="ak"
+        )
+        layout = array.layout
+        if branch.collection is None:
+            contents[branch.name] = np.asarray(layout.data)
+            continue
+        packed = layout.to_ListOffsetArray64(True).to_packed()
+        own = np.asarray(packed.offsets.data, dtype=np.int64)
+        if not np.array_equal(offsets.setdefault(branch.collection, own), own):
+            raise DataError(
+                f"branch {branch.name!r} has other multiplicities than the rest of collection "
+                f"{branch.collection!r} in {partition}",
+                file=partition.file,
+                tree=partition.tree,
+                branch=branch.name,
+            )
+        contents[branch.name] = np.asarray(packed.content.data)

@@ -1,0 +1,87 @@
+"""Specs of the events of one partition."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numba
+import numpy as np
+from numpy.typing import NDArray
+
+from mlaas4hep_dask.specs.events import Events
+from mlaas4hep_dask.specs.moments import EMPTY, Moments
+from mlaas4hep_dask.specs.specs import BranchSpecs, SampleSpecs, Specs
+
+
+def measure(
+    events: Events, *, sample: str, num_read: int | None = None, sum_weights: float | None = None
+) -> Specs:
+    """Specs of ``events``.
+
+    Parameters
+    ----------
+    events : Events
+        Selected events of one sample.
+    sample : str
+        Name of the sample.
+    num_read : int, optional
+        Events read before the selection; by default as many as were selected.
+    sum_weights : float, optional
+        Sum of the events' weights; by default each counts 1.
+
+    Returns
+    -------
+    Specs
+        Statistics over ``events`` alone; `merge` adds those of other partitions.
+    """
+    branches = {
+        branch.name: BranchSpecs(branch, moments(events.contents[branch.name]))
+        for branch in events.branches
+    }
+    multiplicities = {
+        collection: tuple(np.bincount(np.diff(offsets)).tolist())
+        for collection, offsets in events.offsets.items()
+    }
+    counts = SampleSpecs(
+        num_read=events.num_events if num_read is None else num_read,
+        num_selected=events.num_events,
+        sum_weights=float(events.num_events) if sum_weights is None else sum_weights,
+    )
+    return Specs(branches, multiplicities, {sample: counts})
+
+
+# The reduction may be reassociated, and only that: LLVM then keeps several partial sums in
+# vector registers. NaN and infinities never reach it.
+@numba.njit(nogil=True, cache=True, fastmath={"reassoc", "nsz"})  # type: ignore[untyped-decorator]
+def _mean_and_squares(values: NDArray[Any]) -> tuple[float, float]:
+    pivot = np.float64(values[0])  # keeps the sum small next to the values
+    total = 0.0
+    for i in range(values.size):
+        total += np.float64(values[i]) - pivot
+    mean = pivot + total / values.size
+    squares = 0.0
+    for i in range(values.size):
+        deviation = np.float64(values[i]) - mean
+        squares += deviation * deviation
+    return mean, squares
+
+
+def moments(values: NDArray[Any]) -> Moments:
+    """Moments of ``values``, an array of any numeric dtype and shape (values,)."""
+    size = values.size
+    if size == 0:
+        return EMPTY
+    if values.dtype == np.bool_:
+        values = values.view(np.uint8)
+    low, high = float(values.min()), float(values.max())  # NaN if any value is NaN
+    if np.isfinite(low) and np.isfinite(high):
+        mean, squares = _mean_and_squares(values)
+        return Moments(size, 0, 0, 0, low, high, mean, squares)
+    finite = values[np.isfinite(values)]
+    num_nan = int(np.isnan(values).sum())
+    num_posinf = int(np.isposinf(values).sum())
+    part = moments(finite)
+    num_neginf = size - finite.size - num_nan - num_posinf
+    return part._replace(
+        num_values=size, num_nan=num_nan, num_posinf=num_posinf, num_neginf=num_neginf
+    )

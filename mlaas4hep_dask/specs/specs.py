@@ -1,0 +1,295 @@
+"""Specs of a data set: what is measured of one partition, merged, written and read back."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from functools import reduce
+from pathlib import Path
+from typing import Any
+
+from mlaas4hep_dask.errors import SpecsError
+from mlaas4hep_dask.specs.events import Branch
+from mlaas4hep_dask.specs.moments import EMPTY, Moments, merge_moments
+
+FORMAT = "mlaas4hep_dask/specs"
+VERSION = 1
+
+
+@dataclass(frozen=True, slots=True)
+class BranchSpecs:
+    """Statistics of one branch.
+
+    Parameters
+    ----------
+    branch : Branch
+        Name, kind, dtype, collection and unit.
+    moments : Moments
+        Counts of values, NaN and infinities; extremes, mean and squared deviations of the
+        finite values.
+    """
+
+    branch: Branch
+    moments: Moments = EMPTY
+
+    @property
+    def min(self) -> float | None:
+        """Smallest finite value, or None when there is none."""
+        return self.moments.min
+
+    @property
+    def max(self) -> float | None:
+        """Largest finite value, or None when there is none."""
+        return self.moments.max
+
+    @property
+    def mean(self) -> float | None:
+        """Mean of the finite values, or None when there is none."""
+        return self.moments.mean if self.moments.num_finite else None
+
+    @property
+    def variance(self) -> float | None:
+        """Population variance of the finite values, or None when there is none."""
+        count = self.moments.num_finite
+        return self.moments.squares / count if count else None
+
+    @property
+    def is_constant(self) -> bool:
+        """True when all finite values are equal."""
+        return self.min is not None and self.min == self.max
+
+
+@dataclass(frozen=True, slots=True)
+class SampleSpecs:
+    """Counts of one sample.
+
+    Parameters
+    ----------
+    num_read, num_selected : int
+        Events read from the files, and events left after the selection.
+    sum_weights : float
+        Sum of the weights of the selected events.
+    """
+
+    num_read: int = 0
+    num_selected: int = 0
+    sum_weights: float = 0.0
+
+    def __add__(self, other: SampleSpecs) -> SampleSpecs:
+        return SampleSpecs(
+            self.num_read + other.num_read,
+            self.num_selected + other.num_selected,
+            self.sum_weights + other.sum_weights,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Specs:
+    """Statistics of all branches over a data set; ``Specs()`` is the identity of `merge`.
+
+    Parameters
+    ----------
+    branches : mapping of str to BranchSpecs
+        By branch name.
+    multiplicities : mapping of str to tuple of int
+        By collection: the exact histogram of multiplicities; entry ``k`` counts the events
+        with ``k`` objects.
+    samples : mapping of str to SampleSpecs
+        By sample name.
+    provenance : mapping of str to Any
+        ``config``: digest of the configuration; ``files``: file UUID by URI; ``versions``.
+    """
+
+    branches: Mapping[str, BranchSpecs] = field(default_factory=dict)
+    multiplicities: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    samples: Mapping[str, SampleSpecs] = field(default_factory=dict)
+    provenance: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def num_events(self) -> int:
+        """Number of selected events."""
+        return sum(sample.num_selected for sample in self.samples.values())
+
+    def max_multiplicity(self, collection: str) -> int:
+        """Largest number of objects that an event has in the collection."""
+        return max(len(self.multiplicities[collection]) - 1, 0)
+
+    def with_provenance(self, **provenance: Any) -> Specs:
+        """The same specs with more provenance."""
+        return replace(self, provenance={**self.provenance, **provenance})
+
+    def to_json(self) -> str:
+        """Text of specs.json: one branch per line, sorted, so that two can be compared."""
+        branches = {
+            name: {
+                "kind": specs.branch.kind,
+                "dtype": specs.branch.dtype,
+                "collection": specs.branch.collection,
+                "unit": specs.branch.unit,
+                **specs.moments._asdict(),
+            }
+            for name, specs in sorted(self.branches.items())
+        }
+        samples = {
+            name: {
+                "num_read": sample.num_read,
+                "num_selected": sample.num_selected,
+                "sum_weights": sample.sum_weights,
+            }
+            for name, sample in sorted(self.samples.items())
+        }
+        sections: dict[str, dict[str, Any]] = {
+            "branches": branches,
+            "multiplicities": {name: list(h) for name, h in sorted(self.multiplicities.items())},
+            "samples": samples,
+        }
+        lines = [f'"format": "{FORMAT}"', f'"version": {VERSION}']
+        for title, entries in sections.items():
+            rows = ",\n".join(
+                f"  {json.dumps(key)}: {json.dumps(entry, allow_nan=False)}"
+                for key, entry in entries.items()
+            )
+            lines.append(f'"{title}": {{\n{rows}\n}}' if rows else f'"{title}": {{}}')
+        provenance = json.dumps(self.provenance, indent=1, sort_keys=True, allow_nan=False)
+        lines.append(f'"provenance": {provenance}')
+        return "{\n" + ",\n".join(lines) + "\n}\n"
+
+    @classmethod
+    def from_json(cls, text: str, *, source: str = "specs.json") -> Specs:
+        """Specs from the text of specs.json.
+
+        Raises
+        ------
+        SpecsError
+            When the text is not specs of a version that this package reads.
+        """
+        try:
+            data = json.loads(text)
+            if data["format"] != FORMAT or data["version"] != VERSION:
+                raise SpecsError(
+                    f"{source}: format {data['format']!r} version {data['version']}; "
+                    f"this version reads {FORMAT!r} version {VERSION}",
+                    file=source,
+                )
+            branches = {name: _branch_from(name, entry) for name, entry in data["branches"].items()}
+            samples = {name: SampleSpecs(**entry) for name, entry in data["samples"].items()}
+            multiplicities = {name: tuple(h) for name, h in data["multiplicities"].items()}
+            return cls(branches, multiplicities, samples, data["provenance"])
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise SpecsError(f"{source}: not a specs file ({error!r})", file=source) from error
+
+    @classmethod
+    def read(cls, path: str | Path) -> Specs:
+        """Specs of the file at ``path``."""
+        try:
+            text = Path(path).read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise SpecsError(f"{path}: cannot be read ({error})", file=str(path)) from error
+        return cls.from_json(text, source=str(path))
+
+    def _repr_html_(self) -> str:
+        rows = "".join(
+            "<tr><td>{}</td><td>{}</td><td>{}</td><td>{}</td><td>{}</td><td>{}</td><td>{}</td>"
+            "<td>{}</td></tr>".format(
+                name,
+                specs.branch.kind,
+                specs.branch.dtype,
+                self._width_of(specs),
+                *(_brief(value) for value in (specs.min, specs.max, specs.mean)),
+                specs.moments.num_values - specs.moments.num_finite,
+            )
+            for name, specs in sorted(self.branches.items())
+        )
+        heads = ("branch", "kind", "dtype", "max objects", "min", "max", "mean", "not finite")
+        head = "".join(f"<th>{title}</th>" for title in heads)
+        return (
+            f"<p><b>Specs</b> of {self.num_events:,} events, {len(self.branches)} branches</p>"
+            f"<table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table>"
+        )
+
+    def _width_of(self, specs: BranchSpecs) -> str:
+        collection = specs.branch.collection
+        return "" if collection is None else str(self.max_multiplicity(collection))
+
+
+def _brief(value: float | None) -> str:
+    return "" if value is None else f"{value:.6g}"
+
+
+def _branch_from(name: str, entry: dict[str, Any]) -> BranchSpecs:
+    branch = Branch(name, entry["kind"], entry["dtype"], entry["collection"], entry["unit"])
+    moments = Moments(*(entry[key] for key in Moments._fields))
+    extremes = (moments.min, moments.max)
+    if any(value is not None and not math.isfinite(value) for value in extremes):
+        raise ValueError(f"extremes of branch {name!r} are not finite")
+    return BranchSpecs(branch, moments)
+
+
+def merge(a: Specs, b: Specs) -> Specs:
+    """Specs of the events of both; associative and commutative, with ``Specs()`` as identity.
+
+    Counts, extremes and histograms are exact; means and variances agree for every order of
+    merging up to floating-point rounding.
+
+    Raises
+    ------
+    SpecsError
+        When the two hold different branches, or one branch with different types.
+    """
+    if not a.branches:
+        a, b = b, a
+    if b.branches:
+        _require_same_branches(a, b)
+    branches = {
+        name: replace(specs, moments=merge_moments(specs.moments, b.branches[name].moments))
+        if b.branches
+        else specs
+        for name, specs in a.branches.items()
+    }
+    names = sorted({*a.multiplicities, *b.multiplicities})
+    multiplicities = {
+        name: _add(a.multiplicities.get(name, ()), b.multiplicities.get(name, ())) for name in names
+    }
+    samples = {
+        name: a.samples.get(name, SampleSpecs()) + b.samples.get(name, SampleSpecs())
+        for name in sorted({*a.samples, *b.samples})
+    }
+    return Specs(branches, multiplicities, samples, _merge_provenance(a.provenance, b.provenance))
+
+
+def merge_all(parts: Iterable[Specs]) -> Specs:
+    """Specs of the events of all parts."""
+    return reduce(merge, parts, Specs())
+
+
+def _require_same_branches(a: Specs, b: Specs) -> None:
+    if a.branches.keys() != b.branches.keys():
+        odd = sorted(a.branches.keys() ^ b.branches.keys())
+        raise SpecsError(f"specs of different branches cannot be merged: {odd}", branch=odd[0])
+    for name, specs in a.branches.items():
+        other = b.branches[name].branch
+        if not specs.branch.same_shape(other):
+            raise SpecsError(
+                f"branch {name!r} is {specs.branch.kind} {specs.branch.dtype} in one part and "
+                f"{other.kind} {other.dtype} in another",
+                branch=name,
+            )
+
+
+def _add(a: tuple[int, ...], b: tuple[int, ...]) -> tuple[int, ...]:
+    longer, shorter = (a, b) if len(a) >= len(b) else (b, a)
+    return tuple(x + y for x, y in zip(longer, shorter, strict=False)) + longer[len(shorter) :]
+
+
+def _merge_provenance(a: Mapping[str, Any], b: Mapping[str, Any]) -> dict[str, Any]:
+    for key in sorted((a.keys() & b.keys()) - {"files"}):
+        if a[key] != b[key]:
+            raise SpecsError(
+                f"specs of different {key} cannot be merged: {a[key]!r} and {b[key]!r}", key=key
+            )
+    merged = {**a, **b}
+    if "files" in merged:
+        merged["files"] = dict(sorted({**a.get("files", {}), **b.get("files", {})}.items()))
+    return merged
