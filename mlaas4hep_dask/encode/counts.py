@@ -6,6 +6,9 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from mlaas4hep_dask.encode.layout import Layout
+from mlaas4hep_dask.specs import Specs
+
 
 @dataclass(frozen=True, slots=True)
 class EncodeCounts:
@@ -30,4 +33,29 @@ class EncodeCounts:
             dict(Counter(self.not_finite) + Counter(other.not_finite)),
             dict(Counter(self.out_of_range) + Counter(other.out_of_range)),
             dict(Counter(self.truncated) + Counter(other.truncated)),
+        )
+
+    @classmethod
+    def from_specs(cls, specs: Specs, layout: Layout) -> EncodeCounts:
+        """The counts of encoding all events that the specs were measured on.
+
+        No value of theirs lies outside the specs, and the histograms of multiplicities tell
+        exactly how many objects are cut off.
+        """
+        not_finite = {
+            name: entry.moments.num_values - entry.moments.num_finite
+            for name, entry in specs.branches.items()
+        }
+        truncated = {
+            branch.collection: sum(
+                events * (multiplicity - branch.width)
+                for multiplicity, events in enumerate(specs.multiplicities[branch.collection])
+                if multiplicity > branch.width
+            )
+            for branch in layout.jagged
+        }
+        return cls(
+            {name: number for name, number in not_finite.items() if number},
+            {},
+            {name: number for name, number in truncated.items() if number},
         )

@@ -85,9 +85,18 @@ class Encoded:
         """
         return self._write(kernels.scatter, np.float32, rows, positions, out)
 
-    def missing(self, rows: NDArray[np.int64] | None = None) -> NDArray[np.bool_]:
-        """Missing mask, shape (rows, columns): True where the value is padding or NaN."""
-        return self._write(kernels.scatter_missing, np.bool_, rows, None, None)
+    def missing(
+        self,
+        rows: NDArray[np.int64] | None = None,
+        *,
+        positions: NDArray[np.int64] | None = None,
+        out: NDArray[np.bool_] | None = None,
+    ) -> NDArray[np.bool_]:
+        """Missing mask, shape (rows, columns): True where the value is padding or NaN.
+
+        The parameters are those of `dense`.
+        """
+        return self._write(kernels.scatter_missing, np.bool_, rows, positions, out)
 
     def _write(
         self,

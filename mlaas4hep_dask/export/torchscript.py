@@ -1,7 +1,6 @@
 """TorchScript of a network with its normalisation and masking inside."""
 
-from __future__ import annotations
-
+# No `from __future__ import annotations`: torch.jit reads the annotations of buffers as types.
 import inspect
 import io
 import warnings
@@ -26,7 +25,7 @@ class _WithMissing(torch.nn.Module):
         super().__init__()
         self.network = network
 
-    def forward(self, x: torch.Tensor, missing: torch.Tensor) -> torch.Tensor:
+    def forward(self, x: torch.Tensor, missing: torch.Tensor) -> torch.Tensor:  # noqa: ARG002
         return self.network(x)  # type: ignore[no-any-return]
 
 
@@ -88,7 +87,7 @@ def to_torchscript(network: torch.nn.Module, encoding: Encoding) -> bytes:
         scorer = torch.jit.script(_Scorer(scripted, encoding).eval())
         buffer = io.BytesIO()
         torch.jit.save(scorer, buffer)
-        loaded = torch.jit.load(io.BytesIO(buffer.getvalue()))
+        loaded = torch.jit.load(io.BytesIO(buffer.getvalue()))  # type: ignore[no-untyped-call]
     _require_equal(wrapped, loaded, encoding)
     return buffer.getvalue()
 
@@ -100,7 +99,9 @@ def _scripted(network: torch.nn.Module, encoding: Encoding) -> Any:
         x, missing = _probe(encoding, events=3)
         try:
             with torch.no_grad():
-                return torch.jit.trace(network, (x, missing), check_trace=False)
+                return torch.jit.trace(  # type: ignore[no-untyped-call]
+                    network, (x, missing), check_trace=False
+                )
         except Exception as error:
             raise ModelError(
                 f"the network can be neither scripted ({unscriptable}) nor traced ({error})"

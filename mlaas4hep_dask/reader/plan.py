@@ -47,21 +47,45 @@ class FilePlan:
     baskets: tuple[int, ...]
     bytes_per_event: Mapping[str, float]
 
-    def partitions(
-        self,
-        inputs: Sequence[str],
-        *,
-        target_bytes: int,
-        max_events: int,
-        num_entries: int | None = None,
-    ) -> list[Partition]:
-        """Partitions of at most ``target_bytes`` of the branches ``inputs``, and ``max_events``.
+    def planned(self, inputs: Sequence[str]) -> PlannedFile:
+        """What is needed of this file to read the branches ``inputs``."""
+        return PlannedFile(
+            self.file,
+            self.tree,
+            self.uuid,
+            self.sample,
+            self.num_entries,
+            self.clusters,
+            self.baskets,
+            sum(self.bytes_per_event[name] for name in inputs),
+        )
 
-        ``num_entries`` limits them to the first entries of the file.
+
+@dataclass(frozen=True)
+class PlannedFile:
+    """One file as the client keeps it, without the list of its branches.
+
+    The attributes are those of `FilePlan`; ``bytes_per_event`` is that of the inputs together.
+    """
+
+    file: str
+    tree: str
+    uuid: str
+    sample: str
+    num_entries: int
+    clusters: tuple[int, ...]
+    baskets: tuple[int, ...]
+    bytes_per_event: float
+
+    def partitions(
+        self, *, target_bytes: int, max_events: int, num_entries: int
+    ) -> list[Partition]:
+        """Partitions of the first ``num_entries`` entries.
+
+        Each has at most ``target_bytes`` uncompressed bytes of the inputs, by the file's mean,
+        and at most ``max_events`` events.
         """
-        per_event = sum(self.bytes_per_event[name] for name in inputs)
-        limit = max(1, min(max_events, int(target_bytes / max(per_event, 1.0))))
-        num_entries = self.num_entries if num_entries is None else num_entries
+        limit = max(1, min(max_events, int(target_bytes / max(self.bytes_per_event, 1.0))))
         ranges = cut(num_entries, max_events=limit, clusters=self.clusters, baskets=self.baskets)
         return [
             Partition(self.file, self.tree, self.uuid, start, stop, self.sample)

@@ -1,0 +1,292 @@
+"""A data set from its configuration to lazy arrays; what a notebook works with."""
+
+from __future__ import annotations
+
+import hashlib
+import html
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import dask.array as da
+import numpy as np
+from dask.highlevelgraph import HighLevelGraph, MaterializedLayer
+from distributed import Client
+
+from mlaas4hep_dask.config import Config, load
+from mlaas4hep_dask.dataset.plan import Plan, Preflight, Skipped, assemble, plan_one, preflight
+from mlaas4hep_dask.dataset.reduce import specs_graph
+from mlaas4hep_dask.dataset.source import BlockPlan
+from mlaas4hep_dask.dataset.tasks import (
+    PROGRESS,
+    Context,
+    Distributions,
+    Measured,
+    distributions,
+    make_block,
+)
+from mlaas4hep_dask.encode import Block, Encoding
+from mlaas4hep_dask.errors import DataError
+from mlaas4hep_dask.specs import Specs
+
+if TYPE_CHECKING:
+    import dask_awkward
+
+DISTRIBUTION_EVENTS = 20_000  # per sample, for the report's histograms
+
+
+class DaskArrays(NamedTuple):
+    """Lazy arrays of a whole data set, one chunk per partition, with known shapes.
+
+    ``x`` float32 (events, columns), normalised, 0 where missing; ``missing`` bool (events,
+    columns), True for padding and NaN; ``y`` and ``w`` float32 (events,); ``id`` uint64
+    (events, 2), the file's id and the entry.
+    """
+
+    x: da.Array
+    missing: da.Array
+    y: da.Array
+    w: da.Array
+    id: da.Array
+
+    def _repr_html_(self) -> str:
+        rows = "".join(
+            f"<tr><td><b>{name}</b></td><td>{array._repr_html_()}</td></tr>"
+            for name, array in self._asdict().items()
+        )
+        return f"<table><tbody>{rows}</tbody></table>"
+
+
+class Dataset:
+    """A configured data set on a Dask cluster; each step is done when first asked for.
+
+    Parameters
+    ----------
+    config : Config
+        From dataset.yaml.
+    client : distributed.Client
+        Where the work runs.
+    checked : Preflight, optional
+        Result of `preflight`, when the caller has it already.
+    """
+
+    def __init__(self, config: Config, client: Client, checked: Preflight | None = None) -> None:
+        self.config = config
+        self.client = client
+        self._checked = checked
+        self._plan: Plan | None = None
+        self._measured: Measured | None = None
+
+    @classmethod
+    def from_yaml(
+        cls, path: str | Path, client: Client, *, overrides: Sequence[str] = ()
+    ) -> Dataset:
+        """The data set of a dataset.yaml; files, tree and branches are checked at once.
+
+        Parameters
+        ----------
+        path : str or Path
+            The YAML file.
+        client : distributed.Client
+            Where the work runs.
+        overrides : sequence of str
+            ``key.path=value``, as for ``--set``.
+
+        Raises
+        ------
+        ConfigError, DataError
+            As `load` and `preflight` do.
+        """
+        config = load(path, overrides)
+        return cls(config, client, preflight(config))
+
+    def plan(self) -> Plan:
+        """The plan: one Dask task per file, which reads metadata only."""
+        if self._plan is None:
+            checked = self._checked or preflight(self.config)
+            # The reference travels to every task: only the inputs of it are needed there.
+            inputs = checked.selection.inputs
+            branches = {name: checked.reference.branches[name] for name in inputs}
+            reference = replace(
+                checked.reference, branches=branches, left_out={}, bytes_per_event={}
+            )
+            futures = [
+                self.client.submit(
+                    plan_one,
+                    file,
+                    self.config.tree,
+                    sample,
+                    reference,
+                    inputs,
+                    skip=self.config.on_bad_file == "skip",
+                    pure=False,
+                )
+                for sample, files in checked.files.items()
+                for file in files
+            ]
+            self._plan = assemble(self.config, checked, self.client.gather(futures))
+        return self._plan
+
+    def specs(self, *, progress: Callable[[int], None] | None = None) -> Specs:
+        """The specs of all events: one Dask task per partition, merged in a tree.
+
+        Parameters
+        ----------
+        progress : callable, optional
+            Told the number of events of every partition that is done.
+        """
+        return self._measure(progress).specs
+
+    def skipped(self) -> tuple[Skipped, ...]:
+        """Files and partitions that could not be read and were left out."""
+        return self.plan().skipped + self._measure().skipped
+
+    def split_counts(self) -> list[tuple[str, tuple[int, int, int]]]:
+        """For each block its sample and its events for training, validation and test."""
+        measured = self._measure()
+        partitions = self.plan().partitions
+        return [
+            (partitions[number].sample, measured.counts[number])
+            for number in sorted(measured.counts)
+        ]
+
+    def _measure(self, progress: Callable[[int], None] | None = None) -> Measured:
+        if self._measured is None:
+            plan = self.plan()
+            graph, key = specs_graph(plan.partitions, self._context(), token=self._token())
+            with watching(self.client, progress):
+                measured: Measured = self.client.get(graph, key)
+            for sample in plan.labels:
+                found = measured.specs.samples.get(sample)
+                if found is None or found.num_selected == 0:
+                    raise DataError(f"no event of sample {sample!r} could be read", sample=sample)
+            specs = measured.specs.with_provenance(config=self.config.digest())
+            self._measured = replace(measured, specs=specs)
+        return self._measured
+
+    def encoding(self) -> Encoding:
+        """Layout and normalisation, derived from the specs."""
+        return Encoding.from_specs(self.specs(), **self.config.encode.model_dump())
+
+    def blocks(self) -> BlockPlan:
+        """The blocks of all partitions that could be read."""
+        partitions = self.plan().partitions
+        readable = tuple(partitions[number] for number in sorted(self._measure().counts))
+        context = replace(self._context(), encoding=self.encoding())
+        return BlockPlan(self._token("blocks"), readable, context)
+
+    def to_dask(self) -> DaskArrays:
+        """Lazy arrays of all events; the specs are computed, the arrays are not."""
+        blocks = self.blocks()
+        sizes = tuple(map(len, blocks.partitions))
+        width = self.encoding().layout.num_columns
+        name = f"block-{blocks.token}"
+        shared = f"context-{blocks.token}"
+        layer: dict[Any, Any] = {shared: blocks.context}
+        for number, partition in enumerate(blocks.partitions):
+            layer[blocks.key(number)] = (make_block, partition, shared)
+        parts = {
+            "x": (_dense, (sizes, (width,)), np.float32),
+            "missing": (_missing, (sizes, (width,)), np.bool_),
+            "y": (_y, (sizes,), np.float32),
+            "w": (_w, (sizes,), np.float32),
+            "id": (_id, (sizes, (2,)), np.uint64),
+        }
+        arrays = {}
+        for part, (function, chunks, dtype) in parts.items():
+            own = f"{part}-{blocks.token}"
+            tail = (0,) * (len(chunks) - 1)
+            tasks = {
+                (own, number, *tail): (function, blocks.key(number)) for number in range(len(sizes))
+            }
+            graph = HighLevelGraph(
+                {name: MaterializedLayer(layer), own: MaterializedLayer(tasks)},
+                {name: set(), own: {name}},
+            )
+            arrays[part] = da.Array(graph, own, chunks, dtype=dtype)
+        return DaskArrays(**arrays)
+
+    def to_dask_awkward(self) -> dask_awkward.Array:
+        """Lazy records of the inputs; computing reads only the branches that are touched."""
+        from mlaas4hep_dask.dataset.view import awkward_view
+
+        plan = self.plan()
+        return awkward_view(plan.partitions, plan.branches)
+
+    def distributions(self) -> list[Distributions]:
+        """Histograms of the inputs of the first events of each sample."""
+        context = self.blocks().context
+        first = {part.sample: part for part in reversed(self.blocks().partitions)}
+        short = [
+            replace(part, entry_stop=min(part.entry_stop, part.entry_start + DISTRIBUTION_EVENTS))
+            for part in first.values()
+        ]
+        futures = [self.client.submit(distributions, part, context, pure=False) for part in short]
+        return list(self.client.gather(futures))
+
+    def _context(self) -> Context:
+        plan, config = self.plan(), self.config
+        return Context(
+            branches=plan.branches,
+            labels=plan.labels,
+            weights=plan.weights,
+            fractions=(config.split.train, config.split.validation, config.split.test),
+            seed=config.seed,
+            skip=config.on_bad_file == "skip",
+        )
+
+    def _token(self, *more: str) -> str:
+        """Names tasks: equal for equal files and configuration, so that results are shared."""
+        files = [(file.file, file.uuid, file.num_entries) for file in self.plan().files]
+        text = json.dumps([self.config.digest(), files, *more])
+        return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+    def _repr_html_(self) -> str:
+        parts = [f"<h4>Dataset {html.escape(self.config.name)}</h4>"]
+        if self._plan is not None:
+            parts.append(self._plan._repr_html_())
+        else:
+            names = ", ".join(html.escape(sample.name) for sample in self.config.samples)
+            parts.append(f"<p>samples {names}; not planned yet</p>")
+        if self._measured is not None:
+            parts.append(self._measured.specs._repr_html_())
+        return "".join(parts)
+
+
+class watching:  # noqa: N801  # reads as a statement: with watching(client, progress)
+    """Passes the events that tasks report as done on to ``progress``, inside a ``with``."""
+
+    def __init__(self, client: Client, progress: Callable[[int], None] | None) -> None:
+        self._client = client
+        self._progress = progress
+
+    def __enter__(self) -> None:
+        if self._progress is not None:
+            progress = self._progress
+            self._client.subscribe_topic(PROGRESS, lambda event: progress(event[1]))
+
+    def __exit__(self, *exc: object) -> None:
+        if self._progress is not None:
+            self._client.unsubscribe_topic(PROGRESS)
+
+
+def _dense(block: Block) -> Any:
+    return block.encoded.dense()
+
+
+def _missing(block: Block) -> Any:
+    return block.encoded.missing()
+
+
+def _y(block: Block) -> Any:
+    return block.y
+
+
+def _w(block: Block) -> Any:
+    return block.w
+
+
+def _id(block: Block) -> Any:
+    return block.id

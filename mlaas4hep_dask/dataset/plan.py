@@ -1,0 +1,280 @@
+"""The plan of a data set: files, inputs and partitions, before any event is read."""
+
+from __future__ import annotations
+
+import html
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from mlaas4hep_dask.config import Config, Selection, resolve_files, select_branches
+from mlaas4hep_dask.errors import DataError, UnreadableFileError
+from mlaas4hep_dask.reader import FilePlan, Partition, PlannedFile, plan_file, require_same_branches
+from mlaas4hep_dask.specs import Branch
+
+
+@dataclass(frozen=True)
+class Skipped:
+    """A file, or an entry range of one, that could not be read and was left out.
+
+    ``entry_stop`` is None when the file's number of entries is unknown.
+    """
+
+    file: str
+    sample: str
+    entry_start: int
+    entry_stop: int | None
+    reason: str
+
+
+@dataclass(frozen=True)
+class Preflight:
+    """What one file of every sample told before the cluster was started.
+
+    Parameters
+    ----------
+    files : mapping of str to list of str
+        By sample: all files.
+    reference : FilePlan
+        A file that holds all inputs; all others are compared with it.
+    selection : Selection
+        Inputs, identifiers, excluded branches and those that cannot be inputs.
+    """
+
+    files: Mapping[str, list[str]]
+    reference: FilePlan
+    selection: Selection
+
+    @property
+    def branches(self) -> tuple[Branch, ...]:
+        """The inputs."""
+        return tuple(self.reference.branches[name] for name in self.selection.inputs)
+
+
+def preflight(config: Config) -> Preflight:
+    """Check files, tree and branches of the configuration on the first file of each sample.
+
+    Raises
+    ------
+    ConfigError
+        When a file does not exist or a pattern matches no branch.
+    DataError
+        When the tree is missing or the samples hold different branches.
+    """
+    files = resolve_files(config)
+    plans: list[FilePlan] = []
+    for sample, listed in files.items():
+        plan = _first_readable(config, sample, listed)
+        if plan is not None:
+            plans.append(plan)
+    if not plans:
+        raise UnreadableFileError("no file of any sample can be read", file=None, reason="all bad")
+    reference = plans[0]
+    available: dict[str, str | None] = dict.fromkeys(reference.branches)
+    available.update(reference.left_out)
+    selection = select_branches(config.branches, available, config.where)
+    for plan in plans[1:]:
+        require_same_branches(reference, plan, selection.inputs)
+    return Preflight(files, reference, selection)
+
+
+def _first_readable(config: Config, sample: str, listed: Sequence[str]) -> FilePlan | None:
+    for file in listed:
+        try:
+            return plan_file(file, config.tree, sample)
+        except UnreadableFileError:
+            if config.on_bad_file == "error":
+                raise
+    return None
+
+
+def plan_one(
+    file: str, tree: str, sample: str, reference: FilePlan, inputs: Sequence[str], *, skip: bool
+) -> PlannedFile | Skipped:
+    """The plan of one file, compared with the reference; runs on a worker.
+
+    Raises
+    ------
+    UnreadableFileError
+        When the file cannot be opened, unless ``skip``.
+    DataError
+        When an input is missing or of another type.
+    """
+    try:
+        plan = plan_file(file, tree, sample)
+    except UnreadableFileError as error:
+        if not skip:
+            raise
+        return Skipped(file, sample, 0, None, error.message)
+    require_same_branches(reference, plan, inputs)
+    return plan.planned(inputs)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """All that is known of a data set before its events are read.
+
+    Parameters
+    ----------
+    files : tuple of PlannedFile
+        In the order of the configuration.
+    partitions : tuple of Partition
+        Entry ranges, one task each.
+    branches : tuple of Branch
+        The inputs.
+    selection : Selection
+        Identifiers, excluded branches and those that cannot be inputs, with reasons.
+    labels : mapping of str to int
+        By sample: its label.
+    weights : mapping of str to float
+        By sample: the weight of each of its events.
+    skipped : tuple of Skipped
+        Files that could not be opened.
+    notes : tuple of str
+        Remarks that do not stop a run, such as equal UUIDs.
+    """
+
+    files: tuple[PlannedFile, ...]
+    partitions: tuple[Partition, ...]
+    branches: tuple[Branch, ...]
+    selection: Selection
+    labels: Mapping[str, int]
+    weights: Mapping[str, float]
+    skipped: tuple[Skipped, ...] = ()
+    notes: tuple[str, ...] = ()
+
+    @property
+    def num_events(self) -> int:
+        """Events in all partitions."""
+        return sum(map(len, self.partitions))
+
+    def num_events_of(self, sample: str) -> int:
+        """Events in the partitions of a sample."""
+        return sum(len(part) for part in self.partitions if part.sample == sample)
+
+    def to_text(self) -> str:
+        """The plan as a few lines of text."""
+        sizes = f"{len(self.partitions)} partitions, {len(self.branches)} inputs"
+        lines = [f"{len(self.files)} files, {self.num_events:,} events, {sizes}"]
+        for sample, label in self.labels.items():
+            num_files = sum(file.sample == sample for file in self.files)
+            lines.append(
+                f"  sample {sample}: label {label}, {num_files} files, "
+                f"{self.num_events_of(sample):,} events of weight {self.weights[sample]:.6g}"
+            )
+        names: dict[str, list[str]] = {"flat": [], "jagged": []}
+        for branch in self.branches:
+            names[branch.kind].append(branch.name)
+        lines += [f"  {kind}: {', '.join(found)}" for kind, found in names.items() if found]
+        if self.selection.identifiers:
+            lines.append(f"  identifiers: {', '.join(self.selection.identifiers)}")
+        if self.selection.excluded:
+            lines.append(f"  excluded: {', '.join(self.selection.excluded)}")
+        lines += [
+            f"  left out: {name} ({reason})" for name, reason in self.selection.left_out.items()
+        ]
+        lines += [f"  skipped: {skip.file} ({skip.reason})" for skip in self.skipped]
+        lines += [f"  note: {note}" for note in self.notes]
+        return "\n".join(lines)
+
+    def _repr_html_(self) -> str:
+        rows = "".join(
+            f"<tr><td>{html.escape(sample)}</td><td>{label}</td>"
+            f"<td>{sum(file.sample == sample for file in self.files)}</td>"
+            f"<td>{self.num_events_of(sample):,}</td><td>{self.weights[sample]:.6g}</td></tr>"
+            for sample, label in self.labels.items()
+        )
+        left_out = "".join(
+            f"<li>{html.escape(name)}: {html.escape(reason)}</li>"
+            for name, reason in self.selection.left_out.items()
+        )
+        inputs = ", ".join(html.escape(branch.name) for branch in self.branches)
+        return (
+            f"<p><b>Plan</b> of {self.num_events:,} events in {len(self.files)} files, "
+            f"{len(self.partitions)} partitions</p>"
+            "<table><thead><tr><th>sample</th><th>label</th><th>files</th><th>events</th>"
+            f"<th>weight</th></tr></thead><tbody>{rows}</tbody></table>"
+            f"<details><summary>{len(self.branches)} inputs</summary>{inputs}</details>"
+            f"<details><summary>{len(self.selection.left_out)} branches cannot be inputs"
+            f"</summary><ul>{left_out}</ul></details>"
+        )
+
+
+def assemble(config: Config, checked: Preflight, planned: Sequence[PlannedFile | Skipped]) -> Plan:
+    """The plan of a data set from those of its files, in the configuration's order.
+
+    Raises
+    ------
+    DataError
+        When one file, by its UUID, is in two samples, or a sample has no events.
+    """
+    files = [entry for entry in planned if isinstance(entry, PlannedFile)]
+    skipped = tuple(entry for entry in planned if isinstance(entry, Skipped))
+    notes = _require_distinct(files)
+    partitions: list[Partition] = []
+    labels: dict[str, int] = {}
+    weights: dict[str, float] = {}
+    for sample in config.samples:
+        own = [file for file in files if file.sample == sample.name]
+        left = sum(file.num_entries for file in own)
+        if config.max_events is not None:
+            left = min(left, config.max_events)
+        if left == 0:
+            why = f"{len(own)} readable files hold no events in tree {config.tree!r}"
+            raise DataError(f"sample {sample.name!r} is empty: {why}", tree=config.tree)
+        labels[sample.name] = sample.label
+        weights[sample.name] = sample.weight * (
+            1.0 if sample.cross_section is None else sample.cross_section / left
+        )
+        for file in own:
+            num_entries = min(file.num_entries, left)
+            left -= num_entries
+            partitions += file.partitions(
+                target_bytes=config.partition.target_bytes,
+                max_events=config.partition.max_events,
+                num_entries=num_entries,
+            )
+    return Plan(
+        tuple(files),
+        tuple(partitions),
+        checked.branches,
+        checked.selection,
+        labels,
+        weights,
+        skipped,
+        tuple(notes),
+    )
+
+
+def _require_distinct(files: Sequence[PlannedFile]) -> list[str]:
+    first: dict[str, PlannedFile] = {}
+    notes = []
+    for file in files:
+        known = first.setdefault(file.uuid, file)
+        if known is file or file.num_entries == 0:
+            continue
+        if known.sample != file.sample:
+            raise DataError(
+                f"{file.file} of sample {file.sample!r} has the UUID of {known.file} of sample "
+                f"{known.sample!r}: one is a copy of the other",
+                file=file.file,
+            )
+        notes.append(f"{file.file} has the UUID of {known.file}: its events may count twice")
+    return notes
+
+
+def check_files(config: Config, checked: Preflight) -> Plan:
+    """The plan made in this process, without a cluster, for ``--check``.
+
+    Raises
+    ------
+    MLaaSError
+        Whatever is wrong with a file.
+    """
+    inputs = checked.selection.inputs
+    skip = config.on_bad_file == "skip"
+    planned = [
+        plan_one(file, config.tree, sample, checked.reference, inputs, skip=skip)
+        for sample, files in checked.files.items()
+        for file in files
+    ]
+    return assemble(config, checked, planned)

@@ -1,0 +1,104 @@
+"""Gives the ranks of a training their blocks: computed on workers, fetched ahead of use."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from distributed import Client, Future, Worker, get_client, get_worker, wait
+
+from mlaas4hep_dask.dataset.tasks import Context, make_block, same
+from mlaas4hep_dask.encode import Block
+from mlaas4hep_dask.reader import Partition
+
+
+@dataclass(frozen=True)
+class BlockPlan:
+    """Which block is which; travels to every rank.
+
+    Parameters
+    ----------
+    token : str
+        Names the tasks; equal for equal data and encoding.
+    partitions : tuple of Partition
+        Block ``i`` is made of partition ``i``.
+    context : Context
+        What the blocks share, with the encoding.
+    """
+
+    token: str
+    partitions: tuple[Partition, ...]
+    context: Context
+
+    def key(self, block: int) -> tuple[str, int]:
+        """The Dask key of a block."""
+        return (f"block-{self.token}", block)
+
+    def submit(self, client: Client, block: int, *, worker: str | None = None) -> Future:
+        """A future of a block, on the given worker if that is free; made once however often."""
+        context = client.submit(same, self.context, key=f"context-{self.token}")
+        return client.submit(
+            make_block,
+            self.partitions[block],
+            context,
+            key=self.key(block),
+            workers=None if worker is None else [worker],
+            allow_other_workers=worker is not None,
+        )
+
+
+class WorkerBlocks:
+    """A `BlockSource` within a Dask worker.
+
+    Only the blocks of the last `prefetch` are kept. Whether a block let go is computed again
+    depends on who else holds it: the client that runs the training does if memory allows.
+    """
+
+    def __init__(self, plan: BlockPlan) -> None:
+        self._plan = plan
+        self._worker: Worker = get_worker()
+        self._client: Client = get_client()
+        self._futures: dict[int, Future] = {}
+        self._blocks: dict[int, Block] = {}
+
+    def prefetch(self, blocks: Sequence[int]) -> None:
+        """Start to fetch blocks that will be asked for next; all others are let go."""
+        wanted = dict.fromkeys(blocks)
+        self._blocks = {n: block for n, block in self._blocks.items() if n in wanted}
+        self._futures = {n: future for n, future in self._futures.items() if n in wanted}
+        for number in wanted:
+            if number not in self._futures:
+                self._futures[number] = self._plan.submit(
+                    self._client, number, worker=self._worker.address
+                )
+
+    def get(self, block: int) -> Block:
+        """The block with this number; no copy is made if this worker holds it."""
+        if block not in self._blocks:
+            self._blocks[block] = self._fetch(self._futures[block])
+        return self._blocks[block]
+
+    def _fetch(self, future: Future) -> Any:
+        with self._client.as_current():
+            wait(future)
+        # A mapping that threads may share; a Client would copy through a socket.
+        if future.status == "finished" and future.key in self._worker.data:
+            return self._worker.data[future.key]
+        return future.result()
+
+
+_sources: dict[str, WorkerBlocks] = {}
+
+
+def source_of(plan: BlockPlan) -> WorkerBlocks:
+    """The source of this worker for a plan; kept, so that blocks outlast an epoch."""
+    if plan.token not in _sources:
+        _sources.clear()
+        _sources[plan.token] = WorkerBlocks(plan)
+    return _sources[plan.token]
+
+
+def forget_sources() -> None:
+    """Let all blocks of this worker's sources go."""
+    _sources.clear()

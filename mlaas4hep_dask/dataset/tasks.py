@@ -1,0 +1,196 @@
+"""What workers do with one partition: measure it, or make its block."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, NamedTuple, TypeVar
+
+import numpy as np
+from distributed import get_worker
+from numpy.typing import NDArray
+
+from mlaas4hep_dask.dataset.plan import Skipped
+from mlaas4hep_dask.encode import Block, Encoding, encode
+from mlaas4hep_dask.encode.split import event_ids, split_of
+from mlaas4hep_dask.errors import UnreadableFileError
+from mlaas4hep_dask.reader import Partition, read
+from mlaas4hep_dask.specs import Branch, Specs
+from mlaas4hep_dask.specs.measure import measure
+from mlaas4hep_dask.specs.specs import merge
+
+PROGRESS = "mlaas4hep_dask-progress"  # topic of Dask events: numbers of events done
+NUM_BINS = 50
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Context:
+    """What all partitions of a data set share.
+
+    Parameters
+    ----------
+    branches : tuple of Branch
+        The inputs.
+    labels, weights : mapping
+        By sample: the label and the weight of each event.
+    fractions : tuple of float
+        Split fractions for training, validation and test.
+    seed : int
+        Seed of the split.
+    skip : bool
+        Leave out what cannot be read instead of stopping.
+    encoding : Encoding or None
+        Set once the specs are known.
+    """
+
+    branches: tuple[Branch, ...]
+    labels: Mapping[str, int]
+    weights: Mapping[str, float]
+    fractions: tuple[float, float, float]
+    seed: int
+    skip: bool
+    encoding: Encoding | None = None
+
+
+@dataclass(frozen=True)
+class Measured:
+    """Specs of some partitions.
+
+    Parameters
+    ----------
+    specs : Specs
+        Merged specs.
+    counts : mapping of int to tuple of int
+        By number of the partition: events for training, validation and test.
+    skipped : tuple of Skipped
+        Partitions that could not be read.
+    """
+
+    specs: Specs
+    counts: Mapping[int, tuple[int, int, int]]
+    skipped: tuple[Skipped, ...] = ()
+
+
+def measure_partition(partition: Partition, number: int, context: Context) -> Measured:
+    """Specs and split counts of one partition.
+
+    Raises
+    ------
+    UnreadableFileError
+        When it cannot be read, unless the context says to skip.
+    """
+    try:
+        events = read(partition, context.branches)
+    except UnreadableFileError as error:
+        if not context.skip:
+            raise
+        lost = Skipped(
+            partition.file,
+            partition.sample,
+            partition.entry_start,
+            partition.entry_stop,
+            error.message,
+        )
+        return Measured(Specs(), {}, (lost,))
+    weight = context.weights[partition.sample]
+    specs = measure(events, sample=partition.sample, sum_weights=weight * events.num_events)
+    specs = specs.with_provenance(files={partition.file: partition.uuid})
+    ids = event_ids(partition.uuid, partition.entry_start, partition.entry_stop)
+    split = split_of(ids, context.fractions, seed=context.seed)
+    train, validation, test = np.bincount(split, minlength=3).tolist()
+    tell_progress(len(partition))
+    return Measured(specs, {number: (train, validation, test)})
+
+
+def merge_measured(parts: list[Measured]) -> Measured:
+    """The merged specs and all counts of some parts."""
+    specs = Specs()
+    counts: dict[int, tuple[int, int, int]] = {}
+    skipped: list[Skipped] = []
+    for part in parts:
+        specs = merge(specs, part.specs)
+        counts.update(part.counts)
+        skipped.extend(part.skipped)
+    return Measured(specs, counts, tuple(skipped))
+
+
+def make_block(partition: Partition, context: Context) -> Block:
+    """The encoded block of one partition."""
+    assert context.encoding is not None  # set by the data set once it has specs
+    events = read(partition, context.branches)
+    encoded = encode(events, context.encoding)
+    ids = event_ids(partition.uuid, partition.entry_start, partition.entry_stop)
+    num_events = len(partition)
+    tell_progress(num_events)
+    return Block(
+        encoded,
+        np.full(num_events, context.labels[partition.sample], dtype=np.float32),
+        np.full(num_events, context.weights[partition.sample], dtype=np.float32),
+        ids,
+        split_of(ids, context.fractions, seed=context.seed),
+    )
+
+
+def distributions(partition: Partition, context: Context) -> Distributions:
+    """Histograms of all inputs of one partition, before and after encoding."""
+    assert context.encoding is not None  # set by the data set once it has specs
+    events = read(partition, context.branches)
+    encoded = encode(events, context.encoding)
+    raw: dict[str, Histogram] = {}
+    after: dict[str, Histogram] = {}
+    for place, (name, scaling) in enumerate(
+        zip(encoded.layout.branches, context.encoding.scalings, strict=True)
+    ):
+        content = events.contents[name]
+        start = encoded.starts[place]
+        values = encoded.values[start : start + content.size]
+        raw[name] = _histogram(content, scaling.low, scaling.high)
+        low, high = (
+            (bound - scaling.shift) * scaling.scale for bound in (scaling.low, scaling.high)
+        )
+        after[name] = _histogram(values, low, high)
+    return Distributions(len(partition), context.labels[partition.sample], raw, after)
+
+
+class Histogram(NamedTuple):
+    """Counts, shape (bins,), in equal bins from ``low`` to ``high``."""
+
+    low: float
+    high: float
+    counts: NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Distributions:
+    """Histograms of the inputs over some events of one label, before and after encoding."""
+
+    num_events: int
+    label: int
+    raw: Mapping[str, Histogram]
+    encoded: Mapping[str, Histogram]
+
+
+def _histogram(values: NDArray[Any], low: float, high: float) -> Histogram:
+    if high <= low:
+        low, high = low - 0.5, high + 0.5
+    with np.errstate(invalid="ignore", over="ignore"):
+        bins = (values.astype(np.float64) - low) * (NUM_BINS / (high - low))
+        inside = (bins >= 0) & (bins <= NUM_BINS)  # False for NaN
+        chosen = np.minimum(bins[inside], NUM_BINS - 1).astype(np.int64)
+    return Histogram(low, high, np.bincount(chosen, minlength=NUM_BINS))
+
+
+def tell_progress(num_events: int) -> None:
+    """Tell the client that a task has dealt with some events."""
+    try:
+        worker = get_worker()
+    except ValueError:  # not on a worker
+        return
+    worker.log_event(PROGRESS, num_events)
+
+
+def same(value: T) -> T:
+    """The value; a task that keeps it on a worker for others to refer to."""
+    return value

@@ -1,0 +1,16 @@
+"""Run: the composer, with the order of stages, what is printed and the exit codes."""
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from mlaas4hep_dask.run.fit import RunResult, fit
+
+__all__ = ["RunResult", "fit"]
+
+
+def __getattr__(name: str) -> Any:
+    if name in __all__:
+        from mlaas4hep_dask.run import fit
+
+        return getattr(fit, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,0 +1,8 @@
+"""Entry point of ``python -m mlaas4hep_dask.run``."""
+
+import sys
+
+from mlaas4hep_dask.run.cli import main
+
+if __name__ == "__main__":
+    sys.exit(main())

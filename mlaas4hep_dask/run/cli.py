@@ -1,0 +1,136 @@
+"""The command line: ``python -m mlaas4hep_dask.run dataset.yaml``."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import shlex
+import sys
+from collections.abc import Sequence
+
+from mlaas4hep_dask import __version__
+from mlaas4hep_dask.config import Config, json_schema, load
+from mlaas4hep_dask.errors import MLaaSError
+
+EPILOG = """\
+examples:
+  python -m mlaas4hep_dask.run dataset.yaml
+  python -m mlaas4hep_dask.run dataset.yaml --check
+  python -m mlaas4hep_dask.run dataset.yaml --set training.epochs=10 --set seed=3
+  python -m mlaas4hep_dask.run dataset.yaml --cluster tcp://login.example.org:8786
+
+exit status: 0 success, 1 a fault of this program, 2 something you can mend, 130 interrupted
+"""
+
+
+def parser() -> argparse.ArgumentParser:
+    """The argument parser."""
+    made = argparse.ArgumentParser(
+        prog="python -m mlaas4hep_dask.run",
+        description="Train on ROOT files: plan, specs, training, export and report, as "
+        "dataset.yaml says.",
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    made.add_argument("dataset", nargs="?", metavar="dataset.yaml", help="the configuration")
+    made.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        dest="overrides",
+        metavar="KEY.PATH=VALUE",
+        help="set a key of the configuration; may be repeated",
+    )
+    made.add_argument(
+        "--cluster",
+        metavar="ADDRESS",
+        help="local, or the tcp:// address of a Dask scheduler (same as --set cluster.address=…)",
+    )
+    made.add_argument(
+        "--output", metavar="FOLDER", help="the run directory (same as --set output=…)"
+    )
+    made.add_argument(
+        "--check",
+        action="store_true",
+        help="check everything that can be checked without reading events, print the plan",
+    )
+    made.add_argument("--schema", action="store_true", help="print the JSON schema of dataset.yaml")
+    made.add_argument("-v", "--verbose", action="store_true", help="print the library's log")
+    made.add_argument("--version", action="version", version=__version__)
+    return made
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command; its exit status."""
+    made = parser()
+    options = made.parse_args(arguments)
+    logging.basicConfig(
+        level=logging.INFO if options.verbose else logging.WARNING,
+        format="%(levelname)s %(name)s: %(message)s",
+    )
+    if options.schema:
+        print(json.dumps(json_schema(), indent=2))  # noqa: T201  # the command line prints
+        return 0
+    if options.dataset is None:
+        made.error("give a dataset.yaml, or --schema")
+    try:
+        config = load(options.dataset, _overrides(options))
+        if options.check:
+            return _check(config)
+        command = shlex.join(["python", "-m", "mlaas4hep_dask.run", *(arguments or sys.argv[1:])])
+        return _run(config, command)
+    except MLaaSError as error:
+        print(f"error: {error}", file=sys.stderr)  # noqa: T201
+        return 2
+    except KeyboardInterrupt:
+        print("interrupted; the same command takes the run up again", file=sys.stderr)  # noqa: T201
+        return 130
+
+
+def _overrides(options: argparse.Namespace) -> list[str]:
+    overrides = list(options.overrides)
+    if options.cluster is not None:
+        overrides.append(f"cluster.address={json.dumps(options.cluster)}")
+    if options.output is not None:
+        overrides.append(f"output={json.dumps(options.output)}")
+    return overrides
+
+
+def _check(config: Config) -> int:
+    from mlaas4hep_dask.dataset.plan import check_files, preflight
+    from mlaas4hep_dask.run.fit import model_of
+
+    model = model_of(config)
+    checked = preflight(config)
+    plan = check_files(config, checked)
+    # How many objects an event can have is known after the specs pass; any width will do here.
+    width = config.encode.max_width or 4
+    num_columns = sum(1 if branch.kind == "flat" else width for branch in plan.branches)
+    model.build(num_columns)
+    print(plan.to_text())  # noqa: T201
+    print(f"model {model.reference} accepts rows (tried with {num_columns} columns)")  # noqa: T201
+    print(f"{config.source or config.name}: no error found")  # noqa: T201
+    return 0
+
+
+def _run(config: Config, command: str) -> int:
+    from mlaas4hep_dask.cluster import connect
+    from mlaas4hep_dask.dataset import Dataset
+    from mlaas4hep_dask.dataset.plan import preflight
+    from mlaas4hep_dask.run.console import Console
+    from mlaas4hep_dask.run.fit import fit, model_of
+
+    # The logs of Dask repeat, at length, errors that are reported here once.
+    logging.getLogger("distributed").setLevel(logging.CRITICAL)
+    console = Console()
+    model = model_of(config)
+    checked = preflight(config)
+    with connect(config.cluster, ranks=config.training.ranks) as client:
+        console.say(f"dashboard: {client.dashboard_link}")
+        dataset = Dataset(config, client, checked)
+        result = fit(dataset, model=model, reporter=console, command=command)
+    console.table(result.summary)
+    console.say(f"report: {result.report}")
+    console.say(f"serve it: {result.serve_command}")
+    return 0

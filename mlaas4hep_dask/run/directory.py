@@ -1,0 +1,133 @@
+"""The run directory: everything a run made, each file whole or not at all."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import tempfile
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from mlaas4hep_dask.errors import ConfigError
+
+STATE = "run.json"
+LOCK = ".lock"
+CHECKPOINT = "checkpoints/last.pt"
+METRICS = "metrics.json"
+
+
+class RunDirectory:
+    """A folder that one run at a time writes to; use it in a ``with`` statement.
+
+    Parameters
+    ----------
+    path : Path
+        The folder. Of an earlier run there, one that was interrupted and has the same
+        fingerprint is taken up again; any other is moved aside to ``path.1``, ``path.2``, ….
+    fingerprint : str
+        Equal for equal data, configuration and model.
+
+    Attributes
+    ----------
+    resumed : bool
+        True when an interrupted run is taken up again.
+    moved_to : Path or None
+        Where an earlier run was moved.
+    """
+
+    def __init__(self, path: Path, *, fingerprint: str) -> None:
+        self.path = path
+        self.fingerprint = fingerprint
+        self.resumed = False
+        self.moved_to: Path | None = None
+        self._lock: int | None = None
+
+    def __enter__(self) -> Self:
+        if self.path.exists() and not self.path.is_dir():
+            raise ConfigError(f"output {self.path} is a file, expected a folder", key="output")
+        self._take_lock()
+        state = self._state()
+        if state.get("status") == "running" and state.get("fingerprint") == self.fingerprint:
+            self.resumed = (self.path / CHECKPOINT).exists() and (self.path / METRICS).exists()
+        elif any(entry.name != LOCK for entry in self.path.iterdir()):
+            self._move_aside()
+        self._write_state("running")
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if kind is None:
+            self._write_state("complete")
+        self._drop_lock()
+
+    def _take_lock(self) -> None:
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            self._lock = os.open(self.path / LOCK, os.O_RDWR | os.O_CREAT, 0o644)
+        except OSError as error:
+            raise ConfigError(
+                f"output {self.path} cannot be written ({error.strerror})", key="output"
+            ) from error
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            os.close(self._lock)
+            raise ConfigError(
+                f"another run is writing to {self.path}; choose another output", key="output"
+            ) from error
+
+    def _drop_lock(self) -> None:
+        if self._lock is not None:
+            os.close(self._lock)
+            self._lock = None
+
+    def _move_aside(self) -> None:
+        number = 1
+        while (target := self.path.with_name(f"{self.path.name}.{number}")).exists():
+            number += 1
+        self._drop_lock()
+        self.path.rename(target)
+        self.moved_to = target
+        self._take_lock()
+
+    def _state(self) -> dict[str, Any]:
+        try:
+            state = json.loads((self.path / STATE).read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            return {}
+        return state if isinstance(state, dict) else {}
+
+    def _write_state(self, status: str) -> None:
+        self.write_json(STATE, {"status": status, "fingerprint": self.fingerprint})
+
+    def write(self, name: str, content: str | bytes) -> Path:
+        """Write a file, whole or not at all; its path."""
+        path = self.path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        data = content.encode() if isinstance(content, str) else content
+        handle, part = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+        try:
+            with os.fdopen(handle, "wb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+            Path(part).chmod(0o644)
+            Path(part).replace(path)
+        except BaseException:
+            Path(part).unlink(missing_ok=True)
+            raise
+        return path
+
+    def write_json(self, name: str, value: Any) -> Path:
+        """Write a JSON file, whole or not at all; its path."""
+        return self.write(name, json.dumps(value, indent=1, allow_nan=False) + "\n")
+
+    def read_json(self, name: str) -> Any:
+        """The content of a JSON file of this run."""
+        return json.loads((self.path / name).read_text(encoding="utf-8"))

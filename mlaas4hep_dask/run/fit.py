@@ -1,0 +1,315 @@
+"""The stages of a run in their order: plan, specs, training, export, report."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from mlaas4hep_dask import __version__
+from mlaas4hep_dask.bundle import Bundle, write_bundle
+from mlaas4hep_dask.config import Config
+from mlaas4hep_dask.dataset import Dataset
+from mlaas4hep_dask.dataset.dataset import watching
+from mlaas4hep_dask.dataset.tasks import Distributions
+from mlaas4hep_dask.encode import EncodeCounts
+from mlaas4hep_dask.run.card import model_card
+from mlaas4hep_dask.run.console import Reporter, Stage
+from mlaas4hep_dask.run.directory import CHECKPOINT, METRICS, RunDirectory
+from mlaas4hep_dask.run.report import render
+from mlaas4hep_dask.run.training import Epoch, Trainer
+from mlaas4hep_dask.train.model import ModelSource, find_model
+
+LIBRARIES = ("awkward", "dask", "distributed", "numba", "numpy", "torch", "uproot")
+
+
+@dataclass(frozen=True)
+class RunResult:
+    """What a run has made.
+
+    Parameters
+    ----------
+    path : Path
+        The run directory.
+    summary : mapping
+        Counts, stages, epochs and metrics; the content of metrics.json.
+    bundle : Bundle
+        The exported model.
+    """
+
+    path: Path
+    summary: Mapping[str, Any]
+    bundle: Bundle
+
+    @property
+    def report(self) -> Path:
+        """The report, one HTML file."""
+        return self.path / "report.html"
+
+    @property
+    def serve_command(self) -> str:
+        """The command that serves the model."""
+        return f"python -m mlaas4hep_dask.serve {self.path / 'bundle'}"
+
+    def _repr_html_(self) -> str:
+        test = self.summary["test"]
+        return (
+            f"<p><b>Run</b> {self.path}: test AUC {test['auc']:.4f}, loss {test['loss']:.4f} on "
+            f"{test['num_events']:,} events</p><p><code>{self.serve_command}</code></p>"
+        )
+
+
+def model_of(config: Config) -> ModelSource:
+    """The model of a configuration, checked as far as possible without running it.
+
+    Raises
+    ------
+    ModelError
+        When there is no such file, module or callable.
+    """
+    return find_model(
+        config.model.callable,
+        config.model.kwargs,
+        resolve=config.resolve,
+        where=config.where("model.callable"),
+    )
+
+
+def fit(
+    dataset: Dataset,
+    *,
+    output: str | Path | None = None,
+    model: ModelSource | None = None,
+    reporter: Reporter | None = None,
+    command: str | None = None,
+) -> RunResult:
+    """Train on a data set and export the model.
+
+    Parameters
+    ----------
+    dataset : Dataset
+        The data set, with its cluster.
+    output : str or Path, optional
+        The run directory; by default the configuration's.
+    model : ModelSource, optional
+        From `model_of`, if the caller has it already.
+    reporter : Reporter, optional
+        Told of every stage; by default stages are logged.
+    command : str, optional
+        The command line, for the report.
+
+    Returns
+    -------
+    RunResult
+        Where everything lies, and the metrics.
+
+    Raises
+    ------
+    MLaaSError
+        Whatever is wrong with data, model or cluster.
+    """
+    config = dataset.config
+    reporter = reporter or Reporter()
+    model = model or model_of(config)
+    with reporter.stage("plan", 0):
+        plan = dataset.plan()
+    plan_stage = reporter.stages.pop()
+    reporter.stages.append(Stage("plan", plan.num_events, plan_stage.seconds))
+    path = Path(output if output is not None else config.output).absolute()
+    with RunDirectory(path, fingerprint=_fingerprint(dataset, model)) as folder:
+        if folder.moved_to is not None:
+            reporter.say(f"an earlier run in {path} was moved to {folder.moved_to}")
+        folder.write("config.yaml", config.to_yaml(absolute=True))
+        folder.write_json("plan.json", _plan_json(dataset))
+        with reporter.stage("specs", plan.num_events) as advance:
+            specs = dataset.specs(progress=advance)
+        specs = specs.with_provenance(versions=_versions())
+        folder.write("specs.json", specs.to_json())
+        trainer = Trainer(dataset, model)
+        epochs, last = _train(trainer, dataset, folder, reporter)
+        with reporter.stage("export", 0):
+            content, num_parameters = trainer.export(last.state, dataset)
+        reporter.stages.pop()
+        summary = _summary(dataset, trainer, reporter, epochs, last)
+        summary["model"]["num_parameters"] = num_parameters
+        summary["command"] = command
+        bundle = write_bundle(
+            path / "bundle",
+            name=config.name,
+            model=content,
+            specs=specs,
+            encode=config.encode.model_dump(),
+            metrics={key: last.record[key] for key in ("train", "validation", "test")},
+            data={"samples": summary["samples"], "config": config.digest()},
+            card=model_card(summary, config),
+        )
+        result = RunResult(path, summary, bundle)
+        summary["serve"] = result.serve_command
+        folder.write_json(METRICS, summary)
+        shown = _distributions_json(dataset.distributions())
+        folder.write("report.html", render(summary, specs, shown))
+    return result
+
+
+def _train(
+    trainer: Trainer, dataset: Dataset, folder: RunDirectory, reporter: Reporter
+) -> tuple[list[dict[str, Any]], Epoch]:
+    num_epochs = dataset.config.training.epochs
+    epochs: list[dict[str, Any]] = []
+    last: Epoch | None = None
+    if folder.resumed:
+        earlier = folder.read_json(METRICS)
+        epochs = earlier["epochs"]
+        state = (folder.path / CHECKPOINT).read_bytes()
+        last = Epoch(epochs[-1], earlier["roc"], state)
+        reporter.say(f"taking up the run in {folder.path} after epoch {len(epochs)}")
+    left = num_epochs - len(epochs)
+    with (
+        reporter.stage("train", left * trainer.num_events) as advance,
+        watching(dataset.client, advance),
+    ):
+        for epoch in trainer.epochs(
+            first=len(epochs) + 1, state=None if last is None else last.state
+        ):
+            last = epoch
+            epochs.append(epoch.record)
+            folder.write(CHECKPOINT, epoch.state)
+            folder.write_json(METRICS, {"epochs": epochs, "roc": epoch.roc})
+            reporter.say(_epoch_line(epoch.record, num_epochs))
+    assert last is not None  # there is at least one epoch
+    return epochs, last
+
+
+def _epoch_line(record: Mapping[str, Any], num_epochs: int) -> str:
+    parts = [f"epoch {record['epoch']}/{num_epochs}"]
+    for name in ("train", "validation", "test"):
+        split = record[name]
+        loss, auc = (
+            "none" if split[key] is None else f"{split[key]:.4f}" for key in ("loss", "auc")
+        )
+        parts.append(f"{name} loss {loss} AUC {auc}")
+    parts.append(f"{record['events_per_second']:,.0f} events/s")
+    return ", ".join(parts)
+
+
+def _summary(
+    dataset: Dataset,
+    trainer: Trainer,
+    reporter: Reporter,
+    epochs: list[dict[str, Any]],
+    last: Epoch,
+) -> dict[str, Any]:
+    config, plan, specs = dataset.config, dataset.plan(), dataset.specs()
+    encoding = dataset.encoding()
+    counts = EncodeCounts.from_specs(specs, encoding.layout)
+    skipped = dataset.skipped()
+    splits: dict[str, list[int]] = {}
+    for sample, numbers in dataset.split_counts():
+        total = splits.setdefault(sample, [0, 0, 0])
+        splits[sample] = [a + b for a, b in zip(total, numbers, strict=True)]
+    return {
+        "name": config.name,
+        "created": datetime.now(UTC).isoformat(timespec="seconds"),
+        "package": __version__,
+        "versions": _versions(),
+        "seed": config.seed,
+        "stages": [stage.as_json() for stage in reporter.stages],
+        "counts": {
+            "files": len(plan.files),
+            "partitions": len(plan.partitions),
+            "branches": len(plan.branches),
+            "columns": encoding.layout.num_columns,
+            "events_read": sum(sample.num_read for sample in specs.samples.values()),
+            "events_selected": specs.num_events,
+            "events_skipped": sum(
+                entry.entry_stop - entry.entry_start
+                for entry in skipped
+                if entry.entry_stop is not None
+            ),
+            "skipped": [asdict(entry) for entry in skipped],
+            **asdict(counts),
+            "left_out": plan.selection.left_out,
+            "excluded": plan.selection.excluded,
+            "identifiers": plan.selection.identifiers,
+            "notes": list(plan.notes),
+        },
+        "samples": [
+            {
+                "name": sample,
+                "label": label,
+                "files": sum(file.sample == sample for file in plan.files),
+                "num_read": specs.samples[sample].num_read,
+                "num_selected": specs.samples[sample].num_selected,
+                "sum_weights": specs.samples[sample].sum_weights,
+                "train": splits[sample][0],
+                "validation": splits[sample][1],
+                "test": splits[sample][2],
+            }
+            for sample, label in plan.labels.items()
+        ],
+        "epochs": epochs,
+        "test": {**last.record["test"], "roc": last.roc},
+        "model": {
+            "callable": config.model.callable,
+            "num_columns": encoding.layout.num_columns,
+        },
+        "training": {**config.training.model_dump(), "restarts": trainer.restarts},
+        "config_yaml": config.to_yaml(),
+    }
+
+
+def _plan_json(dataset: Dataset) -> dict[str, Any]:
+    plan = dataset.plan()
+    return {
+        "files": [
+            {
+                "file": file.file,
+                "uuid": file.uuid,
+                "sample": file.sample,
+                "num_entries": file.num_entries,
+            }
+            for file in plan.files
+        ],
+        "partitions": [[part.file, part.entry_start, part.entry_stop] for part in plan.partitions],
+        "inputs": [asdict(branch) for branch in plan.branches],
+        "left_out": plan.selection.left_out,
+        "excluded": plan.selection.excluded,
+        "identifiers": plan.selection.identifiers,
+        "skipped": [asdict(entry) for entry in plan.skipped],
+        "notes": list(plan.notes),
+    }
+
+
+def _distributions_json(parts: list[Distributions]) -> dict[str, Any]:
+    branches: dict[str, Any] = {}
+    for part in parts:
+        for kind, histograms in (("raw", part.raw), ("encoded", part.encoded)):
+            for name, (low, high, counts) in histograms.items():
+                entry = branches.setdefault(name, {}).setdefault(kind, {"counts": {}})
+                step = (high - low) / len(counts)
+                entry["edges"] = [low + i * step for i in range(len(counts))] + [high]
+                label = str(part.label)
+                earlier = entry["counts"].get(label)
+                total = counts if earlier is None else counts + earlier
+                entry["counts"][label] = total
+    for entry in branches.values():
+        for histogram in entry.values():
+            histogram["counts"] = {
+                label: counts.tolist() for label, counts in histogram["counts"].items()
+            }
+    return {"num_events": sum(part.num_events for part in parts), "branches": branches}
+
+
+def _fingerprint(dataset: Dataset, model: ModelSource) -> str:
+    files = [(file.uuid, file.num_entries) for file in dataset.plan().files]
+    text = json.dumps([__version__, dataset.config.digest(), model.digest(), files])
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _versions() -> dict[str, str]:
+    return {library: version(library) for library in LIBRARIES}

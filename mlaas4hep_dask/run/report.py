@@ -1,0 +1,200 @@
+"""The report of a run as one HTML page that needs no network, no JavaScript and no other file."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import jinja2
+
+from mlaas4hep_dask.run.axes import NOT_XML
+from mlaas4hep_dask.run.charts import SPLITS, inputs, learning_curves, multiplicities, roc
+from mlaas4hep_dask.run.figures import bar
+from mlaas4hep_dask.run.quantities import (
+    DASH,
+    count,
+    difference,
+    fixed,
+    is_number,
+    mapping,
+    number,
+    ratio,
+    rounded,
+    sequence,
+    total,
+)
+from mlaas4hep_dask.specs import BranchSpecs, Specs
+
+NUM_SHOWN = 12  # input distributions in front of the fold
+
+
+def render(summary: Mapping[str, Any], specs: Specs, distributions: Mapping[str, Any]) -> str:
+    """Text of report.html.
+
+    Parameters
+    ----------
+    summary : mapping of str to Any
+        What the run did, in plain JSON values. Of a run that stopped early any key may be
+        missing: the page then says "not recorded", or shows an en dash in place of a number.
+    specs : Specs
+        Specs of the data set.
+    distributions : mapping of str to Any
+        ``num_events``, and ``branches``: by name the histograms ``raw`` and ``encoded`` of the
+        values before and after encoding, each with ``edges`` and ``counts`` by label.
+
+    Returns
+    -------
+    str
+        A page that can be encoded as UTF-8, whatever characters the names hold.
+    """
+    labels = _label_names(sequence(summary, "samples"))
+    branches = inputs(specs, distributions, labels)
+    page = _template().render(
+        summary=summary,
+        labels=labels,
+        headline=_headline(summary),
+        flow=_flow(mapping(summary, "counts")),
+        splits=_splits(sequence(summary, "samples")),
+        stages=_stages(sequence(summary, "stages")),
+        learning=learning_curves(sequence(summary, "epochs")),
+        roc=roc(mapping(summary, "test")),
+        specs=_spec_rows(specs),
+        num_selected=specs.num_events,
+        multiplicities=multiplicities(specs, mapping(summary, "counts")),
+        num_events=distributions.get("num_events"),
+        shown=branches[:NUM_SHOWN],
+        folded=branches[NUM_SHOWN:],
+        left_out=_by_reason(mapping(mapping(summary, "counts"), "left_out")),
+        versions=mapping(specs.provenance, "versions"),
+    )
+    return NOT_XML.sub("\ufffd", page)
+
+
+@cache
+def _template() -> jinja2.Template:
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(Path(__file__).parent),
+        autoescape=True,  # names come from users' files
+        undefined=jinja2.ChainableUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {
+        "count": count,
+        "fixed": fixed,
+        "num_entries": _num_entries,
+        "number": number,
+        "rounded": rounded,
+        "total": total,
+    }
+    return environment.get_template("report.html.jinja")
+
+
+def _num_entries(skipped: Mapping[str, Any]) -> Any:
+    return difference(skipped.get("entry_stop"), skipped.get("entry_start"))
+
+
+def _label_names(samples: Sequence[Mapping[str, Any]]) -> dict[str, str]:
+    """By label: the label and the samples that carry it."""
+    names: dict[str, list[str]] = {}
+    for sample in samples:
+        if (value := sample.get("label")) is None:
+            continue
+        key = f"{value:g}" if isinstance(value, int | float) else str(value)
+        names.setdefault(key, []).append(str(sample.get("name", DASH)))
+    return {key: f"{key}: {', '.join(names[key])}" for key in sorted(names)}
+
+
+def _headline(summary: Mapping[str, Any]) -> dict[str, Any]:
+    seconds = total(stage.get("seconds") for stage in sequence(summary, "stages"))
+    counts = mapping(summary, "counts")
+    return {
+        "auc": mapping(summary, "test").get("auc"),
+        "num_read": counts.get("events_read"),
+        "num_selected": counts.get("events_selected"),
+        "seconds": seconds,
+        "rate": ratio(counts.get("events_read"), seconds),
+    }
+
+
+def _flow(counts: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """What became of the planned events, one row per fate."""
+    read, selected = counts.get("events_read"), counts.get("events_selected")
+    skipped = counts.get("events_skipped")
+    planned = total((read, skipped))
+    rejected = difference(read, selected)
+    rows = [
+        ("planned", planned, "in the files of all samples", 5),
+        ("skipped", skipped, "could not be read and are lost to this run", 1),
+        ("read", read, "reached the selection", 5),
+        ("not selected", rejected, "removed by the selection", 5),
+        ("selected", selected, "measured, encoded and split", 0),
+    ]
+    return [
+        {
+            "name": name,
+            "events": events,
+            "meaning": meaning,
+            "percent": None if (share := ratio(events, planned)) is None else 100 * share,
+            "bar": bar(share, colour=colour),
+        }
+        for name, events, meaning, colour in rows
+    ]
+
+
+def _splits(samples: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Totals of the samples table, and the selected events that no split holds."""
+    keys = ("files", "num_read", "num_selected", "sum_weights", *SPLITS)
+    totals = {key: total(sample.get(key) for sample in samples) for key in keys}
+    unsplit = difference(totals["num_selected"], total(totals[name] for name in SPLITS))
+    return {"totals": totals, "unsplit": unsplit}
+
+
+def _stages(stages: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    def largest(key: str) -> float | None:
+        return max((s[key] for s in stages if is_number(s.get(key))), default=None)
+
+    slowest, fastest = largest("seconds"), largest("events_per_second")
+    return [
+        {
+            **stage,
+            "time_bar": bar(ratio(stage.get("seconds"), slowest), colour=5),
+            "rate_bar": bar(ratio(stage.get("events_per_second"), fastest)),
+        }
+        for stage in stages
+    ]
+
+
+def _spec_rows(specs: Specs) -> list[dict[str, Any]]:
+    """Flat branches, then the jagged ones by collection."""
+
+    def place(entry: BranchSpecs) -> tuple[str, str]:
+        return entry.branch.collection or "", entry.branch.name
+
+    rows = []
+    for entry in sorted(specs.branches.values(), key=place):
+        collection, variance = entry.branch.collection, entry.variance
+        known = collection is not None and collection in specs.multiplicities
+        flag = "constant" if entry.is_constant else "no finite value"
+        rows.append(
+            {
+                "branch": entry.branch,
+                "moments": entry.moments,
+                "mean": entry.mean,
+                "std": None if variance is None else math.sqrt(variance),
+                "max_multiplicity": specs.max_multiplicity(collection or "") if known else None,
+                "flag": flag if entry.is_constant or entry.min is None else "",
+            }
+        )
+    return rows
+
+
+def _by_reason(left_out: Mapping[str, Any]) -> list[tuple[str, list[str]]]:
+    """Branches that cannot be inputs, the most frequent reason first."""
+    names: dict[str, list[str]] = {}
+    for name, reason in sorted(left_out.items()):
+        names.setdefault(str(reason), []).append(name)
+    return sorted(names.items(), key=lambda entry: (-len(entry[1]), entry[0]))

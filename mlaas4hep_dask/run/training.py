@@ -1,0 +1,252 @@
+"""Runs the ranks of a training on a Dask cluster, and starts them again when a worker dies."""
+
+from __future__ import annotations
+
+import logging
+import time
+import uuid
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from distributed import Client, Future
+
+from mlaas4hep_dask.dataset import Dataset
+from mlaas4hep_dask.dataset.gang import LostWorkerError, run_gang
+from mlaas4hep_dask.dataset.source import BlockPlan, forget_sources
+from mlaas4hep_dask.errors import ClusterError, MLaaSError, TrainingError
+from mlaas4hep_dask.train.assign import Assignment, assign
+from mlaas4hep_dask.train.model import ModelSource
+from mlaas4hep_dask.train.session import (
+    RankTask,
+    abandon,
+    close,
+    export_network,
+    open_store,
+    run_epoch,
+)
+
+logger = logging.getLogger(__name__)
+
+WINDOW_BYTES = 128 * 2**20  # dense rows of one window; a rank holds two
+MEMORY_SHARE = 0.4  # of the cluster's memory that blocks may stay in
+WORKERS_TIMEOUT = 60  # seconds for workers to come, or to come back
+GRACE = 10  # seconds in which a death may explain another error
+
+
+@dataclass(frozen=True)
+class Epoch:
+    """Metrics of one epoch over all ranks, as JSON values, and its checkpoint."""
+
+    record: dict[str, Any]
+    roc: dict[str, list[float]]
+    state: bytes
+
+
+def assignments(dataset: Dataset) -> tuple[Assignment, Assignment, Assignment]:
+    """The events of the training, validation and test splits of every rank.
+
+    Raises
+    ------
+    TrainingError
+        When a split has no event.
+    """
+    config = dataset.config
+    counts = dataset.split_counts()
+    row_bytes = 4 * max(dataset.encoding().layout.num_columns, 1)
+    made = []
+    for place, name in enumerate(("train", "validation", "test")):
+        own = [(sample, events[place]) for sample, events in counts]
+        if sum(events for _, events in own) == 0:
+            raise TrainingError(f"the {name} split has no event; there are too few events")
+        # Validation and test rows are used once, so their windows can be smaller.
+        window_bytes = WINDOW_BYTES if name == "train" else WINDOW_BYTES // 4
+        made.append(
+            assign(
+                own,
+                ranks=config.training.ranks,
+                batch_size=config.training.batch_size,
+                window_events=window_bytes // row_bytes,
+                seed=config.seed + place,
+            )
+        )
+    return made[0], made[1], made[2]
+
+
+class Trainer:
+    """Trains epoch after epoch.
+
+    Parameters
+    ----------
+    dataset : Dataset
+        Gives blocks.
+    model : ModelSource
+        Builds the network.
+    """
+
+    def __init__(self, dataset: Dataset, model: ModelSource) -> None:
+        self._client: Client = dataset.client
+        self._config = dataset.config
+        self._model = model
+        self._blocks: BlockPlan = dataset.blocks()
+        self._num_columns = dataset.encoding().layout.num_columns
+        self._assignments = assignments(dataset)
+        counts = dataset.split_counts()
+        weights = dataset.plan().weights
+        self.num_events = sum(events[0] for _, events in counts)
+        total = sum(weights[sample] * events[0] for sample, events in counts)
+        self._mean_weight = total / self.num_events
+        self._packed_bytes = _packed_bytes(dataset)
+        self.restarts = 0
+        self._held: list[Future] = []
+        self._session = ""
+        self._workers: list[str] = []
+        self._tasks: list[Any] = []
+
+    def epochs(self, *, first: int, state: bytes | None) -> Iterator[Epoch]:
+        """Train the epochs from number ``first`` on, giving an `Epoch` after each.
+
+        Raises
+        ------
+        TrainingError
+            When a rank fails, or workers died more than ``training.max_restarts`` times.
+        """
+        try:
+            for epoch in range(first, self._config.training.epochs + 1):
+                began = time.perf_counter()
+                results = self._epoch(epoch, state)
+                seconds = time.perf_counter() - began
+                lead = results[0]
+                state = lead.state
+                record = {
+                    "epoch": epoch,
+                    "seconds": round(seconds, 4),
+                    "events_per_second": round(self.num_events / seconds, 1),
+                    **{name: asdict(split) for name, split in lead.splits.items()},
+                }
+                roc = {key: values.tolist() for key, values in asdict(lead.roc).items()}
+                yield Epoch(record, roc, lead.state)
+        finally:
+            self._close()
+
+    def export(self, state: bytes, dataset: Dataset) -> tuple[bytes, int]:
+        """TorchScript of a checkpoint's network, made on a worker, and its parameters' number."""
+        future = self._client.submit(
+            export_network, self._model, self._num_columns, state, dataset.encoding(), pure=False
+        )
+        return future.result()  # type: ignore[no-any-return]
+
+    def _epoch(self, epoch: int, state: bytes | None) -> Sequence[Any]:
+        while True:
+            try:
+                if not self._session:
+                    self._open()
+                return run_gang(
+                    self._client,
+                    run_epoch,
+                    [(task, epoch, state) for task in self._tasks],
+                    workers=self._workers,
+                    blocks=self._blocks,
+                )
+            except Exception as error:
+                if not self._died(error):
+                    raise
+                self._abandon()
+                self.restarts += 1
+                if self.restarts > self._config.training.max_restarts:
+                    raise TrainingError(
+                        f"workers died {self.restarts} times; training.max_restarts is "
+                        f"{self._config.training.max_restarts}",
+                        attempts=self.restarts,
+                    ) from error
+                logger.warning("a worker died in epoch %d; starting it again (%s)", epoch, error)
+
+    def _died(self, error: Exception) -> bool:
+        """True when a worker of the gang has died, which other errors may be a result of."""
+        if isinstance(error, LostWorkerError):
+            return True
+        if isinstance(error, MLaaSError) and not isinstance(error, TrainingError):
+            return False
+        waits = isinstance(error, TrainingError) and "waiting for ranks" not in str(error)
+        deadline = time.monotonic() + (0 if waits else GRACE)
+        while True:
+            alive = self._client.scheduler_info(n_workers=-1)["workers"]
+            if any(worker not in alive for worker in self._workers):
+                return True
+            if time.monotonic() > deadline:
+                return False
+            time.sleep(0.2)  # between looks at the scheduler
+
+    def _open(self) -> None:
+        ranks = self._config.training.ranks
+        try:
+            self._client.wait_for_workers(ranks, timeout=WORKERS_TIMEOUT)
+        except TimeoutError as error:
+            num_workers = len(self._client.scheduler_info(n_workers=-1)["workers"])
+            raise ClusterError(
+                f"the cluster has {num_workers} workers, but training.ranks is {ranks}"
+            ) from error
+        info = self._client.scheduler_info(n_workers=-1)["workers"]
+        self._workers = sorted(info)[:ranks]
+        self._hold_blocks(info)
+        session = uuid.uuid4().hex
+        host = info[self._workers[0]]["host"]
+        store = ("", 0)
+        if ranks > 1:
+            future = self._client.submit(
+                open_store, host, session, workers=self._workers[:1], pure=False, priority=20
+            )
+            store = future.result()
+        task = RankTask(
+            session=session,
+            rank=0,
+            num_ranks=ranks,
+            store=store,
+            model=self._model,
+            num_columns=self._num_columns,
+            learning_rate=self._config.training.learning_rate,
+            seed=self._config.seed,
+            mean_weight=self._mean_weight,
+            assignments=self._assignments,
+        )
+        self._tasks = [task.for_rank(rank) for rank in range(ranks)]
+        self._session = session
+
+    def _hold_blocks(self, workers: dict[str, Any]) -> None:
+        """Keep blocks on the workers between epochs if memory allows, where they are used."""
+        memory = sum(worker["memory_limit"] or 0 for worker in workers.values())
+        if self._packed_bytes > MEMORY_SHARE * memory:
+            logger.info("blocks are larger than memory: every epoch reads them again")
+            return
+        owner: dict[int, str] = {}
+        for assignment in self._assignments:
+            for rank, worker in enumerate(self._workers):
+                for block in assignment.blocks(rank):
+                    owner.setdefault(block, worker)
+        self._held = [
+            self._blocks.submit(self._client, block, worker=owner.get(block))
+            for block in range(len(self._blocks.partitions))
+        ]
+
+    def _abandon(self) -> None:
+        self._on_survivors(abandon, self._session)
+        self._session = ""
+
+    def _close(self) -> None:
+        self._on_survivors(close, self._session)
+        self._on_survivors(forget_sources)
+        self._held = []
+        self._session = ""
+
+    def _on_survivors(self, function: Callable[..., Any], *arguments: Any) -> None:
+        alive = self._client.scheduler_info(n_workers=-1)["workers"]
+        workers = [worker for worker in self._workers if worker in alive]
+        if workers:
+            self._client.run(function, *arguments, workers=workers, on_error="return")
+
+
+def _packed_bytes(dataset: Dataset) -> int:
+    """Bytes of all blocks in packed form, from the specs."""
+    specs = dataset.specs()
+    values = sum(entry.moments.num_values for entry in specs.branches.values())
+    return 4 * values + 8 * specs.num_events * (len(specs.multiplicities) + 4)

@@ -1,0 +1,182 @@
+"""The Starlette application that serves bundles."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import logging
+from collections.abc import AsyncIterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import orjson
+import torch
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from mlaas4hep_dask.errors import BundleError, PayloadError, did_you_mean
+from mlaas4hep_dask.serve.batching import Batcher
+from mlaas4hep_dask.serve.body import MAX_BODY_BYTES, Bodies
+from mlaas4hep_dask.serve.model import Model, load_model
+from mlaas4hep_dask.serve.payload import objects_in
+from mlaas4hep_dask.serve.problems import shown
+
+logger = logging.getLogger(__name__)
+
+
+def build_app(*bundle_paths: str | Path, max_body_bytes: int = MAX_BODY_BYTES) -> Starlette:
+    """An ASGI application that serves the models of one or more bundles.
+
+    The bundles are opened, verified and loaded when the application starts, which raises
+    `BundleError` when one is altered or when two models have the same name. ``app.state.models``
+    then maps names to models.
+
+    Parameters
+    ----------
+    *bundle_paths : str or Path
+        Folders, or .tar.gz archives of them.
+    max_body_bytes : int
+        Largest request body.
+    """
+    service = _Service(bundle_paths, Bodies(max_body_bytes))
+    return Starlette(
+        routes=[
+            Route("/health", service.health),
+            Route("/v1/models", service.list_models),
+            Route("/v1/models/{name}", service.describe_model),
+            Route("/v1/models/{name}/predict", service.predict, methods=["POST"]),
+        ],
+        exception_handlers={
+            PayloadError: _answer_payload_error,
+            HTTPException: _answer_http_error,
+            Exception: _answer_failure,
+        },
+        lifespan=service.lifespan,
+    )
+
+
+class _Service:
+    def __init__(self, paths: Sequence[str | Path], bodies: Bodies) -> None:
+        self._paths = paths
+        self._bodies = bodies
+        self._models: Mapping[str, Model] | None = None  # None until all are loaded
+        self._batchers: Mapping[str, Batcher] = {}
+
+    @asynccontextmanager
+    async def lifespan(self, app: Starlette) -> AsyncIterator[None]:
+        # One scoring thread for all models, and one torch thread inside it: two of either are
+        # slower on shared cores. Torch keeps the number per thread, so each is told.
+        torch.set_num_threads(1)
+        with ThreadPoolExecutor(1, "score", torch.set_num_threads, (1,)) as executor:
+            models = await asyncio.get_running_loop().run_in_executor(executor, self._load)
+            # Torch leaves a large graph of objects, which full collections would walk again
+            # and again: 100 ms pauses.
+            gc.collect()
+            gc.freeze()
+            self._batchers = {
+                name: Batcher(model.score, executor) for name, model in models.items()
+            }
+            self._models = app.state.models = models
+            yield
+            for batcher in self._batchers.values():
+                await batcher.drain()
+        self._models = None
+        gc.unfreeze()
+
+    def _load(self) -> dict[str, Model]:
+        models: dict[str, Model] = {}
+        for path in self._paths:
+            model = load_model(path)
+            if model.name in models:
+                raise BundleError(
+                    f"{path}: a model named {model.name!r} is served already", path=str(path)
+                )
+            models[model.name] = model
+        return models
+
+    async def health(self, _request: Request) -> Response:
+        if self._models is None:
+            return _json({"status": "starting", "models": []}, status=503)
+        return _json({"status": "ok", "models": list(self._models)})
+
+    async def list_models(self, _request: Request) -> Response:
+        return _json({"models": [model.describe() for model in self._loaded().values()]})
+
+    async def describe_model(self, request: Request) -> Response:
+        return _json(self._model(request).describe())
+
+    async def predict(self, request: Request) -> Response:
+        name = self._model(request).name
+        try:
+            async with self._bodies.read(request) as body:
+                scored = await self._batchers[name].submit(objects_in(body))
+        except ClientDisconnect:
+            return Response(status_code=400)  # nobody reads it
+        return _json(
+            {
+                "model": name,
+                "scores": scored.scores,
+                "counts": asdict(scored.counts),
+                "ignored": sorted(scored.ignored),
+            }
+        )
+
+    def _loaded(self) -> Mapping[str, Model]:
+        if self._models is None:
+            raise HTTPException(503, "the server is starting", {"Retry-After": "1"})
+        return self._models
+
+    def _model(self, request: Request) -> Model:
+        name = request.path_params["name"]
+        models = self._loaded()
+        if name not in models:
+            near = did_you_mean(name[:100], models)
+            raise HTTPException(404, f"no model named {shown(name)}{near}")
+        return models[name]
+
+
+def _json(content: Any, *, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
+    body = orjson.dumps(content, option=orjson.OPT_SERIALIZE_NUMPY)
+    return Response(body, status, headers, "application/json")
+
+
+def _error(
+    message: str,
+    *,
+    status: int,
+    event: int | None = None,
+    branch: str | None = None,
+    headers: Mapping[str, str] | None = None,
+) -> Response:
+    content = {"error": message, "event": event, "branch": branch}
+    return _json(content, status=status, headers=headers)
+
+
+async def _answer_payload_error(_request: Request, error: Exception) -> Response:
+    assert isinstance(error, PayloadError)
+    return _error(
+        error.message,
+        status=error.status,
+        event=error.event,
+        branch=error.branch,
+        headers={"Retry-After": "1"} if error.status == 503 else None,
+    )
+
+
+async def _answer_http_error(_request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    message = error.detail
+    if message == "Not Found":
+        message = "no such path; GET /v1/models lists the models"
+    return _error(message, status=error.status_code, headers=error.headers)
+
+
+async def _answer_failure(request: Request, error: Exception) -> Response:
+    logger.error("%s failed", request.url.path, exc_info=error)
+    return _error("the server failed to answer; its log says why", status=500)

@@ -1,0 +1,256 @@
+"""A bundle's model, loaded once and then asked for the scores of raw events."""
+
+from __future__ import annotations
+
+import logging
+import tempfile
+import time
+import warnings
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from mlaas4hep_dask.bundle import Bundle, open_bundle
+from mlaas4hep_dask.encode import EncodeCounts, Encoded, encode
+from mlaas4hep_dask.errors import BundleError, PayloadError
+from mlaas4hep_dask.serve.payload import events_of, extra_names
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """Parsed events of one request that are scored in one go.
+
+    Parameters
+    ----------
+    objects : sequence
+        JSON objects, one per event.
+    first : int
+        Number of the first in its request.
+    """
+
+    objects: Sequence[Any]
+    first: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Scored:
+    """Scores of some events.
+
+    Parameters
+    ----------
+    scores : ndarray of float32, shape (events,)
+        In the order of the events.
+    counts : EncodeCounts
+        What encoding could not keep.
+    ignored : frozenset of str
+        Names in the events that the model does not use.
+    """
+
+    scores: NDArray[np.float32] = field(default_factory=lambda: np.empty(0, dtype=np.float32))
+    counts: EncodeCounts = field(default_factory=EncodeCounts)
+    ignored: frozenset[str] = frozenset()
+
+    def __add__(self, other: Scored) -> Scored:
+        return Scored(
+            np.concatenate([self.scores, other.scores]),
+            self.counts + other.counts,
+            self.ignored | other.ignored,
+        )
+
+
+class Model:
+    """A loaded model; `score` is called from one thread at a time.
+
+    Parameters
+    ----------
+    bundle : Bundle
+        Names, specs and encoding.
+    network : torch.jit.ScriptModule
+        The bundle's TorchScript.
+    """
+
+    def __init__(self, bundle: Bundle, network: Any) -> None:
+        self.bundle = bundle
+        self.name = bundle.name
+        self.encoding = bundle.encoding
+        self._network = network
+
+    def describe(self) -> dict[str, Any]:
+        """What a client needs to know, as JSON values."""
+        manifest = self.bundle.manifest
+        return {
+            "name": self.name,
+            "created": manifest.get("created"),
+            "input": {"branches": [asdict(branch) for branch in self.encoding.branches]},
+            "output": manifest.get("output"),
+            "metrics": manifest.get("metrics"),
+        }
+
+    def example(self) -> dict[str, Any]:
+        """An event inside the specs, as a client would send it."""
+        event: dict[str, Any] = {}
+        for branch in self.encoding.branches:
+            specs = self.bundle.specs.branches[branch.name]
+            value: float | int | bool | None = None
+            if specs.min is not None and specs.max is not None and specs.mean is not None:
+                whole = not branch.dtype.startswith("float")
+                value = float(f"{specs.mean:.0f}") if whole else float(f"{specs.mean:.4g}")
+                value = value if specs.min <= value <= specs.max else specs.min
+                value = int(value) if whole else value
+                value = bool(value) if branch.dtype == "bool" else value
+            if branch.collection is None:
+                event[branch.name] = value
+            else:
+                num_objects = min(2, self.bundle.specs.max_multiplicity(branch.collection))
+                event[branch.name] = [value] * num_objects
+        return event
+
+    def score(self, parts: Sequence[Part]) -> list[Scored | PayloadError]:
+        """Scores of each part, or why it has none; one part's error leaves the others alone."""
+        together = self._encode_together(parts)
+        blocks: list[Encoded]
+        results: list[EncodeCounts] | list[EncodeCounts | PayloadError]
+        if together is not None:
+            blocks, results = [together], [together.counts] * len(parts)
+        else:
+            blocks, results = self._encode_apart(parts)
+        scores = self._forward(blocks)
+        outcomes: list[Scored | PayloadError] = []
+        begin = 0
+        for part, result in zip(parts, results, strict=True):
+            if isinstance(result, PayloadError):
+                outcomes.append(result)
+            else:
+                end = begin + len(part.objects)
+                outcomes.append(self._outcome(part, scores[begin:end], result))
+                begin = end
+        return outcomes
+
+    def _encode_together(self, parts: Sequence[Part]) -> Encoded | None:
+        """All parts in one block, or None when the parts must be told apart."""
+        objects = list(chain.from_iterable(part.objects for part in parts))
+        try:
+            encoded = self._encode(objects, first=parts[0].first)
+        except PayloadError:
+            return None
+        return encoded if len(parts) == 1 or encoded.counts == EncodeCounts() else None
+
+    def _encode_apart(
+        self, parts: Sequence[Part]
+    ) -> tuple[list[Encoded], list[EncodeCounts | PayloadError]]:
+        blocks: list[Encoded] = []
+        results: list[EncodeCounts | PayloadError] = []
+        for part in parts:
+            try:
+                encoded = self._encode(part.objects, first=part.first)
+            except PayloadError as error:
+                results.append(error)
+            else:
+                blocks.append(encoded)
+                results.append(encoded.counts)
+        return blocks, results
+
+    def _encode(self, objects: Sequence[Any], *, first: int) -> Encoded:
+        encoded = encode(events_of(objects, self.encoding.branches, first=first), self.encoding)
+        overflown = np.flatnonzero(np.isinf(encoded.values))  # NaN is missing, inf is too large
+        if overflown.size:
+            raise self._too_large(encoded, int(overflown[0]), first)
+        return encoded
+
+    def _too_large(self, encoded: Encoded, position: int, first: int) -> PayloadError:
+        layout = encoded.layout
+        index = int(np.searchsorted(encoded.starts, position, side="right")) - 1
+        name = layout.branches[index]
+        event = position - int(encoded.starts[index])
+        if index >= len(layout.flat):
+            offsets = encoded.offsets[layout.collection_rows[index - len(layout.flat)]]
+            event = int(np.searchsorted(offsets, event, side="right")) - 1
+        event += first
+        return PayloadError(
+            f"event {event}, branch {name!r}: a value is too large to normalise",
+            event=event,
+            branch=name,
+            status=422,
+        )
+
+    def _forward(self, blocks: Sequence[Encoded]) -> NDArray[np.float32]:
+        if not blocks:
+            return np.empty(0, dtype=np.float32)
+        x = np.concatenate([block.dense() for block in blocks])  # (events, columns)
+        missing = np.concatenate([block.missing() for block in blocks])
+        with torch.inference_mode():
+            scores = self._network.score_encoded(torch.from_numpy(x), torch.from_numpy(missing))
+        return np.asarray(scores.numpy(), dtype=np.float32)
+
+    def _outcome(
+        self, part: Part, scores: NDArray[np.float32], counts: EncodeCounts
+    ) -> Scored | PayloadError:
+        failed = np.flatnonzero(~np.isfinite(scores))
+        if failed.size:
+            event = part.first + int(failed[0])
+            return PayloadError(
+                f"event {event}: the model gives no finite score; is a value far out of range?",
+                event=event,
+                branch=None,
+                status=422,
+            )
+        ignored = extra_names(part.objects, self.encoding.branches)
+        return Scored(scores, counts, frozenset(ignored))
+
+
+def load_model(path: str | Path) -> Model:
+    """The model of a verified bundle, warmed up.
+
+    Parameters
+    ----------
+    path : str or Path
+        A bundle's folder, or a .tar.gz of it.
+
+    Raises
+    ------
+    BundleError
+        When the bundle is incomplete or altered, or its model does not run.
+    """
+    started = time.perf_counter()
+    with tempfile.TemporaryDirectory(prefix="mlaas4hep-serve-") as folder:
+        bundle = open_bundle(path, unpack_to=Path(folder, "bundle"))
+        if not bundle.name or "/" in bundle.name:
+            raise BundleError(
+                f"{path}: model name {bundle.name!r} cannot stand in a URL", path=str(path)
+            )
+        try:
+            with warnings.catch_warnings():
+                # torch.jit is deprecated in favour of torch.export; bundles are TorchScript.
+                warnings.simplefilter("ignore", DeprecationWarning)
+                network = torch.jit.load(bundle.model_path)  # type: ignore[no-untyped-call]
+            model = Model(bundle, network.eval())
+            _warm_up(model)
+        except (RuntimeError, AttributeError, PayloadError) as error:
+            raise BundleError(
+                f"{path}: the model does not run ({error})", path=str(path)
+            ) from error
+    seconds = time.perf_counter() - started
+    logger.info("loaded model %r from %s in %.1f s", model.name, path, seconds)
+    return model
+
+
+def _warm_up(model: Model) -> None:
+    event = model.example()
+    nulls = {
+        name: [None] * len(value) if isinstance(value, list) else None
+        for name, value in event.items()
+    }
+    # The TorchScript interpreter specialises in its first runs; nulls make integers float64,
+    # for which `encode` compiles another kernel.
+    for objects in ([nulls], [event], [event], [event] * 3, [event] * 3):
+        (outcome,) = model.score([Part(objects)])
+        if isinstance(outcome, PayloadError):
+            raise outcome

@@ -1,0 +1,200 @@
+"""Raw events as JSON become columnar events."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from itertools import chain, islice
+from operator import itemgetter
+from types import NoneType
+from typing import Any
+
+import numpy as np
+import orjson
+from numpy.typing import NDArray
+
+from mlaas4hep_dask.errors import PayloadError, did_you_mean
+from mlaas4hep_dask.serve.problems import first_problem, shown
+from mlaas4hep_dask.specs.events import Branch, Events, offsets_of
+
+MAX_EVENTS = 65_536
+MAX_IGNORED = 100  # names of extra branches that an answer lists
+MAX_NAME = 100  # characters of each
+
+
+class _UnfitError(Exception):
+    """Some event does not fit; `first_problem` finds which and says why."""
+
+
+def events_from_json(
+    body: bytes, branches: Sequence[Branch], *, max_events: int = MAX_EVENTS
+) -> Events:
+    """The events of a request body.
+
+    Parameters
+    ----------
+    body : bytes
+        ``{"events": [{"MET_pt": 31.2, "Jet_pt": [50.1, 33.0]}, ...]}`` in UTF-8; ``null`` stands
+        for a missing value. Branches that are not asked for are passed over.
+    branches : sequence of Branch
+        Branches to take from every event, with the dtype that their values had in the file.
+    max_events : int
+        Largest number of events accepted.
+
+    Raises
+    ------
+    PayloadError
+        When the body is not such a document (status 400), holds too many events (413), or an
+        event does not fit the branches (422; then ``event`` and ``branch`` name it).
+    """
+    return events_of(objects_in(body, max_events=max_events), branches)
+
+
+def objects_in(body: bytes, *, max_events: int = MAX_EVENTS) -> list[Any]:
+    """The parsed but unchecked events of a request body; see `events_from_json`."""
+    try:
+        document = orjson.loads(body)
+    except orjson.JSONDecodeError as error:
+        raise _refusal(f"the body is not JSON: {error}{_hint(error)}") from None
+    if not isinstance(document, dict):
+        raise _refusal(f'expected {{"events": [...]}}, got {shown(document)}')
+    for key in document:
+        if key != "events":
+            hint = did_you_mean(key[:MAX_NAME], ["events"])
+            raise _refusal(f'unknown key {shown(key)}; the only key is "events"{hint}')
+    objects = document.get("events")
+    if not isinstance(objects, list):
+        what = shown(objects) if document else "an empty object"
+        raise _refusal(f'expected {{"events": [...]}}, a list of events, got {what}')
+    if len(objects) > max_events:
+        raise PayloadError(
+            f"{len(objects)} events in one request; send at most {max_events}",
+            event=None,
+            branch=None,
+            status=413,
+        )
+    return objects
+
+
+def events_of(objects: Sequence[Any], branches: Sequence[Branch], *, first: int = 0) -> Events:
+    """Columnar events of parsed ones.
+
+    Parameters
+    ----------
+    objects : sequence
+        JSON objects, one per event.
+    branches : sequence of Branch
+        Branches to take.
+    first : int
+        Number of the first of ``objects`` in its request, for error messages.
+
+    Raises
+    ------
+    PayloadError
+        When an event does not fit the branches.
+    """
+    try:
+        return _columnar(objects, branches)
+    except (_UnfitError, KeyError, TypeError, OverflowError):
+        pass  # the exceptions of the fast path do not know the event
+    raise first_problem(objects, branches, first=first)
+
+
+def extra_names(objects: Sequence[Any], branches: Sequence[Branch]) -> set[str]:
+    """Names in events that hold all ``branches``, other than these; at most `MAX_IGNORED`."""
+    if sum(map(len, objects)) == len(branches) * len(objects):
+        return set()
+    known = {branch.name for branch in branches}
+    extras: dict[str, None] = {}
+    for each in objects:
+        extras.update(dict.fromkeys(each.keys() - known))
+        if len(extras) >= MAX_IGNORED:
+            break
+    return {name[:MAX_NAME] for name in islice(extras, MAX_IGNORED)}
+
+
+def _refusal(message: str) -> PayloadError:
+    return PayloadError(message, event=None, branch=None, status=400)
+
+
+def _hint(error: orjson.JSONDecodeError) -> str:
+    if error.doc.startswith(("NaN", "Infinity"), error.pos):
+        return "; JSON has no NaN or Infinity: write null for a missing value"
+    return ""
+
+
+def _columnar(objects: Sequence[Any], branches: Sequence[Branch]) -> Events:
+    names = [branch.name for branch in branches]
+    take = itemgetter(*names) if len(names) > 1 else lambda each: (each[names[0]],)
+    columns = list(zip(*map(take, objects), strict=True)) or [()] * len(names)
+    multiplicities: dict[str, list[int]] = {}
+    # One conversion per dtype: with a single event, the number of NumPy calls is the cost.
+    by_dtype: dict[str, tuple[list[Any], list[tuple[Branch, int]]]] = {}
+    for branch, column in zip(branches, columns, strict=True):
+        values, ends = by_dtype.setdefault(branch.dtype, ([], []))
+        if branch.collection is None:
+            values.extend(column)
+        else:
+            if not set(map(type, column)) <= {list}:
+                raise _UnfitError
+            counts = list(map(len, column))
+            if multiplicities.setdefault(branch.collection, counts) != counts:
+                raise _UnfitError
+            values.extend(chain.from_iterable(column))
+        ends.append((branch, len(values)))
+    contents: dict[str, NDArray[Any]] = {}
+    dtypes: dict[str, str] = {}
+    for dtype, (values, ends) in by_dtype.items():
+        numbers = _numbers(values, np.dtype(dtype))
+        begin = 0
+        for branch, end in ends:
+            contents[branch.name] = numbers[begin:end]
+            dtypes[branch.name] = numbers.dtype.name
+            begin = end
+    offsets = {
+        name: offsets_of(np.array(counts, dtype=np.int64))
+        for name, counts in multiplicities.items()
+    }
+    found = tuple(
+        branch if dtypes[branch.name] == branch.dtype else replace(branch, dtype="float64")
+        for branch in branches
+    )
+    return Events(len(objects), found, contents, offsets)
+
+
+def _numbers(values: list[Any], dtype: np.dtype[Any]) -> NDArray[Any]:
+    """The values in ``dtype``, or in float64 when an integer is missing."""
+    types = set(map(type, values))
+    if dtype.kind == "f":
+        if not types <= {float, int, NoneType}:
+            raise _UnfitError
+        wide = np.array(values, dtype=np.float64)  # None becomes NaN
+        if dtype == np.float64:
+            return wide
+        with np.errstate(over="ignore"):
+            narrow = wide.astype(dtype)  # the score is that of the value the file would hold
+        if np.isinf(narrow).any():
+            raise _UnfitError
+        return narrow
+    if types <= {int} and dtype.kind != "b":
+        return np.array(values, dtype=dtype)  # OverflowError beyond its range
+    if not types <= {int, float, NoneType} | ({bool} if dtype.kind == "b" else set()):
+        raise _UnfitError
+    whole = _whole(values)
+    if dtype.kind == "b" and not set(whole) <= {0, 1}:
+        raise _UnfitError
+    integers = np.array(whole, dtype=dtype)
+    if NoneType not in types:
+        return integers
+    # `encode` computes in float64, so this changes no value that is present.
+    is_missing = np.array([value is None for value in values])
+    return np.where(is_missing, np.nan, integers.astype(np.float64))
+
+
+def _whole(values: Iterable[Any]) -> list[int]:
+    whole = [0 if value is None else int(value) for value in values]
+    if any(
+        value is not None and value != number for value, number in zip(values, whole, strict=True)
+    ):
+        raise _UnfitError
+    return whole

@@ -1,0 +1,1 @@
+"""Train: blocks to ranks, ranks to a trained network; sees torch, never Dask."""

@@ -1,0 +1,200 @@
+"""Assigns events to ranks, and orders them within every epoch; arithmetic on counts alone.
+
+Every event of a split belongs to exactly one rank for the whole run, so that its block can stay
+where it is used. Each rank gets an equal part of every sample. In an epoch a rank goes through
+its events in *windows*: as many events as fit in memory as dense rows, with all samples in
+proportion, in an order that depends on the seed, the epoch and the rank only. All ranks take the
+same number of steps in every window.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """Some of a block's events: places [start, stop) in the run's fixed order of the block."""
+
+    block: int
+    start: int
+    stop: int
+
+    def __len__(self) -> int:
+        return self.stop - self.start
+
+
+@dataclass(frozen=True, slots=True)
+class Share:
+    """The part of a piece that falls into one window: [start, stop) in the epoch's order."""
+
+    piece: Piece
+    start: int
+    stop: int
+
+    def __len__(self) -> int:
+        return self.stop - self.start
+
+
+@dataclass(frozen=True)
+class Assignment:
+    """The events of every rank.
+
+    Parameters
+    ----------
+    pieces : tuple, one entry per rank, of tuples, one per sample, of Piece
+        What each rank owns.
+    window_events : int
+        Most events in one window of one rank.
+    batch_size : int
+        Events per step over all ranks together.
+    seed : int
+        Seed of every order.
+    """
+
+    pieces: tuple[tuple[tuple[Piece, ...], ...], ...]
+    window_events: int
+    batch_size: int
+    seed: int
+
+    @property
+    def num_ranks(self) -> int:
+        """Number of ranks."""
+        return len(self.pieces)
+
+    @property
+    def num_windows(self) -> int:
+        """Windows per epoch, the same for all ranks."""
+        most = max(self.num_events(rank) for rank in range(self.num_ranks))
+        return max(1, math.ceil(most / self.window_events))
+
+    def num_events(self, rank: int) -> int:
+        """Events that a rank goes through in an epoch."""
+        return sum(len(piece) for sample in self.pieces[rank] for piece in sample)
+
+    def blocks(self, rank: int) -> list[int]:
+        """Numbers of the blocks that a rank needs, ascending."""
+        return sorted({piece.block for sample in self.pieces[rank] for piece in sample})
+
+    def window_size(self, rank: int, window: int) -> int:
+        """Events of a rank in a window; every rank can compute it for every other."""
+        return sum(
+            _part(sum(map(len, sample)), window + 1, self.num_windows)
+            - _part(sum(map(len, sample)), window, self.num_windows)
+            for sample in self.pieces[rank]
+        )
+
+    def num_steps(self, window: int) -> int:
+        """Steps in a window, the same for all ranks; each has at least one event somewhere."""
+        sizes = [self.window_size(rank, window) for rank in range(self.num_ranks)]
+        by_batch = math.ceil(sum(sizes) / self.batch_size)
+        per_rank = math.ceil(self.batch_size / self.num_ranks)
+        return max(by_batch, math.ceil(max(sizes) / per_rank))
+
+    def batch_bounds(self, rank: int, window: int) -> NDArray[np.int64]:
+        """Where each batch of a rank begins in a window, shape (steps + 1,)."""
+        steps = self.num_steps(window)
+        size = self.window_size(rank, window)
+        return np.arange(steps + 1, dtype=np.int64) * size // max(steps, 1)
+
+    def step_sizes(self, window: int) -> NDArray[np.int64]:
+        """Events over all ranks in each step of a window, shape (steps,)."""
+        bounds = [self.batch_bounds(rank, window) for rank in range(self.num_ranks)]
+        return np.asarray(np.diff(np.stack(bounds), axis=1).sum(axis=0), dtype=np.int64)
+
+    def window(self, rank: int, window: int, *, epoch: int, shuffle: bool = True) -> list[Share]:
+        """What a rank reads in a window of an epoch."""
+        shares: list[Share] = []
+        for sample, owned in enumerate(self.pieces[rank]):
+            order = np.arange(len(owned))
+            if shuffle:
+                order = _rng(self.seed, epoch, rank, sample).permutation(len(owned))
+            total = sum(map(len, owned))
+            low = _part(total, window, self.num_windows)
+            high = _part(total, window + 1, self.num_windows)
+            begin = 0
+            for place in order:
+                piece = owned[place]
+                start, stop = max(low - begin, 0), min(high - begin, len(piece))
+                if start < stop:
+                    shares.append(Share(piece, start, stop))
+                begin += len(piece)
+        return shares
+
+    def rows(self, share: Share, *, num_rows: int, epoch: int) -> NDArray[np.int64]:
+        """Which of a block's ``num_rows`` events of the split belong to a share, ascending."""
+        piece = share.piece
+        owned = _rng(self.seed, 1, piece.block).permutation(num_rows)[piece.start : piece.stop]
+        if (share.start, share.stop) != (0, len(piece)):
+            order = _rng(self.seed, 2, epoch, piece.block, piece.start).permutation(len(piece))
+            owned = owned[order[share.start : share.stop]]
+        return np.sort(owned)
+
+    def positions(self, rank: int, window: int, *, epoch: int) -> NDArray[np.int64]:
+        """The shuffled place in the window of each of its events, in the order of its shares."""
+        size = self.window_size(rank, window)
+        return _rng(self.seed, 3, epoch, rank, window).permutation(size)
+
+
+def assign(
+    counts: Sequence[tuple[str, int]],
+    *,
+    ranks: int,
+    batch_size: int,
+    window_events: int,
+    seed: int,
+) -> Assignment:
+    """Assign the events of one split to ranks.
+
+    Parameters
+    ----------
+    counts : sequence of (sample, events)
+        For each block the sample's name and the number of its events in the split.
+    ranks : int
+        Number of ranks.
+    batch_size : int
+        Events per step over all ranks.
+    window_events : int
+        Most events that a rank holds as dense rows at once.
+    seed : int
+        Seed of every order.
+
+    Returns
+    -------
+    Assignment
+        Every event at exactly one rank; each rank has ⌊n/ranks⌋ or ⌈n/ranks⌉ events of a sample.
+    """
+    by_sample: dict[str, list[int]] = {}
+    for block, (sample, num_events) in enumerate(counts):
+        if num_events:
+            by_sample.setdefault(sample, []).append(block)
+    pieces: list[list[tuple[Piece, ...]]] = [[] for _ in range(ranks)]
+    for number, sample in enumerate(sorted(by_sample)):
+        blocks = by_sample[sample]
+        order = _rng(seed, 0, number).permutation(len(blocks))
+        line = [(blocks[i], counts[blocks[i]][1]) for i in order]
+        total = sum(size for _, size in line)
+        for rank in range(ranks):
+            low, high = _part(total, rank, ranks), _part(total, rank + 1, ranks)
+            owned = []
+            begin = 0
+            for block, size in line:
+                start, stop = max(low - begin, 0), min(high - begin, size)
+                if start < stop:
+                    owned.append(Piece(block, start, stop))
+                begin += size
+            pieces[rank].append(tuple(owned))
+    return Assignment(tuple(map(tuple, pieces)), max(window_events, 1), batch_size, seed)
+
+
+def _part(total: int, index: int, num_parts: int) -> int:
+    return total * index // num_parts
+
+
+def _rng(*seeds: int) -> np.random.Generator:
+    return np.random.default_rng(list(seeds))

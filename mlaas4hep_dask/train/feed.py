@@ -1,0 +1,158 @@
+"""Feed: blocks become windows of shuffled dense rows, ahead of their use."""
+
+from __future__ import annotations
+
+import queue
+import threading
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mlaas4hep_dask.encode.block import Block
+from mlaas4hep_dask.train.assign import Assignment
+
+TRAIN, VALIDATION, TEST = 0, 1, 2  # values of Block.split
+
+
+class BlockSource(Protocol):
+    """Where a rank gets its blocks from."""
+
+    def prefetch(self, blocks: Sequence[int]) -> None:
+        """Start to fetch blocks that will be asked for next; all others may be let go."""
+
+    def get(self, block: int) -> Block:
+        """The block with this number."""
+
+
+@dataclass(frozen=True)
+class Window:
+    """Dense rows of some events in the order in which they are used.
+
+    Parameters
+    ----------
+    x : ndarray of float32, shape (events, columns)
+        Inputs, 0 where missing.
+    missing : ndarray of bool, shape (events, columns), or None
+        Missing mask, if it was asked for.
+    y, w : ndarray of float32, shape (events,)
+        Labels and weights.
+    bounds : ndarray of int64, shape (steps + 1,)
+        Where each batch begins.
+    step_sizes : ndarray of int64, shape (steps,)
+        Events over all ranks in each step.
+    """
+
+    x: NDArray[np.float32]
+    missing: NDArray[np.bool_] | None
+    y: NDArray[np.float32]
+    w: NDArray[np.float32]
+    bounds: NDArray[np.int64]
+    step_sizes: NDArray[np.int64]
+
+
+class Feed:
+    """Windows of one split for one rank.
+
+    A thread makes the next window while the current one is used; two buffers take turns, since
+    touching fresh memory costs more than filling it.
+
+    Parameters
+    ----------
+    source : BlockSource
+        Gives blocks.
+    assignment : Assignment
+        What this rank reads.
+    rank : int
+        This rank.
+    split : int
+        `TRAIN`, `VALIDATION` or `TEST`.
+    num_columns : int
+        Length of a dense row.
+    with_missing : bool
+        Make the missing mask too.
+    """
+
+    def __init__(
+        self,
+        source: BlockSource,
+        assignment: Assignment,
+        *,
+        rank: int,
+        split: int,
+        num_columns: int,
+        with_missing: bool = False,
+    ) -> None:
+        self.source = source
+        self._assignment = assignment
+        self._rank = rank
+        self._split = split
+        sizes = [assignment.window_size(rank, i) for i in range(assignment.num_windows)]
+        shape = (max(sizes), num_columns)
+        num_buffers = min(2, len(sizes))
+        self._x = [np.empty(shape, np.float32) for _ in range(num_buffers)]
+        self._missing = [np.empty(shape, np.bool_) for _ in range(num_buffers * with_missing)]
+
+    def windows(self, epoch: int, *, shuffle: bool = True) -> Iterator[Window]:
+        """The windows of an epoch; each is valid until the next one is asked for."""
+        ready: queue.Queue[Window | BaseException] = queue.Queue(maxsize=1)
+        taken = threading.Semaphore(len(self._x))  # buffers that may be written
+        stopped = threading.Event()
+
+        def fill() -> None:
+            try:
+                for number in range(self._assignment.num_windows):
+                    taken.acquire()
+                    if stopped.is_set():
+                        return
+                    ready.put(self._window(number, epoch, shuffle))
+            except BaseException as error:  # handed to the thread that waits for the window
+                ready.put(error)
+
+        thread = threading.Thread(target=fill, name="feed", daemon=True)
+        thread.start()
+        try:
+            for _ in range(self._assignment.num_windows):
+                window = ready.get()
+                if isinstance(window, BaseException):
+                    raise window
+                yield window
+                taken.release()
+        finally:
+            stopped.set()
+            taken.release()
+            while thread.is_alive():  # it may be waiting to hand over a window
+                try:
+                    ready.get(timeout=0.01)
+                except queue.Empty:
+                    continue
+            thread.join()
+
+    def _window(self, number: int, epoch: int, shuffle: bool) -> Window:
+        assignment, rank = self._assignment, self._rank
+        shares = assignment.window(rank, number, epoch=epoch, shuffle=shuffle)
+        self.source.prefetch([share.piece.block for share in shares])
+        size = assignment.window_size(rank, number)
+        x = self._x[number % len(self._x)][:size]
+        missing = self._missing[number % len(self._x)][:size] if self._missing else None
+        y = np.empty(size, np.float32)
+        w = np.empty(size, np.float32)
+        places = np.arange(size)
+        if shuffle:
+            places = assignment.positions(rank, number, epoch=epoch)
+        begin = 0
+        for share in shares:
+            block = self.source.get(share.piece.block)
+            members = np.flatnonzero(block.split == self._split)
+            rows = members[assignment.rows(share, num_rows=members.size, epoch=epoch)]
+            positions = places[begin : begin + rows.size]
+            block.encoded.dense(rows, positions=positions, out=x)
+            if missing is not None:
+                block.encoded.missing(rows, positions=positions, out=missing)
+            y[positions] = block.y[rows]
+            w[positions] = block.w[rows]
+            begin += rows.size
+        bounds = assignment.batch_bounds(rank, number)
+        return Window(x, missing, y, w, bounds, assignment.step_sizes(number))

@@ -1,0 +1,209 @@
+"""Finds, ships and builds the user's network."""
+
+from __future__ import annotations
+
+import ast
+import hashlib
+import importlib
+import importlib.util
+import linecache
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
+
+from mlaas4hep_dask.errors import ModelError, did_you_mean
+
+if TYPE_CHECKING:
+    import torch
+
+
+@dataclass(frozen=True)
+class ModelSource:
+    """A network's factory in a form that reaches workers without the user's folder.
+
+    Parameters
+    ----------
+    module : str
+        Module name, or the path of a Python file.
+    function : str
+        Name of the callable in it.
+    text : str or None
+        The file's text; None for an installed module.
+    kwargs : mapping
+        Keyword arguments of the callable.
+    """
+
+    module: str
+    function: str
+    text: str | None
+    kwargs: Mapping[str, Any]
+
+    @property
+    def reference(self) -> str:
+        """``module:callable`` as in dataset.yaml."""
+        return f"{self.module}:{self.function}"
+
+    def digest(self) -> str:
+        """The sha256, in hex, of the file's text, or of nothing for an installed module."""
+        return hashlib.sha256((self.text or "").encode()).hexdigest()
+
+    def build(self, num_columns: int) -> torch.nn.Module:
+        """The network for rows of ``num_columns`` columns, tried on three events.
+
+        Raises
+        ------
+        ModelError
+            When the callable fails, does not return a module, or the module does not give one
+            finite logit per event.
+        """
+        import torch
+
+        factory = self._factory()
+        try:
+            network = factory(num_columns, **self.kwargs)
+        except Exception as error:  # whatever the user's code raises
+            raise self._error(f"failed for {num_columns} columns", error) from error
+        if not isinstance(network, torch.nn.Module):
+            raise self._error(f"returned {type(network).__name__}, expected torch.nn.Module")
+        self._try(network, num_columns)
+        return network
+
+    def _try(self, network: torch.nn.Module, num_columns: int) -> None:
+        import torch
+
+        from mlaas4hep_dask.export.torchscript import takes_missing
+
+        x = torch.zeros(3, num_columns)
+        inputs = (x, x > 0) if takes_missing(network) else (x,)
+        was_training = network.training
+        network.eval()
+        try:
+            with torch.no_grad():
+                logits = network(*inputs)
+        except Exception as error:  # whatever the user's code raises
+            raise self._error(f"does not accept rows of {num_columns} columns", error) from error
+        network.train(was_training)
+        shape = tuple(logits.shape) if isinstance(logits, torch.Tensor) else type(logits).__name__
+        if shape not in ((3,), (3, 1)):
+            raise self._error(f"gives {shape} for 3 events, expected one logit per event")
+        if not torch.isfinite(logits).all():
+            raise self._error("gives values that are not finite for rows of zeros")
+
+    def _factory(self) -> Callable[..., Any]:
+        try:
+            module = self._import()
+        except Exception as error:  # whatever the user's module raises at import
+            raise self._error("cannot be imported", error) from error
+        factory = getattr(module, self.function, None)
+        if not callable(factory):
+            near = did_you_mean(self.function, vars(module))
+            raise self._error(f"does not exist{near}")
+        return factory  # type: ignore[no-any-return]
+
+    def _import(self) -> ModuleType:
+        if self.text is None:
+            return importlib.import_module(self.module)
+        name = f"mlaas4hep_dask_model_{self.digest()[:16]}"
+        if name in sys.modules:
+            return sys.modules[name]
+        spec = importlib.util.spec_from_loader(name, loader=None, origin=self.module)
+        assert spec is not None  # given a name, it always makes one
+        module = importlib.util.module_from_spec(spec)
+        module.__file__ = f"<{self.module} {self.digest()[:16]}>"
+        # TorchScript asks for the source of classes, which no file on a worker holds.
+        lines = self.text.splitlines(keepends=True)
+        linecache.cache[module.__file__] = (len(self.text), None, lines, module.__file__)
+        sys.modules[name] = module
+        try:
+            exec(compile(self.text, module.__file__, "exec"), vars(module))  # noqa: S102  # the user's own model
+        except BaseException:
+            del sys.modules[name]
+            raise
+        return module
+
+    def _error(self, what: str, cause: Exception | None = None) -> ModelError:
+        reason = f" ({type(cause).__name__}: {cause})" if cause is not None else ""
+        return ModelError(f"model {self.reference!r} {what}{reason}", callable=self.reference)
+
+
+def find_model(
+    reference: str, kwargs: Mapping[str, Any], *, resolve: Callable[[str], Path], where: str
+) -> ModelSource:
+    """The source of a model, checked as far as possible without running it.
+
+    Parameters
+    ----------
+    reference : str
+        ``module:callable`` or ``path/to/file.py:callable``.
+    kwargs : mapping
+        Keyword arguments of the callable.
+    resolve : callable
+        Makes a relative path absolute.
+    where : str
+        Place in dataset.yaml, for errors.
+
+    Raises
+    ------
+    ModelError
+        When there is no such file, module or callable; names the nearest.
+    """
+    module, _, function = reference.rpartition(":")
+    text = None
+    if module.endswith(".py"):
+        path = resolve(module)
+        try:
+            text = path.read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            near = did_you_mean(path.name, [p.name for p in path.parent.glob("*.py")])
+            raise ModelError(
+                f"{where}: model file {path} cannot be read ({error}){near}", callable=reference
+            ) from error
+        module = str(path)
+        source = text
+    else:
+        source = _module_source(module, reference, where)
+    try:
+        names = _top_level_names(source)
+    except SyntaxError as error:
+        raise ModelError(
+            f"{where}: model {reference!r}: line {error.lineno}: {error.msg}", callable=reference
+        ) from error
+    if source and function not in names:
+        raise ModelError(
+            f"{where}: {module} has no {function!r}{did_you_mean(function, names)}",
+            callable=reference,
+        )
+    return ModelSource(module, function, text, dict(kwargs))
+
+
+def _module_source(module: str, reference: str, where: str) -> str:
+    try:
+        spec = importlib.util.find_spec(module)
+    except (ImportError, ValueError) as error:
+        raise ModelError(
+            f"{where}: module {module!r} cannot be found ({error})", callable=reference
+        ) from error
+    if spec is None:
+        raise ModelError(
+            f"{where}: module {module!r} cannot be found; a file is written with its .py, "
+            "as models/network.py:build",
+            callable=reference,
+        )
+    if spec.origin is None or not spec.origin.endswith(".py"):
+        return ""
+    return Path(spec.origin).read_text(encoding="utf-8")
+
+
+def _top_level_names(source: str) -> set[str]:
+    names: set[str] = set()
+    for node in ast.parse(source).body:
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
+            names.add(node.name)
+        elif isinstance(node, ast.Import | ast.ImportFrom):
+            names.update((alias.asname or alias.name).split(".")[0] for alias in node.names)
+        elif isinstance(node, ast.Assign):
+            names.update(target.id for target in node.targets if isinstance(target, ast.Name))
+    return names

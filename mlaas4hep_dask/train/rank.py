@@ -1,0 +1,255 @@
+"""One rank of a training: a torch process that goes through its events epoch by epoch.
+
+A rank lives in a worker process from its first epoch to its last, so that the process group, the
+network and the buffers are made once; each epoch is one call that returns a checkpoint.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import socket
+import time
+from collections.abc import Callable, Iterator
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.distributed as dist
+from torch.distributed import PrefixStore, TCPStore  # type: ignore[attr-defined]  # untyped there
+from torch.nn.functional import binary_cross_entropy_with_logits
+from torch.nn.parallel import DistributedDataParallel
+
+from mlaas4hep_dask.errors import TrainingError
+from mlaas4hep_dask.export.torchscript import takes_missing
+from mlaas4hep_dask.train import metrics
+from mlaas4hep_dask.train.exchange import SharedMemoryExchange
+from mlaas4hep_dask.train.feed import TEST, TRAIN, VALIDATION, BlockSource, Feed, Window
+from mlaas4hep_dask.train.session import EpochResult, RankTask, SplitMetrics
+
+EVALUATION_ROWS = 4096  # rows per forward pass when nothing is learned
+SPLITS = {"train": TRAIN, "validation": VALIDATION, "test": TEST}
+TIMEOUT = timedelta(minutes=10)
+PROGRESS_EVERY = 0.5  # seconds
+
+
+class Rank:
+    """A network, its optimiser and its place among the other ranks."""
+
+    exchange: SharedMemoryExchange | None = None
+
+    def __init__(self, task: RankTask, state: bytes | None) -> None:
+        self.task = task
+        torch.set_num_threads(1)  # one rank per core; threads of several ranks would compete
+        torch.manual_seed(task.seed)  # equal initial weights on all ranks
+        self.network = task.model.build(task.num_columns)
+        parameters = list(self.network.parameters())
+        self.optimiser = torch.optim.Adam(parameters, lr=task.learning_rate, fused=True)
+        if state is not None:
+            checkpoint = load_state(state)
+            self.network.load_state_dict(checkpoint["network"])
+            self.optimiser.load_state_dict(checkpoint["optimiser"])
+        self.with_missing = takes_missing(self.network)
+        self.learner: torch.nn.Module = self.network
+        if task.num_ranks > 1:
+            self._join()
+        self._feeds: dict[str, Feed] = {}
+
+    def _join(self) -> None:
+        task = self.task
+        if dist.is_initialized():  # a session that broke off while it was being opened
+            dist.destroy_process_group()
+        host, port = task.store
+        meeting = TCPStore(host, port, is_master=False, timeout=TIMEOUT)
+        store = PrefixStore(task.session, meeting)
+        if host.startswith("127.") and "GLOO_SOCKET_IFNAME" not in os.environ:
+            os.environ["GLOO_SOCKET_IFNAME"] = "lo"
+        dist.init_process_group(
+            "gloo", store=store, rank=task.rank, world_size=task.num_ranks, timeout=TIMEOUT
+        )
+        learner = DistributedDataParallel(self.network, gradient_as_bucket_view=True)
+        self.exchange = self._share_memory(store)
+        if self.exchange is not None:
+            learner.register_comm_hook(None, self.exchange.hook)
+        self.learner = learner
+
+    def _share_memory(self, store: Any) -> SharedMemoryExchange | None:
+        """The exchange through shared memory if all ranks are on one machine."""
+        task = self.task
+        parameters = [p for p in self.network.parameters() if p.requires_grad]
+        if any(p.dtype != torch.float32 for p in parameters):
+            return None
+        store.set(f"machine/{task.rank}", _machine())
+        machines = {bytes(store.get(f"machine/{rank}")) for rank in range(task.num_ranks)}
+        if len(machines) > 1:
+            return None
+        capacity = sum(p.numel() for p in parameters)
+        if task.rank == 0:
+            made = SharedMemoryExchange.create(num_ranks=task.num_ranks, capacity=capacity)
+            store.set("exchange", "" if made is None else str(made))
+        path = store.get("exchange").decode()
+        exchange = None
+        if path:
+            exchange = SharedMemoryExchange(
+                Path(path), rank=task.rank, num_ranks=task.num_ranks, capacity=capacity
+            )
+        dist.barrier()
+        if path and task.rank == 0:
+            Path(path).unlink()  # the ranks that opened it keep the memory
+        return exchange
+
+    def close(self) -> None:
+        """Leave the process group."""
+        if self.task.num_ranks > 1 and dist.is_initialized():
+            dist.destroy_process_group()
+
+    def run_epoch(
+        self, source: BlockSource, progress: Callable[[int], None], epoch: int
+    ) -> EpochResult:
+        """Learn from every training event once, then measure the other splits."""
+        task = self.task
+        torch.manual_seed(hash((task.seed, epoch, task.rank)))
+        sums = {name: _Sums() for name in SPLITS}
+        self.learner.train()
+        feed = self._feed("train", source)
+        done = told = 0
+        clock = time.monotonic()
+        for window in feed.windows(epoch):
+            logits = np.empty(len(window.y), np.float32)
+            for loss, end in self._learn(window, logits):
+                sums["train"].loss += loss
+                if time.monotonic() - clock > PROGRESS_EVERY:
+                    progress(done + end - told)
+                    told, clock = done + end, time.monotonic()
+            done += len(window.y)
+            sums["train"].add(window, logits)
+        self.network.eval()
+        for name in ("validation", "test"):
+            for window in self._feed(name, source).windows(epoch, shuffle=False):
+                sums[name].loss += self._measure(window, sums[name])
+        results = {name: self._over_all_ranks(total) for name, total in sums.items()}
+        progress(done - told)
+        return EpochResult(
+            epoch,
+            {name: split for name, (split, _) in results.items()},
+            metrics.roc(results["test"][1]),
+            done,
+            self._checkpoint(epoch) if task.rank == 0 else None,
+        )
+
+    def _feed(self, name: str, source: BlockSource) -> Feed:
+        if name not in self._feeds:
+            self._feeds[name] = Feed(
+                source,
+                self.task.assignments[SPLITS[name]],
+                rank=self.task.rank,
+                split=SPLITS[name],
+                num_columns=self.task.num_columns,
+                with_missing=self.with_missing,
+            )
+        feed = self._feeds[name]
+        feed.source = source
+        return feed
+
+    def _learn(self, window: Window, logits: Any) -> Iterator[tuple[float, int]]:
+        """Take every step of a window, giving its loss and how far it has come."""
+        x, y, w = map(torch.from_numpy, (window.x, window.y, window.w))
+        missing = None if window.missing is None else torch.from_numpy(window.missing)
+        learner: Any = self.learner
+        seen = torch.from_numpy(logits)
+        bounds = window.bounds.tolist()
+        for step, size in enumerate(window.step_sizes.tolist()):
+            begin, end = bounds[step], bounds[step + 1]
+            inputs = (x[begin:end],) if missing is None else (x[begin:end], missing[begin:end])
+            output = learner(*inputs).reshape(end - begin)
+            loss: Any = binary_cross_entropy_with_logits(
+                output, y[begin:end], weight=w[begin:end], reduction="sum"
+            )
+            # The gradients of all ranks are averaged. This factor makes the average the gradient
+            # of the mean loss over the whole batch, however the batch is divided.
+            factor = self.task.num_ranks / (size * self.task.mean_weight)
+            self.optimiser.zero_grad()
+            loss.backward(torch.tensor(factor))
+            self.optimiser.step()
+            seen[begin:end] = output.detach()
+            yield float(loss.detach()), end
+
+    def _measure(self, window: Window, sums: _Sums) -> float:
+        x, y, w = map(torch.from_numpy, (window.x, window.y, window.w))
+        logits = np.empty(len(window.y), np.float32)
+        loss = 0.0
+        with torch.inference_mode():
+            for begin in range(0, len(y), EVALUATION_ROWS):
+                part = slice(begin, begin + EVALUATION_ROWS)
+                inputs: tuple[torch.Tensor, ...] = (x[part],)
+                if window.missing is not None:
+                    inputs += (torch.from_numpy(window.missing[part]),)
+                output = self.network(*inputs).reshape(-1)
+                logits[part] = output.numpy()
+                loss += float(
+                    binary_cross_entropy_with_logits(
+                        output, y[part], weight=w[part], reduction="sum"
+                    )
+                )
+        sums.add(window, logits)
+        return loss
+
+    def _over_all_ranks(self, sums: _Sums) -> tuple[SplitMetrics, Any]:
+        packed = torch.from_numpy(
+            np.concatenate([[sums.loss, sums.weights, sums.num_events], sums.histogram.ravel()])
+        )
+        if self.task.num_ranks > 1:
+            dist.all_reduce(packed)
+        loss, weights, num_events = packed[:3].tolist()
+        histogram = packed[3:].numpy().reshape(2, -1)
+        if not np.isfinite(loss):
+            raise TrainingError(
+                "the loss is not finite: the learning rate may be too large, or the network "
+                "divides by zero",
+                rank=self.task.rank,
+            )
+        split = SplitMetrics(
+            int(num_events), loss / weights if weights else None, metrics.auc(histogram)
+        )
+        return split, histogram
+
+    def _checkpoint(self, epoch: int) -> bytes:
+        buffer = io.BytesIO()
+        state = {
+            "network": self.network.state_dict(),
+            "optimiser": self.optimiser.state_dict(),
+            "epoch": epoch,
+        }
+        torch.save(state, buffer)
+        return buffer.getvalue()
+
+
+class _Sums:
+    """Sums over the events of one split at one rank."""
+
+    def __init__(self) -> None:
+        self.loss = 0.0
+        self.weights = 0.0
+        self.num_events = 0
+        self.histogram = metrics.new_histogram()
+
+    def add(self, window: Window, logits: Any) -> None:
+        self.weights += float(window.w.sum(dtype=np.float64))
+        self.num_events += len(window.y)
+        metrics.fill(self.histogram, logits, window.y, window.w)
+
+
+def load_state(state: bytes) -> dict[str, Any]:
+    """The content of a checkpoint: plain tensors and numbers, nothing executable."""
+    return torch.load(io.BytesIO(state), weights_only=True)  # type: ignore[no-any-return]
+
+
+def _machine() -> str:
+    """A name for this machine that two containers on it do not share."""
+    boot = Path("/proc/sys/kernel/random/boot_id")
+    shared = Path("/dev/shm")  # noqa: S108  # its device tells whether two containers share it
+    identity = boot.read_text().strip() if boot.exists() else ""
+    device = shared.stat().st_dev if shared.exists() else 0
+    return f"{socket.gethostname()}/{identity}/{device}"

@@ -1,0 +1,180 @@
+"""What a rank is told, what it returns, and the calls that reach it on a worker.
+
+torch is imported where a rank runs, not where it is started: a client needs none.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+from mlaas4hep_dask.encode.encoding import Encoding
+from mlaas4hep_dask.train.assign import Assignment
+from mlaas4hep_dask.train.feed import BlockSource
+from mlaas4hep_dask.train.metrics import Roc
+from mlaas4hep_dask.train.model import ModelSource
+
+if TYPE_CHECKING:
+    from mlaas4hep_dask.train.rank import Rank
+
+
+@dataclass(frozen=True)
+class RankTask:
+    """All that a rank has to know; the same for every rank but for ``rank``.
+
+    Parameters
+    ----------
+    session : str
+        Name of this attempt, unlike that of any other.
+    rank, num_ranks : int
+        This rank and how many there are.
+    store : tuple of str and int
+        Host and port where the ranks meet, from `open_store`.
+    model : ModelSource
+        Builds the network.
+    num_columns : int
+        Length of a dense row.
+    learning_rate : float
+        Step size of Adam (Kingma and Ba 2015).
+    seed : int
+        Seed of initial weights and dropout.
+    mean_weight : float
+        Mean weight of the training events, so that weights do not change the step size.
+    assignments : tuple of Assignment
+        Events of the training, validation and test splits.
+    """
+
+    session: str
+    rank: int
+    num_ranks: int
+    store: tuple[str, int]
+    model: ModelSource
+    num_columns: int
+    learning_rate: float
+    seed: int
+    mean_weight: float
+    assignments: tuple[Assignment, Assignment, Assignment]
+
+    def for_rank(self, rank: int) -> RankTask:
+        """The same task for another rank."""
+        return replace(self, rank=rank)
+
+
+@dataclass(frozen=True)
+class SplitMetrics:
+    """Loss and AUC over all ranks; None where a split is empty or lacks a label."""
+
+    num_events: int
+    loss: float | None
+    auc: float | None
+
+
+@dataclass(frozen=True)
+class EpochResult:
+    """What one rank returns after an epoch.
+
+    Parameters
+    ----------
+    epoch : int
+        Number of the epoch, from 1.
+    splits : dict of str to SplitMetrics
+        ``train``, measured while learning, with dropout at work; ``validation`` and ``test``,
+        measured at the end of the epoch.
+    roc : Roc
+        ROC curve of the test split.
+    num_events : int
+        Training events that this rank went through.
+    state : bytes or None
+        Checkpoint of rank 0, to be given to the next `run_epoch` of a new session.
+    """
+
+    epoch: int
+    splits: dict[str, SplitMetrics]
+    roc: Roc
+    num_events: int
+    state: bytes | None
+
+
+_stores: dict[str, Any] = {}
+_ranks: dict[str, Rank] = {}
+
+
+def open_store(host: str, session: str) -> tuple[str, int]:
+    """Open the place where the ranks of a session meet, on this worker; its host and port."""
+    from torch.distributed import TCPStore  # type: ignore[attr-defined]  # untyped there
+
+    from mlaas4hep_dask.train.rank import TIMEOUT
+
+    store = TCPStore(host, 0, is_master=True, wait_for_workers=False, timeout=TIMEOUT)
+    _stores[session] = store
+    return host, store.port
+
+
+def run_epoch(
+    source: BlockSource,
+    progress: Callable[[int], None],
+    task: RankTask,
+    epoch: int,
+    state: bytes | None,
+) -> EpochResult:
+    """Train one epoch on this worker as the given rank.
+
+    Parameters
+    ----------
+    source : BlockSource
+        Gives blocks.
+    progress : callable
+        Told numbers of events done, now and then.
+    task : RankTask
+        What to do.
+    epoch : int
+        Number of the epoch, from 1.
+    state : bytes or None
+        Checkpoint to start from when this worker does not yet run the session.
+    """
+    from mlaas4hep_dask.train.rank import Rank
+
+    rank = _ranks.get(task.session)
+    if rank is None:
+        for earlier in list(_ranks):
+            close(earlier)
+        rank = _ranks[task.session] = Rank(task, state)
+    return rank.run_epoch(source, progress, epoch)
+
+
+def abandon(session: str) -> None:
+    """Make this worker's rank of the session stop waiting for others."""
+    rank = _ranks.get(session)
+    if rank is not None and rank.exchange is not None:
+        rank.exchange.abandoned = True
+
+
+def close(session: str) -> None:
+    """End this worker's part in a session, if it has one."""
+    _stores.pop(session, None)
+    rank = _ranks.pop(session, None)
+    if rank is not None:
+        rank.close()
+
+
+def export_network(
+    model: ModelSource, num_columns: int, state: bytes, encoding: Encoding
+) -> tuple[bytes, int]:
+    """TorchScript of a checkpoint's network, and its number of parameters.
+
+    Raises
+    ------
+    ModelError
+        When the network cannot be exported.
+    """
+    import torch
+
+    from mlaas4hep_dask.export import to_torchscript
+    from mlaas4hep_dask.train.rank import load_state
+
+    torch.set_num_threads(1)
+    network = model.build(num_columns)
+    network.load_state_dict(load_state(state)["network"])
+    num_parameters = sum(parameter.numel() for parameter in network.parameters())
+    return to_torchscript(network, encoding), num_parameters

@@ -1,0 +1,556 @@
+import math
+import re
+import subprocess
+import sys
+from html.parser import HTMLParser
+from xml.etree import ElementTree
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mlaas4hep_dask.run.axes import Axis, label
+from mlaas4hep_dask.run.charts import separation
+from mlaas4hep_dask.run.figures import Line, bar, line_chart, roc_curve, step_histogram
+from mlaas4hep_dask.run.report import render
+from mlaas4hep_dask.specs import Branch, Events, Specs
+from mlaas4hep_dask.specs.measure import measure
+from mlaas4hep_dask.specs.specs import merge_all
+
+SVG = "{http://www.w3.org/2000/svg}"
+VOID = {"meta", "br", "hr", "img", "link", "input"}
+NAMES = ("ttH", "QCD")
+
+
+class Page(HTMLParser):
+    """The elements of a page, its text outside of style and svg, and whether tags are balanced."""
+
+    def __init__(self, html):
+        super().__init__()
+        self.tags, self.words, self.open = [], [], []
+        self.feed(html)
+        self.close()
+        self.text = re.sub(r"\s+", " ", " ".join(self.words))
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append((tag, dict(attrs)))
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag, attrs):
+        self.tags.append((tag, dict(attrs)))
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        if "style" not in self.open and "svg" not in self.open:
+            self.words.append(data.strip())
+
+    def every(self, wanted):
+        return [attributes for tag, attributes in self.tags if tag == wanted]
+
+
+def svgs(html):
+    return [ElementTree.fromstring(text) for text in re.findall(r"<svg.*?</svg>", html, re.DOTALL)]
+
+
+def numbers_in(value):
+    if isinstance(value, dict):
+        return [n for entry in value.values() for n in numbers_in(entry)]
+    if isinstance(value, list):
+        return [n for entry in value for n in numbers_in(entry)]
+    return [value] if isinstance(value, int) else []
+
+
+@pytest.fixture(scope="module")
+def specs():
+    rng = np.random.default_rng(5)
+    parts = []
+    for sample, shift in zip(NAMES, (0.0, 2.0), strict=True):
+        multiplicities = rng.integers(0, 5, 300)
+        offsets = np.concatenate([[0], np.cumsum(multiplicities)])
+        jets = rng.exponential(40, offsets[-1]).astype(np.float32)
+        jets[:3] = np.nan, np.inf, -np.inf
+        contents = {
+            "MET_pt": rng.normal(shift, 1, 300),
+            "year": np.full(300, 2018),
+            "Jet_pt": jets,
+            "empty": np.full(300, np.nan),
+        }
+        branches = (
+            Branch("MET_pt", "flat", "float64", unit="GeV"),
+            Branch("year", "flat", "int64"),
+            Branch("Jet_pt", "jagged", "float32", "Jet", "GeV"),
+            Branch("empty", "flat", "float64"),
+        )
+        events = Events(300, branches, contents, {"Jet": offsets})
+        parts.append(measure(events, sample=sample, num_read=350))
+    return merge_all(parts).with_provenance(versions={"numpy": "2.4.6"})
+
+
+@pytest.fixture
+def summary():
+    skipped = {
+        "file": "root://data.example//c.root",
+        "entry_start": 4000,
+        "entry_stop": 4321,
+        "sample": "QCD",
+        "reason": "basket 7 does not inflate",
+    }
+    samples = [
+        dict(
+            zip(
+                ("name", "label", "files", "num_read", "num_selected", "sum_weights"),
+                values,
+                strict=True,
+            ),
+            train=train,
+            validation=validation,
+            test=test,
+        )
+        for values, train, validation, test in (
+            (("ttH", 1, 2, 350, 300, 299.25), 191, 48, 61),
+            (("QCD", 0, 3, 351, 301, 1234567.0), 193, 47, 61),
+        )
+    ]
+    epochs = [
+        {
+            "epoch": n,
+            "seconds": 1.25 + n,
+            "events_per_second": 9000.4 + n,
+            "train": {"loss": 0.7 / n, "auc": 0.8 + n / 100},
+            "validation": {"loss": 0.75 / n, "auc": 0.79 + n / 100},
+            "test": {"loss": 0.76 / n, "auc": 0.78 + n / 100},
+        }
+        for n in (1, 2, 3)
+    ]
+    return {
+        "name": "ttH-vs-QCD",
+        "created": "2026-03-02T14:05:11+00:00",
+        "package": "0.1.0",
+        "seed": 1729,
+        "command": "python -m mlaas4hep_dask.run dataset.yaml",
+        "stages": [
+            {"stage": "plan", "events": None, "seconds": 0.5, "events_per_second": None},
+            {"stage": "specs", "events": 701, "seconds": 0.75, "events_per_second": 934.7},
+            {"stage": "train", "events": 1152, "seconds": 5.75, "events_per_second": 200.3},
+        ],
+        "counts": {
+            "files": 5,
+            "partitions": 17,
+            "events_read": 701,
+            "events_selected": 601,
+            "events_skipped": 321,
+            "skipped": [skipped],
+            "not_finite": {"Jet_pt": 6, "empty": 1600},
+            "out_of_range": {"MET_pt": 4711},
+            "truncated": {"Jet": 8128},
+            "left_out": {"Jet_name": "holds strings", "Vertex": "holds lists of lists"},
+            "excluded": ["genWeight"],
+            "identifiers": ["event", "run"],
+            "notes": ["a.root was retried once"],
+        },
+        "samples": samples,
+        "epochs": epochs,
+        "test": {
+            "loss": 0.4321,
+            "auc": 0.8765,
+            "num_events": 122,
+            "roc": {
+                "false_positive_rate": [0.0, 0.1, 0.4, 1.0],
+                "true_positive_rate": [0.0, 0.6, 0.9, 1.0],
+            },
+        },
+        "model": {"callable": "nets.py:build", "num_parameters": 105217, "num_columns": 6},
+        "training": {
+            "ranks": 2,
+            "batch_size": 128,
+            "learning_rate": 0.001,
+            "epochs": 3,
+            "restarts": 1,
+        },
+        "serve": "python -m mlaas4hep_dask.serve runs/ttH-vs-QCD/bundle",
+        "config_yaml": "name: ttH-vs-QCD\nseed: 1729\n",
+    }
+
+
+@pytest.fixture
+def distributions(specs):
+    edges = [0.0, 1.0, 2.0, 4.0]
+    histogram = {"edges": edges, "counts": {"0": [5, 3, 2], "1": [1, 2, 7]}}
+    branches = {name: {"raw": histogram, "encoded": histogram} for name in specs.branches}
+    return {"num_events": 600, "branches": branches}
+
+
+@pytest.fixture
+def html(summary, specs, distributions):
+    return render(summary, specs, distributions)
+
+
+def test_page_and_its_figures_are_well_formed(html):
+    page = Page(html)
+    assert page.open == []
+    assert html.startswith("<!DOCTYPE html>")
+    figures = [svg for svg in svgs(html) if svg.get("role") == "img"]
+    # loss and AUC, ROC and rejection, one collection, four branches before and after encoding
+    assert len(figures) == 2 + 2 + 1 + 2 * 4
+    for figure in figures:
+        assert figure.find(f"{SVG}title").text
+        assert figure.find(f"{SVG}desc").text
+
+
+def test_page_needs_no_network_and_no_script(html):
+    page = Page(html)
+    without_namespace = html.replace('xmlns="http://www.w3.org/2000/svg"', "")
+    assert not re.search(r"https?://|@import|url\(", without_namespace)
+    assert not {"script", "link", "img", "iframe", "object"} & {tag for tag, _ in page.tags}
+    assert all(attributes.get("src") is None for _, attributes in page.tags)
+    assert all(attributes["href"].startswith("#") for attributes in page.every("a"))
+
+
+def test_links_lead_to_the_sections_in_their_order(html):
+    page = Page(html)
+    sections = [attributes["id"] for attributes in page.every("section")]
+    assert [attributes["href"] for attributes in page.every("a")] == [f"#{s}" for s in sections]
+    assert sections[0] == "events"
+    assert sections[-1] == "serve"
+
+
+def test_every_table_header_says_what_it_heads(html):
+    headers = Page(html).every("th")
+    assert headers
+    assert {attributes["scope"] for attributes in headers} == {"col", "row", "colgroup"}
+
+
+def test_every_count_of_the_summary_is_on_the_page(html, summary):
+    text = Page(html).text
+    words = {word.strip(",.;:") for word in text.split()}
+    missing = [n for n in numbers_in(summary) if f"{n:,}" not in words]
+    assert missing == []
+
+
+def test_every_name_reason_and_note_is_on_the_page(html, summary):
+    text = Page(html).text
+    counts = summary["counts"]
+    expected = [
+        *counts["left_out"],
+        *counts["left_out"].values(),
+        *counts["excluded"],
+        *counts["identifiers"],
+        *counts["notes"],
+        counts["skipped"][0]["file"],
+        counts["skipped"][0]["reason"],
+        *(summary[key] for key in ("name", "created", "package", "command", "serve")),
+        summary["model"]["callable"],
+        *(stage["stage"] for stage in summary["stages"]),
+    ]
+    assert [word for word in expected if word not in text] == []
+    assert summary["config_yaml"] in html
+
+
+def test_rate_of_the_run_is_events_read_over_the_seconds_of_all_stages(html):
+    assert f"{701 / (0.5 + 0.75 + 5.75):.3g}" == "100"
+    assert "events/s, whole run 100 7.0 s in 3 stages" in Page(html).text
+
+
+def test_events_that_the_selection_removed_are_counted(html):
+    text = Page(html).text
+    assert f"planned {701 + 321:,} 100.00" in text
+    assert f"not selected {701 - 601}" in text
+
+
+def test_selected_events_that_no_split_holds_are_shown(summary, specs, distributions, html):
+    assert (
+        "Every selected event is in exactly one of train, validation and test." in Page(html).text
+    )
+    summary["samples"][0]["train"] -= 3
+    page = Page(render(summary, specs, distributions))
+    assert "Selected events and the sum of the splits differ by 3." in page.text
+
+
+def test_nothing_lost_is_said_in_words(summary, specs, distributions):
+    for key in ("not_finite", "out_of_range", "truncated", "left_out"):
+        summary["counts"][key] = {}
+    for key in ("skipped", "excluded", "identifiers"):
+        summary["counts"][key] = []
+    text = Page(render(summary, specs, distributions)).text
+    assert "None: every planned event was read." in text
+    assert "None: every branch asked for can be an input." in text
+    assert text.count("None.") == 5
+    assert "Not recorded." not in text
+
+
+def test_unknown_is_told_apart_from_none(summary, specs, distributions):
+    summary["counts"]["truncated"] = None
+    del summary["counts"]["skipped"]
+    text = Page(render(summary, specs, distributions)).text
+    assert text.count("Not recorded.") == 2
+
+
+def test_page_of_a_run_that_did_nothing_renders():
+    page = Page(render({}, Specs(), {}))
+    assert page.open == []
+    assert "AUC of the test set – not reached" in page.text
+
+
+@pytest.mark.parametrize("value", [None, {}])
+def test_any_key_of_the_summary_may_be_missing(summary, specs, distributions, value):
+    for key in summary:
+        assert Page(render({**summary, key: value}, specs, distributions)).open == []
+        without = {name: entry for name, entry in summary.items() if name != key}
+        assert Page(render(without, specs, distributions)).open == []
+    for key in summary["counts"]:
+        part = {**summary, "counts": {**summary["counts"], key: value}}
+        assert Page(render(part, specs, distributions)).open == []
+
+
+def test_unknown_numbers_are_an_en_dash(summary, specs, distributions):
+    summary["test"] |= {"auc": math.nan, "loss": None}
+    summary["epochs"][1]["validation"] = {}
+    text = Page(render(summary, specs, distributions)).text
+    assert "AUC of the test set –" in text
+    assert "loss – events 122" in text
+    assert "nan" not in text
+    assert "None" not in text
+
+
+@pytest.mark.parametrize(
+    "evil",
+    ["<script>alert(1)</script>", '"><img src=x onerror=alert(1)>', "]]>&amp;'", "\x00\ud800"],
+)
+def test_names_from_users_files_are_inert(summary, evil, html):
+    def poison(value):
+        if isinstance(value, dict):
+            return {key: poison(entry) for key, entry in value.items()}
+        if isinstance(value, list):
+            return [poison(entry) for entry in value]
+        return evil if isinstance(value, str) else value
+
+    poisoned = poison(summary)
+    for key in ("not_finite", "out_of_range", "truncated", "left_out"):
+        poisoned["counts"][key] = {evil: 1}
+    branch = Branch(evil, "jagged", "float64", evil, evil)
+    offsets = {evil: np.array([0, 1, 2])}
+    events = Events(2, (branch,), {evil: np.array([1.0, 2.0])}, offsets)
+    histogram = {"edges": [0, 1], "counts": {evil: [3]}}
+    branches = {evil: {"raw": histogram, "encoded": histogram}}
+    found = render(poisoned, measure(events, sample=evil), {"branches": branches})
+    page = Page(found)
+    assert page.open == []
+    assert {tag for tag, _ in page.tags} <= {tag for tag, _ in Page(html).tags}
+    assert all(not name.startswith("on") for _, attributes in page.tags for name in attributes)
+    assert svgs(found)
+    found.encode("utf-8")
+
+
+def test_specs_of_every_branch_are_listed(html, specs):
+    text = Page(html).text
+    for name, entry in specs.branches.items():
+        assert re.search(rf"{name} (constant |no finite value )?{entry.branch.kind} ", text)
+    jets = specs.branches["Jet_pt"]
+    assert f"Jet_pt jagged float32 GeV 4 {jets.moments.num_values:,} 2 2 2 " in text
+    assert "year constant flat int64 – – 600 0 0 0 2,018 2,018 2,018 0" in text
+    assert "empty no finite value flat float64 – – 600 600 0 0 – – – –" in text
+
+
+def test_branch_that_separates_best_comes_first_and_the_rest_are_folded(summary, specs):
+    def branch(overlap):
+        counts = {"0": [100 - overlap, overlap], "1": [overlap, 100 - overlap]}
+        return {"raw": {"edges": [0, 1, 2], "counts": counts}, "encoded": {}}
+
+    branches = {f"b{overlap}": branch(overlap) for overlap in range(50, 30, -1)}
+    html = render(summary, specs, {"num_events": 9, "branches": branches})
+    order = re.findall(r"<figcaption><b>(b\d+)</b>", html)
+    assert order == [f"b{overlap}" for overlap in range(31, 51)]
+    shown, folded = html.split("8 more branches")
+    assert shown.count('class="card"') == 12
+    assert folded.count('class="card"') == 8
+
+
+def test_separation_is_0_for_equal_and_1_for_disjoint_histograms():
+    assert separation([1, 2, 3], [10, 20, 30]) == pytest.approx(0)
+    assert separation([1, 2, 0, 0], [0, 0, 7, 9]) == pytest.approx(1)
+    # half of (0.5 - 1)^2 / 1.5 + (0.5 - 0)^2 / 0.5
+    assert separation([1, 1], [4, 0]) == pytest.approx((0.25 / 1.5 + 0.25 / 0.5) / 2)
+    assert separation([0, 0], [1, 2]) is None
+
+
+def test_background_efficiency_at_a_working_point_lies_on_the_curve(html):
+    # between (0.1, 0.6) and (0.4, 0.9), half of the way in signal efficiency beyond 0.7 - 0.1
+    background = 0.1 + 0.3 * (0.7 - 0.6) / (0.9 - 0.6)
+    assert f"70 {100 * background:.3g} {1 / background:.3g}" in Page(html).text
+
+
+def test_report_is_made_without_matplotlib_dask_or_torch():
+    code = "import mlaas4hep_dask.run.report, sys; print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert not {"matplotlib", "dask", "torch"} & set(done.stdout.split())
+
+
+def scale_of(svg, axis):
+    """Function from pixels to values, from the ticks that a reader sees."""
+    anchor, key = ("middle", "x") if axis == "x" else ("end", "y")
+    ticks = [t for t in svg.iter(f"{SVG}text") if t.get("text-anchor") == anchor and t.get(key)]
+    ticks = [t for t in ticks if re.fullmatch(r"[−\d.]+", t.text)]
+    at = [float(tick.get(key)) for tick in ticks]
+    values = [float(tick.text.replace("−", "-")) for tick in ticks]
+    if axis == "y":  # labels stand 0.35 of the font size below their grid line
+        at = [position - 0.35 * float(svg.get("font-size")) for position in at]
+    slope, origin = np.polyfit(at, values, 1)
+    return lambda position: slope * position + origin
+
+
+def corners(path):
+    """Positions along a path of M, H, V and L commands."""
+    x = y = 0.0
+    for command, arguments in re.findall(r"([MHVL])([^MHVL]*)", path):
+        values = [float(n) for n in arguments.split()]
+        x = values[0] if command in "MHL" else x
+        y = values[-1] if command in "MVL" else y
+        yield x, y
+
+
+def test_histogram_has_the_density_of_each_bin_as_its_height():
+    edges, counts = [0.0, 1.0, 3.0, 4.0], {"a": [2, 12, 6], "b": [5, 0, 5]}
+    svg = ElementTree.fromstring(step_histogram(edges, counts, title="t", log=False))
+    to_x, to_y = scale_of(svg, "x"), scale_of(svg, "y")
+    outlines = [p.get("d") for p in svg.iter(f"{SVG}path") if p.get("class") in ("c0 fill", "c1")]
+    for values, outline in zip(counts.values(), outlines, strict=True):
+        drawn = [(to_x(x), to_y(y)) for x, y in corners(outline)]
+        density = np.array(values) / sum(values) / np.diff(edges)
+        for low, high, expected in zip(edges, edges[1:], density, strict=False):
+            tops = [
+                y
+                for (x_a, y_a), (x_b, y) in zip(drawn, drawn[1:], strict=False)
+                if y_a == y and x_a <= (low + high) / 2 <= x_b
+            ]
+            assert tops == [pytest.approx(expected, abs=0.003)]
+
+
+def test_logarithmic_histogram_is_linear_in_the_powers_of_ten():
+    figure = step_histogram([0, 1, 2, 3], {"a": [1, 100, 0]}, title="t", density=False, log=True)
+    svg = ElementTree.fromstring(figure)
+    path = next(p.get("d") for p in svg.iter(f"{SVG}path") if p.get("class") == "c0 fill")
+    base, one, hundred = (
+        (y for _, y in list(corners(path))[i] for i in ())
+        if False
+        else (
+            list(corners(path))[0][1],
+            list(corners(path))[1][1],
+            list(corners(path))[3][1],
+        )
+    )
+    assert (base - one) * 2 == pytest.approx(one - hundred, abs=0.3)  # the base line is at 0.1
+
+
+def test_line_chart_draws_its_points_where_the_axes_say():
+    x, y = [1, 2, 3, 4], [0.5, 0.25, 0.75, 0.3]
+    figure = line_chart([Line("a", x, y)], title="t", x_label="x", y_label="y")
+    svg = ElementTree.fromstring(figure)
+    to_x, to_y = scale_of(svg, "x"), scale_of(svg, "y")
+    path = [p.get("d") for p in svg.iter(f"{SVG}path") if p.get("class") == "c0 line"][-1]
+    drawn = [(to_x(a), to_y(b)) for a, b in corners(path)]
+    np.testing.assert_allclose(drawn, list(zip(x, y, strict=True)), atol=0.01)
+
+
+def test_missing_values_interrupt_a_curve():
+    y = [1.0, 2.0, None, 3.0, math.nan, 4.0, 5.0]
+    figure = line_chart([Line("a", range(7), y)], title="t", x_label="x", y_label="y")
+    path = re.findall(r'class="c0 line" d="([^"]+)"', figure)[-1]
+    assert path.count("M") == 3
+    assert figure.count("marker") == 5
+
+
+def test_axis_of_epochs_has_whole_ticks_only():
+    for last in (1, 2, 3, 7, 40):
+        axis = Axis.around([1, last], whole=True)
+        values = [value for value, _ in axis.ticks()]
+        assert values == [round(value) for value in values]
+        assert len(values) >= min(last, 3)
+
+
+def test_ticks_have_the_digits_that_tell_them_apart():
+    assert [text for _, text in Axis(0, 1).ticks()] == ["0", "0.2", "0.4", "0.6", "0.8", "1.0"]
+    assert [text for _, text in Axis(-20, 20).ticks()] == ["−20", "−10", "0", "10", "20"]
+    assert [text for _, text in Axis(1e-3, 10, log=True).ticks()] == [
+        "10⁻³",
+        "10⁻²",
+        "10⁻¹",
+        "1",
+        "10",
+    ]
+    assert [label(x) for x in (0.0, 1234.5, -1e-7, 2.5e9)] == ["0", "1234", "−10⁻⁷", "2.5×10⁹"]
+
+
+def test_figure_without_data_says_why():
+    assert "no entries" in step_histogram([], {}, title="t")
+    assert "no entries" in step_histogram([0, 1], {"a": [0]}, title="t")
+    assert "all values are 7" in step_histogram([7, 7], {"a": [100]}, title="t")
+    assert "no values" in line_chart([], title="t", x_label="x", y_label="y")
+    assert "no values" in roc_curve([math.nan], [0.5], name="test")
+    assert bar(None) == ""
+
+
+weird = (
+    st.none() | st.floats() | st.integers(-10, 10) | st.sampled_from([5e-324, 1.7e308, -1.7e308])
+)
+numbers = st.floats() | st.sampled_from([0.0, 1.0, 5e-324, 1e-300, 1.7e308, -1.7e308])
+names = st.text(max_size=60)
+
+
+def require_inside(svg):
+    root = ElementTree.fromstring(svg)
+    _, _, width, height = map(float, root.get("viewBox").split())
+    for path in root.iter(f"{SVG}path"):
+        assert "nan" not in path.get("d")
+        assert "inf" not in path.get("d")
+        if path.get("class", "").endswith("marker"):
+            continue
+        for x, y in corners(path.get("d").split("h")[0].split("v")[0]):
+            assert -0.1 <= x <= width + 0.1
+            assert -0.1 <= y <= height + 0.1
+
+
+@given(
+    edges=st.lists(numbers, max_size=8) | st.lists(numbers, max_size=8).map(sorted),
+    counts=st.dictionaries(st.sampled_from(["a", "b", "c"]), st.lists(numbers, max_size=8)),
+    title=names,
+    density=st.booleans(),
+    log=st.sampled_from([None, True, False]),
+)
+def test_histogram_of_any_numbers_stays_inside_its_figure(edges, counts, title, density, log):
+    require_inside(step_histogram(edges, counts, title=title, density=density, log=log))
+
+
+@given(
+    curves=st.lists(st.tuples(names, st.lists(st.tuples(weird, weird), max_size=25)), max_size=8),
+    log=st.booleans(),
+    whole=st.booleans(),
+)
+def test_line_chart_of_any_numbers_stays_inside_its_figure(curves, log, whole):
+    lines = [Line(name, [x for x, _ in points], [y for _, y in points]) for name, points in curves]
+    svg = line_chart(lines, title="t", x_label="<x>", y_label="&", log_y=log, whole_x=whole)
+    require_inside(svg)
+
+
+@given(points=st.lists(st.tuples(weird, weird), max_size=20), name=names)
+def test_roc_curve_of_any_numbers_stays_inside_its_figure(points, name):
+    require_inside(roc_curve([x for x, _ in points], [y for _, y in points], name=name))
+
+
+@given(fraction=weird)
+def test_bar_is_never_longer_than_its_track(fraction):
+    svg = bar(fraction)
+    widths = [float(rect.get("width")) for rect in ElementTree.fromstring(svg)] if svg else []
+    assert all(0 <= width <= 100 for width in widths)
+
+
+@given(values=st.lists(st.floats(-1e300, 1e300), min_size=1), whole=st.booleans())
+def test_axis_holds_its_values_and_a_few_ascending_ticks(values, whole):
+    axis = Axis.around(values, whole=whole)
+    assert axis.low <= min(values) <= max(values) <= axis.high
+    ticks = [value for value, _ in axis.ticks()]
+    assert len(ticks) <= 9
+    assert ticks == sorted(ticks)

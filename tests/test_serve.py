@@ -1,0 +1,703 @@
+import asyncio
+import json
+import re
+import shlex
+import signal
+import socket
+import subprocess
+import sys
+import tarfile
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+
+import awkward as ak
+import httpx
+import numpy as np
+import pytest
+import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from mlaas4hep_dask.bundle import open_bundle, write_bundle
+from mlaas4hep_dask.encode import EncodeCounts, Encoding, encode
+from mlaas4hep_dask.errors import PayloadError
+from mlaas4hep_dask.export import to_torchscript
+from mlaas4hep_dask.serve import build_app
+from mlaas4hep_dask.serve.batching import SLICE, Batcher
+from mlaas4hep_dask.serve.model import Scored
+from mlaas4hep_dask.specs import Events
+from mlaas4hep_dask.specs.measure import measure
+
+NUM_EVENTS = 1000
+MAX_BODY_BYTES = 1_000_000
+JSON = {"Content-Type": "application/json"}
+
+
+def make_array(num_events=NUM_EVENTS, *, seed=1):
+    rng = np.random.default_rng(seed)
+    num_jets = rng.integers(0, 6, num_events)
+    pt = rng.exponential(40, num_jets.sum()).astype(np.float32)
+    pt[::50] = np.nan
+    eta = rng.normal(size=num_jets.sum()).astype(np.float32)
+    return ak.Array(
+        {
+            "HLT_Jet": rng.random(num_events) < 0.5,
+            "MET_pt": rng.exponential(30, num_events).astype(np.float32),
+            "PV_npvs": rng.integers(0, 60, num_events, dtype=np.int32),
+            "mass": rng.normal(125, 10, num_events),
+            "Jet_eta": ak.unflatten(eta, num_jets),
+            "Jet_pt": ak.unflatten(pt, num_jets),
+        }
+    )
+
+
+def make_bundle(path, *, name="higgs", seed=0):
+    events = Events.from_awkward(make_array())
+    specs = measure(events, sample="signal")
+    options = {"max_width": 4}
+    encoding = Encoding.from_specs(specs, **options)
+    torch.manual_seed(seed)
+    network = torch.nn.Sequential(
+        torch.nn.Linear(encoding.layout.num_columns, 32), torch.nn.ReLU(), torch.nn.Linear(32, 1)
+    ).eval()
+    write_bundle(
+        path,
+        name=name,
+        model=to_torchscript(network, encoding),
+        specs=specs,
+        encode=options,
+        metrics={"auc": 0.8},
+        data={},
+        card="# higgs\n",
+    )
+    return network
+
+
+def as_json(array):
+    """Events as a client sends them: null for NaN."""
+    return [
+        {
+            name: [None if x != x else x for x in value] if isinstance(value, list) else value
+            for name, value in event.items()
+        }
+        for event in ak.to_list(array)
+    ]
+
+
+class Served:
+    def __init__(self, process):
+        self.process = process
+        self.first_line = process.stdout.readline()
+        self.curl = process.stdout.readline()
+        found = re.search(r"http://\S+:\d+", self.first_line)
+        assert found, self.first_line + process.stderr.read()
+        self.url = found[0]
+        self.predict = f"{self.url}/v1/models/higgs/predict"
+
+
+@contextmanager
+def serving(*arguments):
+    process = subprocess.Popen(
+        [sys.executable, "-m", "mlaas4hep_dask.serve", "--port", "0", *map(str, arguments)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        yield Served(process)
+    finally:
+        process.terminate()
+        _, errors = process.communicate(timeout=60)
+    assert process.returncode == 0
+    assert "Traceback" not in errors
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    path = tmp_path_factory.mktemp("run") / "bundle"
+    return path, make_bundle(path)
+
+
+@pytest.fixture(scope="module")
+def bundle(trained):
+    return trained[0]
+
+
+@pytest.fixture(scope="module")
+def server(bundle):
+    with serving(bundle, "--max-body-bytes", MAX_BODY_BYTES) as served:
+        yield served
+
+
+@pytest.fixture(scope="module")
+def client():
+    with httpx.Client(timeout=60) as client:
+        yield client
+
+
+@pytest.fixture(scope="module")
+def events():
+    """New events with the scores that the network itself gives them, in three forms."""
+    return make_array(700, seed=2)
+
+
+@pytest.fixture(scope="module")
+def expected(trained, events):
+    path, network = trained
+    encoded = encode(Events.from_awkward(events), open_bundle(path).encoding)
+    with torch.no_grad():
+        scores = torch.sigmoid(network(torch.from_numpy(encoded.dense())))[:, 0].numpy()
+    return scores, encoded.counts
+
+
+def counts_of(answer):
+    return EncodeCounts(**answer.json()["counts"])
+
+
+# --- Scores -------------------------------------------------------------------------------------
+
+
+def test_a_served_score_is_the_trained_score(server, client, events, expected):
+    posted = as_json(events)
+    for number in range(20):
+        answer = client.post(server.predict, json={"events": [posted[number]]})
+        assert answer.status_code == 200
+        assert answer.json()["model"] == "higgs"
+        np.testing.assert_allclose(answer.json()["scores"], expected[0][number], atol=1e-6)
+
+
+def test_many_events_are_scored_in_order_and_counted(server, client, events, expected):
+    scores, counts = expected
+    answer = client.post(server.predict, json={"events": as_json(events)})
+    assert len(events) > 2 * SLICE
+    np.testing.assert_allclose(answer.json()["scores"], scores, atol=1e-6)
+    assert counts.not_finite
+    assert counts.truncated
+    assert counts_of(answer) == counts
+
+
+def test_concurrent_requests_get_their_own_scores_and_counts(server, events, expected, bundle):
+    posted = as_json(events)
+    encoding = open_bundle(bundle).encoding
+    starts = [12 * number for number in range(50)]
+    sizes = [1 + number % 3 if number else 600 for number in range(50)]
+
+    async def post_all():
+        async with httpx.AsyncClient(timeout=60) as client:
+            posts = [
+                client.post(server.predict, json={"events": posted[start : start + size]})
+                for start, size in zip(starts, sizes, strict=True)
+            ]
+            return await asyncio.gather(*posts)
+
+    for start, size, answer in zip(starts, sizes, asyncio.run(post_all()), strict=True):
+        part = slice(start, start + size)
+        np.testing.assert_allclose(answer.json()["scores"], expected[0][part], atol=1e-6)
+        assert counts_of(answer) == encode(Events.from_awkward(events[part]), encoding).counts
+
+
+def test_a_bad_request_leaves_concurrent_ones_alone(server, events, expected):
+    posted = as_json(events)
+    bad = posted[0] | {"MET_pt": "x"}
+
+    async def post_all():
+        async with httpx.AsyncClient(timeout=60) as client:
+            bodies = [[bad] if number % 2 else [posted[number]] for number in range(40)]
+            return await asyncio.gather(
+                *(client.post(server.predict, json={"events": body}) for body in bodies)
+            )
+
+    for number, answer in enumerate(asyncio.run(post_all())):
+        if number % 2:
+            assert answer.status_code == 422
+        else:
+            assert answer.json()["scores"] == pytest.approx([expected[0][number]], abs=1e-6)
+
+
+def test_no_events_give_no_scores(server, client):
+    answer = client.post(server.predict, json={"events": []})
+    assert answer.status_code == 200
+    assert answer.json() == {
+        "model": "higgs",
+        "scores": [],
+        "counts": {"not_finite": {}, "out_of_range": {}, "truncated": {}},
+        "ignored": [],
+    }
+
+
+def test_values_outside_the_specs_are_counted(server, client, events):
+    event = as_json(events)[0] | {"MET_pt": 1e6, "PV_npvs": None}
+    answer = client.post(server.predict, json={"events": [event]})
+    assert counts_of(answer).out_of_range["MET_pt"] == 1
+    assert counts_of(answer).not_finite["PV_npvs"] == 1
+
+
+def test_extra_branches_are_ignored_and_named(server, client, events, expected):
+    posted = [event | {"luminosityBlock": 3} for event in as_json(events)[:3]]
+    answer = client.post(server.predict, json={"events": [*posted, posted[0] | {"x": "y"}]})
+    assert answer.json()["ignored"] == ["luminosityBlock", "x"]
+    np.testing.assert_allclose(answer.json()["scores"][:3], expected[0][:3], atol=1e-6)
+
+
+# --- Errors -------------------------------------------------------------------------------------
+
+
+def error_of(answer, status):
+    assert answer.status_code == status, answer.text
+    assert answer.headers["content-type"] == "application/json"
+    assert set(answer.json()) == {"error", "event", "branch"}
+    assert len(answer.json()["error"]) < 400
+    return answer.json()
+
+
+@pytest.mark.parametrize(
+    ("change", "branch", "message"),
+    [
+        ({"MET_pt": "31"}, "MET_pt", "expected a number, got '31'"),
+        ({"MET_pt": 1e300}, "MET_pt", "beyond the range of float32"),
+        ({"PV_npvs": 0.5}, "PV_npvs", "not a whole number"),
+        ({"Jet_pt": 3}, "Jet_pt", "expected a list"),
+        ({"Jet_eta": [1.0], "Jet_pt": []}, "Jet_pt", "0 values but 'Jet_eta' has 1"),
+    ],
+)
+def test_an_event_error_names_event_and_branch(server, client, events, change, branch, message):
+    posted = as_json(events)[:600]
+    posted[555] = posted[555] | change
+    error = error_of(client.post(server.predict, json={"events": posted}), 422)
+    assert (error["event"], error["branch"]) == (555, branch)
+    assert message in error["error"]
+
+
+def test_a_missing_branch_is_named_with_the_near_one(server, client, events):
+    event = as_json(events)[0]
+    event["MET_Pt"] = event.pop("MET_pt")
+    error = error_of(client.post(server.predict, json={"events": [event]}), 422)
+    assert error == {
+        "error": "event 0, branch 'MET_pt': it is missing; did you mean 'MET_Pt'?",
+        "event": 0,
+        "branch": "MET_pt",
+    }
+
+
+def test_a_value_too_large_to_normalise_is_refused(server, client, events):
+    posted = as_json(events)[:4]
+    posted[2] = posted[2] | {"mass": 1e300}
+    error = error_of(client.post(server.predict, json={"events": posted}), 422)
+    assert (error["event"], error["branch"]) == (2, "mass")
+    assert "too large to normalise" in error["error"]
+
+
+def test_an_event_without_a_finite_score_is_refused(server, client, events):
+    posted = as_json(events)[:4]
+    huge = [3.4e38] * 4
+    posted[3] = posted[3] | {"MET_pt": 3.4e38, "mass": 1e40, "Jet_pt": huge, "Jet_eta": huge}
+    answer = client.post(server.predict, json={"events": posted})
+    if answer.status_code == 200:  # depends on the weights: sums may saturate instead
+        assert np.isfinite(answer.json()["scores"]).all()
+    else:
+        assert error_of(answer, 422)["event"] == 3
+
+
+def test_a_body_that_is_not_json_is_refused(server, client):
+    def post(body):
+        return error_of(client.post(server.predict, content=body, headers=JSON), 400)["error"]
+
+    assert "not JSON" in post(b"{'events': []}")
+    assert "write null" in post(b'{"events": [{"MET_pt": NaN}]}')
+    assert "UTF-8" in post(b'{"events": ["\xff"]}')
+    assert '{"events": [...]}' in post(b"[1, 2]")
+    assert "empty document" in post(b"")
+
+
+def test_the_content_type_is_json_or_absent(server, client):
+    body = b'{"events": []}'
+    form = {"Content-Type": "application/x-www-form-urlencoded"}
+    refused = error_of(client.post(server.predict, content=body, headers=form), 415)
+    assert "Content-Type: application/json" in refused["error"]
+    zipped = JSON | {"Content-Encoding": "gzip"}
+    assert (
+        "compressed"
+        in error_of(client.post(server.predict, content=body, headers=zipped), 415)["error"]
+    )
+    assert client.post(server.predict, content=body).status_code == 200
+    spelt = {"Content-Type": "Application/JSON; charset=utf-8"}
+    assert client.post(server.predict, content=body, headers=spelt).status_code == 200
+
+
+def test_a_large_body_is_refused_with_and_without_its_length(server, client):
+    body = b'{"events": [' + b" " * MAX_BODY_BYTES + b"]}"
+    message = f"larger than {MAX_BODY_BYTES} bytes"
+    assert (
+        message in error_of(client.post(server.predict, content=body, headers=JSON), 413)["error"]
+    )
+
+    def pieces():
+        for start in range(0, len(body), 65536):
+            yield body[start : start + 65536]
+
+    chunked = client.post(server.predict, content=pieces(), headers=JSON)
+    assert message in error_of(chunked, 413)["error"]
+    assert client.post(server.predict, content=pieces(), headers=JSON).status_code == 413
+    just = body.replace(b" ", b"", len(b'{"events": []}'))
+    assert len(just) == MAX_BODY_BYTES
+    assert client.post(server.predict, content=just, headers=JSON).status_code == 200
+
+
+def test_too_many_events_are_refused(server, client):
+    body = b'{"events": [' + b"0," * 65536 + b"0]}"
+    error = error_of(client.post(server.predict, content=body, headers=JSON), 413)
+    assert "65537 events in one request" in error["error"]
+
+
+def test_an_unknown_model_or_path_is_told_the_near_one(server, client):
+    url = server.url
+    unknown = client.post(f"{url}/v1/models/higs/predict", json={"events": []})
+    assert error_of(unknown, 404)["error"] == "no model named 'higs'; did you mean 'higgs'?"
+    assert "no model" in error_of(client.get(f"{url}/v1/models/{'%ff' * 500}"), 404)["error"]
+    assert "GET /v1/models" in error_of(client.get(f"{url}/predict"), 404)["error"]
+    assert error_of(client.get(server.predict), 405)["error"] == "Method Not Allowed"
+    assert client.get(server.predict).headers["allow"] == "POST"
+    error_of(client.delete(f"{url}/v1/models/higgs"), 405)
+
+
+json_values = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats()
+    | st.text(max_size=5)
+    | st.sampled_from(["events", "MET_pt", 10**400, 1e39]),
+    lambda inner: (
+        st.lists(inner, max_size=4)
+        | st.dictionaries(
+            st.sampled_from(["events", "MET_pt", "Jet_pt", "Jet_eta", "mass", "HLT_Jet", "PV_npvs"])
+            | st.text(max_size=5),
+            inner,
+            max_size=7,
+        )
+    ),
+    max_leaves=20,
+)
+bodies = (
+    st.binary(max_size=100)
+    | json_values.map(lambda value: json.dumps(value).encode())
+    | st.lists(json_values, max_size=4).map(lambda v: json.dumps({"events": v}).encode())
+)
+
+
+@settings(
+    max_examples=300, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None
+)
+@given(body=bodies)
+def test_no_body_makes_the_server_fail(server, client, body):
+    answer = client.post(server.predict, content=body, headers=JSON)
+    assert answer.status_code in (200, 400, 413, 422), answer.text
+    if answer.status_code != 200:
+        error_of(answer, answer.status_code)
+
+
+@settings(
+    max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None
+)
+@given(changes=st.dictionaries(st.sampled_from(ak.fields(make_array(1))), json_values))
+def test_no_event_makes_the_server_fail(server, client, events, changes):
+    body = json.dumps({"events": [as_json(events[:1])[0] | changes]}).encode()
+    answer = client.post(server.predict, content=body, headers=JSON)
+    assert answer.status_code in (200, 400, 422), answer.text
+
+
+def test_a_client_that_leaves_breaks_nothing(server, client, events, expected):
+    host, port = server.url.removeprefix("http://").split(":")
+    body = json.dumps({"events": as_json(events)}).encode()
+    head = (
+        f"POST /v1/models/higgs/predict HTTP/1.1\r\nHost: x\r\nContent-Length: {len(body)}\r\n\r\n"
+    )
+    for sent in (len(body), len(body) // 2, 0):
+        with socket.create_connection((host, int(port))) as connection:
+            connection.sendall(head.encode() + body[:sent])
+    answer = client.post(server.predict, json={"events": as_json(events[:1])})
+    assert answer.json()["scores"] == pytest.approx([expected[0][0]], abs=1e-6)
+
+
+# --- What is served -----------------------------------------------------------------------------
+
+
+def test_health_and_models_tell_what_is_served(server, client):
+    assert client.get(f"{server.url}/health").json() == {"status": "ok", "models": ["higgs"]}
+    model = client.get(f"{server.url}/v1/models/higgs").json()
+    assert client.get(f"{server.url}/v1/models").json() == {"models": [model]}
+    assert model["name"] == "higgs"
+    assert model["metrics"] == {"auc": 0.8}
+    assert model["output"]["name"] == "score"
+    assert model["created"]
+    branches = {branch["name"]: branch for branch in model["input"]["branches"]}
+    assert branches["Jet_pt"] == {
+        "name": "Jet_pt",
+        "kind": "jagged",
+        "dtype": "float32",
+        "collection": "Jet",
+        "unit": None,
+    }
+    assert branches["HLT_Jet"]["dtype"] == "bool"
+
+
+def test_the_printed_curl_command_gets_a_score(server, client):
+    assert server.first_line == f"serving model 'higgs' at {server.predict}\n"
+    words = shlex.split(server.curl)
+    assert words[:3] == ["curl", "-H", "Content-Type: application/json"]
+    assert words[3] == "-d"
+    answer = client.post(words[5], content=words[4], headers=JSON)
+    assert answer.status_code == 200
+    assert len(answer.json()["scores"]) == 1
+    assert counts_of(answer) == EncodeCounts()
+
+
+def test_health_says_starting_before_the_models_are_loaded(bundle):
+    async def get_all():
+        transport = httpx.ASGITransport(build_app(bundle))
+        async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
+            return await client.get("/health"), await client.get("/v1/models")
+
+    health, models = asyncio.run(get_all())
+    assert (health.status_code, health.json()["status"]) == (503, "starting")
+    assert error_of(models, 503)["error"] == "the server is starting"
+
+
+def test_an_archive_and_a_second_model_are_served_side_by_side(bundle, tmp_path, client, events):
+    network = make_bundle(tmp_path / "other", name="second model", seed=5)
+    archive = tmp_path / "other.tar.gz"
+    with tarfile.open(archive, "w:gz") as tar:
+        tar.add(tmp_path / "other", arcname="other")
+    encoded = encode(Events.from_awkward(events[:5]), open_bundle(bundle).encoding)
+    with torch.no_grad():
+        scores = torch.sigmoid(network(torch.from_numpy(encoded.dense())))[:, 0].numpy()
+    with serving(bundle, archive) as served:
+        models = client.get(f"{served.url}/health").json()["models"]
+        assert models == ["higgs", "second model"]
+        url = f"{served.url}/v1/models/second%20model/predict"
+        answer = client.post(url, json={"events": as_json(events[:5])})
+        np.testing.assert_allclose(answer.json()["scores"], scores, atol=1e-6)
+
+
+def test_requests_that_were_accepted_are_answered_at_shutdown(bundle, events):
+    body = json.dumps({"events": as_json(events) * 20}).encode()
+    with (
+        serving(bundle) as served,
+        httpx.Client(timeout=60) as client,
+        ThreadPoolExecutor() as pool,
+    ):
+        posted = pool.submit(client.post, served.predict, content=body, headers=JSON)
+        while not client.get(f"{served.url}/health"):
+            time.sleep(0.01)
+        time.sleep(0.1)
+        served.process.send_signal(signal.SIGTERM)
+        assert len(posted.result().json()["scores"]) == 20 * len(events)
+
+
+# --- Starting -----------------------------------------------------------------------------------
+
+
+def refused(*arguments, code="from mlaas4hep_dask.serve.cli import main"):
+    script = f"import sys; {code}; sys.exit(main(sys.argv[1:]))"
+    done = subprocess.run(
+        [sys.executable, "-c", script, *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert done.returncode == 2, done.stderr
+    assert "Traceback" not in done.stderr
+    assert done.stdout == ""
+    (line,) = done.stderr.splitlines()
+    return line
+
+
+def test_a_bundle_that_does_not_exist_is_refused(tmp_path):
+    assert "no such bundle" in refused(tmp_path / "none", "--port", 0)
+
+
+def test_an_altered_bundle_is_refused(bundle, tmp_path):
+    make_bundle(tmp_path / "bundle")
+    with (tmp_path / "bundle" / "model.pt").open("ab") as file:
+        file.write(b"x")
+    assert "model.pt was altered" in refused(tmp_path / "bundle", "--port", 0)
+
+
+def test_two_models_of_one_name_are_refused(bundle):
+    assert "a model named 'higgs' is served already" in refused(bundle, bundle, "--port", 0)
+
+
+def test_a_port_in_use_is_refused(bundle, server):
+    port = server.url.rsplit(":", 1)[1]
+    assert f"cannot listen on 127.0.0.1 port {port}: Address" in refused(bundle, "--port", port)
+
+
+def test_a_missing_extra_is_named_with_the_command_that_installs_it(bundle):
+    code = "sys.modules['uvicorn'] = None; from mlaas4hep_dask.serve.cli import main"
+    line = refused(bundle, "--port", 0, code=code)
+    assert "'uvicorn' is not installed" in line
+    assert "pip install 'mlaas4hep_dask[serve]'" in line
+
+
+def test_the_server_loads_neither_dask_nor_readers_nor_training(bundle, events, tmp_path):
+    posted = tmp_path / "events.json"
+    posted.write_text(json.dumps({"events": as_json(events[:3])}), encoding="utf-8")
+    script = """
+import asyncio, sys
+from pathlib import Path
+from mlaas4hep_dask.serve import build_app
+from mlaas4hep_dask.serve.model import Part
+from mlaas4hep_dask.serve.payload import objects_in
+app = build_app(sys.argv[1])
+print(*sys.modules)
+async def score():
+    async with app.router.lifespan_context(app):
+        objects = objects_in(Path(sys.argv[2]).read_bytes())
+        print(app.state.models["higgs"].score([Part(objects)])[0].scores.size)
+asyncio.run(score())
+print(*sys.modules)
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", script, bundle, posted], capture_output=True, text=True, check=True
+    )
+    built, size, scored = done.stdout.splitlines()
+    assert size == "3"
+    rooms = ("train", "dataset", "reader", "run", "cluster", "export")
+    unwanted = {f"mlaas4hep_dask.{room}" for room in rooms}
+    unwanted |= {"dask", "distributed", "dask_awkward", "uproot", "coffea"}
+    assert not set(scored.split()) & unwanted
+    # The first kernel makes numba load the extensions of installed packages, awkward's too.
+    assert "awkward" not in built.split()
+
+
+# --- Batching -----------------------------------------------------------------------------------
+
+
+class Scoring:
+    """Scores an event with its own value; the first call waits until it is let go."""
+
+    def __init__(self):
+        self.go = threading.Event()
+        self.started = threading.Event()
+        self.batches = []
+
+    def __call__(self, parts):
+        self.batches.append([list(part.objects) for part in parts])
+        self.started.set()
+        self.go.wait(30)
+        return [
+            PayloadError("bad", event=part.first, branch=None, status=422)
+            if "bad" in part.objects
+            else Scored(np.array(part.objects, dtype=np.float32))
+            for part in parts
+        ]
+
+
+def batched(scenario, **options):
+    scoring = Scoring()
+
+    async def run():
+        with ThreadPoolExecutor(1) as executor:
+            batcher = Batcher(scoring, executor, **options)
+            try:
+                return await scenario(batcher, scoring)
+            finally:
+                scoring.go.set()
+                await batcher.drain()
+
+    return asyncio.run(run()), scoring.batches
+
+
+async def submit_while_busy(batcher, scoring, *requests):
+    tasks = [asyncio.ensure_future(batcher.submit([0]))]
+    await asyncio.to_thread(scoring.started.wait, 30)
+    tasks += [asyncio.ensure_future(batcher.submit(objects)) for objects in requests]
+    await asyncio.sleep(0)
+    return tasks
+
+
+def test_requests_that_arrive_while_busy_become_one_batch():
+    async def scenario(batcher, scoring):
+        tasks = await submit_while_busy(batcher, scoring, [1], [2, 3], [4])
+        scoring.go.set()
+        return [scored.scores.tolist() for scored in await asyncio.gather(*tasks)]
+
+    scores, batches = batched(scenario)
+    assert scores == [[0], [1], [2, 3], [4]]
+    assert batches == [[[0]], [[1], [2, 3], [4]]]
+
+
+def test_a_large_request_is_sliced_and_small_ones_go_along():
+    large = list(range(2 * SLICE + 10))
+
+    async def scenario(batcher, scoring):
+        tasks = await submit_while_busy(batcher, scoring, large, [-1], [-2])
+        scoring.go.set()
+        return [scored.scores.tolist() for scored in await asyncio.gather(*tasks)]
+
+    scores, batches = batched(scenario)
+    assert scores == [[0], large, [-1], [-2]]
+    assert batches[1] == [[-1], [-2], large[:SLICE]]
+    assert batches[2:] == [[large[SLICE : 2 * SLICE]], [large[2 * SLICE :]]]
+
+
+def test_an_error_in_a_slice_ends_its_request_alone():
+    large = [*range(SLICE), "bad", *range(3 * SLICE)]
+
+    async def scenario(batcher, scoring):
+        tasks = await submit_while_busy(batcher, scoring, large, [1])
+        scoring.go.set()
+        return await asyncio.gather(*tasks, return_exceptions=True)
+
+    (_, failed, scored), batches = batched(scenario)
+    assert isinstance(failed, PayloadError)
+    assert failed.event == SLICE
+    assert scored.scores.tolist() == [1]
+    assert len(batches) == 3
+
+
+def test_a_cancelled_request_is_left_out():
+    async def scenario(batcher, scoring):
+        tasks = await submit_while_busy(batcher, scoring, [1], [2])
+        tasks[0].cancel()
+        tasks[1].cancel()
+        await asyncio.sleep(0)
+        scoring.go.set()
+        return await asyncio.gather(*tasks, return_exceptions=True)
+
+    (first, second, third), batches = batched(scenario)
+    assert isinstance(first, asyncio.CancelledError)
+    assert isinstance(second, asyncio.CancelledError)
+    assert third.scores.tolist() == [2]
+    assert batches == [[[0]], [[2]]]
+
+
+def test_too_many_waiting_events_are_refused_until_there_is_room():
+    async def scenario(batcher, scoring):
+        tasks = await submit_while_busy(batcher, scoring, [1] * 8)
+        with pytest.raises(PayloadError, match="9 events are waiting") as caught:
+            await batcher.submit([2, 2])
+        scoring.go.set()
+        await asyncio.gather(*tasks)
+        assert len((await batcher.submit([3] * 100)).scores) == 100
+        return caught.value.status
+
+    status, _ = batched(scenario, max_waiting=10)
+    assert status == 503
+
+
+def test_draining_answers_what_waits_and_takes_no_more():
+    async def scenario(batcher, scoring):
+        tasks = await submit_while_busy(batcher, scoring, [1])
+        draining = asyncio.ensure_future(batcher.drain())
+        await asyncio.sleep(0)
+        with pytest.raises(PayloadError, match="shutting down"):
+            await batcher.submit([2])
+        scoring.go.set()
+        await draining
+        return [task.result().scores.tolist() for task in tasks]
+
+    assert batched(scenario)[0] == [[0], [1]]
