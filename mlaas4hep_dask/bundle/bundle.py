@@ -179,7 +179,7 @@ def open_bundle(path: str | Path, *, unpack_to: Path | None = None) -> Bundle:
         encoding = Encoding.from_specs(specs, **manifest["encode"])
     except (TypeError, KeyError) as error:
         raise BundleError(f"{path}: encode options do not fit ({error})", path=str(path)) from error
-    if encoding.layout.columns() != manifest["input"]["columns"]:
+    if encoding.layout.columns() != manifest["input"].get("columns"):
         raise BundleError(
             f"{path}: the columns in {MANIFEST} are not those that {SPECS} gives",
             path=str(path),
@@ -206,9 +206,9 @@ def _read_manifest(path: Path) -> dict[str, Any]:
     needed = {SPECS, MODEL}
     if not isinstance(files, dict) or not needed <= files.keys():
         raise BundleError(f"{path}: {MANIFEST} does not list {sorted(needed)}", path=str(path))
-    for key in ("name", "encode", "input"):
-        if key not in manifest:
-            raise BundleError(f"{path}: {MANIFEST} has no {key!r}", path=str(path))
+    for key, kind in (("name", str), ("encode", dict), ("input", dict)):
+        if not isinstance(manifest.get(key), kind):
+            raise BundleError(f"{path}: {MANIFEST} has no {key!r}", path=str(path), member=MANIFEST)
     return manifest
 
 
@@ -222,10 +222,10 @@ def _verify(path: Path, member: str, recorded: Any) -> None:
     with file.open("rb") as stream:
         while piece := stream.read(1 << 20):
             digest.update(piece)
-    if digest.hexdigest() != recorded.get("sha256"):
+    expected = recorded.get("sha256") if isinstance(recorded, dict) else None
+    if digest.hexdigest() != expected:
         raise BundleError(
-            f"{path}: {member} was altered: sha256 {digest.hexdigest()}, "
-            f"expected {recorded.get('sha256')}",
+            f"{path}: {member} was altered: sha256 {digest.hexdigest()}, expected {expected}",
             path=str(path),
             member=member,
         )

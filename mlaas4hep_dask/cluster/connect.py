@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import logging
+import multiprocessing
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from multiprocessing import forkserver
+from typing import TYPE_CHECKING
 
-import dask
-from distributed import Client, LocalCluster
+import psutil
 
-from mlaas4hep_dask.config import Cluster
+if TYPE_CHECKING:
+    from distributed import Client
+
+    from mlaas4hep_dask.config import Cluster
+
 from mlaas4hep_dask.errors import ClusterError
 
 CONNECT_TIMEOUT = 20  # seconds
@@ -20,10 +26,39 @@ CONNECT_TIMEOUT = 20  # seconds
 # One thread per worker: two gain nothing under the interpreter's lock.
 WORKER_ENVIRONMENT = {"OMP_NUM_THREADS": 1, "MKL_NUM_THREADS": 1, "OPENBLAS_NUM_THREADS": 1}
 SETTINGS = {
+    "distributed.worker.multiprocessing-method": "forkserver",
     "distributed.nanny.pre-spawn-environ": WORKER_ENVIRONMENT,
     "distributed.worker.profile.enabled": False,  # costs 4 to 8 % of reading
     "distributed.scheduler.allowed-failures": 3,
 }
+
+# What workers import, the slowest first.
+PRELOADED = (
+    "torch",
+    "torch._dynamo",  # the first optimiser imports it
+    "distributed.nanny",
+    "mlaas4hep_dask.dataset.preload",
+    "mlaas4hep_dask.train.rank",
+)
+
+
+def warm_up() -> None:
+    """Begin, in another process, to import what the workers of a local cluster need.
+
+    They are forked from that process, so that the 2 s of imports are spent once and not by each
+    of them, and while this process does something else.
+    """
+    os.environ.update({name: str(value) for name, value in WORKER_ENVIRONMENT.items()})
+    multiprocessing.set_forkserver_preload(list(PRELOADED))
+    forkserver.ensure_running()
+
+
+def cool_down() -> None:
+    """End the process that `warm_up` began, which would keep this one's output open for a while."""
+    for child in psutil.Process().children():
+        with suppress(psutil.Error):
+            if "multiprocessing.forkserver" in " ".join(child.cmdline()):
+                child.kill()
 
 
 @contextmanager
@@ -43,9 +78,13 @@ def connect(options: Cluster, *, ranks: int) -> Iterator[Client]:
         When the scheduler does not answer, or the local cluster cannot be started.
     """
     if options.address == "local":
+        import dask
+
         with dask.config.set(SETTINGS), _local(options, ranks) as client:
             yield client
         return
+    from distributed import Client
+
     try:
         client = Client(options.address, timeout=CONNECT_TIMEOUT, set_as_default=False)
     except (OSError, TimeoutError, ValueError) as error:
@@ -58,6 +97,9 @@ def connect(options: Cluster, *, ranks: int) -> Iterator[Client]:
 
 @contextmanager
 def _local(options: Cluster, ranks: int) -> Iterator[Client]:
+    from distributed import Client, LocalCluster
+
+    warm_up()
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     try:
         cluster = LocalCluster(

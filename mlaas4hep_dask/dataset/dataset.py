@@ -10,9 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-import dask.array as da
 import numpy as np
-from dask.highlevelgraph import HighLevelGraph, MaterializedLayer
 from distributed import Client
 
 from mlaas4hep_dask.config import Config, load
@@ -32,6 +30,7 @@ from mlaas4hep_dask.errors import DataError
 from mlaas4hep_dask.specs import Specs
 
 if TYPE_CHECKING:
+    import dask.array as da
     import dask_awkward
 
 DISTRIBUTION_EVENTS = 20_000  # per sample, for the report's histograms
@@ -53,10 +52,15 @@ class DaskArrays(NamedTuple):
 
     def _repr_html_(self) -> str:
         rows = "".join(
-            f"<tr><td><b>{name}</b></td><td>{array._repr_html_()}</td></tr>"
+            f"<tr><td><b>{name}</b></td><td>{array.shape}</td><td>{array.dtype}</td>"
+            f"<td>{array.nbytes / 2**20:,.1f} MiB</td></tr>"
             for name, array in self._asdict().items()
         )
-        return f"<table><tbody>{rows}</tbody></table>"
+        heads = "".join(f"<th>{title}</th>" for title in ("array", "shape", "dtype", "computed"))
+        return (
+            f"<p><b>Lazy arrays</b> of {self.x.shape[0]:,} events in {self.x.numblocks[0]} chunks"
+            f"</p><table><thead><tr>{heads}</tr></thead><tbody>{rows}</tbody></table>"
+        )
 
 
 class Dataset:
@@ -179,6 +183,9 @@ class Dataset:
 
     def to_dask(self) -> DaskArrays:
         """Lazy arrays of all events; the specs are computed, the arrays are not."""
+        import dask.array as da  # half a second that a run without lazy arrays does not need
+        from dask.highlevelgraph import HighLevelGraph, MaterializedLayer
+
         blocks = self.blocks()
         sizes = tuple(map(len, blocks.partitions))
         width = self.encoding().layout.num_columns
@@ -251,7 +258,11 @@ class Dataset:
             names = ", ".join(html.escape(sample.name) for sample in self.config.samples)
             parts.append(f"<p>samples {names}; not planned yet</p>")
         if self._measured is not None:
-            parts.append(self._measured.specs._repr_html_())
+            specs = self._measured.specs
+            parts.append(
+                f"<details><summary>specs of {len(specs.branches)} branches</summary>"
+                f"{specs._repr_html_()}</details>"
+            )
         return "".join(parts)
 
 

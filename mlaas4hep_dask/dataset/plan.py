@@ -183,20 +183,29 @@ class Plan:
             f"<td>{self.num_events_of(sample):,}</td><td>{self.weights[sample]:.6g}</td></tr>"
             for sample, label in self.labels.items()
         )
-        left_out = "".join(
-            f"<li>{html.escape(name)}: {html.escape(reason)}</li>"
-            for name, reason in self.selection.left_out.items()
-        )
-        inputs = ", ".join(html.escape(branch.name) for branch in self.branches)
+        selection = self.selection
+        folded = {
+            "inputs": [branch.name for branch in self.branches],
+            "identifiers": selection.identifiers,
+            "branches excluded": selection.excluded,
+            "branches that cannot be inputs": [
+                f"{n}: {why}" for n, why in selection.left_out.items()
+            ],
+            "files skipped": [f"{skip.file}: {skip.reason}" for skip in self.skipped],
+            "notes": self.notes,
+        }
         return (
             f"<p><b>Plan</b> of {self.num_events:,} events in {len(self.files)} files, "
             f"{len(self.partitions)} partitions</p>"
             "<table><thead><tr><th>sample</th><th>label</th><th>files</th><th>events</th>"
             f"<th>weight</th></tr></thead><tbody>{rows}</tbody></table>"
-            f"<details><summary>{len(self.branches)} inputs</summary>{inputs}</details>"
-            f"<details><summary>{len(self.selection.left_out)} branches cannot be inputs"
-            f"</summary><ul>{left_out}</ul></details>"
+            + "".join(_folded(title, names) for title, names in folded.items() if names)
         )
+
+
+def _folded(title: str, names: Sequence[str]) -> str:
+    items = "".join(f"<li>{html.escape(name)}</li>" for name in names)
+    return f"<details><summary>{len(names)} {title}</summary><ul>{items}</ul></details>"
 
 
 def assemble(config: Config, checked: Preflight, planned: Sequence[PlannedFile | Skipped]) -> Plan:

@@ -104,5 +104,11 @@ def _restore(
     if missing.any():
         values[missing] = np.nan
         return values
-    limits = (0, 1) if dtype.kind == "b" else (np.iinfo(dtype).min, np.iinfo(dtype).max)
-    return np.clip(np.rint(values), *limits).astype(dtype)
+    if dtype.kind == "b":
+        return values >= 0.5
+    limits = np.iinfo(dtype)
+    restored = np.full(values.shape, limits.max, dtype)
+    # As float64 the largest 64-bit integer is too large for its own type.
+    below = np.rint(values) < float(limits.max)
+    restored[below] = np.maximum(np.rint(values[below]), limits.min).astype(dtype)
+    return restored

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal, get_args
 
 from mlaas4hep_dask.encode.layout import Layout
+from mlaas4hep_dask.errors import EncodeError
 from mlaas4hep_dask.specs import Branch, BranchSpecs, Specs
 
 Normalisation = Literal["minmax", "standard"]
@@ -70,12 +71,25 @@ class Encoding:
             Largest number of objects kept per collection.
         out_of_range : {"pass", "clip"}
             What happens to values outside the extremes in the specs.
+
+        Raises
+        ------
+        EncodeError
+            When an option has another value, as that of a bundle's manifest may.
         """
+        _require(normalisation, Normalisation, option="normalisation")
+        _require(out_of_range, OutOfRange, option="out_of_range")
         layout = Layout.from_specs(specs, max_width=max_width)
         entries = [specs.branches[name] for name in layout.branches]
         scalings = tuple(_scaling(entry, normalisation) for entry in entries)
         branches = tuple(entry.branch for entry in entries)
         return cls(layout, scalings, branches, clip=out_of_range == "clip")
+
+
+def _require(value: str, allowed: Any, *, option: str) -> None:
+    if value not in get_args(allowed):
+        expected = " or ".join(map(repr, get_args(allowed)))
+        raise EncodeError(f"{option} is {value!r}; expected {expected}", option=option)
 
 
 def _scaling(specs: BranchSpecs, normalisation: Normalisation) -> Scaling:

@@ -10,7 +10,9 @@ __all__ = ["RunResult", "fit"]
 
 def __getattr__(name: str) -> Any:
     if name in __all__:
-        from mlaas4hep_dask.run import fit
+        from mlaas4hep_dask.run.fit import RunResult, fit
 
-        return getattr(fit, name)
+        # The import has just made `fit` the module of that name.
+        globals().update(RunResult=RunResult, fit=fit)
+        return globals()[name]
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -20,7 +20,9 @@ def drawable(value: float | None) -> float | None:
     """The number within ±1e300 and without subnormals, or None when there is nothing to draw."""
     if value is None or not math.isfinite(value):
         return None
-    return 0.0 if abs(value) < 1e-300 else float(min(max(value, -1e300), 1e300))
+    if 1e-300 <= abs(value) <= 1e300:
+        return float(value)
+    return 0.0 if abs(value) < 1 else math.copysign(1e300, value)
 
 
 def pixel(value: float) -> str:

@@ -8,10 +8,14 @@ import logging
 import shlex
 import sys
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from mlaas4hep_dask import __version__
-from mlaas4hep_dask.config import Config, json_schema, load
+from mlaas4hep_dask.cluster import cool_down, warm_up
 from mlaas4hep_dask.errors import MLaaSError
+
+if TYPE_CHECKING:
+    from mlaas4hep_dask.config import Config
 
 EPILOG = """\
 examples:
@@ -70,11 +74,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
         format="%(levelname)s %(name)s: %(message)s",
     )
     if options.schema:
+        from mlaas4hep_dask.config import json_schema
+
         print(json.dumps(json_schema(), indent=2))  # noqa: T201  # the command line prints
         return 0
     if options.dataset is None:
         made.error("give a dataset.yaml, or --schema")
     try:
+        if not options.check and options.cluster in (None, "local"):
+            warm_up()  # before the imports below, which it then runs beside
+        from mlaas4hep_dask.config import load
+
         config = load(options.dataset, _overrides(options))
         if options.check:
             return _check(config)
@@ -86,6 +96,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("interrupted; the same command takes the run up again", file=sys.stderr)  # noqa: T201
         return 130
+    finally:
+        cool_down()
 
 
 def _overrides(options: argparse.Namespace) -> list[str]:

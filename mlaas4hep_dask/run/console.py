@@ -50,23 +50,29 @@ class Reporter:
         """Tell one fact."""
         logger.info(text)
 
+    def record(self, stage: Stage) -> None:
+        """Keep a finished stage and tell its time and rate."""
+        self.stages.append(stage)
+        rate = f" ({stage.events_per_second:,.0f} events/s)" if stage.events else ""
+        what = f"{stage.events:,} events in " if stage.events else ""
+        self.say(f"{stage.stage}: {what}{stage.seconds:.2f} s{rate}")
+
     @contextmanager
     def stage(self, name: str, total: int) -> Iterator[Callable[[int], None]]:
         """Time a stage of ``total`` events; gives a function to be told of events done."""
         began = time.perf_counter()
         with self._bar(name, total) as advance:
             yield advance
-        stage = Stage(name, total, time.perf_counter() - began)
-        self.stages.append(stage)
-        self.say(
-            f"{name}: {total:,} events in {stage.seconds:.2f} s "
-            f"({stage.events_per_second:,.0f} events/s)"
-        )
+        self.record(Stage(name, total, time.perf_counter() - began))
 
     @contextmanager
     def _bar(self, name: str, total: int) -> Iterator[Callable[[int], None]]:
         del name, total
-        yield lambda events: None
+        yield _ignore
+
+
+def _ignore(events: int) -> None:
+    """Show no bar."""
 
 
 class _Rate(ProgressColumn):
@@ -96,7 +102,7 @@ class Console(Reporter):
     @contextmanager
     def _bar(self, name: str, total: int) -> Iterator[Callable[[int], None]]:
         if not self._rich.is_terminal:
-            yield lambda events: None
+            yield _ignore
             return
         columns = (
             TextColumn("{task.description}"),
@@ -126,6 +132,7 @@ class Console(Reporter):
             *(
                 (f"{stage['stage']}, events/s", f"{stage['events_per_second']:,.0f}")
                 for stage in summary["stages"]
+                if stage["events"]
             ),
         ]
         for name, value in rows:

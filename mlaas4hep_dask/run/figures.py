@@ -102,8 +102,7 @@ def step_histogram(
 
 def _bins(edges: Sequence[float]) -> Iterator[_Bin]:
     last = -float("inf")
-    for index, (low, high) in enumerate(pairwise(edges)):
-        a, b = drawable(low), drawable(high)
+    for index, (a, b) in enumerate(pairwise(map(drawable, edges))):
         if a is not None and b is not None and last <= a < b:
             yield _Bin(index, a, b)
             last = b

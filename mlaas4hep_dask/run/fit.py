@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import html
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -58,10 +59,18 @@ class RunResult:
 
     def _repr_html_(self) -> str:
         test = self.summary["test"]
-        return (
-            f"<p><b>Run</b> {self.path}: test AUC {test['auc']:.4f}, loss {test['loss']:.4f} on "
-            f"{test['num_events']:,} events</p><p><code>{self.serve_command}</code></p>"
+        rows = {
+            "test AUC": _four_digits(test["auc"]),
+            "test loss": _four_digits(test["loss"]),
+            "test events": f"{test['num_events']:,}",
+            "report": str(self.report),
+            "serve it": self.serve_command,
+        }
+        body = "".join(
+            f"<tr><td>{title}</td><td>{html.escape(text)}</td></tr>" for title, text in rows.items()
         )
+        name = html.escape(str(self.summary["name"]))
+        return f"<p><b>Run</b> {name}</p><table><tbody>{body}</tbody></table>"
 
 
 def model_of(config: Config) -> ModelSource:
@@ -116,10 +125,9 @@ def fit(
     config = dataset.config
     reporter = reporter or Reporter()
     model = model or model_of(config)
-    with reporter.stage("plan", 0):
-        plan = dataset.plan()
-    plan_stage = reporter.stages.pop()
-    reporter.stages.append(Stage("plan", plan.num_events, plan_stage.seconds))
+    began = time.perf_counter()
+    plan = dataset.plan()
+    reporter.record(Stage("plan", plan.num_events, time.perf_counter() - began))
     path = Path(output if output is not None else config.output).absolute()
     with RunDirectory(path, fingerprint=_fingerprint(dataset, model)) as folder:
         if folder.moved_to is not None:
@@ -132,9 +140,9 @@ def fit(
         folder.write("specs.json", specs.to_json())
         trainer = Trainer(dataset, model)
         epochs, last = _train(trainer, dataset, folder, reporter)
-        with reporter.stage("export", 0):
-            content, num_parameters = trainer.export(last.state, dataset)
-        reporter.stages.pop()
+        began = time.perf_counter()
+        content, num_parameters = trainer.export(last.state, dataset)
+        reporter.record(Stage("export", 0, time.perf_counter() - began))
         summary = _summary(dataset, trainer, reporter, epochs, last)
         summary["model"]["num_parameters"] = num_parameters
         summary["command"] = command
@@ -189,12 +197,14 @@ def _epoch_line(record: Mapping[str, Any], num_epochs: int) -> str:
     parts = [f"epoch {record['epoch']}/{num_epochs}"]
     for name in ("train", "validation", "test"):
         split = record[name]
-        loss, auc = (
-            "none" if split[key] is None else f"{split[key]:.4f}" for key in ("loss", "auc")
-        )
+        loss, auc = _four_digits(split["loss"]), _four_digits(split["auc"])
         parts.append(f"{name} loss {loss} AUC {auc}")
     parts.append(f"{record['events_per_second']:,.0f} events/s")
     return ", ".join(parts)
+
+
+def _four_digits(value: float | None) -> str:
+    return "none" if value is None else f"{value:.4f}"
 
 
 def _summary(

@@ -50,25 +50,27 @@ def render(summary: Mapping[str, Any], specs: Specs, distributions: Mapping[str,
     str
         A page that can be encoded as UTF-8, whatever characters the names hold.
     """
+    counts = mapping(summary, "counts")
     labels = _label_names(sequence(summary, "samples"))
     branches = inputs(specs, distributions, labels)
     page = _template().render(
         summary=summary,
         labels=labels,
         headline=_headline(summary),
-        flow=_flow(mapping(summary, "counts")),
+        flow=_flow(counts),
+        num_unknown=sum(_num_entries(lost) is None for lost in sequence(counts, "skipped")),
         splits=_splits(sequence(summary, "samples")),
         stages=_stages(sequence(summary, "stages")),
         learning=learning_curves(sequence(summary, "epochs")),
         roc=roc(mapping(summary, "test")),
         specs=_spec_rows(specs),
         num_selected=specs.num_events,
-        multiplicities=multiplicities(specs, mapping(summary, "counts")),
+        multiplicities=multiplicities(specs, counts),
         num_events=distributions.get("num_events"),
         shown=branches[:NUM_SHOWN],
         folded=branches[NUM_SHOWN:],
-        left_out=_by_reason(mapping(mapping(summary, "counts"), "left_out")),
-        versions=mapping(specs.provenance, "versions"),
+        left_out=_by_reason(mapping(counts, "left_out")),
+        versions=mapping(summary, "versions") or mapping(specs.provenance, "versions"),
     )
     return NOT_XML.sub("\ufffd", page)
 

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import gc
-import logging
 from collections.abc import AsyncIterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -26,8 +24,6 @@ from mlaas4hep_dask.serve.body import MAX_BODY_BYTES, Bodies
 from mlaas4hep_dask.serve.model import Model, load_model
 from mlaas4hep_dask.serve.payload import objects_in
 from mlaas4hep_dask.serve.problems import shown
-
-logger = logging.getLogger(__name__)
 
 
 def build_app(*bundle_paths: str | Path, max_body_bytes: int = MAX_BODY_BYTES) -> Starlette:
@@ -122,7 +118,7 @@ class _Service:
             {
                 "model": name,
                 "scores": scored.scores,
-                "counts": asdict(scored.counts),
+                "counts": scored.counts,
                 "ignored": sorted(scored.ignored),
             }
         )
@@ -177,6 +173,5 @@ async def _answer_http_error(_request: Request, error: Exception) -> Response:
     return _error(message, status=error.status_code, headers=error.headers)
 
 
-async def _answer_failure(request: Request, error: Exception) -> Response:
-    logger.error("%s failed", request.url.path, exc_info=error)
+async def _answer_failure(_request: Request, _failure: Exception) -> Response:
     return _error("the server failed to answer; its log says why", status=500)

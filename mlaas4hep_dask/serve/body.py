@@ -5,10 +5,12 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-
-from starlette.requests import Request
+from typing import TYPE_CHECKING
 
 from mlaas4hep_dask.errors import PayloadError
+
+if TYPE_CHECKING:
+    from starlette.requests import Request
 
 MAX_BODY_BYTES = 16 * 1024**2
 MAX_BODIES = 16  # of the largest size, held at once by all requests together
@@ -22,14 +24,19 @@ class Bodies:
     ----------
     max_bytes : int
         Largest body.
+    max_seconds : float
+        Longest time that a body may take to arrive.
     """
 
-    def __init__(self, max_bytes: int = MAX_BODY_BYTES) -> None:
+    def __init__(
+        self, max_bytes: int = MAX_BODY_BYTES, *, max_seconds: float = MAX_SECONDS
+    ) -> None:
         self._max_bytes = max_bytes
+        self._max_seconds = max_seconds
         self._held = 0
 
     @asynccontextmanager
-    async def read(self, request: Request) -> AsyncIterator[bytes]:
+    async def read(self, request: Request) -> AsyncIterator[bytearray]:
         """The body of a request; it counts as held until the context ends.
 
         Raises
@@ -42,27 +49,25 @@ class Bodies:
         declared = request.headers.get("content-length", "")
         if declared.isdecimal() and int(declared[:20]) > self._max_bytes:
             raise self._too_large()
-        chunks: list[bytes] = []
+        body = bytearray()
         try:
-            await self._receive(request, chunks)
-            yield b"".join(chunks)
+            await self._receive(request, body)
+            yield body
         finally:
-            self._held -= sum(map(len, chunks))
+            self._held -= len(body)
 
-    async def _receive(self, request: Request, chunks: list[bytes]) -> None:
-        room = self._max_bytes
+    async def _receive(self, request: Request, body: bytearray) -> None:
         try:
-            async with asyncio.timeout(MAX_SECONDS):
+            async with asyncio.timeout(self._max_seconds):
                 async for chunk in request.stream():
-                    room -= len(chunk)
-                    if room < 0:
+                    if len(body) + len(chunk) > self._max_bytes:
                         raise self._too_large()
                     if self._held + len(chunk) > MAX_BODIES * self._max_bytes:
                         raise _error(503, "the server holds too many requests; try again soon")
                     self._held += len(chunk)
-                    chunks.append(chunk)
+                    body += chunk
         except TimeoutError:
-            raise _error(408, f"the body did not arrive within {MAX_SECONDS:.0f} s") from None
+            raise _error(408, f"the body took longer than {self._max_seconds:g} s") from None
 
     def _too_large(self) -> PayloadError:
         return _error(413, f"the body is larger than {self._max_bytes} bytes")

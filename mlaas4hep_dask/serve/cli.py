@@ -16,12 +16,12 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 from mlaas4hep_dask.errors import MissingExtraError, MLaaSError
+from mlaas4hep_dask.serve.body import MAX_BODY_BYTES
 
 if TYPE_CHECKING:
     from starlette.applications import Starlette
 
 EXTRA = ("httptools", "orjson", "starlette", "uvicorn", "uvloop")
-MAX_BODY_BYTES = 16 * 1024**2  # as in body.py, which needs the extra
 
 logger = logging.getLogger(__name__)
 

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from mlaas4hep_dask.bundle import Bundle, open_bundle
 from mlaas4hep_dask.encode import EncodeCounts, Encoded, encode
 from mlaas4hep_dask.errors import BundleError, PayloadError
+from mlaas4hep_dask.serve.counts import counts_of_parts
 from mlaas4hep_dask.serve.payload import events_of, extra_names
 
 logger = logging.getLogger(__name__)
@@ -115,95 +116,69 @@ class Model:
 
     def score(self, parts: Sequence[Part]) -> list[Scored | PayloadError]:
         """Scores of each part, or why it has none; one part's error leaves the others alone."""
-        together = self._encode_together(parts)
-        blocks: list[Encoded]
-        results: list[EncodeCounts] | list[EncodeCounts | PayloadError]
-        if together is not None:
-            blocks, results = [together], [together.counts] * len(parts)
-        else:
-            blocks, results = self._encode_apart(parts)
-        scores = self._forward(blocks)
-        outcomes: list[Scored | PayloadError] = []
-        begin = 0
-        for part, result in zip(parts, results, strict=True):
-            if isinstance(result, PayloadError):
-                outcomes.append(result)
-            else:
-                end = begin + len(part.objects)
-                outcomes.append(self._outcome(part, scores[begin:end], result))
-                begin = end
-        return outcomes
-
-    def _encode_together(self, parts: Sequence[Part]) -> Encoded | None:
-        """All parts in one block, or None when the parts must be told apart."""
-        objects = list(chain.from_iterable(part.objects for part in parts))
         try:
-            encoded = self._encode(objects, first=parts[0].first)
-        except PayloadError:
-            return None
-        return encoded if len(parts) == 1 or encoded.counts == EncodeCounts() else None
+            return self._score_together(parts)
+        except PayloadError as error:
+            if len(parts) == 1:
+                return [error]
+        return [outcome for part in parts for outcome in self.score([part])]
 
-    def _encode_apart(
-        self, parts: Sequence[Part]
-    ) -> tuple[list[Encoded], list[EncodeCounts | PayloadError]]:
-        blocks: list[Encoded] = []
-        results: list[EncodeCounts | PayloadError] = []
-        for part in parts:
-            try:
-                encoded = self._encode(part.objects, first=part.first)
-            except PayloadError as error:
-                results.append(error)
-            else:
-                blocks.append(encoded)
-                results.append(encoded.counts)
-        return blocks, results
-
-    def _encode(self, objects: Sequence[Any], *, first: int) -> Encoded:
-        encoded = encode(events_of(objects, self.encoding.branches, first=first), self.encoding)
+    def _score_together(self, parts: Sequence[Part]) -> list[Scored | PayloadError]:
+        branches = self.encoding.branches
+        first = parts[0].first  # errors count when there is one part alone
+        objects = list(chain.from_iterable(part.objects for part in parts))
+        events = events_of(objects, branches, first=first)
+        encoded = encode(events, self.encoding)
         overflown = np.flatnonzero(np.isinf(encoded.values))  # NaN is missing, inf is too large
         if overflown.size:
-            raise self._too_large(encoded, int(overflown[0]), first)
-        return encoded
-
-    def _too_large(self, encoded: Encoded, position: int, first: int) -> PayloadError:
-        layout = encoded.layout
-        index = int(np.searchsorted(encoded.starts, position, side="right")) - 1
-        name = layout.branches[index]
-        event = position - int(encoded.starts[index])
-        if index >= len(layout.flat):
-            offsets = encoded.offsets[layout.collection_rows[index - len(layout.flat)]]
-            event = int(np.searchsorted(offsets, event, side="right")) - 1
-        event += first
-        return PayloadError(
-            f"event {event}, branch {name!r}: a value is too large to normalise",
-            event=event,
-            branch=name,
-            status=422,
-        )
-
-    def _forward(self, blocks: Sequence[Encoded]) -> NDArray[np.float32]:
-        if not blocks:
-            return np.empty(0, dtype=np.float32)
-        x = np.concatenate([block.dense() for block in blocks])  # (events, columns)
-        missing = np.concatenate([block.missing() for block in blocks])
-        with torch.inference_mode():
-            scores = self._network.score_encoded(torch.from_numpy(x), torch.from_numpy(missing))
-        return np.asarray(scores.numpy(), dtype=np.float32)
-
-    def _outcome(
-        self, part: Part, scores: NDArray[np.float32], counts: EncodeCounts
-    ) -> Scored | PayloadError:
+            raise _too_large(encoded, int(overflown[0]), first)
+        scores = self._forward(encoded)
         failed = np.flatnonzero(~np.isfinite(scores))
         if failed.size:
-            event = part.first + int(failed[0])
-            return PayloadError(
-                f"event {event}: the model gives no finite score; is a value far out of range?",
-                event=event,
-                branch=None,
-                status=422,
+            raise _no_score(int(failed[0]) + first)
+        sizes = [len(part.objects) for part in parts]
+        counts = counts_of_parts(encoded.counts, events, self.encoding, sizes=sizes)
+        ends = np.cumsum(sizes)[:-1]
+        return [
+            Scored(own_scores, own_counts, frozenset(extra_names(part.objects, branches)))
+            for part, own_scores, own_counts in zip(
+                parts, np.split(scores, ends), counts, strict=True
             )
-        ignored = extra_names(part.objects, self.encoding.branches)
-        return Scored(scores, counts, frozenset(ignored))
+        ]
+
+    def _forward(self, encoded: Encoded) -> NDArray[np.float32]:
+        x = torch.from_numpy(encoded.dense())  # (events, columns)
+        missing = torch.from_numpy(encoded.missing())
+        with torch.inference_mode():
+            scores = self._network.score_encoded(x, missing)
+        return np.asarray(scores.numpy(), dtype=np.float32)
+
+
+def _too_large(encoded: Encoded, position: int, first: int) -> PayloadError:
+    """The error for the value at a position of the packed contents."""
+    layout = encoded.layout
+    index = int(np.searchsorted(encoded.starts, position, side="right")) - 1
+    name = layout.branches[index]
+    event = position - int(encoded.starts[index])
+    if index >= len(layout.flat):
+        offsets = encoded.offsets[layout.collection_rows[index - len(layout.flat)]]
+        event = int(np.searchsorted(offsets, event, side="right")) - 1
+    event += first
+    return PayloadError(
+        f"event {event}, branch {name!r}: a value is too large to normalise",
+        event=event,
+        branch=name,
+        status=422,
+    )
+
+
+def _no_score(event: int) -> PayloadError:
+    return PayloadError(
+        f"event {event}: the model gives no finite score; is a value far out of range?",
+        event=event,
+        branch=None,
+        status=422,
+    )
 
 
 def load_model(path: str | Path) -> Model:

@@ -50,7 +50,7 @@ def events_from_json(
     return events_of(objects_in(body, max_events=max_events), branches)
 
 
-def objects_in(body: bytes, *, max_events: int = MAX_EVENTS) -> list[Any]:
+def objects_in(body: bytes | bytearray, *, max_events: int = MAX_EVENTS) -> list[Any]:
     """The parsed but unchecked events of a request body; see `events_from_json`."""
     try:
         document = orjson.loads(body)
@@ -143,23 +143,24 @@ def _columnar(objects: Sequence[Any], branches: Sequence[Branch]) -> Events:
             values.extend(chain.from_iterable(column))
         ends.append((branch, len(values)))
     contents: dict[str, NDArray[Any]] = {}
-    dtypes: dict[str, str] = {}
+    widened: set[str] = set()
     for dtype, (values, ends) in by_dtype.items():
         numbers = _numbers(values, np.dtype(dtype))
+        if numbers.dtype != dtype:
+            widened.add(dtype)
         begin = 0
         for branch, end in ends:
             contents[branch.name] = numbers[begin:end]
-            dtypes[branch.name] = numbers.dtype.name
             begin = end
     offsets = {
         name: offsets_of(np.array(counts, dtype=np.int64))
         for name, counts in multiplicities.items()
     }
-    found = tuple(
-        branch if dtypes[branch.name] == branch.dtype else replace(branch, dtype="float64")
+    found = (
+        replace(branch, dtype="float64") if branch.dtype in widened else branch
         for branch in branches
     )
-    return Events(len(objects), found, contents, offsets)
+    return Events(len(objects), tuple(found), contents, offsets)
 
 
 def _numbers(values: list[Any], dtype: np.dtype[Any]) -> NDArray[Any]:

@@ -111,13 +111,14 @@ class Events:
         offsets: dict[str, NDArray[np.int64]] = {}
         for name in ak.fields(array):
             layout = ak.to_packed(ak.materialize(array[name]), highlevel=False)
-            if layout.is_list:
+            if layout.is_list and layout.parameter("__array__") is None:  # not a string
                 layout = layout.to_ListOffsetArray64(True)
                 own = np.asarray(layout.offsets.data, dtype=np.int64)
                 values = _numbers(layout.content, name)
                 collection = name.split("_", 1)[0]
                 if not np.array_equal(offsets.setdefault(collection, own), own):
-                    collection = name
+                    # ``Jet`` beside ``Jet_pt`` may find its own name taken.
+                    collection = f"{name}_" if name in offsets else name
                     offsets[collection] = own
                 branches.append(Branch(name, "jagged", values.dtype.name, collection))
             else:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numba
@@ -9,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mlaas4hep_dask.specs.events import Events
-from mlaas4hep_dask.specs.moments import EMPTY, Moments
+from mlaas4hep_dask.specs.moments import EMPTY, LARGEST, Moments
 from mlaas4hep_dask.specs.specs import BranchSpecs, SampleSpecs, Specs
 
 
@@ -76,6 +77,9 @@ def moments(values: NDArray[Any]) -> Moments:
     low, high = float(values.min()), float(values.max())  # NaN if any value is NaN
     if np.isfinite(low) and np.isfinite(high):
         mean, squares = _mean_and_squares(values)
+        if not math.isfinite(squares):  # such as sentinels at the end of float64
+            mean, _ = _mean_and_squares(values * 2.0**-600)
+            mean, squares = min(max(mean * 2.0**600, low), high), LARGEST
         return Moments(size, 0, 0, 0, low, high, mean, squares)
     finite = values[np.isfinite(values)]
     num_nan = int(np.isnan(values).sum())

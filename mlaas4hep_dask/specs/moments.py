@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import math
+import sys
 from typing import NamedTuple
+
+LARGEST = sys.float_info.max
 
 
 class Moments(NamedTuple):
     """What one array contributes to the specs of its branch.
 
     ``mean`` and ``squares`` (the sum of squared deviations from the mean) are taken over the
-    finite values; ``min`` and ``max`` are None when there is none.
+    finite values; ``min`` and ``max`` are None when there is none. A sum of squares beyond
+    float64 stays at its largest number.
     """
 
     num_values: int
@@ -43,7 +48,9 @@ def merge_moments(a: Moments, b: Moments) -> Moments:
         total = n_a + n_b
         delta = b.mean - a.mean
         mean = (n_a * a.mean + n_b * b.mean) / total
-        squares = a.squares + b.squares + delta * delta * (n_a / total) * n_b
+        if not math.isfinite(mean):
+            mean = a.mean * (n_a / total) + b.mean * (n_b / total)
+        squares = min(a.squares + b.squares + delta * delta * (n_a / total) * n_b, LARGEST)
     lows = [low for low in (a.min, b.min) if low is not None]
     highs = [high for high in (a.max, b.max) if high is not None]
     return Moments(

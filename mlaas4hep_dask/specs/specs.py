@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import html
 import json
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import reduce
+from operator import index
 from pathlib import Path
 from typing import Any
 
@@ -175,7 +177,12 @@ class Specs:
                 )
             branches = {name: _branch_from(name, entry) for name, entry in data["branches"].items()}
             samples = {name: SampleSpecs(**entry) for name, entry in data["samples"].items()}
-            multiplicities = {name: tuple(h) for name, h in data["multiplicities"].items()}
+            multiplicities = {
+                name: tuple(map(index, h)) for name, h in data["multiplicities"].items()
+            }
+            for name, specs in branches.items():
+                if (collection := specs.branch.collection) is not None:
+                    _ = multiplicities[collection]
             return cls(branches, multiplicities, samples, data["provenance"])
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise SpecsError(f"{source}: not a specs file ({error!r})", file=source) from error
@@ -190,28 +197,30 @@ class Specs:
         return cls.from_json(text, source=str(path))
 
     def _repr_html_(self) -> str:
-        rows = "".join(
-            "<tr><td>{}</td><td>{}</td><td>{}</td><td>{}</td><td>{}</td><td>{}</td><td>{}</td>"
-            "<td>{}</td></tr>".format(
-                name,
-                specs.branch.kind,
-                specs.branch.dtype,
-                self._width_of(specs),
-                *(_brief(value) for value in (specs.min, specs.max, specs.mean)),
-                specs.moments.num_values - specs.moments.num_finite,
-            )
-            for name, specs in sorted(self.branches.items())
-        )
-        heads = ("branch", "kind", "dtype", "max objects", "min", "max", "mean", "not finite")
+        heads = ("branch", "kind", "dtype", "objects", "unit", "min", "max", "mean", "not finite")
+        rows = [self._cells(entry) for _, entry in sorted(self.branches.items())]
         head = "".join(f"<th>{title}</th>" for title in heads)
+        body = "".join(
+            "<tr>" + "".join(f"<td>{html.escape(cell)}</td>" for cell in row) + "</tr>"
+            for row in rows
+        )
         return (
             f"<p><b>Specs</b> of {self.num_events:,} events, {len(self.branches)} branches</p>"
-            f"<table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table>"
+            f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
         )
 
-    def _width_of(self, specs: BranchSpecs) -> str:
-        collection = specs.branch.collection
-        return "" if collection is None else str(self.max_multiplicity(collection))
+    def _cells(self, entry: BranchSpecs) -> tuple[str, ...]:
+        branch = entry.branch
+        objects = "" if branch.collection is None else str(self.max_multiplicity(branch.collection))
+        return (
+            branch.name,
+            branch.kind,
+            branch.dtype,
+            f"at most {objects}" if objects else "",
+            branch.unit or "",
+            *(_brief(value) for value in (entry.min, entry.max, entry.mean)),
+            f"{entry.moments.num_values - entry.moments.num_finite:,}",
+        )
 
 
 def _brief(value: float | None) -> str:
@@ -221,9 +230,10 @@ def _brief(value: float | None) -> str:
 def _branch_from(name: str, entry: dict[str, Any]) -> BranchSpecs:
     branch = Branch(name, entry["kind"], entry["dtype"], entry["collection"], entry["unit"])
     moments = Moments(*(entry[key] for key in Moments._fields))
-    extremes = (moments.min, moments.max)
-    if any(value is not None and not math.isfinite(value) for value in extremes):
-        raise ValueError(f"extremes of branch {name!r} are not finite")
+    numbers = [moments.mean, moments.squares, *map(index, moments[:4])]
+    numbers += [value for value in (moments.min, moments.max) if value is not None]
+    if not all(map(math.isfinite, numbers)):
+        raise ValueError(f"moments of branch {name!r} are not finite")
     return BranchSpecs(branch, moments)
 
 

@@ -118,7 +118,7 @@ class Rank:
         clock = time.monotonic()
         for window in feed.windows(epoch):
             logits = np.empty(len(window.y), np.float32)
-            for loss, end in self._learn(window, logits):
+            for loss, end in self.learn(window, logits):
                 sums["train"].loss += loss
                 if time.monotonic() - clock > PROGRESS_EVERY:
                     progress(done + end - told)
@@ -153,7 +153,7 @@ class Rank:
         feed.source = source
         return feed
 
-    def _learn(self, window: Window, logits: Any) -> Iterator[tuple[float, int]]:
+    def learn(self, window: Window, logits: Any) -> Iterator[tuple[float, int]]:
         """Take every step of a window, giving its loss and how far it has come."""
         x, y, w = map(torch.from_numpy, (window.x, window.y, window.w))
         missing = None if window.missing is None else torch.from_numpy(window.missing)

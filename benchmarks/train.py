@@ -1,0 +1,117 @@
+"""One rank's training loop fed from packed blocks, against the same loop on dense rows in memory.
+
+The difference is what feeding costs: shuffling and writing the dense rows of each window. Both
+run the published network with Adam on one core; reading and encoding are done before.
+"""
+
+from __future__ import annotations
+
+import common
+import numpy as np
+
+from mlaas4hep_dask.dataset.tasks import Context, make_block
+from mlaas4hep_dask.encode import Block, Encoding
+from mlaas4hep_dask.reader import read
+from mlaas4hep_dask.specs.measure import measure
+from mlaas4hep_dask.specs.specs import merge_all
+from mlaas4hep_dask.train.assign import assign
+from mlaas4hep_dask.train.feed import TRAIN, Feed, Window
+from mlaas4hep_dask.train.model import ModelSource
+from mlaas4hep_dask.train.rank import Rank
+from mlaas4hep_dask.train.session import RankTask
+
+
+class BlocksInMemory:
+    """A block source that has all blocks."""
+
+    def __init__(self, blocks: list[Block]) -> None:
+        self._blocks = blocks
+
+    def prefetch(self, blocks: object) -> None:
+        """Nothing has to be fetched."""
+
+    def get(self, block: int) -> Block:
+        """The block with this number."""
+        return self._blocks[block]
+
+
+def main() -> None:
+    parsed = common.options(
+        __doc__.splitlines()[0],
+        batch_size={"type": int, "default": 100, "help": "events per step"},
+    )
+    common.pin_to_one_core()
+    files = common.planned_files(parsed)
+    specs = merge_all(measure(read(p, files.branches), sample=p.sample) for p in files.partitions)
+    context = Context(
+        branches=files.branches,
+        labels={"signal": 1, "background": 0},
+        weights={"signal": 1.0, "background": 1.0},
+        fractions=(0.64, 0.16, 0.20),
+        seed=0,
+        skip=False,
+        encoding=Encoding.from_specs(specs),
+    )
+    blocks = [make_block(partition, context) for partition in files.partitions]
+    num_columns = blocks[0].encoded.layout.num_columns
+    counts = [
+        (partition.sample, int((block.split == TRAIN).sum()))
+        for partition, block in zip(files.partitions, blocks, strict=True)
+    ]
+    assignment = assign(
+        counts,
+        ranks=1,
+        batch_size=parsed.batch_size,
+        window_events=128 * 2**20 // (4 * num_columns),
+        seed=0,
+    )
+    task = RankTask(
+        session="benchmark",
+        rank=0,
+        num_ranks=1,
+        store=("", 0),
+        model=ModelSource("mlaas4hep_dask.train.network", "mlp", None, {}),
+        num_columns=num_columns,
+        learning_rate=1e-3,
+        seed=0,
+        mean_weight=1.0,
+        assignments=(assignment, assignment, assignment),
+    )
+    feed = Feed(
+        BlocksInMemory(blocks), assignment, rank=0, split=TRAIN, num_columns=num_columns
+    )
+    first = next(iter(feed.windows(1)))
+    in_memory = Window(*(None if a is None else np.copy(a) for a in vars(first).values()))
+    events = assignment.num_events(0)
+
+    def learn(rank: Rank, window: Window) -> None:
+        logits = np.empty(len(window.y), np.float32)
+        for _ in rank.learn(window, logits):
+            pass
+
+    def ours() -> None:
+        rank = Rank(task, None)
+        for window in feed.windows(1):
+            learn(rank, window)
+
+    def tensors_in_memory() -> None:
+        rank = Rank(task, None)
+        for _ in range(assignment.num_windows):
+            learn(rank, in_memory)
+
+    result = common.compare(ours, tensors_in_memory, parsed.repeats)
+    steps = sum(assignment.num_steps(i) for i in range(assignment.num_windows))
+    # Windows differ by at most one batch, so both loops take the same number of steps.
+    common.close(
+        "train",
+        events,
+        result,
+        reference="the same loop on dense rows in memory",
+        cores=1,
+        steps=steps,
+        batch_size=parsed.batch_size,
+    )
+
+
+if __name__ == "__main__":
+    main()

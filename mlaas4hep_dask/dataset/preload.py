@@ -1,0 +1,20 @@
+"""Importing this module makes a process ready to measure and encode.
+
+The first call of a compiled kernel costs a second in numba's own start-up, even when the kernel
+is found in its cache. Worker processes are forked from one that has imported this.
+"""
+
+import numpy as np
+
+from mlaas4hep_dask.dataset import tasks as tasks  # what workers run
+from mlaas4hep_dask.encode import Encoding, encode
+from mlaas4hep_dask.specs import Branch, Events
+from mlaas4hep_dask.specs.measure import measure
+
+_EVENTS = Events(
+    2,
+    (Branch("flat", "flat", "float32"), Branch("jagged", "jagged", "float32", "collection")),
+    {"flat": np.arange(2, dtype=np.float32), "jagged": np.arange(3, dtype=np.float32)},
+    {"collection": np.array([0, 1, 3])},
+)
+encode(_EVENTS, Encoding.from_specs(measure(_EVENTS, sample="none"))).dense()

@@ -1,0 +1,59 @@
+"""Counts of each part of a batch that was encoded as one."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mlaas4hep_dask.encode import EncodeCounts, Encoding
+from mlaas4hep_dask.specs import Events
+
+
+def counts_of_parts(
+    counts: EncodeCounts, events: Events, encoding: Encoding, *, sizes: Sequence[int]
+) -> list[EncodeCounts]:
+    """The counts that `encode` would give each part alone.
+
+    Parameters
+    ----------
+    counts : EncodeCounts
+        Those of all events; only what they name is looked at again.
+    events : Events
+        All events, one part after the other.
+    encoding : Encoding
+        What they were encoded with.
+    sizes : sequence of int
+        Number of events in each part.
+    """
+    if len(sizes) == 1 or counts == EncodeCounts():
+        return [counts] * len(sizes)
+    parts = np.repeat(np.arange(len(sizes)), sizes)  # (events,)
+    found: list[tuple[dict[str, int], dict[str, int], dict[str, int]]]
+    found = [({}, {}, {}) for _ in sizes]
+
+    def share(kind: int, name: str, owners: NDArray[Any]) -> None:
+        """Count one for each of ``owners``, the parts that something happened in."""
+        for part, number in enumerate(np.bincount(owners).tolist()):
+            if number:
+                found[part][kind][name] = number
+
+    named = counts.not_finite.keys() | counts.out_of_range.keys()
+    for branch, scaling in zip(encoding.branches, encoding.scalings, strict=True):
+        if branch.name in named:
+            values = events.contents[branch.name].astype(np.float64)
+            owners = parts  # of each value
+            if branch.collection is not None:
+                owners = np.repeat(parts, np.diff(events.offsets[branch.collection]))
+            finite = np.isfinite(values)
+            share(0, branch.name, owners[~finite])
+            share(
+                1, branch.name, owners[finite & ((values < scaling.low) | (values > scaling.high))]
+            )
+    widths = {branch.collection: branch.width for branch in encoding.layout.jagged}
+    for collection in counts.truncated:
+        excess = np.diff(events.offsets[collection]) - widths[collection]
+        share(2, collection, np.repeat(parts, np.maximum(excess, 0)))
+    return [EncodeCounts(*each) for each in found]

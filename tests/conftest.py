@@ -1,0 +1,43 @@
+from pathlib import Path
+
+import pytest
+
+from mlaas4hep_dask.reader import plan_file, read
+from mlaas4hep_dask.specs.events import concatenate
+
+TESTS = Path(__file__).parent
+
+
+@pytest.fixture(scope="session")
+def edge_cases():
+    """Folder of small files in the shapes of other experiments."""
+    return TESTS / "data"
+
+
+@pytest.fixture(scope="session")
+def cms_files():
+    """The tutorial's four files; the first is signal."""
+    return sorted((TESTS.parent / "workflows" / "heptutorial" / "data").glob("*.root"))
+
+
+@pytest.fixture(scope="session")
+def cms_plans(cms_files):
+    return [plan_file(str(file), "events", file.stem) for file in cms_files]
+
+
+@pytest.fixture(scope="session")
+def cms_parts(cms_plans):
+    """All events of each file, in at least three partitions per file."""
+    parts = {}
+    for plan in cms_plans:
+        planned = plan.planned(list(plan.branches))
+        limits = {"max_events": plan.num_entries // 2 - 1, "num_entries": plan.num_entries}
+        partitions = planned.partitions(target_bytes=1 << 40, **limits)
+        parts[plan.sample] = [read(part, list(plan.branches.values())) for part in partitions]
+    return parts
+
+
+@pytest.fixture(scope="session")
+def cms_events(cms_parts):
+    """All events of the four files."""
+    return concatenate([part for parts in cms_parts.values() for part in parts])

@@ -1,0 +1,386 @@
+from dataclasses import replace
+
+import awkward as ak
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from strategies import BRANCHES, events, part_of, split_events
+
+from mlaas4hep_dask.encode import EncodeCounts, Encoding, decode, encode
+from mlaas4hep_dask.errors import EncodeError
+from mlaas4hep_dask.specs import Events
+from mlaas4hep_dask.specs.measure import measure
+from mlaas4hep_dask.specs.specs import merge_all
+
+NORMALISATIONS = ("minmax", "standard")
+
+
+def events_of(**fields):
+    return Events.from_awkward(ak.Array(fields))
+
+
+def encoding_of(events, **options):
+    return Encoding.from_specs(measure(events, sample="s"), **options)
+
+
+def pad_by_awkward(array, columns, max_width=None):
+    """Raw float64 values of the named columns, NaN where there is none, by awkward alone."""
+    flat = sorted(name for name in array.fields if array[name].ndim == 1)
+    jagged = sorted(name for name in array.fields if array[name].ndim == 2)
+    padded, names = [ak.to_numpy(array[name]).astype(np.float64)[:, None] for name in flat], flat
+    for name in jagged:
+        width = int(ak.max(ak.num(array[name]), initial=0))
+        width = width if max_width is None else min(width, max_width)
+        values = ak.values_astype(array[name], np.float64)
+        values = ak.fill_none(ak.pad_none(values, width, clip=True, axis=1), np.nan)
+        padded.append(ak.to_numpy(ak.to_regular(values, axis=1)).reshape(len(array), width))
+        names = names + [f"{name}[{i}]" for i in range(width)]
+    assert names == columns
+    return np.concatenate([np.empty((len(array), 0)), *padded], axis=1)
+
+
+def by_plain_numpy(array, layout, *, normalisation, max_width=None):
+    """Dense rows and missing mask, with the normalisation measured by plain NumPy too."""
+    raw = pad_by_awkward(array, layout.columns(), max_width)
+    shift, scale = np.zeros(raw.shape[1]), np.ones(raw.shape[1])
+    for column, name in enumerate(layout.columns()):
+        values = array[name.split("[")[0]]
+        values = ak.to_numpy(ak.flatten(values, axis=None)).astype(np.float64)
+        finite = values[np.isfinite(values)]
+        if finite.size == 0:
+            continue
+        low, high = finite.min(), finite.max()
+        shift[column] = low
+        if low == high:
+            continue
+        if normalisation == "minmax":
+            scale[column] = 1 / (high - low)
+        else:
+            shift[column], scale[column] = finite.mean(), 1 / finite.std()
+    missing = ~np.isfinite(raw)
+    x = np.where(missing, 0.0, (np.where(missing, 0.0, raw) - shift) * scale)
+    return x.astype(np.float32), missing
+
+
+@pytest.mark.parametrize("normalisation", NORMALISATIONS)
+@given(split=split_events(), max_width=st.none() | st.integers(0, 5))
+@settings(max_examples=50, deadline=None)
+def test_encoding_parts_equals_encoding_the_whole(normalisation, split, max_width):
+    whole, parts = split
+    options = {"normalisation": normalisation, "max_width": max_width}
+    encoding = encoding_of(whole, **options)
+    expected = encode(whole, encoding)
+    encoded = [encode(part, encoding) for part in parts]
+    for method in ("dense", "missing"):
+        found = np.concatenate([getattr(part, method)() for part in encoded])
+        assert found.tobytes() == getattr(expected, method)().tobytes()
+    assert sum((part.counts for part in encoded), EncodeCounts()) == expected.counts
+    assert sum(map(len, encoded)) == len(expected)
+
+
+@pytest.mark.parametrize("normalisation", NORMALISATIONS)
+def test_real_files_are_encoded_bit_by_bit_alike_whatever_the_partitions(
+    normalisation, cms_events
+):
+    rows = set()
+    for num_parts in (1, 3, 50):
+        edges = np.linspace(0, len(cms_events), num_parts + 1).astype(int)
+        parts = [part_of(cms_events, a, b) for a, b in zip(edges, edges[1:], strict=False)]
+        specs = merge_all(measure(part, sample="s") for part in parts)
+        encoding = Encoding.from_specs(specs, normalisation=normalisation)
+        rows.add(np.concatenate([encode(part, encoding).dense() for part in parts]).tobytes())
+    assert len(rows) == 1
+
+
+@pytest.mark.parametrize("max_width", [None, 2, 0])
+def test_dense_rows_of_real_files_equal_padding_by_awkward(max_width, cms_events):
+    encoded = encode(cms_events, encoding_of(cms_events, max_width=max_width))
+    array = cms_events.to_awkward()
+    x, missing = by_plain_numpy(
+        array, encoded.layout, normalisation="minmax", max_width=max_width
+    )
+    np.testing.assert_array_equal(encoded.dense(), x)
+    np.testing.assert_array_equal(encoded.missing(), missing)
+    assert encoded.dense().dtype == np.float32
+    assert encoded.missing().dtype == np.bool_
+    if max_width != 0:
+        assert missing.any()
+        assert x.min() == 0.0
+        assert x.max() == 1.0
+
+
+def test_standard_rows_of_real_files_have_mean_0_and_deviation_1(cms_events):
+    encoded = encode(cms_events, encoding_of(cms_events, normalisation="standard"))
+    array = cms_events.to_awkward()
+    x, missing = by_plain_numpy(array, encoded.layout, normalisation="standard")
+    # The package keeps nine digits of mean and deviation.
+    np.testing.assert_allclose(encoded.dense(), x, rtol=1e-6, atol=1e-6)
+    np.testing.assert_array_equal(encoded.missing(), missing)
+    num_flat = len(encoded.layout.flat)
+    dense = encoded.dense()[:, :num_flat].astype(np.float64)
+    varies = dense.std(axis=0) > 0
+    assert varies.any()
+    np.testing.assert_allclose(dense[:, varies].mean(axis=0), 0, atol=1e-5)
+    np.testing.assert_allclose(dense[:, varies].std(axis=0), 1, rtol=1e-5)
+
+
+@given(events(), st.none() | st.integers(0, 5))
+@settings(max_examples=100, deadline=None)
+def test_dense_rows_equal_padding_by_awkward(events, max_width):
+    encoded = encode(events, encoding_of(events, max_width=max_width))
+    x, missing = by_plain_numpy(
+        events.to_awkward(), encoded.layout, normalisation="minmax", max_width=max_width
+    )
+    np.testing.assert_array_equal(encoded.dense(), x)
+    np.testing.assert_array_equal(encoded.missing(), missing)
+
+
+@given(events(min_events=1), st.data())
+@settings(max_examples=60, deadline=None)
+def test_chosen_rows_go_to_chosen_places_and_nowhere_else(events, data):
+    encoded = encode(events, encoding_of(events))
+    rows = np.array(
+        data.draw(st.lists(st.integers(0, len(events) - 1), max_size=20)), dtype=np.int64
+    )
+    places = data.draw(st.permutations(range(len(rows) + 3)))
+    positions = np.array(places[: len(rows)], dtype=np.int64)
+    for method, untouched in (("dense", np.float32(7.0)), ("missing", np.bool_(True))):
+        whole = getattr(encoded, method)()
+        np.testing.assert_array_equal(getattr(encoded, method)(rows), whole[rows])
+        out = np.full((len(rows) + 3, whole.shape[1]), untouched)
+        returned = getattr(encoded, method)(rows, positions=positions, out=out)
+        assert returned is out
+        expected = np.full_like(out, untouched)
+        expected[positions] = whole[rows]
+        np.testing.assert_array_equal(out, expected)
+
+
+def test_rows_beyond_one_tile_of_the_kernel_are_all_written(cms_events):
+    encoded = encode(cms_events, encoding_of(cms_events))
+    rows = np.random.default_rng(1).permutation(len(cms_events))
+    np.testing.assert_array_equal(encoded.dense(rows), encoded.dense()[rows])
+    np.testing.assert_array_equal(encoded.missing(rows), encoded.missing()[rows])
+
+
+@pytest.mark.parametrize("normalisation", NORMALISATIONS)
+@given(data=st.data())
+@settings(max_examples=60, deadline=None)
+def test_decoding_gives_back_the_events(normalisation, data):
+    made = data.draw(events())
+    encoding = encoding_of(made, normalisation=normalisation)
+    encoded = encode(made, encoding)
+    back = decode(
+        encoded.dense(), encoded.missing(), encoding, multiplicities=encoded.multiplicities()
+    )
+    array = made.to_awkward()
+    assert len(back) == len(array)
+    assert set(back.fields) == set(array.fields)
+    for branch, scaling in zip(encoding.branches, encoding.scalings, strict=True):
+        found, expected = back[branch.name], array[branch.name]
+        if branch.kind == "jagged":
+            assert ak.num(found).to_list() == ak.num(expected).to_list()
+            found, expected = ak.flatten(found), ak.flatten(expected)
+        found = ak.to_numpy(found).astype(np.float64)
+        expected = ak.to_numpy(expected).astype(np.float64)
+        finite = np.isfinite(expected)
+        if branch.dtype.startswith("float"):
+            assert np.isnan(found[~finite]).all()
+        if not finite.any():
+            continue
+        # Where x was rounded to float32, and, when standard, how far from 0 it was.
+        span = max(scaling.high - scaling.low, abs(scaling.high - scaling.shift) if True else 0)
+        resolution = np.finfo(branch.dtype).eps if branch.dtype.startswith("float") else 1e-15
+        largest = np.abs(expected[finite]).max()
+        tolerance = 2.0**-23 * span + 4 * resolution * largest + 1e-300
+        if not branch.dtype.startswith("float"):
+            tolerance += 0.5
+        assert np.abs(found[finite] - expected[finite]).max() <= tolerance, branch.name
+
+
+@given(events(finite=True))
+@settings(max_examples=60, deadline=None)
+def test_multiplicities_follow_from_the_missing_mask(events):
+    encoding = encoding_of(events)
+    encoded = encode(events, encoding)
+    back = decode(encoded.dense(), encoded.missing(), encoding)
+    array = events.to_awkward()
+    for name in ("Jet_pt", "Jet_id", "Muon_pt"):
+        assert ak.num(back[name]).to_list() == ak.num(array[name]).to_list()
+        assert back[name].type.content.content == array[name].type.content.content
+    for row, collection in enumerate(encoded.layout.collections):
+        counts = np.diff(events.offsets[collection])
+        np.testing.assert_array_equal(encoded.multiplicities()[row], counts)
+
+
+def test_rows_of_another_shape_cannot_be_decoded():
+    encoding = encoding_of(events_of(x=[1.0, 2.0], Jet_y=[[1.0], [2.0, 3.0]]))
+    for shape, other in (((2, 2), (2, 2)), ((2, 3), (1, 3)), ((3,), (3,))):
+        with pytest.raises(EncodeError, match=r"expected both to be \(events, 3\)"):
+            decode(np.zeros(shape, np.float32), np.zeros(other, bool), encoding)
+
+
+@given(events(), st.none() | st.integers(0, 5), st.sampled_from(NORMALISATIONS))
+@settings(max_examples=60, deadline=None)
+def test_what_encoding_counts_is_what_specs_foretell(events, max_width, normalisation):
+    specs = measure(events, sample="s")
+    encoding = Encoding.from_specs(specs, max_width=max_width, normalisation=normalisation)
+    assert encode(events, encoding).counts == EncodeCounts.from_specs(specs, encoding.layout)
+
+
+def test_objects_beyond_the_width_are_counted(cms_events):
+    array = cms_events.to_awkward()
+    counts = encode(cms_events, encoding_of(cms_events, max_width=2)).counts
+    beyond = ak.sum(np.maximum(ak.num(array["Jet_Px"]) - 2, 0))
+    assert beyond > 0
+    assert counts.truncated["Jet"] == beyond
+    assert not counts.not_finite
+    assert not counts.out_of_range
+
+
+def test_nan_and_infinities_become_missing():
+    made = events_of(
+        x=np.array([1.0, np.nan, np.inf, -np.inf, 3.0]),
+        Jet_y=[[np.nan, 1.0], [2.0, np.inf], [], [3.0], [np.nan]],
+    )
+    encoded = encode(made, encoding_of(made))
+    assert encoded.missing().tolist() == [
+        [False, True, False],
+        [True, False, True],
+        [True, True, True],
+        [True, False, True],
+        [False, True, True],
+    ]
+    assert encoded.dense()[:, 0].tolist() == [0.0, 0.0, 0.0, 0.0, 1.0]
+    assert encoded.counts.not_finite == {"x": 3, "Jet_y": 3}
+    assert not encoded.counts.out_of_range
+
+
+@pytest.mark.parametrize(
+    ("out_of_range", "expected"), [("pass", [-1.0, 0.0, 0.5, 1.0, 3.0]), ("clip", [0, 0, 0.5, 1, 1])]
+)
+def test_values_outside_the_specs_are_counted_and_passed_or_clipped(out_of_range, expected):
+    encoding = encoding_of(
+        events_of(x=[2.0, 4.0], Jet_y=[[2.0], [4.0]]), out_of_range=out_of_range
+    )
+    values = [0.0, 2.0, 3.0, 4.0, 8.0]
+    encoded = encode(events_of(x=values, Jet_y=[[value] for value in values]), encoding)
+    assert encoded.dense().tolist() == [[value, value] for value in expected]
+    assert encoded.counts.out_of_range == {"x": 2, "Jet_y": 2}
+    assert not encoded.missing().any()
+
+
+def test_wider_events_than_the_specs_know_are_cut_and_counted():
+    encoding = encoding_of(events_of(Jet_y=[[1.0], [2.0]]))
+    encoded = encode(events_of(Jet_y=[[1.0, 2.0, 2.0], []]), encoding)
+    assert encoded.dense().tolist() == [[0.0], [0.0]]
+    assert encoded.missing().tolist() == [[False], [True]]
+    assert encoded.counts.truncated == {"Jet": 2}
+
+
+@pytest.mark.parametrize("normalisation", NORMALISATIONS)
+@pytest.mark.parametrize("value", [0.0, -7.25, 1e30, 3])
+def test_a_constant_branch_becomes_0(normalisation, value):
+    made = events_of(x=[value] * 4)
+    encoding = encoding_of(made, normalisation=normalisation)
+    assert encode(made, encoding).dense().tolist() == [[0.0]] * 4
+    other = encode(events_of(x=[value + 1]), encoding)
+    assert other.counts.out_of_range == ({"x": 1} if value + 1 != value else {})
+
+
+def test_a_branch_without_any_finite_value_is_missing_everywhere():
+    made = events_of(x=[np.nan, np.inf])
+    encoded = encode(made, encoding_of(made, normalisation="standard"))
+    assert encoded.missing().tolist() == [[True], [True]]
+    assert encoded.dense().tolist() == [[0.0], [0.0]]
+
+
+@pytest.mark.parametrize("dtype", ["int64", "uint64", "float64"])
+def test_large_integers_keep_their_differences(dtype):
+    first = 2**53 - 1001
+    made = events_of(x=np.arange(first, first + 1001).astype(dtype))
+    encoded = encode(made, encoding_of(made))
+    expected = (np.arange(1001) * (1 / 1000.0)).astype(np.float32)
+    np.testing.assert_array_equal(encoded.dense()[:, 0], expected)
+    assert np.unique(encoded.dense()).size == 1001
+
+
+@pytest.mark.parametrize("dtype", [f"{k}{n}" for k in ("int", "uint") for n in (8, 16, 32, 64)])
+def test_integers_at_the_ends_of_their_type_come_back(dtype):
+    limits = np.iinfo(dtype)
+    made = events_of(x=np.array([limits.min, limits.max], dtype=dtype))
+    encoding = encoding_of(made)
+    encoded = encode(made, encoding)
+    assert encoded.dense().tolist() == [[0.0], [1.0]]
+    back = decode(encoded.dense(), encoded.missing(), encoding)["x"]
+    assert back.type.content.primitive == dtype
+    assert float(back[0]) == float(limits.min)
+    assert float(back[1]) == float(limits.max)
+
+
+@given(events(), st.permutations(BRANCHES))
+@settings(max_examples=40, deadline=None)
+def test_columns_do_not_depend_on_the_order_of_branches(events, order):
+    turned = replace(
+        events,
+        branches=tuple(order),
+        contents={branch.name: events.contents[branch.name] for branch in order},
+    )
+    expected, found = (encode(e, encoding_of(e)) for e in (events, turned))
+    assert found.layout == expected.layout
+    assert found.dense().tobytes() == expected.dense().tobytes()
+
+
+def test_columns_are_flat_branches_and_then_padded_ones_by_name():
+    made = events_of(z=[1.0], Jet_b=[[1.0, 2.0]], a=[1.0], Jet_a=[[1, 2]], Muon_a=ak.values_astype([[]], "float32"))
+    layout = encoding_of(made).layout
+    assert layout.columns() == ["a", "z", "Jet_a[0]", "Jet_a[1]", "Jet_b[0]", "Jet_b[1]"]
+    assert layout.num_columns == 6
+    names = [layout.branches[i] for i in layout.branch_of_columns()]
+    assert names == ["a", "z", "Jet_a", "Jet_a", "Jet_b", "Jet_b"]
+    assert [layout.columns()[i].split("[")[0] for i in layout.first_columns[:2]] == [
+        "Jet_a",
+        "Jet_b",
+    ]
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        events_of(Jet_y=[[1.0]]),
+        events_of(x=[[1.0]], Jet_y=[[1.0]]),
+        events_of(x=[1.0], Jet_y=[1.0]),
+        events_of(x=[1.0], Muon_y=[[1.0]]),
+    ],
+    ids=["absent", "jagged", "flat", "another collection"],
+)
+def test_events_that_do_not_fit_name_the_branch(other):
+    encoding = encoding_of(events_of(x=[1.0, 2.0], Jet_y=[[1.0], [2.0]]))
+    with pytest.raises(EncodeError, match="branch") as caught:
+        encode(other, encoding)
+    assert caught.value.branch in ("x", "Jet_y")
+
+
+@pytest.mark.parametrize("option", [{"normalisation": "minmaz"}, {"out_of_range": "clap"}])
+def test_an_unknown_option_is_an_error_and_not_the_default(option):
+    specs = measure(events_of(x=[1.0, 2.0]), sample="s")
+    with pytest.raises(EncodeError, match="expected"):
+        Encoding.from_specs(specs, **option)
+
+
+def test_branches_that_the_encoding_does_not_know_are_left_out():
+    encoding = encoding_of(events_of(x=[1.0, 2.0]))
+    encoded = encode(events_of(more=[[1]], x=[2.0]), encoding)
+    assert encoded.dense().tolist() == [[1.0]]
+
+
+def test_packed_events_are_smaller_than_their_dense_rows(cms_events):
+    encoded = encode(cms_events, encoding_of(cms_events))
+    assert encoded.nbytes < encoded.dense().nbytes
+
+
+def test_counts_add_up():
+    a = EncodeCounts({"x": 1}, {"y": 2}, {"Jet": 3})
+    b = EncodeCounts({"x": 4}, {}, {"Muon": 5})
+    assert a + b == EncodeCounts({"x": 5}, {"y": 2}, {"Jet": 3, "Muon": 5})
+    assert a + EncodeCounts() == a
