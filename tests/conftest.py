@@ -2,6 +2,8 @@ from pathlib import Path
 
 import pytest
 
+from mlaas4hep_dask.cluster import connect
+from mlaas4hep_dask.config import Cluster
 from mlaas4hep_dask.reader import plan_file, read
 from mlaas4hep_dask.specs.events import concatenate
 
@@ -41,3 +43,10 @@ def cms_parts(cms_plans):
 def cms_events(cms_parts):
     """All events of the four files."""
     return concatenate([part for parts in cms_parts.values() for part in parts])
+
+
+@pytest.fixture(scope="session")
+def client():
+    """A client of a local cluster with two workers, as a run starts it."""
+    with connect(Cluster(workers=2), ranks=2) as client:
+        yield client

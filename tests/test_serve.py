@@ -20,6 +20,7 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from starlette.requests import Request
+from starlette.routing import Route
 
 from mlaas4hep_dask.bundle import open_bundle, write_bundle
 from mlaas4hep_dask.encode import EncodeCounts, Encoding, encode
@@ -471,6 +472,21 @@ def test_health_says_starting_before_the_models_are_loaded(bundle):
     assert error_of(models, 503)["error"] == "the server is starting"
 
 
+def test_a_fault_of_the_server_tells_nothing_of_it(bundle):
+    async def fail(request):
+        raise RuntimeError("secret")
+
+    app = build_app(bundle)
+    app.router.routes.append(Route("/fail", fail))
+
+    async def get():
+        transport = httpx.ASGITransport(app, raise_app_exceptions=False)
+        async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
+            return await client.get("/fail")
+
+    assert "secret" not in error_of(asyncio.run(get()), 500)["error"]
+
+
 def test_an_archive_and_a_second_model_are_served_side_by_side(bundle, tmp_path, client, events):
     network = make_bundle(tmp_path / "other", name="second model", seed=5)
     archive = tmp_path / "other.tar.gz"
@@ -702,7 +718,7 @@ def batched(scenario, **options):
                 return await scenario(batcher, scoring)
             finally:
                 scoring.go.set()
-                await batcher.drain()
+                await asyncio.wait_for(batcher.drain(), 30)
 
     return asyncio.run(run()), scoring.batches
 
@@ -783,6 +799,16 @@ def test_too_many_waiting_events_are_refused_until_there_is_room():
 
     status, _ = batched(scenario, max_waiting=10)
     assert status == 503
+
+
+def test_a_fault_in_scoring_reaches_its_request_and_later_ones_are_scored():
+    async def scenario(batcher, scoring):
+        scoring.go.set()
+        with pytest.raises(ValueError, match="could not convert"):
+            await batcher.submit(["not a number"])
+        return (await batcher.submit([1])).scores.tolist()
+
+    assert batched(scenario)[0] == [1]
 
 
 def test_draining_answers_what_waits_and_takes_no_more():

@@ -93,6 +93,9 @@ def read_baskets(
     UnsupportedBasketError
         When a basket is of a kind that only uproot reads.
     """
+    for name, table in tables.items():
+        if start < stop and not table.entries[0] <= start < stop <= table.entries[-1]:
+            raise UnsupportedBasketError(f"the baskets of {name!r} do not cover the entries")
     fetched = _fetch(source, tables, start, stop)
     contents: dict[str, NDArray[Any]] = {}
     for name, table in tables.items():

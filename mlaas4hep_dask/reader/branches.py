@@ -41,7 +41,7 @@ def _ttree(tree: Any) -> Iterator[tuple[str, Branch | str]]:
             yield name, Branch(name, "flat", dtype, None, unit)
         elif isinstance(interpretation, uproot.AsStrings):
             yield name, "a string"
-        elif "vector<vector" in branch.typename.replace(" ", ""):
+        elif "vector<vector" in branch.typename.replace(" ", "").replace("std::", ""):
             yield name, f"doubly nested ({branch.typename})"
         else:
             yield name, f"of type {branch.typename}"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import html
 import json
+import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime

@@ -111,7 +111,7 @@ class Batcher:
         return taken
 
     def _is_wanted(self, job: _Job) -> bool:
-        if False:  # cancelled: its client went away
+        if job.answer.done():  # cancelled: its client went away
             self._num_waiting -= len(job.objects)
             return False
         return True

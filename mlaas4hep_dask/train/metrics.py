@@ -22,7 +22,8 @@ def bin_of(logits: NDArray[np.float32]) -> NDArray[np.int64]:
     A bin holds the float32 values that share sign, exponent and 7 bits of mantissa, so its
     width is at most 1/128 of the value and no range has to be known beforehand.
     """
-    bits = np.ascontiguousarray(logits, dtype=np.float32).view(np.uint32).astype(np.int64)
+    signed_once = np.asarray(logits, dtype=np.float32) + np.float32(0)  # -0 becomes 0
+    bits = np.ascontiguousarray(signed_once).view(np.uint32).astype(np.int64)
     ordered = np.where(bits >> 31 == 1, 0xFFFFFFFF - bits, bits + 0x80000000)
     return ordered >> 16
 

@@ -1,0 +1,187 @@
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from mlaas4hep_dask.train.assign import assign
+
+COUNTS = st.lists(st.tuples(st.sampled_from("abc"), st.integers(0, 40)), min_size=1, max_size=12)
+
+
+@st.composite
+def assignments(draw):
+    counts = draw(COUNTS)
+    ranks = draw(st.integers(1, 5))
+    options = {
+        "ranks": ranks,
+        "batch_size": draw(st.integers(ranks, 60)),
+        "window_events": draw(st.integers(1, 80)),
+        "seed": draw(st.integers(0, 1000)),
+    }
+    return counts, options
+
+
+def all_windows(assignment):
+    return [
+        (rank, window)
+        for rank in range(assignment.num_ranks)
+        for window in range(assignment.num_windows)
+    ]
+
+
+def events_of(assignment, counts, rank, window, *, epoch, shuffle=True):
+    """(block, row) of each event of a window in the order in which they are used."""
+    events = [
+        (share.piece.block, int(row))
+        for share in assignment.window(rank, window, epoch=epoch, shuffle=shuffle)
+        for row in assignment.rows(share, num_rows=counts[share.piece.block][1], epoch=epoch)
+    ]
+    ordered = [None] * len(events)
+    for event, position in zip(
+        events, assignment.positions(rank, window, epoch=epoch), strict=True
+    ):
+        ordered[position] = event
+    return ordered
+
+
+@given(assignments(), st.integers(0, 3), st.booleans())
+@settings(max_examples=150, deadline=None)
+def test_every_event_is_used_exactly_once_per_epoch(made, epoch, shuffle):
+    counts, options = made
+    assignment = assign(counts, **options)
+    used = [
+        event
+        for rank, window in all_windows(assignment)
+        for event in events_of(assignment, counts, rank, window, epoch=epoch, shuffle=shuffle)
+    ]
+    expected = [(block, row) for block, (_, size) in enumerate(counts) for row in range(size)]
+    assert sorted(used) == expected
+
+
+@given(assignments())
+@settings(max_examples=100, deadline=None)
+def test_an_event_belongs_to_one_rank_for_the_whole_run(made):
+    counts, options = made
+    assignment = assign(counts, **options)
+    for rank in range(assignment.num_ranks):
+        by_epoch = [
+            {
+                event
+                for window in range(assignment.num_windows)
+                for event in events_of(assignment, counts, rank, window, epoch=epoch)
+            }
+            for epoch in (1, 2)
+        ]
+        assert by_epoch[0] == by_epoch[1]
+        assert len(by_epoch[0]) == assignment.num_events(rank)
+        assert assignment.blocks(rank) == sorted({block for block, _ in by_epoch[0]})
+
+
+@given(assignments())
+@settings(max_examples=150, deadline=None)
+def test_all_ranks_take_equally_many_steps_and_no_step_is_empty(made):
+    counts, options = made
+    assignment = assign(counts, **options)
+    for window in range(assignment.num_windows):
+        steps = assignment.num_steps(window)
+        bounds = [assignment.batch_bounds(r, window) for r in range(assignment.num_ranks)]
+        assert {len(each) for each in bounds} == {steps + 1}
+        for rank, each in enumerate(bounds):
+            assert each[0] == 0
+            assert each[-1] == assignment.window_size(rank, window)
+            assert (np.diff(each) >= 0).all()
+        sizes = assignment.step_sizes(window)
+        assert sizes.sum() == sum(each[-1] for each in bounds)
+        assert (sizes > 0).all()
+        # A batch is as large as asked for, but for one event per rank that rounding may add.
+        assert (sizes < options["batch_size"] + assignment.num_ranks).all()
+    total = sum(assignment.step_sizes(w).sum() for w in range(assignment.num_windows))
+    assert total == sum(size for _, size in counts)
+
+
+@given(assignments())
+@settings(max_examples=150, deadline=None)
+def test_windows_mix_samples_in_proportion_and_fit_in_memory(made):
+    counts, options = made
+    assignment = assign(counts, **options)
+    samples = sorted({sample for sample, size in counts if size})
+    totals = [sum(size for name, size in counts if name == sample) for sample in samples]
+    for rank, window in all_windows(assignment):
+        found = dict.fromkeys(samples, 0)
+        for share in assignment.window(rank, window, epoch=1):
+            found[counts[share.piece.block][0]] += len(share)
+        for total, sample in zip(totals, samples, strict=True):
+            fair = total / assignment.num_ranks / assignment.num_windows
+            # One event for the division among ranks, one for that among windows.
+            assert abs(found[sample] - fair) < 1 + 1 / assignment.num_windows
+        size = sum(found.values())
+        assert size == assignment.window_size(rank, window)
+        assert size < options["window_events"] + max(len(samples), 1)
+
+
+@given(assignments())
+@settings(max_examples=100, deadline=None)
+def test_ranks_have_equal_parts_of_every_sample(made):
+    counts, options = made
+    assignment = assign(counts, **options)
+    for number, sample in enumerate(sorted({name for name, size in counts if size})):
+        owned = [sum(map(len, pieces[number])) for pieces in assignment.pieces]
+        assert max(owned) - min(owned) <= 1
+        assert sum(owned) == sum(size for name, size in counts if name == sample)
+
+
+LARGE = [("a", 300), ("b", 200), ("a", 100), ("b", 400)]
+OPTIONS = {"ranks": 2, "batch_size": 50, "window_events": 200}
+
+
+def order_of(*, seed, epoch, shuffle=True):
+    assignment = assign(LARGE, seed=seed, **OPTIONS)
+    return [
+        event
+        for rank, window in all_windows(assignment)
+        for event in events_of(assignment, LARGE, rank, window, epoch=epoch, shuffle=shuffle)
+    ]
+
+
+def test_the_same_seed_gives_the_same_order():
+    assert order_of(seed=3, epoch=2) == order_of(seed=3, epoch=2)
+
+
+@pytest.mark.parametrize("other", [{"seed": 3, "epoch": 2}, {"seed": 4, "epoch": 1}])
+def test_another_epoch_or_another_seed_gives_another_order(other):
+    first, second = order_of(seed=3, epoch=1), order_of(**other)
+    assert sorted(first) == sorted(second)
+    same = sum(a == b for a, b in zip(first, second, strict=True))
+    assert same < 20  # of 1000; a random order has one event in its place
+
+
+def test_an_order_has_no_trace_of_the_order_in_the_files():
+    assignment = assign([("a", 1000)], ranks=1, batch_size=10, window_events=1000, seed=1)
+    rows = [row for _, row in events_of(assignment, [("a", 1000)], 0, 0, epoch=1)]
+    correlation = np.corrcoef(rows, np.arange(1000))[0, 1]
+    assert abs(correlation) < 5 / np.sqrt(1000)
+
+
+def test_batches_mix_blocks_and_windows_change_from_epoch_to_epoch():
+    assignment = assign(LARGE, seed=1, **OPTIONS)
+    windows = [set(events_of(assignment, LARGE, 0, 0, epoch=epoch)) for epoch in (1, 2)]
+    assert windows[0] != windows[1]
+    ordered = events_of(assignment, LARGE, 0, 0, epoch=1)
+    first_batch = {LARGE[block][0] for block, _ in ordered[: assignment.batch_bounds(0, 0)[1]]}
+    assert first_batch == {"a", "b"}
+
+
+def test_rows_of_a_share_ascend():
+    assignment = assign(LARGE, seed=1, **OPTIONS)
+    for share in assignment.window(0, 0, epoch=1):
+        rows = assignment.rows(share, num_rows=LARGE[share.piece.block][1], epoch=1)
+        assert (np.diff(rows) > 0).all()
+
+
+@pytest.mark.parametrize("counts", [[], [("a", 0)], [("a", 0), ("b", 0)]])
+def test_a_split_without_events_has_one_window_of_no_steps(counts):
+    assignment = assign(counts, ranks=3, batch_size=10, window_events=5, seed=1)
+    assert assignment.num_windows == 1
+    assert [assignment.num_events(rank) for rank in range(3)] == [0, 0, 0]
+    assert assignment.step_sizes(0).tolist() == []
+    assert assignment.window(0, 0, epoch=1) == []

@@ -1,0 +1,277 @@
+import shutil
+
+import awkward as ak
+import dask
+import dask_awkward
+import numpy as np
+import pytest
+import uproot
+
+from mlaas4hep_dask.config import Config
+from mlaas4hep_dask.dataset import Dataset
+from mlaas4hep_dask.encode import encode
+from mlaas4hep_dask.errors import ConfigError, DataError, UnreadableFileError
+from mlaas4hep_dask.specs import Specs
+from mlaas4hep_dask.specs.measure import measure
+
+MC = [
+    "MC*",
+    "EventWeight",
+]
+
+
+@pytest.fixture
+def tutorial(cms_files):
+    """Keys of a dataset.yaml for the tutorial's files."""
+    single_top, *diboson = map(str, cms_files)
+    return {
+        "name": "tutorial",
+        "tree": "events",
+        "samples": [
+            {"name": "single_top", "label": 1, "files": single_top},
+            {"name": "diboson", "label": 0, "files": diboson},
+        ],
+        "branches": {"exclude": MC},
+    }
+
+
+def dataset_of(keys, client, **more):
+    return Dataset(Config.from_mapping({**keys, **more}), client)
+
+
+def write_tree(path, *, events=20, seed=0, **extra):
+    rng = np.random.default_rng(seed)
+    columns = {"pt": rng.random(events), "eta": rng.random(events).astype("f4"), **extra}
+    with uproot.recreate(path) as file:
+        file.mktree("Events", {name: values.dtype for name, values in columns.items()})
+        if events:
+            file["Events"].extend(columns)
+    return str(path)
+
+
+def two_samples(signal, background):
+    return {
+        "samples": [
+            {"name": "signal", "label": 1, "files": signal},
+            {"name": "background", "label": 0, "files": background},
+        ]
+    }
+
+
+@pytest.mark.parametrize("max_events", [700, 2_000, 100_000])
+def test_specs_do_not_depend_on_the_partition_size(tutorial, client, cms_events, max_events):
+    dataset = dataset_of(tutorial, client, partition={"max_events": max_events})
+    specs = dataset.specs()
+    assert len(dataset.plan().partitions) >= 16_052 // max_events
+    whole = measure(cms_events, sample="all")
+    assert specs.num_events == 16_052
+    for name, entry in specs.branches.items():
+        expected = whole.branches[name].moments
+        assert entry.moments[:6] == expected[:6]  # counts and extremes are exact
+        assert entry.moments.mean == pytest.approx(expected.mean, rel=1e-9, abs=1e-12)
+        assert entry.moments.squares == pytest.approx(expected.squares, rel=1e-9)
+    assert specs.multiplicities == {
+        name: whole.multiplicities[name] for name in specs.multiplicities
+    }
+    assert Specs.from_json(specs.to_json()) == specs
+
+
+@pytest.mark.parametrize("normalisation", ["minmax", "standard"])
+def test_lazy_arrays_hold_the_encoded_events_whatever_the_partitions(
+    tutorial, client, cms_events, normalisation
+):
+    dataset = dataset_of(
+        tutorial,
+        client,
+        partition={"max_events": 1_500},
+        encode={"normalisation": normalisation},
+    )
+    arrays = dataset.to_dask()
+    encoding = dataset.encoding()
+    width = encoding.layout.num_columns
+    assert arrays.x.shape == arrays.missing.shape == (16_052, width)
+    assert arrays.x.chunks[0] == tuple(map(len, dataset.plan().partitions))
+    assert [array.shape for array in arrays[2:]] == [(16_052,), (16_052,), (16_052, 2)]
+    x, missing, y, ids = (
+        future.result() for future in client.compute([arrays.x, arrays.missing, arrays.y, arrays.id])
+    )
+    encoded = encode(cms_events, encoding)
+    np.testing.assert_array_equal(x, encoded.dense())
+    np.testing.assert_array_equal(missing, encoded.missing())
+    assert (x.dtype, missing.dtype, y.dtype, ids.dtype) == ("f4", "?", "f4", "u8")
+    assert y.sum() == 5_684
+    assert len(np.unique(ids, axis=0)) == 16_052
+
+
+def test_the_split_does_not_depend_on_partitions_or_the_order_of_files(tutorial, client):
+    def members(keys, **more):
+        dataset = dataset_of(keys, client, **more)
+        blocks = dataset.blocks()
+        futures = [blocks.submit(client, n) for n in range(len(blocks.partitions))]
+        found = set()
+        for block in client.gather(futures):
+            rows = np.column_stack([block.id, block.split])
+            found.update(map(tuple, rows.tolist()))
+        return found
+
+    reversed_files = {**tutorial, "samples": list(reversed(tutorial["samples"]))}
+    reference = members(tutorial)
+    assert len(reference) == 16_052
+    assert members(tutorial, partition={"max_events": 999}) == reference
+    assert members(reversed_files) == reference
+    assert members(tutorial, seed=1) != reference
+
+
+def test_the_awkward_view_reads_only_what_is_touched(tutorial, client, cms_events):
+    view = dataset_of(tutorial, client).to_dask_awkward()
+    assert len(view.fields) == 31
+    [touched] = dask_awkward.necessary_columns(view.Jet_Px + 1).values()
+    assert touched == {"Jet_Px"}
+    total = client.compute(dask_awkward.sum(view.Jet_Px)).result()
+    expected = ak.sum(ak.values_astype(cms_events.to_awkward().Jet_Px, np.float64))
+    assert total == pytest.approx(expected, rel=1e-5)
+    assert client.compute(dask_awkward.num(view.MET_px, axis=0)).result() == 16_052
+
+
+def test_max_events_limits_every_sample_and_the_specs(tutorial, client):
+    dataset = dataset_of(tutorial, client, max_events=5_000)
+    plan = dataset.plan()
+    assert [plan.num_events_of(name) for name in ("single_top", "diboson")] == [5_000, 5_000]
+    assert dataset.specs().num_events == 10_000
+
+
+def test_weights_follow_the_cross_sections(tutorial, client):
+    tutorial["samples"][0] |= {"cross_section": 2.0, "weight": 3.0}
+    tutorial["samples"][1] |= {"cross_section": 50.0}
+    dataset = dataset_of(tutorial, client)
+    weights = client.compute(dataset.to_dask().w).result()
+    assert weights[:5_684].sum() == pytest.approx(6.0, rel=1e-4)
+    assert weights[5_684:].sum() == pytest.approx(50.0, rel=1e-4)
+    assert dataset.specs().samples["diboson"].sum_weights == pytest.approx(50.0)
+
+
+def test_branches_that_cannot_be_inputs_are_listed_with_the_reason(tmp_path, client):
+    file = tmp_path / "a.root"
+    with uproot.recreate(file) as out:
+        events = ak.Array({"pt": [1.0, 2.0, 3.0], "name": ["a", "b", "c"]})
+        out.mktree("Events", {"pt": "f8", "name": "string"})
+        out["Events"].extend({"pt": events.pt, "name": events.name})
+    other = write_tree(tmp_path / "b.root", name=np.arange(20))
+    keys = two_samples(str(file), other)
+    plan = dataset_of(keys, client).plan()
+    assert [branch.name for branch in plan.branches] == ["pt"]
+    assert plan.selection.left_out == {"name": "a string"}
+    assert "name (a string)" in plan.to_text()
+    with pytest.raises(ConfigError, match="name"):
+        dataset_of(keys, client, branches={"include": ["name"]}).plan()
+
+
+def test_a_branch_missing_in_one_file_names_both_files(tmp_path, client):
+    whole = write_tree(tmp_path / "whole.root", seed=1)
+    with uproot.recreate(tmp_path / "lacking.root") as out:
+        out.mktree("Events", {"pt": "f8"})
+        out["Events"].extend({"pt": np.ones(3)})
+    lacking = str(tmp_path / "lacking.root")
+    background = write_tree(tmp_path / "background.root", seed=2)
+    with pytest.raises(DataError) as caught:
+        dataset_of(two_samples([whole, lacking], background), client).plan()
+    assert "eta" in str(caught.value)
+    assert whole in str(caught.value)
+    assert lacking in str(caught.value)
+
+
+def test_a_branch_of_another_type_in_one_file_names_both_types(tmp_path, client):
+    signal = write_tree(tmp_path / "signal.root")
+    with uproot.recreate(tmp_path / "other.root") as out:
+        out.mktree("Events", {"pt": "f8", "eta": "i4"})
+        out["Events"].extend({"pt": np.ones(3), "eta": np.ones(3, "i4")})
+    with pytest.raises(DataError, match="'eta' is flat int32 in .*other.root but flat float32"):
+        dataset_of(two_samples(signal, str(tmp_path / "other.root")), client).plan()
+
+
+def test_a_copy_of_a_file_in_another_sample_is_an_error(tmp_path, client):
+    signal = write_tree(tmp_path / "signal.root")
+    shutil.copy(signal, tmp_path / "copy.root")
+    with pytest.raises(DataError, match=r"copy\.root of sample 'background' has the UUID"):
+        dataset_of(two_samples(signal, str(tmp_path / "copy.root")), client).plan()
+
+
+def test_a_copy_of_a_file_in_the_same_sample_is_noted(tmp_path, client):
+    signal = write_tree(tmp_path / "signal.root")
+    copy = shutil.copy(signal, tmp_path / "copy.root")
+    background = write_tree(tmp_path / "background.root", seed=1)
+    plan = dataset_of(two_samples([signal, str(copy)], background), client).plan()
+    assert plan.num_events == 60
+    assert len(plan.notes) == 1
+    assert "may count twice" in plan.notes[0]
+
+
+def test_a_sample_without_events_is_an_error(tmp_path, client):
+    signal = write_tree(tmp_path / "signal.root")
+    empty = write_tree(tmp_path / "empty.root", events=0)
+    with pytest.raises(DataError, match="sample 'background' is empty"):
+        dataset_of(two_samples(signal, empty), client).plan()
+
+
+def damaged(path, source):
+    """A copy of a file with a stretch of its baskets overwritten."""
+    content = bytearray(source.read_bytes())
+    content[len(content) // 3 : len(content) // 3 + 2_000] = b"\x5a" * 2_000
+    path.write_bytes(content)
+    return str(path)
+
+
+def test_a_damaged_file_stops_the_run_and_is_named(tutorial, client, tmp_path, cms_files):
+    bad = damaged(tmp_path / "bad.root", cms_files[1])
+    tutorial["samples"][1]["files"] = [bad, str(cms_files[2])]
+    with pytest.raises(UnreadableFileError) as caught:
+        dataset_of(tutorial, client).specs()
+    assert bad in str(caught.value)
+    assert caught.value.file == bad
+
+
+def test_damaged_and_unopenable_files_are_skipped_and_counted_if_asked(
+    tutorial, client, tmp_path, cms_files
+):
+    bad = damaged(tmp_path / "bad.root", cms_files[1])
+    truncated = tmp_path / "truncated.root"
+    truncated.write_bytes(cms_files[2].read_bytes()[:1_000])
+    tutorial["samples"][1]["files"] = [bad, str(truncated), str(cms_files[3])]
+    dataset = dataset_of(tutorial, client, on_bad_file="skip")
+    specs = dataset.specs()
+    skipped = {entry.file: entry for entry in dataset.skipped()}
+    assert set(skipped) == {bad, str(truncated)}
+    assert skipped[str(truncated)].entry_stop is None
+    lost = skipped[bad].entry_stop - skipped[bad].entry_start
+    assert specs.num_events == 5_684 + 2_421
+    assert dataset.plan().num_events - lost == specs.num_events
+    assert dataset.to_dask().x.shape[0] == specs.num_events
+
+
+def test_a_file_that_changes_after_the_plan_is_noticed(tmp_path, client):
+    signal = write_tree(tmp_path / "signal.root")
+    dataset = dataset_of(
+        two_samples(signal, write_tree(tmp_path / "background.root", seed=1)), client
+    )
+    dataset.plan()
+    write_tree(tmp_path / "signal.root", events=30, seed=5)
+    with pytest.raises(DataError, match="has changed since it was planned"):
+        dataset.specs()
+
+
+def test_reprs_show_the_data_and_escape_names(tutorial, client):
+    dataset = dataset_of(tutorial, client)
+    assert "not planned yet" in dataset._repr_html_()
+    arrays = dataset.to_dask()
+    assert "Jet_Px" in dataset._repr_html_()
+    assert "16,052" in dataset.plan()._repr_html_()
+    assert "single_top" in dataset.plan()._repr_html_()
+    assert "float32" in arrays._repr_html_()
+
+
+def test_arrays_of_one_data_set_share_their_blocks(tutorial, client):
+    arrays = dataset_of(tutorial, client).to_dask()
+    together = dask.optimize(arrays.x, arrays.y)
+    graph = {**dict(together[0].dask), **dict(together[1].dask)}
+    blocks = [key for key in graph if isinstance(key, tuple) and str(key[0]).startswith("block-")]
+    assert len(blocks) == len(arrays.x.chunks[0])

@@ -1,0 +1,212 @@
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+from urllib.parse import unquote
+
+import nbformat
+import numpy as np
+import pytest
+import uproot
+from nbclient import NotebookClient
+
+from mlaas4hep_dask.config import Config
+from mlaas4hep_dask.config.document import parse
+from mlaas4hep_dask.run.cli import parser
+
+ROOT = Path(__file__).parent.parent
+PAGES = sorted(
+    [
+        *ROOT.glob("*.md"),
+        *(ROOT / "docs").rglob("*.md"),
+        *(ROOT / "jobqueue").rglob("*.md"),
+        *(ROOT / "workflows").rglob("*.md"),
+    ]
+)
+FENCE = re.compile(r"^```([^\n]*)\n(.*?)^```[ \t]*$", re.MULTILINE | re.DOTALL)
+LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")
+DEVELOPER_PATH = re.compile(r"(?<![\w.])/(?:home|work|root|Users)/\w+")
+MINIMAL = {
+    "samples": [
+        {"name": "signal", "label": 1, "files": "a.root"},
+        {"name": "background", "label": 0, "files": "b.root"},
+    ]
+}
+
+# A page's blocks run in one namespace, with line numbers of the page. Workers that are started by
+# them import this script again, and must find nothing to do.
+RUNNER = """
+import json
+import sys
+from pathlib import Path
+
+
+def main():
+    namespace = {"__name__": "page"}
+    for page, line, code in json.loads(Path(sys.argv[1]).read_text()):
+        exec(compile("\\n" * line + code, page, "exec"), namespace)
+
+
+if __name__ == "__main__":
+    main()
+"""
+
+
+def name_of(page):
+    return str(page.relative_to(ROOT))
+
+
+def blocks(page, language):
+    """Line number and text of the page's blocks in a language."""
+    text = page.read_text(encoding="utf-8")
+    for found in FENCE.finditer(text):
+        if found[1].strip() == language:
+            yield text.count("\n", 0, found.start(2)), textwrap.dedent(found[2])
+
+
+def prose(page):
+    """The page without its blocks of code."""
+    return FENCE.sub("", page.read_text(encoding="utf-8"))
+
+
+def anchors(page):
+    """What can stand after '#' in a link to the page."""
+    titles = re.findall(r"^#+ (.+)$", prose(page), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-") for title in titles}
+
+
+def run_python(arguments, *, folder, timeout=240):
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "MPLBACKEND": "agg"}
+    done = subprocess.run(
+        [sys.executable, *map(str, arguments)],
+        cwd=folder,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=timeout,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+@pytest.fixture(scope="session")
+def tutorial_run(tmp_path_factory):
+    """The folder of the tutorial, after its run."""
+    folder = tmp_path_factory.mktemp("tutorial")
+    copy_workflows(folder)
+    dataset = "workflows/heptutorial/dataset.yaml"
+    run_python(["-m", "mlaas4hep_dask.run", dataset], folder=folder)
+    return folder
+
+
+def copy_workflows(folder):
+    ignored = shutil.ignore_patterns("runs", ".ipynb_checkpoints")
+    shutil.copytree(ROOT / "workflows", folder / "workflows", ignore=ignored)
+
+
+@pytest.mark.parametrize(
+    "page", [page for page in PAGES if any(blocks(page, "python"))], ids=name_of
+)
+def test_the_python_of_a_page_runs_without_a_warning(page, tmp_path, tutorial_run):
+    copy_workflows(tmp_path)
+    shutil.copytree(tutorial_run / "runs", tmp_path / "runs")
+    code = [(name_of(page), line, text) for line, text in blocks(page, "python")]
+    (tmp_path / "blocks.json").write_text(json.dumps(code))
+    (tmp_path / "run_page.py").write_text(RUNNER)
+    run_python(["-W", "error", "run_page.py", "blocks.json"], folder=tmp_path)
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES if any(blocks(page, "yaml"))], ids=name_of)
+def test_the_yaml_of_a_page_is_a_valid_configuration(page):
+    for line, text in blocks(page, "yaml"):
+        document, _ = parse(text, place=f"{name_of(page)}:{line}")
+        if document.keys() & Config.model_fields.keys():  # else Dask's, or a site's
+            Config.from_mapping({**MINIMAL, **document})
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name_of)
+def test_the_links_of_a_page_lead_somewhere(page):
+    for link in LINK.findall(prose(page)):
+        if re.match(r"[a-z]+:", link):
+            continue
+        path, _, anchor = unquote(link).partition("#")
+        target = (page.parent / path).resolve() if path else page
+        assert target.exists(), f"{link}: no such file"
+        assert target.is_relative_to(ROOT), f"{link}: outside the repository"
+        if anchor and target.suffix == ".md":
+            assert anchor in anchors(target), f"{link}: no such heading"
+
+
+@pytest.mark.parametrize("page", [*PAGES, *ROOT.glob("workflows/*.ipynb")], ids=name_of)
+def test_no_page_names_a_path_of_a_developers_machine(page):
+    assert not DEVELOPER_PATH.findall(page.read_text(encoding="utf-8"))
+
+
+def test_every_page_of_the_documentation_is_in_the_index():
+    index = ROOT / "docs" / "index.md"
+    linked = {(index.parent / link).resolve() for link in LINK.findall(prose(index))}
+    assert linked == set((ROOT / "docs").rglob("*.md")) - {index}
+
+
+def test_the_readme_shows_the_configuration_of_the_demo():
+    shown = [parse(text, place="README.md")[0] for _, text in blocks(ROOT / "README.md", "yaml")]
+    file = ROOT / "workflows" / "heptutorial" / "dataset.yaml"
+    assert shown == [parse(file.read_text(), place=str(file))[0]]
+
+
+def test_every_option_of_the_command_line_is_in_the_reference():
+    page = (ROOT / "docs" / "reference" / "command-line.md").read_text()
+    options = {option for action in parser()._actions for option in action.option_strings}
+    missing = {option for option in options if not re.search(rf"`{option}[` ]", page)}
+    assert not missing
+
+
+def test_every_file_and_key_that_a_run_writes_is_in_the_reference(tutorial_run):
+    reference = ROOT / "docs" / "reference"
+    run = tutorial_run / "runs" / "single-top"
+    page = (reference / "run-directory.md").read_text()
+    files = {path.relative_to(run).as_posix() for path in run.rglob("*") if path.is_file()}
+    assert not {file for file in files if f"`{file.removeprefix('bundle/')}`" not in page}
+    metrics = json.loads((run / "metrics.json").read_text())
+    rows = [metrics["samples"][0], metrics["epochs"][0], metrics["stages"][0]]
+    keys = {*metrics, *metrics["counts"], *metrics["model"], *(key for row in rows for key in row)}
+    assert not {key for key in keys if f"`{key}`" not in page}
+    page = (reference / "bundle.md").read_text()
+    for name in ("manifest.json", "specs.json"):
+        content = json.loads((run / "bundle" / name).read_text())
+        assert not {key for key in content if f"`{key}`" not in page}
+
+
+def test_the_request_in_the_workflow_holds_events_of_the_files():
+    folder = ROOT / "workflows" / "heptutorial"
+    request = json.loads((folder / "events.json").read_text(), parse_float=np.float32)
+    for sample, event in zip(("single_top", "ww"), request["events"], strict=True):
+        with uproot.open(folder / "data" / f"cms_heptutorial_{sample}.root") as file:
+            assert event == file["events"].arrays(list(event), entry_stop=1).to_list()[0]
+
+
+def test_the_notebook_runs_and_its_served_score_is_that_of_the_trained_model(tmp_path):
+    copy_workflows(tmp_path)
+    folder = tmp_path / "workflows"
+    notebook = nbformat.read(folder / "quickstart.ipynb", as_version=4)
+    assert not any(cell.get("outputs") for cell in notebook.cells)  # none are stored
+    NotebookClient(
+        notebook, timeout=240, kernel_name="python3", resources={"metadata": {"path": str(folder)}}
+    ).execute()
+    printed = "".join(
+        output.text
+        for cell in notebook.cells
+        for output in cell.get("outputs", [])
+        if output.output_type == "stream" and output.name == "stdout"
+    )
+    assert 0.87 < float(re.search(r"test AUC (\d\.\d+)", printed)[1]) < 0.91
+    served = float(re.search(r"served score (\d\.\d+)", printed)[1])
+    trained = float(re.search(r"trained score (\d\.\d+)", printed)[1])
+    assert 0 < served < 1
+    assert served == pytest.approx(trained, abs=2e-6)
+    assert "server stopped with status 0" in printed
+    assert (folder / "runs" / "single-top" / "report.html").is_file()

@@ -1,0 +1,124 @@
+import multiprocessing
+import os
+import platform
+import threading
+from concurrent.futures import ProcessPoolExecutor
+
+import numpy as np
+import pytest
+
+from mlaas4hep_dask.errors import TrainingError
+from mlaas4hep_dask.train import exchange as module
+from mlaas4hep_dask.train.exchange import SharedMemoryExchange
+
+NUM_EXCHANGES = 300
+CAPACITY = 1000
+
+pytestmark = pytest.mark.skipif(
+    platform.machine() not in ("x86_64", "AMD64") or not module.SHARED_FOLDER.is_dir(),
+    reason="gradients go through shared memory on x86-64 with /dev/shm only",
+)
+
+
+def values_of(rank, number, num_ranks):
+    """What a rank contributes; sizes vary, as those of gradient buckets do."""
+    size = 1 + (number * 37) % CAPACITY
+    return np.random.default_rng([rank, number, num_ranks]).normal(size=size).astype(np.float32)
+
+
+def average_often(path, rank, num_ranks):
+    exchange = SharedMemoryExchange(path, rank=rank, num_ranks=num_ranks, capacity=CAPACITY)
+    results = []
+    for number in range(NUM_EXCHANGES):
+        values = values_of(rank, number, num_ranks)
+        exchange.average(values)
+        results.append(values)
+    return results
+
+
+@pytest.fixture
+def made():
+    paths = []
+
+    def make(num_ranks):
+        path = SharedMemoryExchange.create(num_ranks=num_ranks, capacity=CAPACITY)
+        paths.append(path)
+        return path
+
+    yield make
+    for path in paths:
+        path.unlink()
+
+
+@pytest.mark.parametrize("num_ranks", [2, 3])
+def test_processes_get_equal_bits_of_the_right_average(num_ranks, made):
+    path = made(num_ranks)
+    spawn = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(num_ranks, mp_context=spawn) as pool:
+        futures = [pool.submit(average_often, path, rank, num_ranks) for rank in range(num_ranks)]
+        results = [future.result() for future in futures]
+    for number in range(NUM_EXCHANGES):
+        first = results[0][number]
+        assert all(result[number].tobytes() == first.tobytes() for result in results)
+        exact = np.mean(
+            [values_of(rank, number, num_ranks).astype(np.float64) for rank in range(num_ranks)],
+            axis=0,
+        )
+        np.testing.assert_allclose(first, exact, rtol=0, atol=1e-6)
+
+
+def leave_after_one(path):
+    exchange = SharedMemoryExchange(path, rank=1, num_ranks=2, capacity=CAPACITY)
+    exchange.average(np.full(3, 3, np.float32))
+    os._exit(1)
+
+
+def test_a_dead_peer_is_named_after_a_while(made, monkeypatch):
+    monkeypatch.setattr(module, "GIVE_UP", 20.0)  # the peer needs some seconds to start
+    path = made(2)
+    peer = multiprocessing.get_context("spawn").Process(target=leave_after_one, args=(path,))
+    peer.start()
+    exchange = SharedMemoryExchange(path, rank=0, num_ranks=2, capacity=CAPACITY)
+    values = np.full(3, 1, np.float32)
+    exchange.average(values)
+    assert values.tolist() == [2, 2, 2]
+    peer.join()
+    monkeypatch.setattr(module, "GIVE_UP", 0.1)
+    with pytest.raises(TrainingError, match=r"no answer while waiting for ranks \[1\]") as caught:
+        exchange.average(values)
+    assert caught.value.rank == 0
+
+
+def test_an_abandoned_exchange_stops_waiting(made):
+    exchange = SharedMemoryExchange(made(3), rank=1, num_ranks=3, capacity=CAPACITY)
+    found = []
+
+    def wait():
+        try:
+            exchange.average(np.zeros(5, np.float32))
+        except TrainingError as error:
+            found.append(error)
+
+    waiting = threading.Thread(target=wait)
+    waiting.start()
+    waiting.join(0.2)
+    assert waiting.is_alive()
+    exchange.abandoned = True
+    waiting.join(30)
+    assert not waiting.is_alive()
+    assert "abandoned while waiting for ranks [0, 2]" in str(found[0])
+
+
+def test_one_rank_alone_keeps_its_values(made):
+    exchange = SharedMemoryExchange(made(1), rank=0, num_ranks=1, capacity=CAPACITY)
+    values = np.arange(5, dtype=np.float32)
+    exchange.average(values)
+    assert values.tolist() == [0, 1, 2, 3, 4]
+
+
+def test_more_memory_than_there_is_gives_no_exchange():
+    status = os.statvfs(module.SHARED_FOLDER)
+    before = set(module.SHARED_FOLDER.iterdir())
+    capacity = status.f_blocks * status.f_frsize
+    assert SharedMemoryExchange.create(num_ranks=2, capacity=capacity) is None
+    assert set(module.SHARED_FOLDER.glob("mlaas4hep_dask-*")) <= before

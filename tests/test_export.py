@@ -1,0 +1,198 @@
+import io
+import warnings
+
+import awkward as ak
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from strategies import events
+
+from mlaas4hep_dask.encode import Encoding, encode
+from mlaas4hep_dask.errors import ModelError
+from mlaas4hep_dask.export import to_torchscript
+from mlaas4hep_dask.export.torchscript import takes_missing
+from mlaas4hep_dask.specs.measure import measure
+from mlaas4hep_dask.train.network import mlp
+
+TOLERANCE = 1e-6
+
+
+class Masked(torch.nn.Module):
+    """Scores depend on which values are missing."""
+
+    def __init__(self, num_columns):
+        super().__init__()
+        self.linear = torch.nn.Linear(2 * num_columns, 1)
+
+    def forward(self, x, missing):
+        return self.linear(torch.cat([x, missing.float()], dim=1))
+
+
+class OnlyTraceable(torch.nn.Module):
+    """TorchScript has no generator expressions over parameters given by keyword."""
+
+    def __init__(self, num_columns):
+        super().__init__()
+        self.linear = torch.nn.Linear(num_columns, 1)
+
+    def forward(self, x):
+        scales = {name: value for name, value in zip(("a", "b"), (1.0, 2.0), strict=True)}  # noqa: C416
+        return sum(self.linear(x) * scale for scale in scales.values())
+
+
+class OneColumn(torch.nn.Module):
+    """One logit per event, shape (events,)."""
+
+    def __init__(self, num_columns):
+        super().__init__()
+        self.linear = torch.nn.Linear(num_columns, 1)
+
+    def forward(self, x):
+        return self.linear(x).squeeze(1)
+
+
+class WithDictionary(torch.nn.Module):
+    """Neither scripts nor traces: it gives up on what is not a plain tensor."""
+
+    def forward(self, x):
+        if type(x).__name__ != "Tensor" or torch.jit.is_tracing():
+            raise TypeError("no tracing")
+        return x.sum(dim=1, **{"keepdim": True})  # noqa: PIE804  # TorchScript knows no such call
+
+
+class Random(torch.nn.Module):
+    def forward(self, x):
+        return x.sum(dim=1) + torch.rand(x.shape[0])
+
+
+class FrozenBatch(torch.nn.Module):
+    """When traced it keeps the number of events it was traced with."""
+
+    def forward(self, x):
+        names = {name: name for name in ("a", "b")}  # noqa: C416, C420  # cannot be scripted
+        assert names
+        return x.sum(dim=1) + torch.arange(float(len(x)))
+
+
+def load(content):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        return torch.jit.load(io.BytesIO(content))
+
+
+def raw_columns(made, encoding):
+    """Raw float64 columns by awkward: NaN for padding."""
+    array = made.to_awkward()
+    layout = encoding.layout
+    columns = [ak.to_numpy(array[name]).astype(np.float64)[:, None] for name in layout.flat]
+    for branch in layout.jagged:
+        values = ak.values_astype(array[branch.name], np.float64)
+        padded = ak.fill_none(ak.pad_none(values, branch.width, clip=True), np.nan)
+        padded = ak.to_numpy(ak.to_regular(padded, axis=1))
+        columns.append(padded.reshape(len(array), branch.width))
+    return torch.from_numpy(np.concatenate(columns, axis=1))
+
+
+def eager_scores(network, x, missing):
+    network = network.eval()
+    with torch.no_grad():
+        return torch.sigmoid(network(x, missing) if takes_missing(network) else network(x))
+
+
+@pytest.fixture(scope="module")
+def encodings(cms_events):
+    specs = measure(cms_events, sample="s")
+    return {
+        (normalisation, out_of_range): Encoding.from_specs(
+            specs, normalisation=normalisation, out_of_range=out_of_range, max_width=3
+        )
+        for normalisation in ("minmax", "standard")
+        for out_of_range in ("pass", "clip")
+    }
+
+
+@pytest.mark.parametrize("options", [("minmax", "pass"), ("minmax", "clip"), ("standard", "pass")])
+@pytest.mark.parametrize("build", [mlp, Masked, OneColumn, OnlyTraceable])
+def test_raw_and_encoded_events_get_the_network_s_own_scores(options, build, encodings, cms_events):
+    encoding = encodings[options]
+    torch.manual_seed(1)
+    network = build(encoding.layout.num_columns)
+    exported = load(to_torchscript(network, encoding))
+    encoded = encode(cms_events, encoding)
+    x, missing = torch.from_numpy(encoded.dense()), torch.from_numpy(encoded.missing())
+    assert missing.any()
+    raw = raw_columns(cms_events, encoding)
+    expected = eager_scores(network, x, missing).reshape(-1)
+    for found in (exported(raw), exported.score_encoded(x, missing)):
+        assert found.shape == (len(cms_events),)
+        assert found.dtype == torch.float32
+        assert float((found - expected).abs().max()) <= TOLERANCE
+    assert float(expected.std()) > 0
+
+
+@given(st.data())
+@settings(max_examples=25, deadline=None)
+def test_any_raw_values_are_scored_as_their_encoding_is(data):
+    options = {
+        "normalisation": data.draw(st.sampled_from(["minmax", "standard"])),
+        "out_of_range": data.draw(st.sampled_from(["pass", "clip"])),
+        "max_width": data.draw(st.none() | st.integers(1, 3)),
+    }
+    known, other = data.draw(events(min_events=1, finite=True)), data.draw(events(min_events=1))
+    encoding = Encoding.from_specs(measure(known, sample="s"), **options)
+    exported = load(to_torchscript(Bounded(), encoding))
+    encoded = encode(other, encoding)
+    x, missing = torch.from_numpy(encoded.dense()), torch.from_numpy(encoded.missing())
+    found = exported(raw_columns(other, encoding))
+    torch.testing.assert_close(found, exported.score_encoded(x, missing), rtol=0, atol=TOLERANCE)
+
+
+class Bounded(torch.nn.Module):
+    """A network that no value can overflow."""
+
+    def forward(self, x, missing):
+        return torch.tanh(x).sum(dim=1) + missing.float().sum(dim=1) * 0.1
+
+
+def test_dropout_is_at_rest_in_the_exported_network(encodings):
+    encoding = encodings["minmax", "pass"]
+    network = mlp(encoding.layout.num_columns, dropout=0.9)
+    network.train()
+    exported = load(to_torchscript(network, encoding))
+    raw = torch.full((20, encoding.layout.num_columns), 5.0, dtype=torch.float64)
+    assert torch.equal(exported(raw), exported(raw))
+
+
+@pytest.mark.parametrize("num_events", [0, 1, 1000])
+def test_any_number_of_events_is_scored(num_events, encodings):
+    encoding = encodings["minmax", "pass"]
+    exported = load(to_torchscript(mlp(encoding.layout.num_columns), encoding))
+    raw = torch.zeros(num_events, encoding.layout.num_columns, dtype=torch.float64)
+    assert exported(raw).shape == (num_events,)
+
+
+def test_what_cannot_be_exported_is_a_model_error_with_the_reason(encodings):
+    with pytest.raises(ModelError, match=r"neither scripted .* nor traced .*no tracing"):
+        to_torchscript(WithDictionary(), encodings["minmax", "pass"])
+
+
+@pytest.mark.parametrize(
+    ("network", "message"),
+    [
+        (Random(), "differs from the trained one"),
+        (FrozenBatch(), "(fails on 1 events|differs from the trained one)"),
+    ],
+)
+def test_an_export_that_differs_from_the_network_is_refused(network, message, encodings):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", torch.jit.TracerWarning)  # torch sees it coming too
+        with pytest.raises(ModelError, match=message):
+            to_torchscript(network, encodings["minmax", "pass"])
+
+
+def test_a_second_parameter_of_forward_asks_for_the_mask():
+    assert takes_missing(Masked(3))
+    assert not takes_missing(OneColumn(3))
+    assert not takes_missing(mlp(3))

@@ -1,0 +1,199 @@
+import os
+import signal
+import threading
+import time
+
+import numpy as np
+import pytest
+
+from mlaas4hep_dask.cluster import connect
+from mlaas4hep_dask.config import Cluster, Config
+from mlaas4hep_dask.dataset import Dataset
+from mlaas4hep_dask.dataset.gang import LostWorkerError, run_gang
+from mlaas4hep_dask.errors import ClusterError, ModelError, TrainingError
+from mlaas4hep_dask.run.fit import model_of
+from mlaas4hep_dask.run.training import Trainer
+
+NETWORKS = """
+import torch
+
+class WithMissing(torch.nn.Module):
+    def __init__(self, num_columns):
+        super().__init__()
+        self.inner = torch.nn.Linear(2 * num_columns, 1)
+
+    def forward(self, x, missing):
+        return self.inner(torch.cat([x, missing.float()], dim=1))
+
+def with_missing(num_columns):
+    return WithMissing(num_columns)
+
+def linear(num_columns):
+    return torch.nn.Linear(num_columns, 1)
+
+class Broken(torch.nn.Module):
+    def forward(self, x):
+        return x[:, :2]
+
+def broken(num_columns):
+    return Broken()
+"""
+
+
+@pytest.fixture
+def keys(cms_files, tmp_path):
+    single_top, *diboson = map(str, cms_files)
+    (tmp_path / "networks.py").write_text(NETWORKS)
+    return {
+        "tree": "events",
+        "samples": [
+            {"name": "single_top", "label": 1, "files": single_top},
+            {"name": "diboson", "label": 0, "files": diboson},
+        ],
+        "branches": {"exclude": ["MC*", "EventWeight"]},
+        "partition": {"max_events": 2_000},
+        "model": {"callable": f"{tmp_path}/networks.py:linear"},
+        "training": {"epochs": 2, "batch_size": 200, "ranks": 2},
+    }
+
+
+def train(keys, client, **training):
+    config = Config.from_mapping({**keys, "training": {**keys["training"], **training}})
+    trainer = Trainer(Dataset(config, client), model_of(config))
+    return trainer, list(trainer.epochs(first=1, state=None))
+
+
+def measured(epochs):
+    """The parts of the records that do not depend on the clock."""
+    splits = ("train", "validation", "test")
+    return [{name: epoch.record[name] for name in splits} for epoch in epochs]
+
+
+def test_the_same_seed_gives_the_same_metrics(keys, client):
+    _, first = train(keys, client)
+    _, second = train(keys, client)
+    assert measured(first) == measured(second)
+    assert first[-1].state == second[-1].state
+    _, other = train({**keys, "seed": 1}, client)
+    assert measured(other) != measured(first)
+
+
+def test_every_event_counts_once_in_every_epoch(keys, client):
+    trainer, epochs = train(keys, client)
+    for epoch in epochs:
+        numbers = [epoch.record[name]["num_events"] for name in ("train", "validation", "test")]
+        assert sum(numbers) == 16_052
+        assert numbers[0] == trainer.num_events
+
+
+def test_one_rank_and_two_ranks_learn_the_same(keys, client):
+    # Without dropout the gradients are those of the whole batch, however it is divided; the
+    # batches themselves hold other events, so the metrics agree closely, not exactly.
+    _, one = train(keys, client, ranks=1)
+    _, two = train(keys, client, ranks=2)
+    assert two[-1].record["test"]["auc"] == pytest.approx(one[-1].record["test"]["auc"], abs=0.02)
+
+
+def test_a_network_that_asks_for_the_missing_mask_gets_it(keys, client, tmp_path):
+    keys["model"] = {"callable": f"{tmp_path}/networks.py:with_missing"}
+    _, epochs = train(keys, client, epochs=1)
+    assert epochs[0].record["test"]["auc"] > 0.6
+
+
+def test_a_network_of_the_wrong_shape_is_named(keys, client, tmp_path):
+    keys["model"] = {"callable": f"{tmp_path}/networks.py:broken"}
+    with pytest.raises(ModelError, match=r"networks\.py:broken' gives \(3, 2\) for 3 events"):
+        train(keys, client)
+
+
+def test_a_loss_that_is_not_finite_stops_the_training(keys, client):
+    with pytest.raises(TrainingError, match="loss is not finite"):
+        train(keys, client, learning_rate=1e38)
+
+
+def test_more_ranks_than_workers_is_an_error(keys, client, monkeypatch):
+    monkeypatch.setattr("mlaas4hep_dask.run.training.WORKERS_TIMEOUT", 0.5)
+    with pytest.raises(ClusterError, match=r"2 workers, but training\.ranks is 3"):
+        train(keys, client, ranks=3)
+
+
+def test_blocks_that_do_not_fit_into_memory_are_made_again_every_epoch(keys, client, monkeypatch):
+    _, kept = train(keys, client)
+    monkeypatch.setattr("mlaas4hep_dask.run.training.MEMORY_SHARE", 0.0)
+    _, again = train(keys, client)
+    assert measured(again) == measured(kept)
+
+
+def kill_a_worker_in(client, condition):
+    """Kill the second worker's process once the condition holds; the thread that does it."""
+
+    def kill():
+        while not condition():
+            time.sleep(0.01)  # polls the training in the other thread
+        pid = client.run(os.getpid, workers=sorted(client.scheduler_info()["workers"])[1:2])
+        os.kill(next(iter(pid.values())), signal.SIGKILL)
+
+    thread = threading.Thread(target=kill)
+    thread.start()
+    return thread
+
+
+@pytest.mark.timeout(180)
+def test_training_goes_on_from_the_last_checkpoint_when_a_worker_dies(keys, client):
+    keys["training"]["epochs"] = 4
+    _, undisturbed = train(keys, client)
+    with connect(Cluster(workers=2), ranks=2) as own:
+        config = Config.from_mapping(keys)
+        trainer = Trainer(Dataset(config, own), model_of(config))
+        epochs = []
+        thread = kill_a_worker_in(own, lambda: len(epochs) == 1)
+        for epoch in trainer.epochs(first=1, state=None):
+            epochs.append(epoch)
+            if len(epochs) == 1:
+                thread.join()  # so that the death falls into the second epoch's start
+        assert trainer.restarts >= 1
+    assert [epoch.record["epoch"] for epoch in epochs] == [1, 2, 3, 4]
+    assert measured(epochs) == measured(undisturbed)
+
+
+@pytest.mark.timeout(180)
+def test_training_gives_up_after_the_allowed_number_of_deaths(keys):
+    keys["training"]["max_restarts"] = 0
+    with connect(Cluster(workers=2), ranks=2) as own:
+        config = Config.from_mapping(keys)
+        trainer = Trainer(Dataset(config, own), model_of(config))
+        epochs = trainer.epochs(first=1, state=None)
+        next(epochs)
+        kill_a_worker_in(own, lambda: True).join()
+        with pytest.raises(TrainingError, match="workers died 1 times"):
+            next(epochs)
+
+
+def _die_or_wait(source, progress, number):
+    del source, progress
+    if number == 1:
+        os.kill(os.getpid(), signal.SIGKILL)
+    threading.Event().wait(60)
+
+
+@pytest.mark.timeout(120)
+def test_a_gang_ends_when_one_member_dies(keys):
+    with connect(Cluster(workers=2), ranks=2) as own:
+        blocks = Dataset(Config.from_mapping(keys), own).blocks()
+        workers = sorted(own.scheduler_info()["workers"])
+        with pytest.raises(LostWorkerError, match="have died"):
+            run_gang(own, _die_or_wait, [(0,), (1,)], workers=workers, blocks=blocks)
+
+
+def _fail(source, progress, number):
+    del source, progress
+    if number == 1:
+        raise TrainingError("member 1 cannot go on", rank=1)
+    return np.zeros(1)
+
+
+def test_a_gang_raises_the_error_of_its_member(keys, client):
+    blocks = Dataset(Config.from_mapping(keys), client).blocks()
+    workers = sorted(client.scheduler_info()["workers"])
+    with pytest.raises(TrainingError, match="member 1 cannot go on"):
+        run_gang(client, _fail, [(0,), (1,)], workers=workers, blocks=blocks)
