@@ -77,9 +77,7 @@ def main() -> None:
         mean_weight=1.0,
         assignments=(assignment, assignment, assignment),
     )
-    feed = Feed(
-        BlocksInMemory(blocks), assignment, rank=0, split=TRAIN, num_columns=num_columns
-    )
+    feed = Feed(BlocksInMemory(blocks), assignment, rank=0, split=TRAIN, num_columns=num_columns)
     first = next(iter(feed.windows(1)))
     in_memory = Window(*(None if a is None else np.copy(a) for a in vars(first).values()))
     events = assignment.num_events(0)

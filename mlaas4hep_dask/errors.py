@@ -48,7 +48,7 @@ class ConfigError(MLaaSError):
 
 
 class DataError(MLaaSError):
-    """A data file does not hold what was asked for (facts: file, tree, branch, entries, nearest)."""
+    """A data file lacks what was asked for (facts: file, tree, branch, entries, nearest)."""
 
 
 class UnreadableFileError(DataError):

@@ -93,7 +93,8 @@ def test_lazy_arrays_hold_the_encoded_events_whatever_the_partitions(
     assert arrays.x.chunks[0] == tuple(map(len, dataset.plan().partitions))
     assert [array.shape for array in arrays[2:]] == [(16_052,), (16_052,), (16_052, 2)]
     x, missing, y, ids = (
-        future.result() for future in client.compute([arrays.x, arrays.missing, arrays.y, arrays.id])
+        future.result()
+        for future in client.compute([arrays.x, arrays.missing, arrays.y, arrays.id])
     )
     encoded = encode(cms_events, encoding)
     np.testing.assert_array_equal(x, encoded.dense())
@@ -185,7 +186,7 @@ def test_a_branch_of_another_type_in_one_file_names_both_types(tmp_path, client)
     with uproot.recreate(tmp_path / "other.root") as out:
         out.mktree("Events", {"pt": "f8", "eta": "i4"})
         out["Events"].extend({"pt": np.ones(3), "eta": np.ones(3, "i4")})
-    with pytest.raises(DataError, match="'eta' is flat int32 in .*other.root but flat float32"):
+    with pytest.raises(DataError, match=r"'eta' is flat int32 in .*other\.root but flat float32"):
         dataset_of(two_samples(signal, str(tmp_path / "other.root")), client).plan()
 
 

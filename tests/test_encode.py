@@ -1,4 +1,5 @@
 from dataclasses import replace
+from itertools import pairwise
 
 import awkward as ak
 import numpy as np
@@ -80,13 +81,11 @@ def test_encoding_parts_equals_encoding_the_whole(normalisation, split, max_widt
 
 
 @pytest.mark.parametrize("normalisation", NORMALISATIONS)
-def test_real_files_are_encoded_bit_by_bit_alike_whatever_the_partitions(
-    normalisation, cms_events
-):
+def test_real_files_are_encoded_bit_by_bit_alike_whatever_the_partitions(normalisation, cms_events):
     rows = set()
     for num_parts in (1, 3, 50):
         edges = np.linspace(0, len(cms_events), num_parts + 1).astype(int)
-        parts = [part_of(cms_events, a, b) for a, b in zip(edges, edges[1:], strict=False)]
+        parts = [part_of(cms_events, a, b) for a, b in pairwise(edges)]
         specs = merge_all(measure(part, sample="s") for part in parts)
         encoding = Encoding.from_specs(specs, normalisation=normalisation)
         rows.add(np.concatenate([encode(part, encoding).dense() for part in parts]).tobytes())
@@ -97,9 +96,7 @@ def test_real_files_are_encoded_bit_by_bit_alike_whatever_the_partitions(
 def test_dense_rows_of_real_files_equal_padding_by_awkward(max_width, cms_events):
     encoded = encode(cms_events, encoding_of(cms_events, max_width=max_width))
     array = cms_events.to_awkward()
-    x, missing = by_plain_numpy(
-        array, encoded.layout, normalisation="minmax", max_width=max_width
-    )
+    x, missing = by_plain_numpy(array, encoded.layout, normalisation="minmax", max_width=max_width)
     np.testing.assert_array_equal(encoded.dense(), x)
     np.testing.assert_array_equal(encoded.missing(), missing)
     assert encoded.dense().dtype == np.float32
@@ -256,12 +253,11 @@ def test_nan_and_infinities_become_missing():
 
 
 @pytest.mark.parametrize(
-    ("out_of_range", "expected"), [("pass", [-1.0, 0.0, 0.5, 1.0, 3.0]), ("clip", [0, 0, 0.5, 1, 1])]
+    ("out_of_range", "expected"),
+    [("pass", [-1.0, 0.0, 0.5, 1.0, 3.0]), ("clip", [0, 0, 0.5, 1, 1])],
 )
 def test_values_outside_the_specs_are_counted_and_passed_or_clipped(out_of_range, expected):
-    encoding = encoding_of(
-        events_of(x=[2.0, 4.0], Jet_y=[[2.0], [4.0]]), out_of_range=out_of_range
-    )
+    encoding = encoding_of(events_of(x=[2.0, 4.0], Jet_y=[[2.0], [4.0]]), out_of_range=out_of_range)
     values = [0.0, 2.0, 3.0, 4.0, 8.0]
     encoded = encode(events_of(x=values, Jet_y=[[value] for value in values]), encoding)
     assert encoded.dense().tolist() == [[value, value] for value in expected]

@@ -1,4 +1,5 @@
 import threading
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -22,7 +23,7 @@ def blocks(cms_events):
     encoding = Encoding.from_specs(measure(events, sample="s"), max_width=4)
     edges = [0, 100, 101, 101, 400, 850, NUM_EVENTS]
     made = []
-    for start, stop in zip(edges, edges[1:], strict=False):
+    for start, stop in pairwise(edges):
         ids = event_ids("a file", start, stop)
         number = np.arange(start, stop, dtype=np.float32)
         split = split_of(ids, (0.6, 0.3, 0.1), seed=1)
@@ -57,9 +58,7 @@ class Source:
 
 def assignment_of(blocks, split, *, ranks=2, batch_size=64, window_events=150, seed=1):
     samples = "aabbab"
-    counts = [
-        (samples[i], int((block.split == split).sum())) for i, block in enumerate(blocks)
-    ]
+    counts = [(samples[i], int((block.split == split).sum())) for i, block in enumerate(blocks)]
     return assign(
         counts, ranks=ranks, batch_size=batch_size, window_events=window_events, seed=seed
     )

@@ -304,7 +304,8 @@ def test_the_unit_comes_from_the_title(cms_plans):
 
 
 @pytest.mark.parametrize(
-    "name", ["with space.root", "with:colon.root", "été-テスト.root", "a:b c/d:e.root", "#1?x=2.root"]
+    "name",
+    ["with space.root", "with:colon.root", "été-テスト.root", "a:b c/d:e.root", "#1?x=2.root"],
 )
 def test_a_path_may_hold_any_character(name, file, tmp_path):
     path = tmp_path / "folder" / name
@@ -353,9 +354,7 @@ def test_a_truncated_file_is_never_read_as_if_it_were_whole(file, tmp_path):
     for part in (0.02, 0.1, 0.3, 0.5, 0.9, 0.99):
         cut_off.write_bytes(content[: int(len(content) * part)])
         with pytest.raises((UnreadableFileError, DataError), match=r"cut\.root"):
-            read(
-                Partition(str(cut_off), "Events", plan.uuid, 0, plan.num_entries, "s"), branches
-            )
+            read(Partition(str(cut_off), "Events", plan.uuid, 0, plan.num_entries, "s"), branches)
 
 
 def altered(path, content, place, bit):
@@ -413,7 +412,7 @@ def test_a_file_that_was_removed_between_plan_and_read_is_noticed(file, tmp_path
 
 def test_entries_beyond_the_last_are_not_read(file):
     plan = plan_file(file, "Events", "s")
-    with pytest.raises(DataError, match="expected .* with at least 68"):
+    with pytest.raises(DataError, match=r"expected .* with at least 68"):
         read(all_of(plan, 0, 68), list(plan.branches.values()))
 
 

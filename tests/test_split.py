@@ -1,3 +1,5 @@
+from itertools import pairwise
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -21,7 +23,7 @@ def test_the_split_does_not_depend_on_partitions(uuid, start, num_events, cuts, 
     edges = [0, *sorted(min(cut, num_events) for cut in cuts), num_events]
     parts = [
         split_of(event_ids(uuid, start + a, start + b), FRACTIONS, seed=seed)
-        for a, b in zip(edges, edges[1:], strict=False)
+        for a, b in pairwise(edges)
     ]
     np.testing.assert_array_equal(np.concatenate(parts), whole)
 

@@ -11,7 +11,7 @@ from mlaas4hep_dask.config import Cluster, Config
 from mlaas4hep_dask.dataset import Dataset
 from mlaas4hep_dask.dataset.gang import LostWorkerError, run_gang
 from mlaas4hep_dask.errors import ClusterError, ModelError, TrainingError
-from mlaas4hep_dask.run.fit import model_of
+from mlaas4hep_dask.run.stages import model_of
 from mlaas4hep_dask.run.training import Trainer
 
 NETWORKS = """

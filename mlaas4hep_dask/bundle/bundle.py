@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import re
 import shutil
 import tarfile
@@ -13,12 +12,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from mlaas4hep_dask import __version__
 from mlaas4hep_dask.encode.encoding import Encoding
-from mlaas4hep_dask.errors import BundleError
+from mlaas4hep_dask.errors import BundleError, EncodeError
 from mlaas4hep_dask.specs import Specs
 
 FORMAT = "mlaas4hep_dask/bundle"
@@ -177,7 +176,7 @@ def open_bundle(path: str | Path, *, unpack_to: Path | None = None) -> Bundle:
     specs = Specs.read(path / SPECS)
     try:
         encoding = Encoding.from_specs(specs, **manifest["encode"])
-    except (TypeError, KeyError) as error:
+    except (EncodeError, TypeError, KeyError) as error:
         raise BundleError(f"{path}: encode options do not fit ({error})", path=str(path)) from error
     if encoding.layout.columns() != manifest["input"].get("columns"):
         raise BundleError(
@@ -239,11 +238,13 @@ def _unpack(archive: Path, folder: Path | None) -> Path:
     try:
         with tarfile.open(archive, "r:*") as tar:
             for number, member in enumerate(tar, start=1):
-                name = os.path.normpath(member.name).split("/")[-1]
-                if member.isdir():
+                parts = PurePosixPath(member.name).parts
+                outside = ".." in parts or member.name.startswith("/")
+                if member.isdir() and not outside:
                     continue
+                name = parts[-1] if parts else ""
                 total += member.size
-                if not member.isfile() or not MEMBER.fullmatch(name):
+                if outside or not member.isfile() or not MEMBER.fullmatch(name):
                     raise BundleError(
                         f"{archive}: {member.name!r} is not a plain file", path=str(archive)
                     )

@@ -19,12 +19,12 @@ def specs_graph(
     graph: dict[Any, Any] = {shared: context}
     level: list[Any] = []
     for number, partition in enumerate(partitions):
-        key = (f"measure-{token}", number)
+        key: Any = (f"measure-{token}", number)
         graph[key] = (measure_partition, partition, number, shared)
         level.append(key)
     depth = 0
     while len(level) > 1:
-        merged = []
+        merged: list[Any] = []
         for place in range(0, len(level), FAN_IN):
             key = (f"merge-{token}", depth, place // FAN_IN)
             graph[key] = (merge_measured, level[place : place + FAN_IN])

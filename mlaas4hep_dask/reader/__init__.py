@@ -4,5 +4,12 @@ from mlaas4hep_dask.reader.partition import Partition, cut
 from mlaas4hep_dask.reader.plan import FilePlan, PlannedFile, plan_file, require_same_branches
 from mlaas4hep_dask.reader.read import read
 
-__all__ = ["FilePlan", "Partition",
-    "PlannedFile", "cut", "plan_file", "read", "require_same_branches"]
+__all__ = [
+    "FilePlan",
+    "Partition",
+    "PlannedFile",
+    "cut",
+    "plan_file",
+    "read",
+    "require_same_branches",
+]

@@ -145,7 +145,7 @@ def _fetch(
         while first >= spans[place][1]:
             place += 1
         if loaded != place:
-            view = memoryview(np.ascontiguousarray(chunks[place].raw_data)).cast("B")
+            view = np.ascontiguousarray(chunks[place].raw_data).data.cast("B")
             loaded = place
         offset = spans[place][0]
         fetched[name].append((number, view[first - offset : last - offset]))
@@ -246,7 +246,7 @@ def _decompress(payload: Any, objlen: int) -> bytes:
 
 def _inflate(algorithm: bytes, block: Any, size: int) -> bytes:
     if algorithm == b"ZL":
-        return isal_zlib.decompress(block, bufsize=size)  # type: ignore[no-any-return]
+        return isal_zlib.decompress(block, bufsize=size)
     if algorithm == b"ZS":
         # A decompressor is not safe to share between threads, and cheap to make.
         return zstandard.ZstdDecompressor().decompress(block, max_output_size=size)

@@ -3,16 +3,14 @@
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from mlaas4hep_dask.run.fit import RunResult, fit
+    from mlaas4hep_dask.run.stages import RunResult, fit
 
 __all__ = ["RunResult", "fit"]
 
 
 def __getattr__(name: str) -> Any:
     if name in __all__:
-        from mlaas4hep_dask.run.fit import RunResult, fit
+        from mlaas4hep_dask.run import stages
 
-        # The import has just made `fit` the module of that name.
-        globals().update(RunResult=RunResult, fit=fit)
-        return globals()[name]
+        return getattr(stages, name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -111,7 +111,7 @@ def _overrides(options: argparse.Namespace) -> list[str]:
 
 def _check(config: Config) -> int:
     from mlaas4hep_dask.dataset.plan import check_files, preflight
-    from mlaas4hep_dask.run.fit import model_of
+    from mlaas4hep_dask.run.stages import model_of
 
     model = model_of(config)
     checked = preflight(config)
@@ -131,7 +131,7 @@ def _run(config: Config, command: str) -> int:
     from mlaas4hep_dask.dataset import Dataset
     from mlaas4hep_dask.dataset.plan import preflight
     from mlaas4hep_dask.run.console import Console
-    from mlaas4hep_dask.run.fit import fit, model_of
+    from mlaas4hep_dask.run.stages import fit, model_of
 
     # The logs of Dask repeat, at length, errors that are reported here once.
     logging.getLogger("distributed").setLevel(logging.CRITICAL)

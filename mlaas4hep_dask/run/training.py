@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import time
 import uuid
 from collections.abc import Callable, Iterator, Sequence
@@ -214,7 +215,8 @@ class Trainer:
 
     def _hold_blocks(self, workers: dict[str, Any]) -> None:
         """Keep blocks on the workers between epochs if memory allows, where they are used."""
-        memory = sum(worker["memory_limit"] or 0 for worker in workers.values())
+        # A worker without a limit reports 0.
+        memory = sum(worker["memory_limit"] or math.inf for worker in workers.values())
         if self._packed_bytes > MEMORY_SHARE * memory:
             logger.info("blocks are larger than memory: every epoch reads them again")
             return

@@ -180,7 +180,7 @@ class Specs:
             multiplicities = {
                 name: tuple(map(index, h)) for name, h in data["multiplicities"].items()
             }
-            for name, specs in branches.items():
+            for specs in branches.values():
                 if (collection := specs.branch.collection) is not None:
                     _ = multiplicities[collection]
             return cls(branches, multiplicities, samples, data["provenance"])

@@ -171,7 +171,7 @@ def find_model(
         raise ModelError(
             f"{where}: model {reference!r}: line {error.lineno}: {error.msg}", callable=reference
         ) from error
-    if source and function not in names:
+    if source and function not in names and "*" not in names:
         raise ModelError(
             f"{where}: {module} has no {function!r}{did_you_mean(function, names)}",
             callable=reference,
@@ -199,11 +199,15 @@ def _module_source(module: str, reference: str, where: str) -> str:
 
 def _top_level_names(source: str) -> set[str]:
     names: set[str] = set()
-    for node in ast.parse(source).body:
+    left: list[ast.AST] = [ast.parse(source)]
+    while left:
+        node = left.pop()
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
-            names.add(node.name)
-        elif isinstance(node, ast.Import | ast.ImportFrom):
+            names.add(node.name)  # what it defines inside is not at the top level
+            continue
+        if isinstance(node, ast.Import | ast.ImportFrom):
             names.update((alias.asname or alias.name).split(".")[0] for alias in node.names)
-        elif isinstance(node, ast.Assign):
-            names.update(target.id for target in node.targets if isinstance(target, ast.Name))
+        elif isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
+            names.add(node.id)
+        left.extend(ast.iter_child_nodes(node))
     return names

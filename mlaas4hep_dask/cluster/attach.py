@@ -86,7 +86,7 @@ def connect(options: Cluster, *, ranks: int) -> Iterator[Client]:
     from distributed import Client
 
     try:
-        client = Client(options.address, timeout=CONNECT_TIMEOUT, set_as_default=False)
+        client = Client(options.address, timeout=CONNECT_TIMEOUT)
     except (OSError, TimeoutError, ValueError) as error:
         raise ClusterError(
             f"no Dask scheduler answers at {options.address} ({error})", address=options.address
@@ -115,5 +115,5 @@ def _local(options: Cluster, ranks: int) -> Iterator[Client]:
         raise ClusterError(
             f"the local cluster does not start ({error})", address="local"
         ) from error
-    with cluster, Client(cluster, set_as_default=False) as client:
+    with cluster, Client(cluster) as client:
         yield client

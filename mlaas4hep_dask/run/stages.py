@@ -5,6 +5,9 @@ from __future__ import annotations
 import hashlib
 import html
 import json
+import shlex
+import shutil
+import sys
 import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -55,8 +58,12 @@ class RunResult:
 
     @property
     def serve_command(self) -> str:
-        """The command that serves the model."""
-        return f"python -m mlaas4hep_dask.serve {self.path / 'bundle'}"
+        """The command that serves the model, to be pasted in the current directory."""
+        found = shutil.which("python")
+        same = found is not None and Path(found).samefile(sys.executable)
+        python = "python" if same else _short(Path(sys.executable))
+        bundle = _short(self.path / "bundle")
+        return shlex.join([python, "-m", "mlaas4hep_dask.serve", bundle])
 
     def _repr_html_(self) -> str:
         test = self.summary["test"]
@@ -72,6 +79,12 @@ class RunResult:
         )
         name = html.escape(str(self.summary["name"]))
         return f"<p><b>Run</b> {name}</p><table><tbody>{body}</tbody></table>"
+
+
+def _short(path: Path) -> str:
+    """The path as one types it: relative if it is below the current directory."""
+    here = Path.cwd()
+    return str(path.relative_to(here) if path.is_relative_to(here) else path)
 
 
 def model_of(config: Config) -> ModelSource:

@@ -1,0 +1,298 @@
+import hashlib
+import io
+import json
+import shutil
+import tarfile
+
+import awkward as ak
+import numpy as np
+import pytest
+
+from mlaas4hep_dask.bundle import open_bundle, write_bundle
+from mlaas4hep_dask.bundle.bundle import MAX_MEMBERS
+from mlaas4hep_dask.encode import Encoding, encode
+from mlaas4hep_dask.errors import BundleError, EncodeError
+from mlaas4hep_dask.specs import Events
+from mlaas4hep_dask.specs.measure import measure
+
+EVENTS = Events.from_awkward(
+    ak.Array({"met": [1.0, 2.0, 5.0], "Jet_pt": [[1.0, 2.0, 3.0], [], [4.0]]})
+)
+SPECS = measure(EVENTS, sample="ttH")
+ENCODE = {"normalisation": "minmax", "max_width": 2, "out_of_range": "clip"}
+MEMBERS = ["model.pt", "model_card.md", "specs.json"]
+
+
+def write(path, **changes):
+    parts = {
+        "name": "higgs",
+        "model": b"a TorchScript file, as far as a bundle is concerned",
+        "specs": SPECS,
+        "encode": ENCODE,
+        "metrics": {"auc": 0.75},
+        "data": {"files": ["a.root"]},
+        "card": "# higgs\n",
+    }
+    return write_bundle(path, **{**parts, **changes})
+
+
+@pytest.fixture
+def bundle(tmp_path):
+    return write(tmp_path / "bundle")
+
+
+def edit_manifest(bundle, change):
+    path = bundle.path / "manifest.json"
+    manifest = json.loads(path.read_text(encoding="utf-8"))
+    change(manifest)
+    path.write_text(json.dumps(manifest), encoding="utf-8")
+
+
+def pack(path, members):
+    """A tar.gz of (name, content) or (TarInfo, content)."""
+    with tarfile.open(path, "w:gz") as tar:
+        for name, content in members:
+            info = name if isinstance(name, tarfile.TarInfo) else tarfile.TarInfo(name)
+            info.size = len(content)
+            tar.addfile(info, io.BytesIO(content))
+    return path
+
+
+def contents_of(bundle):
+    return [(file.name, file.read_bytes()) for file in sorted(bundle.path.iterdir())]
+
+
+def test_what_is_opened_is_what_was_written(bundle):
+    opened = open_bundle(bundle.path)
+    assert opened == bundle
+    assert opened.name == "higgs"
+    assert opened.specs == SPECS
+    assert opened.encoding == Encoding.from_specs(SPECS, **ENCODE)
+    assert opened.model_path.read_bytes() == b"a TorchScript file, as far as a bundle is concerned"
+    assert opened.manifest["metrics"] == {"auc": 0.75}
+    assert opened.manifest["data"] == {"files": ["a.root"]}
+    assert opened.manifest["input"]["columns"] == ["met", "Jet_pt[0]", "Jet_pt[1]"]
+    assert opened.manifest["libraries"]["numpy"] == np.__version__
+    third = np.float32(1 / 3)
+    expected = [[0, 0, third], [0.25, 0, 0], [1, 1, 0]]
+    assert encode(EVENTS, opened.encoding).dense().tolist() == expected
+
+
+def test_the_manifest_lists_size_and_checksum_of_every_other_file(bundle):
+    on_disk = {name: content for name, content in contents_of(bundle) if name != "manifest.json"}
+    assert sorted(on_disk) == MEMBERS
+    assert bundle.manifest["files"] == {
+        name: {"sha256": hashlib.sha256(content).hexdigest(), "bytes": len(content)}
+        for name, content in on_disk.items()
+    }
+
+
+@pytest.mark.parametrize("member", MEMBERS)
+def test_one_altered_byte_anywhere_is_noticed(member, bundle):
+    path = bundle.path / member
+    content = path.read_bytes()
+    for place in np.linspace(0, len(content) - 1, 50).astype(int):
+        changed = bytearray(content)
+        changed[place] ^= 1
+        path.write_bytes(changed)
+        with pytest.raises(BundleError, match="was altered") as caught:
+            open_bundle(bundle.path)
+        assert caught.value.member == member
+    path.write_bytes(content + b"\n")
+    with pytest.raises(BundleError, match="was altered"):
+        open_bundle(bundle.path)
+
+
+@pytest.mark.parametrize("bit", [0, 1, 5])
+def test_no_altered_byte_of_the_manifest_changes_how_events_are_encoded(bit, bundle):
+    path = bundle.path / "manifest.json"
+    content = path.read_bytes()
+    for place in range(len(content)):
+        changed = bytearray(content)
+        changed[place] ^= 1 << bit
+        path.write_bytes(changed)
+        try:
+            opened = open_bundle(bundle.path)
+        except BundleError:
+            continue
+        assert opened.encoding == bundle.encoding
+        assert opened.specs == bundle.specs
+
+
+@pytest.mark.parametrize("member", [*MEMBERS, "manifest.json"])
+def test_a_missing_file_is_named(member, bundle):
+    (bundle.path / member).unlink()
+    with pytest.raises(BundleError, match=member) as caught:
+        open_bundle(bundle.path)
+    assert caught.value.member == member
+
+
+@pytest.mark.parametrize("member", MEMBERS)
+def test_a_link_is_not_a_file_of_the_bundle(member, bundle, tmp_path):
+    (bundle.path / member).rename(tmp_path / "elsewhere")
+    (bundle.path / member).symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(BundleError, match="is missing"):
+        open_bundle(bundle.path)
+
+
+def test_no_such_bundle_is_an_error(tmp_path):
+    with pytest.raises(BundleError, match="no such bundle"):
+        open_bundle(tmp_path / "absent")
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda m: m.update(format="other"), "not that of a bundle"),
+        (lambda m: m.update(version=2), "bundle version 2"),
+        (lambda m: m.pop("files"), "does not list"),
+        (lambda m: m["files"].pop("model.pt"), "does not list"),
+        (lambda m: m.update(files=[]), "does not list"),
+        (lambda m: m["files"].update({"specs.json": "text"}), "was altered"),
+        (lambda m: m["files"].update({"../specs.json": {}}), "not a file name"),
+        (lambda m: m["files"].update({"/etc/passwd": {}}), "not a file name"),
+        (lambda m: m.pop("name"), "has no 'name'"),
+        (lambda m: m.pop("encode"), "has no 'encode'"),
+        (lambda m: m.update(encode=[3]), "has no 'encode'"),
+        (lambda m: m["encode"].update(normalisation="none"), "encode options"),
+        (lambda m: m["encode"].update(more=1), "encode options"),
+        (lambda m: m["encode"].update(max_width="2"), "encode options"),
+        (lambda m: m["encode"].update(max_width=3), "columns"),
+        (lambda m: m.update(input=[]), "has no 'input'"),
+        (lambda m: m["input"].pop("columns"), "columns"),
+        (lambda m: m["input"]["columns"].reverse(), "columns"),
+    ],
+)
+def test_a_manifest_that_does_not_fit_is_refused(change, message, bundle):
+    edit_manifest(bundle, change)
+    with pytest.raises(BundleError, match=message) as caught:
+        open_bundle(bundle.path)
+    assert caught.value.path == str(bundle.path)
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{", "null", "\xff"])
+def test_a_manifest_that_is_no_json_object_is_refused(text, bundle):
+    (bundle.path / "manifest.json").write_text(text, encoding="latin-1")
+    with pytest.raises(BundleError, match=r"manifest\.json"):
+        open_bundle(bundle.path)
+
+
+@pytest.mark.parametrize("folder", ["", "bundle/", "./", "a/b/"])
+def test_an_archive_is_unpacked_and_opened(folder, bundle, tmp_path):
+    members = [(folder + name, content) for name, content in contents_of(bundle)]
+    archive = pack(tmp_path / "bundle.tar.gz", members)
+    opened = open_bundle(archive, unpack_to=tmp_path / "unpacked")
+    assert opened.path == tmp_path / "unpacked"
+    assert opened.encoding == bundle.encoding
+    assert contents_of(opened) == contents_of(bundle)
+
+
+def special(name, kind, target=""):
+    info = tarfile.TarInfo(name)
+    info.type = kind
+    info.linkname = target
+    return info
+
+
+@pytest.mark.parametrize(
+    "extra",
+    [
+        "../evil",
+        "a/../../evil",
+        "/evil",
+        "bundle/../evil",
+        "..",
+        "evil name",
+        "-evil",
+        ".hidden",
+        special("evil", tarfile.SYMTYPE, "/etc/passwd"),
+        special("model2.pt", tarfile.SYMTYPE, "model.pt"),
+        special("evil", tarfile.LNKTYPE, "model.pt"),
+        special("evil", tarfile.CHRTYPE),
+        special("evil", tarfile.BLKTYPE),
+        special("evil", tarfile.FIFOTYPE),
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("place", ["first", "last"])
+def test_an_archive_with_anything_but_plain_files_is_refused(extra, place, bundle, tmp_path):
+    members = contents_of(bundle)
+    members.insert(0 if place == "first" else len(members), (extra, b""))
+    archive = pack(tmp_path / "bundle.tar.gz", members)
+    before = set(tmp_path.rglob("*"))
+    with pytest.raises(BundleError, match="is not a plain file"):
+        open_bundle(archive, unpack_to=tmp_path / "unpacked")
+    unpacked = tmp_path / "unpacked"
+    inside = set(unpacked.iterdir())
+    assert set(tmp_path.rglob("*")) == before | inside | {unpacked}
+    assert {file.name for file in inside} <= {name for name, _ in contents_of(bundle)}
+
+
+def test_an_archive_never_replaces_a_file(bundle, tmp_path):
+    archive = pack(tmp_path / "bundle.tar.gz", contents_of(bundle))
+    (tmp_path / "unpacked").mkdir()
+    (tmp_path / "unpacked" / "model.pt").write_bytes(b"precious")
+    with pytest.raises(BundleError, match="cannot be unpacked"):
+        open_bundle(archive, unpack_to=tmp_path / "unpacked")
+    assert (tmp_path / "unpacked" / "model.pt").read_bytes() == b"precious"
+
+
+def test_an_archive_that_holds_a_file_twice_is_refused(bundle, tmp_path):
+    members = contents_of(bundle)
+    archive = pack(tmp_path / "bundle.tar.gz", [*members, ("a/" + members[0][0], b"other")])
+    with pytest.raises(BundleError, match="cannot be unpacked"):
+        open_bundle(archive, unpack_to=tmp_path / "unpacked")
+
+
+def test_an_archive_of_too_many_files_is_refused(bundle, tmp_path):
+    more = [(f"file{i}", b"") for i in range(MAX_MEMBERS)]
+    archive = pack(tmp_path / "bundle.tar.gz", contents_of(bundle) + more)
+    with pytest.raises(BundleError, match="too large"):
+        open_bundle(archive, unpack_to=tmp_path / "unpacked")
+
+
+@pytest.mark.parametrize("part", [0.0, 0.1, 0.5, 0.9])
+def test_a_truncated_archive_is_refused(part, bundle, tmp_path):
+    archive = pack(tmp_path / "bundle.tar.gz", contents_of(bundle))
+    content = archive.read_bytes()
+    archive.write_bytes(content[: int(len(content) * part)])
+    with pytest.raises(BundleError):
+        open_bundle(archive, unpack_to=tmp_path / "unpacked")
+
+
+def test_an_archive_needs_a_folder_to_be_unpacked_to(bundle, tmp_path):
+    archive = pack(tmp_path / "bundle.tar.gz", contents_of(bundle))
+    with pytest.raises(BundleError, match="give a folder"):
+        open_bundle(archive)
+
+
+def test_a_new_bundle_replaces_an_earlier_one_whole(bundle, tmp_path):
+    (bundle.path / "left-over").write_text("old", encoding="utf-8")
+    write(bundle.path, name="other", model=b"new")
+    opened = open_bundle(bundle.path)
+    assert opened.name == "other"
+    assert opened.model_path.read_bytes() == b"new"
+    assert {file.name for file in opened.path.iterdir()} == {*MEMBERS, "manifest.json"}
+    assert [file.name for file in tmp_path.iterdir()] == ["bundle"]
+
+
+@pytest.mark.parametrize(
+    ("change", "error"),
+    [
+        ({"metrics": {"auc": float("nan")}}, ValueError),
+        ({"model": None}, TypeError),
+        ({"encode": {"normalisation": "none"}}, EncodeError),
+    ],
+)
+def test_a_bundle_that_cannot_be_written_leaves_the_earlier_one(change, error, bundle, tmp_path):
+    before = contents_of(bundle)
+    with pytest.raises(error):
+        write(bundle.path, **change)
+    assert contents_of(open_bundle(bundle.path)) == before
+    assert [file.name for file in tmp_path.iterdir()] == ["bundle"]
+
+
+def test_the_folder_may_be_read_by_others_and_moved(bundle, tmp_path):
+    assert bundle.path.stat().st_mode & 0o777 == 0o755
+    moved = shutil.move(bundle.path, tmp_path / "moved")
+    assert open_bundle(moved).encoding == bundle.encoding

@@ -1,0 +1,65 @@
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+HEAVY = ("dask", "distributed", "dask_awkward", "uproot", "torch", "awkward", "numba", "pandas")
+
+
+def loaded_after(statement):
+    """Modules that a fresh interpreter has loaded after a statement."""
+    code = f"import sys\n{statement}\nprint('\\n'.join(sys.modules))"
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    return set(done.stdout.split())
+
+
+def test_imports_go_downwards_only():
+    done = subprocess.run(
+        [Path(sys.executable).parent / "lint-imports", "--no-cache"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert " 0 broken" in done.stdout
+
+
+def test_importing_the_package_loads_nothing_heavy():
+    loaded = loaded_after("import mlaas4hep_dask")
+    assert "mlaas4hep_dask" in loaded
+    assert not loaded & {*HEAVY, "numpy", "pydantic"}
+
+
+@pytest.mark.parametrize(
+    "module",
+    ["serve", "serve.app", "serve.cli", "bundle", "encode", "specs"],
+)
+def test_serving_loads_neither_dask_nor_uproot_nor_training(module):
+    loaded = loaded_after(f"import mlaas4hep_dask.{module}")
+    assert f"mlaas4hep_dask.{module}" in loaded
+    assert not loaded & {"dask", "distributed", "dask_awkward", "uproot", "coffea"}
+    rooms = ("train", "dataset", "reader", "cluster", "run")
+    assert not loaded & {f"mlaas4hep_dask.{room}" for room in rooms}
+
+
+@pytest.mark.parametrize("module", ["config", "specs", "encode", "reader"])
+def test_reading_and_encoding_load_neither_dask_nor_torch(module):
+    loaded = loaded_after(f"import mlaas4hep_dask.{module}")
+    assert not loaded & {"dask", "distributed", "torch"}
+
+
+@pytest.mark.parametrize("module", ["train.assign", "train.session", "train.model", "train.feed"])
+def test_a_client_starts_ranks_without_torch(module):
+    assert "torch" not in loaded_after(f"import mlaas4hep_dask.{module}")
+
+
+def test_the_data_set_is_found_on_first_use():
+    loaded = loaded_after("import mlaas4hep_dask; mlaas4hep_dask.Dataset")
+    assert {"mlaas4hep_dask.dataset", "dask"} <= loaded
+    with pytest.raises(subprocess.CalledProcessError):
+        loaded_after("import mlaas4hep_dask; mlaas4hep_dask.Datset")

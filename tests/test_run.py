@@ -1,0 +1,333 @@
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+import warnings
+from pathlib import Path
+
+import awkward as ak
+import httpx
+import jsonschema
+import numpy as np
+import pytest
+import torch
+import yaml
+
+from mlaas4hep_dask.bundle import open_bundle
+from mlaas4hep_dask.config import load
+from mlaas4hep_dask.encode import encode
+from mlaas4hep_dask.errors import ConfigError
+from mlaas4hep_dask.reader import plan_file, read
+from mlaas4hep_dask.run.cli import main
+from mlaas4hep_dask.run.directory import RunDirectory
+from mlaas4hep_dask.train.network import mlp
+
+TUTORIAL = Path(__file__).parents[1] / "workflows" / "heptutorial" / "dataset.yaml"
+
+
+def run(*arguments, **options):
+    command = [sys.executable, "-m", "mlaas4hep_dask.run", *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, timeout=240, **options)
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """The tutorial's run as a newcomer does it, in a folder of its own."""
+    folder = tmp_path_factory.mktemp("tutorial")
+    done = run(TUTORIAL, "--output", "runs/first", cwd=folder)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return folder / "runs" / "first", done.stdout
+
+
+def test_the_tutorial_reaches_its_auc_with_every_event_accounted_for(finished):
+    path, printed = finished
+    metrics = json.loads((path / "metrics.json").read_text())
+    counts = metrics["counts"]
+    assert metrics["test"]["auc"] >= 0.87
+    assert counts["events_read"] == counts["events_selected"] == 16_052
+    assert counts["events_skipped"] == 0
+    samples = metrics["samples"]
+    assert sum(s["train"] + s["validation"] + s["test"] for s in samples) == 16_052
+    assert f"{metrics['test']['auc']:.4f}" in printed
+    assert "16,052" in printed
+    assert re.search(r"dashboard: http://127\.0\.0\.1:\d+/status", printed)
+    assert re.search(r"serve it: \S*python\S* -m mlaas4hep_dask\.serve runs/first/bundle", printed)
+
+
+def test_generator_truth_and_weights_are_not_inputs(finished):
+    path, _ = finished
+    inputs = {branch["name"] for branch in json.loads((path / "plan.json").read_text())["inputs"]}
+    assert not [name for name in inputs if name.startswith("MC")]
+    assert "EventWeight" not in inputs
+    assert {"Jet_btag", "Jet_ID", "Muon_Iso", "MET_px"} <= inputs
+
+
+def test_the_run_directory_holds_everything_and_no_half_written_file(finished):
+    path, _ = finished
+    names = {str(p.relative_to(path)) for p in path.rglob("*") if p.is_file()}
+    assert names == {
+        ".lock",
+        "bundle/manifest.json",
+        "bundle/model.pt",
+        "bundle/model_card.md",
+        "bundle/specs.json",
+        "checkpoints/last.pt",
+        "config.yaml",
+        "metrics.json",
+        "plan.json",
+        "report.html",
+        "run.json",
+        "specs.json",
+    }
+    assert json.loads((path / "run.json").read_text())["status"] == "complete"
+    assert load(path / "config.yaml").training == load(TUTORIAL).training
+
+
+def serve(bundle):
+    """A real server process and its URL."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "mlaas4hep_dask.serve", str(bundle), "--port", "0"],
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    for line in process.stdout:
+        found = re.search(r"http://127\.0\.0\.1:\d+", line)
+        if found:
+            return process, found.group(0)
+    raise AssertionError(f"the server ended with {process.wait()}")
+
+
+def test_the_served_score_is_the_score_of_the_trained_network(finished, cms_files):
+    path, _ = finished
+    bundle = open_bundle(path / "bundle")
+    names = [branch.name for branch in bundle.encoding.branches]
+    network = mlp(bundle.encoding.layout.num_columns)
+    state = torch.load(path / "checkpoints" / "last.pt", weights_only=True)
+    network.load_state_dict(state["network"])
+    network.eval()
+    for file in cms_files:
+        plan = plan_file(str(file), "events", "any")
+        planned = plan.planned(names).partitions(
+            target_bytes=1 << 40, max_events=300, num_entries=plan.num_entries
+        )
+        events = read(planned[1], [plan.branches[name] for name in names])
+        with torch.no_grad():
+            dense = torch.from_numpy(encode(events, bundle.encoding).dense())
+            trained = torch.sigmoid(network(dense)).reshape(-1).numpy()
+        process, url = serve(path / "bundle")
+        try:
+            payload = {"events": ak.to_list(events.to_awkward())}
+            answer = httpx.post(f"{url}/v1/models/single-top/predict", json=payload, timeout=30)
+        finally:
+            process.send_signal(signal.SIGINT)
+            process.wait(timeout=20)
+            process.stdout.close()
+        assert answer.status_code == 200, answer.text
+        np.testing.assert_allclose(answer.json()["scores"], trained, rtol=0, atol=1e-6)
+
+
+def test_the_torchscript_file_alone_scores_raw_padded_columns(finished, cms_events):
+    path, _ = finished
+    bundle = open_bundle(path / "bundle")
+    encoded = encode(cms_events, bundle.encoding)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # torch.jit is our contract
+        model = torch.jit.load(bundle.model_path)
+    columns = bundle.manifest["input"]["columns"]
+    records = cms_events.to_awkward()[:50]
+    raw = np.full((50, len(columns)), np.nan)
+    for place, column in enumerate(columns):
+        name, _, index = column.partition("[")
+        if index:
+            padded = ak.pad_none(records[name], int(index[:-1]) + 1)[:, int(index[:-1])]
+            raw[:, place] = ak.to_numpy(ak.fill_none(ak.values_astype(padded, float), np.nan))
+        else:
+            raw[:, place] = ak.to_numpy(records[name])
+    with torch.no_grad():
+        scores = model(torch.from_numpy(raw))
+        rows, missing = encoded.dense()[:50], encoded.missing()[:50]
+        expected = model.score_encoded(torch.from_numpy(rows), torch.from_numpy(missing))
+    torch.testing.assert_close(scores, expected, rtol=0, atol=1e-6)
+
+
+def test_a_second_run_moves_the_first_aside(finished, tmp_path):
+    folder = tmp_path / "run"
+    with RunDirectory(folder, fingerprint="a") as first:
+        first.write("note", "kept")
+    with RunDirectory(folder, fingerprint="b") as second:
+        assert second.moved_to == tmp_path / "run.1"
+        assert not second.resumed
+    assert (tmp_path / "run.1" / "note").read_text() == "kept"
+
+
+def test_two_runs_cannot_write_to_one_folder(tmp_path):
+    with (
+        RunDirectory(tmp_path / "run", fingerprint="a"),
+        pytest.raises(ConfigError, match="another run is writing"),
+        RunDirectory(tmp_path / "run", fingerprint="a"),
+    ):
+        pass
+
+
+def measured(path):
+    epochs = json.loads((path / "metrics.json").read_text())["epochs"]
+    return [{name: e[name] for name in ("train", "validation", "test")} for e in epochs]
+
+
+@pytest.mark.timeout(280)
+def test_a_killed_run_is_taken_up_after_its_last_epoch(tmp_path):
+    settings = ["--set", "training.epochs=8"]
+    command = [sys.executable, "-m", "mlaas4hep_dask.run", TUTORIAL, "--output", "killed"]
+    killed = tmp_path / "killed"
+    process = subprocess.Popen([*map(str, command), *settings], cwd=tmp_path, process_group=0)
+    deadline = time.monotonic() + 120
+    while not (killed / "metrics.json").exists():
+        assert process.poll() is None
+        assert time.monotonic() < deadline
+        time.sleep(0.01)  # polls for the first checkpoint of the other process
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    done_before = len(json.loads((killed / "metrics.json").read_text())["epochs"])
+    assert done_before < 8
+    again = run(TUTORIAL, "--output", "killed", *settings, cwd=tmp_path)
+    assert again.returncode == 0, again.stderr
+    assert re.search(r"taking up the run in .*killed after epoch \d", again.stdout)
+    whole = run(TUTORIAL, "--output", "whole", *settings, cwd=tmp_path)
+    assert whole.returncode == 0
+    assert measured(killed) == measured(tmp_path / "whole")
+
+
+@pytest.mark.timeout(200)
+def test_a_run_joins_a_scheduler_that_is_already_there(tmp_path):
+    scheduler = subprocess.Popen(
+        [
+            *(sys.executable, "-m", "distributed.cli.dask_scheduler"),
+            *("--host", "127.0.0.1", "--port", "0", "--no-dashboard"),
+            *("--scheduler-file", str(tmp_path / "scheduler.json")),
+        ],
+        stderr=subprocess.DEVNULL,
+    )
+    workers = [
+        subprocess.Popen(
+            [
+                *(sys.executable, "-m", "distributed.cli.dask_worker", "--nthreads", "1"),
+                *("--scheduler-file", str(tmp_path / "scheduler.json"), "--no-dashboard"),
+                *("--local-directory", str(tmp_path)),
+            ],
+            stderr=subprocess.DEVNULL,
+        )
+        for _ in range(2)
+    ]
+    try:
+        while not (tmp_path / "scheduler.json").exists():
+            assert scheduler.poll() is None
+            time.sleep(0.05)  # polls for the scheduler's file
+        address = json.loads((tmp_path / "scheduler.json").read_text())["address"]
+        settings = ["--cluster", address, "--set", "training.epochs=1"]
+        done = run(TUTORIAL, "--output", "run", *settings, cwd=tmp_path)
+        assert done.returncode == 0, done.stderr
+        assert json.loads((tmp_path / "run/metrics.json").read_text())["test"]["auc"] > 0.7
+        assert scheduler.poll() is None  # it is not ours to close
+    finally:
+        for process in (*workers, scheduler):
+            process.terminate()
+            process.wait(timeout=30)
+
+
+def test_a_scheduler_that_does_not_answer_is_named(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr("mlaas4hep_dask.cluster.attach.CONNECT_TIMEOUT", 1)
+    assert main([str(TUTORIAL), "--cluster", "tcp://127.0.0.1:1", "--output", str(tmp_path)]) == 2
+    assert "no Dask scheduler answers at tcp://127.0.0.1:1" in capsys.readouterr().err
+
+
+def test_check_prints_the_plan_and_reads_no_events(capsys):
+    assert main([str(TUTORIAL), "--check"]) == 0
+    printed = capsys.readouterr().out
+    assert "16,052 events" in printed
+    assert "sample single_top: label 1" in printed
+    assert "excluded: EventWeight" in printed
+    assert "accepts rows" in printed
+
+
+def test_schema_prints_a_schema_that_accepts_the_tutorial(capsys):
+    assert main(["--schema"]) == 0
+    schema = json.loads(capsys.readouterr().out)
+    jsonschema.validate(yaml.safe_load(TUTORIAL.read_text()), schema)
+
+
+def test_help_reads_like_a_page(capsys):
+    with pytest.raises(SystemExit) as caught:
+        main(["--help"])
+    assert caught.value.code == 0
+    printed = capsys.readouterr().out
+    for word in ("--check", "--schema", "--set", "--cluster", "examples:", "exit status:"):
+        assert word in printed
+
+
+BAD = {
+    "an unknown key": ({"epochs": 3}, "dataset.yaml:", "training.epochs"),
+    "an unknown key in a section": ({"training": {"epoch": 3}}, "did you mean 'epochs'"),
+    "a wrong type": ({"training": {"epochs": "many"}}, "training.epochs"),
+    "a missing branch": ({"branches": {"include": ["Jet_Pxx"]}}, "did you mean 'Jet_Px'"),
+    "a pattern that matches nothing": ({"branches": {"exclude": ["MCx*"]}}, "MCx*"),
+    "an unknown tree": ({"tree": "event"}, "did you mean 'events'"),
+    "an unknown model": ({"model": {"callable": "nowhere.networks:mlp"}}, "nowhere"),
+    "an unknown callable": (
+        {"model": {"callable": "mlaas4hep_dask.train.network:mpl"}},
+        "did you mean 'mlp'",
+    ),
+    "an empty sample": (
+        {
+            "samples": [
+                {"name": "a", "label": 1, "files": []},
+                {"name": "b", "label": 0, "files": "data/cms_heptutorial_ww.root"},
+            ]
+        },
+        "empty",
+    ),
+    "a missing file": (
+        {
+            "samples": [
+                {"name": "a", "label": 1, "files": "data/cms_heptutorial_wx.root"},
+                {"name": "b", "label": 0, "files": "data/cms_heptutorial_ww.root"},
+            ]
+        },
+        "cms_heptutorial_w",
+    ),
+    "two samples with one file": (
+        {
+            "samples": [
+                {"name": "a", "label": 1, "files": "data/cms_heptutorial_ww.root"},
+                {"name": "b", "label": 0, "files": "data/cms_heptutorial_ww.root"},
+            ]
+        },
+        "'a'",
+        "'b'",
+    ),
+}
+
+
+@pytest.mark.parametrize("fault", BAD)
+def test_a_bad_configuration_fails_early_with_its_message(fault, tmp_path, capsys):
+    change, *expected = BAD[fault]
+    content = {**yaml.safe_load(TUTORIAL.read_text()), **change}
+    (tmp_path / "dataset.yaml").write_text(yaml.safe_dump(content))
+    (tmp_path / "data").symlink_to(TUTORIAL.parent / "data")
+    output = tmp_path / "run"
+    assert main([str(tmp_path / "dataset.yaml"), "--output", str(output)]) == 2
+    message = capsys.readouterr().err
+    assert message.startswith("error: ")
+    for text in expected:
+        assert text in message
+    assert "Traceback" not in message
+    assert not output.exists()  # nothing was started
+
+
+def test_a_set_option_overrides_the_file(tmp_path, capsys):
+    assert main([str(TUTORIAL), "--check", "--set", "tree=Event"]) == 2
+    assert "did you mean 'events'" in capsys.readouterr().err
+    assert main([str(TUTORIAL), "--check", "--set", "trainin.epochs=1"]) == 2
+    assert "training" in capsys.readouterr().err
