@@ -22,14 +22,19 @@ import awkward as ak
 import common
 import data
 import torch
-import uvloop
 
 from mlaas4hep_dask.bundle import write_bundle
 from mlaas4hep_dask.encode import Encoding
+from mlaas4hep_dask.errors import MissingExtraError
 from mlaas4hep_dask.export import to_torchscript
 from mlaas4hep_dask.reader import Partition, read
 from mlaas4hep_dask.specs.measure import measure
 from mlaas4hep_dask.train.network import mlp
+
+try:
+    import uvloop
+except ModuleNotFoundError as error:
+    sys.exit(str(MissingExtraError.of("bench", module=str(error.name))))
 
 
 class Connection(asyncio.Protocol):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import logging
 import time
 from collections import OrderedDict
@@ -13,7 +14,13 @@ from typing import Any, TypeVar
 
 import uproot
 
-from mlaas4hep_dask.errors import DataError, MLaaSError, UnreadableFileError, did_you_mean
+from mlaas4hep_dask.errors import (
+    DataError,
+    MissingExtraError,
+    MLaaSError,
+    UnreadableFileError,
+    did_you_mean,
+)
 from mlaas4hep_dask.reader.baskets import BasketTable
 
 logger = logging.getLogger(__name__)
@@ -23,6 +30,7 @@ T = TypeVar("T")
 MAX_OPEN = 4
 ATTEMPTS = 3  # for remote files
 FIRST_PAUSE = 0.5  # seconds, doubled after each attempt
+XROOTD = ("root", "roots", "xroot", "xroots")
 TIMEOUT = 60  # seconds without an answer from a remote server
 
 
@@ -109,6 +117,8 @@ def attempt(action: Callable[[], T], file: str) -> T:
 
 def _open_now(file: str, tree: str, stamp: tuple[int, ...]) -> OpenTree:
     # A dict, because uproot would split a plain path at its last colon.
+    if file.split("://")[0] in XROOTD and importlib.util.find_spec("fsspec_xrootd") is None:
+        raise MissingExtraError.of("xrootd", module="fsspec_xrootd")
     if is_remote(file):
         opened = uproot.open({file: None}, timeout=TIMEOUT)
     else:

@@ -1,0 +1,79 @@
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from mlaas4hep_dask.errors import DataError, UnreadableFileError
+from mlaas4hep_dask.reader import Partition, opened, plan_file, read
+
+SERVER = Path(__file__).parent / "range_server.py"
+
+
+def start_server(folder):
+    process = subprocess.Popen([sys.executable, SERVER, folder], stdout=subprocess.PIPE, text=True)
+    return process, f"http://127.0.0.1:{int(process.stdout.readline())}"
+
+
+@pytest.fixture
+def url(cms_files):
+    process, base = start_server(cms_files[0].parent)
+    yield f"{base}/{cms_files[0].name}"
+    process.terminate()
+    process.wait(timeout=20)
+    process.stdout.close()
+
+
+@pytest.fixture
+def hasty(monkeypatch):
+    """Pauses between attempts too short to wait for."""
+    monkeypatch.setattr(opened, "FIRST_PAUSE", 0.01)
+
+
+def test_a_file_read_over_http_equals_the_local_file(url, cms_plans):
+    local = cms_plans[0]
+    remote = plan_file(url, "events", "any")
+    assert remote.uuid == local.uuid
+    assert remote.branches == local.branches
+    branches = list(local.branches.values())
+    for start, stop in ((0, 5_684), (700, 2_345)):
+        there, here = (
+            read(Partition(plan.file, "events", plan.uuid, start, stop, "any"), branches)
+            for plan in (remote, local)
+        )
+        for name, content in here.contents.items():
+            np.testing.assert_array_equal(there.contents[name], content)
+
+
+def test_a_url_that_does_not_exist_is_named_at_once(url):
+    missing = url.replace("single_top", "single_tip")
+    with pytest.raises(UnreadableFileError, match="single_tip") as caught:
+        plan_file(missing, "events", "any")
+    assert "attempts" not in str(caught.value)
+
+
+def test_a_tree_that_does_not_exist_over_http_is_named_with_the_nearest(url):
+    with pytest.raises(DataError, match="did you mean 'events'"):
+        plan_file(url, "Events2", "any")
+
+
+def test_a_server_that_is_gone_is_tried_several_times(cms_files, hasty):
+    process, base = start_server(cms_files[0].parent)
+    process.terminate()
+    process.wait(timeout=20)
+    process.stdout.close()
+    with pytest.raises(UnreadableFileError, match="after 3 attempts"):
+        plan_file(f"{base}/{cms_files[0].name}", "events", "any")
+
+
+@pytest.mark.timeout(60)
+def test_a_server_that_dies_between_plan_and_read_is_an_error_not_a_hang(cms_files, hasty):
+    process, base = start_server(cms_files[0].parent)
+    plan = plan_file(f"{base}/{cms_files[0].name}", "events", "any")
+    process.kill()
+    process.wait(timeout=20)
+    process.stdout.close()
+    partition = Partition(plan.file, "events", plan.uuid, 0, 5_684, "any")
+    with pytest.raises(UnreadableFileError, match="after 3 attempts"):
+        read(partition, list(plan.branches.values()))
