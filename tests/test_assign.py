@@ -1,3 +1,5 @@
+import math
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -90,6 +92,7 @@ def test_all_ranks_take_equally_many_steps_and_no_step_is_empty(made):
             assert each[0] == 0
             assert each[-1] == assignment.window_size(rank, window)
             assert (np.diff(each) >= 0).all()
+            assert (np.diff(each) <= math.ceil(options["batch_size"] / len(bounds))).all()
         sizes = assignment.step_sizes(window)
         assert sizes.sum() == sum(each[-1] for each in bounds)
         assert (sizes > 0).all()

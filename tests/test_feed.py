@@ -160,6 +160,7 @@ def test_blocks_are_announced_before_they_are_asked_for(blocks):
     assert {block for call in announcements for block in call[1]} == set(assignment.blocks(0))
 
 
+@pytest.mark.timeout(30)
 def test_a_failing_source_fails_the_consumer_and_ends_the_thread(blocks):
     assignment = assignment_of(blocks, TRAIN)
     broken = assignment.blocks(0)[-1]

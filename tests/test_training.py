@@ -5,6 +5,7 @@ import time
 
 import numpy as np
 import pytest
+import torch
 
 from mlaas4hep_dask.cluster import connect
 from mlaas4hep_dask.config import Cluster, Config
@@ -13,6 +14,7 @@ from mlaas4hep_dask.dataset.gang import LostWorkerError, run_gang
 from mlaas4hep_dask.errors import ClusterError, ModelError, TrainingError
 from mlaas4hep_dask.run.stages import model_of
 from mlaas4hep_dask.run.training import Trainer
+from mlaas4hep_dask.train.network import Dropout
 
 NETWORKS = """
 import torch
@@ -197,3 +199,19 @@ def test_a_gang_raises_the_error_of_its_member(keys, client):
     workers = sorted(client.scheduler_info()["workers"])
     with pytest.raises(TrainingError, match="member 1 cannot go on"):
         run_gang(client, _fail, [(0,), (1,)], workers=workers, blocks=blocks)
+
+
+def test_dropout_keeps_the_mean_in_training_and_everything_outside():
+    dropout = Dropout(0.3)
+    x = torch.ones(1_000, 100, requires_grad=True)
+    torch.manual_seed(0)
+    y = dropout(x)
+    assert set(y.unique().tolist()) == {0.0, pytest.approx(1 / 0.7)}
+    dropped = (y == 0).double().mean().item()
+    assert abs(dropped - 0.3) < 5 * (0.3 * 0.7 / y.numel()) ** 0.5
+    y.sum().backward()
+    torch.testing.assert_close(x.grad, y.detach())
+    dropout.eval()
+    assert dropout(x) is x
+    with pytest.raises(ValueError, match="dropout 1"):
+        Dropout(1.0)

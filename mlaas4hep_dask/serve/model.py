@@ -96,8 +96,12 @@ class Model:
         }
 
     def example(self) -> dict[str, Any]:
-        """An event inside the specs, as a client would send it."""
+        """An event inside the specs, as a client would send it.
+
+        A flat branch that counts a collection by its name, such as ``nJet``, agrees with it.
+        """
         event: dict[str, Any] = {}
+        counted: dict[str, int] = {}
         for branch in self.encoding.branches:
             specs = self.bundle.specs.branches[branch.name]
             value: float | int | bool | None = None
@@ -112,6 +116,10 @@ class Model:
             else:
                 num_objects = min(2, self.bundle.specs.max_multiplicity(branch.collection))
                 event[branch.name] = [value] * num_objects
+                counted[f"n{branch.collection}".casefold()] = num_objects
+        for name, present in event.items():
+            if name.casefold() in counted and isinstance(present, int):
+                event[name] = counted[name.casefold()]
         return event
 
     def score(self, parts: Sequence[Part]) -> list[Scored | PayloadError]:

@@ -50,7 +50,7 @@ class Assignment:
     pieces : tuple, one entry per rank, of tuples, one per sample, of Piece
         What each rank owns.
     window_events : int
-        Most events in one window of one rank.
+        Events in one window of one rank; rounding may add one of each sample but the first.
     batch_size : int
         Events per step over all ranks together.
     seed : int

@@ -40,21 +40,27 @@ GIVE_UP = 600.0  # seconds
 
 @numba.njit(nogil=True, cache=True)  # type: ignore[untyped-decorator]
 def _all_reached(sequences: NDArray[np.int64], sequence: int, spins: int) -> bool:
-    for _ in range(spins):  # noqa: SIM110  # numba compiles loops, not generators
-        if sequences[:, 0].min() >= sequence:
+    for _ in range(spins):
+        reached = True
+        for rank in range(sequences.shape[0]):
+            reached &= sequences[rank, 0] >= sequence
+        if reached:
             return True
     return False
 
 
 @numba.njit(nogil=True, cache=True)  # type: ignore[untyped-decorator]
 def _average(slots: NDArray[np.float32], out: NDArray[np.float32]) -> None:
+    """Average the rows of ``slots``, shape (ranks, capacity), as far as ``out`` goes."""
     num_ranks = slots.shape[0]
+    out[:] = slots[0, : out.size]
+    for rank in range(1, num_ranks):
+        slot = slots[rank, : out.size]
+        for i in range(out.size):
+            out[i] += slot[i]
     factor = np.float32(1.0 / num_ranks)
     for i in range(out.size):
-        total = slots[0, i]
-        for rank in range(1, num_ranks):
-            total += slots[rank, i]
-        out[i] = total * factor
+        out[i] *= factor
 
 
 class SharedMemoryExchange:
@@ -118,7 +124,7 @@ class SharedMemoryExchange:
         self._sequences[self._rank, 0] = self._sequence
         if not _all_reached(self._sequences, self._sequence, SPINS):
             self._wait()
-        _average(slots[:, : values.size], values)
+        _average(slots, values)
 
     def _wait(self) -> None:
         began = time.monotonic()

@@ -1,10 +1,31 @@
 """The default network, that of the published pipeline."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import torch
+
+# No `from __future__ import annotations`: TorchScript reads the annotations as types.
+
+
+class Dropout(torch.nn.Module):
+    """Sets a fraction of the values to 0 in training and scales the others up.
+
+    It does what ``torch.nn.Dropout`` does; that one's random numbers took a fifth of a training
+    step of the published network on a CPU, these take half as long.
+    """
+
+    def __init__(self, fraction: float) -> None:
+        super().__init__()
+        if not 0.0 <= fraction < 1.0:
+            raise ValueError(f"dropout {fraction}; expected at least 0 and less than 1")
+        self.fraction = fraction
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """The values, shape kept; unchanged outside training."""
+        if not self.training or self.fraction == 0.0:
+            return x
+        kept = torch.rand_like(x).ge_(self.fraction)  # 1.0 or 0.0
+        return x * kept.mul_(1.0 / (1.0 - self.fraction))
 
 
 def mlp(
@@ -32,6 +53,6 @@ def mlp(
     layers: list[torch.nn.Module] = []
     width = num_columns
     for size in hidden:
-        layers += [torch.nn.Linear(width, size), torch.nn.ReLU(), torch.nn.Dropout(dropout)]
+        layers += [torch.nn.Linear(width, size), torch.nn.ReLU(), Dropout(dropout)]
         width = size
     return torch.nn.Sequential(*layers, torch.nn.Linear(width, 1))
