@@ -8,7 +8,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from multiprocessing import forkserver
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import psutil
 
@@ -21,25 +21,22 @@ from mlaas4hep_dask.errors import ClusterError
 
 CONNECT_TIMEOUT = 20  # seconds
 
-# MALLOC_TRIM_THRESHOLD_, which Dask sets for its workers, makes glibc give every basket's buffer
-# back to the system and fault it in again: reading and encoding take up to half as long again.
-# One thread per worker: two gain nothing under the interpreter's lock.
-WORKER_ENVIRONMENT = {"OMP_NUM_THREADS": 1, "MKL_NUM_THREADS": 1, "OPENBLAS_NUM_THREADS": 1}
-SETTINGS = {
+SETTINGS: dict[str, Any] = {
     "distributed.worker.multiprocessing-method": "forkserver",
-    "distributed.nanny.pre-spawn-environ": WORKER_ENVIRONMENT,
+    # MALLOC_TRIM_THRESHOLD_, which Dask sets for its workers, makes glibc give every basket's
+    # buffer back to the system and fault it in again: reading and encoding take up to half as
+    # long again.
+    "distributed.nanny.pre-spawn-environ": {},
+    "distributed.nanny.environ": {"OMP_NUM_THREADS": 1, "OPENBLAS_NUM_THREADS": 1},
     "distributed.worker.profile.enabled": False,  # costs 4 to 8 % of reading
     "distributed.scheduler.allowed-failures": 3,
+    # A worker that imports torch, to be a rank, gets no partition to read meanwhile.
+    "distributed.scheduler.default-task-durations": {"import_rank": "3s"},
 }
 
-# What workers import, the slowest first.
-PRELOADED = (
-    "torch",
-    "torch._dynamo",  # the first optimiser imports it
-    "distributed.nanny",
-    "mlaas4hep_dask.dataset.preload",
-    "mlaas4hep_dask.train.rank",
-)
+# What workers import before they can measure and encode. Not torch: the ranks among them import
+# it while the others read.
+PRELOADED = ("distributed.nanny", "mlaas4hep_dask.dataset.preload")
 
 
 def warm_up() -> None:
@@ -48,7 +45,6 @@ def warm_up() -> None:
     They are forked from that process, so that the 2 s of imports are spent once and not by each
     of them, and while this process does something else.
     """
-    os.environ.update({name: str(value) for name, value in WORKER_ENVIRONMENT.items()})
     multiprocessing.set_forkserver_preload(list(PRELOADED))
     forkserver.ensure_running()
 
@@ -78,9 +74,7 @@ def connect(options: Cluster, *, ranks: int) -> Iterator[Client]:
         When the scheduler does not answer, or the local cluster cannot be started.
     """
     if options.address == "local":
-        import dask
-
-        with dask.config.set(SETTINGS), _local(options, ranks) as client:
+        with _local(options, ranks) as client:
             yield client
         return
     from distributed import Client
@@ -97,23 +91,25 @@ def connect(options: Cluster, *, ranks: int) -> Iterator[Client]:
 
 @contextmanager
 def _local(options: Cluster, ranks: int) -> Iterator[Client]:
+    import dask
     from distributed import Client, LocalCluster
 
     warm_up()
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    try:
-        cluster = LocalCluster(
-            n_workers=options.workers or max(cores or 1, ranks),
-            threads_per_worker=1,
-            processes=True,
-            host="127.0.0.1",
-            dashboard_address="127.0.0.1:0",
-            memory_limit="auto" if options.memory_limit is None else options.memory_limit,
-            silence_logs=logging.CRITICAL,  # errors reach the client, which reports them once
-        )
-    except (OSError, RuntimeError, TimeoutError) as error:
-        raise ClusterError(
-            f"the local cluster does not start ({error})", address="local"
-        ) from error
-    with cluster, Client(cluster) as client:
-        yield client
+    cores = len(os.sched_getaffinity(0))
+    with dask.config.set(SETTINGS):  # as long as the cluster lives, for workers started again
+        try:
+            cluster = LocalCluster(
+                n_workers=options.workers or max(cores, ranks),
+                threads_per_worker=1,
+                processes=True,
+                host="127.0.0.1",
+                dashboard_address="127.0.0.1:0",
+                memory_limit="auto" if options.memory_limit is None else options.memory_limit,
+                silence_logs=logging.CRITICAL,  # errors reach the client, which reports them once
+            )
+        except (OSError, RuntimeError, TimeoutError) as error:
+            raise ClusterError(
+                f"the local cluster does not start ({error})", address="local"
+            ) from error
+        with cluster, Client(cluster) as client:
+            yield client

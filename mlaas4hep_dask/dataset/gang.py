@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 from distributed import Client, Future, get_worker, secede, wait
 
 from mlaas4hep_dask.dataset.source import BlockPlan, source_of
-from mlaas4hep_dask.dataset.tasks import tell_progress
+from mlaas4hep_dask.dataset.tasks import PROGRESS
 from mlaas4hep_dask.errors import ClusterError
 
 LOOK_EVERY = 2.0  # seconds between looks at whether all workers are still there
@@ -86,5 +87,6 @@ def _member_plan(plan: BlockPlan) -> BlockPlan:
 def _member(function: Callable[..., Any], plan: BlockPlan, arguments: tuple[Any, ...]) -> Any:
     get_worker()
     source = source_of(plan)
+    worker = get_worker()
     secede()
-    return function(source, tell_progress, *arguments)
+    return function(source, partial(worker.log_event, PROGRESS), *arguments)

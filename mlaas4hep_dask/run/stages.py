@@ -27,7 +27,7 @@ from mlaas4hep_dask.run.card import model_card
 from mlaas4hep_dask.run.console import Reporter, Stage
 from mlaas4hep_dask.run.directory import CHECKPOINT, METRICS, RunDirectory
 from mlaas4hep_dask.run.report import render
-from mlaas4hep_dask.run.training import Epoch, Trainer
+from mlaas4hep_dask.run.training import Epoch, Trainer, begin_ranks
 from mlaas4hep_dask.train.model import ModelSource, find_model
 
 LIBRARIES = ("awkward", "dask", "distributed", "numba", "numpy", "torch", "uproot")
@@ -139,6 +139,7 @@ def fit(
     config = dataset.config
     reporter = reporter or Reporter()
     model = model or model_of(config)
+    importing = begin_ranks(dataset)
     began = time.perf_counter()
     plan = dataset.plan()
     reporter.record(Stage("plan", plan.num_events, time.perf_counter() - began))
@@ -153,6 +154,7 @@ def fit(
         specs = specs.with_provenance(versions=_versions())
         folder.write("specs.json", specs.to_json())
         trainer = Trainer(dataset, model)
+        del importing
         epochs, last = _train(trainer, dataset, folder, reporter)
         began = time.perf_counter()
         content, num_parameters = trainer.export(last.state, dataset)

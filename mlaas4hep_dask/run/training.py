@@ -23,6 +23,7 @@ from mlaas4hep_dask.train.session import (
     abandon,
     close,
     export_network,
+    import_rank,
     open_store,
     run_epoch,
 )
@@ -42,6 +43,18 @@ class Epoch:
     record: dict[str, Any]
     roc: dict[str, list[float]]
     state: bytes
+
+
+def begin_ranks(dataset: Dataset) -> list[Future]:
+    """Let the workers that will be ranks import torch, while others plan and read.
+
+    The futures are to be kept until training begins.
+    """
+    workers = dataset.client.scheduler_info(n_workers=-1)["workers"]
+    return [
+        dataset.client.submit(import_rank, workers=[worker], pure=False, priority=20)
+        for worker in sorted(workers)[: dataset.config.training.ranks]
+    ]
 
 
 def assignments(dataset: Dataset) -> tuple[Assignment, Assignment, Assignment]:
@@ -133,7 +146,14 @@ class Trainer:
     def export(self, state: bytes, dataset: Dataset) -> tuple[bytes, int]:
         """TorchScript of a checkpoint's network, made on a worker, and its parameters' number."""
         future = self._client.submit(
-            export_network, self._model, self._num_columns, state, dataset.encoding(), pure=False
+            export_network,
+            self._model,
+            self._num_columns,
+            state,
+            dataset.encoding(),
+            workers=self._workers[:1] or None,  # it has imported torch
+            allow_other_workers=bool(self._workers),
+            pure=False,
         )
         return future.result()  # type: ignore[no-any-return]
 
@@ -221,10 +241,11 @@ class Trainer:
             logger.info("blocks are larger than memory: every epoch reads them again")
             return
         owner: dict[int, str] = {}
-        for assignment in self._assignments:
-            for rank, worker in enumerate(self._workers):
-                for block in assignment.blocks(rank):
-                    owner.setdefault(block, worker)
+        if len(workers) == len(self._workers):  # otherwise the memory of all is needed
+            for assignment in self._assignments:
+                for rank, worker in enumerate(self._workers):
+                    for block in assignment.blocks(rank):
+                        owner.setdefault(block, worker)
         self._held = [
             self._blocks.submit(self._client, block, worker=owner.get(block))
             for block in range(len(self._blocks.partitions))

@@ -5,7 +5,9 @@ torch is imported where a rank runs, not where it is started: a client needs non
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -98,6 +100,13 @@ class EpochResult:
 
 _stores: dict[str, Any] = {}
 _ranks: dict[str, Rank] = {}
+_threads: dict[str, ThreadPoolExecutor] = {}
+
+
+def import_rank() -> None:
+    """Import what a rank needs, which takes two seconds."""
+    importlib.import_module("mlaas4hep_dask.train.rank")
+    importlib.import_module("torch._dynamo")  # the first optimiser would
 
 
 def open_store(host: str, session: str) -> tuple[str, int]:
@@ -133,12 +142,26 @@ def run_epoch(
     state : bytes or None
         Checkpoint to start from when this worker does not yet run the session.
     """
+    thread = _threads.get(task.session)
+    if thread is None:
+        for earlier in list(_threads):
+            close(earlier)
+        # All epochs run in one thread: torch's number of threads is a thread's own setting.
+        thread = _threads[task.session] = ThreadPoolExecutor(1, thread_name_prefix="rank")
+    return thread.submit(_run_epoch, source, progress, task, epoch, state).result()
+
+
+def _run_epoch(
+    source: BlockSource,
+    progress: Callable[[int], None],
+    task: RankTask,
+    epoch: int,
+    state: bytes | None,
+) -> EpochResult:
     from mlaas4hep_dask.train.rank import Rank
 
     rank = _ranks.get(task.session)
     if rank is None:
-        for earlier in list(_ranks):
-            close(earlier)
         rank = _ranks[task.session] = Rank(task, state)
     return rank.run_epoch(source, progress, epoch)
 
@@ -156,6 +179,9 @@ def close(session: str) -> None:
     rank = _ranks.pop(session, None)
     if rank is not None:
         rank.close()
+    thread = _threads.pop(session, None)
+    if thread is not None:
+        thread.shutdown(wait=False)
 
 
 def export_network(
