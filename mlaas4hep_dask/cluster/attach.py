@@ -36,7 +36,11 @@ SETTINGS: dict[str, Any] = {
 
 # What workers import before they can measure and encode. Not torch: the ranks among them import
 # it while the others read.
-PRELOADED = ("distributed.nanny", "mlaas4hep_dask.dataset.preload")
+PRELOADED = (
+    "distributed.nanny",
+    "mlaas4hep_dask.dataset.preload",
+    "mlaas4hep_dask.cluster.uninterrupted",
+)
 
 
 def warm_up() -> None:

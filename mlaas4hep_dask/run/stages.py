@@ -139,7 +139,9 @@ def fit(
     config = dataset.config
     reporter = reporter or Reporter()
     model = model or model_of(config)
+    began = time.perf_counter()
     importing = begin_ranks(dataset)
+    reporter.record(Stage("start", 0, time.perf_counter() - began))
     began = time.perf_counter()
     plan = dataset.plan()
     reporter.record(Stage("plan", plan.num_events, time.perf_counter() - began))

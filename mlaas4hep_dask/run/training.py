@@ -48,13 +48,18 @@ class Epoch:
 def begin_ranks(dataset: Dataset) -> list[Future]:
     """Let the workers that will be ranks import torch, while others plan and read.
 
-    The futures are to be kept until training begins.
+    If all workers will be ranks, none could read meanwhile: then this waits, so that the rates of
+    the next stages are their own. The futures are to be kept until training begins.
     """
-    workers = dataset.client.scheduler_info(n_workers=-1)["workers"]
-    return [
-        dataset.client.submit(import_rank, workers=[worker], pure=False, priority=20)
-        for worker in sorted(workers)[: dataset.config.training.ranks]
+    client = dataset.client
+    workers = sorted(client.scheduler_info(n_workers=-1)["workers"])
+    ranks = workers[: dataset.config.training.ranks]
+    importing = [
+        client.submit(import_rank, workers=[worker], pure=False, priority=20) for worker in ranks
     ]
+    if len(ranks) == len(workers):
+        client.gather(importing)
+    return importing
 
 
 def assignments(dataset: Dataset) -> tuple[Assignment, Assignment, Assignment]:
@@ -256,6 +261,7 @@ class Trainer:
         self._session = ""
 
     def _close(self) -> None:
+        self._on_survivors(abandon, self._session)  # after an interrupt ranks are still at work
         self._on_survivors(close, self._session)
         self._on_survivors(forget_sources)
         self._held = []
