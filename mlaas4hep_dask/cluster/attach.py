@@ -54,7 +54,10 @@ def warm_up() -> None:
 
 
 def cool_down() -> None:
-    """End the process that `warm_up` began, which would keep this one's output open for a while."""
+    """End the process that `warm_up` began, and all workers forked from it.
+
+    For the very end of a command: the process would keep the command's output open for a while.
+    """
     for child in psutil.Process().children():
         with suppress(psutil.Error):
             if "multiprocessing.forkserver" in " ".join(child.cmdline()):

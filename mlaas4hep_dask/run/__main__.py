@@ -2,7 +2,7 @@
 
 import sys
 
-from mlaas4hep_dask.run.cli import main
+from mlaas4hep_dask.run.cli import command
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(command())

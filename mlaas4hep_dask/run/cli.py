@@ -88,14 +88,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
         config = load(options.dataset, _overrides(options))
         if options.check:
             return _check(config)
-        command = shlex.join(["python", "-m", "mlaas4hep_dask.run", *(arguments or sys.argv[1:])])
-        return _run(config, command)
+        line = shlex.join(["python", "-m", "mlaas4hep_dask.run", *(arguments or sys.argv[1:])])
+        return _run(config, line)
     except MLaaSError as error:
         print(f"error: {error}", file=sys.stderr)  # noqa: T201
         return 2
     except KeyboardInterrupt:
         print("interrupted; the same command takes the run up again", file=sys.stderr)  # noqa: T201
         return 130
+
+
+def command() -> int:
+    """Run the command as a process of its own, which ends when this returns."""
+    try:
+        return main()
     finally:
         cool_down()
 
