@@ -224,7 +224,7 @@ _documents = st.fixed_dictionaries(
         "partition": st.fixed_dictionaries(
             {}, optional={"target_bytes": st.integers(1) | st.sampled_from(["64 MB", "1.5GiB"])}
         ),
-        "seed": st.integers(0, 2**64),
+        "seed": st.integers(0, 2**63 - 1),
         "model": st.fixed_dictionaries({"kwargs": st.dictionaries(_text, _json, max_size=4)}),
         "training": st.fixed_dictionaries({}, optional={"learning_rate": _positive}),
         "output": st.none() | _text,

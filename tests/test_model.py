@@ -132,7 +132,7 @@ def test_the_default_network_is_the_published_one():
         64,
         1,
     ]
-    assert {layer.p for layer in network if hasattr(layer, "p")} == {0.5}
+    assert {layer.fraction for layer in network if hasattr(layer, "fraction")} == {0.5}
     assert network(torch.zeros(6, 10)).shape == (6, 1)
     assert mlp(4, hidden=()).state_dict().keys() == {"0.weight", "0.bias"}
 

@@ -1,6 +1,7 @@
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -15,6 +16,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from distributed import LocalCluster
 
 from mlaas4hep_dask.bundle import open_bundle
 from mlaas4hep_dask.config import load
@@ -74,7 +76,8 @@ def test_the_run_directory_holds_everything_and_no_half_written_file(finished):
         "bundle/model.pt",
         "bundle/model_card.md",
         "bundle/specs.json",
-        "checkpoints/last.pt",
+        "checkpoints/epoch-5.pt",
+        "checkpoints/epochs.json",
         "config.yaml",
         "metrics.json",
         "plan.json",
@@ -105,7 +108,7 @@ def test_the_served_score_is_the_score_of_the_trained_network(finished, cms_file
     bundle = open_bundle(path / "bundle")
     names = [branch.name for branch in bundle.encoding.branches]
     network = mlp(bundle.encoding.layout.num_columns)
-    state = torch.load(path / "checkpoints" / "last.pt", weights_only=True)
+    state = torch.load(path / "checkpoints" / "epoch-5.pt", weights_only=True)
     network.load_state_dict(state["network"])
     network.eval()
     for file in cms_files:
@@ -163,6 +166,29 @@ def test_a_second_run_moves_the_first_aside(finished, tmp_path):
     assert (tmp_path / "run.1" / "note").read_text() == "kept"
 
 
+def test_a_folder_that_is_not_a_run_is_never_touched(tmp_path, capsys):
+    (tmp_path / "thesis.txt").write_text("years of work")
+    assert main([str(TUTORIAL), "--output", str(tmp_path)]) == 2
+    assert "holds 'thesis.txt' and no run" in capsys.readouterr().err
+    with pytest.raises(ConfigError, match="no run"), RunDirectory(tmp_path, fingerprint="a"):
+        pass
+    assert [entry.name for entry in tmp_path.iterdir()] == ["thesis.txt"]
+
+
+@pytest.mark.timeout(200)
+def test_a_run_killed_before_its_report_is_taken_up(finished, tmp_path):
+    path, _ = finished
+    shutil.copytree(path, tmp_path / "run")
+    state = json.loads((path / "run.json").read_text())
+    (tmp_path / "run/run.json").write_text(json.dumps({**state, "status": "running"}))
+    (tmp_path / "run/report.html").unlink()
+    done = run(TUTORIAL, "--output", "run", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "after epoch 5" in done.stdout
+    assert (tmp_path / "run/report.html").exists()
+    assert measured(tmp_path / "run") == measured(path)
+
+
 def test_two_runs_cannot_write_to_one_folder(tmp_path):
     with (
         RunDirectory(tmp_path / "run", fingerprint="a"),
@@ -184,13 +210,13 @@ def test_a_killed_run_is_taken_up_after_its_last_epoch(tmp_path):
     killed = tmp_path / "killed"
     process = subprocess.Popen([*map(str, command), *settings], cwd=tmp_path, process_group=0)
     deadline = time.monotonic() + 120
-    while not (killed / "metrics.json").exists():
+    while not (killed / "checkpoints/epochs.json").exists():
         assert process.poll() is None
         assert time.monotonic() < deadline
         time.sleep(0.01)  # polls for the first checkpoint of the other process
     os.killpg(process.pid, signal.SIGKILL)
     process.wait()
-    done_before = len(json.loads((killed / "metrics.json").read_text())["epochs"])
+    done_before = len(json.loads((killed / "checkpoints/epochs.json").read_text())["epochs"])
     assert done_before < 8
     again = run(TUTORIAL, "--output", "killed", *settings, cwd=tmp_path)
     assert again.returncode == 0, again.stderr
@@ -261,6 +287,14 @@ def test_a_run_joins_a_scheduler_that_is_already_there(tmp_path):
             process.wait(timeout=30)
 
 
+def test_a_scheduler_without_workers_is_named(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr("mlaas4hep_dask.cluster.attach.WORKERS_TIMEOUT", 1)
+    with LocalCluster(n_workers=0, host="127.0.0.1", dashboard_address="127.0.0.1:0") as empty:
+        address = empty.scheduler_address
+        assert main([str(TUTORIAL), "--cluster", address, "--output", str(tmp_path / "run")]) == 2
+    assert "has had no worker for 1 s" in capsys.readouterr().err
+
+
 def test_a_scheduler_that_does_not_answer_is_named(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr("mlaas4hep_dask.cluster.attach.CONNECT_TIMEOUT", 1)
     assert main([str(TUTORIAL), "--cluster", "tcp://127.0.0.1:1", "--output", str(tmp_path)]) == 2
@@ -303,6 +337,8 @@ BAD = {
         {"model": {"callable": "mlaas4hep_dask.train.network:mpl"}},
         "did you mean 'mlp'",
     ),
+    "fewer workers than ranks": ({"cluster": {"workers": 1}}, "cluster.workers", "ranks (2)"),
+    "a seed beyond 63 bits": ({"seed": 2**64}, "seed"),
     "an empty sample": (
         {
             "samples": [

@@ -33,6 +33,10 @@ def with_missing(num_columns):
 def linear(num_columns):
     return torch.nn.Linear(num_columns, 1)
 
+def normed(num_columns):
+    first = torch.nn.Linear(num_columns, 4)
+    return torch.nn.Sequential(first, torch.nn.BatchNorm1d(4), torch.nn.Linear(4, 1))
+
 class Broken(torch.nn.Module):
     def forward(self, x):
         return x[:, :2]
@@ -106,6 +110,12 @@ def test_a_network_of_the_wrong_shape_is_named(keys, client, tmp_path):
     keys["model"] = {"callable": f"{tmp_path}/networks.py:broken"}
     with pytest.raises(ModelError, match=r"networks\.py:broken' gives \(3, 2\) for 3 events"):
         train(keys, client)
+
+
+def test_a_network_that_fails_on_a_batch_is_named(keys, client, tmp_path):
+    keys["model"] = {"callable": f"{tmp_path}/networks.py:normed"}
+    with pytest.raises(ModelError, match=r"batch of 1 events of rank \d .*more than 1 value"):
+        train(keys, client, batch_size=2)
 
 
 def test_a_loss_that_is_not_finite_stops_the_training(keys, client):

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 from mlaas4hep_dask.errors import ClusterError
 
 CONNECT_TIMEOUT = 20  # seconds
+WORKERS_TIMEOUT = 60  # seconds until a scheduler has its first worker
 
 SETTINGS: dict[str, Any] = {
     "distributed.worker.multiprocessing-method": "forkserver",
@@ -93,6 +94,13 @@ def connect(options: Cluster, *, ranks: int) -> Iterator[Client]:
             f"no Dask scheduler answers at {options.address} ({error})", address=options.address
         ) from error
     with client:
+        try:
+            client.wait_for_workers(1, timeout=WORKERS_TIMEOUT)
+        except TimeoutError as error:
+            raise ClusterError(
+                f"the scheduler at {options.address} has had no worker for {WORKERS_TIMEOUT} s",
+                address=options.address,
+            ) from error
         yield client
 
 

@@ -18,6 +18,7 @@ from pydantic import (
     ValidationInfo,
     WithJsonSchema,
     field_validator,
+    model_validator,
 )
 
 from mlaas4hep_dask.config.document import dump
@@ -80,7 +81,10 @@ class Config(Section):
         default=Split(), description="Fractions for training, validation and test; sum 1."
     )
     seed: int = Field(
-        default=0, ge=0, description="Seed of the split, the shuffling and the initial weights."
+        default=0,
+        ge=0,
+        lt=2**63,
+        description="Seed of the split, the shuffling and the initial weights.",
     )
     model: Model = Field(default=Model(), description="The function that builds the network.")
     training: Training = Field(default=Training(), description="How the network is trained.")
@@ -139,6 +143,14 @@ class Config(Section):
         if problems:
             raise invalid(*problems)
         return samples
+
+    @model_validator(mode="after")
+    def _has_a_worker_per_rank(self) -> Self:
+        workers, ranks = self.cluster.workers, self.training.ranks
+        if self.cluster.address == "local" and workers is not None and workers < ranks:
+            text = f"expected at least training.ranks ({ranks}), found {workers}"
+            raise invalid(Problem("cluster.workers", text))
+        return self
 
     @classmethod
     def from_mapping(cls, mapping: Mapping[str, Any], base: Path | str = ".") -> Self:

@@ -63,8 +63,7 @@ class Branches(Section):
             "lumi",
             "lumiBlock",
         ],
-        description="Branches that identify an event: kept beside the inputs, never among them. "
-        "Absent ones are fine.",
+        description="Branches that identify an event: never inputs. Absent ones are fine.",
     )
 
 

@@ -10,6 +10,8 @@ from mlaas4hep_dask.encode.layout import Layout
 from mlaas4hep_dask.errors import EncodeError
 from mlaas4hep_dask.specs import Branch, BranchSpecs, Specs
 
+LARGEST = 3.4e38  # of float32
+
 Normalisation = Literal["minmax", "standard"]
 OutOfRange = Literal["pass", "clip"]
 
@@ -101,7 +103,17 @@ def _scaling(specs: BranchSpecs, normalisation: Normalisation) -> Scaling:
         shift, spread = specs.min, specs.max - specs.min
     else:
         # Nine digits: means differ in the last bits with the order of merging, and blocks must
-        # be equal whatever the partition size.
-        shift, spread = float(f"{specs.mean:.9g}"), float(f"{specs.variance**0.5:.9g}")
+        # be equal whatever the partition size. The extremes are exact.
+        shift = specs.min + float(f"{specs.mean - specs.min:.9g}")
+        spread = float(f"{specs.variance**0.5:.9g}")
     usable = math.isfinite(spread) and spread > 0 and math.isfinite(1.0 / spread)
-    return Scaling(shift, 1.0 / spread if usable else 1.0, specs.min, specs.max)
+    scaling = Scaling(shift, 1.0 / spread if usable else 1.0, specs.min, specs.max)
+    for value in (specs.min, specs.max):
+        if not abs((value - shift) * scaling.scale) < LARGEST:
+            raise EncodeError(
+                f"branch {specs.branch.name!r} goes from {specs.min:.6g} to {specs.max:.6g}: with "
+                f"{normalisation} normalisation {value:.6g} does not fit into float32; exclude the "
+                "branch, or its files' placeholder values",
+                branch=specs.branch.name,
+            )
+    return scaling

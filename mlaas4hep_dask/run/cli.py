@@ -8,6 +8,7 @@ import logging
 import shlex
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mlaas4hep_dask import __version__
@@ -84,8 +85,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if not options.check and options.cluster in (None, "local"):
             warm_up()  # before the imports below, which it then runs beside
         from mlaas4hep_dask.config import load
+        from mlaas4hep_dask.run.directory import check_output
 
         config = load(options.dataset, _overrides(options))
+        check_output(Path(config.output))
         if options.check:
             return _check(config)
         line = shlex.join(["python", "-m", "mlaas4hep_dask.run", *(arguments or sys.argv[1:])])

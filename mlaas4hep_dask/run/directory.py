@@ -14,7 +14,7 @@ from mlaas4hep_dask.errors import ConfigError
 
 STATE = "run.json"
 LOCK = ".lock"
-CHECKPOINT = "checkpoints/last.pt"
+EPOCHS = "checkpoints/epochs.json"
 METRICS = "metrics.json"
 
 
@@ -45,12 +45,11 @@ class RunDirectory:
         self._lock: int | None = None
 
     def __enter__(self) -> Self:
-        if self.path.exists() and not self.path.is_dir():
-            raise ConfigError(f"output {self.path} is a file, expected a folder", key="output")
+        check_output(self.path)
         self._take_lock()
-        state = self._state()
+        state = _state(self.path)
         if state.get("status") == "running" and state.get("fingerprint") == self.fingerprint:
-            self.resumed = (self.path / CHECKPOINT).exists() and (self.path / METRICS).exists()
+            self.resumed = (self.path / EPOCHS).exists()
         elif any(entry.name != LOCK for entry in self.path.iterdir()):
             self._move_aside()
         self._write_state("running")
@@ -96,13 +95,6 @@ class RunDirectory:
         self.moved_to = target
         self._take_lock()
 
-    def _state(self) -> dict[str, Any]:
-        try:
-            state = json.loads((self.path / STATE).read_text(encoding="utf-8"))
-        except (OSError, ValueError):
-            return {}
-        return state if isinstance(state, dict) else {}
-
     def _write_state(self, status: str) -> None:
         self.write_json(STATE, {"status": status, "fingerprint": self.fingerprint})
 
@@ -131,3 +123,32 @@ class RunDirectory:
     def read_json(self, name: str) -> Any:
         """The content of a JSON file of this run."""
         return json.loads((self.path / name).read_text(encoding="utf-8"))
+
+
+def check_output(path: Path) -> None:
+    """Raise a ConfigError unless a run may write to ``path``.
+
+    The folder is new, empty, or holds an earlier run, which will be moved aside: a folder with
+    anything else in it is somebody's own.
+    """
+    if path.exists() and not path.is_dir():
+        raise ConfigError(f"output {path} is a file, expected a folder", key="output")
+    if path.is_dir():
+        others = sorted(entry.name for entry in path.iterdir() if entry.name != LOCK)
+        if others and not _state(path):
+            raise ConfigError(
+                f"output {path} holds {others[0]!r} and no run; choose a new or empty folder",
+                key="output",
+            )
+    existing = next(folder for folder in (path, *path.absolute().parents) if folder.is_dir())
+    if not os.access(existing, os.W_OK):
+        raise ConfigError(f"output {path} cannot be written: {existing} is read-only", key="output")
+
+
+def _state(path: Path) -> dict[str, Any]:
+    """The state of the run in a folder; empty when there is none."""
+    try:
+        state = json.loads((path / STATE).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return state if isinstance(state, dict) and {"status", "fingerprint"} <= state.keys() else {}

@@ -25,7 +25,7 @@ from mlaas4hep_dask.dataset.tasks import Distributions
 from mlaas4hep_dask.encode import EncodeCounts
 from mlaas4hep_dask.run.card import model_card
 from mlaas4hep_dask.run.console import Reporter, Stage
-from mlaas4hep_dask.run.directory import CHECKPOINT, METRICS, RunDirectory
+from mlaas4hep_dask.run.directory import EPOCHS, METRICS, RunDirectory
 from mlaas4hep_dask.run.report import render
 from mlaas4hep_dask.run.training import Epoch, Trainer, begin_ranks
 from mlaas4hep_dask.train.model import ModelSource, find_model
@@ -189,9 +189,9 @@ def _train(
     epochs: list[dict[str, Any]] = []
     last: Epoch | None = None
     if folder.resumed:
-        earlier = folder.read_json(METRICS)
+        earlier = folder.read_json(EPOCHS)
         epochs = earlier["epochs"]
-        state = (folder.path / CHECKPOINT).read_bytes()
+        state = (folder.path / _checkpoint(len(epochs))).read_bytes()
         last = Epoch(epochs[-1], earlier["roc"], state)
         reporter.say(f"taking up the run in {folder.path} after epoch {len(epochs)}")
     left = num_epochs - len(epochs)
@@ -204,11 +204,17 @@ def _train(
         ):
             last = epoch
             epochs.append(epoch.record)
-            folder.write(CHECKPOINT, epoch.state)
-            folder.write_json(METRICS, {"epochs": epochs, "roc": epoch.roc})
+            # A run killed between these lines goes on from the earlier checkpoint.
+            folder.write(_checkpoint(len(epochs)), epoch.state)
+            folder.write_json(EPOCHS, {"epochs": epochs, "roc": epoch.roc})
+            (folder.path / _checkpoint(len(epochs) - 1)).unlink(missing_ok=True)
             reporter.say(_epoch_line(epoch.record, num_epochs))
     assert last is not None  # there is at least one epoch
     return epochs, last
+
+
+def _checkpoint(epoch: int) -> str:
+    return f"checkpoints/epoch-{epoch}.pt"
 
 
 def _epoch_line(record: Mapping[str, Any], num_epochs: int) -> str:
@@ -264,7 +270,7 @@ def _summary(
             "left_out": plan.selection.left_out,
             "excluded": plan.selection.excluded,
             "identifiers": plan.selection.identifiers,
-            "notes": list(plan.notes),
+            "notes": [*plan.notes, *_weight_notes(dataset)],
         },
         "samples": [
             {
@@ -289,6 +295,18 @@ def _summary(
         "training": {**config.training.model_dump(), "restarts": trainer.restarts},
         "config_yaml": config.to_yaml(),
     }
+
+
+def _weight_notes(dataset: Dataset) -> list[str]:
+    """What to know of cross sections when planned events could not be read."""
+    specs, plan = dataset.specs(), dataset.plan()
+    return [
+        f"sample {sample.name}: {lost:,} planned events could not be read; every weight is still "
+        "the cross section divided by the planned events"
+        for sample in dataset.config.samples
+        if sample.cross_section is not None
+        and (lost := plan.num_events_of(sample.name) - specs.samples[sample.name].num_read)
+    ]
 
 
 def _plan_json(dataset: Dataset) -> dict[str, Any]:

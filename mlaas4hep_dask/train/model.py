@@ -34,12 +34,15 @@ class ModelSource:
         The file's text; None for an installed module.
     kwargs : mapping
         Keyword arguments of the callable.
+    source_digest : str
+        The sha256, in hex, of an installed module's source, if it has any.
     """
 
     module: str
     function: str
     text: str | None
     kwargs: Mapping[str, Any]
+    source_digest: str = ""
 
     @property
     def reference(self) -> str:
@@ -47,8 +50,10 @@ class ModelSource:
         return f"{self.module}:{self.function}"
 
     def digest(self) -> str:
-        """The sha256, in hex, of the file's text, or of nothing for an installed module."""
-        return hashlib.sha256((self.text or "").encode()).hexdigest()
+        """The sha256, in hex, of the code: the file's text or the installed module's source."""
+        if self.text is None:
+            return self.source_digest
+        return hashlib.sha256(self.text.encode()).hexdigest()
 
     def build(self, num_columns: int) -> torch.nn.Module:
         """The network for rows of ``num_columns`` columns, tried on three events.
@@ -79,9 +84,11 @@ class ModelSource:
         x = torch.zeros(3, num_columns)
         inputs = (x, x > 0) if takes_missing(network) else (x,)
         was_training = network.training
-        network.eval()
         try:
             with torch.no_grad():
+                network.train()
+                network(*inputs)
+                network.eval()
                 logits = network(*inputs)
         except Exception as error:  # whatever the user's code raises
             raise self._error(f"does not accept rows of {num_columns} columns", error) from error
@@ -176,7 +183,8 @@ def find_model(
             f"{where}: {module} has no {function!r}{did_you_mean(function, names)}",
             callable=reference,
         )
-    return ModelSource(module, function, text, dict(kwargs))
+    digest = hashlib.sha256(source.encode()).hexdigest()
+    return ModelSource(module, function, text, dict(kwargs), digest)
 
 
 def _module_source(module: str, reference: str, where: str) -> str:

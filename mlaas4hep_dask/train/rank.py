@@ -22,7 +22,7 @@ from torch.distributed import PrefixStore, TCPStore  # type: ignore[attr-defined
 from torch.nn.functional import binary_cross_entropy_with_logits
 from torch.nn.parallel import DistributedDataParallel
 
-from mlaas4hep_dask.errors import TrainingError
+from mlaas4hep_dask.errors import ModelError, TrainingError
 from mlaas4hep_dask.export.torchscript import takes_missing
 from mlaas4hep_dask.train import metrics
 from mlaas4hep_dask.train.exchange import SharedMemoryExchange
@@ -33,6 +33,8 @@ EVALUATION_ROWS = 4096  # rows per forward pass when nothing is learned
 SPLITS = {"train": TRAIN, "validation": VALIDATION, "test": TEST}
 TIMEOUT = timedelta(minutes=10)
 PROGRESS_EVERY = 0.5  # seconds
+# RuntimeError is not among them: it may come from a lost rank.
+USER_ERRORS = (ValueError, TypeError, LookupError, AttributeError, ArithmeticError)
 
 
 class Rank:
@@ -163,7 +165,14 @@ class Rank:
         for step, size in enumerate(window.step_sizes.tolist()):
             begin, end = bounds[step], bounds[step + 1]
             inputs = (x[begin:end],) if missing is None else (x[begin:end], missing[begin:end])
-            output = learner(*inputs).reshape(end - begin)
+            try:
+                output = learner(*inputs).reshape(end - begin)
+            except USER_ERRORS as error:
+                raise ModelError(
+                    f"the network failed on a batch of {end - begin} events of rank "
+                    f"{self.task.rank} ({type(error).__name__}: {error})",
+                    callable=self.task.model.reference,
+                ) from error
             loss: Any = binary_cross_entropy_with_logits(
                 output, y[begin:end], weight=w[begin:end], reduction="sum"
             )
