@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import logging
+import os
 import time
 from collections import OrderedDict
 from collections.abc import Callable
@@ -31,6 +32,12 @@ MAX_OPEN = 4
 ATTEMPTS = 3  # for remote files
 FIRST_PAUSE = 0.5  # seconds, doubled after each attempt
 XROOTD = ("root", "roots", "xroot", "xroots")
+# Without these, the client waits minutes for a server that is gone.
+XROOTD_LIMITS = {
+    "XRD_CONNECTIONWINDOW": "10",
+    "XRD_CONNECTIONRETRY": "2",
+    "XRD_STREAMERRORWINDOW": "10",
+}
 TIMEOUT = 60  # seconds without an answer from a remote server
 
 
@@ -117,8 +124,11 @@ def attempt(action: Callable[[], T], file: str) -> T:
 
 def _open_now(file: str, tree: str, stamp: tuple[int, ...]) -> OpenTree:
     # A dict, because uproot would split a plain path at its last colon.
-    if file.split("://")[0] in XROOTD and importlib.util.find_spec("fsspec_xrootd") is None:
-        raise MissingExtraError.of("xrootd", module="fsspec_xrootd")
+    if file.split("://")[0] in XROOTD:
+        if importlib.util.find_spec("fsspec_xrootd") is None:
+            raise MissingExtraError.of("xrootd", module="fsspec_xrootd")
+        for name, value in XROOTD_LIMITS.items():  # read when its client is imported
+            os.environ.setdefault(name, value)
     if is_remote(file):
         opened = uproot.open({file: None}, timeout=TIMEOUT)
     else:
