@@ -131,7 +131,7 @@ def started(command: list[str], port: int, core: int) -> subprocess.Popen[bytes]
         with socket.socket() as probe:
             if probe.connect_ex(("127.0.0.1", port)) == 0:
                 return process
-        time.sleep(0.05)
+        time.sleep(0.05)  # between looks at whether it listens
 
 
 def example_bundle(folder: Path, parsed: object) -> tuple[Path, list[bytes]]:

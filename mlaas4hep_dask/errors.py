@@ -31,17 +31,6 @@ class MLaaSError(Exception):
     def __str__(self) -> str:
         return self.message
 
-    def __reduce__(self) -> tuple[Any, ...]:
-        return _rebuild, (type(self), self.message, self.facts)
-
-    @classmethod
-    def _from_parts(cls, message: str, facts: dict[str, Any]) -> Self:
-        return cls(message, **facts)
-
-
-def _rebuild(cls: type[MLaaSError], message: str, facts: dict[str, Any]) -> MLaaSError:
-    return cls._from_parts(message, facts)
-
 
 class ConfigError(MLaaSError):
     """dataset.yaml or an override is wrong (facts: file, line, key, nearest)."""

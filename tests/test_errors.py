@@ -32,7 +32,7 @@ def all_errors():
 @pytest.mark.parametrize("error", all_errors(), ids=lambda error: error.__name__)
 @pytest.mark.parametrize("copied", [lambda e: pickle.loads(pickle.dumps(e)), copy.copy])  # noqa: S301  # our own bytes
 def test_an_error_survives_the_network(error, copied):
-    raised = error._from_parts("what is wrong", FACTS)
+    raised = error("what is wrong", **FACTS)
     back = copied(raised)
     assert type(back) is error
     assert str(back) == str(raised)

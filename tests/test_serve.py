@@ -513,7 +513,11 @@ def test_a_request_that_was_accepted_is_answered_at_shutdown(bundle, events):
         connection.sendall(head.encode())
         assert connection.recv(1000).startswith(b"HTTP/1.1 100")  # now it is accepted
         served.process.send_signal(signal.SIGTERM)
-        time.sleep(0.5)
+        while True:
+            with socket.socket() as late:
+                if late.connect_ex(served.address):
+                    break  # nothing new is taken: the shutdown has begun
+            time.sleep(0.01)  # between two looks
         connection.sendall(body)
         answer = b"".join(iter(lambda: connection.recv(65536), b""))
     head, _, body = answer.partition(b"\r\n\r\n")

@@ -134,6 +134,7 @@ class SharedMemoryExchange:
                 late = np.flatnonzero(self._sequences[:, 0] < self._sequence).tolist()
                 why = "training was abandoned" if self.abandoned else "no answer"
                 raise TrainingError(f"{why} while waiting for ranks {late}", rank=self._rank)
+            # Give the core away between looks; after a millisecond the other rank is busy for long.
             time.sleep(0.0 if waited < 0.001 else 0.0001)
 
     def hook(self, state, bucket):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN201  # torch refuses annotations that are text
