@@ -55,7 +55,8 @@ def begin_ranks(dataset: Dataset) -> list[Future]:
     workers = sorted(client.scheduler_info(n_workers=-1)["workers"])
     ranks = workers[: dataset.config.training.ranks]
     importing = [
-        client.submit(import_rank, workers=[worker], pure=False, priority=20) for worker in ranks
+        client.submit(import_rank, len(ranks), workers=[worker], pure=False, priority=20)
+        for worker in ranks
     ]
     if len(ranks) == len(workers):
         client.gather(importing)

@@ -25,6 +25,7 @@ from torch.nn.parallel import DistributedDataParallel
 from mlaas4hep_dask.errors import ModelError, TrainingError
 from mlaas4hep_dask.export.torchscript import takes_missing
 from mlaas4hep_dask.train import metrics
+from mlaas4hep_dask.train.adam import Adam
 from mlaas4hep_dask.train.exchange import SharedMemoryExchange
 from mlaas4hep_dask.train.feed import TEST, TRAIN, VALIDATION, BlockSource, Feed, Window
 from mlaas4hep_dask.train.session import EpochResult, RankTask, SplitMetrics
@@ -47,8 +48,7 @@ class Rank:
         torch.set_num_threads(1)  # one rank per core; threads of several ranks would compete
         torch.manual_seed(task.seed)  # equal initial weights on all ranks
         self.network = task.model.build(task.num_columns)
-        parameters = list(self.network.parameters())
-        self.optimiser = torch.optim.Adam(parameters, lr=task.learning_rate, fused=True)
+        self.optimiser = Adam(self.network.parameters(), lr=task.learning_rate)
         if state is not None:
             checkpoint = load_state(state)
             self.network.load_state_dict(checkpoint["network"])

@@ -103,10 +103,11 @@ _ranks: dict[str, Rank] = {}
 _threads: dict[str, ThreadPoolExecutor] = {}
 
 
-def import_rank() -> None:
-    """Import what a rank needs, which takes two seconds."""
+def import_rank(num_ranks: int) -> None:
+    """Import what one of ``num_ranks`` ranks needs, which takes a second or two."""
     importlib.import_module("mlaas4hep_dask.train.rank")
-    importlib.import_module("torch._dynamo")  # the first optimiser would
+    if num_ranks > 1:
+        importlib.import_module("torch._dynamo")  # DistributedDataParallel would
 
 
 def open_store(host: str, session: str) -> tuple[str, int]:
