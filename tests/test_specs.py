@@ -203,7 +203,8 @@ def test_a_file_holds_one_branch_per_line_so_that_two_can_be_compared(cms_events
     assert Specs.read(path) == specs
     lines = path.read_text(encoding="utf-8").splitlines()
     for name in specs.branches:
-        assert sum(line.startswith(f'  "{name}": ') for line in lines) == 1
+        assert sum(line.startswith(f'  "{name}": {{"kind"') for line in lines) == 1
+        assert sum(line.startswith(f'  "{name}": ') for line in lines) == 2  # and its draw
     assert name in specs._repr_html_()
 
 
@@ -219,7 +220,7 @@ GOOD = measure(Events.from_awkward(ak.Array({"x": [1.0], "Jet_y": [[1, 2]]})), s
         "{}",
         '"text"',
         GOOD[:-3],
-        GOOD.replace('"version": 1', '"version": 2'),
+        GOOD.replace('"version": 2', '"version": 3'),
         GOOD.replace("mlaas4hep_dask/specs", "other"),
         GOOD.replace('"dtype"', '"type"'),
         GOOD.replace('"min": 1.0', '"min": NaN'),

@@ -95,9 +95,11 @@ def measure_partition(partition: Partition, number: int, context: Context) -> Me
         )
         return Measured(Specs(), {}, (lost,))
     weight = context.weights[partition.sample]
-    specs = measure(events, sample=partition.sample, sum_weights=weight * events.num_events)
-    specs = specs.with_provenance(files={partition.file: partition.uuid})
     ids = event_ids(partition.uuid, partition.entry_start, partition.entry_stop)
+    specs = measure(
+        events, sample=partition.sample, ids=ids, sum_weights=weight * events.num_events
+    )
+    specs = specs.with_provenance(files={partition.file: partition.uuid})
     split = split_of(ids, context.fractions, seed=context.seed)
     train, validation, test = np.bincount(split, minlength=3).tolist()
     tell_progress(len(partition))

@@ -9,13 +9,19 @@ import numba
 import numpy as np
 from numpy.typing import NDArray
 
+from mlaas4hep_dask.specs.draw import Draw, draw_events, draw_objects, event_keys
 from mlaas4hep_dask.specs.events import Events
 from mlaas4hep_dask.specs.moments import EMPTY, LARGEST, Moments
-from mlaas4hep_dask.specs.specs import BranchSpecs, SampleSpecs, Specs
+from mlaas4hep_dask.specs.specs import FLAT, BranchSpecs, SampleSpecs, Specs
 
 
 def measure(
-    events: Events, *, sample: str, num_read: int | None = None, sum_weights: float | None = None
+    events: Events,
+    *,
+    sample: str,
+    ids: NDArray[np.uint64] | None = None,
+    num_read: int | None = None,
+    sum_weights: float | None = None,
 ) -> Specs:
     """Specs of ``events``.
 
@@ -25,6 +31,9 @@ def measure(
         Selected events of one sample.
     sample : str
         Name of the sample.
+    ids : ndarray of uint64, shape (events, 2), optional
+        File's id and entry of each event, by which values are drawn for quantiles; by default
+        the events count from 0, which suits specs that are not merged with others.
     num_read : int, optional
         Events read before the selection; by default as many as were selected.
     sum_weights : float, optional
@@ -35,10 +44,23 @@ def measure(
     Specs
         Statistics over ``events`` alone; `merge` adds those of other partitions.
     """
-    branches = {
-        branch.name: BranchSpecs(branch, moments(events.contents[branch.name]))
-        for branch in events.branches
-    }
+    if ids is None:
+        ids = np.zeros((events.num_events, 2), dtype=np.uint64)
+        ids[:, 1] = np.arange(events.num_events, dtype=np.uint64)
+    keys = event_keys(ids)
+    draws: dict[str, Draw] = {}
+    places: dict[str, NDArray[np.intp]] = {}
+    branches = {}
+    for branch in events.branches:
+        values = events.contents[branch.name]
+        group = FLAT if branch.collection is None else branch.collection
+        if group not in draws:
+            draws[group], places[group] = (
+                draw_events(keys)
+                if branch.collection is None
+                else draw_objects(keys, events.offsets[branch.collection])
+            )
+        branches[branch.name] = BranchSpecs(branch, moments(values), values[places[group]])
     multiplicities = {
         collection: tuple(np.bincount(np.diff(offsets)).tolist())
         for collection, offsets in events.offsets.items()
@@ -48,7 +70,7 @@ def measure(
         num_selected=events.num_events,
         sum_weights=float(events.num_events) if sum_weights is None else sum_weights,
     )
-    return Specs(branches, multiplicities, {sample: counts})
+    return Specs(branches, multiplicities, {sample: counts}, draws=draws)
 
 
 # The reduction may be reassociated, and only that: LLVM then keeps several partial sums in

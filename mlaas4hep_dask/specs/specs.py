@@ -5,22 +5,28 @@ from __future__ import annotations
 import html
 import json
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import reduce
 from operator import index
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from mlaas4hep_dask.errors import SpecsError
+from mlaas4hep_dask.specs.draw import Draw, from_text, merge_draws, to_text
 from mlaas4hep_dask.specs.events import Branch
 from mlaas4hep_dask.specs.moments import EMPTY, Moments, merge_moments
 
 FORMAT = "mlaas4hep_dask/specs"
-VERSION = 1
+VERSION = 2
+READABLE = (1, 2)  # version 1 has no draws, and no quantiles
+FLAT = ""  # the group of the flat branches among the collections
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class BranchSpecs:
     """Statistics of one branch.
 
@@ -31,10 +37,23 @@ class BranchSpecs:
     moments : Moments
         Counts of values, NaN and infinities; extremes, mean and squared deviations of the
         finite values.
+    drawn : ndarray, shape (drawn,)
+        Values of the branch that were drawn for quantiles, in the branch's dtype.
     """
 
     branch: Branch
     moments: Moments = EMPTY
+    drawn: NDArray[Any] = field(default_factory=lambda: np.zeros(0, np.float64))
+
+    def __eq__(self, other: object) -> bool:
+        return (
+            isinstance(other, BranchSpecs)
+            and (self.branch, self.moments) == (other.branch, other.moments)
+            and self.drawn.dtype == other.drawn.dtype
+            and self.drawn.tobytes() == other.drawn.tobytes()  # NaN equals NaN
+        )
+
+    __hash__ = None  # type: ignore[assignment]
 
     @property
     def min(self) -> float | None:
@@ -61,6 +80,52 @@ class BranchSpecs:
     def is_constant(self) -> bool:
         """True when all finite values are equal."""
         return self.min is not None and self.min == self.max
+
+    def quantile(self, q: float) -> float:
+        """The value below which the fraction ``q`` of the finite values lies.
+
+        Exact when every value was drawn, else with the error `rank_error`; the same for the
+        same data, however these were cut into partitions and in whatever order they merged.
+
+        Raises
+        ------
+        SpecsError
+            When the branch has no finite value, or none was drawn.
+        """
+        return self.quantiles([q])[0]
+
+    def quantiles(self, q: Sequence[float]) -> list[float]:
+        """The `quantile` of each fraction in ``q``."""
+        if self.min is None or self.max is None:
+            raise SpecsError(
+                f"branch {self.branch.name!r} has no finite value and so no quantiles",
+                branch=self.branch.name,
+            )
+        values = self._finite_drawn()
+        if values.size == 0:
+            raise SpecsError(
+                f"the specs hold no draw of branch {self.branch.name!r}, and so no quantiles; "
+                "measure again",
+                branch=self.branch.name,
+            )
+        inner = np.quantile(values, q, method="inverted_cdf")  # a value of the data
+        ends = {0.0: self.min, 1.0: self.max}
+        return [ends.get(a, float(value)) for a, value in zip(q, inner, strict=True)]
+
+    def rank_error(self, q: float = 0.5) -> float:
+        """The standard error, in rank, of the quantile ``q``; largest for the median.
+
+        It is that of a draw without replacement; 0 when every value was drawn, NaN when none.
+        """
+        num_drawn, num_finite = self._finite_drawn().size, self.moments.num_finite
+        if num_drawn == 0:
+            return math.nan
+        left_out = max(num_finite - num_drawn, 0) / max(num_finite - 1, 1)
+        return math.sqrt(q * (1.0 - q) / num_drawn * left_out)
+
+    def _finite_drawn(self) -> NDArray[np.float64]:
+        values = self.drawn.astype(np.float64)
+        return values[np.isfinite(values)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,12 +167,15 @@ class Specs:
         By sample name.
     provenance : mapping of str to Any
         ``config``: digest of the configuration; ``files``: file UUID by URI; ``versions``.
+    draws : mapping of str to Draw
+        By collection, and for the flat branches by ``""``: which values were drawn.
     """
 
     branches: Mapping[str, BranchSpecs] = field(default_factory=dict)
     multiplicities: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
     samples: Mapping[str, SampleSpecs] = field(default_factory=dict)
     provenance: Mapping[str, Any] = field(default_factory=dict)
+    draws: Mapping[str, Draw] = field(default_factory=dict)
 
     @property
     def num_events(self) -> int:
@@ -146,6 +214,15 @@ class Specs:
             "branches": branches,
             "multiplicities": {name: list(h) for name, h in sorted(self.multiplicities.items())},
             "samples": samples,
+            "draws": {
+                name: {"limit": draw.limit, "keys": to_text(draw.keys)}
+                for name, draw in sorted(self.draws.items())
+            },
+            "drawn": {
+                name: to_text(specs.drawn)
+                for name, specs in sorted(self.branches.items())
+                if _group(specs) in self.draws
+            },
         }
         lines = [f'"format": "{FORMAT}"', f'"version": {VERSION}']
         for title, entries in sections.items():
@@ -169,13 +246,20 @@ class Specs:
         """
         try:
             data = json.loads(text)
-            if data["format"] != FORMAT or data["version"] != VERSION:
+            if data["format"] != FORMAT or data["version"] not in READABLE:
                 raise SpecsError(
                     f"{source}: format {data['format']!r} version {data['version']}; "
-                    f"this version reads {FORMAT!r} version {VERSION}",
+                    f"this version reads {FORMAT!r} versions {' and '.join(map(str, READABLE))}",
                     file=source,
                 )
-            branches = {name: _branch_from(name, entry) for name, entry in data["branches"].items()}
+            has_draws = data["version"] > 1
+            stored = data["draws"] if has_draws else {}
+            drawn = data["drawn"] if has_draws else {}
+            draws = {name: _draw_from(entry) for name, entry in stored.items()}
+            branches = {
+                name: _branch_from(name, entry, draws, drawn)
+                for name, entry in data["branches"].items()
+            }
             samples = {name: SampleSpecs(**entry) for name, entry in data["samples"].items()}
             multiplicities = {
                 name: tuple(map(index, h)) for name, h in data["multiplicities"].items()
@@ -183,7 +267,7 @@ class Specs:
             for specs in branches.values():
                 if (collection := specs.branch.collection) is not None:
                     _ = multiplicities[collection]
-            return cls(branches, multiplicities, samples, data["provenance"])
+            return cls(branches, multiplicities, samples, data["provenance"], draws)
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise SpecsError(f"{source}: not a specs file ({error!r})", file=source) from error
 
@@ -227,21 +311,42 @@ def _brief(value: float | None) -> str:
     return "" if value is None else f"{value:.6g}"
 
 
-def _branch_from(name: str, entry: dict[str, Any]) -> BranchSpecs:
+def _group(specs: BranchSpecs) -> str:
+    """The branches that are drawn together."""
+    return FLAT if specs.branch.collection is None else specs.branch.collection
+
+
+def _draw_from(entry: dict[str, Any]) -> Draw:
+    keys = from_text(entry["keys"], "uint64")
+    limit = index(entry["limit"])
+    if not 0 <= limit < 2**64 or np.any(keys[1:] < keys[:-1]) or np.any(keys >= np.uint64(limit)):
+        raise ValueError("keys of a draw are not ascending below its limit")
+    return Draw(limit, keys)
+
+
+def _branch_from(
+    name: str, entry: dict[str, Any], draws: Mapping[str, Draw], drawn: Mapping[str, str]
+) -> BranchSpecs:
     branch = Branch(name, entry["kind"], entry["dtype"], entry["collection"], entry["unit"])
     moments = Moments(*(entry[key] for key in Moments._fields))
     numbers = [moments.mean, moments.squares, *map(index, moments[:4])]
     numbers += [value for value in (moments.min, moments.max) if value is not None]
     if not all(map(math.isfinite, numbers)):
         raise ValueError(f"moments of branch {name!r} are not finite")
-    return BranchSpecs(branch, moments)
+    specs = BranchSpecs(branch, moments, np.zeros(0, branch.dtype))
+    if (draw := draws.get(_group(specs))) is None:
+        return specs
+    values = from_text(drawn[name], branch.dtype)
+    if len(values) != len(draw):
+        raise ValueError(f"{len(values)} values of branch {name!r} for {len(draw)} keys")
+    return replace(specs, drawn=values)
 
 
 def merge(a: Specs, b: Specs) -> Specs:
     """Specs of the events of both; associative and commutative, with ``Specs()`` as identity.
 
-    Counts, extremes and histograms are exact; means and variances agree for every order of
-    merging up to floating-point rounding.
+    Counts, extremes, histograms and draws, and with them quantiles, are exact; means and
+    variances agree for every order of merging up to floating-point rounding.
 
     Raises
     ------
@@ -252,12 +357,7 @@ def merge(a: Specs, b: Specs) -> Specs:
         a, b = b, a
     if b.branches:
         _require_same_branches(a, b)
-    branches = {
-        name: replace(specs, moments=merge_moments(specs.moments, b.branches[name].moments))
-        if b.branches
-        else specs
-        for name, specs in a.branches.items()
-    }
+    branches, draws = _merge_branches(a, b) if b.branches else (a.branches, a.draws)
     names = sorted({*a.multiplicities, *b.multiplicities})
     multiplicities = {
         name: _add(a.multiplicities.get(name, ()), b.multiplicities.get(name, ())) for name in names
@@ -266,12 +366,32 @@ def merge(a: Specs, b: Specs) -> Specs:
         name: a.samples.get(name, SampleSpecs()) + b.samples.get(name, SampleSpecs())
         for name in sorted({*a.samples, *b.samples})
     }
-    return Specs(branches, multiplicities, samples, _merge_provenance(a.provenance, b.provenance))
+    provenance = _merge_provenance(a.provenance, b.provenance)
+    return Specs(branches, multiplicities, samples, provenance, draws)
 
 
 def merge_all(parts: Iterable[Specs]) -> Specs:
     """Specs of the events of all parts."""
     return reduce(merge, parts, Specs())
+
+
+def _merge_branches(a: Specs, b: Specs) -> tuple[dict[str, BranchSpecs], dict[str, Draw]]:
+    draws: dict[str, Draw] = {}
+    orders: dict[str, NDArray[np.intp]] = {}
+    for group in sorted({*a.draws, *b.draws}):
+        draws[group], orders[group] = merge_draws(
+            a.draws.get(group, Draw()), b.draws.get(group, Draw())
+        )
+    branches = {}
+    for name, specs in a.branches.items():
+        other = b.branches[name]
+        drawn = np.zeros(0, specs.drawn.dtype)
+        if (order := orders.get(_group(specs))) is not None and order.size:
+            drawn = np.concatenate([specs.drawn, other.drawn])[order]
+        branches[name] = BranchSpecs(
+            specs.branch, merge_moments(specs.moments, other.moments), drawn
+        )
+    return branches, draws
 
 
 def _require_same_branches(a: Specs, b: Specs) -> None:
