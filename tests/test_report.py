@@ -180,6 +180,8 @@ def summary():
             "learning_rate": 0.001,
             "epochs": 3,
             "restarts": 1,
+            "cache": "disk",
+            "packed_bytes": 1_234_567,
         },
         "serve": "python -m mlaas4hep_dask.serve runs/ttH-vs-QCD/bundle",
         "config_yaml": "name: ttH-vs-QCD\nseed: 1729\n",

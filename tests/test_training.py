@@ -1,7 +1,9 @@
 import os
+import shutil
 import signal
 import threading
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -9,13 +11,14 @@ import torch
 
 from mlaas4hep_dask.cluster import connect
 from mlaas4hep_dask.config import Cluster, Config
-from mlaas4hep_dask.dataset import Dataset
+from mlaas4hep_dask.dataset import Dataset, diskcache
 from mlaas4hep_dask.dataset.gang import LostWorkerError, run_gang
-from mlaas4hep_dask.errors import ClusterError, ModelError, TrainingError
+from mlaas4hep_dask.errors import ClusterError, DataError, ModelError, TrainingError
 from mlaas4hep_dask.run.stages import model_of
 from mlaas4hep_dask.run.training import Trainer
 from mlaas4hep_dask.train.network import Dropout
 
+CACHES = ("memory", "disk", "none")
 NETWORKS = """
 import torch
 
@@ -129,11 +132,49 @@ def test_more_ranks_than_workers_is_an_error(keys, client, monkeypatch):
         train(keys, client, ranks=3)
 
 
-def test_blocks_that_do_not_fit_into_memory_are_made_again_every_epoch(keys, client, monkeypatch):
-    _, kept = train(keys, client)
-    monkeypatch.setattr("mlaas4hep_dask.run.training.MEMORY_SHARE", 0.0)
-    _, again = train(keys, client)
-    assert measured(again) == measured(kept)
+@pytest.mark.parametrize(
+    ("memory_share", "disk_share", "expected"),
+    [(0.4, 0.5, "memory"), (0.0, 0.5, "disk"), (0.0, 0.0, "none")],
+)
+def test_blocks_stay_where_there_is_room(
+    keys, client, monkeypatch, memory_share, disk_share, expected
+):
+    monkeypatch.setattr("mlaas4hep_dask.run.training.MEMORY_SHARE", memory_share)
+    monkeypatch.setattr("mlaas4hep_dask.run.training.DISK_SHARE", disk_share)
+    trainer, _ = train(keys, client, epochs=1)
+    assert trainer.cache == expected
+
+
+def test_metrics_do_not_depend_on_where_blocks_stay(keys, client):
+    records = [measured(train({**keys, "cache": cache}, client)[1]) for cache in CACHES]
+    assert records[0] == records[1] == records[2]
+
+
+@pytest.mark.parametrize("cache", CACHES)
+def test_files_are_read_again_only_if_blocks_stay_nowhere(keys, client, cache, tmp_path):
+    for sample in keys["samples"]:
+        files = [sample["files"]] if isinstance(sample["files"], str) else sample["files"]
+        sample["files"] = [shutil.copy(file, tmp_path) for file in files]
+    config = Config.from_mapping({**keys, "cache": cache})
+    trainer = Trainer(Dataset(config, client), model_of(config))
+    epochs = trainer.epochs(first=1, state=None)
+    next(epochs)
+    if cache == "disk":
+        assert sum(client.run(num_blocks_on_disk).values()) >= 9  # 16,052 events, 2,000 each
+    for sample in keys["samples"]:
+        for file in sample["files"]:
+            Path(file).write_bytes(b"gone")
+    if cache == "none":
+        with pytest.raises(DataError):
+            next(epochs)
+    else:
+        assert next(epochs).record["train"]["num_events"] > 9_000
+        epochs.close()
+    assert sum(client.run(num_blocks_on_disk).values()) == 0
+
+
+def num_blocks_on_disk(dask_worker):
+    return len(list(diskcache.folder(dask_worker).glob("*-*")))
 
 
 def kill_a_worker_in(client, condition):

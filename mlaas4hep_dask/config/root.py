@@ -89,6 +89,12 @@ class Config(Section):
     model: Model = Field(default=Model(), description="The function that builds the network.")
     training: Training = Field(default=Training(), description="How the network is trained.")
     cluster: Cluster = Field(default=Cluster(), description="Where the work runs.")
+    cache: Literal["auto", "memory", "disk", "none"] = Field(
+        default="auto",
+        description="Where encoded events stay between epochs: in the memory of the workers, which "
+        "spill what does not fit, on their disks, or nowhere, so that every epoch reads the files "
+        "again. auto takes the first of these that has room.",
+    )
     on_bad_file: Literal["error", "skip"] = Field(
         default="error",
         description="What happens when a file stays unreadable: stop, or go on and report the "
@@ -211,8 +217,8 @@ class Config(Section):
         return self._places.where(key)
 
     def digest(self) -> str:
-        """The sha256, in hex, of all that influences a result: every key but cluster and output."""
-        document = self.model_dump(mode="json", exclude={"cluster", "output"})
+        """The sha256, in hex, of the keys that influence a result: not cluster, cache, output."""
+        document = self.model_dump(mode="json", exclude={"cluster", "cache", "output"})
         text = json.dumps(document, sort_keys=True, separators=(",", ":"), allow_nan=False)
         return hashlib.sha256(text.encode()).hexdigest()
 

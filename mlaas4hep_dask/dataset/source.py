@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from distributed import Client, Future, Worker, get_client, get_worker, wait
 
+from mlaas4hep_dask.dataset import diskcache
 from mlaas4hep_dask.dataset.tasks import Context, make_block, same
 from mlaas4hep_dask.encode import Block
 from mlaas4hep_dask.reader import Partition
@@ -25,11 +26,14 @@ class BlockPlan:
         Block ``i`` is made of partition ``i``.
     context : Context
         What the blocks share, with the encoding.
+    on_disk : bool
+        Keep the blocks on the disks of the workers that made them.
     """
 
     token: str
     partitions: tuple[Partition, ...]
     context: Context
+    on_disk: bool = False
 
     def key(self, block: int) -> tuple[str, int]:
         """The Dask key of a block."""
@@ -38,10 +42,15 @@ class BlockPlan:
     def submit(self, client: Client, block: int, *, worker: str | None = None) -> Future:
         """A future of a block, on the given worker if that is free; made once however often."""
         context = client.submit(same, self.context, key=f"context-{self.token}")
+        function: Callable[..., Block] = make_block
+        more: tuple[Any, ...] = ()
+        if self.on_disk:
+            function, more = diskcache.block_on_disk, (self.token, block)
         return client.submit(
-            make_block,
+            function,
             self.partitions[block],
             context,
+            *more,
             key=self.key(block),
             workers=None if worker is None else [worker],
             allow_other_workers=worker is not None,
@@ -76,16 +85,20 @@ class WorkerBlocks:
     def get(self, block: int) -> Block:
         """The block with this number; no copy is made if this worker holds it."""
         if block not in self._blocks:
-            self._blocks[block] = self._fetch(self._futures[block])
+            self._blocks[block] = self._fetch(block)
         return self._blocks[block]
 
-    def _fetch(self, future: Future) -> Any:
+    def _fetch(self, number: int) -> Block:
+        future = self._futures[number]
         with self._client.as_current():
             wait(future)
         # A mapping that threads may share; a Client would copy through a socket.
         if future.status == "finished" and future.key in self._worker.data:
-            return self._worker.data[future.key]
-        return future.result()
+            return self._worker.data[future.key]  # type: ignore[no-any-return]
+        block: Block = future.result()
+        if self._plan.on_disk:  # another rank's worker made it, and has it on its own disk
+            block = diskcache.kept(block, self._plan.token, number, self._worker)
+        return block
 
 
 _sources: dict[str, WorkerBlocks] = {}
@@ -99,6 +112,7 @@ def source_of(plan: BlockPlan) -> WorkerBlocks:
     return _sources[plan.token]
 
 
-def forget_sources() -> None:
-    """Let all blocks of this worker's sources go."""
+def forget_sources(dask_worker: Worker) -> None:
+    """Let all blocks of a worker's sources go, in memory and on disk."""
     _sources.clear()
+    diskcache.clear(dask_worker)

@@ -125,7 +125,6 @@ def make_block(partition: Partition, context: Context) -> Block:
     encoded = encode(events, context.encoding)
     ids = event_ids(partition.uuid, partition.entry_start, partition.entry_stop)
     num_events = len(partition)
-    tell_progress(num_events)
     return Block(
         encoded,
         np.full(num_events, context.labels[partition.sample], dtype=np.float32),

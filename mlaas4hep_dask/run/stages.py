@@ -292,7 +292,12 @@ def _summary(
             "callable": config.model.callable,
             "num_columns": encoding.layout.num_columns,
         },
-        "training": {**config.training.model_dump(), "restarts": trainer.restarts},
+        "training": {
+            **config.training.model_dump(),
+            "restarts": trainer.restarts,
+            "cache": trainer.cache,
+            "packed_bytes": trainer.packed_bytes,
+        },
         "config_yaml": config.to_yaml(),
     }
 

@@ -7,12 +7,13 @@ import math
 import time
 import uuid
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import asdict, dataclass, replace
+from typing import Any, Literal
 
 from distributed import Client, Future
 
 from mlaas4hep_dask.dataset import Dataset
+from mlaas4hep_dask.dataset.diskcache import free_bytes
 from mlaas4hep_dask.dataset.gang import LostWorkerError, run_gang
 from mlaas4hep_dask.dataset.source import BlockPlan, forget_sources
 from mlaas4hep_dask.errors import ClusterError, MLaaSError, TrainingError
@@ -32,6 +33,7 @@ logger = logging.getLogger(__name__)
 
 WINDOW_BYTES = 128 * 2**20  # dense rows of one window; a rank holds two
 MEMORY_SHARE = 0.4  # of the cluster's memory that blocks may stay in
+DISK_SHARE = 0.5  # of the free disk of a worker
 WORKERS_TIMEOUT = 60  # seconds for workers to come, or to come back
 GRACE = 10  # seconds in which a death may explain another error
 
@@ -116,8 +118,9 @@ class Trainer:
         self.num_events = sum(events[0] for _, events in counts)
         total = sum(weights[sample] * events[0] for sample, events in counts)
         self._mean_weight = total / self.num_events
-        self._packed_bytes = _packed_bytes(dataset)
+        self.packed_bytes = _packed_bytes(dataset)
         self.restarts = 0
+        self.cache = dataset.config.cache  # what `auto` has become, once training has begun
         self._held: list[Future] = []
         self._session = ""
         self._workers: list[str] = []
@@ -215,7 +218,11 @@ class Trainer:
             ) from error
         info = self._client.scheduler_info(n_workers=-1)["workers"]
         self._workers = sorted(info)[:ranks]
-        self._hold_blocks(info)
+        self.cache = self._choose_cache(info)
+        logger.info("blocks, %d bytes packed, are kept: %s", self.packed_bytes, self.cache)
+        self._blocks = replace(self._blocks, on_disk=self.cache == "disk")
+        if self.cache == "memory":
+            self._hold_blocks(info)
         session = uuid.uuid4().hex
         host = info[self._workers[0]]["host"]
         store = ("", 0)
@@ -239,13 +246,24 @@ class Trainer:
         self._tasks = [task.for_rank(rank) for rank in range(ranks)]
         self._session = session
 
-    def _hold_blocks(self, workers: dict[str, Any]) -> None:
-        """Keep blocks on the workers between epochs if memory allows, where they are used."""
+    def _choose_cache(self, workers: dict[str, Any]) -> Literal["memory", "disk", "none"]:
+        """Where blocks stay between epochs: what the configuration says, or what has room."""
+        if self._config.cache != "auto":
+            return self._config.cache
         # A worker without a limit reports 0.
         memory = sum(worker["memory_limit"] or math.inf for worker in workers.values())
-        if self._packed_bytes > MEMORY_SHARE * memory:
-            logger.info("blocks are larger than memory: every epoch reads them again")
-            return
+        if self.packed_bytes <= MEMORY_SHARE * memory:
+            return "memory"
+        # Every rank keeps its own events' blocks; ranks on one machine share its disk.
+        free = self._client.run(free_bytes, workers=self._workers)
+        hosts: dict[str, list[int]] = {}
+        for worker, room in free.items():
+            hosts.setdefault(workers[worker]["host"], []).append(room)
+        room = min(min(rooms) / len(rooms) for rooms in hosts.values())
+        return "disk" if self.packed_bytes / len(free) <= DISK_SHARE * room else "none"
+
+    def _hold_blocks(self, workers: dict[str, Any]) -> None:
+        """Keep blocks on the workers between epochs, where they are used."""
         owner: dict[int, str] = {}
         if len(workers) == len(self._workers):  # otherwise the memory of all is needed
             for assignment in self._assignments:

@@ -133,7 +133,11 @@ class Feed:
     def _window(self, number: int, epoch: int, shuffle: bool) -> Window:
         assignment, rank = self._assignment, self._rank
         shares = assignment.window(rank, number, epoch=epoch, shuffle=shuffle)
-        self.source.prefetch([share.piece.block for share in shares])
+        wanted = [share.piece.block for share in shares]
+        if number + 1 < assignment.num_windows:  # remote blocks are on their way meanwhile
+            later = assignment.window(rank, number + 1, epoch=epoch, shuffle=shuffle)
+            wanted += [share.piece.block for share in later]
+        self.source.prefetch(wanted)
         size = assignment.window_size(rank, number)
         x = self._x[number % len(self._x)][:size]
         missing = self._missing[number % len(self._x)][:size] if self._missing else None
