@@ -56,6 +56,10 @@ class BundleError(MLaaSError):
     """A bundle is incomplete, altered or of another version (facts: path, member)."""
 
 
+class WriteError(MLaaSError):
+    """A file of events cannot be written (facts: path, branch)."""
+
+
 class ModelError(MLaaSError):
     """A user's model cannot be imported, built or run (facts: callable, shape)."""
 

@@ -2,7 +2,7 @@
 
 from mlaas4hep_dask.encode.block import Block
 from mlaas4hep_dask.encode.counts import EncodeCounts
-from mlaas4hep_dask.encode.decode import decode
+from mlaas4hep_dask.encode.decode import decode, decode_events
 from mlaas4hep_dask.encode.encoded import Encoded, encode
 from mlaas4hep_dask.encode.encoding import Encoding, Scaling
 from mlaas4hep_dask.encode.layout import JaggedBranch, Layout
@@ -16,5 +16,6 @@ __all__ = [
     "Layout",
     "Scaling",
     "decode",
+    "decode_events",
     "encode",
 ]

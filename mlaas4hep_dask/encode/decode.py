@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -49,6 +50,20 @@ def decode(
     EncodeError
         When the shapes do not fit the layout.
     """
+    return decode_events(x, missing, encoding, multiplicities=multiplicities).to_awkward()
+
+
+def decode_events(
+    x: NDArray[np.float32],
+    missing: NDArray[np.bool_],
+    encoding: Encoding,
+    *,
+    multiplicities: NDArray[np.int64] | None = None,
+) -> Events:
+    """The events that `decode` gives, in the form in which files are written.
+
+    Parameters and errors are those of `decode`.
+    """
     layout = encoding.layout
     if x.shape != missing.shape or x.ndim != 2 or x.shape[1] != layout.num_columns:
         raise EncodeError(
@@ -64,7 +79,7 @@ def decode(
     for branch in encoding.branches[: len(layout.flat)]:
         column = layout.flat.index(branch.name)
         values = _restore(x[:, column], missing[:, column], scalings[branch.name], branch)
-        branches.append(Branch(branch.name, "flat", values.dtype.name))
+        branches.append(replace(branch, dtype=values.dtype.name))
         contents[branch.name] = values
     for index, jagged in enumerate(layout.jagged):
         branch = encoding.branches[len(layout.flat) + index]
@@ -75,10 +90,10 @@ def decode(
         values = _restore(
             x[:, block][exists], missing[:, block][exists], scalings[branch.name], branch
         )
-        branches.append(Branch(branch.name, "jagged", values.dtype.name, branch.collection))
+        branches.append(replace(branch, dtype=values.dtype.name))
         contents[branch.name] = values
     offsets = {name: offsets_of(multiplicities[row]) for row, name in enumerate(layout.collections)}
-    return Events(num_events, tuple(branches), contents, offsets).to_awkward()
+    return Events(num_events, tuple(branches), contents, offsets)
 
 
 def _multiplicities(missing: NDArray[np.bool_], encoding: Encoding) -> NDArray[np.int64]:

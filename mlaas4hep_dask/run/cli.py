@@ -139,12 +139,12 @@ def _run(config: Config, command: str) -> int:
     from mlaas4hep_dask.cluster import connect
     from mlaas4hep_dask.dataset import Dataset
     from mlaas4hep_dask.dataset.plan import preflight
-    from mlaas4hep_dask.run.console import Console
+    from mlaas4hep_dask.run.console import RunConsole
     from mlaas4hep_dask.run.stages import fit, model_of
 
     # The logs of Dask repeat, at length, errors that are reported here once.
     logging.getLogger("distributed").setLevel(logging.CRITICAL)
-    console = Console()
+    console = RunConsole()
     model = model_of(config)
     checked = preflight(config)
     with connect(config.cluster, ranks=config.training.ranks) as client:

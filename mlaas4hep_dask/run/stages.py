@@ -19,12 +19,12 @@ from typing import Any
 from mlaas4hep_dask import __version__
 from mlaas4hep_dask.bundle import Bundle, write_bundle
 from mlaas4hep_dask.config import Config
+from mlaas4hep_dask.console import Reporter, Stage
 from mlaas4hep_dask.dataset import Dataset
 from mlaas4hep_dask.dataset.dataset import watching
 from mlaas4hep_dask.dataset.tasks import Distributions
 from mlaas4hep_dask.encode import EncodeCounts
 from mlaas4hep_dask.run.card import model_card
-from mlaas4hep_dask.run.console import Reporter, Stage
 from mlaas4hep_dask.run.directory import EPOCHS, METRICS, RunDirectory
 from mlaas4hep_dask.run.report import render
 from mlaas4hep_dask.run.training import Epoch, Trainer, begin_ranks

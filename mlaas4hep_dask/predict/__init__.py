@@ -1,0 +1,1 @@
+"""Predict: whole data sets scored by a bundle's model on a cluster."""

@@ -1,0 +1,226 @@
+"""Opens an output file and puts it into place once it is complete."""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+
+from mlaas4hep_dask.errors import WriteError, did_you_mean
+from mlaas4hep_dask.specs import Branch, Events
+from mlaas4hep_dask.specs.events import concatenate
+
+SUFFIXES = (".root", ".parquet")
+FLUSH_BYTES = 8 * 1024**2  # smaller pieces make baskets and row groups that are slow to read
+FLUSH_EVENTS = 100_000
+NOTE = "mlaas4hep_dask"  # the name under which a file tells where it comes from
+
+
+class Sink(Protocol):
+    """What a file format can do."""
+
+    def append(self, events: Events) -> None:
+        """Write some events."""
+
+    def close(self, note: str | None) -> None:
+        """Complete the file, with a text about it."""
+
+    def abandon(self) -> None:
+        """Let go of a file that nobody will read."""
+
+
+class EventFile:
+    """A file of events that is being written; `write_events` makes it.
+
+    Parameters
+    ----------
+    path : Path
+        Where it will be.
+    sink : Sink
+        A file format.
+    branches : tuple of Branch
+        What all events hold, dtypes included.
+
+    Attributes
+    ----------
+    num_events : int
+        Events appended so far.
+    """
+
+    def __init__(self, path: Path, sink: Sink, branches: tuple[Branch, ...]) -> None:
+        self.path = path
+        self.num_events = 0
+        self._sink = sink
+        self._branches = {branch.name: branch for branch in branches}
+        self._waiting: list[Events] = []
+        self._waiting_bytes = 0
+        self._waiting_events = 0
+        self._note: str | None = None
+
+    def append(self, events: Events) -> None:
+        """Write some events after the earlier ones.
+
+        Raises
+        ------
+        WriteError
+            When they hold other branches than the file, or the disk is full.
+        """
+        self._require_same_branches(events)
+        if len(events) == 0:
+            return
+        self.num_events += len(events)
+        self._waiting.append(events)
+        self._waiting_events += len(events)
+        self._waiting_bytes += sum(content.nbytes for content in events.contents.values())
+        if self._waiting_bytes >= FLUSH_BYTES or self._waiting_events >= FLUSH_EVENTS:
+            self._flush()
+
+    def describe(self, note: Mapping[str, Any]) -> None:
+        """Keep a JSON object in the file, which tells where it comes from."""
+        self._note = json.dumps(note, allow_nan=False)
+
+    def complete(self) -> None:
+        """Write what is waiting and close the file."""
+        self._flush()
+        with _naming(self.path):
+            self._sink.close(self._note)
+
+    def _flush(self) -> None:
+        if self._waiting:
+            with _naming(self.path):
+                self._sink.append(concatenate(self._waiting))
+        self._waiting = []
+        self._waiting_bytes = self._waiting_events = 0
+
+    def _require_same_branches(self, events: Events) -> None:
+        found = {branch.name: branch for branch in events.branches}
+        for name in {**self._branches, **found}:
+            expected, given = self._branches.get(name), found.get(name)
+            fits = expected is not None and given is not None and expected.same_shape(given)
+            if not fits or events.contents[name].dtype != np.dtype(given.dtype):  # type: ignore[union-attr]
+                raise WriteError(
+                    f"{self.path}: branch {name!r} is {_kind(given)}; the file's is "
+                    f"{_kind(expected)}",
+                    path=str(self.path),
+                    branch=name,
+                )
+
+
+def _kind(branch: Branch | None) -> str:
+    if branch is None:
+        return "absent"
+    where = "" if branch.collection is None else f" in collection {branch.collection!r}"
+    return f"{branch.kind} {branch.dtype}{where}"
+
+
+def check_output(path: str | Path, *, overwrite: bool = False) -> None:
+    """Raise a WriteError unless a file of events may be written to ``path``.
+
+    Its suffix tells the format, .root or .parquet; its folder exists; and the file does not,
+    unless it may be overwritten.
+    """
+    path = Path(path)
+    if path.suffix not in SUFFIXES:
+        expected = " or ".join(SUFFIXES)
+        near = did_you_mean(path.suffix, SUFFIXES)
+        raise WriteError(
+            f"{path}: the suffix {path.suffix!r} tells no format; expected {expected}{near}",
+            path=str(path),
+        )
+    if path.is_dir():
+        raise WriteError(f"{path} is a folder, expected a file", path=str(path))
+    if path.exists() and not overwrite:
+        raise WriteError(f"{path} exists; it is kept unless you ask to overwrite", path=str(path))
+    folder = path.absolute().parent
+    if not folder.is_dir():
+        raise WriteError(f"{path} cannot be written: no folder {folder}", path=str(path))
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise WriteError(f"{path} cannot be written: {folder} is read-only", path=str(path))
+
+
+@contextmanager
+def write_events(
+    path: str | Path,
+    branches: Sequence[Branch],
+    *,
+    tree: str = "Events",
+    overwrite: bool = False,
+) -> Iterator[EventFile]:
+    """A file to append events to; it appears at ``path`` when the context ends without an error.
+
+    Parameters
+    ----------
+    path : str or Path
+        A ``.root`` file, with one TTree, or a ``.parquet`` file. Until it is complete it has
+        another name in the same folder, which begins with a dot.
+    branches : sequence of Branch
+        What all events will hold. In a TTree a collection's multiplicities are a branch too: that
+        of ``Jet`` is ``nJet``, and a flat branch of integers with that name has to agree with it.
+    tree : str
+        Name of the TTree.
+    overwrite : bool
+        Replace an existing file.
+
+    Raises
+    ------
+    WriteError
+        When the format is unknown, the file exists or cannot be written, or a branch does not fit
+        into the format.
+    """
+    path = Path(path)
+    check_output(path, overwrite=overwrite)
+    if not branches:
+        raise WriteError(f"{path}: there is no branch to write", path=str(path))
+    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=path.suffix, dir=path.parent)
+    os.close(handle)
+    part = Path(name)
+    try:
+        with _naming(path):
+            sink = _sink(part, tuple(branches), tree)
+        try:
+            file = EventFile(path, sink, tuple(branches))
+            yield file
+            file.complete()
+        except BaseException:
+            with suppress(OSError):  # the disk may be full
+                sink.abandon()
+            raise
+        with _naming(path):
+            _put_into_place(part, path, overwrite=overwrite)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def _sink(part: Path, branches: tuple[Branch, ...], tree: str) -> Sink:
+    if part.suffix == ".root":
+        from mlaas4hep_dask.writer.root import TreeSink
+
+        return TreeSink(part, branches, tree)
+    from mlaas4hep_dask.writer.parquet import ParquetSink
+
+    return ParquetSink(part, branches)
+
+
+def _put_into_place(part: Path, path: Path, *, overwrite: bool) -> None:
+    part.chmod(0o644)
+    with part.open("rb") as stream:
+        os.fsync(stream.fileno())
+    check_output(path, overwrite=overwrite)  # another process may have written it meanwhile
+    part.replace(path)
+
+
+@contextmanager
+def _naming(path: Path) -> Iterator[None]:
+    """Errors of the system, such as a full disk, name the file."""
+    try:
+        yield
+    except OSError as error:
+        raise WriteError(
+            f"{path} cannot be written ({error.strerror or error})", path=str(path)
+        ) from error

@@ -1,0 +1,174 @@
+"""Writes events as a TTree in which each collection has one counter."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Container
+from pathlib import Path
+from typing import Any
+
+import awkward as ak
+import numpy as np
+import uproot
+
+from mlaas4hep_dask.errors import WriteError
+from mlaas4hep_dask.specs import Branch, Events
+from mlaas4hep_dask.writer.output import NOTE
+
+# int8 to uint64, float32, float64 and bool are what a TLeaf holds.
+DTYPES = "?bhilqBHILQfd"
+COUNTERS = ("int32", "uint32")  # what ROOT takes as the length of an array
+GROWTH = 10  # of the room for baskets in the tree's header
+
+
+class TreeSink:
+    """A TTree in a new ROOT file, one basket of every branch for each `append`.
+
+    Parameters
+    ----------
+    path : Path
+        The file; an existing one is overwritten.
+    branches : tuple of Branch
+        Flat and jagged branches of numbers.
+    tree : str
+        Name of the tree.
+
+    Raises
+    ------
+    WriteError
+        When a name or a dtype cannot be that of a TBranch.
+    """
+
+    def __init__(self, path: Path, branches: tuple[Branch, ...], tree: str) -> None:
+        for branch in branches:
+            _require_fit(branch)
+        self._counters = counters_of(branches)
+        self._stored = {
+            counter: next(
+                (np.dtype(branch.dtype) for branch in branches if branch.name == counter),
+                np.dtype(np.int32),
+            )
+            for counter in self._counters.values()
+        }
+        types: dict[str, Any] = {}
+        counter_of_branch: dict[str, str] = {}
+        for branch in branches:
+            if branch.collection is None:
+                types[branch.name] = np.dtype(branch.dtype)
+            else:
+                types[branch.name] = f"var * {np.dtype(branch.dtype).name}"
+                counter_of_branch[branch.name] = self._counters[branch.collection]
+        self._file = uproot.recreate(path, compression=uproot.ZSTD(3))
+        # With so little room the tree's header is written again by the first `extend`, with the
+        # titles and dtypes set below: uproot has no other way to give them.
+        self._tree = self._file.mktree(
+            tree,
+            types,
+            counter_name=counter_of_branch.__getitem__,
+            initial_basket_capacity=1,
+            resize_factor=GROWTH,
+        )
+        self._set_header({branch.name: branch.unit for branch in branches})
+
+    def _set_header(self, units: dict[str, str | None]) -> None:
+        for datum in self._tree._cascading._branch_data:
+            name = datum["fName"]
+            unit = units.get(name)
+            if unit is not None:
+                datum["fTitle"] = f"{name} [{unit}]"
+            if datum["kind"] == "counter" and self._stored[name] == np.uint32:
+                datum["dtype"] = np.dtype(">u4")
+
+    def append(self, events: Events) -> None:
+        """Write some events.
+
+        Raises
+        ------
+        WriteError
+            When a flat branch that is a collection's counter disagrees with it.
+        """
+        data: dict[str, Any] = {}
+        for branch in events.branches:
+            content = events.contents[branch.name]
+            if branch.collection is None:
+                if branch.name in self._stored:
+                    self._require_agreement(branch, events)
+                data[branch.name] = content
+            else:
+                offsets = ak.index.Index64(events.offsets[branch.collection])
+                layout = ak.contents.ListOffsetArray(offsets, ak.contents.NumpyArray(content))
+                data[branch.name] = ak.Array(layout)
+        self._tree.extend(data)
+
+    def close(self, note: str | None) -> None:
+        """Close the file, with a text about it."""
+        if note is not None:
+            self._file[NOTE] = note
+        self._file.close()
+
+    def abandon(self) -> None:
+        """Close the file as it is."""
+        self._file.file.sink.close()
+
+    def _require_agreement(self, branch: Branch, events: Events) -> None:
+        for collection, counter in self._counters.items():
+            if counter != branch.name:
+                continue
+            counts = np.diff(events.offsets[collection])
+            wrong = np.flatnonzero(events.contents[branch.name] != counts)
+            if wrong.size:
+                event = int(wrong[0])
+                raise WriteError(
+                    f"branch {branch.name!r} is {events.contents[branch.name][event]} in an event "
+                    f"with {counts[event]} objects in collection {collection!r}, whose counter "
+                    "it would be; leave it out, or write Parquet",
+                    branch=branch.name,
+                )
+
+
+def counter_name(collection: str, names: Container[str]) -> str:
+    """The branch that counts a collection; from it the reader makes the same name of it.
+
+    ``nJet`` counts ``Jet``. A lower-case name is its own counter unless a branch has it.
+    """
+    return f"n{collection}" if collection[:1].isupper() or collection in names else collection
+
+
+def counters_of(branches: tuple[Branch, ...]) -> dict[str, str]:
+    """By collection, the branch that will hold its multiplicities.
+
+    Raises
+    ------
+    WriteError
+        When a branch of another kind has that name.
+    """
+    known = {branch.name: branch for branch in branches}
+    counters: dict[str, str] = {}
+    for branch in branches:
+        if branch.collection is None or branch.collection in counters:
+            continue
+        counter = counter_name(branch.collection, known)
+        taken = known.get(counter)
+        if taken is not None and (taken.kind == "jagged" or taken.dtype not in COUNTERS):
+            raise WriteError(
+                f"branch {counter!r} is {taken.kind} {taken.dtype}, and has the name of the "
+                f"counter of collection {branch.collection!r}, which is int32 or uint32; leave it "
+                "out, or write Parquet",
+                branch=counter,
+            )
+        counters[branch.collection] = counter
+    return counters
+
+
+def _require_fit(branch: Branch) -> None:
+    if re.search(r"[\[\]/:;\s]", branch.name) or not branch.name:
+        raise WriteError(
+            f"branch {branch.name!r} cannot be in a TTree: its name has a bracket, slash, colon or "
+            "space; write Parquet",
+            branch=branch.name,
+        )
+    if np.dtype(branch.dtype).char not in DTYPES:
+        raise WriteError(
+            f"branch {branch.name!r} is {branch.dtype}, which a TTree cannot hold; write Parquet",
+            branch=branch.name,
+        )

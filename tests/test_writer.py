@@ -1,0 +1,304 @@
+import json
+import re
+import subprocess
+import sys
+
+import awkward as ak
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+import uproot
+
+from mlaas4hep_dask.encode import Encoding, decode, encode
+from mlaas4hep_dask.errors import EncodeError, WriteError
+from mlaas4hep_dask.reader import Partition, plan_file, read
+from mlaas4hep_dask.specs import Branch, Events
+from mlaas4hep_dask.specs.events import concatenate
+from mlaas4hep_dask.specs.measure import measure
+from mlaas4hep_dask.writer import decode_to_file, decoded_events, write_events
+
+EVENTS = Events(
+    3,
+    (
+        Branch("event", "flat", "uint64"),
+        Branch("is_data", "flat", "bool"),
+        Branch("charge", "flat", "int8"),
+        Branch("nJet", "flat", "uint32"),
+        Branch("MET_pt", "flat", "float32", None, "GeV"),
+        Branch("weight", "flat", "float64"),
+        Branch("Jet_pt", "jagged", "float32", "Jet", "GeV"),
+        Branch("Jet_id", "jagged", "int16", "Jet"),
+        Branch("tracks", "jagged", "float64", "tracks"),
+        Branch("hit_x", "jagged", "uint8", "hits"),
+    ),
+    {
+        "event": np.array([2**64 - 1, 2**53 + 1, 0], dtype=np.uint64),
+        "is_data": np.array([True, False, True]),
+        "charge": np.array([-128, 0, 127], dtype=np.int8),
+        "nJet": np.array([2, 0, 1], dtype=np.uint32),
+        "MET_pt": np.array([np.nan, np.inf, 1.1], dtype=np.float32),
+        "weight": np.array([1 / 3, -0.0, 5e-324]),
+        "Jet_pt": np.array([1.5, 2.5, 3.5], dtype=np.float32),
+        "Jet_id": np.array([-(2**15), 0, 2**15 - 1], dtype=np.int16),
+        "tracks": np.array([0.1]),
+        "hit_x": np.arange(300, dtype=np.uint8),
+    },
+    {
+        "Jet": np.array([0, 2, 2, 3]),
+        "tracks": np.array([0, 0, 1, 1]),
+        "hits": np.array([0, 0, 0, 300]),
+    },
+)
+
+
+def read_back(path, tree="Events"):
+    """All events of a ROOT file, as the package reads them."""
+    plan = plan_file(str(path), tree, "any")
+    planned = plan.planned(list(plan.branches)).partitions(
+        target_bytes=1 << 40, max_events=1 << 40, num_entries=plan.num_entries
+    )
+    parts = [read(part, list(plan.branches.values())) for part in planned]
+    return plan, concatenate(parts) if parts else None
+
+
+def assert_equal(found, expected):
+    assert len(found) == len(expected)
+    kinds = {branch.name: branch for branch in found.branches}
+    for branch in expected.branches:
+        assert kinds[branch.name].kind == branch.kind
+        values, wanted = found.contents[branch.name], expected.contents[branch.name]
+        assert values.dtype == wanted.dtype
+        np.testing.assert_array_equal(values, wanted)  # NaN equals NaN
+        if branch.collection is not None:
+            ends = found.offsets[kinds[branch.name].collection]
+            np.testing.assert_array_equal(ends, expected.offsets[branch.collection])
+
+
+def test_events_of_every_dtype_come_back_from_a_tree_as_they_were(tmp_path):
+    path = tmp_path / "out.root"
+    with write_events(path, EVENTS.branches) as file:
+        for _ in range(25):  # more pieces than a tree's header has room for at first
+            file.append(EVENTS)
+            file._flush()
+    plan, found = read_back(path)
+    assert_equal(found, concatenate([EVENTS] * 25))
+    for branch in EVENTS.branches:
+        same = Branch(branch.name, branch.kind, branch.dtype, branch.collection, branch.unit)
+        if branch.collection != "tracks":  # a collection of one branch of its name
+            assert plan.branches[branch.name] == same
+    with uproot.open(path) as file:
+        tree = file["Events"]
+        assert tree["Jet_pt"].count_branch.name == tree["Jet_id"].count_branch.name == "nJet"
+        assert tree["Jet_pt"].title == "Jet_pt [GeV]"
+        assert tree["nJet"].array().to_list() == [2, 0, 1] * 25
+        assert tree["event"].array()[0] == 2**64 - 1
+
+
+def test_events_of_every_dtype_come_back_from_parquet_as_they_were(tmp_path):
+    path = tmp_path / "out.parquet"
+    with write_events(path, EVENTS.branches) as file:
+        file.append(EVENTS)
+        file._flush()
+        file.append(EVENTS)
+        file.describe({"bundle": "ttH"})
+    found = ak.from_parquet(path)
+    both = concatenate([EVENTS, EVENTS])
+    assert found.fields == [branch.name for branch in EVENTS.branches]
+    assert_equal(Events.from_awkward(found), both)
+    written = pq.ParquetFile(path)
+    assert written.num_row_groups == 2
+    assert json.loads(written.metadata.metadata[b"mlaas4hep_dask"]) == {"bundle": "ttH"}
+    assert written.schema_arrow.field("Jet_pt").metadata[b"unit"] == b"GeV"
+    assert not any(field.nullable for field in written.schema_arrow)
+
+
+def test_a_real_file_comes_back_exactly(tmp_path, cms_plans, cms_parts):
+    plan = cms_plans[0]
+    parts = cms_parts[plan.sample]
+    with write_events(tmp_path / "out.root", list(plan.branches.values()), tree="events") as file:
+        for part in parts:
+            file.append(part)
+    again, found = read_back(tmp_path / "out.root", "events")
+    assert_equal(found, concatenate(parts))
+    assert {name: again.branches[name] for name in plan.branches} == plan.branches
+
+
+def test_a_nanoaod_file_keeps_its_counters(tmp_path, edge_cases):
+    names = ("run", "event", "nJet", "nMuon", "Jet_pt", "Jet_jetId", "Muon_pt", "Muon_charge")
+    plan = plan_file(str(edge_cases / "nano_dy.root"), "Events", "any")
+    branches = [plan.branches[name] for name in names]
+    events = read(Partition(plan.file, "Events", plan.uuid, 0, plan.num_entries, "any"), branches)
+    with write_events(tmp_path / "out.root", branches) as file:
+        file.append(events)
+    again, found = read_back(tmp_path / "out.root")
+    assert_equal(found, events)
+    for name in names:
+        assert again.branches[name].same_shape(plan.branches[name])
+
+
+@pytest.mark.parametrize("suffix", [".root", ".parquet"])
+def test_a_file_without_events_still_has_its_branches(tmp_path, suffix):
+    path = tmp_path / f"out{suffix}"
+    with write_events(path, EVENTS.branches):
+        pass
+    if suffix == ".root":
+        plan, _ = read_back(path)
+        assert plan.num_entries == 0
+        assert {branch.name for branch in EVENTS.branches} <= plan.branches.keys()
+    else:
+        assert len(ak.from_parquet(path)) == 0
+
+
+@pytest.mark.parametrize("suffix", [".root", ".parquet"])
+def test_a_file_appears_whole_or_not_at_all(tmp_path, suffix):
+    path = tmp_path / f"out{suffix}"
+
+    def fail():
+        with write_events(path, EVENTS.branches) as file:
+            file.append(EVENTS)
+            file._flush()
+            assert not path.exists()
+            raise RuntimeError("power cut")
+
+    with pytest.raises(RuntimeError, match="power cut"):
+        fail()
+    assert list(tmp_path.iterdir()) == []
+    path.write_text("earlier")
+    with pytest.raises(WriteError, match="exists; it is kept"), write_events(path, EVENTS.branches):
+        pass
+    with write_events(path, EVENTS.branches, overwrite=True) as file:
+        file.append(EVENTS)
+        assert path.read_text() == "earlier"
+    assert [entry.name for entry in tmp_path.iterdir()] == [path.name]
+    assert path.stat().st_mode & 0o777 == 0o644
+
+
+FULL = """
+import resource, signal, sys
+import numpy as np
+from mlaas4hep_dask.errors import WriteError
+from mlaas4hep_dask.specs import Branch, Events
+from mlaas4hep_dask.writer import write_events
+
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, 200_000))  # as a disk with little room
+values = np.random.default_rng(0).normal(size=1_000_000)
+branches = (Branch("x", "flat", "float64"),)
+try:
+    with write_events(sys.argv[1], branches) as file:
+        file.append(Events(len(values), branches, {"x": values}, {}))
+except WriteError as error:
+    print(error)
+"""
+
+
+@pytest.mark.parametrize("name", ["out.root", "out.parquet"])
+def test_a_full_disk_is_one_error_and_leaves_nothing(tmp_path, name):
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", FULL, name],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert re.fullmatch(rf"{name} cannot be written \(.*File too large\)\n", done.stdout), (
+        done.stderr
+    )
+    assert done.stderr == ""
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("path", "message"),
+    [
+        ("out.rot", r"suffix '.rot' tells no format; expected .root or .parquet; did you mean"),
+        ("none/out.root", "no folder"),
+        ("folder.root", "is a folder"),
+    ],
+)
+def test_an_output_that_cannot_be_written_is_refused_at_once(tmp_path, path, message):
+    (tmp_path / "folder.root").mkdir()
+    with (
+        pytest.raises(WriteError, match=message),
+        write_events(tmp_path / path, EVENTS.branches),
+    ):
+        pass
+
+
+@pytest.mark.parametrize(
+    ("branch", "message"),
+    [
+        (Branch("x[3]", "flat", "float32"), "has a bracket"),
+        (Branch("x", "flat", "float16"), "float16, which a TTree cannot hold"),
+        (Branch("nJet", "flat", "float32"), "name of the counter of collection 'Jet'"),
+    ],
+)
+def test_a_branch_that_a_tree_cannot_hold_is_named(tmp_path, branch, message):
+    branches = (branch, Branch("Jet_pt", "jagged", "float32", "Jet"))
+    path = tmp_path / "out.root"
+    with pytest.raises(WriteError, match=message), write_events(path, branches):
+        pass
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_other_branches_and_a_wrong_counter_are_refused(tmp_path):
+    wrong = Events(
+        3,
+        EVENTS.branches,
+        {**EVENTS.contents, "nJet": np.array([2, 0, 3], dtype=np.uint32)},
+        EVENTS.offsets,
+    )
+    path = tmp_path / "out.root"
+    with (
+        pytest.raises(WriteError, match="'nJet' is 3 in an event with 1 objects"),
+        write_events(path, EVENTS.branches) as file,
+    ):
+        file.append(wrong)
+    fewer = Events(3, EVENTS.branches[1:], EVENTS.contents, EVENTS.offsets)
+    with (
+        pytest.raises(WriteError, match="'event' is absent; the file's is flat uint64"),
+        write_events(path, EVENTS.branches) as file,
+    ):
+        file.append(fewer)
+
+
+def nano(edge_cases):
+    """Events of a NanoAOD file with counters among the inputs, and an encoding that cuts them."""
+    plan = plan_file(str(edge_cases / "nano_dy.root"), "Events", "any")
+    names = [name for name in plan.branches if name.startswith(("nJet", "Jet_", "MET_"))]
+    branches = [plan.branches[name] for name in sorted(names)]
+    whole = Partition(plan.file, "Events", plan.uuid, 0, plan.num_entries, "any")
+    events = read(whole, branches)
+    return events, Encoding.from_specs(measure(events, sample="all"), max_width=3)
+
+
+@pytest.mark.parametrize("suffix", [".root", ".parquet"])
+def test_decoded_rows_in_a_file_are_those_that_decode_gives(tmp_path, edge_cases, suffix):
+    events, encoding = nano(edge_cases)
+    encoded = encode(events, encoding)
+    x, missing, counts = encoded.dense(), encoded.missing(), encoded.multiplicities()
+    path = tmp_path / f"out{suffix}"
+    decode_to_file(path, x, missing, encoding, multiplicities=counts)
+    expected = decode(x, missing, encoding, multiplicities=counts)
+    found = ak.from_parquet(path) if suffix == ".parquet" else uproot.open(path)["Events"].arrays()
+    for branch in encoding.branches:
+        if branch.name == "nJet":
+            continue
+        assert ak.array_equal(found[branch.name], expected[branch.name], equal_nan=True)
+    np.testing.assert_array_equal(found["nJet"], ak.num(expected["Jet_pt"]))
+    np.testing.assert_array_equal(found["nJet_value"], events.contents["nJet"])
+    assert ak.any(found["nJet_value"] > found["nJet"])  # the encoding cuts
+
+
+def test_a_missing_integer_is_an_error_since_a_file_has_no_nan_for_it(edge_cases):
+    events, encoding = nano(edge_cases)
+    encoded = encode(events, encoding)
+    x, missing = encoded.dense(), encoded.missing()
+    column = encoding.layout.columns().index("nJet")
+    missing[0, column] = True
+    with pytest.raises(EncodeError, match=r"'nJet' is .*int32, and a value of it is missing"):
+        decoded_events(x, missing, encoding)
+    missing[0, column] = False
+    x[0, column] = np.nan
+    with pytest.raises(EncodeError, match=r"'nJet' is .*int32, and a value of it is not finite"):
+        decoded_events(x, missing, encoding)
