@@ -7,19 +7,24 @@ import json
 import os
 import platform
 import statistics
+import struct
+import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
+import cramjam
 import data
+import deflate
+import numpy as np
 import uproot
-from isal import isal_zlib
+import zstandard
 
-from mlaas4hep_dask.reader import Partition, plan_file
+from mlaas4hep_dask.reader import Partition, plan_file, read
 from mlaas4hep_dask.specs import Branch
 
 LIBRARIES = ("mlaas4hep_dask", "awkward", "dask", "numba", "numpy", "torch", "uproot")
@@ -57,31 +62,73 @@ def pin_to_one_core() -> None:
 
 @dataclass(frozen=True)
 class Comparison:
-    """Medians over interleaved repeats; ``ratio`` is the reference's time over ours."""
+    """Medians over interleaved repeats; a ratio is the reference's time over ours.
+
+    ``cpu_ratio`` compares the processor time of this process alone. On a busy machine it is the
+    steadier of the two, and it means nothing when the work is done by other processes.
+    """
 
     seconds: float
     reference_seconds: float
     ratio: float
+    cpu_ratio: float | None = None
+
+
+Times = dict[str, list[tuple[float, float]]]  # wall and processor seconds of every repeat
+
+
+def time_in_turns(runs: Mapping[str, Callable[[], object]], repeats: int) -> Times:
+    """Time all in turns, in the other order every second turn, after one uncounted turn."""
+    times: Times = {name: [] for name in runs}
+    for number in range(repeats + 1):
+        for name in list(runs) if number % 2 else list(reversed(runs)):
+            wall, processor = time.perf_counter(), time.process_time()
+            runs[name]()
+            spent = (time.perf_counter() - wall, time.process_time() - processor)
+            if number:
+                times[name].append(spent)
+    return times
+
+
+def comparison(ours: list[tuple[float, float]], other: list[tuple[float, float]]) -> Comparison:
+    """Compare two entries of `time_in_turns`."""
+    pairs = list(zip(ours, other, strict=True))
+    return Comparison(
+        statistics.median(wall for wall, _ in ours),
+        statistics.median(wall for wall, _ in other),
+        statistics.median(b[0] / a[0] for a, b in pairs),
+        statistics.median(b[1] / max(a[1], 1e-9) for a, b in pairs),
+    )
 
 
 def compare(
     ours: Callable[[], object], reference: Callable[[], object], repeats: int
 ) -> Comparison:
     """Time both in turns after one uncounted run of each."""
-    times: list[tuple[float, float]] = []
-    for number in range(repeats + 1):
-        pair = []
-        for run in (ours, reference):
-            began = time.perf_counter()
-            run()
-            pair.append(time.perf_counter() - began)
-        if number:
-            times.append((pair[0], pair[1]))
-    return Comparison(
-        statistics.median(a for a, _ in times),
-        statistics.median(b for _, b in times),
-        statistics.median(b / a for a, b in times),
-    )
+    times = time_in_turns({"ours": ours, "reference": reference}, repeats)
+    return comparison(times["ours"], times["reference"])
+
+
+def compare_with(
+    ours: Callable[[], object],
+    references: Mapping[str, Callable[[], object]],
+    repeats: int,
+) -> dict[str, Comparison]:
+    """Ours against several references, all in the same turns."""
+    times = time_in_turns({"ours": ours, **references}, repeats)
+    return {name: comparison(times["ours"], times[name]) for name in references}
+
+
+def ratios(results: Mapping[str, Comparison]) -> dict[str, dict[str, float]]:
+    """The ratios of several comparisons, as they stand in the JSON line."""
+    return {
+        "ratios": {name: round(result.ratio, 4) for name, result in results.items()},
+        "cpu_ratios": {
+            name: round(result.cpu_ratio, 4)
+            for name, result in results.items()
+            if result.cpu_ratio is not None
+        },
+    }
 
 
 def close(
@@ -132,14 +179,13 @@ def planned_files(parsed: argparse.Namespace) -> Files:
     return Files(paths, partitions, branches)
 
 
-def uproot_iterate(files: Files) -> int:
-    """Events read by bare uproot, cluster by cluster, with the decompressor that we use.
+def uproot_iterate(files: Files, zlib_library: str = "zlib") -> int:
+    """Events read by bare uproot, cluster by cluster.
 
     ``uproot.ZLIB.library`` has no effect on reading; the instance that reads has its own.
     """
     reader = uproot.compression._decompress_ZLIB
-    earlier, reader.library = reader.library, "isal"
-    assert isal_zlib is not None
+    earlier, reader.library = reader.library, zlib_library
     try:
         names = [branch.name for branch in files.branches]
         return sum(
@@ -155,4 +201,105 @@ def uproot_iterate(files: Files) -> int:
         reader.library = earlier
 
 
-REFERENCE_READ = "uproot.iterate, one cluster at a time, isal for zlib, memory-mapped"
+def read_all(files: Files) -> None:
+    """Read every partition; the events are let go."""
+    for partition in files.partitions:
+        read(partition, files.branches)
+
+
+READ_REFERENCES = {
+    "uproot": "uproot.iterate as it comes, one cluster at a time, memory-mapped",
+    "uproot-isal": "the same with isal, the fastest that uproot can use for zlib",
+    "decompression": "decompression of the same baskets, with the same libraries, unchecked",
+    "read": "our own read of the same partitions",
+}
+
+
+def reference_option(default: str) -> dict[str, Any]:
+    """The option that chooses what the ratio of a benchmark that reads is taken with."""
+    return {
+        "choices": tuple(READ_REFERENCES),
+        "default": default,
+        "help": "what ratio is taken with",
+    }
+
+
+def close_read(
+    stage: str,
+    parsed: argparse.Namespace,
+    ours: Callable[[], object],
+    files: Files,
+    **more: Any,
+) -> None:
+    """Compare ``ours``, which reads all files, with all references, and print the JSON line."""
+    blocks = compressed_blocks(files)
+    references: dict[str, Callable[[], object]] = {
+        "uproot": lambda: uproot_iterate(files),
+        "uproot-isal": lambda: uproot_iterate(files, "isal"),
+        "decompression": lambda: decompress(blocks),
+        "read": lambda: read_all(files),
+    }
+    if parsed.compression != "zlib":
+        del references["uproot-isal"]
+    if parsed.reference not in references:
+        sys.exit(f"--reference {parsed.reference} goes with --compression zlib only")
+    results = compare_with(ours, references, parsed.repeats)
+    close(
+        stage,
+        parsed.events,
+        results[parsed.reference],
+        reference=READ_REFERENCES[parsed.reference],
+        cores=1,
+        compression=parsed.compression,
+        **ratios(results),
+        **more,
+    )
+
+
+class Block(NamedTuple):
+    """A compressed block of a basket."""
+
+    algorithm: bytes
+    content: memoryview
+    size: int  # bytes when uncompressed
+
+
+def compressed_blocks(files: Files) -> list[Block]:
+    """All blocks of all baskets that reading the files takes, counters included."""
+    blocks = []
+    for path in files.paths:
+        content = memoryview(np.memmap(path, dtype=np.uint8, mode="r"))
+        with uproot.open({str(path): "Events"}) as tree:
+            for branch in tree.branches:
+                seeks, sizes = branch.member("fBasketSeek"), branch.member("fBasketBytes")
+                for seek, size in zip(seeks, sizes[: branch.num_baskets], strict=False):
+                    blocks += _blocks(content[seek : seek + size])
+    return blocks
+
+
+def _blocks(basket: memoryview) -> list[Block]:
+    header = struct.Struct(">ihiIh")  # fNbytes, fVersion, fObjlen, fDatime, fKeylen
+    nbytes, _, objlen, _, keylen = header.unpack_from(basket)
+    blocks: list[Block] = []
+    if nbytes - keylen == objlen:
+        return blocks
+    while keylen < nbytes:
+        sizes = basket[keylen + 3 : keylen + 9]
+        compressed, size = (int.from_bytes(sizes[i : i + 3], "little") for i in (0, 3))
+        content = basket[keylen + 9 : keylen + 9 + compressed]
+        blocks.append(Block(bytes(basket[keylen : keylen + 2]), content, size))
+        keylen += 9 + compressed
+    return blocks
+
+
+def decompress(blocks: list[Block]) -> None:
+    """Decompress every block, into one buffer where the library allows; check nothing."""
+    zstd = zstandard.ZstdDecompressor()
+    buffer = memoryview(bytearray(max((block.size for block in blocks), default=0)))
+    for algorithm, content, size in blocks:
+        if algorithm == b"ZL":
+            deflate.zlib_decompress(content, size)
+        elif algorithm == b"ZS":
+            zstd.decompress(content, max_output_size=size)
+        else:  # lz4, after 8 bytes of checksum
+            cramjam.lz4.decompress_block_into(content[8:], buffer[:size])

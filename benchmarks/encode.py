@@ -1,7 +1,7 @@
 """Encoding to dense float32 rows, against np.copy of the same bytes, on one core.
 
-With --with-read: read and encode, against bare uproot.iterate. The missing mask of padding is
-carried as multiplicities, so it is not written; --with-missing writes it too.
+With --with-read: read and encode, against our own read, bare uproot and decompression. The missing
+mask of padding is carried as multiplicities, so it is not written; --with-missing writes it too.
 """
 
 import common
@@ -16,7 +16,8 @@ from mlaas4hep_dask.specs.specs import merge_all
 def main() -> None:
     parsed = common.options(
         __doc__.splitlines()[0],
-        with_read={"action": "store_true", "help": "read and encode, against uproot.iterate"},
+        with_read={"action": "store_true", "help": "read and encode, against reading"},
+        reference=common.reference_option("read"),
         with_missing={"action": "store_true", "help": "write the missing mask too"},
     )
     common.pin_to_one_core()
@@ -39,8 +40,8 @@ def main() -> None:
             for partition in files.partitions:
                 densify(read(partition, files.branches))
 
-        result = common.compare(ours, lambda: common.uproot_iterate(files), parsed.repeats)
-        events, stage, reference = parsed.events, "read+encode", common.REFERENCE_READ
+        columns = encoding.layout.num_columns
+        common.close_read("read+encode", parsed, ours, files, columns=columns)
     else:
         parts = [read(partition, files.branches) for partition in files.partitions[:2]]
         rows = [densify(part) for part in parts]
@@ -54,9 +55,14 @@ def main() -> None:
                 np.copy(dense)
 
         result = common.compare(ours, copies, 4 * parsed.repeats)
-        events, stage, reference = sum(map(len, parts)), "encode", "np.copy of the dense rows"
-    columns = encoding.layout.num_columns
-    common.close(stage, events, result, reference=reference, cores=1, columns=columns)
+        common.close(
+            "encode",
+            sum(map(len, parts)),
+            result,
+            reference="np.copy of the dense rows",
+            cores=1,
+            columns=encoding.layout.num_columns,
+        )
 
 
 if __name__ == "__main__":

@@ -1,21 +1,17 @@
-"""Reading: all 74 branches into flat arrays, against bare uproot.iterate, on one core."""
+"""Reading: all 74 branches into flat arrays, against bare uproot and pure decompression.
+
+On one core. --reference chooses the one that ``ratio`` is taken with; ``ratios`` has them all, from
+the same run.
+"""
 
 import common
 
-from mlaas4hep_dask.reader import read
-
 
 def main() -> None:
-    parsed = common.options(__doc__)
+    parsed = common.options(__doc__.splitlines()[0], reference=common.reference_option("uproot"))
     common.pin_to_one_core()
     files = common.planned_files(parsed)
-
-    def ours() -> None:
-        for partition in files.partitions:
-            read(partition, files.branches)
-
-    result = common.compare(ours, lambda: common.uproot_iterate(files), parsed.repeats)
-    common.close("read", parsed.events, result, reference=common.REFERENCE_READ, cores=1)
+    common.close_read("read", parsed, lambda: common.read_all(files), files)
 
 
 if __name__ == "__main__":

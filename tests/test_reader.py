@@ -132,6 +132,24 @@ def test_plain_branches_are_decoded_here_and_not_by_uproot(codec, tmp_path):
         assert set(offsets) == {"nJet"}
 
 
+@pytest.mark.parametrize("codec", ["zlib", "lz4", "zstd"])
+def test_a_basket_of_several_compressed_blocks_is_read_whole(codec, tmp_path):
+    size = 2**21 + 5  # 8 bytes each: a little more than the 16 MiB of a block
+    values = np.arange(size) // 3 * 0.5
+    counts = np.full(size // 7, 7)
+    with uproot.recreate(tmp_path / "a.root", compression=CODECS[codec]) as out:
+        for name, column in {
+            "x": values,
+            "y": ak.unflatten(values[: counts.sum()], counts),
+        }.items():
+            out.mktree(name, {"v": ak.type(column).content if name == "y" else "float64"})
+            out[name].extend({"v": column})
+    for name in ("x", "y"):
+        plan = plan_file(str(tmp_path / "a.root"), name, "s")
+        events = assert_equals_uproot(plan, 1, plan.num_entries)
+        assert events.contents["v"][-1] > 0
+
+
 def test_an_entry_range_may_begin_and_end_anywhere(file):
     plan = plan_file(file, "Events", "s")
     branches = [plan.branches[name] for name in ("flat_int16", "Jet_float64", "Jet_uint8")]

@@ -14,12 +14,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import lz4.block
+import cramjam
+import deflate
 import numpy as np
 import uproot
 import xxhash
 import zstandard
-from isal import isal_zlib
 from numpy.typing import NDArray
 
 MERGE_GAP = 64 * 1024  # bytes between two ranges that are fetched as one
@@ -51,8 +51,8 @@ class BasketTable:
 
     def overlapping(self, start: int, stop: int) -> range:
         """Numbers of the baskets with entries in [start, stop)."""
-        first = int(np.searchsorted(self.entries, start, side="right")) - 1
-        last = int(np.searchsorted(self.entries, stop, side="left"))
+        first = int(self.entries.searchsorted(start, side="right")) - 1
+        last = int(self.entries.searchsorted(stop, side="left"))
         return range(max(first, 0), min(last, len(self.seeks)))
 
 
@@ -97,23 +97,47 @@ def read_baskets(
         if start < stop and not table.entries[0] <= start < stop <= table.entries[-1]:
             raise UnsupportedBasketError(f"the baskets of {name!r} do not cover the entries")
     fetched = _fetch(source, tables, start, stop)
-    contents: dict[str, NDArray[Any]] = {}
-    for name, table in tables.items():
-        if table.counter is None:
-            contents[name] = _flat(table, fetched[name], start, stop)
-    counters = {table.counter for table in tables.values() if table.counter is not None}
+    uncompress = _Uncompress()
+    flat = {name: table for name, table in tables.items() if table.counter is None}
+    jagged = {name: table for name, table in tables.items() if table.counter is not None}
+    num_entries = stop - start
+    contents = _empty({name: (table.dtype, num_entries) for name, table in flat.items()})
+    counters = {str(table.counter) for table in jagged.values()}
     offsets: dict[str, NDArray[np.int64]] = {}
-    for counter in sorted(counters):
-        counted = contents[counter]
-        ends = np.zeros(len(counted) + 1, dtype=np.int64)
-        np.cumsum(counted, out=ends[1:])
-        if len(counted) and counted.min() < 0:
-            raise UnsupportedBasketError(f"negative multiplicity in {counter!r}")
-        offsets[counter] = ends
-    for name, table in tables.items():
-        if table.counter is not None:
-            contents[name] = _jagged(table, fetched[name], start, stop, offsets[table.counter])
+    for name, table in flat.items():
+        out = contents[name]
+        _read_flat(table, uncompress, fetched[name], start, stop, out)
+        if name in counters:
+            if num_entries and out.min() < 0:
+                raise UnsupportedBasketError(f"negative multiplicity in {name!r}")
+            offsets[name] = np.zeros(num_entries + 1, dtype=np.int64)
+            np.cumsum(out, out=offsets[name][1:])
+    sizes = {name: int(offsets[str(table.counter)][-1]) for name, table in jagged.items()}
+    contents |= _empty({name: (table.dtype, sizes[name]) for name, table in jagged.items()})
+    for name, table in jagged.items():
+        ends = offsets[str(table.counter)]
+        _read_jagged(table, uncompress, fetched[name], start, stop, ends, contents[name])
     return contents, offsets
+
+
+def _empty(wanted: Mapping[str, tuple[np.dtype[Any], int]]) -> dict[str, NDArray[Any]]:
+    """Arrays in native byte order, of one piece of memory.
+
+    NumPy asks the kernel for large pages when it allocates some megabytes at once. The page
+    faults of many small arrays take longer than filling them.
+    """
+    places = {}
+    total = 0
+    for name, (dtype, size) in wanted.items():
+        places[name] = total
+        total += -(-dtype.itemsize * size // 64) * 64  # each begins a cache line
+    memory = np.empty(total, dtype=np.uint8)
+    return {
+        name: memory[places[name] : places[name] + dtype.itemsize * size].view(
+            dtype.newbyteorder("=")
+        )
+        for name, (dtype, size) in wanted.items()
+    }
 
 
 def _fetch(
@@ -159,32 +183,36 @@ class _Discard:
         """Drop the item."""
 
 
-def _flat(
-    table: BasketTable, baskets: Sequence[tuple[int, Any]], start: int, stop: int
-) -> NDArray[Any]:
-    out = np.empty(stop - start, dtype=table.dtype.newbyteorder("="))
+def _read_flat(
+    table: BasketTable,
+    uncompress: _Uncompress,
+    baskets: Sequence[tuple[int, Any]],
+    start: int,
+    stop: int,
+    out: NDArray[Any],
+) -> None:
     for number, raw in baskets:
         first, last = int(table.entries[number]), int(table.entries[number + 1])
-        data, border = _uncompressed(raw)
+        data, border = uncompress(raw)
         values = np.frombuffer(data[:border], dtype=table.dtype)
         if len(values) != last - first:
             raise UnsupportedBasketError("number of values differs from number of entries")
         low, high = max(first, start), min(last, stop)
         out[low - start : high - start] = values[low - first : high - first]
-    return out
 
 
-def _jagged(
+def _read_jagged(
     table: BasketTable,
+    uncompress: _Uncompress,
     baskets: Sequence[tuple[int, Any]],
     start: int,
     stop: int,
     offsets: NDArray[np.int64],
-) -> NDArray[Any]:
-    out = np.empty(int(offsets[-1]), dtype=table.dtype.newbyteorder("="))
+    out: NDArray[Any],
+) -> None:
     for number, raw in baskets:
         first, last = int(table.entries[number]), int(table.entries[number + 1])
-        data, border = _uncompressed(raw)
+        data, border = uncompress(raw)
         values = np.frombuffer(data[:border], dtype=table.dtype)
         low, high = max(first, start), min(last, stop)
         if (low, high) != (first, last):  # the basket sticks out: its own offsets tell where
@@ -194,7 +222,6 @@ def _jagged(
         if len(values) != len(target):
             raise UnsupportedBasketError("number of values differs from the counter's sum")
         target[:] = values
-    return out
 
 
 def _entry_bytes(
@@ -209,49 +236,62 @@ def _entry_bytes(
     return int(ends[low]), int(ends[high])
 
 
-def _uncompressed(raw: Any) -> tuple[memoryview, int]:
-    """The basket's data and the length of its values, the rest being entry offsets."""
-    nbytes, _, objlen, _, keylen = _KEY.unpack_from(raw)
-    border = _BASKET.unpack_from(raw, keylen - _BASKET_HEADER)[4] - keylen
-    payload = raw[keylen:nbytes]
-    if not 0 <= border <= objlen:
-        raise UnsupportedBasketError("the values' length lies outside the basket")
-    if len(payload) == objlen:
-        return payload, border
-    return memoryview(_decompress(payload, objlen)), border
+class _Uncompress:
+    """Uncompresses one basket after the other; what it gives is valid until the next."""
 
+    def __init__(self) -> None:
+        self._buffer = np.empty(0, dtype=np.uint8)
+        self._zstd = zstandard.ZstdDecompressor()
 
-def _decompress(payload: Any, objlen: int) -> bytes:
-    pieces = []
-    place = 0
-    total = 0
-    while total < objlen:
-        # 9 bytes: algorithm, method, compressed and uncompressed size (24 bits, little-endian)
-        header = bytes(payload[place : place + 9])
-        if len(header) < 9:
-            raise ValueError(f"a basket ends after {total} of {objlen} bytes")
-        num_compressed = int.from_bytes(header[3:6], "little")
-        num_uncompressed = int.from_bytes(header[6:9], "little")
-        block = payload[place + 9 : place + 9 + num_compressed]
-        if len(block) < num_compressed or num_uncompressed > objlen - total:
-            raise ValueError(f"a compressed block exceeds its basket of {objlen} bytes")
-        piece = _inflate(header[:2], block, num_uncompressed)
-        if len(piece) != num_uncompressed:
-            raise ValueError(f"{len(piece)} bytes uncompressed, expected {num_uncompressed}")
-        pieces.append(piece)
-        place += 9 + num_compressed
-        total += num_uncompressed
-    return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+    def __call__(self, raw: Any) -> tuple[memoryview, int]:
+        """The basket's data and the length of its values, the rest being entry offsets."""
+        nbytes, _, objlen, _, keylen = _KEY.unpack_from(raw)
+        border = _BASKET.unpack_from(raw, keylen - _BASKET_HEADER)[4] - keylen
+        payload = raw[keylen:nbytes]
+        if not 0 <= border <= objlen:
+            raise UnsupportedBasketError("the values' length lies outside the basket")
+        if len(payload) == objlen:
+            return payload, border
+        return self._blocks(payload, objlen), border
 
+    def _blocks(self, payload: Any, objlen: int) -> memoryview:
+        place = 0
+        total = 0
+        while total < objlen:
+            # 9 bytes: algorithm, method, compressed and uncompressed size (24 bits, little-endian)
+            header = bytes(payload[place : place + 9])
+            if len(header) < 9:
+                raise ValueError(f"a basket ends after {total} of {objlen} bytes")
+            num_compressed = int.from_bytes(header[3:6], "little")
+            num_uncompressed = int.from_bytes(header[6:9], "little")
+            block = payload[place + 9 : place + 9 + num_compressed]
+            if len(block) < num_compressed or num_uncompressed > objlen - total:
+                raise ValueError(f"a compressed block exceeds its basket of {objlen} bytes")
+            piece = self._block(header[:2], block, num_uncompressed, total, objlen)
+            if len(piece) != num_uncompressed:
+                raise ValueError(f"{len(piece)} bytes uncompressed, expected {num_uncompressed}")
+            if num_uncompressed == objlen:  # nearly always: a block holds up to 16 MiB
+                return piece
+            self._space(total, num_uncompressed, objlen)[:] = piece
+            place += 9 + num_compressed
+            total += num_uncompressed
+        return self._space(0, objlen, objlen)
 
-def _inflate(algorithm: bytes, block: Any, size: int) -> bytes:
-    if algorithm == b"ZL":
-        return isal_zlib.decompress(block, bufsize=size)
-    if algorithm == b"ZS":
-        # A decompressor is not safe to share between threads, and cheap to make.
-        return zstandard.ZstdDecompressor().decompress(block, max_output_size=size)
-    if algorithm == b"L4":
-        if xxhash.xxh64_intdigest(block[8:]) != int.from_bytes(block[:8], "big"):
-            raise ValueError("the checksum of an lz4 block does not match")
-        return lz4.block.decompress(block[8:], uncompressed_size=size)  # type: ignore[no-any-return]
-    raise UnsupportedBasketError(f"compression {algorithm!r}")
+    def _block(
+        self, algorithm: bytes, block: Any, size: int, start: int, objlen: int
+    ) -> memoryview:
+        if algorithm == b"ZL":
+            return memoryview(deflate.zlib_decompress(block, size))
+        if algorithm == b"ZS":
+            return memoryview(self._zstd.decompress(block, max_output_size=size))
+        if algorithm == b"L4":
+            if xxhash.xxh64_intdigest(block[8:]) != int.from_bytes(block[:8], "big"):
+                raise ValueError("the checksum of an lz4 block does not match")
+            target = self._space(start, size, objlen)
+            return target[: cramjam.lz4.decompress_block_into(block[8:], target)]
+        raise UnsupportedBasketError(f"compression {algorithm!r}")
+
+    def _space(self, start: int, size: int, objlen: int) -> memoryview:
+        if len(self._buffer) < objlen:
+            self._buffer = np.empty(objlen, dtype=np.uint8)
+        return self._buffer.data[start : start + size]

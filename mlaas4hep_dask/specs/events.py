@@ -62,7 +62,8 @@ class Events:
     branches : tuple of Branch
         What ``contents`` holds.
     contents : mapping of str to ndarray
-        Values of each branch: shape (events,) for a flat branch, (objects,) for a jagged one.
+        Values of each branch: shape (events,) for a flat branch, (objects,) for a jagged one. They
+        may share one piece of memory, which lives as long as any of them: copy the few to keep.
     offsets : mapping of str to ndarray of int64, shape (events + 1,)
         Where each event's objects begin, for each collection; starts at 0.
     """
