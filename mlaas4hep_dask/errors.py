@@ -48,6 +48,10 @@ class SpecsError(MLaaSError):
     """Specs cannot be merged, read or applied (facts: branch, file)."""
 
 
+class ExpressionError(MLaaSError):
+    """An expression cannot be parsed or evaluated (facts: expression, name, column, nearest)."""
+
+
 class EncodeError(MLaaSError):
     """Events do not fit the layout (facts: event, branch)."""
 

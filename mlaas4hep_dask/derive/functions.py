@@ -1,0 +1,147 @@
+"""What an expression may call, with the number of arguments that each function takes."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+CONSTANTS: dict[str, float | bool] = {
+    "pi": math.pi,
+    "nan": math.nan,
+    "inf": math.inf,
+    "true": True,
+    "false": False,
+}
+
+# Computed in float64, whatever the branches' dtypes are: 32 bits lose masses of near objects.
+ARITHMETIC: dict[str, Any] = {
+    "+": np.add,
+    "*": np.multiply,
+    "/": np.divide,
+    "//": np.floor_divide,
+    "%": np.remainder,
+    "**": np.float_power,
+    "pow": np.float_power,
+    "sqrt": np.sqrt,
+    "exp": np.exp,
+    "log": np.log,
+    "log10": np.log10,
+    "log2": np.log2,
+    "sin": np.sin,
+    "cos": np.cos,
+    "tan": np.tan,
+    "asin": np.arcsin,
+    "acos": np.arccos,
+    "atan": np.arctan,
+    "atan2": np.arctan2,
+    "sinh": np.sinh,
+    "cosh": np.cosh,
+    "tanh": np.tanh,
+    "asinh": np.arcsinh,
+    "hypot": np.hypot,
+}
+
+# Exact: floating-point numbers keep their dtype, whole numbers become float64.
+EXACT: dict[str, Any] = {
+    "abs": np.abs,
+    "floor": np.floor,
+    "ceil": np.ceil,
+    "round": np.rint,
+    "sign": np.sign,
+}
+
+TESTS: dict[str, Any] = {"isnan": np.isnan, "isfinite": np.isfinite}
+
+COMPARISONS: dict[str, Any] = {
+    "<": np.less,
+    "<=": np.less_equal,
+    ">": np.greater,
+    ">=": np.greater_equal,
+    "==": np.equal,
+    "!=": np.not_equal,
+}
+
+LOGIC: dict[str, Any] = {"&": np.bitwise_and, "|": np.bitwise_or}
+
+EXTREMES: dict[str, Any] = {"min": np.minimum, "max": np.maximum}
+
+#: Fewest and most arguments; None for any number.
+FUNCTIONS: dict[str, tuple[int, int | None]] = {
+    **dict.fromkeys(("sum", "mean", "count", "any", "all"), (1, 1)),
+    **dict.fromkeys(EXTREMES, (1, None)),
+    **dict.fromkeys((*EXACT, *TESTS), (1, 1)),
+    **{
+        name: (function.nin, function.nin)
+        for name, function in ARITHMETIC.items()
+        if name.isidentifier()
+    },
+    "delta_phi": (2, 2),
+    "where": (3, 3),
+}
+
+
+def delta_phi(a: NDArray[Any], b: NDArray[Any]) -> NDArray[np.float64]:
+    """The difference of two angles in radians, in [-pi, pi)."""
+    difference = np.subtract(a, b, dtype=np.float64)
+    return np.asarray(np.remainder(difference + math.pi, 2 * math.pi) - math.pi)
+
+
+def sums(values: NDArray[Any], offsets: NDArray[np.int64]) -> NDArray[Any]:
+    """The sum of every event's values, 0 where there is none; whole numbers stay whole."""
+    whole = values.dtype.kind in "bi" or (values.dtype.kind == "u" and values.itemsize < 8)
+    return _reduced(np.add, values.astype(np.int64 if whole else np.float64), offsets, 0)
+
+
+def extremes(name: str, values: NDArray[Any], offsets: NDArray[np.int64]) -> NDArray[Any]:
+    """The least or greatest of every event's floating-point values, NaN where there is none."""
+    return _reduced(EXTREMES[name], values, offsets, np.nan)
+
+
+def any_of(values: NDArray[np.bool_], offsets: NDArray[np.int64]) -> NDArray[Any]:
+    """True where at least one of an event's values is."""
+    return _reduced(np.logical_or, values, offsets, False)
+
+
+def all_of(values: NDArray[np.bool_], offsets: NDArray[np.int64]) -> NDArray[Any]:
+    """True where all of an event's values are, also when there is none."""
+    return _reduced(np.logical_and, values, offsets, True)
+
+
+def picked(values: NDArray[Any], offsets: NDArray[np.int64], index: int) -> NDArray[Any]:
+    """The value at ``index`` of every event, NaN where there are too few."""
+    counts = np.diff(offsets)
+    has = counts > index if index >= 0 else counts >= -index
+    found = np.full(counts.size, np.nan, dtype=values.dtype)
+    found[has] = values[(offsets[:-1] if index >= 0 else offsets[1:])[has] + index]
+    return found
+
+
+def in_slice(
+    offsets: NDArray[np.int64], start: int | None, stop: int | None
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Positions and multiplicities of the objects in a slice of every event."""
+    counts = np.diff(offsets)
+    first = _bounded(0 if start is None else start, counts)
+    last = counts if stop is None else _bounded(stop, counts)
+    kept = np.maximum(last - first, 0)
+    ends = np.cumsum(kept)
+    positions = np.arange(int(ends[-1]) if ends.size else 0)
+    return positions + np.repeat(offsets[:-1] + first - (ends - kept), kept), kept
+
+
+def _bounded(bound: int, counts: NDArray[np.int64]) -> NDArray[np.int64]:
+    return np.minimum(bound, counts) if bound >= 0 else np.maximum(counts + bound, 0)
+
+
+def _reduced(
+    ufunc: Any, values: NDArray[Any], offsets: NDArray[np.int64], empty: Any
+) -> NDArray[Any]:
+    starts = offsets[:-1]
+    has = starts < offsets[1:]
+    found = np.full(starts.size, empty, dtype=values.dtype)
+    # an event without objects takes no room, so that each start ends where the next begins
+    found[has] = ufunc.reduceat(values, starts[has]) if values.size else empty
+    return found
