@@ -24,6 +24,7 @@ import numpy as np
 import uproot
 import zstandard
 
+from mlaas4hep_dask.config.sections import Partitioning
 from mlaas4hep_dask.reader import Partition, plan_file, read
 from mlaas4hep_dask.specs import Branch
 
@@ -166,15 +167,18 @@ class Files:
 
 
 def planned_files(parsed: argparse.Namespace) -> Files:
-    """The files of the options, with one partition per cluster."""
+    """The files of the options, in partitions as a run makes them by default."""
     paths = data.generate(parsed.data, events=parsed.events, compression=parsed.compression)
+    size = Partitioning()
     partitions: list[Partition] = []
     branches: tuple[Branch, ...] = ()
     for path in paths:
         plan = plan_file(str(path), "Events", path.name.split("_")[0])
         branches = tuple(b for name, b in sorted(plan.branches.items()) if "_" in name)
         partitions += plan.planned([branch.name for branch in branches]).partitions(
-            target_bytes=1 << 40, max_events=data.CLUSTER_EVENTS, num_entries=plan.num_entries
+            target_bytes=size.target_bytes,
+            max_events=size.max_events,
+            num_entries=plan.num_entries,
         )
     return Files(paths, partitions, branches)
 

@@ -294,6 +294,22 @@ def test_samples_add_up():
     assert SampleSpecs() + SampleSpecs(1, 1, 0.25) == SampleSpecs(1, 1, 0.25)
 
 
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@given(st.data())
+def test_moments_of_floats_are_those_of_numpy(dtype, data):
+    width = np.dtype(dtype).itemsize * 8
+    numbers = st.floats(-(2.0**100), 2.0**100, width=width) | st.sampled_from([0.0, -0.0, 1.0, -1.0])
+    values = np.array(data.draw(st.lists(numbers, min_size=1, max_size=40)), dtype=dtype)
+    repeats, shift = data.draw(st.integers(1, 90)), data.draw(st.sampled_from([0.0, 3.0, 1e6]))
+    values = np.sort(np.repeat(values, repeats)) + dtype(shift)
+    found, exact = moments(values), values.astype(np.float64)
+    assert (found.min, found.max) == (exact.min(), exact.max())
+    largest = np.abs(exact).max()
+    assert found.mean == pytest.approx(exact.mean(), rel=1e-12, abs=1e-13 * largest)
+    squares = np.square(exact - exact.mean()).sum()
+    assert found.squares == pytest.approx(squares, rel=1e-9, abs=1e-26 * largest**2 * values.size)
+
+
 def test_moments_of_nothing_are_those_of_the_identity():
     assert moments(np.zeros(0, np.float32)) == EMPTY
     assert moments(np.array([np.nan, -np.inf])) == Moments(2, 1, 0, 1, None, None, 0.0, 0.0)

@@ -89,6 +89,47 @@ def _mean_and_squares(values: NDArray[Any]) -> tuple[float, float]:
     return mean, squares
 
 
+# Comparing floats would have to ask for NaN at every value; bits compare as they are, and put NaN
+# beyond the infinities.
+@numba.njit(nogil=True, cache=True, fastmath={"reassoc", "nsz"})  # type: ignore[untyped-decorator]
+def _one_pass(
+    values: NDArray[Any], bits: NDArray[Any], magnitude: Any, ends: NDArray[Any]
+) -> tuple[float, float, float]:
+    """A pivot, and sums of deviations from it; ``ends`` gets the bits of minimum and maximum."""
+    few = min(values.size, 1024)
+    pivot = 0.0
+    for i in range(few):
+        pivot += np.float64(values[i])
+    pivot /= few
+    low = high = bits[0] if bits[0] >= 0 else bits[0] ^ magnitude
+    total = squares = 0.0
+    for i in range(values.size):
+        deviation = np.float64(values[i]) - pivot
+        total += deviation
+        squares += deviation * deviation
+        place = bits[i] if bits[i] >= 0 else bits[i] ^ magnitude
+        low = min(low, place)
+        high = max(high, place)
+    ends[0] = low if low >= 0 else low ^ magnitude
+    ends[1] = high if high >= 0 else high ^ magnitude
+    return pivot, total, squares
+
+
+def _quick_moments(values: NDArray[Any]) -> Moments | None:
+    """Moments of finite floats that lie around their first ones; None of any others."""
+    integer: Any = np.dtype(np.int32 if values.dtype.itemsize == 4 else np.int64)
+    ends = np.empty(2, dtype=values.dtype)
+    magnitude = integer.type(np.iinfo(integer).max)
+    pivot, total, squares = _one_pass(values, values.view(integer), magnitude, ends.view(integer))
+    low, high = ends.tolist()
+    shift = total / values.size
+    # Far from the pivot, the difference of the two sums would lose digits.
+    spread = squares - total * shift
+    if not (math.isfinite(low) and math.isfinite(high) and 0.5 * squares <= spread < math.inf):
+        return None
+    return Moments(values.size, 0, 0, 0, low + 0.0, high + 0.0, pivot + shift, spread)  # not -0.0
+
+
 def moments(values: NDArray[Any]) -> Moments:
     """Moments of ``values``, an array of any numeric dtype and shape (values,)."""
     size = values.size
@@ -96,6 +137,8 @@ def moments(values: NDArray[Any]) -> Moments:
         return EMPTY
     if values.dtype == np.bool_:
         values = values.view(np.uint8)
+    if values.dtype in (np.float32, np.float64) and (quick := _quick_moments(values)) is not None:
+        return quick
     low, high = float(values.min()), float(values.max())  # NaN if any value is NaN
     if np.isfinite(low) and np.isfinite(high):
         mean, squares = _mean_and_squares(values)
