@@ -1,6 +1,7 @@
 """Specs: the merged statistics of all branches over a data set."""
 
+from mlaas4hep_dask.specs.branch import BranchSpecs, SampleSpecs
 from mlaas4hep_dask.specs.events import Branch, Events
-from mlaas4hep_dask.specs.specs import BranchSpecs, SampleSpecs, Specs
+from mlaas4hep_dask.specs.specs import Specs
 
 __all__ = ["Branch", "BranchSpecs", "Events", "SampleSpecs", "Specs"]

@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import html
-import json
-import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import reduce
-from operator import index
 from pathlib import Path
 from typing import Any
 
@@ -16,140 +13,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mlaas4hep_dask.errors import SpecsError
-from mlaas4hep_dask.specs.draw import Draw, from_text, merge_draws, to_text
-from mlaas4hep_dask.specs.events import Branch
-from mlaas4hep_dask.specs.moments import EMPTY, Moments, merge_moments
-
-FORMAT = "mlaas4hep_dask/specs"
-VERSION = 2
-READABLE = (1, 2)  # version 1 has no draws, and no quantiles
-FLAT = ""  # the group of the flat branches among the collections
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class BranchSpecs:
-    """Statistics of one branch.
-
-    Parameters
-    ----------
-    branch : Branch
-        Name, kind, dtype, collection and unit.
-    moments : Moments
-        Counts of values, NaN and infinities; extremes, mean and squared deviations of the
-        finite values.
-    drawn : ndarray, shape (drawn,)
-        Values of the branch that were drawn for quantiles, in the branch's dtype.
-    """
-
-    branch: Branch
-    moments: Moments = EMPTY
-    drawn: NDArray[Any] = field(default_factory=lambda: np.zeros(0, np.float64))
-
-    def __eq__(self, other: object) -> bool:
-        return (
-            isinstance(other, BranchSpecs)
-            and (self.branch, self.moments) == (other.branch, other.moments)
-            and self.drawn.dtype == other.drawn.dtype
-            and self.drawn.tobytes() == other.drawn.tobytes()  # NaN equals NaN
-        )
-
-    __hash__ = None  # type: ignore[assignment]
-
-    @property
-    def min(self) -> float | None:
-        """Smallest finite value, or None when there is none."""
-        return self.moments.min
-
-    @property
-    def max(self) -> float | None:
-        """Largest finite value, or None when there is none."""
-        return self.moments.max
-
-    @property
-    def mean(self) -> float | None:
-        """Mean of the finite values, or None when there is none."""
-        return self.moments.mean if self.moments.num_finite else None
-
-    @property
-    def variance(self) -> float | None:
-        """Population variance of the finite values, or None when there is none."""
-        count = self.moments.num_finite
-        return self.moments.squares / count if count else None
-
-    @property
-    def is_constant(self) -> bool:
-        """True when all finite values are equal."""
-        return self.min is not None and self.min == self.max
-
-    def quantile(self, q: float) -> float:
-        """The value below which the fraction ``q`` of the finite values lies.
-
-        Exact when every value was drawn, else with the error `rank_error`; the same for the
-        same data, however these were cut into partitions and in whatever order they merged.
-
-        Raises
-        ------
-        SpecsError
-            When the branch has no finite value, or none was drawn.
-        """
-        return self.quantiles([q])[0]
-
-    def quantiles(self, q: Sequence[float]) -> list[float]:
-        """The `quantile` of each fraction in ``q``."""
-        if self.min is None or self.max is None:
-            raise SpecsError(
-                f"branch {self.branch.name!r} has no finite value and so no quantiles",
-                branch=self.branch.name,
-            )
-        values = self._finite_drawn()
-        if values.size == 0:
-            raise SpecsError(
-                f"the specs hold no draw of branch {self.branch.name!r}, and so no quantiles; "
-                "measure again",
-                branch=self.branch.name,
-            )
-        inner = np.quantile(values, q, method="inverted_cdf")  # a value of the data
-        ends = {0.0: self.min, 1.0: self.max}
-        return [ends.get(a, float(value)) for a, value in zip(q, inner, strict=True)]
-
-    def rank_error(self, q: float = 0.5) -> float:
-        """The standard error, in rank, of the quantile ``q``; largest for the median.
-
-        It is that of a draw without replacement; 0 when every value was drawn, NaN when none.
-        """
-        num_drawn, num_finite = self._finite_drawn().size, self.moments.num_finite
-        if num_drawn == 0:
-            return math.nan
-        left_out = max(num_finite - num_drawn, 0) / max(num_finite - 1, 1)
-        return math.sqrt(q * (1.0 - q) / num_drawn * left_out)
-
-    def _finite_drawn(self) -> NDArray[np.float64]:
-        values = self.drawn.astype(np.float64)
-        return values[np.isfinite(values)]
-
-
-@dataclass(frozen=True, slots=True)
-class SampleSpecs:
-    """Counts of one sample.
-
-    Parameters
-    ----------
-    num_read, num_selected : int
-        Events read from the files, and events left after the selection.
-    sum_weights : float
-        Sum of the weights of the selected events.
-    """
-
-    num_read: int = 0
-    num_selected: int = 0
-    sum_weights: float = 0.0
-
-    def __add__(self, other: SampleSpecs) -> SampleSpecs:
-        return SampleSpecs(
-            self.num_read + other.num_read,
-            self.num_selected + other.num_selected,
-            self.sum_weights + other.sum_weights,
-        )
+from mlaas4hep_dask.specs.branch import BranchSpecs, SampleSpecs
+from mlaas4hep_dask.specs.document import parts_of, text_of
+from mlaas4hep_dask.specs.draw import Draw, merge_draws
+from mlaas4hep_dask.specs.moments import merge_moments
 
 
 @dataclass(frozen=True, slots=True)
@@ -192,48 +59,7 @@ class Specs:
 
     def to_json(self) -> str:
         """Text of specs.json: one branch per line, sorted, so that two can be compared."""
-        branches = {
-            name: {
-                "kind": specs.branch.kind,
-                "dtype": specs.branch.dtype,
-                "collection": specs.branch.collection,
-                "unit": specs.branch.unit,
-                **specs.moments._asdict(),
-            }
-            for name, specs in sorted(self.branches.items())
-        }
-        samples = {
-            name: {
-                "num_read": sample.num_read,
-                "num_selected": sample.num_selected,
-                "sum_weights": sample.sum_weights,
-            }
-            for name, sample in sorted(self.samples.items())
-        }
-        sections: dict[str, dict[str, Any]] = {
-            "branches": branches,
-            "multiplicities": {name: list(h) for name, h in sorted(self.multiplicities.items())},
-            "samples": samples,
-            "draws": {
-                name: {"limit": draw.limit, "keys": to_text(draw.keys)}
-                for name, draw in sorted(self.draws.items())
-            },
-            "drawn": {
-                name: to_text(specs.drawn)
-                for name, specs in sorted(self.branches.items())
-                if _group(specs) in self.draws
-            },
-        }
-        lines = [f'"format": "{FORMAT}"', f'"version": {VERSION}']
-        for title, entries in sections.items():
-            rows = ",\n".join(
-                f"  {json.dumps(key)}: {json.dumps(entry, allow_nan=False)}"
-                for key, entry in entries.items()
-            )
-            lines.append(f'"{title}": {{\n{rows}\n}}' if rows else f'"{title}": {{}}')
-        provenance = json.dumps(self.provenance, indent=1, sort_keys=True, allow_nan=False)
-        lines.append(f'"provenance": {provenance}')
-        return "{\n" + ",\n".join(lines) + "\n}\n"
+        return text_of(self)
 
     @classmethod
     def from_json(cls, text: str, *, source: str = "specs.json") -> Specs:
@@ -244,32 +70,7 @@ class Specs:
         SpecsError
             When the text is not specs of a version that this package reads.
         """
-        try:
-            data = json.loads(text)
-            if data["format"] != FORMAT or data["version"] not in READABLE:
-                raise SpecsError(
-                    f"{source}: format {data['format']!r} version {data['version']}; "
-                    f"this version reads {FORMAT!r} versions {' and '.join(map(str, READABLE))}",
-                    file=source,
-                )
-            has_draws = data["version"] > 1
-            stored = data["draws"] if has_draws else {}
-            drawn = data["drawn"] if has_draws else {}
-            draws = {name: _draw_from(entry) for name, entry in stored.items()}
-            branches = {
-                name: _branch_from(name, entry, draws, drawn)
-                for name, entry in data["branches"].items()
-            }
-            samples = {name: SampleSpecs(**entry) for name, entry in data["samples"].items()}
-            multiplicities = {
-                name: tuple(map(index, h)) for name, h in data["multiplicities"].items()
-            }
-            for specs in branches.values():
-                if (collection := specs.branch.collection) is not None:
-                    _ = multiplicities[collection]
-            return cls(branches, multiplicities, samples, data["provenance"], draws)
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
-            raise SpecsError(f"{source}: not a specs file ({error!r})", file=source) from error
+        return cls(**parts_of(text, source=source))
 
     @classmethod
     def read(cls, path: str | Path) -> Specs:
@@ -309,37 +110,6 @@ class Specs:
 
 def _brief(value: float | None) -> str:
     return "" if value is None else f"{value:.6g}"
-
-
-def _group(specs: BranchSpecs) -> str:
-    """The branches that are drawn together."""
-    return FLAT if specs.branch.collection is None else specs.branch.collection
-
-
-def _draw_from(entry: dict[str, Any]) -> Draw:
-    keys = from_text(entry["keys"], "uint64")
-    limit = index(entry["limit"])
-    if not 0 <= limit < 2**64 or np.any(keys[1:] < keys[:-1]) or np.any(keys >= np.uint64(limit)):
-        raise ValueError("keys of a draw are not ascending below its limit")
-    return Draw(limit, keys)
-
-
-def _branch_from(
-    name: str, entry: dict[str, Any], draws: Mapping[str, Draw], drawn: Mapping[str, str]
-) -> BranchSpecs:
-    branch = Branch(name, entry["kind"], entry["dtype"], entry["collection"], entry["unit"])
-    moments = Moments(*(entry[key] for key in Moments._fields))
-    numbers = [moments.mean, moments.squares, *map(index, moments[:4])]
-    numbers += [value for value in (moments.min, moments.max) if value is not None]
-    if not all(map(math.isfinite, numbers)):
-        raise ValueError(f"moments of branch {name!r} are not finite")
-    specs = BranchSpecs(branch, moments, np.zeros(0, branch.dtype))
-    if (draw := draws.get(_group(specs))) is None:
-        return specs
-    values = from_text(drawn[name], branch.dtype)
-    if len(values) != len(draw):
-        raise ValueError(f"{len(values)} values of branch {name!r} for {len(draw)} keys")
-    return replace(specs, drawn=values)
 
 
 def merge(a: Specs, b: Specs) -> Specs:
@@ -386,7 +156,7 @@ def _merge_branches(a: Specs, b: Specs) -> tuple[dict[str, BranchSpecs], dict[st
     for name, specs in a.branches.items():
         other = b.branches[name]
         drawn = np.zeros(0, specs.drawn.dtype)
-        if (order := orders.get(_group(specs))) is not None and order.size:
+        if (order := orders.get(specs.group)) is not None and order.size:
             drawn = np.concatenate([specs.drawn, other.drawn])[order]
         branches[name] = BranchSpecs(
             specs.branch, merge_moments(specs.moments, other.moments), drawn

@@ -1,0 +1,137 @@
+"""The text of specs.json."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import replace
+from operator import index
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from mlaas4hep_dask.errors import SpecsError
+from mlaas4hep_dask.specs.branch import BranchSpecs, SampleSpecs
+from mlaas4hep_dask.specs.draw import Draw, from_text, to_text
+from mlaas4hep_dask.specs.events import Branch
+from mlaas4hep_dask.specs.moments import Moments
+
+if TYPE_CHECKING:
+    from mlaas4hep_dask.specs.specs import Specs
+
+FORMAT = "mlaas4hep_dask/specs"
+VERSION = 2
+READABLE = (1, 2)  # version 1 has no draws, and no quantiles
+
+
+def text_of(specs: Specs) -> str:
+    """Text of specs.json: one branch per line, sorted, so that two can be compared."""
+    branches = {
+        name: {
+            "kind": entry.branch.kind,
+            "dtype": entry.branch.dtype,
+            "collection": entry.branch.collection,
+            "unit": entry.branch.unit,
+            **entry.moments._asdict(),
+        }
+        for name, entry in sorted(specs.branches.items())
+    }
+    samples = {
+        name: {
+            "num_read": sample.num_read,
+            "num_selected": sample.num_selected,
+            "sum_weights": sample.sum_weights,
+        }
+        for name, sample in sorted(specs.samples.items())
+    }
+    sections: dict[str, dict[str, Any]] = {
+        "branches": branches,
+        "multiplicities": {name: list(h) for name, h in sorted(specs.multiplicities.items())},
+        "samples": samples,
+        "draws": {
+            name: {"limit": draw.limit, "keys": to_text(draw.keys)}
+            for name, draw in sorted(specs.draws.items())
+        },
+        "drawn": {
+            name: to_text(entry.drawn)
+            for name, entry in sorted(specs.branches.items())
+            if entry.group in specs.draws
+        },
+    }
+    lines = [f'"format": "{FORMAT}"', f'"version": {VERSION}']
+    for title, entries in sections.items():
+        rows = ",\n".join(
+            f"  {json.dumps(key)}: {json.dumps(entry, allow_nan=False)}"
+            for key, entry in entries.items()
+        )
+        lines.append(f'"{title}": {{\n{rows}\n}}' if rows else f'"{title}": {{}}')
+    provenance = json.dumps(specs.provenance, indent=1, sort_keys=True, allow_nan=False)
+    lines.append(f'"provenance": {provenance}')
+    return "{\n" + ",\n".join(lines) + "\n}\n"
+
+
+def parts_of(text: str, *, source: str) -> dict[str, Any]:
+    """The parameters of the `Specs` that a text of specs.json describes.
+
+    Raises
+    ------
+    SpecsError
+        When the text is not specs of a version that this package reads.
+    """
+    try:
+        data = json.loads(text)
+        if data["format"] != FORMAT or data["version"] not in READABLE:
+            raise SpecsError(
+                f"{source}: format {data['format']!r} version {data['version']}; "
+                f"this version reads {FORMAT!r} versions {' and '.join(map(str, READABLE))}",
+                file=source,
+            )
+        has_draws = data["version"] > 1
+        stored = data["draws"] if has_draws else {}
+        drawn = data["drawn"] if has_draws else {}
+        draws = {name: _draw_from(entry) for name, entry in stored.items()}
+        branches = {
+            name: _branch_from(name, entry, draws, drawn)
+            for name, entry in data["branches"].items()
+        }
+        samples = {name: SampleSpecs(**entry) for name, entry in data["samples"].items()}
+        multiplicities = {name: tuple(map(index, h)) for name, h in data["multiplicities"].items()}
+        for specs in branches.values():
+            if (collection := specs.branch.collection) is not None:
+                _ = multiplicities[collection]
+        return {
+            "branches": branches,
+            "multiplicities": multiplicities,
+            "samples": samples,
+            "provenance": dict(data["provenance"]),
+            "draws": draws,
+        }
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise SpecsError(f"{source}: not a specs file ({error!r})", file=source) from error
+
+
+def _draw_from(entry: dict[str, Any]) -> Draw:
+    keys = from_text(entry["keys"], "uint64")
+    limit = index(entry["limit"])
+    if not 0 <= limit < 2**64 or np.any(keys[1:] < keys[:-1]) or np.any(keys >= np.uint64(limit)):
+        raise ValueError("keys of a draw are not ascending below its limit")
+    return Draw(limit, keys)
+
+
+def _branch_from(
+    name: str, entry: dict[str, Any], draws: Mapping[str, Draw], drawn: Mapping[str, str]
+) -> BranchSpecs:
+    branch = Branch(name, entry["kind"], entry["dtype"], entry["collection"], entry["unit"])
+    moments = Moments(*(entry[key] for key in Moments._fields))
+    numbers = [moments.mean, moments.squares, *map(index, moments[:4])]
+    numbers += [value for value in (moments.min, moments.max) if value is not None]
+    if not all(map(math.isfinite, numbers)):
+        raise ValueError(f"moments of branch {name!r} are not finite")
+    specs = BranchSpecs(branch, moments, np.zeros(0, branch.dtype))
+    if (draw := draws.get(specs.group)) is None:
+        return specs
+    values = from_text(drawn[name], branch.dtype)
+    if len(values) != len(draw):
+        raise ValueError(f"{len(values)} values of branch {name!r} for {len(draw)} keys")
+    return replace(specs, drawn=values)
