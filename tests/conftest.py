@@ -4,10 +4,20 @@ import pytest
 
 from mlaas4hep_dask.cluster import connect
 from mlaas4hep_dask.config import Cluster
+from mlaas4hep_dask.dataset.cache import VARIABLE
 from mlaas4hep_dask.reader import plan_file, read
 from mlaas4hep_dask.specs.events import concatenate
 
 TESTS = Path(__file__).parent
+
+
+@pytest.fixture(scope="session", autouse=True)
+def own_cache(tmp_path_factory):
+    """Runs of the tests neither fill the user's cache nor find specs there."""
+    folder = str(tmp_path_factory.mktemp("cache"))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv(VARIABLE, folder)
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -14,6 +14,7 @@ from mlaas4hep_dask.config.sections import (
     Training,
 )
 from mlaas4hep_dask.config.selection import Selection, select_branches
+from mlaas4hep_dask.config.specs import SpecsPass
 
 __all__ = [
     "Branches",
@@ -24,6 +25,7 @@ __all__ = [
     "Partitioning",
     "Sample",
     "Selection",
+    "SpecsPass",
     "Split",
     "Training",
     "json_schema",

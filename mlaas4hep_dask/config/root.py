@@ -35,6 +35,7 @@ from mlaas4hep_dask.config.sections import (
     Split,
     Training,
 )
+from mlaas4hep_dask.config.specs import SpecsField, SpecsPass
 
 _EXAMPLE: dict[str, Any] = {
     "name": "ttH",
@@ -73,6 +74,11 @@ class Config(Section):
     )
     partition: Partitioning = Field(
         default=Partitioning(), description="How entry ranges are cut for tasks."
+    )
+    specs: SpecsField = Field(
+        default=SpecsPass(),
+        description="How the statistics of the branches come about: a mapping, or the path of a "
+        "specs.json.",
     )
     encode: Encoding = Field(
         default=Encoding(), description="How jagged events become rows of numbers."
@@ -116,6 +122,17 @@ class Config(Section):
     _places: Places = PrivateAttr(default_factory=Places)
     _base: Path = PrivateAttr(default_factory=Path.cwd)
     _source: Path | None = PrivateAttr(default=None)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _clips_what_a_sample_did_not_see(cls, document: Any) -> Any:
+        if not isinstance(document, dict):
+            return document
+        specs, encode = document.get("specs"), document.get("encode", {})
+        is_sampled = isinstance(specs, dict) and specs.get("mode") == "sample"
+        if is_sampled and isinstance(encode, dict) and "out_of_range" not in encode:
+            return {**document, "encode": {**encode, "out_of_range": "clip"}}
+        return document
 
     @field_validator("output", mode="before")
     @classmethod
@@ -217,8 +234,17 @@ class Config(Section):
         return self._places.where(key)
 
     def digest(self) -> str:
-        """The sha256, in hex, of the keys that influence a result: not cluster, cache, output."""
-        document = self.model_dump(mode="json", exclude={"cluster", "cache", "output"})
+        """The sha256, in hex, of the keys that influence a result.
+
+        Not cluster, output and what is kept where.
+        """
+        left_out: Any = {
+            "cluster": True,
+            "cache": True,
+            "output": True,
+            "specs": {"cache", "cache_bytes"},
+        }
+        document = self.model_dump(mode="json", exclude=left_out)
         text = json.dumps(document, sort_keys=True, separators=(",", ":"), allow_nan=False)
         return hashlib.sha256(text.encode()).hexdigest()
 
@@ -235,6 +261,9 @@ class Config(Section):
         if absolute:
             for sample in document["samples"]:
                 sample["files"] = [self._absolute(entry) for entry in sample["files"]]
+            for key in ("path", "cache"):
+                if (path := document["specs"][key]) is not None and path != "auto":
+                    document["specs"][key] = str(self.resolve(path))
             file, _, function = self.model.callable.rpartition(":")
             if file.endswith(".py"):
                 document["model"]["callable"] = f"{self.resolve(file)}:{function}"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import html
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -15,8 +15,8 @@ from distributed import Client
 
 from mlaas4hep_dask.config import Config, load
 from mlaas4hep_dask.dataset.plan import Plan, Preflight, Skipped, assemble, plan_one, preflight
-from mlaas4hep_dask.dataset.reduce import specs_graph
 from mlaas4hep_dask.dataset.source import BlockPlan
+from mlaas4hep_dask.dataset.specs_pass import specs_pass
 from mlaas4hep_dask.dataset.tasks import (
     PROGRESS,
     Context,
@@ -25,9 +25,8 @@ from mlaas4hep_dask.dataset.tasks import (
     distributions,
     make_block,
 )
-from mlaas4hep_dask.encode import Block, Encoding
-from mlaas4hep_dask.errors import DataError
-from mlaas4hep_dask.specs import Specs
+from mlaas4hep_dask.encode import Block, EncodeCounts, Encoding
+from mlaas4hep_dask.specs import SampleSpecs, Specs
 
 if TYPE_CHECKING:
     import dask.array as da
@@ -134,7 +133,9 @@ class Dataset:
         return self._plan
 
     def specs(self, *, progress: Callable[[int], None] | None = None) -> Specs:
-        """The specs of all events: one Dask task per partition, merged in a tree.
+        """The specs: one Dask task per partition, merged in a tree.
+
+        Those of all events, of a sample of them, or of a file, as the configuration says.
 
         Parameters
         ----------
@@ -156,19 +157,52 @@ class Dataset:
             for number in sorted(measured.counts)
         ]
 
+    def samples(self) -> Mapping[str, SampleSpecs]:
+        """By sample: all its events and their weights, though the specs be those of fewer."""
+        return self._measure().samples
+
+    def num_cached(self) -> int:
+        """Events whose specs came from the cache."""
+        return self._measure().num_cached
+
+    def encode_counts(self, known: Mapping[int, EncodeCounts] | None = None) -> EncodeCounts:
+        """What encoding all events makes missing, finds out of range or cuts off.
+
+        Parameters
+        ----------
+        known : mapping of int to EncodeCounts, optional
+            Counts of blocks that have been made already. Unless the specs are those of all
+            events, and so tell the counts, all other blocks are made for it.
+        """
+        if self.config.specs.mode == "full" and self.config.specs.path is None:
+            return EncodeCounts.from_specs(self.specs(), self.encoding().layout)
+        known = known or {}
+        blocks = self.blocks()
+        numbers = [number for number in range(len(blocks.partitions)) if number not in known]
+        futures = [
+            self.client.submit(_counts, blocks.submit(self.client, number), pure=False)
+            for number in numbers
+        ]
+        return sum([*known.values(), *self.client.gather(futures)], EncodeCounts())
+
     def _measure(self, progress: Callable[[int], None] | None = None) -> Measured:
         if self._measured is None:
-            plan = self.plan()
-            graph, key = specs_graph(plan.partitions, self._context(), token=self._token())
             with watching(self.client, progress):
-                measured: Measured = self.client.get(graph, key)
-            for sample in plan.labels:
-                found = measured.specs.samples.get(sample)
-                if found is None or found.num_selected == 0:
-                    raise DataError(f"no event of sample {sample!r} could be read", sample=sample)
-            specs = measured.specs.with_provenance(config=self.config.digest())
-            self._measured = replace(measured, specs=specs)
+                self._measured = specs_pass(
+                    self.config,
+                    self.client,
+                    self.plan(),
+                    self._context(),
+                    token=self.token(),
+                    reused=self._reused(),
+                )
         return self._measured
+
+    def _reused(self) -> Specs | None:
+        if self.config.specs.path is None:
+            return None
+        self._checked = self._checked or preflight(self.config)
+        return self._checked.specs
 
     def encoding(self) -> Encoding:
         """Layout and normalisation, derived from the specs."""
@@ -179,7 +213,7 @@ class Dataset:
         partitions = self.plan().partitions
         readable = tuple(partitions[number] for number in sorted(self._measure().counts))
         context = replace(self._context(), encoding=self.encoding())
-        return BlockPlan(self._token("blocks"), readable, context)
+        return BlockPlan(self.token("blocks"), readable, context)
 
     def to_dask(self) -> DaskArrays:
         """Lazy arrays of all events; the specs are computed, the arrays are not."""
@@ -244,10 +278,12 @@ class Dataset:
             skip=config.on_bad_file == "skip",
         )
 
-    def _token(self, *more: str) -> str:
+    def token(self, *more: str) -> str:
         """Names tasks: equal for equal files and configuration, so that results are shared."""
         files = [(file.file, file.uuid, file.num_entries) for file in self.plan().files]
-        text = json.dumps([self.config.digest(), files, *more])
+        reused = self._reused()
+        origin = None if reused is None else reused.provenance["reused"]["sha256"]
+        text = json.dumps([self.config.digest(), origin, files, *more])
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
     def _repr_html_(self) -> str:
@@ -281,6 +317,10 @@ class watching:  # noqa: N801  # reads as a statement: with watching(client, pro
     def __exit__(self, *exc: object) -> None:
         if self._progress is not None:
             self._client.unsubscribe_topic(PROGRESS)
+
+
+def _counts(block: Block) -> EncodeCounts:
+    return block.encoded.counts
 
 
 def _dense(block: Block) -> Any:

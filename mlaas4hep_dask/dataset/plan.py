@@ -7,9 +7,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from mlaas4hep_dask.config import Config, Selection, resolve_files, select_branches
+from mlaas4hep_dask.dataset.reuse import reused_specs
 from mlaas4hep_dask.errors import DataError, UnreadableFileError
 from mlaas4hep_dask.reader import FilePlan, Partition, PlannedFile, plan_file, require_same_branches
-from mlaas4hep_dask.specs import Branch
+from mlaas4hep_dask.specs import Branch, Specs
 
 
 @dataclass(frozen=True)
@@ -38,11 +39,14 @@ class Preflight:
         A file that holds all inputs; all others are compared with it.
     selection : Selection
         Inputs, identifiers, excluded branches and those that cannot be inputs.
+    specs : Specs or None
+        Those that the configuration names to be used, found to agree with it.
     """
 
     files: Mapping[str, list[str]]
     reference: FilePlan
     selection: Selection
+    specs: Specs | None = None
 
     @property
     def branches(self) -> tuple[Branch, ...]:
@@ -59,6 +63,8 @@ def preflight(config: Config) -> Preflight:
         When a file does not exist or a pattern matches no branch.
     DataError
         When the tree is missing or the samples hold different branches.
+    SpecsError
+        When specs that are to be used do not agree with the configuration.
     """
     files = resolve_files(config)
     plans: list[FilePlan] = []
@@ -74,7 +80,8 @@ def preflight(config: Config) -> Preflight:
     selection = select_branches(config.branches, available, config.where)
     for plan in plans[1:]:
         require_same_branches(reference, plan, selection.inputs)
-    return Preflight(files, reference, selection)
+    inputs = [reference.branches[name] for name in selection.inputs]
+    return Preflight(files, reference, selection, reused_specs(config, inputs))
 
 
 def _first_readable(config: Config, sample: str, listed: Sequence[str]) -> FilePlan | None:
@@ -146,6 +153,13 @@ class Plan:
     def num_events(self) -> int:
         """Events in all partitions."""
         return sum(map(len, self.partitions))
+
+    def used_entries(self) -> dict[str, int]:
+        """By file: how many of its entries, from the first on, belong to the data set."""
+        used: dict[str, int] = {}
+        for part in self.partitions:
+            used[part.file] = max(used.get(part.file, 0), part.entry_stop)
+        return used
 
     def num_events_of(self, sample: str) -> int:
         """Events in the partitions of a sample."""

@@ -2,33 +2,89 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
-from mlaas4hep_dask.dataset.tasks import Context, measure_partition, merge_measured
-from mlaas4hep_dask.reader import Partition
+from mlaas4hep_dask.dataset.measuring import Piece, finish_piece, measure_pieces
+from mlaas4hep_dask.dataset.tasks import Context, Measured, merge_measured
 
 FAN_IN = 8  # merging is cheap next to the 2 ms that a task costs, and specs are small
+MAX_TASKS = 100_000  # beyond, a task measures several partitions
 
 
 def specs_graph(
-    partitions: Sequence[Partition], context: Context, *, token: str
+    pieces: Sequence[Piece],
+    context: Context,
+    *,
+    token: str,
+    function: Callable[[Sequence[Piece], Context], Measured] = measure_pieces,
+    max_tasks: int = MAX_TASKS,
 ) -> tuple[dict[Any, Any], Any]:
-    """A low-level graph, and its key whose value is a `Measured` of all partitions."""
-    shared = f"context-{token}"
-    graph: dict[Any, Any] = {shared: context}
-    level: list[Any] = []
-    for number, partition in enumerate(partitions):
-        key: Any = (f"measure-{token}", number)
-        graph[key] = (measure_partition, partition, number, shared)
-        level.append(key)
-    depth = 0
-    while len(level) > 1:
-        merged: list[Any] = []
-        for place in range(0, len(level), FAN_IN):
-            key = (f"merge-{token}", depth, place // FAN_IN)
-            graph[key] = (merge_measured, level[place : place + FAN_IN])
-            merged.append(key)
-        level = merged
-        depth += 1
-    return graph, level[0]
+    """A low-level graph, and its key whose value is a `Measured` of all pieces.
+
+    Parameters
+    ----------
+    pieces : sequence of Piece
+        The files of the data set, or parts of them.
+    context : Context
+        What all partitions share.
+    token : str
+        Names the tasks.
+    function : callable
+        What a task does with pieces.
+    max_tasks : int
+        A task handles as many partitions as it takes to stay near this number.
+    """
+    tree = _Tree(context, token)
+    num_partitions = sum(1 if piece.is_cached else len(piece) for piece in pieces)
+    size = math.ceil(num_partitions / max_tasks)
+    together: list[Piece] = []
+    load = 0
+    for piece in pieces:
+        cost = 1 if piece.is_cached else len(piece)
+        if cost > size and piece.entry is None:
+            tree.level += [tree.task(function, (part,)) for part in piece.divided(size)]
+            continue
+        if cost > size:
+            parts = [tree.task(function, (part,)) for part in piece.divided(size)]
+            tree.level.append(tree.merge(parts, finish=piece))
+            continue
+        if load + cost > size:
+            tree.level.append(tree.task(function, tuple(together)))
+            together, load = [], 0
+        together.append(piece)
+        load += cost
+    if together:
+        tree.level.append(tree.task(function, tuple(together)))
+    return tree.graph, tree.merge(tree.level)
+
+
+class _Tree:
+    """A graph that grows."""
+
+    def __init__(self, context: Context, token: str) -> None:
+        self.token = token
+        self.shared = f"context-{token}"
+        self.graph: dict[Any, Any] = {self.shared: context}
+        self.level: list[Any] = []
+
+    def add(self, name: str, task: Any) -> Any:
+        key = (f"{name}-{self.token}", len(self.graph))
+        self.graph[key] = task
+        return key
+
+    def task(self, function: Callable[..., Measured], pieces: tuple[Piece, ...]) -> Any:
+        return self.add("measure", (function, pieces, self.shared))
+
+    def merge(self, keys: Iterable[Any], *, finish: Piece | None = None) -> Any:
+        """The key of what all keys merge to; as a whole file's if that is given."""
+        level = list(keys)
+        while len(level) > (FAN_IN if finish is not None else 1):
+            level = [
+                self.add("merge", (merge_measured, level[place : place + FAN_IN]))
+                for place in range(0, len(level), FAN_IN)
+            ]
+        if finish is None:
+            return level[0]
+        return self.add("merge", (finish_piece, level, finish, self.shared))

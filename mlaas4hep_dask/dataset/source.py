@@ -10,7 +10,7 @@ from distributed import Client, Future, Worker, get_client, get_worker, wait
 
 from mlaas4hep_dask.dataset import diskcache
 from mlaas4hep_dask.dataset.tasks import Context, make_block, same
-from mlaas4hep_dask.encode import Block
+from mlaas4hep_dask.encode import Block, EncodeCounts
 from mlaas4hep_dask.reader import Partition
 
 
@@ -70,6 +70,7 @@ class WorkerBlocks:
         self._client: Client = get_client()
         self._futures: dict[int, Future] = {}
         self._blocks: dict[int, Block] = {}
+        self.counts: dict[int, EncodeCounts] = {}  # of every block that was ever here
 
     def prefetch(self, blocks: Sequence[int]) -> None:
         """Start to fetch blocks that will be asked for next; all others are let go."""
@@ -86,6 +87,7 @@ class WorkerBlocks:
         """The block with this number; no copy is made if this worker holds it."""
         if block not in self._blocks:
             self._blocks[block] = self._fetch(block)
+            self.counts[block] = self._blocks[block].encoded.counts
         return self._blocks[block]
 
     def _fetch(self, number: int) -> Block:
@@ -110,6 +112,11 @@ def source_of(plan: BlockPlan) -> WorkerBlocks:
         _sources.clear()
         _sources[plan.token] = WorkerBlocks(plan)
     return _sources[plan.token]
+
+
+def known_counts(token: str) -> dict[int, EncodeCounts]:
+    """By number: what encoding lost in the blocks that this worker has used."""
+    return _sources[token].counts if token in _sources else {}
 
 
 def forget_sources(dask_worker: Worker) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
@@ -15,7 +15,7 @@ from mlaas4hep_dask.encode import Block, Encoding, encode
 from mlaas4hep_dask.encode.split import event_ids, split_of
 from mlaas4hep_dask.errors import UnreadableFileError
 from mlaas4hep_dask.reader import Partition, read
-from mlaas4hep_dask.specs import Branch, Specs
+from mlaas4hep_dask.specs import Branch, SampleSpecs, Specs
 from mlaas4hep_dask.specs.measure import measure
 from mlaas4hep_dask.specs.specs import merge
 
@@ -66,11 +66,17 @@ class Measured:
         By number of the partition: events for training, validation and test.
     skipped : tuple of Skipped
         Partitions that could not be read.
+    num_cached : int
+        Events whose specs came from the cache; they were not read.
+    samples : mapping of str to SampleSpecs
+        By sample: all events that the data set holds; filled once all parts are merged.
     """
 
     specs: Specs
     counts: Mapping[int, tuple[int, int, int]]
     skipped: tuple[Skipped, ...] = ()
+    num_cached: int = 0
+    samples: Mapping[str, SampleSpecs] = field(default_factory=dict)
 
 
 def measure_partition(partition: Partition, number: int, context: Context) -> Measured:
@@ -99,11 +105,15 @@ def measure_partition(partition: Partition, number: int, context: Context) -> Me
     specs = measure(
         events, sample=partition.sample, ids=ids, sum_weights=weight * events.num_events
     )
-    specs = specs.with_provenance(files={partition.file: partition.uuid})
+    tell_progress(len(partition))
+    return Measured(specs, {number: split_counts(ids, context)})
+
+
+def split_counts(ids: NDArray[np.uint64], context: Context) -> tuple[int, int, int]:
+    """Events for training, validation and test among those with the given ids."""
     split = split_of(ids, context.fractions, seed=context.seed)
     train, validation, test = np.bincount(split, minlength=3).tolist()
-    tell_progress(len(partition))
-    return Measured(specs, {number: (train, validation, test)})
+    return train, validation, test
 
 
 def merge_measured(parts: list[Measured]) -> Measured:
@@ -111,11 +121,13 @@ def merge_measured(parts: list[Measured]) -> Measured:
     specs = Specs()
     counts: dict[int, tuple[int, int, int]] = {}
     skipped: list[Skipped] = []
+    num_cached = 0
     for part in parts:
         specs = merge(specs, part.specs)
         counts.update(part.counts)
         skipped.extend(part.skipped)
-    return Measured(specs, counts, tuple(skipped))
+        num_cached += part.num_cached
+    return Measured(specs, counts, tuple(skipped), num_cached)
 
 
 def make_block(partition: Partition, context: Context) -> Block:

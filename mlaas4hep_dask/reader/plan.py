@@ -168,14 +168,9 @@ def require_same_branches(reference: FilePlan, other: FilePlan, names: Sequence[
             )
         if not expected.same_shape(found):
             raise DataError(
-                f"branch {name!r} is {_kind(found)} in {other.file} but {_kind(expected)} in "
-                f"{reference.file}",
+                f"branch {name!r} is {found.described()} in {other.file} but "
+                f"{expected.described()} in {reference.file}",
                 file=other.file,
                 tree=other.tree,
                 branch=name,
             )
-
-
-def _kind(branch: Branch) -> str:
-    where = "" if branch.collection is None else f" (collection {branch.collection!r})"
-    return f"{branch.kind} {branch.dtype}{where}"

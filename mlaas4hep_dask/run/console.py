@@ -21,6 +21,8 @@ class RunConsole(Console):
             ("events read", f"{counts['events_read']:,}"),
             ("events selected", f"{counts['events_selected']:,}"),
             ("events skipped", f"{counts['events_skipped']:,}"),
+            ("specs measured now", f"{counts['events_measured']:,} events"),
+            ("specs from the cache", f"{counts['events_from_cache']:,} events"),
             ("specs", f"{counts['branches']} branches, {counts['columns']} columns"),
             ("objects truncated", f"{sum(counts['truncated'].values()):,}"),
             ("values not finite", f"{sum(counts['not_finite'].values()):,}"),

@@ -65,6 +65,7 @@ def render(summary: Mapping[str, Any], specs: Specs, distributions: Mapping[str,
         roc=roc(mapping(summary, "test")),
         specs=_spec_rows(specs),
         num_selected=specs.num_events,
+        coverage=specs.coverage,
         multiplicities=multiplicities(specs, counts),
         num_events=distributions.get("num_events"),
         shown=branches[:NUM_SHOWN],
@@ -188,6 +189,8 @@ def _spec_rows(specs: Specs) -> list[dict[str, Any]]:
                 "mean": entry.mean,
                 "std": None if variance is None else math.sqrt(variance),
                 "max_multiplicity": specs.max_multiplicity(collection or "") if known else None,
+                "outside": specs.outside(entry.branch.name),
+                "mean_error": specs.mean_error(entry.branch.name),
                 "flag": flag if entry.is_constant or entry.min is None else "",
             }
         )

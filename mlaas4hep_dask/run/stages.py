@@ -23,10 +23,10 @@ from mlaas4hep_dask.console import Reporter, Stage
 from mlaas4hep_dask.dataset import Dataset
 from mlaas4hep_dask.dataset.dataset import watching
 from mlaas4hep_dask.dataset.tasks import Distributions
-from mlaas4hep_dask.encode import EncodeCounts
 from mlaas4hep_dask.run.card import model_card
 from mlaas4hep_dask.run.directory import EPOCHS, METRICS, RunDirectory
 from mlaas4hep_dask.run.report import render
+from mlaas4hep_dask.run.specs_notes import specs_counts, specs_line, specs_notes
 from mlaas4hep_dask.run.training import Epoch, Trainer, begin_ranks
 from mlaas4hep_dask.train.model import ModelSource, find_model
 
@@ -153,6 +153,7 @@ def fit(
         folder.write_json("plan.json", _plan_json(dataset))
         with reporter.stage("specs", plan.num_events) as advance:
             specs = dataset.specs(progress=advance)
+        reporter.say(specs_line(dataset))
         specs = specs.with_provenance(versions=_versions())
         folder.write("specs.json", specs.to_json())
         trainer = Trainer(dataset, model)
@@ -238,9 +239,9 @@ def _summary(
     epochs: list[dict[str, Any]],
     last: Epoch,
 ) -> dict[str, Any]:
-    config, plan, specs = dataset.config, dataset.plan(), dataset.specs()
+    config, plan, totals = dataset.config, dataset.plan(), dataset.samples()
     encoding = dataset.encoding()
-    counts = EncodeCounts.from_specs(specs, encoding.layout)
+    counts = dataset.encode_counts(trainer.counts)
     skipped = dataset.skipped()
     splits: dict[str, list[int]] = {}
     for sample, numbers in dataset.split_counts():
@@ -258,8 +259,9 @@ def _summary(
             "partitions": len(plan.partitions),
             "branches": len(plan.branches),
             "columns": encoding.layout.num_columns,
-            "events_read": sum(sample.num_read for sample in specs.samples.values()),
-            "events_selected": specs.num_events,
+            "events_read": sum(sample.num_read for sample in totals.values()),
+            "events_selected": sum(sample.num_selected for sample in totals.values()),
+            **specs_counts(dataset),
             "events_skipped": sum(
                 entry.entry_stop - entry.entry_start
                 for entry in skipped
@@ -270,16 +272,16 @@ def _summary(
             "left_out": plan.selection.left_out,
             "excluded": plan.selection.excluded,
             "identifiers": plan.selection.identifiers,
-            "notes": [*plan.notes, *_weight_notes(dataset)],
+            "notes": [*plan.notes, *specs_notes(dataset), *_weight_notes(dataset)],
         },
         "samples": [
             {
                 "name": sample,
                 "label": label,
                 "files": sum(file.sample == sample for file in plan.files),
-                "num_read": specs.samples[sample].num_read,
-                "num_selected": specs.samples[sample].num_selected,
-                "sum_weights": specs.samples[sample].sum_weights,
+                "num_read": totals[sample].num_read,
+                "num_selected": totals[sample].num_selected,
+                "sum_weights": totals[sample].sum_weights,
                 "train": splits[sample][0],
                 "validation": splits[sample][1],
                 "test": splits[sample][2],
@@ -304,13 +306,13 @@ def _summary(
 
 def _weight_notes(dataset: Dataset) -> list[str]:
     """What to know of cross sections when planned events could not be read."""
-    specs, plan = dataset.specs(), dataset.plan()
+    totals, plan = dataset.samples(), dataset.plan()
     return [
         f"sample {sample.name}: {lost:,} planned events could not be read; every weight is still "
         "the cross section divided by the planned events"
         for sample in dataset.config.samples
         if sample.cross_section is not None
-        and (lost := plan.num_events_of(sample.name) - specs.samples[sample.name].num_read)
+        and (lost := plan.num_events_of(sample.name) - totals[sample.name].num_read)
     ]
 
 
@@ -358,7 +360,7 @@ def _distributions_json(parts: list[Distributions]) -> dict[str, Any]:
 
 def _fingerprint(dataset: Dataset, model: ModelSource) -> str:
     files = [(file.uuid, file.num_entries) for file in dataset.plan().files]
-    text = json.dumps([__version__, dataset.config.digest(), model.digest(), files])
+    text = json.dumps([__version__, dataset.token(), model.digest(), files])
     return hashlib.sha256(text.encode()).hexdigest()
 
 

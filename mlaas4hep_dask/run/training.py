@@ -15,7 +15,8 @@ from distributed import Client, Future
 from mlaas4hep_dask.dataset import Dataset
 from mlaas4hep_dask.dataset.diskcache import free_bytes
 from mlaas4hep_dask.dataset.gang import LostWorkerError, run_gang
-from mlaas4hep_dask.dataset.source import BlockPlan, forget_sources
+from mlaas4hep_dask.dataset.source import BlockPlan, forget_sources, known_counts
+from mlaas4hep_dask.encode import EncodeCounts
 from mlaas4hep_dask.errors import ClusterError, MLaaSError, TrainingError
 from mlaas4hep_dask.train.assign import Assignment, assign
 from mlaas4hep_dask.train.model import ModelSource
@@ -121,6 +122,7 @@ class Trainer:
         self.packed_bytes = _packed_bytes(dataset)
         self.restarts = 0
         self.cache = dataset.config.cache  # what `auto` has become, once training has begun
+        self.counts: dict[int, EncodeCounts] = {}  # by block: what encoding it lost
         self._held: list[Future] = []
         self._session = ""
         self._workers: list[str] = []
@@ -149,6 +151,8 @@ class Trainer:
                 }
                 roc = {key: values.tolist() for key, values in asdict(lead.roc).items()}
                 yield Epoch(record, roc, lead.state)
+            for known in self._on_survivors(known_counts, self._blocks.token):
+                self.counts |= known
         finally:
             self._close()
 
@@ -286,15 +290,20 @@ class Trainer:
         self._held = []
         self._session = ""
 
-    def _on_survivors(self, function: Callable[..., Any], *arguments: Any) -> None:
+    def _on_survivors(self, function: Callable[..., Any], *arguments: Any) -> list[Any]:
+        """What the workers that still live return."""
         alive = self._client.scheduler_info(n_workers=-1)["workers"]
         workers = [worker for worker in self._workers if worker in alive]
-        if workers:
-            self._client.run(function, *arguments, workers=workers, on_error="return")
+        if not workers:
+            return []
+        returned = self._client.run(function, *arguments, workers=workers, on_error="return")
+        return [value for value in returned.values() if not isinstance(value, BaseException)]
 
 
 def _packed_bytes(dataset: Dataset) -> int:
     """Bytes of all blocks in packed form, from the specs."""
     specs = dataset.specs()
+    num_events = sum(sample.num_selected for sample in dataset.samples().values())
     values = sum(entry.moments.num_values for entry in specs.branches.values())
-    return 4 * values + 8 * specs.num_events * (len(specs.multiplicities) + 4)
+    per_event = 4 * values / max(specs.num_events, 1) + 8 * (len(specs.multiplicities) + 4)
+    return round(num_events * per_event)

@@ -134,15 +134,19 @@ class SampleSpecs:
         Events read from the files, and events left after the selection.
     sum_weights : float
         Sum of the weights of the selected events.
+    num_unread : int
+        Events that were left unread because a part of the data was thought enough.
     """
 
     num_read: int = 0
     num_selected: int = 0
     sum_weights: float = 0.0
+    num_unread: int = 0
 
     def __add__(self, other: SampleSpecs) -> SampleSpecs:
         return SampleSpecs(
             self.num_read + other.num_read,
             self.num_selected + other.num_selected,
             self.sum_weights + other.sum_weights,
+            self.num_unread + other.num_unread,
         )

@@ -34,6 +34,7 @@ def text_of(specs: Specs) -> str:
             "collection": entry.branch.collection,
             "unit": entry.branch.unit,
             **entry.moments._asdict(),
+            **_uncertainty(specs, name),
         }
         for name, entry in sorted(specs.branches.items())
     }
@@ -42,6 +43,7 @@ def text_of(specs: Specs) -> str:
             "num_read": sample.num_read,
             "num_selected": sample.num_selected,
             "sum_weights": sample.sum_weights,
+            "num_unread": sample.num_unread,
         }
         for name, sample in sorted(specs.samples.items())
     }
@@ -109,6 +111,12 @@ def parts_of(text: str, *, source: str) -> dict[str, Any]:
         }
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise SpecsError(f"{source}: not a specs file ({error!r})", file=source) from error
+
+
+def _uncertainty(specs: Specs, name: str) -> dict[str, float]:
+    if specs.coverage == 1.0:
+        return {}
+    return {"outside": specs.outside(name), "mean_error": specs.mean_error(name)}
 
 
 def _draw_from(entry: dict[str, Any]) -> Draw:

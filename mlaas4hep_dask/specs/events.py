@@ -42,6 +42,11 @@ class Branch:
     collection: str | None = None
     unit: str | None = None
 
+    def described(self) -> str:
+        """Kind, dtype and collection in words."""
+        where = "" if self.collection is None else f" (collection {self.collection!r})"
+        return f"{self.kind} {self.dtype}{where}"
+
     def same_shape(self, other: Branch) -> bool:
         """True when both hold the same kind and dtype in the same collection."""
         return (self.kind, self.dtype, self.collection) == (

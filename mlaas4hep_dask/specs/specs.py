@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import reduce
@@ -48,6 +49,32 @@ class Specs:
     def num_events(self) -> int:
         """Number of selected events."""
         return sum(sample.num_selected for sample in self.samples.values())
+
+    @property
+    def coverage(self) -> float:
+        """Fraction of the events that were read: 1 unless the specs are those of a sample."""
+        num_read = sum(sample.num_read for sample in self.samples.values())
+        num_unread = sum(sample.num_unread for sample in self.samples.values())
+        return 1.0 if num_unread == 0 else num_read / (num_read + num_unread)
+
+    def outside(self, name: str) -> float:
+        """Fraction of a branch's values that is expected outside the extremes; 0 if all were read.
+
+        Of n values that were read, any one is as likely to be the largest as a further value
+        is to be larger than all: 1 / (n + 1) lie beyond either end.
+        """
+        return min(1.0, 2.0 / (self._independent(name) + 1.0)) * (1.0 - self.coverage)
+
+    def mean_error(self, name: str) -> float:
+        """The standard error of a branch's mean; 0 if all events were read."""
+        variance, coverage = self.branches[name].variance, self.coverage
+        if variance is None or coverage == 1.0:
+            return 0.0
+        return math.sqrt(variance / max(self._independent(name), 1) * (1.0 - coverage))
+
+    def _independent(self, name: str) -> int:
+        # The objects of an event depend on each other, so that they count as one at most.
+        return min(self.branches[name].moments.num_finite, self.num_events)
 
     def max_multiplicity(self, collection: str) -> int:
         """Largest number of objects that an event has in the collection."""

@@ -1,0 +1,183 @@
+"""Specs of single files, kept in a folder so that a file is measured once."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import os
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import zstandard
+from platformdirs import user_cache_path
+
+from mlaas4hep_dask import __version__
+from mlaas4hep_dask.config import Config
+from mlaas4hep_dask.errors import ConfigError, SpecsError
+from mlaas4hep_dask.specs import Branch, Specs
+
+logger = logging.getLogger(__name__)
+
+FORMAT = 1
+SUFFIX = ".specs.zst"
+VARIABLE = "MLAAS4HEP_CACHE"  # environment variable with another folder for `auto`
+DAMAGED: tuple[Any, ...] = (
+    OSError,
+    zstandard.ZstdError,
+    ValueError,
+    LookupError,
+    TypeError,
+    SpecsError,
+)
+Counts = tuple[int, int, int]
+
+
+@dataclass(frozen=True)
+class Entry:
+    """What the cache holds of one file.
+
+    Parameters
+    ----------
+    specs : Specs
+        Of all its partitions.
+    weight : float
+        Factor that the events' weights had in ``specs``.
+    counts : tuple of tuple of int
+        By partition: events for training, validation and test.
+    """
+
+    specs: Specs
+    weight: float
+    counts: tuple[Counts, ...]
+
+
+def cache_folder(config: Config) -> Path | None:
+    """The folder of the configuration's cache, made if need be; None when it has none.
+
+    Raises
+    ------
+    ConfigError
+        When the folder that the configuration names cannot be written.
+    """
+    cache = config.specs.cache
+    if cache is None:
+        return None
+    is_auto = cache == "auto"
+    users = Path(os.environ.get(VARIABLE) or user_cache_path("mlaas4hep_dask"))
+    folder = users / "specs" if is_auto else config.resolve(cache)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        if not os.access(folder, os.W_OK | os.X_OK):
+            raise PermissionError(f"{folder} is read-only")
+    except OSError as error:
+        if is_auto:
+            logger.warning("specs are not kept: %s", error)
+            return None
+        where = config.where("specs.cache")
+        raise ConfigError(
+            f"{where}: specs.cache {folder} cannot be written ({error.strerror or error})",
+            key="specs.cache",
+        ) from error
+    return folder
+
+
+def entry_name(uuid: str, file: str, facts: Sequence[Any], branches: Sequence[Branch]) -> str:
+    """Name of a file's entry: other for another file, another selection or other branches.
+
+    Parameters
+    ----------
+    uuid, file : str
+        UUID, and path or URL. Of a local file, size and time of change count too: a copy may
+        be damaged.
+    facts : sequence of JSON values
+        All else that the specs of the file depend on.
+    branches : sequence of Branch
+        The inputs.
+    """
+    changed: list[int] = []
+    if "://" not in file:
+        try:
+            found = Path(file).stat()
+            changed = [found.st_size, found.st_mtime_ns]
+        except OSError:  # workers may see it though the client does not
+            changed = []
+    known = [FORMAT, __version__, uuid, changed, facts, [asdict(branch) for branch in branches]]
+    digest = hashlib.sha256(json.dumps(known, sort_keys=True).encode()).hexdigest()
+    return f"{digest[:2]}/{digest[2:]}{SUFFIX}"
+
+
+def store(path: Path, entry: Entry) -> None:
+    """Write an entry, whole or not at all; that it cannot be written is logged."""
+    content = json.dumps(
+        {
+            "format": FORMAT,
+            "name": path.name,
+            "weight": entry.weight,
+            "counts": entry.counts,
+            "specs": entry.specs.to_json(),
+        }
+    )
+    compressor = zstandard.ZstdCompressor(level=1, write_checksum=True)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, part = tempfile.mkstemp(prefix=".part.", dir=path.parent)
+        try:
+            with os.fdopen(handle, "wb") as file:
+                file.write(compressor.compress(content.encode()))
+            Path(part).replace(path)
+        except BaseException:
+            Path(part).unlink(missing_ok=True)
+            raise
+    except OSError as error:
+        logger.warning("specs are not kept: %s", error)
+
+
+def load(path: Path) -> Entry | None:
+    """The entry at ``path``; None, with a warning, when it is damaged."""
+    try:
+        data = json.loads(zstandard.ZstdDecompressor().decompress(path.read_bytes()))
+        if (data["format"], data["name"]) != (FORMAT, path.name):
+            raise ValueError("it is an entry of another name or format")
+        counts = tuple((int(a), int(b), int(c)) for a, b, c in data["counts"])
+        entry = Entry(Specs.from_json(data["specs"]), float(data["weight"]), counts)
+        if not entry.weight:
+            raise ValueError("its weight is 0")
+        os.utime(path)  # used now, so the last to be deleted
+    except FileNotFoundError:
+        return None
+    except DAMAGED as error:
+        logger.warning("cached specs %s are damaged, the file is measured again: %s", path, error)
+        return None
+    return entry
+
+
+def prune(folder: Path, max_bytes: int) -> int:
+    """Delete what was not used for longest until the folder is small enough; entries deleted."""
+    entries = []
+    for path in folder.glob(f"??/*{SUFFIX}"):
+        try:
+            found = path.stat()
+        except OSError:  # another run has deleted it
+            continue
+        entries.append((found.st_mtime_ns, found.st_size, path))
+    left = sum(size for _, size, _ in entries)
+    num_deleted = 0
+    for _, size, path in sorted(entries):
+        if left <= max_bytes:
+            break
+        path.unlink(missing_ok=True)
+        left -= size
+        num_deleted += 1
+    return num_deleted
+
+
+def rescaled(entry: Entry, *, sample: str, weight: float) -> Specs:
+    """The entry's specs as those of events of a sample with another weight."""
+    (counts,) = entry.specs.samples.values()
+    own = replace(counts, sum_weights=counts.sum_weights * (weight / entry.weight))
+    samples: Mapping[str, Any] = {sample: own}
+    return replace(entry.specs, samples=samples)

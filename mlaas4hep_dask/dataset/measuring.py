@@ -1,0 +1,102 @@
+"""The tasks of pass 1: measure files, or take their specs from the cache; count their events."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from mlaas4hep_dask.dataset.cache import Entry, load, rescaled, store
+from mlaas4hep_dask.dataset.tasks import (
+    Context,
+    Measured,
+    measure_partition,
+    merge_measured,
+    split_counts,
+    tell_progress,
+)
+from mlaas4hep_dask.encode.split import event_ids
+from mlaas4hep_dask.reader import Partition
+from mlaas4hep_dask.specs import Specs
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """Consecutive partitions of one file.
+
+    Parameters
+    ----------
+    partitions : tuple of Partition
+        What to measure.
+    first : int
+        Number of the first of them.
+    entry : str or None
+        Where the cache keeps, or will keep, the specs of these partitions.
+    is_cached : bool
+        True when the entry was there when the work was planned.
+    """
+
+    partitions: tuple[Partition, ...]
+    first: int
+    entry: str | None = None
+    is_cached: bool = False
+
+    def __len__(self) -> int:
+        return len(self.partitions)
+
+    def divided(self, size: int) -> list[Piece]:
+        """Pieces of at most ``size`` partitions, without the entry of the whole."""
+        return [
+            Piece(self.partitions[place : place + size], self.first + place)
+            for place in range(0, len(self), size)
+        ]
+
+
+def measure_pieces(pieces: Sequence[Piece], context: Context) -> Measured:
+    """Specs and split counts of some pieces, one partition after the other."""
+    return merge_measured([_measure(piece, context) for piece in pieces])
+
+
+def _measure(piece: Piece, context: Context) -> Measured:
+    if piece.is_cached and (kept := _from_cache(piece, context)) is not None:
+        return kept
+    parts = [
+        measure_partition(partition, number, context)
+        for number, partition in enumerate(piece.partitions, piece.first)
+    ]
+    return finish_piece(parts, piece, context)
+
+
+def finish_piece(parts: list[Measured], piece: Piece, context: Context) -> Measured:
+    """The merged parts of a piece, which the cache keeps if all of it could be read."""
+    measured = merge_measured(parts)
+    if piece.entry is not None and not measured.skipped:
+        counts = [measured.counts[number] for number in sorted(measured.counts)]
+        weight = context.weights[piece.partitions[0].sample]
+        store(Path(piece.entry), Entry(measured.specs, weight, tuple(counts)))
+    return measured
+
+
+def _from_cache(piece: Piece, context: Context) -> Measured | None:
+    assert piece.entry is not None  # it is cached
+    entry = load(Path(piece.entry))
+    if entry is None:
+        return None
+    first = piece.partitions[0]
+    specs = rescaled(entry, sample=first.sample, weight=context.weights[first.sample])
+    num_events = sum(map(len, piece.partitions))
+    counts = count_events((piece,), context).counts
+    tell_progress(num_events)
+    return Measured(specs, counts, num_cached=num_events)
+
+
+def count_events(pieces: Sequence[Piece], context: Context) -> Measured:
+    """Split counts of pieces, without specs; nothing is read, since all events are selected."""
+    counts = {
+        number: split_counts(
+            event_ids(partition.uuid, partition.entry_start, partition.entry_stop), context
+        )
+        for piece in pieces
+        for number, partition in enumerate(piece.partitions, piece.first)
+    }
+    return Measured(Specs(), counts)

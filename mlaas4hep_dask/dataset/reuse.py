@@ -1,0 +1,83 @@
+"""Specs of an earlier run, used instead of measuring."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from mlaas4hep_dask.config import Config
+from mlaas4hep_dask.errors import SpecsError
+from mlaas4hep_dask.specs import Branch, Specs
+
+# What decides, besides files and inputs, which events and values are measured.
+EVENT_KEYS = ("derive", "select")
+
+
+def event_facts(config: Config) -> dict[str, Any]:
+    """The part of the configuration that decides which events and values are measured."""
+    document = config.model_dump(mode="json")
+    return {key: document[key] for key in EVENT_KEYS if document.get(key)}
+
+
+def reused_specs(config: Config, inputs: Sequence[Branch]) -> Specs | None:
+    """The specs that the configuration names; None when it names none.
+
+    Raises
+    ------
+    SpecsError
+        When they cannot be read, or were measured for other branches, types or events; the
+        message lists every difference.
+    """
+    if config.specs.path is None:
+        return None
+    path = specs_file(config.resolve(config.specs.path))
+    where = config.where("specs")
+    specs = Specs.read(path)
+    found = [*_branch_differences(specs, inputs), *_event_differences(specs, event_facts(config))]
+    if found:
+        listed = "".join(f"\n  {difference}" for difference in found)
+        raise SpecsError(
+            f"{where}: specs {path} do not agree with this configuration:{listed}",
+            file=str(path),
+            differences=found,
+        )
+    return specs.with_provenance(
+        reused={"path": config.specs.path, "sha256": hashlib.sha256(path.read_bytes()).hexdigest()}
+    )
+
+
+def specs_file(path: Path) -> Path:
+    """The specs.json that a path means: itself, or that of a run or bundle."""
+    return path / "specs.json" if path.is_dir() else path
+
+
+def _branch_differences(specs: Specs, inputs: Sequence[Branch]) -> list[str]:
+    ours = {branch.name: branch for branch in inputs}
+    theirs = {name: entry.branch for name, entry in specs.branches.items()}
+    found = [
+        f"branch {name!r} is an input, but not in the specs" for name in ours.keys() - theirs.keys()
+    ]
+    found += [
+        f"branch {name!r} is in the specs, but not an input" for name in theirs.keys() - ours.keys()
+    ]
+    found += [
+        f"branch {name!r} is {ours[name].described()}, in the specs {theirs[name].described()}"
+        for name in ours.keys() & theirs.keys()
+        if not ours[name].same_shape(theirs[name])
+    ]
+    return sorted(found)
+
+
+def _event_differences(specs: Specs, facts: Mapping[str, Any]) -> list[str]:
+    theirs = specs.provenance.get("events", {})
+    return [
+        f"{key} is {_shown(facts.get(key))}, in the specs {_shown(theirs.get(key))}"
+        for key in sorted({*facts, *theirs})
+        if facts.get(key) != theirs.get(key)
+    ]
+
+
+def _shown(value: Any) -> str:
+    return "not given" if value is None else repr(value)

@@ -1,0 +1,56 @@
+"""Which clusters of a data set are measured when a fraction is enough."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from mlaas4hep_dask.reader import Partition, PlannedFile
+
+SMALLEST, LARGEST = 2_500, 100_000  # events in a unit that is read or left
+UNIT_BYTES = 64 * 2**20
+
+
+def sampled_units(
+    files: Sequence[PlannedFile], used: Mapping[str, int], *, fraction: float, seed: int
+) -> list[Partition]:
+    """Entry ranges that make up about ``fraction`` of every sample, at least one of each.
+
+    A unit is a cluster, or several small ones. Those of a sample are lined up file after file,
+    and every k-th is taken, so that all files have their share. Which they are depends on seed,
+    files and inputs, but neither on the order of the files nor on partitions.
+
+    Parameters
+    ----------
+    files : sequence of PlannedFile
+        All files.
+    used : mapping of str to int
+        By file: how many of its entries belong to the data set.
+    fraction : float
+        Between 0 and 1.
+    seed : int
+        Seed of the choice.
+    """
+    chosen: list[Partition] = []
+    for sample in dict.fromkeys(file.sample for file in files):
+        own = [file for file in files if file.sample == sample and used.get(file.file, 0)]
+        own.sort(key=lambda file: (_hash(seed, file.uuid), file.file))
+        units = [unit for file in own for unit in _units(file, used[file.file])]
+        num_chosen = max(1, round(fraction * len(units)))
+        start = _hash(seed, *(file.uuid for file in own)) / 2**64
+        places = ((np.arange(num_chosen) + start) * len(units) / num_chosen).astype(int)
+        chosen += [units[place] for place in places]
+    return chosen
+
+
+def _units(file: PlannedFile, num_entries: int) -> list[Partition]:
+    longest = int(np.diff([0, *file.clusters]).max(initial=0))
+    max_events = min(max(longest, SMALLEST), LARGEST)
+    return file.partitions(target_bytes=UNIT_BYTES, max_events=max_events, num_entries=num_entries)
+
+
+def _hash(seed: int, *names: str) -> int:
+    text = "\n".join((str(seed), *names))
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "little")

@@ -1,0 +1,149 @@
+"""Pass 1 over a data set: measured, from the cache, sampled, or taken from a file."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from distributed import Client
+
+from mlaas4hep_dask.config import Config
+from mlaas4hep_dask.dataset.cache import cache_folder, entry_name, prune
+from mlaas4hep_dask.dataset.measuring import Piece, count_events, measure_pieces
+from mlaas4hep_dask.dataset.plan import Plan, Skipped
+from mlaas4hep_dask.dataset.reduce import specs_graph
+from mlaas4hep_dask.dataset.reuse import event_facts
+from mlaas4hep_dask.dataset.sampling import sampled_units
+from mlaas4hep_dask.dataset.tasks import Context, Measured
+from mlaas4hep_dask.errors import DataError
+from mlaas4hep_dask.reader import Partition
+from mlaas4hep_dask.specs import SampleSpecs, Specs
+
+logger = logging.getLogger(__name__)
+
+COUNTED_TOGETHER = 1_000_000  # events whose splits one task counts, without reading them
+
+
+def specs_pass(
+    config: Config,
+    client: Client,
+    plan: Plan,
+    context: Context,
+    *,
+    token: str,
+    reused: Specs | None = None,
+) -> Measured:
+    """Specs of a data set, and the counts of all its events.
+
+    Raises
+    ------
+    DataError
+        When no event of a sample could be read.
+    """
+    if reused is not None:
+        measured = _counted(client, plan, context, token)
+        measured = replace(measured, specs=reused)
+    elif config.specs.mode == "sample":
+        measured = _sampled(config, client, plan, context, token)
+    else:
+        measured = _full(config, client, plan, context, token)
+        measured = replace(measured, samples=measured.specs.samples)
+    for sample in plan.labels:
+        found = measured.samples.get(sample)
+        if found is None or found.num_selected == 0:
+            raise DataError(f"no event of sample {sample!r} could be read", sample=sample)
+    if reused is not None:
+        return measured
+    specs = measured.specs.with_provenance(config=config.digest(), events=event_facts(config))
+    return replace(measured, specs=specs)
+
+
+def _full(config: Config, client: Client, plan: Plan, context: Context, token: str) -> Measured:
+    folder = cache_folder(config)
+    pieces = file_pieces(plan, folder, event_facts(config))
+    measured = _compute(client, pieces, context, token)
+    if folder is not None:
+        num_deleted = prune(folder, config.specs.cache_bytes)
+        logger.info("%d events from the cache %s", measured.num_cached, folder)
+        if num_deleted:
+            logger.info("%d entries of the cache were deleted to make room", num_deleted)
+    uuids = {
+        plan.partitions[number].file: plan.partitions[number].uuid for number in measured.counts
+    }
+    files = dict(sorted(uuids.items()))
+    return replace(measured, specs=measured.specs.with_provenance(files=files))
+
+
+def _sampled(config: Config, client: Client, plan: Plan, context: Context, token: str) -> Measured:
+    units = sampled_units(
+        plan.files, plan.used_entries(), fraction=config.specs.fraction, seed=config.seed
+    )
+    pieces = [Piece((unit,), number) for number, unit in enumerate(units)]
+    measured = _compute(client, pieces, context, f"{token}-units")
+    counted = _counted(client, plan, context, token, without=measured.skipped)
+    samples = {
+        name: replace(found, num_unread=counted.samples[name].num_read - found.num_read)
+        for name, found in measured.specs.samples.items()
+        if name in counted.samples
+    }
+    files = dict(sorted((unit.file, unit.uuid) for unit in units))
+    specs = replace(measured.specs, samples=samples).with_provenance(
+        files=files, sampled={"fraction": config.specs.fraction, "seed": config.seed}
+    )
+    return replace(counted, specs=specs, skipped=measured.skipped)
+
+
+def _counted(
+    client: Client, plan: Plan, context: Context, token: str, *, without: Sequence[Skipped] = ()
+) -> Measured:
+    """Counts of all partitions but those that overlap with unreadable entries."""
+    pieces = []
+    for number, part in enumerate(plan.partitions):
+        if not any(_overlap(part, lost) for lost in without if lost.file == part.file):
+            pieces.append(Piece((part,), number))
+    parts = max(1, sum(len(piece.partitions[0]) for piece in pieces) // COUNTED_TOGETHER)
+    graph, key = specs_graph(
+        pieces, context, token=f"{token}-counts", function=count_events, max_tasks=parts
+    )
+    measured: Measured = client.get(graph, key)
+    samples: dict[str, SampleSpecs] = {}
+    for number, counts in measured.counts.items():
+        part = plan.partitions[number]
+        own = SampleSpecs(len(part), sum(counts), plan.weights[part.sample] * sum(counts))
+        samples[part.sample] = samples.get(part.sample, SampleSpecs()) + own
+    return replace(measured, samples=samples)
+
+
+def _overlap(part: Partition, lost: Skipped) -> bool:
+    stop = part.entry_stop if lost.entry_stop is None else lost.entry_stop
+    return part.entry_start < stop and lost.entry_start < part.entry_stop
+
+
+def _compute(client: Client, pieces: Sequence[Piece], context: Context, token: str) -> Measured:
+    graph, key = specs_graph(pieces, context, token=token, function=measure_pieces)
+    measured: Measured = client.get(graph, key)
+    return measured
+
+
+def file_pieces(plan: Plan, folder: Path | None, facts: Mapping[str, Any]) -> list[Piece]:
+    """The partitions of a plan, file by file, with their place in the cache."""
+    pieces: list[Piece] = []
+    start = 0
+    partitions = plan.partitions
+    while start < len(partitions):
+        first = partitions[start]
+        stop = start
+        while stop < len(partitions) and partitions[stop].file == first.file:
+            stop += 1
+        own = partitions[start:stop]
+        entry, is_cached = None, False
+        if folder is not None:
+            known = [first.tree, own[-1].entry_stop, facts]
+            path = folder / entry_name(first.uuid, first.file, known, plan.branches)
+            entry, is_cached = str(path), path.exists()
+        pieces.append(Piece(own, start, entry, is_cached))
+        start = stop
+    return pieces

@@ -1,0 +1,420 @@
+import math
+import os
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import dask
+import numpy as np
+import pytest
+import uproot
+
+from mlaas4hep_dask.config import Config
+from mlaas4hep_dask.dataset import Dataset
+from mlaas4hep_dask.dataset.cache import SUFFIX, prune
+from mlaas4hep_dask.dataset.plan import check_files, preflight
+from mlaas4hep_dask.dataset.reduce import specs_graph
+from mlaas4hep_dask.dataset.sampling import sampled_units
+from mlaas4hep_dask.dataset.specs_pass import file_pieces
+from mlaas4hep_dask.encode import EncodeCounts
+from mlaas4hep_dask.errors import ConfigError, DataError, SpecsError
+from mlaas4hep_dask.reader import PlannedFile
+from mlaas4hep_dask.specs import Specs
+
+NUM_EVENTS = 16_052
+
+
+@pytest.fixture
+def keys(cms_files, tmp_path):
+    """Keys of a dataset.yaml for copies of the tutorial's files, with a cache of its own."""
+    signal, *background = (shutil.copy2(file, tmp_path) for file in cms_files)
+    return {
+        "name": "tutorial",
+        "tree": "events",
+        "samples": [
+            {"name": "single_top", "label": 1, "files": str(signal)},
+            {"name": "diboson", "label": 0, "files": list(map(str, background))},
+        ],
+        "branches": {"exclude": ["MC*", "EventWeight"]},
+        "specs": {"cache": str(tmp_path / "cache")},
+    }
+
+
+def dataset_of(keys, client, **more):
+    return Dataset(Config.from_mapping({**keys, **more}), client)
+
+
+def entries(keys):
+    return sorted(Path(keys["specs"]["cache"]).glob(f"??/*{SUFFIX}"))
+
+
+def assert_same(a, b):
+    """Equal specs but for rounding, and equal draws."""
+    assert a.multiplicities == b.multiplicities
+    assert a.draws == b.draws
+    assert a.samples == b.samples
+    for name, entry in a.branches.items():
+        other = b.branches[name]
+        assert entry.moments[:6] == other.moments[:6]
+        assert entry.drawn.tobytes() == other.drawn.tobytes()
+        assert entry.moments.mean == pytest.approx(other.moments.mean, rel=1e-9, abs=1e-12)
+
+
+def fill_with_garbage(file):
+    """Overwrite what a file holds, but neither its header nor what a stat call tells."""
+    before = file.stat()
+    content = bytearray(file.read_bytes())
+    content[len(content) // 3 : len(content) // 2] = b"\x5a" * (
+        len(content) // 2 - len(content) // 3
+    )
+    file.write_bytes(content)
+    os.utime(file, ns=(before.st_atime_ns, before.st_mtime_ns))
+
+
+def test_an_added_file_is_read_and_no_other(keys, client):
+    left_out = keys["samples"][1]["files"].pop()
+    first = dataset_of(keys, client)
+    num_first = first.plan().num_events
+    first.specs()
+    assert first.num_cached() == 0
+    assert len(entries(keys)) == 3
+
+    known = [Path(keys["samples"][0]["files"]), *map(Path, keys["samples"][1]["files"])]
+    reference = Dataset(
+        Config.from_mapping({**_with_file(keys, left_out), "specs": {"cache": None}}), client
+    ).specs()
+    for file in known:  # reading any of them again would fail
+        fill_with_garbage(file)
+    grown = dataset_of(_with_file(keys, left_out), client)
+    specs = grown.specs()
+    assert grown.num_cached() == num_first
+    assert grown.plan().num_events == NUM_EVENTS
+    assert_same(specs, reference)
+    assert len(entries(keys)) == 4
+
+    fresh = dataset_of(_with_file(keys, left_out), client, specs={"cache": None})
+    with pytest.raises(DataError):
+        fresh.specs()
+
+
+def _with_file(keys, file):
+    signal, background = keys["samples"]
+    return {**keys, "samples": [signal, {**background, "files": [*background["files"], file]}]}
+
+
+def test_a_changed_file_is_measured_again(keys, client):
+    dataset_of(keys, client).specs()
+    changed = Path(keys["samples"][1]["files"][0])
+    os.utime(changed)  # a copy in its place, perhaps
+    again = dataset_of(keys, client)
+    again.specs()
+    assert again.num_cached() == NUM_EVENTS - num_entries_of(again, changed)
+    shutil.copy(keys["samples"][1]["files"][1], changed)  # has another UUID
+    keys["samples"][1]["files"].pop(1)
+    third = dataset_of(keys, client)
+    third.specs()
+    assert third.plan().num_events - third.num_cached() == num_entries_of(third, changed)
+
+
+def num_entries_of(dataset, path):
+    return next(file.num_entries for file in dataset.plan().files if file.file == str(path))
+
+
+@pytest.mark.parametrize(
+    ("change", "num_cached"),
+    [
+        ({"branches": {"exclude": ["MC*", "EventWeight", "Jet_*"]}}, 0),
+        ({"max_events": 3_000}, 0),
+        ({"seed": 5}, NUM_EVENTS),
+        ({"split": {"train": 0.5, "validation": 0.25, "test": 0.25}}, NUM_EVENTS),
+        ({"partition": {"max_events": 900}}, NUM_EVENTS),
+        ({"encode": {"normalisation": "standard"}}, NUM_EVENTS),
+        ({"training": {"epochs": 9}}, NUM_EVENTS),
+    ],
+    ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
+)
+def test_only_what_changes_the_specs_of_a_file_makes_it_be_measured_again(
+    keys, client, change, num_cached
+):
+    dataset_of(keys, client, partition={"max_events": 3_000}).specs()
+    dataset = dataset_of(keys, client, **change)
+    fresh = dataset_of(keys, client, **change, specs={"cache": None})
+    assert_same(dataset.specs(), fresh.specs())
+    assert dataset.num_cached() == num_cached
+    assert dataset.split_counts() == fresh.split_counts()
+
+
+def test_weights_of_cached_files_are_those_of_the_new_run(keys, client):
+    dataset_of(keys, client).specs()
+    signal, background = keys["samples"]
+    samples = [{**signal, "weight": 2.0, "name": "renamed"}, {**background, "weight": 0.5}]
+    dataset = dataset_of(keys, client, samples=samples)
+    found = dataset.specs().samples
+    assert dataset.num_cached() == NUM_EVENTS
+    assert found["renamed"].sum_weights == pytest.approx(2 * found["renamed"].num_selected)
+    assert found["diboson"].sum_weights == pytest.approx(found["diboson"].num_selected / 2)
+
+
+@pytest.mark.parametrize("damage", ["cut", "flipped", "emptied", "of another file"])
+def test_a_damaged_entry_is_noticed_measured_again_and_mended(keys, client, damage):
+    whole = dataset_of(keys, client).specs()
+    bad, other, *_ = entries(keys)
+    content = bytearray(bad.read_bytes())
+    if damage == "cut":
+        del content[len(content) // 2 :]
+    elif damage == "flipped":
+        content[len(content) // 2] ^= 0x10
+    elif damage == "emptied":
+        content.clear()
+    else:
+        content = other.read_bytes()
+    bad.write_bytes(content)
+    dataset = dataset_of(keys, client)
+    assert_same(dataset.specs(), whole)
+    assert 0 < dataset.num_cached() < NUM_EVENTS
+    mended = dataset_of(keys, client)
+    mended.specs()
+    assert mended.num_cached() == NUM_EVENTS
+
+
+def test_the_oldest_entries_are_deleted_when_the_cache_is_full(keys, client):
+    dataset_of(keys, client).specs()
+    folder = Path(keys["specs"]["cache"])
+    oldest = entries(keys)[2]
+    os.utime(oldest, (1, 1))
+    sizes = sum(entry.stat().st_size for entry in entries(keys))
+    assert prune(folder, sizes) == 0
+    assert prune(folder, sizes - 1) == 1
+    assert not oldest.exists()
+    dataset_of(keys, client, specs={**keys["specs"], "cache_bytes": 1}).specs()
+    assert entries(keys) == []
+
+
+def test_specs_of_a_file_that_could_not_be_read_whole_are_not_kept(keys, client):
+    bad = Path(keys["samples"][1]["files"][0])
+    fill_with_garbage(bad)
+    dataset = dataset_of(keys, client, on_bad_file="skip", partition={"max_events": 500})
+    dataset.specs()
+    assert {lost.file for lost in dataset.skipped()} == {str(bad)}
+    assert len(entries(keys)) == 3
+    again = dataset_of(keys, client, on_bad_file="skip", partition={"max_events": 500})
+    again.specs()
+    assert {lost.file for lost in again.skipped()} == {str(bad)}
+    assert again.split_counts() == dataset.split_counts()
+
+
+def test_a_cache_that_cannot_be_written_is_an_error_that_names_the_key(keys, client, tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ConfigError, match=r"specs\.cache") as caught:
+        dataset_of(keys, client, specs={"cache": str(tmp_path / "file" / "cache")}).specs()
+    assert caught.value.key == "specs.cache"
+
+
+@pytest.mark.parametrize("max_tasks", [1, 3, 7, 1000])
+def test_coarser_tasks_give_the_same_specs_and_fill_the_cache_too(keys, client, max_tasks):
+    dataset = dataset_of(keys, client, partition={"max_events": 900})
+    plan, context = dataset.plan(), dataset._context()
+    folder = Path(keys["specs"]["cache"])
+    for num_cached in (0, NUM_EVENTS):
+        pieces = file_pieces(plan, folder, {})
+        graph, key = specs_graph(pieces, context, token="any", max_tasks=max_tasks)  # noqa: S106
+        measured = dask.get(graph, key)
+        tasks = [k for k in graph if isinstance(k, tuple) and k[0].startswith("measure-")]
+        assert len(tasks) <= min(max_tasks, len(plan.partitions)) + len(plan.files)
+        assert measured.num_cached == num_cached
+        assert sorted(measured.counts) == list(range(len(plan.partitions)))
+        assert_same(measured.specs, dataset_of(keys, client, specs={"cache": None}).specs())
+    assert len(entries(keys)) == 4
+
+
+# Sampling
+
+
+def planned(name, clusters, sample="s"):
+    return PlannedFile(
+        name, "Events", f"uuid of {name}", sample, clusters[-1], tuple(clusters), (), 400.0
+    )
+
+
+FILES = [
+    *(planned(f"a{n}", range(5_000, 5_000 * 40 + 1, 5_000), "a") for n in range(10)),
+    *(planned(f"b{n}", [3_000], "b") for n in range(30)),
+    planned("c", [40], "c"),
+]
+USED = {file.file: file.num_entries for file in FILES}
+
+
+def test_sampled_clusters_are_spread_over_samples_and_files():
+    units = sampled_units(FILES, USED, fraction=0.1, seed=0)
+    by_sample = {name: [u for u in units if u.sample == name] for name in "abc"}
+    assert [len(found) for found in by_sample.values()] == [40, 3, 1]
+    for file in FILES[:10]:
+        assert sum(unit.file == file.file for unit in by_sample["a"]) == 4
+    assert all(unit.entry_start % 5_000 == 0 and len(unit) == 5_000 for unit in by_sample["a"])
+    assert len(set(units)) == len(units)
+
+
+def test_which_clusters_are_sampled_depends_on_seed_and_files_but_not_on_their_order():
+    def chosen(files, seed=0):
+        return set(sampled_units(files, USED, fraction=0.1, seed=seed))
+
+    assert chosen(FILES) == chosen(FILES[::-1])
+    assert chosen(FILES) != chosen(FILES, seed=1)
+    covered = set().union(*(chosen(FILES, seed) for seed in range(60)))
+    assert len({unit.entry_start for unit in covered if unit.sample == "a"}) == 40
+
+
+@pytest.fixture(scope="module")
+def large_files(tmp_path_factory):
+    """Two files of 40 clusters of 2,500 events."""
+    folder = tmp_path_factory.mktemp("large")
+    random = np.random.default_rng(3)
+    files = []
+    for name, shift in (("signal", 0.3), ("background", 0.0)):
+        path = folder / f"{name}.root"
+        with uproot.recreate(path) as file:
+            file.mktree("Events", {"normal": "f4", "heavy": "f8", "flag": "i4", "empty": "f4"})
+            for _ in range(40):
+                file["Events"].extend(
+                    {
+                        "normal": random.normal(shift, size=2_500).astype("f4"),
+                        "heavy": random.standard_cauchy(2_500),
+                        "flag": random.integers(0, 2, 2_500, dtype="i4"),
+                        "empty": np.full(2_500, np.nan, "f4"),
+                    }
+                )
+        files.append(str(path))
+    return files
+
+
+@pytest.fixture
+def large(large_files):
+    signal, background = large_files
+    return {
+        "samples": [
+            {"name": "signal", "label": 1, "files": signal},
+            {"name": "background", "label": 0, "files": background},
+        ],
+        "specs": {"cache": None},
+    }
+
+
+def test_sampled_specs_have_the_uncertainty_that_they_state(large, client):
+    full = dataset_of(large, client)
+    sampled = dataset_of(large, client, specs={"mode": "sample", "fraction": 0.1})
+    specs = sampled.specs()
+    assert specs.num_events == 20_000
+    assert specs.coverage == pytest.approx(0.1)
+    assert sampled.samples() == full.samples()
+    assert sampled.split_counts() == full.split_counts()
+    for name, entry in specs.branches.items():
+        whole = full.specs().branches[name]
+        if whole.mean is None:
+            assert (entry.mean, specs.mean_error(name)) == (None, 0)
+            continue
+        if name != "heavy":  # has no mean
+            error = specs.mean_error(name)
+            assert abs(entry.mean - whole.mean) < 5 * error
+            assert error == pytest.approx(math.sqrt(whole.variance / 20_000 * 0.9), rel=0.05)
+        low, high = full_values(large, name, entry.min, entry.max)
+        assert (low + high) / 200_000 <= 10 * specs.outside(name)
+    assert specs.outside("normal") == pytest.approx(0.9 * 2 / 20_001)
+    assert full.specs().outside("normal") == full.specs().mean_error("normal") == 0
+    assert Specs.from_json(specs.to_json()) == specs
+    assert '"mean_error"' in specs.to_json()
+    assert '"mean_error"' not in full.specs().to_json()
+
+
+def full_values(large, name, low, high):
+    values = np.concatenate(
+        [
+            uproot.open(sample["files"])["Events"][name].array(library="np")
+            for sample in large["samples"]
+        ]
+    )
+    return int((values < low).sum()), int((values > high).sum())
+
+
+def test_what_lies_outside_a_sample_is_clipped_and_counted(large, client):
+    sampled = dataset_of(large, client, specs={"mode": "sample", "fraction": 0.05})
+    assert sampled.config.encode.out_of_range == "clip"
+    expected = {}
+    for name, entry in sampled.specs().branches.items():
+        if entry.min is not None and (num := sum(full_values(large, name, entry.min, entry.max))):
+            expected[name] = num
+    assert expected.keys() >= {"heavy"}
+    counts = sampled.encode_counts()
+    assert counts.out_of_range == expected
+    assert counts.not_finite == {"empty": 200_000}
+    known = {0: EncodeCounts({"empty": 7})}
+    num_first = len(sampled.blocks().partitions[0])
+    assert sampled.encode_counts(known).not_finite == {"empty": 200_000 - num_first + 7}
+    x = sampled.to_dask().x.compute()
+    assert x.shape[0] == 200_000
+    assert (x.min(), x.max()) == (0, 1)
+
+
+def test_a_sample_does_not_depend_on_partitions_or_the_order_of_samples(large, client):
+    sampling = {"mode": "sample", "fraction": 0.1}
+    first = dataset_of(large, client, specs=sampling).specs()
+    turned = dataset_of(
+        large,
+        client,
+        specs=sampling,
+        partition={"max_events": 7_000},
+        samples=large["samples"][::-1],
+    ).specs()
+    assert_same(first, turned)
+    other_seed = dataset_of(large, client, specs=sampling, seed=1).specs()
+    assert other_seed.branches["normal"].mean != first.branches["normal"].mean
+
+
+def test_an_explicit_out_of_range_is_kept_when_specs_are_sampled(large):
+    config = Config.from_mapping(
+        {**large, "specs": {"mode": "sample"}, "encode": {"out_of_range": "pass"}}
+    )
+    assert config.encode.out_of_range == "pass"
+
+
+# Specs of an earlier run
+
+
+def test_specs_of_an_earlier_run_give_the_same_blocks_without_measuring(keys, client, tmp_path):
+    first = dataset_of(keys, client)
+    (tmp_path / "specs.json").write_text(first.specs().to_json())
+    keys = {**keys, "specs": str(tmp_path)}
+    again = dataset_of(keys, client, partition={"max_events": 900})
+    assert again.specs().branches == first.specs().branches
+    assert again.samples() == first.samples()
+    assert again.specs().provenance["reused"]["path"] == str(tmp_path)
+    x, expected = again.to_dask().x, first.to_dask().x
+    np.testing.assert_array_equal(x.compute(), expected.compute())
+    assert again.encode_counts() == first.encode_counts()
+    assert again.token() != first.token()
+
+
+def test_specs_that_do_not_agree_are_refused_with_every_difference(keys, client, tmp_path):
+    specs = dataset_of(keys, client).specs()
+    branches = dict(specs.branches)
+    met = branches.pop("MET_px")
+    branches["unknown"] = replace(met, branch=replace(met.branch, name="unknown"))
+    jets = branches["NJet"]
+    branches["NJet"] = replace(jets, branch=replace(jets.branch, dtype="uint32"))
+    other = replace(specs, branches=branches).with_provenance(events={"select": "NJet > 2"})
+    path = tmp_path / "other.json"
+    path.write_text(other.to_json())
+    config = Config.from_mapping({**keys, "specs": str(path)})
+    with pytest.raises(SpecsError, match=r"other\.json do not agree") as caught:
+        preflight(config)
+    assert caught.value.differences == [
+        "branch 'MET_px' is an input, but not in the specs",
+        "branch 'NJet' is flat int32, in the specs flat uint32",
+        "branch 'unknown' is in the specs, but not an input",
+        "select is not given, in the specs 'NJet > 2'",
+    ]
+
+
+def test_specs_that_are_not_there_are_refused_before_anything_runs(keys, tmp_path):
+    config = Config.from_mapping({**keys, "specs": {"path": str(tmp_path / "none.json")}})
+    with pytest.raises(SpecsError, match=r"none\.json: cannot be read"):
+        check_files(config, preflight(config))
