@@ -298,7 +298,7 @@ def test_samples_add_up():
 @given(st.data())
 def test_moments_of_floats_are_those_of_numpy(dtype, data):
     width = np.dtype(dtype).itemsize * 8
-    numbers = st.floats(-(2.0**100), 2.0**100, width=width) | st.sampled_from([0.0, -0.0, 1.0, -1.0])
+    numbers = st.floats(-(2.0**100), 2.0**100, width=width) | st.sampled_from([-0.0, 1.0, -1.0])
     values = np.array(data.draw(st.lists(numbers, min_size=1, max_size=40)), dtype=dtype)
     repeats, shift = data.draw(st.integers(1, 90)), data.draw(st.sampled_from([0.0, 3.0, 1e6]))
     values = np.sort(np.repeat(values, repeats)) + dtype(shift)
