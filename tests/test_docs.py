@@ -17,6 +17,7 @@ from nbclient import NotebookClient
 from mlaas4hep_dask.config import Config
 from mlaas4hep_dask.config.document import parse
 from mlaas4hep_dask.run.cli import parser
+from mlaas4hep_dask.specs.cli import parser as specs_parser
 
 ROOT = Path(__file__).parent.parent
 PAGES = sorted(
@@ -163,6 +164,15 @@ def test_every_option_of_the_command_line_is_in_the_reference():
     options = {option for action in parser()._actions for option in action.option_strings}
     missing = {option for option in options if not re.search(rf"`{option}[` ]", page)}
     assert not missing
+
+
+def test_every_option_of_the_specs_command_is_in_the_reference():
+    section = (ROOT / "docs" / "reference" / "command-line.md").read_text().split("\n## specs\n")[1]
+    (commands,) = (action for action in specs_parser()._actions if action.choices)
+    for name, command in commands.choices.items():
+        assert f"| `{name}` |" in section
+        options = {option for action in command._actions for option in action.option_strings}
+        assert not {option for option in options if not re.search(rf"`{option}[` ]", section)}
 
 
 def test_every_file_and_key_that_a_run_writes_is_in_the_reference(tutorial_run):

@@ -1,0 +1,8 @@
+"""``python -m mlaas4hep_dask.specs``."""
+
+import sys
+
+from mlaas4hep_dask.specs.cli import main
+
+if __name__ == "__main__":
+    sys.exit(main())
