@@ -1,13 +1,19 @@
 """Events that hypothesis makes, and parts of events."""
 
+import math
 from itertools import pairwise
 
 import numpy as np
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
+from mlaas4hep_dask.encode import Encoding
+from mlaas4hep_dask.encode.encoding import transforms_of
+from mlaas4hep_dask.encode.scaling import HOWS
+from mlaas4hep_dask.errors import EncodeError
 from mlaas4hep_dask.specs import Branch, Events
 from mlaas4hep_dask.specs.events import offsets_of
+from mlaas4hep_dask.specs.measure import measure
 
 BRANCHES = (
     Branch("met", "flat", "float32", None, "GeV"),
@@ -78,3 +84,66 @@ def split_events(draw, **options):
     cuts = draw(st.lists(st.integers(0, len(whole)), max_size=4))
     edges = [0, *sorted(cuts), len(whole)]
     return whole, [part_of(whole, start, stop) for start, stop in pairwise(edges)]
+
+
+def encoding_of(events, **options):
+    """The encoding of events by their own specs, with the logarithms that its options ask for."""
+    names = [branch.name for branch in events.branches]
+    transforms = transforms_of(options.get("normalisation", "minmax"), names)
+    return Encoding.from_specs(measure(events, sample="s", transforms=transforms), **options)
+
+
+@st.composite
+def tables(draw):
+    """Points of a piecewise linear function that ascends or descends."""
+    steps = st.lists(st.integers(1, 1000), min_size=1, max_size=5)
+    x = np.cumsum([draw(st.integers(-1000, 1000)), *draw(steps)])
+    y = np.linspace(0, draw(st.sampled_from([1.0, -3.0])), x.size) ** 3
+    return {"x": x.tolist(), "y": y.tolist()}
+
+
+@st.composite
+def encode_options(draw, events):
+    """Options of `Encoding.from_specs` that can encode events with the branches `BRANCHES`."""
+    affine = st.sampled_from([{"shift": 3.0, "scale": 0.25}, {"shift": 0.0, "scale": -2.0}])
+    how = st.sampled_from(HOWS) | tables() | affine
+    hows = {branch.name: draw(how) for branch in BRANCHES}
+    width = st.just("max") | st.integers(0, 5)
+    width |= st.floats(0.01, 1).map(lambda q: {"quantile": q})
+    options = {
+        "normalisation": hows,
+        "width": draw(width | st.fixed_dictionaries({"J*": width, "Muon": width})),
+        "out_of_range": draw(st.sampled_from(["pass", "clip"])),
+        "sort": draw(
+            st.fixed_dictionaries(
+                {},
+                optional={
+                    "Jet": st.sampled_from(["Jet_pt", "-Jet_pt", "-Jet_id"]),
+                    "Muon": st.sampled_from(["Muon_pt", "-Muon_pt"]),
+                },
+            )
+        ),
+    }
+    while True:
+        try:
+            encoding_of(events, **options)
+        except EncodeError as error:  # such as 2**300 as it is
+            hows[error.branch] = "minmax"
+        else:
+            return options
+
+
+def sorted_by_python(events, sort):
+    """The same events with their objects sorted one event at a time, NaN last."""
+    contents = dict(events.contents)
+    for collection, key in sort.items():
+        values, offsets = events.contents[key.removeprefix("-")], events.offsets[collection]
+        sign = -1 if key.startswith("-") else 1
+        order = []
+        for start, stop in pairwise(offsets.tolist()):
+            number = {i: sign * values[i].item() for i in range(start, stop)}
+            order += sorted(number, key=lambda i: (math.isnan(number[i]), number[i]))
+        for branch in events.branches:
+            if branch.collection == collection:
+                contents[branch.name] = events.contents[branch.name][np.array(order, dtype=int)]
+    return Events(events.num_events, events.branches, contents, events.offsets)

@@ -19,7 +19,7 @@ EVENTS = Events.from_awkward(
     ak.Array({"met": [1.0, 2.0, 5.0], "Jet_pt": [[1.0, 2.0, 3.0], [], [4.0]]})
 )
 SPECS = measure(EVENTS, sample="ttH")
-ENCODE = {"normalisation": "minmax", "max_width": 2, "out_of_range": "clip"}
+ENCODE = {"normalisation": "minmax", "width": 2, "out_of_range": "clip"}
 MEMBERS = ["model.pt", "model_card.md", "specs.json"]
 
 
@@ -154,10 +154,10 @@ def test_no_such_bundle_is_an_error(tmp_path):
         (lambda m: m.pop("name"), "has no 'name'"),
         (lambda m: m.pop("encode"), "has no 'encode'"),
         (lambda m: m.update(encode=[3]), "has no 'encode'"),
-        (lambda m: m["encode"].update(normalisation="none"), "encode options"),
+        (lambda m: m["encode"].update(normalisation="maxmin"), "encode options"),
         (lambda m: m["encode"].update(more=1), "encode options"),
-        (lambda m: m["encode"].update(max_width="2"), "encode options"),
-        (lambda m: m["encode"].update(max_width=3), "columns"),
+        (lambda m: m["encode"].update(width="2"), "encode options"),
+        (lambda m: m["encode"].update(width=3), "columns"),
         (lambda m: m.update(input=[]), "has no 'input'"),
         (lambda m: m["input"].pop("columns"), "columns"),
         (lambda m: m["input"]["columns"].reverse(), "columns"),
@@ -281,7 +281,7 @@ def test_a_new_bundle_replaces_an_earlier_one_whole(bundle, tmp_path):
     [
         ({"metrics": {"auc": float("nan")}}, ValueError),
         ({"model": None}, TypeError),
-        ({"encode": {"normalisation": "none"}}, EncodeError),
+        ({"encode": {"normalisation": "maxmin"}}, EncodeError),
     ],
 )
 def test_a_bundle_that_cannot_be_written_leaves_the_earlier_one(change, error, bundle, tmp_path):

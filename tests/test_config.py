@@ -416,9 +416,57 @@ def test_a_billion_laughs_are_not_expanded(refused):
         ),
         (
             "encode: {normalisation: MinMx}",
-            "expected 'minmax' or 'standard', found 'MinMx' (text); did you mean 'minmax'?",
+            "or x and y, found 'MinMx' (text); did you mean 'minmax'?",
             "encode.normalisation",
             "minmax",
+        ),
+        (
+            "encode:\n  normalisation:\n    Jet_*: log-standart\n    MET_*: minmax",
+            "dataset.yaml:10: encode.normalisation.Jet_*: expected 'minmax', 'standard', 'robust'",
+            "encode.normalisation.Jet_*",
+            "log-standard",
+        ),
+        (
+            "encode: {normalisation: {a: {x: [0, 1], y: [0, true]}}}",
+            "encode.normalisation.a: expected finite numbers",
+            "encode.normalisation.a",
+            None,
+        ),
+        (
+            "encode: {normalisation: [minmax]}",
+            "encode.normalisation[0]: expected a mapping from patterns, found 'minmax' (text)",
+            "encode.normalisation.0",
+            None,
+        ),
+        (
+            "encode: {normalisation: []}",
+            "encode.normalisation: expected at least one entry, found an empty list",
+            "encode.normalisation",
+            None,
+        ),
+        (
+            "encode: {width: {Jet: 0}}",
+            "encode.width.Jet: expected 'max', a number of objects, or a mapping with the key",
+            "encode.width.Jet",
+            None,
+        ),
+        (
+            "encode: {width: {quantile: 1.5}}",
+            "encode.width.quantile: expected more than 0 and at most 1, found 1.5",
+            "encode.width.quantile",
+            None,
+        ),
+        (
+            "encode: {max_width: 3}",
+            "encode.max_width: unknown key",
+            "encode.max_width",
+            "width",
+        ),
+        (
+            "encode: {sort: {Jet: 3}}",
+            "encode.sort.Jet: expected text, found 3",
+            "encode.sort.Jet",
+            None,
         ),
         (
             "encode: {out_of_range: 1}",

@@ -1,3 +1,4 @@
+import json
 import shutil
 
 import awkward as ak
@@ -7,10 +8,12 @@ import numpy as np
 import pytest
 import uproot
 
+from mlaas4hep_dask.bundle import write_bundle
 from mlaas4hep_dask.config import Config
 from mlaas4hep_dask.dataset import Dataset
+from mlaas4hep_dask.dataset.plan import preflight
 from mlaas4hep_dask.encode import encode
-from mlaas4hep_dask.errors import ConfigError, DataError, UnreadableFileError
+from mlaas4hep_dask.errors import ConfigError, DataError, EncodeError, UnreadableFileError
 from mlaas4hep_dask.specs import Specs
 from mlaas4hep_dask.specs.measure import measure
 
@@ -102,6 +105,107 @@ def test_lazy_arrays_hold_the_encoded_events_whatever_the_partitions(
     assert (x.dtype, missing.dtype, y.dtype, ids.dtype) == ("f4", "?", "f4", "u8")
     assert y.sum() == 5_684
     assert len(np.unique(ids, axis=0)) == 16_052
+
+
+UNIFORM = """
+import numpy as np
+
+
+def uniform(specs):
+    fractions = np.linspace(0, 1, 17)
+    x, first = np.unique(specs.quantiles(fractions), return_index=True)
+    return x, fractions[first]
+"""
+
+
+def test_every_option_of_encode_reaches_blocks_and_bundle(tutorial, client, cms_events, tmp_path):
+    (tmp_path / "normalise.py").write_text(UNIFORM)
+    tutorial["branches"] = {"exclude": [*MC, "Jet_E"]}
+    tutorial["encode"] = {
+        "width": {"Jet": {"quantile": 0.9}, "M*": 1},
+        "sort": {"Jet": "-Jet_E"},  # which is no input
+        "normalisation": {
+            "Jet_btag": "normalise.py:uniform",
+            "*_E": "log-standard",
+            "*_P[xyz]": "symlog-robust",
+        },
+        "out_of_range": "clip",
+    }
+    rows = set()
+    for max_events in (1_500, 100_000):
+        keys = {**tutorial, "partition": {"max_events": max_events}}
+        dataset = Dataset(Config.from_mapping(keys, base=tmp_path), client)
+        rows.add(dataset.to_dask().x.compute().tobytes())
+    assert len(rows) == 1
+    encoding = dataset.encoding()
+    assert "Jet_E" not in encoding.layout.branches
+    assert "sorted by, no inputs: Jet_E" in dataset.plan().to_text()
+    encoded = encode(cms_events, encoding)
+    assert encoded.dense().tobytes() in rows
+    array = cms_events.to_awkward()
+    (jets,) = (
+        n
+        for n in range(10)
+        if np.mean(ak.num(array.Jet_E) <= n) >= 0.9 > np.mean(ak.num(array.Jet_E) < n)
+    )
+    assert encoding.layout.collection_widths["Jet"] == jets
+    assert encoding.layout.collection_widths["Muon"] == 1
+    # The ranks of the tagged jets are spread evenly, but for the many with equal values.
+    btag = ak.flatten(array.Jet_btag).to_numpy()
+    found = dict(zip(encoding.layout.branches, encoding.scalings, strict=True))["Jet_btag"]
+    assert found.table.at(np.quantile(btag, [0.0, 1.0])).tolist() == [0.0, 1.0]
+    options = dataset.encode_options()
+    assert "normalise.py" not in json.dumps(options)
+    bundle = write_bundle(
+        tmp_path / "bundle",
+        name="all",
+        model=b"",
+        specs=dataset.specs(),
+        encode=options,
+        metrics={},
+        data={},
+        card="",
+    )
+    assert bundle.encoding == encoding
+    assert [b["name"] for b in bundle.manifest["input"]["branches"]][-1] == "Jet_E"
+    shown = dataset.distributions()
+    assert sum(part.encoded["Jet_E"].counts.sum() for part in shown if "Jet_E" in part.encoded) == 0
+    assert all(part.encoded["Muon_E"].counts.sum() > 0 for part in shown)
+
+
+@pytest.mark.parametrize(
+    ("encode", "message"),
+    [
+        ({"normalisation": {"*": "none", "MET_px": "log"}}, "'MET_px' matches no branch that ear"),
+        ({"normalisation": [{"Jet_px": "none"}]}, "'Jet_px' matches no branch; did you mean 'Jet_"),
+        ({"width": {"Jets": 2}}, "encode.width: pattern 'Jets' matches no collection; did you"),
+        ({"sort": {"Jet": "-Jet_PX"}}, "encode.sort: branch 'Jet_PX' is not in collection 'Jet'"),
+        ({"normalisation": "nowhere.py:f"}, "nowhere.py:f cannot be imported (FileNotFoundError"),
+        ({"normalisation": "no_such_module:f"}, "no_such_module:f cannot be imported (ModuleNotF"),
+        ({"normalisation": "json:dump_"}, "json:dump_ does not exist; did you mean 'dump"),
+    ],
+)
+def test_encode_that_does_not_fit_the_branches_is_refused_before_a_cluster_is_needed(
+    tutorial, encode, message
+):
+    with pytest.raises(ConfigError) as caught:
+        preflight(Config.from_mapping({**tutorial, "encode": encode}))
+    assert message in str(caught.value)
+
+
+def test_a_function_that_fails_names_its_branch(tutorial, client, tmp_path):
+    (tmp_path / "normalise.py").write_text("def f(specs):\n    return [1.0, 2.0]\n")
+    tutorial["encode"] = {"normalisation": {"MET_px": "normalise.py:f"}}
+    dataset = Dataset(Config.from_mapping(tutorial, base=tmp_path), client)
+    assert (
+        dataset.encoding().scalings[dataset.encoding().layout.branches.index("MET_px")].scale == 2
+    )
+    (tmp_path / "normalise.py").write_text("def f(specs):\n    return specs.medain\n")
+    dataset = Dataset(Config.from_mapping(tutorial, base=tmp_path), client)
+    with pytest.raises(
+        EncodeError, match=r"failed for branch 'MET_px' .*medain.*; it returns shift"
+    ):
+        dataset.encoding()
 
 
 def test_the_split_does_not_depend_on_partitions_or_the_order_of_files(tutorial, client):

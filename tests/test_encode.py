@@ -15,6 +15,7 @@ from mlaas4hep_dask.specs.measure import measure
 from mlaas4hep_dask.specs.specs import merge_all
 
 NORMALISATIONS = ("minmax", "standard")
+WIDTHS = st.just("max") | st.integers(0, 5)
 
 
 def events_of(**fields):
@@ -25,14 +26,14 @@ def encoding_of(events, **options):
     return Encoding.from_specs(measure(events, sample="s"), **options)
 
 
-def pad_by_awkward(array, columns, max_width=None):
+def pad_by_awkward(array, columns, cap="max"):
     """Raw float64 values of the named columns, NaN where there is none, by awkward alone."""
     flat = sorted(name for name in array.fields if array[name].ndim == 1)
     jagged = sorted(name for name in array.fields if array[name].ndim == 2)
     padded, names = [ak.to_numpy(array[name]).astype(np.float64)[:, None] for name in flat], flat
     for name in jagged:
         width = max(ak.num(array[name]).to_list(), default=0)
-        width = width if max_width is None else min(width, max_width)
+        width = width if cap == "max" else min(width, cap)
         values = ak.values_astype(array[name], np.float64)
         values = ak.fill_none(ak.pad_none(values, width, clip=True, axis=1), np.nan)
         padded.append(ak.to_numpy(ak.to_regular(values, axis=1)).reshape(len(array), width))
@@ -41,9 +42,9 @@ def pad_by_awkward(array, columns, max_width=None):
     return np.concatenate([np.empty((len(array), 0)), *padded], axis=1)
 
 
-def by_plain_numpy(array, layout, *, normalisation, max_width=None):
+def by_plain_numpy(array, layout, *, normalisation, cap="max"):
     """Dense rows and missing mask, with the normalisation measured by plain NumPy too."""
-    raw = pad_by_awkward(array, layout.columns(), max_width)
+    raw = pad_by_awkward(array, layout.columns(), cap)
     shift, scale = np.zeros(raw.shape[1]), np.ones(raw.shape[1])
     for column, name in enumerate(layout.columns()):
         values = array[name.split("[")[0]]
@@ -65,11 +66,11 @@ def by_plain_numpy(array, layout, *, normalisation, max_width=None):
 
 
 @pytest.mark.parametrize("normalisation", NORMALISATIONS)
-@given(split=split_events(), max_width=st.none() | st.integers(0, 5))
+@given(split=split_events(), width=WIDTHS)
 @settings(max_examples=50, deadline=None)
-def test_encoding_parts_equals_encoding_the_whole(normalisation, split, max_width):
+def test_encoding_parts_equals_encoding_the_whole(normalisation, split, width):
     whole, parts = split
-    options = {"normalisation": normalisation, "max_width": max_width}
+    options = {"normalisation": normalisation, "width": width}
     encoding = encoding_of(whole, **options)
     expected = encode(whole, encoding)
     encoded = [encode(part, encoding) for part in parts]
@@ -92,16 +93,16 @@ def test_real_files_are_encoded_bit_by_bit_alike_whatever_the_partitions(normali
     assert len(rows) == 1
 
 
-@pytest.mark.parametrize("max_width", [None, 2, 0])
-def test_dense_rows_of_real_files_equal_padding_by_awkward(max_width, cms_events):
-    encoded = encode(cms_events, encoding_of(cms_events, max_width=max_width))
+@pytest.mark.parametrize("width", ["max", 2, 0])
+def test_dense_rows_of_real_files_equal_padding_by_awkward(width, cms_events):
+    encoded = encode(cms_events, encoding_of(cms_events, width=width))
     array = cms_events.to_awkward()
-    x, missing = by_plain_numpy(array, encoded.layout, normalisation="minmax", max_width=max_width)
+    x, missing = by_plain_numpy(array, encoded.layout, normalisation="minmax", cap=width)
     np.testing.assert_array_equal(encoded.dense(), x)
     np.testing.assert_array_equal(encoded.missing(), missing)
     assert encoded.dense().dtype == np.float32
     assert encoded.missing().dtype == np.bool_
-    if max_width != 0:
+    if width != 0:
         assert missing.any()
         assert x.min() == 0.0
         assert x.max() == 1.0
@@ -122,12 +123,12 @@ def test_standard_rows_of_real_files_have_mean_0_and_deviation_1(cms_events):
     np.testing.assert_allclose(dense[:, varies].std(axis=0), 1, rtol=1e-5)
 
 
-@given(events(), st.none() | st.integers(0, 5))
+@given(events(), WIDTHS)
 @settings(max_examples=100, deadline=None)
-def test_dense_rows_equal_padding_by_awkward(events, max_width):
-    encoded = encode(events, encoding_of(events, max_width=max_width))
+def test_dense_rows_equal_padding_by_awkward(events, width):
+    encoded = encode(events, encoding_of(events, width=width))
     x, missing = by_plain_numpy(
-        events.to_awkward(), encoded.layout, normalisation="minmax", max_width=max_width
+        events.to_awkward(), encoded.layout, normalisation="minmax", cap=width
     )
     np.testing.assert_array_equal(encoded.dense(), x)
     np.testing.assert_array_equal(encoded.missing(), missing)
@@ -216,17 +217,17 @@ def test_rows_of_another_shape_cannot_be_decoded():
             decode(np.zeros(shape, np.float32), np.zeros(other, bool), encoding)
 
 
-@given(events(), st.none() | st.integers(0, 5), st.sampled_from(NORMALISATIONS))
+@given(events(), WIDTHS, st.sampled_from(NORMALISATIONS))
 @settings(max_examples=60, deadline=None)
-def test_what_encoding_counts_is_what_specs_foretell(events, max_width, normalisation):
+def test_what_encoding_counts_is_what_specs_foretell(events, width, normalisation):
     specs = measure(events, sample="s")
-    encoding = Encoding.from_specs(specs, max_width=max_width, normalisation=normalisation)
-    assert encode(events, encoding).counts == EncodeCounts.from_specs(specs, encoding.layout)
+    encoding = Encoding.from_specs(specs, width=width, normalisation=normalisation)
+    assert encode(events, encoding).counts == EncodeCounts.from_specs(specs, encoding)
 
 
 def test_objects_beyond_the_width_are_counted(cms_events):
     array = cms_events.to_awkward()
-    counts = encode(cms_events, encoding_of(cms_events, max_width=2)).counts
+    counts = encode(cms_events, encoding_of(cms_events, width=2)).counts
     beyond = ak.sum(np.maximum(ak.num(array["Jet_Px"]) - 2, 0))
     assert beyond > 0
     assert counts.truncated["Jet"] == beyond

@@ -7,7 +7,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from strategies import events
+from strategies import encode_options, encoding_of, events, sorted_by_python
 
 from mlaas4hep_dask.encode import Encoding, encode
 from mlaas4hep_dask.errors import ModelError
@@ -104,7 +104,7 @@ def encodings(cms_events):
     specs = measure(cms_events, sample="s")
     return {
         (normalisation, out_of_range): Encoding.from_specs(
-            specs, normalisation=normalisation, out_of_range=out_of_range, max_width=3
+            specs, normalisation=normalisation, out_of_range=out_of_range, width=3
         )
         for normalisation in ("minmax", "standard")
         for out_of_range in ("pass", "clip")
@@ -141,19 +141,16 @@ def test_raw_and_encoded_events_get_the_network_s_own_scores(options, build, enc
 
 
 @given(st.data())
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=40, deadline=None)
 def test_any_raw_values_are_scored_as_their_encoding_is(data):
-    options = {
-        "normalisation": data.draw(st.sampled_from(["minmax", "standard"])),
-        "out_of_range": data.draw(st.sampled_from(["pass", "clip"])),
-        "max_width": data.draw(st.none() | st.integers(1, 3)),
-    }
     known, other = data.draw(events(min_events=1, finite=True)), data.draw(events(min_events=1))
-    encoding = Encoding.from_specs(measure(known, sample="s"), **options)
+    options = data.draw(encode_options(known))
+    encoding = encoding_of(known, **options)
     exported = load(to_torchscript(Bounded(), encoding))
     encoded = encode(other, encoding)
     x, missing = torch.from_numpy(encoded.dense()), torch.from_numpy(encoded.missing())
-    found = exported(raw_columns(other, encoding))
+    ordered = sorted_by_python(other, options["sort"])
+    found = exported(raw_columns(ordered, encoding))
     torch.testing.assert_close(found, exported.score_encoded(x, missing), rtol=0, atol=TOLERANCE)
 
 

@@ -20,7 +20,7 @@ NUM_EVENTS = 900
 def blocks(cms_events):
     """Real events in blocks of unequal size; the number of the event stands in y."""
     events = part_of(cms_events, 0, NUM_EVENTS)
-    encoding = Encoding.from_specs(measure(events, sample="s"), max_width=4)
+    encoding = Encoding.from_specs(measure(events, sample="s"), width=4)
     edges = [0, 100, 101, 101, 400, 850, NUM_EVENTS]
     made = []
     for start, stop in pairwise(edges):

@@ -59,7 +59,7 @@ def make_array(num_events=NUM_EVENTS, *, seed=1):
 def make_bundle(path, *, name="higgs", seed=0, overflows=False):
     events = Events.from_awkward(make_array())
     specs = measure(events, sample="signal")
-    options = {"max_width": 4}
+    options = {"width": 4}
     encoding = Encoding.from_specs(specs, **options)
     num_columns = encoding.layout.num_columns
     torch.manual_seed(seed)

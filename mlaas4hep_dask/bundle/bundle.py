@@ -122,7 +122,7 @@ def write_bundle(
                         "collection": branch.collection,
                         "unit": branch.unit,
                     }
-                    for branch in encoding.branches
+                    for branch in encoding.reads
                 ],
                 "columns": encoding.layout.columns(),
             },
@@ -175,8 +175,8 @@ def open_bundle(path: str | Path, *, unpack_to: Path | None = None) -> Bundle:
         _verify(path, member, recorded)
     specs = Specs.read(path / SPECS)
     try:
-        encoding = Encoding.from_specs(specs, **manifest["encode"])
-    except (EncodeError, TypeError, KeyError) as error:
+        encoding = Encoding.from_specs(specs, **_encode_options(manifest["encode"]))
+    except (EncodeError, TypeError, KeyError, ValueError, AttributeError) as error:
         raise BundleError(f"{path}: encode options do not fit ({error})", path=str(path)) from error
     if encoding.layout.columns() != manifest["input"].get("columns"):
         raise BundleError(
@@ -185,6 +185,14 @@ def open_bundle(path: str | Path, *, unpack_to: Path | None = None) -> Bundle:
             member=MANIFEST,
         )
     return Bundle(path, manifest, specs, encoding)
+
+
+def _encode_options(written: Mapping[str, Any]) -> dict[str, Any]:
+    """Options of `Encoding.from_specs`; the first bundles had one ``max_width``, or null."""
+    options = dict(written)
+    if "max_width" in options:
+        options["width"] = options.pop("max_width") or "max"
+    return options
 
 
 def _read_manifest(path: Path) -> dict[str, Any]:

@@ -1,12 +1,12 @@
 """dataset.yaml as validated, frozen models whose errors name the YAML line."""
 
+from mlaas4hep_dask.config.encoding import Encoding
 from mlaas4hep_dask.config.files import resolve_files
 from mlaas4hep_dask.config.load import load
 from mlaas4hep_dask.config.root import Config, json_schema
 from mlaas4hep_dask.config.sections import (
     Branches,
     Cluster,
-    Encoding,
     Model,
     Partitioning,
     Sample,

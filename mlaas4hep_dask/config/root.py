@@ -22,12 +22,12 @@ from pydantic import (
 )
 
 from mlaas4hep_dask.config.document import dump
+from mlaas4hep_dask.config.encoding import Encoding
 from mlaas4hep_dask.config.fields import Slug, Text
 from mlaas4hep_dask.config.problems import Places, Problem, config_error, invalid, problems_of
 from mlaas4hep_dask.config.sections import (
     Branches,
     Cluster,
-    Encoding,
     Model,
     Partitioning,
     Sample,
@@ -267,6 +267,14 @@ class Config(Section):
             file, _, function = self.model.callable.rpartition(":")
             if file.endswith(".py"):
                 document["model"]["callable"] = f"{self.resolve(file)}:{function}"
+            document["encode"] = self.encode.with_callables(
+                {
+                    reference: f"{self.resolve(file)}:{function}"
+                    for reference in self.encode.callables()
+                    for file, _, function in [reference.rpartition(":")]
+                    if file.endswith(".py")
+                }
+            )
         return dump(document)
 
     def _absolute(self, entry: str) -> str:

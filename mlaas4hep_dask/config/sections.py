@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Literal, Self
+from typing import Self
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, field_validator, model_validator
 
@@ -76,26 +76,6 @@ class Partitioning(Section):
         "size such as '64 MiB'.",
     )
     max_events: int = Field(default=100_000, ge=1, description="Most events in one partition.")
-
-
-class Encoding(Section):
-    """How jagged events become rows of numbers."""
-
-    normalisation: Literal["minmax", "standard"] = Field(
-        default="minmax",
-        description="minmax maps every branch to [0, 1]; standard to mean 0 and variance 1.",
-    )
-    max_width: int | None = Field(
-        default=None,
-        ge=1,
-        description="Most objects kept per collection; those beyond are counted as truncated. "
-        "null keeps all.",
-    )
-    out_of_range: Literal["pass", "clip"] = Field(
-        default="pass",
-        description="What happens to a value outside the range of the specs; it is counted "
-        "either way.",
-    )
 
 
 class Split(Section):

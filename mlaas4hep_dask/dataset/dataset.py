@@ -14,6 +14,7 @@ import numpy as np
 from distributed import Client
 
 from mlaas4hep_dask.config import Config, load
+from mlaas4hep_dask.dataset.normalise import encode_options
 from mlaas4hep_dask.dataset.plan import Plan, Preflight, Skipped, assemble, plan_one, preflight
 from mlaas4hep_dask.dataset.source import BlockPlan
 from mlaas4hep_dask.dataset.specs_pass import specs_pass
@@ -26,6 +27,7 @@ from mlaas4hep_dask.dataset.tasks import (
     make_block,
 )
 from mlaas4hep_dask.encode import Block, EncodeCounts, Encoding
+from mlaas4hep_dask.encode.encoding import transforms_of
 from mlaas4hep_dask.specs import SampleSpecs, Specs
 
 if TYPE_CHECKING:
@@ -81,6 +83,7 @@ class Dataset:
         self._checked = checked
         self._plan: Plan | None = None
         self._measured: Measured | None = None
+        self._encode_options: dict[str, Any] | None = None
 
     @classmethod
     def from_yaml(
@@ -109,9 +112,9 @@ class Dataset:
         """The plan: one Dask task per file, which reads metadata only."""
         if self._plan is None:
             checked = self._checked or preflight(self.config)
-            # The reference travels to every task: only the inputs of it are needed there.
-            inputs = checked.selection.inputs
-            branches = {name: checked.reference.branches[name] for name in inputs}
+            # The reference travels to every task: only what is read of it is needed there.
+            reads = checked.reads
+            branches = {name: checked.reference.branches[name] for name in reads}
             reference = replace(
                 checked.reference, branches=branches, left_out={}, bytes_per_event={}
             )
@@ -122,7 +125,7 @@ class Dataset:
                     self.config.tree,
                     sample,
                     reference,
-                    inputs,
+                    reads,
                     skip=self.config.on_bad_file == "skip",
                     pure=False,
                 )
@@ -175,7 +178,7 @@ class Dataset:
             events, and so tell the counts, all other blocks are made for it.
         """
         if self.config.specs.mode == "full" and self.config.specs.path is None:
-            return EncodeCounts.from_specs(self.specs(), self.encoding().layout)
+            return EncodeCounts.from_specs(self.specs(), self.encoding())
         known = known or {}
         blocks = self.blocks()
         numbers = [number for number in range(len(blocks.partitions)) if number not in known]
@@ -206,14 +209,21 @@ class Dataset:
 
     def encoding(self) -> Encoding:
         """Layout and normalisation, derived from the specs."""
-        return Encoding.from_specs(self.specs(), **self.config.encode.model_dump())
+        return Encoding.from_specs(self.specs(), **self.encode_options())
+
+    def encode_options(self) -> dict[str, Any]:
+        """The section ``encode`` with what its functions say of the specs, as JSON values."""
+        if self._encode_options is None:
+            self._encode_options = encode_options(self.config, self.specs(), self.plan().keys)
+        return self._encode_options
 
     def blocks(self) -> BlockPlan:
         """The blocks of all partitions that could be read."""
         partitions = self.plan().partitions
         readable = tuple(partitions[number] for number in sorted(self._measure().counts))
         context = replace(self._context(), encoding=self.encoding())
-        return BlockPlan(self.token("blocks"), readable, context)
+        token = self.token("blocks", json.dumps(self.encode_options()))
+        return BlockPlan(token, readable, context)
 
     def to_dask(self) -> DaskArrays:
         """Lazy arrays of all events; the specs are computed, the arrays are not."""
@@ -276,6 +286,9 @@ class Dataset:
             fractions=(config.split.train, config.split.validation, config.split.test),
             seed=config.seed,
             skip=config.on_bad_file == "skip",
+            transforms=transforms_of(
+                config.encode.normalisation, [branch.name for branch in plan.branches]
+            ),
         )
 
     def token(self, *more: str) -> str:

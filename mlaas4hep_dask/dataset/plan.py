@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from mlaas4hep_dask.config import Config, Selection, resolve_files, select_branches
+from mlaas4hep_dask.dataset.normalise import check_encode
 from mlaas4hep_dask.dataset.reuse import reused_specs
 from mlaas4hep_dask.errors import DataError, UnreadableFileError
 from mlaas4hep_dask.reader import FilePlan, Partition, PlannedFile, plan_file, require_same_branches
@@ -41,17 +42,25 @@ class Preflight:
         Inputs, identifiers, excluded branches and those that cannot be inputs.
     specs : Specs or None
         Those that the configuration names to be used, found to agree with it.
+    keys : tuple of Branch
+        Branches that objects are sorted by and that are no inputs.
     """
 
     files: Mapping[str, list[str]]
     reference: FilePlan
     selection: Selection
     specs: Specs | None = None
+    keys: tuple[Branch, ...] = ()
 
     @property
     def branches(self) -> tuple[Branch, ...]:
         """The inputs."""
         return tuple(self.reference.branches[name] for name in self.selection.inputs)
+
+    @property
+    def reads(self) -> list[str]:
+        """Names of the branches that are read: the inputs, and what objects are sorted by."""
+        return [*self.selection.inputs, *(key.name for key in self.keys)]
 
 
 def preflight(config: Config) -> Preflight:
@@ -60,7 +69,8 @@ def preflight(config: Config) -> Preflight:
     Raises
     ------
     ConfigError
-        When a file does not exist or a pattern matches no branch.
+        When a file does not exist, a pattern matches no branch, or ``encode`` does not fit the
+        branches.
     DataError
         When the tree is missing or the samples hold different branches.
     SpecsError
@@ -78,10 +88,12 @@ def preflight(config: Config) -> Preflight:
     available: dict[str, str | None] = dict.fromkeys(reference.branches)
     available.update(reference.left_out)
     selection = select_branches(config.branches, available, config.where)
-    for plan in plans[1:]:
-        require_same_branches(reference, plan, selection.inputs)
     inputs = [reference.branches[name] for name in selection.inputs]
-    return Preflight(files, reference, selection, reused_specs(config, inputs))
+    keys = check_encode(config, inputs, reference.branches)
+    checked = Preflight(files, reference, selection, reused_specs(config, inputs), keys)
+    for plan in plans[1:]:
+        require_same_branches(reference, plan, checked.reads)
+    return checked
 
 
 def _first_readable(config: Config, sample: str, listed: Sequence[str]) -> FilePlan | None:
@@ -95,7 +107,7 @@ def _first_readable(config: Config, sample: str, listed: Sequence[str]) -> FileP
 
 
 def plan_one(
-    file: str, tree: str, sample: str, reference: FilePlan, inputs: Sequence[str], *, skip: bool
+    file: str, tree: str, sample: str, reference: FilePlan, reads: Sequence[str], *, skip: bool
 ) -> PlannedFile | Skipped:
     """The plan of one file, compared with the reference; runs on a worker.
 
@@ -104,7 +116,7 @@ def plan_one(
     UnreadableFileError
         When the file cannot be opened, unless ``skip``.
     DataError
-        When an input is missing or of another type.
+        When a branch that is read is missing or of another type.
     """
     try:
         plan = plan_file(file, tree, sample)
@@ -112,8 +124,8 @@ def plan_one(
         if not skip:
             raise
         return Skipped(file, sample, 0, None, error.message)
-    require_same_branches(reference, plan, inputs)
-    return plan.planned(inputs)
+    require_same_branches(reference, plan, reads)
+    return plan.planned(reads)
 
 
 @dataclass(frozen=True)
@@ -134,6 +146,8 @@ class Plan:
         By sample: its label.
     weights : mapping of str to float
         By sample: the weight of each of its events.
+    keys : tuple of Branch
+        Branches that objects are sorted by and that are no inputs.
     skipped : tuple of Skipped
         Files that could not be opened.
     notes : tuple of str
@@ -146,6 +160,7 @@ class Plan:
     selection: Selection
     labels: Mapping[str, int]
     weights: Mapping[str, float]
+    keys: tuple[Branch, ...] = ()
     skipped: tuple[Skipped, ...] = ()
     notes: tuple[str, ...] = ()
 
@@ -179,6 +194,8 @@ class Plan:
         for branch in self.branches:
             names[branch.kind].append(branch.name)
         lines += [f"  {kind}: {', '.join(found)}" for kind, found in names.items() if found]
+        if self.keys:
+            lines.append(f"  sorted by, no inputs: {', '.join(key.name for key in self.keys)}")
         if self.selection.identifiers:
             lines.append(f"  identifiers: {', '.join(self.selection.identifiers)}")
         if self.selection.excluded:
@@ -263,6 +280,7 @@ def assemble(config: Config, checked: Preflight, planned: Sequence[PlannedFile |
         checked.selection,
         labels,
         weights,
+        checked.keys,
         skipped,
         tuple(notes),
     )
@@ -293,10 +311,9 @@ def check_files(config: Config, checked: Preflight) -> Plan:
     MLaaSError
         Whatever is wrong with a file.
     """
-    inputs = checked.selection.inputs
     skip = config.on_bad_file == "skip"
     planned = [
-        plan_one(file, config.tree, sample, checked.reference, inputs, skip=skip)
+        plan_one(file, config.tree, sample, checked.reference, checked.reads, skip=skip)
         for sample, files in checked.files.items()
         for file in files
     ]

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from mlaas4hep_dask.config import Config
+from mlaas4hep_dask.encode.encoding import transforms_of
 from mlaas4hep_dask.errors import SpecsError
 from mlaas4hep_dask.specs import Branch, Specs
 
@@ -36,6 +37,12 @@ def reused_specs(config: Config, inputs: Sequence[Branch]) -> Specs | None:
     where = config.where("specs")
     specs = Specs.read(path)
     found = [*_branch_differences(specs, inputs), *_event_differences(specs, event_facts(config))]
+    transforms = transforms_of(config.encode.normalisation, [branch.name for branch in inputs])
+    found += [
+        f"the {transform} of branch {name!r} is not in the specs"
+        for name, transform in sorted(transforms.items())
+        if name in specs.branches and transform not in specs.branches[name].transformed
+    ]
     if found:
         listed = "".join(f"\n  {difference}" for difference in found)
         raise SpecsError(

@@ -63,7 +63,8 @@ def specs_pass(
 
 def _full(config: Config, client: Client, plan: Plan, context: Context, token: str) -> Measured:
     folder = cache_folder(config)
-    pieces = file_pieces(plan, folder, event_facts(config))
+    facts = {**event_facts(config), "transforms": dict(context.transforms)}
+    pieces = file_pieces(plan, folder, facts)
     measured = _compute(client, pieces, context, token)
     if folder is not None:
         num_deleted = prune(folder, config.specs.cache_bytes)

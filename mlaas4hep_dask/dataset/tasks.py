@@ -18,6 +18,7 @@ from mlaas4hep_dask.reader import Partition, read
 from mlaas4hep_dask.specs import Branch, SampleSpecs, Specs
 from mlaas4hep_dask.specs.measure import measure
 from mlaas4hep_dask.specs.specs import merge
+from mlaas4hep_dask.specs.transforms import Transform
 
 PROGRESS = "mlaas4hep_dask-progress"  # topic of Dask events: numbers of events done
 NUM_BINS = 50
@@ -41,6 +42,8 @@ class Context:
         Seed of the split.
     skip : bool
         Leave out what cannot be read instead of stopping.
+    transforms : mapping
+        By input: the logarithm that its normalisation takes, which is measured too.
     encoding : Encoding or None
         Set once the specs are known.
     """
@@ -51,6 +54,7 @@ class Context:
     fractions: tuple[float, float, float]
     seed: int
     skip: bool
+    transforms: Mapping[str, Transform] = field(default_factory=dict)
     encoding: Encoding | None = None
 
 
@@ -103,7 +107,11 @@ def measure_partition(partition: Partition, number: int, context: Context) -> Me
     weight = context.weights[partition.sample]
     ids = event_ids(partition.uuid, partition.entry_start, partition.entry_stop)
     specs = measure(
-        events, sample=partition.sample, ids=ids, sum_weights=weight * events.num_events
+        events,
+        sample=partition.sample,
+        ids=ids,
+        sum_weights=weight * events.num_events,
+        transforms=context.transforms,
     )
     tell_progress(len(partition))
     return Measured(specs, {number: split_counts(ids, context)})
@@ -133,7 +141,7 @@ def merge_measured(parts: list[Measured]) -> Measured:
 def make_block(partition: Partition, context: Context) -> Block:
     """The encoded block of one partition."""
     assert context.encoding is not None  # set by the data set once it has specs
-    events = read(partition, context.branches)
+    events = read(partition, context.encoding.reads)
     encoded = encode(events, context.encoding)
     ids = event_ids(partition.uuid, partition.entry_start, partition.entry_stop)
     num_events = len(partition)
@@ -149,21 +157,15 @@ def make_block(partition: Partition, context: Context) -> Block:
 def distributions(partition: Partition, context: Context) -> Distributions:
     """Histograms of all inputs of one partition, before and after encoding."""
     assert context.encoding is not None  # set by the data set once it has specs
-    events = read(partition, context.branches)
+    events = read(partition, context.encoding.reads)
     encoded = encode(events, context.encoding)
     raw: dict[str, Histogram] = {}
     after: dict[str, Histogram] = {}
-    for place, (name, scaling) in enumerate(
-        zip(encoded.layout.branches, context.encoding.scalings, strict=True)
+    for (name, values), scaling in zip(
+        encoded.contents().items(), context.encoding.scalings, strict=True
     ):
-        content = events.contents[name]
-        start = encoded.starts[place]
-        values = encoded.values[start : start + content.size]
-        raw[name] = _histogram(content, scaling.low, scaling.high)
-        low, high = (
-            (bound - scaling.shift) * scaling.scale for bound in (scaling.low, scaling.high)
-        )
-        after[name] = _histogram(values, low, high)
+        raw[name] = _histogram(events.contents[name], scaling.low, scaling.high)
+        after[name] = _histogram(values, scaling.encoded_low, scaling.encoded_high)
     return Distributions(len(partition), context.labels[partition.sample], raw, after)
 
 

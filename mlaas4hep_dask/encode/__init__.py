@@ -4,8 +4,10 @@ from mlaas4hep_dask.encode.block import Block
 from mlaas4hep_dask.encode.counts import EncodeCounts
 from mlaas4hep_dask.encode.decode import decode, decode_events
 from mlaas4hep_dask.encode.encoded import Encoded, encode
-from mlaas4hep_dask.encode.encoding import Encoding, Scaling
+from mlaas4hep_dask.encode.encoding import Encoding
 from mlaas4hep_dask.encode.layout import JaggedBranch, Layout
+from mlaas4hep_dask.encode.order import Sort
+from mlaas4hep_dask.encode.scaling import Scaling, Table
 
 __all__ = [
     "Block",
@@ -15,6 +17,8 @@ __all__ = [
     "JaggedBranch",
     "Layout",
     "Scaling",
+    "Sort",
+    "Table",
     "decode",
     "decode_events",
     "encode",

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from mlaas4hep_dask.encode.layout import Layout
+from mlaas4hep_dask.encode.encoding import Encoding
 from mlaas4hep_dask.specs import Specs
 
 
@@ -17,7 +17,8 @@ class EncodeCounts:
     Parameters
     ----------
     not_finite : mapping of str to int
-        By branch: NaN and infinite values, which were encoded as missing.
+        By branch: values that were encoded as missing: NaN, infinities, and with ``log`` those
+        that are not above 0.
     out_of_range : mapping of str to int
         By branch: values outside the extremes in the specs, which were passed or clipped.
     truncated : mapping of str to int
@@ -36,23 +37,24 @@ class EncodeCounts:
         )
 
     @classmethod
-    def from_specs(cls, specs: Specs, layout: Layout) -> EncodeCounts:
+    def from_specs(cls, specs: Specs, encoding: Encoding) -> EncodeCounts:
         """The counts of encoding all events that the specs were measured on.
 
         No value of theirs lies outside the specs, and the histograms of multiplicities tell
         exactly how many objects are cut off.
         """
-        not_finite = {
-            name: entry.moments.num_values - entry.moments.num_finite
-            for name, entry in specs.branches.items()
-        }
+        not_finite = {}
+        for branch, scaling in zip(encoding.branches, encoding.scalings, strict=True):
+            entry = specs.branches[branch.name]
+            moments = entry.transformed.get(scaling.transform, entry.moments)
+            not_finite[branch.name] = moments.num_values - moments.num_finite
         truncated = {
-            branch.collection: sum(
-                events * (multiplicity - branch.width)
-                for multiplicity, events in enumerate(specs.multiplicities[branch.collection])
-                if multiplicity > branch.width
+            jagged.collection: sum(
+                events * (multiplicity - jagged.width)
+                for multiplicity, events in enumerate(specs.multiplicities[jagged.collection])
+                if multiplicity > jagged.width
             )
-            for branch in layout.jagged
+            for jagged in encoding.layout.jagged
         }
         return cls(
             {name: number for name, number in not_finite.items() if number},

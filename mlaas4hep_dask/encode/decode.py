@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mlaas4hep_dask.encode.encoding import Encoding, Scaling
+from mlaas4hep_dask.encode.encoding import Encoding
+from mlaas4hep_dask.encode.scaling import Scaling
 from mlaas4hep_dask.errors import EncodeError
 from mlaas4hep_dask.specs import Branch, Events
 from mlaas4hep_dask.specs.events import offsets_of
@@ -44,6 +45,7 @@ def decode(
     awkward.Array
         One record per event. Values have float32 precision relative to the branch's range;
         integers and booleans come back rounded, as their own dtype, unless some are missing.
+        Objects that encoding sorted stay in their new order, and those cut off are lost.
 
     Raises
     ------
@@ -111,7 +113,7 @@ def _multiplicities(missing: NDArray[np.bool_], encoding: Encoding) -> NDArray[n
 def _restore(
     x: NDArray[np.float32], missing: NDArray[np.bool_], scaling: Scaling, branch: Branch
 ) -> NDArray[Any]:
-    values = x.astype(np.float64) / scaling.scale + scaling.shift
+    values = scaling.restore(x.astype(np.float64))
     dtype = np.dtype(branch.dtype)
     if dtype.kind == "f":
         values[missing] = np.nan

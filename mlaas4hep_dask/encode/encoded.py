@@ -12,6 +12,8 @@ from mlaas4hep_dask.encode import kernels
 from mlaas4hep_dask.encode.counts import EncodeCounts
 from mlaas4hep_dask.encode.encoding import Encoding
 from mlaas4hep_dask.encode.layout import Layout
+from mlaas4hep_dask.encode.order import sort_objects
+from mlaas4hep_dask.encode.scaling import Scaling
 from mlaas4hep_dask.errors import EncodeError
 from mlaas4hep_dask.specs import Events
 
@@ -34,7 +36,8 @@ class Encoded:
     starts : ndarray of int64, shape (branches,)
         Where each branch's contents begin in ``values``.
     offsets : ndarray of int64, shape (collections, events + 1)
-        Where each event's objects begin within a branch's contents.
+        Where each event's objects begin within a branch's contents; those beyond the width of
+        the collection are cut off.
     counts : EncodeCounts
         What became missing, lay outside the specs or is cut off in the dense rows.
     """
@@ -56,9 +59,12 @@ class Encoded:
 
     def multiplicities(self) -> NDArray[np.int64]:
         """Number of objects kept, shape (collections, events): at most the collection's width."""
-        widths = np.zeros(len(self.layout.collections), dtype=np.int64)
-        widths[self.layout.collection_rows] = self.layout.widths
-        return np.minimum(np.diff(self.offsets, axis=1), widths[:, None])
+        return np.diff(self.offsets, axis=1)
+
+    def contents(self) -> dict[str, NDArray[np.float32]]:
+        """Encoded values of each branch, without padding; NaN is missing."""
+        parts = np.split(self.values, self.starts[1:]) if self.starts.size else []
+        return dict(zip(self.layout.branches, parts, strict=True))
 
     def dense(
         self,
@@ -139,11 +145,55 @@ def encode(events: Events, encoding: Encoding) -> Encoded:
     Raises
     ------
     EncodeError
-        When a branch of the encoding is not among the events, or of another kind.
+        When a branch that the encoding reads is not among the events, or of another kind.
     """
     layout = encoding.layout
+    _require_branches(events, encoding)
+    orders = {
+        sort.collection: sort_objects(
+            events.contents[sort.branch.name], events.offsets[sort.collection], sort.is_descending
+        )
+        for sort in encoding.sorts
+    }
+    offsets = np.empty((len(layout.collections), events.num_events + 1), dtype=np.int64)
+    truncated: dict[str, int] = {}
+    widths = layout.collection_widths
+    for row, name in enumerate(layout.collections):
+        own = events.offsets[name]
+        offsets[row] = own
+        if widths[name] < np.diff(own).max(initial=0):
+            offsets[row], kept = kernels.kept_objects(own, widths[name])
+            truncated[name] = int(own[-1] - offsets[row, -1])
+            orders[name] = kept if name not in orders else orders[name][kept]
+    sizes = [events.num_events] * len(layout.flat)
+    sizes += offsets[layout.collection_rows, -1].tolist()
+    starts = np.zeros(len(sizes), dtype=np.int64)
+    np.cumsum(sizes[:-1], out=starts[1:])
+    values = np.empty(sum(sizes), dtype=np.float32)
+    not_finite: dict[str, int] = {}
+    out_of_range: dict[str, int] = {}
+    for branch, scaling, start, size in zip(
+        encoding.branches, encoding.scalings, starts.tolist(), sizes, strict=True
+    ):
+        content = events.contents[branch.name]
+        order = None if branch.collection is None else orders.get(branch.collection)
+        out = values[start : start + size]
+        # What is cut off is counted with the rest, so that specs foretell the counts.
+        target = out if order is None else np.empty(content.size, dtype=np.float32)
+        num_missing, num_outside = _normalise(content, scaling, encoding.clip, target)
+        if order is not None:
+            np.take(target, order, out=out, mode="clip")
+        if num_missing:
+            not_finite[branch.name] = num_missing
+        if num_outside:
+            out_of_range[branch.name] = num_outside
+    counts = EncodeCounts(not_finite, out_of_range, truncated)
+    return Encoded(events.num_events, layout, values, starts, offsets, counts)
+
+
+def _require_branches(events: Events, encoding: Encoding) -> None:
     available = {branch.name: branch for branch in events.branches}
-    for branch in encoding.branches:
+    for branch in encoding.reads:
         found = available.get(branch.name)
         if found is None or found.collection != branch.collection:
             what = "absent" if found is None else f"in collection {found.collection!r}"
@@ -152,37 +202,22 @@ def encode(events: Events, encoding: Encoding) -> Encoded:
                 f"{branch.collection!r}",
                 branch=branch.name,
             )
-    contents = [events.contents[name] for name in layout.branches]
-    ends = np.cumsum([content.size for content in contents], dtype=np.int64)
-    values = np.empty(int(ends[-1]) if len(ends) else 0, dtype=np.float32)
-    not_finite: dict[str, int] = {}
-    out_of_range: dict[str, int] = {}
-    for name, content, scaling, end in zip(
-        layout.branches, contents, encoding.scalings, ends.tolist(), strict=True
-    ):
-        num_missing, num_outside = kernels.normalise(
-            content,
-            scaling.shift,
-            scaling.scale,
-            scaling.low,
-            scaling.high,
-            encoding.clip,
-            values[end - content.size : end],
+
+
+def _normalise(
+    content: NDArray[Any], scaling: Scaling, clip: bool, out: NDArray[np.float32]
+) -> tuple[int, int]:
+    """Encoded contents in ``out``; the numbers of missing values and of those out of range."""
+    low, high = scaling.low, scaling.high
+    found: tuple[int, int]
+    if (table := scaling.table) is not None:
+        x, y = np.array(table.x), np.array(table.y)
+        found = kernels.normalise_table(content, x, y, table.slopes(), low, high, clip, out)
+    elif scaling.transform == "identity":
+        found = kernels.normalise(content, scaling.shift, scaling.scale, low, high, clip, out)
+    else:
+        is_signed = scaling.transform == "symlog"
+        found = kernels.normalise_log(
+            content, is_signed, scaling.shift, scaling.scale, low, high, clip, out
         )
-        if num_missing:
-            not_finite[name] = num_missing
-        if num_outside:
-            out_of_range[name] = num_outside
-    offsets = np.empty((len(layout.collections), events.num_events + 1), dtype=np.int64)
-    for row, collection in enumerate(layout.collections):
-        offsets[row] = events.offsets[collection]
-    starts = ends - np.array([content.size for content in contents], dtype=np.int64)
-    encoded = Encoded(events.num_events, layout, values, starts, offsets)
-    truncated = (offsets[:, -1] - encoded.multiplicities().sum(axis=1)).tolist()
-    counts = EncodeCounts(
-        not_finite,
-        out_of_range,
-        {name: n for name, n in zip(layout.collections, truncated, strict=True) if n},
-    )
-    object.__setattr__(encoded, "counts", counts)
-    return encoded
+    return found

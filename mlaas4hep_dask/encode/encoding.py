@@ -2,31 +2,19 @@
 
 from __future__ import annotations
 
-import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
 from mlaas4hep_dask.encode.layout import Layout
-from mlaas4hep_dask.errors import EncodeError
-from mlaas4hep_dask.specs import Branch, BranchSpecs, Specs
+from mlaas4hep_dask.encode.order import Sort
+from mlaas4hep_dask.encode.rules import apply_rules, rules_of
+from mlaas4hep_dask.encode.scaling import Scaling, scaling_of
+from mlaas4hep_dask.errors import EncodeError, did_you_mean
+from mlaas4hep_dask.specs import Branch, Specs
+from mlaas4hep_dask.specs.transforms import Transform
 
-LARGEST = 3.4e38  # of float32
-
-Normalisation = Literal["minmax", "standard"]
 OutOfRange = Literal["pass", "clip"]
-
-
-@dataclass(frozen=True, slots=True)
-class Scaling:
-    """Normalisation of one branch: ``(value - shift) * scale``.
-
-    ``low`` and ``high`` are the extremes in the specs; values outside are counted.
-    """
-
-    shift: float
-    scale: float
-    low: float
-    high: float
 
 
 @dataclass(frozen=True)
@@ -43,20 +31,33 @@ class Encoding:
         The same branches with their kind, dtype and collection.
     clip : bool
         Move values outside the specs to the nearer extreme, instead of passing them on.
+    sorts : tuple of Sort
+        At most one for each collection; its branch need not be one of ``branches``.
     """
 
     layout: Layout
     scalings: tuple[Scaling, ...]
     branches: tuple[Branch, ...]
     clip: bool = False
+    sorts: tuple[Sort, ...] = ()
+
+    @property
+    def reads(self) -> tuple[Branch, ...]:
+        """The branches that events must have: ``branches``, and those to sort by."""
+        keys = {sort.branch.name: sort.branch for sort in self.sorts}
+        for branch in self.branches:
+            keys.pop(branch.name, None)
+        return self.branches + tuple(keys[name] for name in sorted(keys))
 
     @classmethod
     def from_specs(
         cls,
         specs: Specs,
         *,
-        normalisation: Normalisation = "minmax",
-        max_width: int | None = None,
+        normalisation: Any = "minmax",
+        width: Any = "max",
+        sort: Mapping[str, str] | None = None,
+        keys: Sequence[Branch | Mapping[str, Any]] = (),
         out_of_range: OutOfRange = "pass",
     ) -> Encoding:
         """Encoding of the branches in ``specs``.
@@ -65,55 +66,101 @@ class Encoding:
         ----------
         specs : Specs
             Specs of the whole data set.
-        normalisation : {"minmax", "standard"}
-            ``minmax`` maps the extremes to 0 and 1, as the published pipeline does (Kuznetsov,
-            Giommi, Bonacorsi, Comput. Softw. Big Sci. 2021); ``standard`` maps the mean to 0
-            and one standard deviation to 1. A constant branch becomes 0 with either.
-        max_width : int, optional
-            Largest number of objects kept per collection.
+        normalisation : str or mapping
+            How values become numbers near 0; or a mapping, or a list of mappings, from patterns
+            of branches to that. The first pattern that matches holds; ``minmax`` does for a
+            branch that none matches. ``minmax`` maps the extremes to 0 and 1, as the published
+            pipeline does (Kuznetsov, Giommi, Bonacorsi, Comput. Softw. Big Sci. 2021);
+            ``standard`` the mean to 0 and one standard deviation to 1; ``robust`` the median to
+            0 and the distance of the quartiles to 1; ``none`` keeps values. ``log-`` or
+            ``symlog-`` in front takes the logarithm first. For others see `scaling_of`.
+        width : str, int or mapping
+            Objects kept per collection; see `Layout.from_specs`.
+        sort : mapping of str to str, optional
+            By collection: the branch that objects are sorted by before the width cuts them, with
+            ``-`` in front for the largest first. By default objects keep their order.
+        keys : sequence of Branch or mapping
+            Branches that ``sort`` may name though they are not in ``specs``.
         out_of_range : {"pass", "clip"}
             What happens to values outside the extremes in the specs.
 
         Raises
         ------
         EncodeError
-            When an option has another value, as that of a bundle's manifest may.
+            When an option has another value, as that of a bundle's manifest may, a pattern
+            matches nothing, or the branch to sort by is not in the collection.
         """
-        _require(normalisation, Normalisation, option="normalisation")
-        _require(out_of_range, OutOfRange, option="out_of_range")
-        layout = Layout.from_specs(specs, max_width=max_width)
-        entries = [specs.branches[name] for name in layout.branches]
-        scalings = tuple(_scaling(entry, normalisation) for entry in entries)
-        branches = tuple(entry.branch for entry in entries)
-        return cls(layout, scalings, branches, clip=out_of_range == "clip")
-
-
-def _require(value: str, allowed: Any, *, option: str) -> None:
-    if value not in get_args(allowed):
-        expected = " or ".join(map(repr, get_args(allowed)))
-        raise EncodeError(f"{option} is {value!r}; expected {expected}", option=option)
-
-
-def _scaling(specs: BranchSpecs, normalisation: Normalisation) -> Scaling:
-    if specs.min is None or specs.max is None or specs.mean is None or specs.variance is None:
-        return Scaling(shift=0.0, scale=1.0, low=0.0, high=0.0)  # never had a finite value
-    if specs.is_constant:
-        return Scaling(shift=specs.min, scale=1.0, low=specs.min, high=specs.max)
-    if normalisation == "minmax":
-        shift, spread = specs.min, specs.max - specs.min
-    else:
-        # Nine digits: means differ in the last bits with the order of merging, and blocks must
-        # be equal whatever the partition size. The extremes are exact.
-        shift = specs.min + float(f"{specs.mean - specs.min:.9g}")
-        spread = float(f"{specs.variance**0.5:.9g}")
-    usable = math.isfinite(spread) and spread > 0 and math.isfinite(1.0 / spread)
-    scaling = Scaling(shift, 1.0 / spread if usable else 1.0, specs.min, specs.max)
-    for value in (specs.min, specs.max):
-        if not abs((value - shift) * scaling.scale) < LARGEST:
+        if out_of_range not in get_args(OutOfRange):
+            expected = " or ".join(map(repr, get_args(OutOfRange)))
             raise EncodeError(
-                f"branch {specs.branch.name!r} goes from {specs.min:.6g} to {specs.max:.6g}: with "
-                f"{normalisation} normalisation {value:.6g} does not fit into float32; exclude the "
-                "branch, or its files' placeholder values",
-                branch=specs.branch.name,
+                f"out_of_range is {out_of_range!r}; expected {expected}", option="out_of_range"
             )
-    return scaling
+        layout = Layout.from_specs(specs, width=width)
+        hows = normalisations_of(normalisation, layout.branches)
+        entries = [specs.branches[name] for name in layout.branches]
+        scalings = tuple(scaling_of(entry, hows[entry.branch.name]) for entry in entries)
+        branches = tuple(entry.branch for entry in entries)
+        known = [key if isinstance(key, Branch) else Branch(**key) for key in keys]
+        sorts = sorts_of(sort or {}, [*branches, *known], layout.collections)
+        return cls(layout, scalings, branches, clip=out_of_range == "clip", sorts=sorts)
+
+
+def normalisations_of(normalisation: Any, branches: Sequence[str]) -> dict[str, Any]:
+    """How each branch is normalised; see `Encoding.from_specs` and `apply_rules`."""
+    return apply_rules(
+        rules_of(normalisation),
+        branches,
+        default="minmax",
+        option="normalisation",
+        what="branch",
+    )
+
+
+def transforms_of(normalisation: Any, branches: Sequence[str]) -> dict[str, Transform]:
+    """By branch: the logarithm that its normalisation takes, whose moments specs must hold."""
+    transforms: dict[str, Transform] = {}
+    for name, how in normalisations_of(normalisation, branches).items():
+        if isinstance(how, str) and how.split("-")[0] in ("log", "symlog"):
+            transforms[name] = "log" if how.startswith("log") else "symlog"
+    return transforms
+
+
+def sorts_of(
+    sort: Mapping[str, str], branches: Sequence[Branch], collections: Sequence[str]
+) -> tuple[Sort, ...]:
+    """How collections are sorted, in alphabetical order.
+
+    Parameters
+    ----------
+    sort : mapping of str to str
+        Branch by collection, with ``-`` in front for descending.
+    branches : sequence of Branch
+        What can be sorted by.
+    collections : sequence of str
+        The collections of the inputs.
+
+    Raises
+    ------
+    EncodeError
+        When there is no such collection, or no such branch in it (facts: option, pattern).
+    """
+    sorts = []
+    for collection, key in sorted(sort.items()):
+        if collection not in collections:
+            near = did_you_mean(collection, collections)
+            raise EncodeError(
+                f"sort: no input is in a collection {collection!r}{near}",
+                option="sort",
+                pattern=collection,
+            )
+        name = key.removeprefix("-")
+        inside = {branch.name: branch for branch in branches if branch.collection == collection}
+        if name not in inside:
+            raise EncodeError(
+                f"sort: branch {name!r} is not in collection {collection!r}"
+                f"{did_you_mean(name, inside)}",
+                option="sort",
+                pattern=collection,
+            )
+        sorts.append(Sort(collection, inside[name], key.startswith("-")))
+    return tuple(sorts)

@@ -8,6 +8,8 @@ import numba
 import numpy as np
 from numpy.typing import NDArray
 
+from mlaas4hep_dask.specs.transforms import logarithm
+
 TILE = 128  # events; a tile's rows stay in the second-level cache while every branch visits them
 
 
@@ -45,6 +47,88 @@ def normalise(
             value = low if below else (high if above else value)
         out[i] = np.float32((value - shift) * scale) if finite else np.float32(np.nan)
     return num_missing, num_outside
+
+
+@numba.njit(nogil=True, cache=True)  # type: ignore[untyped-decorator]
+def normalise_log(
+    values: NDArray[Any],
+    is_signed: bool,
+    shift: float,
+    scale: float,
+    low: float,
+    high: float,
+    clip: bool,
+    out: NDArray[np.float32],
+) -> tuple[int, int]:
+    """As `normalise`, of the logarithm; of sign(v) log(1 + abs(v)) when ``is_signed``.
+
+    Without a sign, values that are not above 0 become NaN, and are counted as such alone.
+    """
+    num_missing = 0
+    num_outside = 0
+    for i in range(values.size):
+        value: Any = np.float64(values[i])
+        if not (abs(value) < np.inf and (is_signed or value > 0)):
+            num_missing += 1
+            out[i] = np.float32(np.nan)
+            continue
+        if value < low or value > high:
+            num_outside += 1
+            if clip:
+                value = low if value < low else high
+        out[i] = np.float32((logarithm(value, is_signed) - shift) * scale)
+    return num_missing, num_outside
+
+
+@numba.njit(nogil=True, cache=True)  # type: ignore[untyped-decorator]
+def normalise_table(
+    values: NDArray[Any],
+    x: NDArray[np.float64],
+    y: NDArray[np.float64],
+    slopes: NDArray[np.float64],
+    low: float,
+    high: float,
+    clip: bool,
+    out: NDArray[np.float32],
+) -> tuple[int, int]:
+    """As `normalise`, of a piecewise linear function through the points (x, y)."""
+    num_missing = 0
+    num_outside = 0
+    for i in range(values.size):
+        value: Any = np.float64(values[i])
+        if not abs(value) < np.inf:
+            num_missing += 1
+            out[i] = np.float32(np.nan)
+            continue
+        if value < low or value > high:
+            num_outside += 1
+            if clip:
+                value = low if value < low else high
+        first, last = 0, x.size - 1
+        while last - first > 1:  # x[first] <= value < x[last], but for the end pieces
+            middle = (first + last) // 2
+            if value < x[middle]:
+                last = middle
+            else:
+                first = middle
+        out[i] = np.float32(y[first] + (value - x[first]) * slopes[first])
+    return num_missing, num_outside
+
+
+@numba.njit(nogil=True, cache=True)  # type: ignore[untyped-decorator]
+def kept_objects(
+    offsets: NDArray[np.int64], width: int
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Offsets of the first ``width`` objects of each event, and where these objects stand."""
+    kept_offsets = np.zeros_like(offsets)
+    for event in range(offsets.size - 1):
+        count = min(offsets[event + 1] - offsets[event], width)
+        kept_offsets[event + 1] = kept_offsets[event] + count
+    kept = np.empty(kept_offsets[-1], dtype=np.int64)
+    for event in range(offsets.size - 1):
+        for j in range(kept_offsets[event + 1] - kept_offsets[event]):
+            kept[kept_offsets[event] + j] = offsets[event] + j
+    return kept_offsets, kept
 
 
 @numba.njit(nogil=True, cache=True)  # type: ignore[untyped-decorator]

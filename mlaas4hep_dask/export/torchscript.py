@@ -36,15 +36,36 @@ class _Scorer(torch.nn.Module):
     scale: torch.Tensor
     low: torch.Tensor
     high: torch.Tensor
+    is_log: torch.Tensor
+    is_symlog: torch.Tensor
+    table_x: torch.Tensor
+    table_y: torch.Tensor
+    table_slopes: torch.Tensor
+    tables: list[tuple[int, int, int]]  # first column, the next branch's, number of points
 
     def __init__(self, network: torch.nn.Module, encoding: Encoding) -> None:
         super().__init__()
-        branch = encoding.layout.branch_of_columns()
-        columns = [
-            np.array([getattr(scaling, key) for scaling in encoding.scalings])[branch]
-            for key in ("shift", "scale", "low", "high")
-        ]
-        for key, values in zip(("shift", "scale", "low", "high"), columns, strict=True):
+        layout = encoding.layout
+        branch = layout.branch_of_columns()
+        for key in ("shift", "scale", "low", "high"):
+            values = np.array([getattr(scaling, key) for scaling in encoding.scalings])[branch]
+            self.register_buffer(key, torch.as_tensor(values, dtype=torch.float64))
+        transforms = np.array([scaling.transform for scaling in encoding.scalings])[branch]
+        self.register_buffer("is_log", torch.from_numpy(transforms == "log"))
+        self.register_buffer("is_symlog", torch.from_numpy(transforms == "symlog"))
+        self.has_log: bool = bool((transforms != "identity").any())
+        tables = [(i, s.table) for i, s in enumerate(encoding.scalings) if s.table is not None]
+        longest = max((len(table.x) for _, table in tables), default=2)
+        points = np.zeros((3, len(tables), longest))
+        places = []
+        for row, (index, table) in enumerate(tables):
+            first, stop = np.searchsorted(branch, [index, index + 1]).tolist()
+            number = len(table.x)
+            points[0, row, :number], points[1, row, :number] = table.x, table.y
+            points[2, row, : number - 1] = table.slopes()
+            places.append((first, stop, number))
+        self.tables = places
+        for key, values in zip(("table_x", "table_y", "table_slopes"), points, strict=True):
             self.register_buffer(key, torch.as_tensor(values, dtype=torch.float64))
         self.clip: bool = encoding.clip
         self.network = network
@@ -53,9 +74,22 @@ class _Scorer(torch.nn.Module):
         """Scores, shape (events,), of raw columns, shape (events, columns), NaN where missing."""
         value = raw.double()
         missing = torch.logical_not(torch.isfinite(value))
+        if self.has_log:
+            missing = missing | (self.is_log & (value <= 0))
         if self.clip:
             value = torch.minimum(torch.maximum(value, self.low), self.high)
+        plain = value
+        if self.has_log:
+            symlog = torch.copysign(torch.log1p(value.abs()), value)
+            value = torch.where(self.is_log, torch.log(value), value)
+            value = torch.where(self.is_symlog, symlog, value)
         x = ((value - self.shift) * self.scale).float()
+        for row, (first, stop, number) in enumerate(self.tables):
+            part = plain[:, first:stop].contiguous()
+            piece = torch.searchsorted(self.table_x[row, :number].contiguous(), part, right=True)
+            piece = (piece - 1).clamp(0, number - 2)
+            rise = (part - self.table_x[row][piece]) * self.table_slopes[row][piece]
+            x[:, first:stop] = (self.table_y[row][piece] + rise).float()
         return self.score_encoded(torch.where(missing, torch.zeros_like(x), x), missing)
 
     @torch.jit.export

@@ -126,7 +126,7 @@ def _check(config: Config) -> int:
     checked = preflight(config)
     plan = check_files(config, checked)
     # How many objects an event can have is known after the specs pass; any width will do here.
-    width = config.encode.max_width or 4
+    width = config.encode.width if isinstance(config.encode.width, int) else 4
     num_columns = sum(1 if branch.kind == "flat" else width for branch in plan.branches)
     model.build(num_columns)
     print(plan.to_text())  # noqa: T201

@@ -22,6 +22,7 @@ from mlaas4hep_dask.config import Config
 from mlaas4hep_dask.console import Reporter, Stage
 from mlaas4hep_dask.dataset import Dataset
 from mlaas4hep_dask.dataset.dataset import watching
+from mlaas4hep_dask.dataset.normalise import source_digest
 from mlaas4hep_dask.dataset.tasks import Distributions
 from mlaas4hep_dask.run.card import model_card
 from mlaas4hep_dask.run.directory import EPOCHS, METRICS, RunDirectory
@@ -170,7 +171,7 @@ def fit(
             name=config.name,
             model=content,
             specs=specs,
-            encode=config.encode.model_dump(),
+            encode=dataset.encode_options(),
             metrics={key: last.record[key] for key in ("train", "validation", "test")},
             data={"samples": summary["samples"], "config": config.digest()},
             card=model_card(summary, config),
@@ -360,7 +361,8 @@ def _distributions_json(parts: list[Distributions]) -> dict[str, Any]:
 
 def _fingerprint(dataset: Dataset, model: ModelSource) -> str:
     files = [(file.uuid, file.num_entries) for file in dataset.plan().files]
-    text = json.dumps([__version__, dataset.token(), model.digest(), files])
+    code = [model.digest(), source_digest(dataset.config)]
+    text = json.dumps([__version__, dataset.token(), *code, files])
     return hashlib.sha256(text.encode()).hexdigest()
 
 

@@ -47,11 +47,10 @@ def counts_of_parts(
             owners = parts  # of each value
             if branch.collection is not None:
                 owners = np.repeat(parts, np.diff(events.offsets[branch.collection]))
-            finite = np.isfinite(values)
-            share(0, branch.name, owners[~finite])
-            share(
-                1, branch.name, owners[finite & ((values < scaling.low) | (values > scaling.high))]
-            )
+            is_missing = scaling.is_missing(values)
+            outside = ~is_missing & ((values < scaling.low) | (values > scaling.high))
+            share(0, branch.name, owners[is_missing])
+            share(1, branch.name, owners[outside])
     widths = {branch.collection: branch.width for branch in encoding.layout.jagged}
     for collection in counts.truncated:
         excess = np.diff(events.offsets[collection]) - widths[collection]

@@ -21,6 +21,7 @@ from mlaas4hep_dask.encode import EncodeCounts, Encoded, encode
 from mlaas4hep_dask.errors import BundleError, PayloadError
 from mlaas4hep_dask.serve.counts import counts_of_parts
 from mlaas4hep_dask.serve.payload import events_of, extra_names
+from mlaas4hep_dask.specs import BranchSpecs
 
 logger = logging.getLogger(__name__)
 
@@ -90,7 +91,7 @@ class Model:
         return {
             "name": self.name,
             "created": manifest.get("created"),
-            "input": {"branches": [asdict(branch) for branch in self.encoding.branches]},
+            "input": {"branches": [asdict(branch) for branch in self.encoding.reads]},
             "output": manifest.get("output"),
             "metrics": manifest.get("metrics"),
         }
@@ -102,8 +103,9 @@ class Model:
         """
         event: dict[str, Any] = {}
         counted: dict[str, int] = {}
-        for branch in self.encoding.branches:
-            specs = self.bundle.specs.branches[branch.name]
+        for branch in self.encoding.reads:
+            # Objects may be sorted by a branch that is no input; the specs do not know it.
+            specs = self.bundle.specs.branches.get(branch.name, BranchSpecs(branch))
             value: float | int | bool | None = None
             if specs.min is not None and specs.max is not None and specs.mean is not None:
                 whole = not branch.dtype.startswith("float")
@@ -132,7 +134,7 @@ class Model:
         return [outcome for part in parts for outcome in self.score([part])]
 
     def _score_together(self, parts: Sequence[Part]) -> list[Scored | PayloadError]:
-        branches = self.encoding.branches
+        branches = self.encoding.reads
         first = parts[0].first  # errors count when there is one part alone
         objects = list(chain.from_iterable(part.objects for part in parts))
         events = events_of(objects, branches, first=first)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -30,16 +30,21 @@ class BranchSpecs:
         finite values.
     drawn : ndarray, shape (drawn,)
         Values of the branch that were drawn for quantiles, in the branch's dtype.
+    transformed : mapping of str to Moments
+        Moments of logarithms of the values, for a branch that is encoded by one; see
+        `transforms`. Values without a logarithm count as NaN.
     """
 
     branch: Branch
     moments: Moments = EMPTY
     drawn: NDArray[Any] = field(default_factory=lambda: np.zeros(0, np.float64))
+    transformed: Mapping[str, Moments] = field(default_factory=dict)
 
     def __eq__(self, other: object) -> bool:
         return (
             isinstance(other, BranchSpecs)
             and (self.branch, self.moments) == (other.branch, other.moments)
+            and self.transformed == other.transformed
             and self.drawn.dtype == other.drawn.dtype
             and self.drawn.tobytes() == other.drawn.tobytes()  # NaN equals NaN
         )

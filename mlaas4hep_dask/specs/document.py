@@ -34,6 +34,7 @@ def text_of(specs: Specs) -> str:
             "collection": entry.branch.collection,
             "unit": entry.branch.unit,
             **entry.moments._asdict(),
+            "transformed": {key: own._asdict() for key, own in entry.transformed.items()},
             **_uncertainty(specs, name),
         }
         for name, entry in sorted(specs.branches.items())
@@ -131,15 +132,22 @@ def _branch_from(
     name: str, entry: dict[str, Any], draws: Mapping[str, Draw], drawn: Mapping[str, str]
 ) -> BranchSpecs:
     branch = Branch(name, entry["kind"], entry["dtype"], entry["collection"], entry["unit"])
-    moments = Moments(*(entry[key] for key in Moments._fields))
-    numbers = [moments.mean, moments.squares, *map(index, moments[:4])]
-    numbers += [value for value in (moments.min, moments.max) if value is not None]
-    if not all(map(math.isfinite, numbers)):
-        raise ValueError(f"moments of branch {name!r} are not finite")
-    specs = BranchSpecs(branch, moments, np.zeros(0, branch.dtype))
+    transformed = {
+        key: _moments_from(name, own) for key, own in entry.get("transformed", {}).items()
+    }
+    specs = BranchSpecs(branch, _moments_from(name, entry), np.zeros(0, branch.dtype), transformed)
     if (draw := draws.get(specs.group)) is None:
         return specs
     values = from_text(drawn[name], branch.dtype)
     if len(values) != len(draw):
         raise ValueError(f"{len(values)} values of branch {name!r} for {len(draw)} keys")
     return replace(specs, drawn=values)
+
+
+def _moments_from(name: str, entry: dict[str, Any]) -> Moments:
+    moments = Moments(*(entry[key] for key in Moments._fields))
+    numbers = [moments.mean, moments.squares, *map(index, moments[:4])]
+    numbers += [value for value in (moments.min, moments.max) if value is not None]
+    if not all(map(math.isfinite, numbers)):
+        raise ValueError(f"moments of branch {name!r} are not finite")
+    return moments

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from typing import Any
 
 import numba
@@ -14,6 +15,7 @@ from mlaas4hep_dask.specs.draw import Draw, draw_events, draw_objects, event_key
 from mlaas4hep_dask.specs.events import Events
 from mlaas4hep_dask.specs.moments import EMPTY, LARGEST, Moments
 from mlaas4hep_dask.specs.specs import Specs
+from mlaas4hep_dask.specs.transforms import Transform, logarithms
 
 
 def measure(
@@ -23,6 +25,7 @@ def measure(
     ids: NDArray[np.uint64] | None = None,
     num_read: int | None = None,
     sum_weights: float | None = None,
+    transforms: Mapping[str, Transform] | None = None,
 ) -> Specs:
     """Specs of ``events``.
 
@@ -39,6 +42,8 @@ def measure(
         Events read before the selection; by default as many as were selected.
     sum_weights : float, optional
         Sum of the events' weights; by default each counts 1.
+    transforms : mapping of str to str, optional
+        By branch: a logarithm of its values that is measured too.
 
     Returns
     -------
@@ -61,7 +66,12 @@ def measure(
                 if branch.collection is None
                 else draw_objects(keys, events.offsets[branch.collection])
             )
-        branches[branch.name] = BranchSpecs(branch, moments(values), values[places[group]])
+        transformed: dict[str, Moments] = {}
+        if transforms is not None and (transform := transforms.get(branch.name)) is not None:
+            transformed[transform] = moments(logarithms(values, transform == "symlog"))
+        branches[branch.name] = BranchSpecs(
+            branch, moments(values), values[places[group]], transformed
+        )
     multiplicities = {
         collection: tuple(np.bincount(np.diff(offsets)).tolist())
         for collection, offsets in events.offsets.items()

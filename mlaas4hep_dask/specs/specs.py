@@ -185,8 +185,12 @@ def _merge_branches(a: Specs, b: Specs) -> tuple[dict[str, BranchSpecs], dict[st
         drawn = np.zeros(0, specs.drawn.dtype)
         if (order := orders.get(specs.group)) is not None and order.size:
             drawn = np.concatenate([specs.drawn, other.drawn])[order]
+        transformed = {
+            key: merge_moments(specs.transformed[key], other.transformed[key])
+            for key in sorted(specs.transformed.keys() & other.transformed.keys())
+        }
         branches[name] = BranchSpecs(
-            specs.branch, merge_moments(specs.moments, other.moments), drawn
+            specs.branch, merge_moments(specs.moments, other.moments), drawn, transformed
         )
     return branches, draws
 

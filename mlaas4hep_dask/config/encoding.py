@@ -1,0 +1,204 @@
+"""The section ``encode`` of dataset.yaml: normalisation, widths and order of objects."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable, Mapping
+from typing import Annotated, Any, Literal
+
+from pydantic import BeforeValidator, Field, WithJsonSchema
+
+from mlaas4hep_dask.config.problems import CALLABLE, Problem, describe, invalid
+from mlaas4hep_dask.config.sections import Section
+from mlaas4hep_dask.errors import nearest
+
+NORMALISATIONS = (
+    "minmax",
+    "standard",
+    "robust",
+    "none",
+    "log",
+    "log-minmax",
+    "log-standard",
+    "log-robust",
+    "symlog",
+    "symlog-minmax",
+    "symlog-standard",
+    "symlog-robust",
+)
+
+_NUMBERS = {"type": "array", "items": {"type": "number"}, "minItems": 2}
+_HOW_SCHEMA: dict[str, Any] = {
+    "anyOf": [
+        {"enum": list(NORMALISATIONS)},
+        {"type": "string", "pattern": CALLABLE},
+        {
+            "type": "object",
+            "properties": {"shift": {"type": "number"}, "scale": {"type": "number"}},
+            "required": ["shift", "scale"],
+            "additionalProperties": False,
+        },
+        {
+            "type": "object",
+            "properties": {"x": _NUMBERS, "y": _NUMBERS},
+            "required": ["x", "y"],
+            "additionalProperties": False,
+        },
+    ]
+}
+_WIDTH_SCHEMA: dict[str, Any] = {
+    "anyOf": [
+        {"const": "max"},
+        {"type": "integer", "minimum": 1},
+        {
+            "type": "object",
+            "properties": {"quantile": {"type": "number", "exclusiveMinimum": 0, "maximum": 1}},
+            "required": ["quantile"],
+            "additionalProperties": False,
+        },
+    ]
+}
+
+
+def _by_pattern(schema: dict[str, Any], *examples: Any) -> dict[str, Any]:
+    """The schema of a value for all names, or of values by pattern."""
+    by_pattern = {"type": "object", "additionalProperties": schema, "minProperties": 1}
+    listed = {"type": "array", "items": by_pattern, "minItems": 1}
+    return {"anyOf": [*schema["anyOf"], by_pattern, listed], "examples": list(examples)}
+
+
+def _rules(value: Any, check: Callable[[Any], Problem | None]) -> Any:
+    """A mapping from patterns to values as a list, in which the order of patterns counts."""
+    entries = value if isinstance(value, list) else [value]
+    pairs: list[tuple[str, str, Any]] = []
+    problems = []
+    for index, entry in enumerate(entries):
+        at = f"{index}." if isinstance(value, list) else ""
+        if isinstance(entry, dict) and entry:
+            pairs.extend((f"{at}{pattern}", pattern, how) for pattern, how in entry.items())
+        else:
+            text = f"expected a mapping from patterns, found {describe(entry)}"
+            problems.append(Problem(at.rstrip("."), text))
+    if not entries:
+        problems.append(Problem("", "expected at least one entry, found an empty list"))
+    for key, _, how in pairs:
+        if (problem := check(how)) is not None:
+            inner = ".".join(filter(None, (key, problem.key)))
+            problems.append(Problem(inner, problem.text, problem.nearest))
+    if problems:
+        raise invalid(*problems)
+    return [{pattern: how} for _, pattern, how in pairs]
+
+
+def _normalisation(value: Any) -> Any:
+    if isinstance(value, dict | list):
+        return _rules(value, _normalisation_problem)
+    if (problem := _normalisation_problem(value)) is not None:
+        raise invalid(problem)
+    return value
+
+
+def _normalisation_problem(how: Any) -> Problem | None:
+    if isinstance(how, dict) and how.keys() in ({"shift", "scale"}, {"x", "y"}):
+        numbers = [how["shift"], how["scale"]] if "shift" in how else [how["x"], how["y"]]
+        flat = [n for part in numbers for n in (part if isinstance(part, list) else [part])]
+        if all(_is_number(n) for n in flat):
+            return None
+        return Problem("", "expected finite numbers")
+    if isinstance(how, str) and (how in NORMALISATIONS or re.match(CALLABLE, how)):
+        return None
+    near = nearest(how, NORMALISATIONS) if isinstance(how, str) else None
+    expected = (
+        f"{', '.join(map(repr, NORMALISATIONS))}, 'module:callable', shift and scale, or x and y"
+    )
+    return Problem("", f"expected {expected}, found {describe(how)}", near)
+
+
+def _width(value: Any) -> Any:
+    is_rules = isinstance(value, list) or (isinstance(value, dict) and value.keys() != {"quantile"})
+    if is_rules:
+        return _rules(value, _width_problem)
+    if (problem := _width_problem(value)) is not None:
+        raise invalid(problem)
+    return value
+
+
+def _width_problem(width: Any) -> Problem | None:
+    if width == "max" or (type(width) is int and width >= 1):
+        return None
+    if isinstance(width, dict) and width.keys() == {"quantile"}:
+        fraction = width["quantile"]
+        if _is_number(fraction) and 0 < fraction <= 1:
+            return None
+        text = f"expected more than 0 and at most 1, found {describe(fraction)}"
+        return Problem("quantile", text)
+    near = nearest(width, ["max"]) if isinstance(width, str) else None
+    expected = "'max', a number of objects, or a mapping with the key 'quantile'"
+    return Problem("", f"expected {expected}, found {describe(width)}", near)
+
+
+def _is_number(value: Any) -> bool:
+    return type(value) in (int, float) and math.isfinite(value)
+
+
+class Encoding(Section):
+    """How jagged events become rows of numbers."""
+
+    normalisation: Annotated[
+        Any,
+        BeforeValidator(_normalisation),
+        WithJsonSchema(
+            _by_pattern(_HOW_SCHEMA, "standard", {"*_pt": "log-standard", "*_phi": "none"}),
+            mode="validation",
+        ),
+    ] = Field(
+        default="minmax",
+        description="How the values of a branch become numbers near 0: minmax, standard, robust or "
+        "none, after log or symlog; module:callable; fixed numbers; or a mapping from patterns of "
+        "branches to these, in which the first that matches holds.",
+    )
+    width: Annotated[
+        Any,
+        BeforeValidator(_width),
+        WithJsonSchema(
+            _by_pattern(_WIDTH_SCHEMA, "max", 16, {"Jet": {"quantile": 0.99}, "Muon": 4}),
+            mode="validation",
+        ),
+    ] = Field(
+        default="max",
+        description="Objects kept per collection: max for all, a number, or a quantile of the "
+        "multiplicities; or a mapping from patterns of collections to these. Objects beyond are "
+        "counted as truncated.",
+    )
+    sort: dict[str, str] = Field(
+        default={},
+        description="By collection: the branch that its objects are sorted by, with - in front "
+        "for the largest first.",
+        examples=[{"Jet": "-Jet_pt"}],
+    )
+    out_of_range: Literal["pass", "clip"] = Field(
+        default="pass",
+        description="What happens to a value outside the range of the specs; it is counted "
+        "either way.",
+    )
+
+    def callables(self) -> list[str]:
+        """The references ``module:callable`` in ``normalisation``."""
+        rules = self.normalisation
+        hows = [rules] if isinstance(rules, str) else [h for rule in rules for h in rule.values()]
+        return [how for how in hows if isinstance(how, str) and ":" in how]
+
+    def with_callables(self, replaced: Mapping[str, str]) -> dict[str, Any]:
+        """The section as plain values, with references replaced by others."""
+        document = self.model_dump(mode="json")
+        rules = document["normalisation"]
+        document["normalisation"] = (
+            replaced.get(rules, rules)
+            if isinstance(rules, str)
+            else [
+                {p: replaced.get(h, h) if isinstance(h, str) else h for p, h in rule.items()}
+                for rule in rules
+            ]
+        )
+        return document

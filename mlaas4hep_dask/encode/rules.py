@@ -1,0 +1,64 @@
+"""Rules: options that hold for the branches or collections that match a pattern."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from fnmatch import fnmatchcase
+from typing import Any
+
+from mlaas4hep_dask.errors import EncodeError, did_you_mean
+
+Rules = list[tuple[str, Any]]
+
+
+def rules_of(value: Any) -> Rules:
+    """Pairs of a pattern and its value.
+
+    Parameters
+    ----------
+    value : any
+        A mapping from patterns to values, or a list of such mappings; anything else is the value
+        for all names.
+    """
+    if isinstance(value, Mapping):
+        return list(value.items())
+    if isinstance(value, Sequence) and not isinstance(value, str):
+        return [pair for entry in value for pair in entry.items()]
+    return [("*", value)]
+
+
+def apply_rules(
+    rules: Rules, names: Iterable[str], *, default: Any, option: str, what: str
+) -> dict[str, Any]:
+    """The value for each name: that of the first pattern that matches, else ``default``.
+
+    Raises
+    ------
+    EncodeError
+        When a pattern matches no name, or none that an earlier pattern leaves to it (facts:
+        option, pattern).
+    """
+    names = sorted(names)
+    chosen: dict[str, Any] = {}
+    for pattern, value in rules:
+        matched = [name for name in names if matches(pattern, name)]
+        left = [name for name in matched if name not in chosen]
+        if not left and pattern != "*":
+            raise EncodeError(
+                f"{option}: pattern {pattern!r} matches "
+                + (
+                    f"no {what} that earlier patterns leave to it"
+                    if matched
+                    else f"no {what}{did_you_mean(pattern, names)}"
+                ),
+                option=option,
+                pattern=pattern,
+            )
+        chosen.update(dict.fromkeys(left, value))
+    return {name: chosen.get(name, default) for name in names}
+
+
+def matches(pattern: str, name: str) -> bool:
+    """True when a name is the pattern, or fits it; ``*``, ``?`` and ``[abc]`` are wildcards."""
+    # a branch may be called 'x[3]', which as a pattern would not match itself
+    return name == pattern or fnmatchcase(name, pattern)
