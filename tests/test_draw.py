@@ -113,7 +113,9 @@ def test_a_draw_is_uniform_over_entries_places_in_the_event_and_splits():
     split = np.bincount(split_of(IDS[places], FRACTIONS, seed=0), minlength=3)
     assert np.all(np.abs(split - SIZE * np.array(FRACTIONS)) < 4 * error)
 
-    draw, places = draw_objects(keys, EVENTS.offsets["Jet"])
+    draw, places = draw_objects(
+        keys, EVENTS.offsets["Jet"], widest=np.diff(EVENTS.offsets["Jet"]).max()
+    )
     assert len(draw) == SIZE
     number = EVENTS.contents["Jet_number"]
     for n in range(6):
@@ -125,7 +127,7 @@ def test_a_draw_is_uniform_over_entries_places_in_the_event_and_splits():
 def test_events_with_thousands_of_objects_are_drawn_from():
     counts = np.array([0, 9_000, 3, 0, 6_000])
     offsets = offsets_of(counts)
-    draw, places = draw_objects(event_keys(IDS[:5]), offsets)
+    draw, places = draw_objects(event_keys(IDS[:5]), offsets, widest=9_000)
     assert SIZE / 2 < len(draw) <= SIZE
     share = np.diff(np.searchsorted(np.sort(places), offsets)) / counts.clip(1)
     assert share[1] == pytest.approx(share[4], rel=0.2)

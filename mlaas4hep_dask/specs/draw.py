@@ -86,7 +86,7 @@ def draw_events(keys: NDArray[np.uint64]) -> tuple[Draw, NDArray[np.intp]]:
 
 
 def draw_objects(
-    keys: NDArray[np.uint64], offsets: NDArray[np.int64]
+    keys: NDArray[np.uint64], offsets: NDArray[np.int64], *, widest: int
 ) -> tuple[Draw, NDArray[np.intp]]:
     """The draw of a collection's objects, and the drawn objects.
 
@@ -96,8 +96,9 @@ def draw_objects(
         From `event_keys`.
     offsets : ndarray of int64, shape (events + 1,)
         Where each event's objects begin.
+    widest : int
+        Most objects of an event.
     """
-    widest = int(np.diff(offsets).max(initial=0))
     return _draw(keys, offsets, objects=int(offsets[-1]), widest=widest)
 
 

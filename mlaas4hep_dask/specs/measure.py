@@ -54,6 +54,10 @@ def measure(
         ids = np.zeros((events.num_events, 2), dtype=np.uint64)
         ids[:, 1] = np.arange(events.num_events, dtype=np.uint64)
     keys = event_keys(ids)
+    multiplicities = {
+        collection: tuple(np.bincount(np.diff(offsets)).tolist())
+        for collection, offsets in events.offsets.items()
+    }
     draws: dict[str, Draw] = {}
     places: dict[str, NDArray[np.intp]] = {}
     branches = {}
@@ -64,7 +68,11 @@ def measure(
             draws[group], places[group] = (
                 draw_events(keys)
                 if branch.collection is None
-                else draw_objects(keys, events.offsets[branch.collection])
+                else draw_objects(
+                    keys,
+                    events.offsets[branch.collection],
+                    widest=len(multiplicities[branch.collection]) - 1,
+                )
             )
         transformed: dict[str, Moments] = {}
         if transforms is not None and (transform := transforms.get(branch.name)) is not None:
@@ -72,10 +80,6 @@ def measure(
         branches[branch.name] = BranchSpecs(
             branch, moments(values), values[places[group]], transformed
         )
-    multiplicities = {
-        collection: tuple(np.bincount(np.diff(offsets)).tolist())
-        for collection, offsets in events.offsets.items()
-    }
     counts = SampleSpecs(
         num_read=events.num_events if num_read is None else num_read,
         num_selected=events.num_events,
