@@ -55,6 +55,7 @@ def main() -> None:
             output = Path(folder) / f"run-{number}"
             began = time.perf_counter()
             command = ["-m", "mlaas4hep_dask.run", str(file), "--output", str(output)]
+            command += ["--set", "specs.cache=null"]  # every run reads the events
             with (Path(folder) / "log").open("w") as log:
                 done = subprocess.run([sys.executable, *command], stdout=log, check=False)
             seconds = time.perf_counter() - began

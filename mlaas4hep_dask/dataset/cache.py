@@ -8,6 +8,7 @@ import logging
 import os
 import tempfile
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,7 @@ from mlaas4hep_dask.specs import Branch, Specs
 logger = logging.getLogger(__name__)
 
 FORMAT = 1
+STAT_THREADS = 32
 SUFFIX = ".specs.zst"
 VARIABLE = "MLAAS4HEP_CACHE"  # environment variable with another folder for `auto`
 DAMAGED: tuple[Any, ...] = (
@@ -85,29 +87,43 @@ def cache_folder(config: Config) -> Path | None:
     return folder
 
 
-def entry_name(uuid: str, file: str, facts: Sequence[Any], branches: Sequence[Branch]) -> str:
-    """Name of a file's entry: other for another file, another selection or other branches.
+def entry_names(
+    files: Sequence[tuple[str, str, Sequence[Any]]], branches: Sequence[Branch]
+) -> list[str]:
+    """Names of files' entries: other for other files, another selection or other branches.
 
     Parameters
     ----------
-    uuid, file : str
-        UUID, and path or URL. Of a local file, size and time of change count too: a copy may
-        be damaged.
-    facts : sequence of JSON values
-        All else that the specs of the file depend on.
+    files : sequence of (str, str, sequence of JSON values)
+        Path or URL, UUID, and all else that the specs of the file depend on. Of a local file,
+        size and time of change count too: a copy may be damaged.
     branches : sequence of Branch
         The inputs.
     """
-    changed: list[int] = []
-    if "://" not in file:
-        try:
-            found = Path(file).stat()
-            changed = [found.st_size, found.st_mtime_ns]
-        except OSError:  # workers may see it though the client does not
-            changed = []
-    known = [FORMAT, __version__, uuid, changed, facts, [asdict(branch) for branch in branches]]
-    digest = hashlib.sha256(json.dumps(known, sort_keys=True).encode()).hexdigest()
-    return f"{digest[:2]}/{digest[2:]}{SUFFIX}"
+    inputs = [asdict(branch) for branch in branches]
+    with ThreadPoolExecutor(STAT_THREADS) as pool:  # a network file system takes its time
+        states = list(pool.map(_state, (file for file, _, _ in files)))
+    names = []
+    for (_, uuid, facts), state in zip(files, states, strict=True):
+        known = [FORMAT, __version__, uuid, state, facts, inputs]
+        digest = hashlib.sha256(json.dumps(known, sort_keys=True).encode()).hexdigest()
+        names.append(f"{digest[:2]}/{digest[2:]}{SUFFIX}")
+    return names
+
+
+def _state(file: str) -> list[int]:
+    if "://" in file:
+        return []
+    try:
+        found = Path(file).stat()
+    except OSError:  # workers may see it though the client does not
+        return []
+    return [found.st_size, found.st_mtime_ns]
+
+
+def present(folder: Path) -> set[str]:
+    """Names of all entries in the folder."""
+    return {path.relative_to(folder).as_posix() for path in folder.glob(f"??/*{SUFFIX}")}
 
 
 def store(path: Path, entry: Entry) -> None:

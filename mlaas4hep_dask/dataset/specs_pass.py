@@ -5,13 +5,14 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
 from distributed import Client
 
 from mlaas4hep_dask.config import Config
-from mlaas4hep_dask.dataset.cache import cache_folder, entry_name, prune
+from mlaas4hep_dask.dataset.cache import cache_folder, entry_names, present, prune
 from mlaas4hep_dask.dataset.measuring import Piece, count_events, measure_pieces
 from mlaas4hep_dask.dataset.plan import Plan, Skipped
 from mlaas4hep_dask.dataset.reduce import specs_graph
@@ -133,18 +134,19 @@ def file_pieces(plan: Plan, folder: Path | None, facts: Mapping[str, Any]) -> li
     """The partitions of a plan, file by file, with their place in the cache."""
     pieces: list[Piece] = []
     start = 0
-    partitions = plan.partitions
-    while start < len(partitions):
-        first = partitions[start]
-        stop = start
-        while stop < len(partitions) and partitions[stop].file == first.file:
-            stop += 1
-        own = partitions[start:stop]
-        entry, is_cached = None, False
-        if folder is not None:
-            known = [first.tree, own[-1].entry_stop, facts]
-            path = folder / entry_name(first.uuid, first.file, known, plan.branches)
-            entry, is_cached = str(path), path.exists()
-        pieces.append(Piece(own, start, entry, is_cached))
-        start = stop
-    return pieces
+    for _, group in groupby(plan.partitions, key=lambda part: part.file):
+        own = tuple(group)
+        pieces.append(Piece(own, start))
+        start += len(own)
+    if folder is None:
+        return pieces
+    known = [
+        (first.file, first.uuid, [first.tree, piece.partitions[-1].entry_stop, facts])
+        for piece in pieces
+        for first in piece.partitions[:1]
+    ]
+    there = present(folder)
+    return [
+        replace(piece, entry=str(folder / name), is_cached=name in there)
+        for piece, name in zip(pieces, entry_names(known, plan.branches), strict=True)
+    ]

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
 from mlaas4hep_dask.errors import SpecsError
-from mlaas4hep_dask.specs.branch import BranchSpecs
+from mlaas4hep_dask.specs.branch import BranchSpecs, SampleSpecs
 from mlaas4hep_dask.specs.specs import Specs
 
 QUARTILES = (0.25, 0.5, 0.75)
@@ -82,10 +82,10 @@ def _of_branch(
     for what in COUNTS:
         if getattr(a.moments, what) != getattr(b.moments, what):
             yield Difference(place, what, getattr(a.moments, what), getattr(b.moments, what))
-    ours, theirs = numbers(a), numbers(b)
+    ours, theirs = ({**numbers(entry), **_logarithms(entry)} for entry in (a, b))
     std = ours["std"] or 0.0
     for what, one in ours.items():
-        other = theirs[what]
+        other = theirs.get(what)
         if one is None or other is None:
             if one is not other:
                 yield Difference(place, what, one, other)
@@ -99,14 +99,25 @@ def _of_sample(name: str, a: Specs, b: Specs, tolerance: float) -> Iterator[Diff
     place = f"sample {name}"
     ours, theirs = a.samples.get(name), b.samples.get(name)
     if ours is None or theirs is None:
-        one, other = (None if entry is None else entry.num_selected for entry in (ours, theirs))
-        yield Difference(place, "num_selected", one, other)
+        selected = [None if entry is None else entry.num_selected for entry in (ours, theirs)]
+        yield Difference(place, "num_selected", selected[0], selected[1])
         return
-    for what in ("num_read", "num_selected", "num_unread"):
-        if getattr(ours, what) != getattr(theirs, what):
-            yield Difference(place, what, getattr(ours, what), getattr(theirs, what))
-    if not math.isclose(ours.sum_weights, theirs.sum_weights, rel_tol=tolerance):
-        yield Difference(place, "sum_weights", ours.sum_weights, theirs.sum_weights)
+    for what in (field.name for field in fields(SampleSpecs)):
+        one, other = getattr(ours, what), getattr(theirs, what)
+        is_close = isinstance(one, float) and math.isclose(one, other, rel_tol=tolerance)
+        if one != other and not is_close:
+            yield Difference(place, what, one, other)
+
+
+def _logarithms(entry: BranchSpecs) -> dict[str, float | None]:
+    return {
+        f"{key} {what}": value
+        for key, found in sorted(entry.transformed.items())
+        for what, value in (
+            ("mean", found.mean),
+            ("std", math.sqrt(found.squares / max(found.num_finite, 1))),
+        )
+    }
 
 
 def numbers(entry: BranchSpecs) -> dict[str, float | None]:
