@@ -21,6 +21,7 @@ from pydantic import (
     model_validator,
 )
 
+from mlaas4hep_dask.config.derivation import Conditions, Expressions
 from mlaas4hep_dask.config.document import dump
 from mlaas4hep_dask.config.encoding import Encoding
 from mlaas4hep_dask.config.fields import Slug, Text
@@ -64,6 +65,22 @@ class Config(Section):
     tree: Text = Field(default="Events", description="Name of the TTree or RNTuple.")
     samples: list[Sample] = Field(
         min_length=1, description="The samples; both labels, 0 and 1, must occur."
+    )
+    derive: Expressions = Field(
+        default={},
+        description="Derived branches: name and expression. They are inputs by the same patterns "
+        "as the branches of the tree.",
+        examples=[{"HT": "sum(Jet_pt)", "lead_pt": "Jet_pt[:, 0]"}],
+    )
+    objects: Expressions = Field(
+        default={},
+        description="Object cuts: collection, and the condition of the objects that are kept.",
+        examples=[{"Jet": "Jet_pt > 30 & abs(Jet_eta) < 2.4"}],
+    )
+    select: Conditions = Field(
+        default=[],
+        description="Condition of the events that are kept, or a list of conditions that all "
+        "hold. Served models score every event that they are sent.",
     )
     branches: Branches = Field(default=Branches(), description="Which branches are inputs.")
     max_events: int | None = Field(

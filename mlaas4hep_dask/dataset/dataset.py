@@ -231,7 +231,7 @@ class Dataset:
         from dask.highlevelgraph import HighLevelGraph, MaterializedLayer
 
         blocks = self.blocks()
-        sizes = tuple(map(len, blocks.partitions))
+        sizes = tuple(sum(counts) for _, counts in self.split_counts())
         width = self.encoding().layout.num_columns
         name = f"block-{blocks.token}"
         shared = f"context-{blocks.token}"
@@ -260,16 +260,22 @@ class Dataset:
         return DaskArrays(**arrays)
 
     def to_dask_awkward(self) -> dask_awkward.Array:
-        """Lazy records of the inputs; computing reads only the branches that are touched."""
+        """Lazy records of the inputs; computing reads only what the touched branches need."""
         from mlaas4hep_dask.dataset.view import awkward_view
 
         plan = self.plan()
-        return awkward_view(plan.partitions, plan.branches)
+        return awkward_view(plan.partitions, plan.preparation, plan.branches)
 
     def distributions(self) -> list[Distributions]:
         """Histograms of the inputs of the first events of each sample."""
-        context = self.blocks().context
-        first = {part.sample: part for part in reversed(self.blocks().partitions)}
+        blocks = self.blocks()
+        context = blocks.context
+        filled = [
+            part
+            for part, (_, counts) in zip(blocks.partitions, self.split_counts(), strict=True)
+            if sum(counts)
+        ]
+        first = {part.sample: part for part in reversed(filled)}
         short = [
             replace(part, entry_stop=min(part.entry_stop, part.entry_start + DISTRIBUTION_EVENTS))
             for part in first.values()
@@ -280,7 +286,8 @@ class Dataset:
     def _context(self) -> Context:
         plan, config = self.plan(), self.config
         return Context(
-            branches=plan.branches,
+            preparation=plan.preparation,
+            inputs=tuple(branch.name for branch in plan.branches),
             labels=plan.labels,
             weights=plan.weights,
             fractions=(config.split.train, config.split.validation, config.split.test),

@@ -7,17 +7,20 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mlaas4hep_dask.dataset.cache import Entry, load, rescaled, store
+from mlaas4hep_dask.dataset.prepare import prepare
 from mlaas4hep_dask.dataset.tasks import (
     Context,
     Measured,
+    ids_of,
+    lost,
     measure_partition,
     merge_measured,
     split_counts,
     tell_progress,
 )
-from mlaas4hep_dask.encode.split import event_ids
+from mlaas4hep_dask.errors import UnreadableFileError
 from mlaas4hep_dask.reader import Partition
-from mlaas4hep_dask.specs import Specs
+from mlaas4hep_dask.specs import SampleSpecs, Specs
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,12 +94,35 @@ def _from_cache(piece: Piece, context: Context) -> Measured | None:
 
 
 def count_events(pieces: Sequence[Piece], context: Context) -> Measured:
-    """Split counts of pieces, without specs; nothing is read, since all events are selected."""
-    counts = {
-        number: split_counts(
-            event_ids(partition.uuid, partition.entry_start, partition.entry_stop), context
-        )
-        for piece in pieces
-        for number, partition in enumerate(piece.partitions, piece.first)
-    }
-    return Measured(Specs(), counts)
+    """Counts of the events of pieces, without specs of branches.
+
+    Only what the cuts need is read; nothing, if there are none.
+    """
+    return merge_measured(
+        [
+            _counted(partition, number, context)
+            for piece in pieces
+            for number, partition in enumerate(piece.partitions, piece.first)
+        ]
+    )
+
+
+def _counted(partition: Partition, number: int, context: Context) -> Measured:
+    prepared = None
+    if (counting := context.preparation.counting()) is not None:
+        try:
+            prepared = prepare(partition, counting)
+        except UnreadableFileError as error:
+            if not context.skip:
+                raise
+            return lost(partition, error)
+    counts = split_counts(ids_of(partition, prepared), context)
+    weight = context.weights[partition.sample]
+    sample = SampleSpecs(
+        num_read=len(partition),
+        num_selected=sum(counts),
+        sum_weights=weight * sum(counts),
+        cut_flow={} if prepared is None else prepared.cut_flow,
+        removed={} if prepared is None else prepared.removed,
+    )
+    return Measured(Specs(samples={partition.sample: sample}), {number: counts})

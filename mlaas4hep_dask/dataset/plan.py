@@ -8,7 +8,9 @@ from dataclasses import dataclass
 
 from mlaas4hep_dask.config import Config, Selection, resolve_files, select_branches
 from mlaas4hep_dask.dataset.normalise import check_encode
+from mlaas4hep_dask.dataset.prepare import Preparation, recipe_of
 from mlaas4hep_dask.dataset.reuse import reused_specs
+from mlaas4hep_dask.derive.recipe import Recipe
 from mlaas4hep_dask.errors import DataError, UnreadableFileError
 from mlaas4hep_dask.reader import FilePlan, Partition, PlannedFile, plan_file, require_same_branches
 from mlaas4hep_dask.specs import Branch, Specs
@@ -40,6 +42,8 @@ class Preflight:
         A file that holds all inputs; all others are compared with it.
     selection : Selection
         Inputs, identifiers, excluded branches and those that cannot be inputs.
+    recipe : Recipe
+        Derived branches, object cuts and the selection of events.
     specs : Specs or None
         Those that the configuration names to be used, found to agree with it.
     keys : tuple of Branch
@@ -49,18 +53,25 @@ class Preflight:
     files: Mapping[str, list[str]]
     reference: FilePlan
     selection: Selection
+    recipe: Recipe
     specs: Specs | None = None
     keys: tuple[Branch, ...] = ()
 
     @property
     def branches(self) -> tuple[Branch, ...]:
         """The inputs."""
-        return tuple(self.reference.branches[name] for name in self.selection.inputs)
+        return tuple(self.recipe.branches[name] for name in self.selection.inputs)
+
+    @property
+    def preparation(self) -> Preparation:
+        """What is read, and how it becomes the inputs and what objects are sorted by."""
+        keep = [*self.selection.inputs, *(key.name for key in self.keys)]
+        return Preparation.of(self.recipe, keep, self.reference.branches)
 
     @property
     def reads(self) -> list[str]:
-        """Names of the branches that are read: the inputs, and what objects are sorted by."""
-        return [*self.selection.inputs, *(key.name for key in self.keys)]
+        """Names of the branches that are read: for inputs, for cuts, and to sort by."""
+        return [branch.name for branch in self.preparation.reads]
 
 
 def preflight(config: Config) -> Preflight:
@@ -69,8 +80,8 @@ def preflight(config: Config) -> Preflight:
     Raises
     ------
     ConfigError
-        When a file does not exist, a pattern matches no branch, or ``encode`` does not fit the
-        branches.
+        When a file does not exist, a pattern matches no branch, an expression is wrong, or
+        ``encode`` does not fit the branches.
     DataError
         When the tree is missing or the samples hold different branches.
     SpecsError
@@ -85,12 +96,14 @@ def preflight(config: Config) -> Preflight:
     if not plans:
         raise UnreadableFileError("no file of any sample can be read", file=None, reason="all bad")
     reference = plans[0]
-    available: dict[str, str | None] = dict.fromkeys(reference.branches)
+    recipe = recipe_of(config, reference.branches, reference.left_out)
+    available: dict[str, str | None] = dict.fromkeys(recipe.branches)
     available.update(reference.left_out)
     selection = select_branches(config.branches, available, config.where)
-    inputs = [reference.branches[name] for name in selection.inputs]
-    keys = check_encode(config, inputs, reference.branches)
-    checked = Preflight(files, reference, selection, reused_specs(config, inputs), keys)
+    inputs = [recipe.branches[name] for name in selection.inputs]
+    keys = check_encode(config, inputs, recipe.branches)
+    specs = reused_specs(config, inputs)
+    checked = Preflight(files, reference, selection, recipe, specs, keys)
     for plan in plans[1:]:
         require_same_branches(reference, plan, checked.reads)
     return checked
@@ -146,6 +159,8 @@ class Plan:
         By sample: its label.
     weights : mapping of str to float
         By sample: the weight of each of its events.
+    preparation : Preparation
+        What is read, and how it becomes the inputs.
     keys : tuple of Branch
         Branches that objects are sorted by and that are no inputs.
     skipped : tuple of Skipped
@@ -160,6 +175,7 @@ class Plan:
     selection: Selection
     labels: Mapping[str, int]
     weights: Mapping[str, float]
+    preparation: Preparation
     keys: tuple[Branch, ...] = ()
     skipped: tuple[Skipped, ...] = ()
     notes: tuple[str, ...] = ()
@@ -180,6 +196,28 @@ class Plan:
         """Events in the partitions of a sample."""
         return sum(len(part) for part in self.partitions if part.sample == sample)
 
+    @property
+    def read_only(self) -> list[str]:
+        """Branches that are read for derived branches and cuts, and are no inputs."""
+        known = {branch.name for branch in (*self.branches, *self.keys)}
+        return [branch.name for branch in self.preparation.reads if branch.name not in known]
+
+    def recipe_lines(self) -> dict[str, list[str]]:
+        """What is derived, cut and selected, as titles and lines of text."""
+        recipe = self.preparation.recipe
+        texts = recipe.to_json()
+        used = recipe.steps(self.preparation.keep)
+        derived = {name: f"{name} = {text}" for name, text in texts["derive"].items()}
+        unused = derived.keys() - {*used.early, *used.late}
+        found = {
+            "derived": [line for name, line in derived.items() if name not in unused],
+            "derived but not used": [line for name, line in derived.items() if name in unused],
+            "objects kept": [f"{name}: {text}" for name, text in texts["objects"].items()],
+            "events selected": texts["select"],
+            "read for these only": self.read_only,
+        }
+        return {title: lines for title, lines in found.items() if lines}
+
     def to_text(self) -> str:
         """The plan as a few lines of text."""
         sizes = f"{len(self.partitions)} partitions, {len(self.branches)} inputs"
@@ -193,9 +231,11 @@ class Plan:
         names: dict[str, list[str]] = {"flat": [], "jagged": []}
         for branch in self.branches:
             names[branch.kind].append(branch.name)
-        lines += [f"  {kind}: {', '.join(found)}" for kind, found in names.items() if found]
+        lines += [f"  {kind}: {', '.join(inputs)}" for kind, inputs in names.items() if inputs]
         if self.keys:
             lines.append(f"  sorted by, no inputs: {', '.join(key.name for key in self.keys)}")
+        for title, found in self.recipe_lines().items():
+            lines.append(f"  {title}: {'; '.join(found)}")
         if self.selection.identifiers:
             lines.append(f"  identifiers: {', '.join(self.selection.identifiers)}")
         if self.selection.excluded:
@@ -217,6 +257,7 @@ class Plan:
         selection = self.selection
         folded = {
             "inputs": [branch.name for branch in self.branches],
+            **self.recipe_lines(),
             "identifiers": selection.identifiers,
             "branches excluded": selection.excluded,
             "branches that cannot be inputs": [
@@ -280,6 +321,7 @@ def assemble(config: Config, checked: Preflight, planned: Sequence[PlannedFile |
         checked.selection,
         labels,
         weights,
+        checked.preparation,
         checked.keys,
         skipped,
         tuple(notes),
@@ -311,9 +353,10 @@ def check_files(config: Config, checked: Preflight) -> Plan:
     MLaaSError
         Whatever is wrong with a file.
     """
+    reads = checked.reads
     skip = config.on_bad_file == "skip"
     planned = [
-        plan_one(file, config.tree, sample, checked.reference, checked.reads, skip=skip)
+        plan_one(file, config.tree, sample, checked.reference, reads, skip=skip)
         for sample, files in checked.files.items()
         for file in files
     ]

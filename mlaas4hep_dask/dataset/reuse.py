@@ -13,7 +13,7 @@ from mlaas4hep_dask.errors import SpecsError
 from mlaas4hep_dask.specs import Branch, Specs
 
 # What decides, besides files and inputs, which events and values are measured.
-EVENT_KEYS = ("derive", "select")
+EVENT_KEYS = ("derive", "objects", "select")
 
 
 def event_facts(config: Config) -> dict[str, Any]:

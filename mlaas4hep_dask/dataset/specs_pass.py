@@ -42,7 +42,7 @@ def specs_pass(
     Raises
     ------
     DataError
-        When no event of a sample could be read.
+        When no event of a sample could be read, or none is selected.
     """
     if reused is not None:
         measured = _counted(client, plan, context, token)
@@ -54,12 +54,23 @@ def specs_pass(
         measured = replace(measured, samples=measured.specs.samples)
     for sample in plan.labels:
         found = measured.samples.get(sample)
-        if found is None or found.num_selected == 0:
+        if found is None or found.num_read == 0:
             raise DataError(f"no event of sample {sample!r} could be read", sample=sample)
+        if found.num_selected == 0:
+            raise _nothing_selected(sample, found)
     if reused is not None:
         return measured
     specs = measured.specs.with_provenance(config=config.digest(), events=event_facts(config))
     return replace(measured, specs=specs)
+
+
+def _nothing_selected(sample: str, found: SampleSpecs) -> DataError:
+    left = ", ".join(f"{number:,} after {cut!r}" for cut, number in found.cut_flow.items())
+    return DataError(
+        f"no event of sample {sample!r} is selected: {found.num_read:,} were read, of which are "
+        f"left {left}",
+        sample=sample,
+    )
 
 
 def _full(config: Config, client: Client, plan: Plan, context: Context, token: str) -> Measured:
@@ -95,7 +106,7 @@ def _sampled(config: Config, client: Client, plan: Plan, context: Context, token
     specs = replace(measured.specs, samples=samples).with_provenance(
         files=files, sampled={"fraction": config.specs.fraction, "seed": config.seed}
     )
-    return replace(counted, specs=specs, skipped=measured.skipped)
+    return replace(counted, specs=specs, skipped=measured.skipped + counted.skipped)
 
 
 def _counted(
@@ -111,12 +122,7 @@ def _counted(
         pieces, context, token=f"{token}-counts", function=count_events, max_tasks=parts
     )
     measured: Measured = client.get(graph, key)
-    samples: dict[str, SampleSpecs] = {}
-    for number, counts in measured.counts.items():
-        part = plan.partitions[number]
-        own = SampleSpecs(len(part), sum(counts), plan.weights[part.sample] * sum(counts))
-        samples[part.sample] = samples.get(part.sample, SampleSpecs()) + own
-    return replace(measured, samples=samples)
+    return replace(measured, samples=measured.specs.samples)
 
 
 def _overlap(part: Partition, lost: Skipped) -> bool:

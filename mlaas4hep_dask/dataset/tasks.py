@@ -11,11 +11,13 @@ from distributed import get_worker
 from numpy.typing import NDArray
 
 from mlaas4hep_dask.dataset.plan import Skipped
+from mlaas4hep_dask.dataset.prepare import Preparation, prepare
+from mlaas4hep_dask.derive.recipe import Prepared
 from mlaas4hep_dask.encode import Block, Encoding, encode
 from mlaas4hep_dask.encode.split import event_ids, split_of
 from mlaas4hep_dask.errors import UnreadableFileError
-from mlaas4hep_dask.reader import Partition, read
-from mlaas4hep_dask.specs import Branch, SampleSpecs, Specs
+from mlaas4hep_dask.reader import Partition
+from mlaas4hep_dask.specs import SampleSpecs, Specs
 from mlaas4hep_dask.specs.measure import measure
 from mlaas4hep_dask.specs.specs import merge
 from mlaas4hep_dask.specs.transforms import Transform
@@ -32,8 +34,10 @@ class Context:
 
     Parameters
     ----------
-    branches : tuple of Branch
-        The inputs.
+    preparation : Preparation
+        What is read, and how it becomes the inputs and what objects are sorted by.
+    inputs : tuple of str
+        Names of the inputs.
     labels, weights : mapping
         By sample: the label and the weight of each event.
     fractions : tuple of float
@@ -48,7 +52,8 @@ class Context:
         Set once the specs are known.
     """
 
-    branches: tuple[Branch, ...]
+    preparation: Preparation
+    inputs: tuple[str, ...]
     labels: Mapping[str, int]
     weights: Mapping[str, float]
     fractions: tuple[float, float, float]
@@ -92,29 +97,33 @@ def measure_partition(partition: Partition, number: int, context: Context) -> Me
         When it cannot be read, unless the context says to skip.
     """
     try:
-        events = read(partition, context.branches)
+        prepared = prepare(partition, context.preparation, context.inputs)
     except UnreadableFileError as error:
         if not context.skip:
             raise
-        lost = Skipped(
-            partition.file,
-            partition.sample,
-            partition.entry_start,
-            partition.entry_stop,
-            error.message,
-        )
-        return Measured(Specs(), {}, (lost,))
+        return lost(partition, error)
     weight = context.weights[partition.sample]
-    ids = event_ids(partition.uuid, partition.entry_start, partition.entry_stop)
+    events = prepared.events
+    ids = ids_of(partition, prepared)
     specs = measure(
         events,
         sample=partition.sample,
         ids=ids,
+        num_read=len(partition),
         sum_weights=weight * events.num_events,
+        cut_flow=prepared.cut_flow,
+        removed=prepared.removed,
         transforms=context.transforms,
     )
     tell_progress(len(partition))
     return Measured(specs, {number: split_counts(ids, context)})
+
+
+def lost(partition: Partition, error: UnreadableFileError) -> Measured:
+    """What is known of a partition that cannot be read."""
+    start, stop = partition.entry_start, partition.entry_stop
+    skipped = Skipped(partition.file, partition.sample, start, stop, error.message)
+    return Measured(Specs(), {}, (skipped,))
 
 
 def split_counts(ids: NDArray[np.uint64], context: Context) -> tuple[int, int, int]:
@@ -122,6 +131,14 @@ def split_counts(ids: NDArray[np.uint64], context: Context) -> tuple[int, int, i
     split = split_of(ids, context.fractions, seed=context.seed)
     train, validation, test = np.bincount(split, minlength=3).tolist()
     return train, validation, test
+
+
+def ids_of(partition: Partition, prepared: Prepared | None) -> NDArray[np.uint64]:
+    """Ids, shape (selected events, 2), of a partition's selected events; of all without any."""
+    ids = event_ids(partition.uuid, partition.entry_start, partition.entry_stop)
+    if prepared is None or prepared.selected is None:
+        return ids
+    return ids[prepared.selected]
 
 
 def merge_measured(parts: list[Measured]) -> Measured:
@@ -141,10 +158,10 @@ def merge_measured(parts: list[Measured]) -> Measured:
 def make_block(partition: Partition, context: Context) -> Block:
     """The encoded block of one partition."""
     assert context.encoding is not None  # set by the data set once it has specs
-    events = read(partition, context.encoding.reads)
-    encoded = encode(events, context.encoding)
-    ids = event_ids(partition.uuid, partition.entry_start, partition.entry_stop)
-    num_events = len(partition)
+    prepared = prepare(partition, context.preparation)
+    encoded = encode(prepared.events, context.encoding)
+    ids = ids_of(partition, prepared)
+    num_events = len(encoded)
     return Block(
         encoded,
         np.full(num_events, context.labels[partition.sample], dtype=np.float32),
@@ -157,7 +174,7 @@ def make_block(partition: Partition, context: Context) -> Block:
 def distributions(partition: Partition, context: Context) -> Distributions:
     """Histograms of all inputs of one partition, before and after encoding."""
     assert context.encoding is not None  # set by the data set once it has specs
-    events = read(partition, context.encoding.reads)
+    events = prepare(partition, context.preparation).events
     encoded = encode(events, context.encoding)
     raw: dict[str, Histogram] = {}
     after: dict[str, Histogram] = {}
@@ -166,7 +183,7 @@ def distributions(partition: Partition, context: Context) -> Distributions:
     ):
         raw[name] = _histogram(events.contents[name], scaling.low, scaling.high)
         after[name] = _histogram(values, scaling.encoded_low, scaling.encoded_high)
-    return Distributions(len(partition), context.labels[partition.sample], raw, after)
+    return Distributions(len(events), context.labels[partition.sample], raw, after)
 
 
 class Histogram(NamedTuple):

@@ -10,20 +10,21 @@ import dask_awkward
 import numpy as np
 from dask_awkward.lib.io.columnar import ColumnProjectionMixin
 
-from mlaas4hep_dask.reader import Partition, read
+from mlaas4hep_dask.dataset.prepare import Preparation, prepare
+from mlaas4hep_dask.reader import Partition
 from mlaas4hep_dask.specs import Branch
 
 
 class _ReadPartition(ColumnProjectionMixin):  # type: ignore[misc]  # dask-awkward is not annotated
-    """Reads one partition as awkward records; dask-awkward asks it for fewer branches."""
+    """Prepares one partition as awkward records; dask-awkward asks it for fewer branches."""
 
     use_optimization = True
     behavior = None
     attrs = None
 
-    def __init__(self, branches: Sequence[Branch], asked: frozenset[str] | None = None) -> None:
+    def __init__(self, preparation: Preparation, branches: Sequence[Branch]) -> None:
+        self.preparation = preparation
         self.branches = tuple(branches)
-        self.asked = asked
 
     @property
     def form(self) -> Any:
@@ -38,19 +39,25 @@ class _ReadPartition(ColumnProjectionMixin):  # type: ignore[misc]  # dask-awkwa
 
     def project_columns(self, columns: frozenset[str]) -> _ReadPartition:
         """The same reader, of only these branches."""
-        return _ReadPartition(self.branches, columns)
+        keep = [branch.name for branch in self.branches if branch.name in columns]
+        return _ReadPartition(self.preparation.fewer(keep), self.branches)
 
     def __call__(self, partition: Partition) -> ak.Array:
-        wanted = [b for b in self.branches if self.asked is None or b.name in self.asked]
-        return read(partition, wanted).to_awkward()
+        return prepare(partition, self.preparation).events.to_awkward()
 
 
-def awkward_view(partitions: Sequence[Partition], branches: Sequence[Branch]) -> Any:
-    """A dask-awkward array with one partition per planned partition, nothing read yet."""
+def awkward_view(
+    partitions: Sequence[Partition], preparation: Preparation, branches: Sequence[Branch]
+) -> Any:
+    """A dask-awkward array with one partition per planned partition, nothing read yet.
+
+    How many events a selection leaves is not known before they are read.
+    """
     edges = np.cumsum([0, *map(len, partitions)])
+    known = not preparation.recipe.cuts
     return dask_awkward.from_map(
-        _ReadPartition(branches),
+        _ReadPartition(preparation.fewer([branch.name for branch in branches]), branches),
         list(partitions),
         label="events",
-        divisions=tuple(int(edge) for edge in edges),
+        divisions=tuple(int(edge) if known else None for edge in edges),
     )

@@ -19,7 +19,12 @@ class RunConsole(Console):
         table = Table(title=f"run {summary['name']}", show_header=False)
         rows: Sequence[tuple[str, str]] = [
             ("events read", f"{counts['events_read']:,}"),
+            *((f"lost by {cut['condition']}", f"{cut['lost']:,}") for cut in counts["cut_flow"]),
             ("events selected", f"{counts['events_selected']:,}"),
+            *(
+                (f"{name} objects removed", f"{number:,}")
+                for name, number in counts["objects_removed"].items()
+            ),
             ("events skipped", f"{counts['events_skipped']:,}"),
             ("specs measured now", f"{counts['events_measured']:,} events"),
             ("specs from the cache", f"{counts['events_from_cache']:,} events"),

@@ -25,6 +25,7 @@ from mlaas4hep_dask.dataset.dataset import watching
 from mlaas4hep_dask.dataset.normalise import source_digest
 from mlaas4hep_dask.dataset.tasks import Distributions
 from mlaas4hep_dask.run.card import model_card
+from mlaas4hep_dask.run.cut_flow import cut_flow, objects_removed
 from mlaas4hep_dask.run.directory import EPOCHS, METRICS, RunDirectory
 from mlaas4hep_dask.run.report import render
 from mlaas4hep_dask.run.specs_notes import specs_counts, specs_line, specs_notes
@@ -263,6 +264,8 @@ def _summary(
             "events_read": sum(sample.num_read for sample in totals.values()),
             "events_selected": sum(sample.num_selected for sample in totals.values()),
             **specs_counts(dataset),
+            "cut_flow": cut_flow(totals),
+            "objects_removed": objects_removed(totals),
             "events_skipped": sum(
                 entry.entry_stop - entry.entry_start
                 for entry in skipped
@@ -331,6 +334,9 @@ def _plan_json(dataset: Dataset) -> dict[str, Any]:
         ],
         "partitions": [[part.file, part.entry_start, part.entry_stop] for part in plan.partitions],
         "inputs": [asdict(branch) for branch in plan.branches],
+        "reads": [branch.name for branch in plan.preparation.reads],
+        "read_only": plan.read_only,
+        **plan.preparation.recipe.to_json(),
         "left_out": plan.selection.left_out,
         "excluded": plan.selection.excluded,
         "identifiers": plan.selection.identifiers,

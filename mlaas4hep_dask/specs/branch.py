@@ -141,12 +141,18 @@ class SampleSpecs:
         Sum of the weights of the selected events.
     num_unread : int
         Events that were left unread because a part of the data was thought enough.
+    cut_flow : mapping of str to int
+        By condition of the selection, in order: events that are left after it.
+    removed : mapping of str to int
+        By collection: objects that its cut removed from the events read.
     """
 
     num_read: int = 0
     num_selected: int = 0
     sum_weights: float = 0.0
     num_unread: int = 0
+    cut_flow: Mapping[str, int] = field(default_factory=dict)
+    removed: Mapping[str, int] = field(default_factory=dict)
 
     def __add__(self, other: SampleSpecs) -> SampleSpecs:
         return SampleSpecs(
@@ -154,4 +160,10 @@ class SampleSpecs:
             self.num_selected + other.num_selected,
             self.sum_weights + other.sum_weights,
             self.num_unread + other.num_unread,
+            _sums(self.cut_flow, other.cut_flow),
+            _sums(self.removed, other.removed),
         )
+
+
+def _sums(a: Mapping[str, int], b: Mapping[str, int]) -> dict[str, int]:
+    return {name: a.get(name, 0) + b.get(name, 0) for name in {**a, **b}}

@@ -45,6 +45,8 @@ def text_of(specs: Specs) -> str:
             "num_selected": sample.num_selected,
             "sum_weights": sample.sum_weights,
             "num_unread": sample.num_unread,
+            **({"cut_flow": dict(sample.cut_flow)} if sample.cut_flow else {}),
+            **({"removed": dict(sample.removed)} if sample.removed else {}),
         }
         for name, sample in sorted(specs.samples.items())
     }

@@ -26,6 +26,8 @@ def measure(
     num_read: int | None = None,
     sum_weights: float | None = None,
     transforms: Mapping[str, Transform] | None = None,
+    cut_flow: Mapping[str, int] | None = None,
+    removed: Mapping[str, int] | None = None,
 ) -> Specs:
     """Specs of ``events``.
 
@@ -44,6 +46,9 @@ def measure(
         Sum of the events' weights; by default each counts 1.
     transforms : mapping of str to str, optional
         By branch: a logarithm of its values that is measured too.
+    cut_flow, removed : mapping of str to int, optional
+        Events that are left after each condition of the selection, and objects that the cut of
+        each collection removed.
 
     Returns
     -------
@@ -84,6 +89,8 @@ def measure(
         num_read=events.num_events if num_read is None else num_read,
         num_selected=events.num_events,
         sum_weights=float(events.num_events) if sum_weights is None else sum_weights,
+        cut_flow=cut_flow or {},
+        removed=removed or {},
     )
     return Specs(branches, multiplicities, {sample: counts}, draws=draws)
 

@@ -1,0 +1,349 @@
+"""Recipe: derived branches, object cuts and the event selection, applied in one order."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mlaas4hep_dask.derive.expression import Expression
+from mlaas4hep_dask.derive.rows import chosen_events, chosen_objects, only, with_branch
+from mlaas4hep_dask.errors import ExpressionError, did_you_mean, nearest
+from mlaas4hep_dask.specs.events import Branch, Events
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """Events to which a recipe was applied.
+
+    Parameters
+    ----------
+    events : Events
+        The selected events with the branches that were asked for.
+    selected : ndarray of bool, shape (events read,), or None
+        Which of the events read they are; None for all.
+    cut_flow : mapping of str to int
+        By condition of the selection, in order: events that are left after it.
+    removed : mapping of str to int
+        By collection: objects that its cut removed from the events read.
+    """
+
+    events: Events
+    selected: NDArray[np.bool_] | None = None
+    cut_flow: Mapping[str, int] = field(default_factory=dict)
+    removed: Mapping[str, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Steps:
+    """What a recipe does for some branches, in this order.
+
+    Parameters
+    ----------
+    read : tuple of str
+        Branches that it starts from, in alphabetical order.
+    early : tuple of str
+        Derived branches that object cuts need.
+    collections : tuple of str
+        Collections whose objects are cut.
+    late : tuple of str
+        All other derived branches.
+    """
+
+    read: tuple[str, ...]
+    early: tuple[str, ...] = ()
+    collections: tuple[str, ...] = ()
+    late: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Derived branches, object cuts and the event selection; `Recipe.of` makes one.
+
+    Object cuts come first, so that derived branches and the selection see the objects that are
+    left; a derived branch that an object cut needs comes before it. A branch that counts the
+    objects of a cut collection, such as ``nJet``, counts those that are left.
+
+    Parameters
+    ----------
+    derived : mapping of str to Expression
+        By name, each after those that it needs.
+    objects : mapping of str to Expression
+        By collection: the condition that objects to be kept fulfil.
+    cuts : tuple of Expression
+        Conditions that selected events fulfil.
+    branches : mapping of str to Branch
+        The branches it was made for and the derived ones.
+    """
+
+    derived: Mapping[str, Expression] = field(default_factory=dict)
+    objects: Mapping[str, Expression] = field(default_factory=dict)
+    cuts: tuple[Expression, ...] = ()
+    branches: Mapping[str, Branch] = field(default_factory=dict)
+
+    @classmethod
+    def of(
+        cls,
+        available: Mapping[str, Branch],
+        *,
+        derive: Mapping[str, str] | None = None,
+        objects: Mapping[str, str] | None = None,
+        select: Sequence[str] = (),
+    ) -> Recipe:
+        """The recipe of some texts, checked on the branches that there are.
+
+        Parameters
+        ----------
+        available : mapping of str to Branch
+            Branches of the tree.
+        derive : mapping of str to str
+            By name: the expression of a derived branch, which may use others.
+        objects : mapping of str to str
+            By collection: a condition on its objects.
+        select : sequence of str
+            Conditions on events.
+
+        Raises
+        ------
+        ExpressionError
+            When a text is no expression, does not fit the branches or is needed by itself; its
+            fact ``key`` is ``derive.NAME``, ``objects.COLLECTION`` or ``select.NUMBER``.
+        """
+        derived = {name: _parsed(text, f"derive.{name}") for name, text in (derive or {}).items()}
+        branches = dict(available)
+        for name in derived:
+            if name in available:
+                raise ExpressionError(
+                    f"the tree has a branch {name!r} already; choose another name",
+                    key=f"derive.{name}",
+                    name=name,
+                )
+        order = _in_order(derived)
+        for name in order:
+            with _at(f"derive.{name}"):
+                branches[name] = derived[name].result(name, branches)
+        masks = {}
+        for collection, text in (objects or {}).items():
+            masks[collection] = _parsed(text, f"objects.{collection}")
+            with _at(f"objects.{collection}"):
+                _require_mask(masks[collection], collection, branches)
+        cuts: dict[str, Expression] = {}
+        for number, text in enumerate(select):
+            key = f"select.{number}"
+            for cut in _parsed(text, key).conjuncts:
+                with _at(key):
+                    _require_cut(cut, branches)
+                cuts.setdefault(_label(cut), cut)
+        ordered = {name: derived[name] for name in order}
+        return cls(ordered, masks, tuple(cuts.values()), branches)
+
+    def __bool__(self) -> bool:
+        return bool(self.derived or self.objects or self.cuts)
+
+    def to_json(self) -> dict[str, Any]:
+        """The texts of derived branches and object cuts, which are applied when serving too."""
+        return {
+            "derive": {name: made.text for name, made in self.derived.items()},
+            "objects": {name: mask.text for name, mask in self.objects.items()},
+            "select": [_label(cut) for cut in self.cuts],
+        }
+
+    @cached_property
+    def counters(self) -> Mapping[str, str]:
+        """The cut collection of each branch that counts its objects, such as ``nJet``."""
+        names = {f"{n}{collection}": collection for collection in self.objects for n in "nN"}
+        return {
+            name: collection
+            for name, collection in names.items()
+            if name in self.branches
+            and name not in self.derived
+            and self.branches[name].collection is None
+            and np.dtype(self.branches[name].dtype).kind in "iu"
+        }
+
+    def steps(self, keep: Iterable[str], *, select: bool = True) -> Steps:
+        """What is read and done to get the branches ``keep`` of selected events.
+
+        Parameters
+        ----------
+        keep : iterable of str
+            Branches of the tree and derived ones.
+        select : bool
+            Whether events are selected.
+        """
+        wanted = {*keep}
+        if select:
+            wanted.update(name for cut in self.cuts for name in cut.names)
+        wanted = self._with_operands(wanted)
+        collections: set[str] = set()
+        early: set[str] = set()
+        # A cut may need a branch of another collection, which has a cut as well.
+        while more := self._cut_collections(wanted | early) - collections:
+            collections |= more
+            early |= self._with_operands(
+                name for collection in more for name in self.objects[collection].names
+            )
+        names = wanted | early
+        return Steps(
+            read=tuple(sorted(names - self.derived.keys())),
+            early=tuple(name for name in self.derived if name in early),
+            collections=tuple(name for name in self.objects if name in collections),
+            late=tuple(name for name in self.derived if name in wanted - early),
+        )
+
+    def prepare(self, events: Events, keep: Sequence[str], *, select: bool = True) -> Prepared:
+        """The selected events with the branches ``keep``.
+
+        Parameters
+        ----------
+        events : Events
+            Events with the branches that `steps` says are read.
+        keep : sequence of str
+            Branches of the result, in this order.
+        select : bool
+            Whether events are selected; a server scores all that it is sent.
+
+        Raises
+        ------
+        ExpressionError
+            When a branch is absent.
+        """
+        steps = self.steps(keep, select=select)
+        for name in steps.early:
+            events = with_branch(events, name, self.derived[name].value(events))
+        removed: dict[str, int] = {}
+        if steps.collections:
+            masks = {
+                collection: self.objects[collection].value(events).values
+                for collection in steps.collections
+            }
+            removed = {
+                collection: mask.size - int(np.count_nonzero(mask))
+                for collection, mask in masks.items()
+            }
+            events = chosen_objects(events, masks, self.counters)
+        for name in steps.late:
+            events = with_branch(events, name, self.derived[name].value(events))
+        selected: NDArray[np.bool_] | None = None
+        cut_flow: dict[str, int] = {}
+        for cut in self.cuts if select else ():
+            passed = cut.per_event(events)
+            selected = passed if selected is None else selected & passed
+            cut_flow[_label(cut)] = int(np.count_nonzero(selected))
+        events = only(events, keep)
+        if selected is not None:
+            events = chosen_events(events, selected)
+        return Prepared(events, selected, cut_flow, removed)
+
+    def _with_operands(self, names: Iterable[str]) -> set[str]:
+        found: set[str] = set()
+        left = [*names]
+        while left:
+            name = left.pop()
+            if name not in found:
+                found.add(name)
+                left.extend(self.derived[name].names if name in self.derived else ())
+        return found
+
+    def _cut_collections(self, names: set[str]) -> set[str]:
+        found = {self.counters[name] for name in names if name in self.counters}
+        collections = {self.branches[name].collection for name in names if name in self.branches}
+        return found | {collection for collection in self.objects if collection in collections}
+
+
+def _label(cut: Expression) -> str:
+    """The text of a condition, without parentheses around all of it."""
+    text = cut.text
+    if text.startswith("(") and text.endswith(")") and _encloses(text):
+        return text[1:-1]
+    return text
+
+
+def _encloses(text: str) -> bool:
+    """True when the first parenthesis ends with the text."""
+    depth = 0
+    for place, character in enumerate(text):
+        depth += {"(": 1, ")": -1}.get(character, 0)
+        if depth == 0:
+            return place == len(text) - 1
+    return False
+
+
+def _parsed(text: str, key: str) -> Expression:
+    with _at(key):
+        return Expression(text)
+
+
+def _in_order(derived: Mapping[str, Expression]) -> list[str]:
+    """The names, each after those that it needs."""
+    done: dict[str, None] = {}
+    for first in derived:
+        path: list[str] = []
+        stack = [(first, False)]
+        while stack:
+            name, is_complete = stack.pop()
+            if is_complete:
+                path.pop()
+                done[name] = None
+                continue
+            if name in done:
+                continue
+            if name in path:
+                circle = " -> ".join([*path[path.index(name) :], name])
+                raise ExpressionError(
+                    f"derived branch {name!r} needs itself: {circle}",
+                    key=f"derive.{name}",
+                    name=name,
+                )
+            path.append(name)
+            stack.append((name, True))
+            stack.extend((other, False) for other in derived[name].names if other in derived)
+    return list(done)
+
+
+def _require_mask(mask: Expression, collection: str, branches: Mapping[str, Branch]) -> None:
+    collections = {each.collection for each in branches.values() if each.collection is not None}
+    if collection not in collections:
+        raise ExpressionError(
+            f"there is no collection {collection!r}{did_you_mean(collection, collections)}",
+            name=collection,
+            nearest=nearest(collection, collections),
+        )
+    found = mask.result(collection, branches)
+    if found.collection != collection or found.dtype != "bool":
+        what = "one value per event" if found.collection is None else f"{found.collection!r}"
+        what = what if found.dtype == "bool" else f"numbers ({found.dtype})"
+        raise ExpressionError(
+            f"in {mask.text!r}: expected a condition on the objects of {collection!r}, found {what}"
+        )
+
+
+def _require_cut(cut: Expression, branches: Mapping[str, Branch]) -> None:
+    found = cut.result("select", branches)
+    if found.collection is not None:
+        raise ExpressionError(
+            f"in {cut.text!r}: expected one condition per event, found one per object of "
+            f"{found.collection!r}; any() or all() of it is one"
+        )
+    if found.dtype != "bool":
+        raise ExpressionError(
+            f"in {cut.text!r}: expected a condition, found numbers ({found.dtype}); compare them"
+        )
+
+
+class _at:  # noqa: N801  # reads as a statement: with _at(key)
+    """Adds the key to errors that pass through."""
+
+    def __init__(self, key: str) -> None:
+        self._key = key
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, kind: Any, error: Any, trace: Any) -> None:
+        if isinstance(error, ExpressionError) and "key" not in error.facts:
+            raise ExpressionError(error.message, **{**error.facts, "key": self._key}) from None

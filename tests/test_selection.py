@@ -1,0 +1,191 @@
+"""Selections of a data set on a cluster: counts, shapes and independence of partitions."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import uproot
+
+from mlaas4hep_dask.config import Config, load
+from mlaas4hep_dask.dataset import Dataset
+from mlaas4hep_dask.dataset.plan import check_files, preflight
+from mlaas4hep_dask.errors import ConfigError, DataError
+
+CUTS = {
+    "tree": "events",
+    "derive": {"lead": "Jet_pt[:, 0]", "Jet_pt": "hypot(Jet_Px, Jet_Py)", "HT": "sum(Jet_pt)"},
+    "objects": {"Jet": "Jet_pt > 35"},
+    "select": "NJet >= 1 & NMuon >= 1",
+    "branches": {"include": ["Jet_pt", "HT", "lead", "NJet", "Muon_P?"]},
+    "specs": {"cache": None},
+}
+
+
+@pytest.fixture
+def keys(cms_files):
+    single_top, *diboson = map(str, cms_files)
+    return CUTS | {
+        "samples": [
+            {"name": "single_top", "label": 1, "files": single_top},
+            {"name": "diboson", "label": 0, "files": diboson},
+        ]
+    }
+
+
+@pytest.fixture(scope="module")
+def expected(cms_events):
+    """The selection as one would write it with awkward, which knows nothing of recipes."""
+    e = cms_events.to_awkward()
+    pt = np.hypot(e.Jet_Px, e.Jet_Py)
+    good = pt > 35
+    num_jets = np.asarray([sum(event) for event in good.to_list()])
+    return {
+        "selected": (num_jets >= 1) & (e.NMuon.to_numpy() >= 1),
+        "after_jets": num_jets >= 1,
+        "removed": int(np.sum([len(event) for event in good.to_list()]) - num_jets.sum()),
+    }
+
+
+def dataset_of(keys, client, **more):
+    return Dataset(Config.from_mapping({**keys, **more}), client)
+
+
+def arrays_of(dataset, client):
+    lazy = dataset.to_dask()
+    assert not np.isnan(lazy.x.shape[0])
+    computed = [future.result() for future in client.compute(list(lazy))]
+    for made, found in zip(lazy, computed, strict=True):
+        assert made.shape == found.shape
+    return dict(zip(lazy._fields, computed, strict=True))
+
+
+def test_selected_events_do_not_depend_on_partitions(keys, client, expected):
+    whole = dataset_of(keys, client, partition={"max_events": 100_000})
+    parts = dataset_of(keys, client, partition={"max_events": 333})
+    assert len(parts.plan().partitions) > 45
+    first, second = arrays_of(whole, client), arrays_of(parts, client)
+    num_selected = int(expected["selected"].sum())
+    assert first["x"].shape[0] == num_selected
+    order = np.lexsort(second["id"].T), np.lexsort(first["id"].T)
+    for name, array in first.items():
+        np.testing.assert_array_equal(second[name][order[0]], array[order[1]])
+    samples = whole.samples()
+    assert samples == parts.samples()
+    assert sum(sample.num_read for sample in samples.values()) == 16_052
+    assert sum(sample.num_selected for sample in samples.values()) == num_selected
+    left = sum(sample.cut_flow["NJet >= 1"] for sample in samples.values())
+    assert left == expected["after_jets"].sum()
+    assert sum(sample.removed["Jet"] for sample in samples.values()) == expected["removed"]
+
+
+def test_ids_and_split_are_those_of_the_entries(keys, client):
+    everything = dataset_of(keys, client, select=[], objects={})
+    selected = dataset_of(keys, client)
+    ids = arrays_of(everything, client)["id"], arrays_of(selected, client)["id"]
+    known = {tuple(each) for each in ids[0].tolist()}
+    assert {tuple(each) for each in ids[1].tolist()} < known
+    splits = [
+        dict(zip(map(tuple, array.tolist()), split_of(dataset, client), strict=True))
+        for dataset, array in zip((everything, selected), ids, strict=True)
+    ]
+    assert all(splits[0][event] == split for event, split in splits[1].items())
+
+
+def split_of(dataset, client):
+    blocks = dataset.blocks()
+    made = [blocks.submit(client, n).result() for n in range(len(blocks.partitions))]
+    return np.concatenate([block.split for block in made])
+
+
+def test_the_plan_says_what_is_read_and_why(keys):
+    plan = check_files(config := Config.from_mapping(keys), preflight(config))
+    assert [branch.name for branch in plan.branches] == [
+        "HT", "Jet_pt", "Muon_Px", "Muon_Py", "Muon_Pz", "NJet", "lead",
+    ]  # fmt: skip
+    assert plan.read_only == ["Jet_Px", "Jet_Py", "NMuon"]
+    text = plan.to_text()
+    assert "derived: Jet_pt = hypot(Jet_Px, Jet_Py)" in text
+    assert "events selected: NJet >= 1; NMuon >= 1" in text
+    assert "read for these only: Jet_Px; Jet_Py; NMuon" in text
+    assert "hypot(Jet_Px, Jet_Py)" in plan._repr_html_()
+
+
+def test_partitions_without_a_selected_event_are_empty_blocks(tmp_path, client):
+    keys = two_files(tmp_path)
+    dataset = Dataset(
+        Config.from_mapping(keys | {"select": "n >= 30", "partition": {"max_events": 10}}), client
+    )
+    arrays = arrays_of(dataset, client)
+    assert dataset.to_dask().x.chunks[0] == (0, 0, 0, 10, 10, 0, 0, 0, 10, 10)
+    assert arrays["x"].shape == (40, 1)
+    assert dataset.distributions()[0].num_events > 0
+
+
+def test_a_sample_of_which_nothing_is_selected_is_an_error(tmp_path, client):
+    keys = two_files(tmp_path)
+    dataset = Dataset(Config.from_mapping(keys | {"select": ["n < 1e3", "n < 0"]}), client)
+    with pytest.raises(DataError, match="no event of sample 's' is selected: 50 were read, of wh"):
+        dataset.specs()
+
+
+def two_files(folder):
+    for name in "sb":
+        with uproot.recreate(folder / f"{name}.root") as file:
+            file["Events"] = {"n": np.arange(50), "x": np.arange(50.0)}
+    return {
+        "samples": [
+            {"name": name, "label": label, "files": str(folder / f"{name}.root")}
+            for name, label in (("s", 1), ("b", 0))
+        ],
+        "branches": {"include": ["x"]},
+        "specs": {"cache": None},
+    }
+
+
+@pytest.mark.parametrize("specs", [{"mode": "sample", "fraction": 0.5}, "reused", {"cache": "c"}])
+def test_counts_are_those_of_all_events_however_the_specs_came_about(keys, client, specs, tmp_path):
+    full = dataset_of(keys, client)
+    if specs == "reused":
+        (tmp_path / "specs.json").write_text(full.specs().to_json())
+        specs = {"path": str(tmp_path / "specs.json")}
+    elif "cache" in specs:
+        specs = {"cache": str(tmp_path)}
+        filling = dataset_of(keys, client, specs=specs, partition={"max_events": 999})
+        assert (filling.samples(), filling.num_cached()) == (full.samples(), 0)
+    other = dataset_of(keys, client, specs=specs)
+    assert other.samples() == full.samples()
+    assert other.split_counts() == full.split_counts()
+    assert other.num_cached() == (16_052 if "cache" in specs else 0)
+
+
+def test_the_view_derives_and_selects_and_reads_only_what_is_touched(keys, client, expected):
+    dataset = dataset_of(keys, client)
+    lead = client.compute(dataset.to_dask_awkward().lead).result()
+    reads = dataset.plan().preparation.fewer(["lead"]).reads
+    assert [branch.name for branch in reads] == ["Jet_Px", "Jet_Py", "NJet", "NMuon"]
+    assert len(lead) == expected["selected"].sum()
+    assert np.all(lead > 35)
+
+
+def test_an_error_in_an_expression_names_the_line(cms_files, tmp_path):
+    path = Path(tmp_path, "dataset.yaml")
+    samples = (
+        "tree: events\n"
+        "samples:\n"
+        f"  - {{name: a, label: 1, files: {cms_files[0]}}}\n"
+        f"  - {{name: b, label: 0, files: {cms_files[1]}}}\n"
+    )
+    path.write_text(f"{samples}derive:\n  HT: sum(Jet_Ptx)\n")
+    with pytest.raises(ConfigError) as raised:
+        preflight(load(path))
+    assert str(raised.value).startswith(f"{path}:6: derive.HT: in 'sum(Jet_Ptx)': column 5: ")
+    assert "did you mean 'Jet_Px'?" in str(raised.value)
+    assert (raised.value.line, raised.value.nearest) == (6, "Jet_Px")
+    for more, place in (
+        ('select: ["NJet > 1", "__import__"]\n', ":5: select[1]: in '__import__'"),
+        ("objects: {Jets: Jet_Px > 1}\n", ":5: objects.Jets: there is no collection 'Jets'"),
+    ):
+        path.write_text(samples + more)
+        with pytest.raises(ConfigError) as raised:
+            preflight(load(path))
+        assert str(raised.value).startswith(f"{path}{place}")
