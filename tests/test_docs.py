@@ -16,6 +16,7 @@ from nbclient import NotebookClient
 
 from mlaas4hep_dask.config import Config
 from mlaas4hep_dask.config.document import parse
+from mlaas4hep_dask.predict.cli import parser as predict_parser
 from mlaas4hep_dask.run.cli import parser
 from mlaas4hep_dask.specs.cli import parser as specs_parser
 
@@ -161,7 +162,8 @@ def test_the_readme_shows_the_configuration_of_the_demo():
 
 def test_every_option_of_the_command_line_is_in_the_reference():
     page = (ROOT / "docs" / "reference" / "command-line.md").read_text()
-    options = {option for action in parser()._actions for option in action.option_strings}
+    actions = [*parser()._actions, *predict_parser()._actions]
+    options = {option for action in actions for option in action.option_strings}
     missing = {option for option in options if not re.search(rf"`{option}[` ]", page)}
     assert not missing
 

@@ -269,7 +269,7 @@ def nano(edge_cases):
     branches = [plan.branches[name] for name in sorted(names)]
     whole = Partition(plan.file, "Events", plan.uuid, 0, plan.num_entries, "any")
     events = read(whole, branches)
-    return events, Encoding.from_specs(measure(events, sample="all"), max_width=3)
+    return events, Encoding.from_specs(measure(events, sample="all"), width=3)
 
 
 @pytest.mark.parametrize("suffix", [".root", ".parquet"])

@@ -44,13 +44,18 @@ PRELOADED = (
 )
 
 
-def warm_up() -> None:
+def warm_up(*modules: str) -> None:
     """Begin, in another process, to import what the workers of a local cluster need.
 
     They are forked from that process, so that the 2 s of imports are spent once and not by each
     of them, and while this process does something else.
+
+    Parameters
+    ----------
+    *modules : str
+        What to import beside that which measures and encodes.
     """
-    multiprocessing.set_forkserver_preload(list(PRELOADED))
+    multiprocessing.set_forkserver_preload([*PRELOADED, *modules])
     forkserver.ensure_running()
 
 

@@ -1,7 +1,7 @@
 """dataset.yaml as validated, frozen models whose errors name the YAML line."""
 
 from mlaas4hep_dask.config.encoding import Encoding
-from mlaas4hep_dask.config.files import resolve_files
+from mlaas4hep_dask.config.files import expand_files, resolve_files
 from mlaas4hep_dask.config.load import load
 from mlaas4hep_dask.config.root import Config, json_schema
 from mlaas4hep_dask.config.sections import (
@@ -28,6 +28,7 @@ __all__ = [
     "SpecsPass",
     "Split",
     "Training",
+    "expand_files",
     "json_schema",
     "load",
     "resolve_files",

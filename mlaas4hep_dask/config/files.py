@@ -6,10 +6,10 @@ import glob
 import logging
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from mlaas4hep_dask.config.problems import Problem, config_error
+from mlaas4hep_dask.config.problems import Places, Problem, config_error
 from mlaas4hep_dask.config.root import Config
 from mlaas4hep_dask.errors import nearest
 
@@ -85,6 +85,42 @@ def resolve_files(config: Config) -> dict[str, list[str]]:
     if problems:
         raise config_error(config._places, problems)
     return files
+
+
+def expand_files(entries: Sequence[str], base: Path, *, where: str) -> list[str]:
+    """The files that some entries name, as `resolve_files` finds those of one sample.
+
+    Parameters
+    ----------
+    entries
+        Paths, globs, lists or URLs.
+    base
+        Folder from which relative entries start.
+    where
+        What the entries are, for errors.
+
+    Raises
+    ------
+    ConfigError
+        As `resolve_files`; lists every problem.
+    """
+    files: dict[str, str] = {}
+    problems: list[Problem] = []
+    repeated: list[str] = []
+    for entry in entries:
+        try:
+            for file in _expand(entry, base):
+                identity = file if _is_url(file) else os.path.realpath(file)
+                if identity in files:
+                    repeated.append(file)
+                files.setdefault(identity, file)
+        except _Unusable as error:
+            problems.append(Problem("", error.text, error.near))
+    if problems:
+        raise config_error(Places(where), problems)
+    if repeated:
+        _log.warning("%s name files twice, kept once: %s", where, _named(repeated))
+    return list(files.values())
 
 
 def _expand(entry: str, base: Path, *, is_listed: bool = False) -> Iterator[str]:

@@ -174,7 +174,11 @@ def fit(
             specs=specs,
             encode=dataset.encode_options(),
             metrics={key: last.record[key] for key in ("train", "validation", "test")},
-            data={"samples": summary["samples"], "config": config.digest()},
+            data={
+                "tree": config.tree,
+                "samples": summary["samples"],
+                "config": config.digest(),
+            },
             card=model_card(summary, config),
         )
         result = RunResult(path, summary, bundle)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import tempfile
 import time
-import warnings
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from itertools import chain
@@ -13,13 +12,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from mlaas4hep_dask.bundle import Bundle, open_bundle
 from mlaas4hep_dask.encode import EncodeCounts, Encoded, encode
 from mlaas4hep_dask.errors import BundleError, PayloadError
 from mlaas4hep_dask.serve.counts import counts_of_parts
+from mlaas4hep_dask.serve.network import Network
 from mlaas4hep_dask.serve.payload import events_of, extra_names
 from mlaas4hep_dask.specs import BranchSpecs
 
@@ -75,11 +74,11 @@ class Model:
     ----------
     bundle : Bundle
         Names, specs and encoding.
-    network : torch.jit.ScriptModule
+    network : Network
         The bundle's TorchScript.
     """
 
-    def __init__(self, bundle: Bundle, network: Any) -> None:
+    def __init__(self, bundle: Bundle, network: Network) -> None:
         self.bundle = bundle
         self.name = bundle.name
         self.encoding = bundle.encoding
@@ -142,7 +141,7 @@ class Model:
         overflown = np.flatnonzero(np.isinf(encoded.values))  # NaN is missing, inf is too large
         if overflown.size:
             raise _too_large(encoded, int(overflown[0]), first)
-        scores = self._forward(encoded)
+        scores = self._network.scores(encoded)
         failed = np.flatnonzero(~np.isfinite(scores))
         if failed.size:
             raise _no_score(int(failed[0]) + first)
@@ -155,13 +154,6 @@ class Model:
                 parts, np.split(scores, ends), counts, strict=True
             )
         ]
-
-    def _forward(self, encoded: Encoded) -> NDArray[np.float32]:
-        x = torch.from_numpy(encoded.dense())  # (events, columns)
-        missing = torch.from_numpy(encoded.missing())
-        with torch.inference_mode():
-            scores = self._network.score_encoded(x, missing)
-        return np.asarray(scores.numpy(), dtype=np.float32)
 
 
 def _too_large(encoded: Encoded, position: int, first: int) -> PayloadError:
@@ -212,11 +204,7 @@ def load_model(path: str | Path) -> Model:
                 f"{path}: model name {bundle.name!r} cannot stand in a URL", path=str(path)
             )
         try:
-            with warnings.catch_warnings():
-                # torch.jit is deprecated in favour of torch.export; bundles are TorchScript.
-                warnings.simplefilter("ignore", DeprecationWarning)
-                network = torch.jit.load(bundle.model_path)  # type: ignore[no-untyped-call]
-            model = Model(bundle, network.eval())
+            model = Model(bundle, Network(bundle.model_path))
             _warm_up(model)
         except (RuntimeError, AttributeError, PayloadError) as error:
             raise BundleError(

@@ -1,0 +1,132 @@
+"""What is to be scored, checked as far as one file and the bundle tell."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from fnmatch import fnmatchcase
+from pathlib import Path
+
+from mlaas4hep_dask.bundle import Bundle
+from mlaas4hep_dask.config import Branches, expand_files
+from mlaas4hep_dask.errors import ConfigError, UnreadableFileError, did_you_mean
+from mlaas4hep_dask.reader import FilePlan, plan_file, require_same_branches
+from mlaas4hep_dask.specs import Branch
+from mlaas4hep_dask.writer import check_output
+
+
+@dataclass(frozen=True)
+class Request:
+    """Files to be scored.
+
+    Parameters
+    ----------
+    bundle : Bundle
+        The verified bundle.
+    files : tuple of str
+        Paths and URLs, in the order of the output.
+    tree : str
+        Name of the tree in all of them.
+    reference : FilePlan
+        Inputs and copied branches, which every file has to hold; all are compared with it.
+    copied : tuple of Branch
+        Identifiers, then the branches that the caller asked for.
+    """
+
+    bundle: Bundle
+    files: tuple[str, ...]
+    tree: str
+    reference: FilePlan
+    copied: tuple[Branch, ...]
+
+
+def check_request(
+    bundle: Bundle,
+    files: Sequence[str],
+    output: Path,
+    *,
+    tree: str | None = None,
+    patterns: Sequence[str] = (),
+    skip: bool = False,
+    overwrite: bool = False,
+) -> Request:
+    """The request, once its files, tree and branches are known to exist.
+
+    Parameters
+    ----------
+    bundle : Bundle
+        The model.
+    files : sequence of str
+        Paths, globs, lists and URLs, from the current directory.
+    output : Path
+        The file to write.
+    tree : str, optional
+        Name of the tree; by default that of the data the model was trained on.
+    patterns : sequence of str
+        Branches to copy beside the identifiers.
+    skip : bool
+        Leave out files that cannot be opened.
+    overwrite : bool
+        Replace an existing output.
+
+    Raises
+    ------
+    ConfigError
+        When a file or a branch does not exist, or the tree is not known.
+    DataError
+        When the first file lacks an input or holds it as another type.
+    WriteError
+        When the output cannot be written, or exists.
+    """
+    check_output(output, overwrite=overwrite)
+    found = expand_files(files, Path.cwd(), where="files")
+    if tree is None:
+        recorded = bundle.manifest.get("data")
+        tree = recorded.get("tree") if isinstance(recorded, Mapping) else None
+    if not isinstance(tree, str):
+        raise ConfigError(f"{bundle.path} does not tell the name of the tree; give it with --tree")
+    if str(output.absolute()) in found:
+        raise ConfigError(f"{output} is among the files to be scored")
+    first = _first_readable(found, tree, bundle.name, skip=skip)
+    inputs = {branch.name: branch for branch in bundle.encoding.reads}
+    learned = replace(first, file=f"the bundle of model {bundle.name!r}", branches=inputs)
+    require_same_branches(learned, first, list(inputs))
+    copied = _copied(first, patterns)
+    needed = {name: first.branches[name] for name in (*inputs, *copied)}
+    reference = replace(first, branches=needed, left_out={}, bytes_per_event={})
+    return Request(bundle, tuple(found), tree, reference, tuple(needed[name] for name in copied))
+
+
+def _first_readable(files: Sequence[str], tree: str, name: str, *, skip: bool) -> FilePlan:
+    for file in files:
+        try:
+            return plan_file(file, tree, name)
+        except UnreadableFileError:
+            if not skip:
+                raise
+    raise UnreadableFileError(
+        f"none of {len(files)} files can be read", file=files[0], reason="all bad"
+    )
+
+
+def _copied(first: FilePlan, patterns: Sequence[str]) -> list[str]:
+    """Names of the branches to copy: identifiers, then those of each pattern."""
+    identifiers = Branches().identifiers
+    chosen = dict.fromkeys(
+        name
+        for name in identifiers
+        if name in first.branches and first.branches[name].kind == "flat"
+    )
+    for pattern in patterns:
+        found = [name for name in first.branches if name == pattern or fnmatchcase(name, pattern)]
+        if not found:
+            reason = first.left_out.get(pattern)
+            problem = (
+                f"is not in tree {first.tree!r} of {first.file}"
+                if reason is None
+                else f"cannot be copied: it is {reason}"
+            )
+            near = did_you_mean(pattern, first.branches)
+            raise ConfigError(f"--branches: branch {pattern!r} {problem}{near}", key="branches")
+        chosen.update(dict.fromkeys(found))
+    return list(chosen)

@@ -1,0 +1,254 @@
+"""Scores whole data sets with a bundle's model, partition by partition, into one file."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from datetime import UTC, datetime
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import dask
+from distributed import Client
+
+from mlaas4hep_dask import __version__
+from mlaas4hep_dask.config import Partitioning
+from mlaas4hep_dask.console import Reporter, Stage
+from mlaas4hep_dask.dataset.plan import Skipped, plan_one
+from mlaas4hep_dask.dataset.tasks import same
+from mlaas4hep_dask.encode import EncodeCounts
+from mlaas4hep_dask.errors import ConfigError, UnreadableFileError
+from mlaas4hep_dask.predict.outputs import score_names
+from mlaas4hep_dask.predict.request import Request
+from mlaas4hep_dask.predict.stream import in_order
+from mlaas4hep_dask.predict.tasks import Scoring, num_outputs, score_partition
+from mlaas4hep_dask.reader import Partition, PlannedFile
+from mlaas4hep_dask.writer import decoded_branches, write_events
+
+
+@dataclass(frozen=True)
+class Predicted:
+    """What a prediction has written and counted.
+
+    Parameters
+    ----------
+    path : Path
+        The output.
+    branches : tuple of str
+        What it holds.
+    num_scored : int
+        Events in it.
+    num_not_finite : int
+        Events among them without a finite score.
+    skipped : tuple of Skipped
+        Files and entry ranges that could not be read.
+    counts : EncodeCounts
+        What encoding could not keep.
+    """
+
+    path: Path
+    branches: tuple[str, ...]
+    num_scored: int
+    num_not_finite: int
+    skipped: tuple[Skipped, ...]
+    counts: EncodeCounts
+
+    @property
+    def num_skipped(self) -> int:
+        """Events that could not be read; those of files that did not open are not known."""
+        return sum(
+            lost.entry_stop - lost.entry_start
+            for lost in self.skipped
+            if lost.entry_stop is not None
+        )
+
+
+def predict_files(
+    request: Request,
+    output: str | Path,
+    *,
+    client: Client,
+    max_events: int | None = None,
+    skip: bool = False,
+    decode: bool = False,
+    suffix: str = "",
+    overwrite: bool = False,
+    reporter: Reporter | None = None,
+) -> Predicted:
+    """Score the events of all files and write the scores.
+
+    The output has one row per event, in the order of the files and of the entries in them, with
+    the file's number and the entry, the copied branches and the scores. Workers score a few
+    partitions ahead of the one that is being written, so that memory is bounded.
+
+    Parameters
+    ----------
+    request : Request
+        From `check_request`.
+    output : str or Path
+        A ``.root`` or ``.parquet`` file.
+    client : distributed.Client
+        Where the work runs.
+    max_events : int, optional
+        Score only the first events of all files together.
+    skip : bool
+        Leave out what cannot be read, and report it, instead of stopping.
+    decode : bool
+        The model gives rows like its input: write the jagged events they stand for.
+    suffix : str
+        Appended to the names of decoded branches.
+    overwrite : bool
+        Replace an existing output.
+    reporter : Reporter, optional
+        Told of every stage; by default stages are logged.
+
+    Raises
+    ------
+    MLaaSError
+        Whatever is wrong with bundle, files or output.
+    """
+    reporter = reporter or Reporter()
+    output = Path(output)
+    began = time.perf_counter()
+    scoring = _scoring(request, client, decode=decode, suffix=suffix, skip=skip)
+    plans = _plan(request, client, skip=skip)
+    lost = [entry for entry in plans if isinstance(entry, Skipped)]
+    parts = list(_partitions(plans, max_events))
+    total = sum(len(partition) for partition, _ in parts)
+    reporter.record(Stage("plan", total, time.perf_counter() - began))
+    counts = EncodeCounts()
+    num_not_finite = 0
+    with (
+        write_events(output, scoring.branches, tree=request.tree, overwrite=overwrite) as file,
+        reporter.stage("predict", total) as advance,
+    ):
+        shared = _share(client, scoring)
+        tasks = ((partition, number, shared) for partition, number in parts)
+        for (partition, _), part in zip(
+            parts, in_order(client, score_partition, tasks), strict=True
+        ):
+            if part.events is None:
+                assert part.skipped is not None
+                lost.append(part.skipped)
+            else:
+                file.append(part.events)
+            counts += part.counts
+            num_not_finite += part.num_not_finite
+            advance(len(partition))
+        made = Predicted(
+            output,
+            tuple(branch.name for branch in scoring.branches),
+            file.num_events,
+            num_not_finite,
+            tuple(lost),
+            counts,
+        )
+        if parts and file.num_events == 0:
+            raise UnreadableFileError(
+                f"none of {total} events can be read ({lost[-1].reason})",
+                file=lost[-1].file,
+                reason=lost[-1].reason,
+            )
+        file.describe(_note(request, plans, made))
+    return made
+
+
+def _scoring(request: Request, client: Client, *, decode: bool, suffix: str, skip: bool) -> Scoring:
+    bundle = request.bundle
+    scoring = Scoring(
+        name=bundle.name,
+        model=bundle.model_path.read_bytes(),
+        digest=bundle.manifest["files"][bundle.model_path.name]["sha256"],
+        encoding=bundle.encoding,
+        copied=request.copied,
+        skip=skip,
+        suffix=suffix,
+    )
+    found = client.submit(num_outputs, _share(client, scoring), pure=False).result()
+    columns = bundle.encoding.layout.num_columns
+    if not decode:
+        names = score_names(bundle.manifest.get("output") or {}, found or 1)
+        scoring = replace(scoring, outputs=names)
+    elif found != columns:
+        raise ConfigError(
+            f"--decode: model {bundle.name!r} gives {found or 1} numbers for an event, not a row "
+            f"of its {columns} columns"
+        )
+    _require_distinct(scoring)
+    return scoring
+
+
+def _require_distinct(scoring: Scoring) -> None:
+    often = Counter(branch.name for branch in scoring.branches)
+    twice = [name for name, number in often.items() if number > 1]
+    if twice:
+        hint = "leave it out of --branches"
+        if not scoring.outputs:
+            hint += ", or give decoded branches a --suffix"
+        raise ConfigError(
+            f"branch {twice[0]!r} is copied from the files and made by the model too; {hint}"
+        )
+    made = () if scoring.outputs else decoded_branches(scoring.encoding, suffix=scoring.suffix)
+    both = {branch.collection for branch in scoring.copied} & {b.collection for b in made} - {None}
+    if both:
+        raise ConfigError(
+            f"collection {both.pop()!r} is copied from the files and decoded too, with other "
+            "multiplicities perhaps; give decoded branches a --suffix"
+        )
+
+
+def _share(client: Client, scoring: Scoring) -> Any:
+    """A future of the scoring, for all tasks to refer to; made again if its worker dies."""
+    with dask.config.set({"distributed.admin.large-graph-warning-threshold": "8 GiB"}):
+        return client.submit(same, scoring, pure=False)
+
+
+def _plan(request: Request, client: Client, *, skip: bool) -> list[PlannedFile | Skipped]:
+    """One entry for each file, in their order; one Dask task per file."""
+    needed = list(request.reference.branches)
+    reference = client.submit(same, request.reference, pure=False)
+    tasks = ((file, request.tree, request.bundle.name, reference, needed) for file in request.files)
+    return list(in_order(client, partial(plan_one, skip=skip), tasks))
+
+
+def _partitions(
+    plans: Sequence[PlannedFile | Skipped], max_events: int | None
+) -> Iterator[tuple[Partition, int]]:
+    """Partitions of the first events, each with the number of its file."""
+    limits = Partitioning()
+    left = max_events
+    for number, plan in enumerate(plans):
+        if isinstance(plan, Skipped):
+            continue
+        num_entries = plan.num_entries if left is None else min(plan.num_entries, left)
+        left = None if left is None else left - num_entries
+        for partition in plan.partitions(
+            target_bytes=limits.target_bytes,
+            max_events=limits.max_events,
+            num_entries=num_entries,
+        ):
+            yield partition, number
+
+
+def _note(
+    request: Request, plans: Sequence[PlannedFile | Skipped], made: Predicted
+) -> Mapping[str, Any]:
+    """What the output tells of itself."""
+    return {
+        "package": __version__,
+        "created": datetime.now(UTC).isoformat(timespec="seconds"),
+        "model": request.bundle.name,
+        "files_of_bundle": request.bundle.manifest["files"],
+        "tree": request.tree,
+        "files": [
+            {"file": plan.file, "uuid": None if isinstance(plan, Skipped) else plan.uuid}
+            for plan in plans
+        ],
+        "num_scored": made.num_scored,
+        "num_not_finite": made.num_not_finite,
+        "skipped": [asdict(lost) for lost in made.skipped],
+        **asdict(made.counts),
+    }

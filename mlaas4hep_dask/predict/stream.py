@@ -1,0 +1,61 @@
+"""Results of tasks in the order of the tasks, with few of them under way."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, TypeVar
+
+from distributed import Client, Future
+from distributed.scheduler import KilledWorker
+
+from mlaas4hep_dask.errors import ClusterError
+
+T = TypeVar("T")
+
+AHEAD = 2  # tasks per thread of the cluster that are under way, or done and not yet taken
+
+
+def in_order(
+    client: Client, function: Callable[..., T], tasks: Iterable[tuple[Any, ...]]
+) -> Iterator[T]:
+    """What ``function(*task)`` returns for each task, in their order.
+
+    A task is submitted only when an earlier result has been taken, so that workers hold a bounded
+    number of results whatever the number of tasks. When the iterator is closed, tasks under way
+    are cancelled.
+
+    Raises
+    ------
+    ClusterError
+        When workers died again and again at one task.
+    Exception
+        The first error of a task.
+    """
+    left = iter(tasks)
+    room = max(1, AHEAD * sum(client.nthreads().values()))
+    waiting: deque[Future] = deque()
+
+    def submit() -> None:
+        task = next(left, None)
+        if task is not None:
+            waiting.append(client.submit(function, *task, pure=False))
+
+    try:
+        for _ in range(room):
+            submit()
+        while waiting:
+            result = _result(waiting[0])
+            waiting.popleft()
+            submit()
+            yield result
+    finally:
+        if waiting:
+            client.cancel(list(waiting), force=True)
+
+
+def _result(future: Future) -> Any:
+    try:
+        return future.result()
+    except KilledWorker as error:
+        raise ClusterError(f"workers died again and again ({error})") from error

@@ -1,0 +1,217 @@
+"""What workers do with one partition: read, encode, score, and pick what the output holds."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from threading import Lock
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from mlaas4hep_dask.dataset.plan import Skipped
+from mlaas4hep_dask.encode import EncodeCounts, Encoded, Encoding, encode
+from mlaas4hep_dask.errors import BundleError, UnreadableFileError
+from mlaas4hep_dask.reader import Partition, read
+from mlaas4hep_dask.serve.network import Network
+from mlaas4hep_dask.specs import Branch, Events
+from mlaas4hep_dask.writer import decoded_branches, decoded_events
+
+SLICE = 2048  # events scored at once: their dense rows fit into a cache
+FILE, ENTRY, IS_FINITE = "source_file", "source_entry", "is_finite"
+
+
+@dataclass(frozen=True)
+class Scoring:
+    """What all partitions share.
+
+    Parameters
+    ----------
+    name : str
+        Name of the model, for errors.
+    model : bytes
+        The bundle's TorchScript.
+    digest : str
+        Its sha256.
+    encoding : Encoding
+        How events become its input.
+    copied : tuple of Branch
+        Branches that are copied from the files.
+    skip : bool
+        Leave out what cannot be read instead of stopping.
+    outputs : tuple of str
+        Names of the score branches; empty when rows are decoded.
+    suffix : str
+        Appended to the names of decoded branches.
+    """
+
+    name: str
+    model: bytes
+    digest: str
+    encoding: Encoding
+    copied: tuple[Branch, ...]
+    skip: bool
+    outputs: tuple[str, ...] = ()
+    suffix: str = ""
+
+    @property
+    def branches(self) -> tuple[Branch, ...]:
+        """What the output holds, in its order."""
+        source = (Branch(FILE, "flat", "uint32"), Branch(ENTRY, "flat", "uint64"))
+        if self.outputs:
+            made = tuple(Branch(name, "flat", "float32") for name in self.outputs)
+        else:
+            made = (
+                Branch(IS_FINITE, "flat", "bool"),
+                *decoded_branches(self.encoding, suffix=self.suffix),
+            )
+        return (*source, *self.copied, *made)
+
+
+@dataclass(frozen=True)
+class ScoredPart:
+    """Scores of one partition, or why it has none.
+
+    Parameters
+    ----------
+    events : Events or None
+        What the output holds of it.
+    counts : EncodeCounts
+        What encoding could not keep.
+    num_not_finite : int
+        Events without a finite score.
+    skipped : Skipped or None
+        The partition, when it could not be read.
+    """
+
+    events: Events | None
+    counts: EncodeCounts = field(default_factory=EncodeCounts)
+    num_not_finite: int = 0
+    skipped: Skipped | None = None
+
+
+def num_outputs(scoring: Scoring) -> int | None:
+    """Numbers that the model gives for an event; None when it gives one without an axis for it.
+
+    Raises
+    ------
+    BundleError
+        When the model does not run, or gives something else.
+    """
+    encoding = scoring.encoding
+    x = np.zeros((3, encoding.layout.num_columns), dtype=np.float32)
+    missing = np.zeros(x.shape, dtype=np.bool_)
+    try:
+        scores = _network(scoring).scores_of(x, missing)
+    except (RuntimeError, AttributeError) as error:
+        raise BundleError(f"model {scoring.name!r} does not run ({error})") from error
+    if scores.ndim not in (1, 2) or len(scores) != 3:
+        raise BundleError(
+            f"model {scoring.name!r} gives an array of shape {scores.shape} for 3 events; expected "
+            "(3,) or (3, outputs)"
+        )
+    return None if scores.ndim == 1 else scores.shape[1]
+
+
+def score_partition(partition: Partition, file_number: int, scoring: Scoring) -> ScoredPart:
+    """What the output holds of one partition.
+
+    Raises
+    ------
+    UnreadableFileError
+        When it cannot be read, unless the scoring says to skip.
+    """
+    branches = {branch.name: branch for branch in (*scoring.encoding.reads, *scoring.copied)}
+    try:
+        events = read(partition, list(branches.values()))
+    except UnreadableFileError as error:
+        if not scoring.skip:
+            raise
+        lost = Skipped(
+            partition.file,
+            partition.sample,
+            partition.entry_start,
+            partition.entry_stop,
+            error.message,
+        )
+        return ScoredPart(None, skipped=lost)
+    encoded = encode(events, scoring.encoding)
+    num_events = len(partition)
+    contents: dict[str, NDArray[Any]] = {
+        FILE: np.full(num_events, file_number, dtype=np.uint32),
+        ENTRY: np.arange(partition.entry_start, partition.entry_stop, dtype=np.uint64),
+        **{branch.name: events.contents[branch.name] for branch in scoring.copied},
+    }
+    offsets = {
+        branch.collection: events.offsets[branch.collection]
+        for branch in scoring.copied
+        if branch.collection is not None
+    }
+    rows, is_finite = _rows(encoded, _network(scoring))
+    if scoring.outputs:
+        rows = rows.reshape(num_events, len(scoring.outputs))
+        for column, name in enumerate(scoring.outputs):
+            contents[name] = np.ascontiguousarray(rows[:, column])
+    else:
+        contents[IS_FINITE] = is_finite
+        decoded = _decoded(rows, encoded, scoring)
+        contents |= decoded.contents
+        offsets |= decoded.offsets
+    made = Events(num_events, scoring.branches, contents, offsets)
+    num_not_finite = num_events - int(np.count_nonzero(is_finite))
+    return ScoredPart(made, encoded.counts, num_not_finite)
+
+
+def _rows(encoded: Encoded, network: Network) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+    """The model's output for all events, and whether it is finite."""
+    torch.set_num_threads(1)  # torch keeps the number per thread; two are slower on shared cores
+    rows: list[NDArray[np.float32]] = []
+    finite: list[NDArray[np.bool_]] = []
+    for start in range(0, len(encoded), SLICE):
+        chosen = np.arange(start, min(start + SLICE, len(encoded)))
+        x, missing = encoded.dense(chosen), encoded.missing(chosen)
+        scores = network.scores_of(x, missing)
+        # A value too large to normalise is infinite in x, which some networks turn into a score.
+        # The server refuses such an event.
+        is_finite = np.logical_and(_are_finite(x), _are_finite(scores))
+        if not is_finite.all():
+            scores = scores.copy()
+            scores[~is_finite] = np.nan
+        rows.append(scores)
+        finite.append(is_finite)
+    return np.concatenate(rows), np.concatenate(finite)
+
+
+def _are_finite(rows: NDArray[np.float32]) -> NDArray[np.bool_]:
+    """Whether all numbers of an event are finite, shape (events,)."""
+    flags = np.isfinite(rows.reshape(len(rows), -1))
+    return np.asarray(flags.all(axis=1), dtype=np.bool_)
+
+
+def _decoded(rows: NDArray[np.float32], encoded: Encoded, scoring: Scoring) -> Events:
+    encoding = scoring.encoding
+    columns = encoding.layout.branch_of_columns()
+    whole = np.array([np.dtype(branch.dtype).kind != "f" for branch in encoding.branches])[columns]
+    if whole.any():  # integers have no NaN; the branch IS_FINITE tells that they mean nothing
+        rows[:, whole] = np.nan_to_num(rows[:, whole], nan=0.0)
+    return decoded_events(
+        rows,
+        encoded.missing(),
+        encoding,
+        multiplicities=encoded.multiplicities(),
+        suffix=scoring.suffix,
+    )
+
+
+_networks: dict[str, Network] = {}
+_lock = Lock()
+
+
+def _network(scoring: Scoring) -> Network:
+    """The network of this worker, loaded once."""
+    with _lock:
+        if scoring.digest not in _networks:
+            _networks.clear()
+            _networks[scoring.digest] = Network(scoring.model)
+        return _networks[scoring.digest]

@@ -1,0 +1,544 @@
+import io
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import warnings
+
+import awkward as ak
+import numpy as np
+import pytest
+import torch
+import uproot
+
+from mlaas4hep_dask.bundle import open_bundle, write_bundle
+from mlaas4hep_dask.encode import Encoding, decode, encode
+from mlaas4hep_dask.errors import MLaaSError
+from mlaas4hep_dask.export import to_torchscript
+from mlaas4hep_dask.predict import predict_files
+from mlaas4hep_dask.predict.cli import main
+from mlaas4hep_dask.predict.outputs import score_names
+from mlaas4hep_dask.predict.request import check_request
+from mlaas4hep_dask.predict.stream import AHEAD, in_order
+from mlaas4hep_dask.serve.model import Part, load_model
+from mlaas4hep_dask.specs import Branch, Events
+from mlaas4hep_dask.specs.events import concatenate, offsets_of
+from mlaas4hep_dask.specs.measure import measure
+from mlaas4hep_dask.train.network import mlp
+from mlaas4hep_dask.writer import write_events
+
+INPUTS = ("MET_px", "MET_py", "NJet", "Jet_Px", "Jet_btag", "Muon_Pz", "Muon_Charge")
+
+
+def make_bundle(path, events, network_of, **options):
+    """A bundle of a network for these events; `network_of` builds it from the number of columns."""
+    specs = measure(events, sample="all")
+    encoding = Encoding.from_specs(specs, **options)
+    torch.manual_seed(0)
+    network = network_of(encoding.layout.num_columns).eval()
+    write_bundle(
+        path,
+        name="model",
+        model=to_torchscript(network, encoding),
+        specs=specs,
+        encode=options,
+        metrics={},
+        data={"tree": "events"},
+        card="a test",
+    )
+    return network
+
+
+@pytest.fixture(scope="module")
+def inputs(cms_plans, cms_parts):
+    """The events of each file, with the inputs alone."""
+    branches = tuple(cms_plans[0].branches[name] for name in INPUTS)
+    parts = []
+    for plan in cms_plans:
+        events = concatenate(cms_parts[plan.sample])
+        used = {branch.collection for branch in branches} - {None}
+        parts.append(
+            Events(
+                len(events),
+                branches,
+                {name: events.contents[name] for name in INPUTS},
+                {name: events.offsets[name] for name in used},
+            )
+        )
+    return parts
+
+
+@pytest.fixture(scope="module")
+def bundle(tmp_path_factory, inputs):
+    """A bundle whose width cuts objects off, and its network."""
+    path = tmp_path_factory.mktemp("bundle") / "bundle"
+    network = make_bundle(path, concatenate(inputs[:2]), mlp, width=3)
+    return path, network
+
+
+@pytest.fixture(scope="module")
+def expected(bundle, inputs):
+    """Scores of all events, by the network itself."""
+    path, network = bundle
+    encoding = open_bundle(path).encoding
+    with torch.no_grad():
+        rows = torch.from_numpy(encode(concatenate(inputs), encoding).dense())
+        return torch.sigmoid(network(rows)).reshape(-1).numpy()
+
+
+def predict(client, path, files, output, *, tree=None, patterns=(), skip=False, **options):
+    request = check_request(
+        open_bundle(path),
+        [str(file) for file in files],
+        output,
+        tree=tree,
+        patterns=patterns,
+        skip=skip,
+        overwrite=options.get("overwrite", False),
+    )
+    return predict_files(request, output, client=client, skip=skip, **options)
+
+
+def rows_of(path, tree="events"):
+    """The branches of an output, by name."""
+    if path.suffix == ".parquet":
+        array = ak.from_parquet(path)
+        return {name: array[name] for name in array.fields}
+    with uproot.open(path) as file:
+        return {name: branch.array() for name, branch in file[tree].items()}
+
+
+@pytest.mark.parametrize("suffix", [".root", ".parquet"])
+def test_every_event_of_the_files_has_the_score_of_the_network(
+    tmp_path, client, bundle, expected, cms_files, inputs, suffix
+):
+    path, _ = bundle
+    output = tmp_path / f"scores{suffix}"
+    done = predict(client, path, cms_files, output, patterns=["Jet_P*", "EventWeight"])
+    assert done.num_scored == len(expected) == 16_052
+    assert done.num_not_finite == done.num_skipped == 0
+    found = rows_of(output)
+    assert found["score"].type.content.primitive == "float32"
+    np.testing.assert_allclose(found["score"], expected, rtol=0, atol=1e-6)
+    sizes = [len(part) for part in inputs]
+    np.testing.assert_array_equal(found["source_file"], np.repeat(np.arange(4), sizes))
+    np.testing.assert_array_equal(
+        found["source_entry"], np.concatenate([np.arange(size) for size in sizes])
+    )
+    for name in ("Jet_Px", "Jet_Py", "EventWeight"):
+        whole = ak.concatenate([uproot.open(file)["events"][name].array() for file in cms_files])
+        assert ak.array_equal(found[name], whole)
+    encoded = encode(concatenate(inputs), open_bundle(path).encoding)
+    assert done.counts == encoded.counts
+    assert done.counts.truncated
+    assert done.counts.out_of_range  # the bundle knows two of the four files
+
+
+def test_the_score_of_an_event_is_the_one_that_the_server_gives(
+    tmp_path, client, bundle, cms_files, inputs
+):
+    path, _ = bundle
+    predict(client, path, cms_files[:1], tmp_path / "scores.root", max_events=200)
+    objects = ak.to_list(inputs[0].to_awkward()[:200])
+    (served,) = load_model(path).score([Part(objects)])
+    found = rows_of(tmp_path / "scores.root")["score"]
+    assert len(found) == 200
+    np.testing.assert_allclose(found, served.scores, rtol=0, atol=1e-6)
+
+
+IDENTIFIED = (
+    Branch("event", "flat", "uint64"),
+    Branch("run", "flat", "uint32"),
+    Branch("luminosityBlock", "flat", "int16"),
+    Branch("x", "flat", "float32", None, "GeV"),
+    Branch("nJet", "flat", "uint32"),
+    Branch("Jet_pt", "jagged", "float32", "Jet"),
+)
+
+
+def identified(num_events, *, seed=0):
+    """Events with identifiers that no float64 holds, and with a value that is not finite."""
+    rng = np.random.default_rng(seed)
+    counts = rng.integers(0, 4, num_events)
+    x = rng.normal(size=num_events).astype(np.float32)
+    x[0] = np.nan
+    return Events(
+        num_events,
+        IDENTIFIED,
+        {
+            "event": np.uint64(2**64 - 1) - np.arange(num_events, dtype=np.uint64),
+            "run": np.full(num_events, 2**32 - 1, dtype=np.uint32),
+            "luminosityBlock": rng.integers(-(2**15), 2**15, num_events, dtype=np.int16),
+            "x": x,
+            "nJet": counts.astype(np.uint32),
+            "Jet_pt": rng.exponential(30, counts.sum()).astype(np.float32),
+        },
+        {"Jet": offsets_of(counts)},
+    )
+
+
+@pytest.fixture(scope="module")
+def small(tmp_path_factory):
+    """Three files with identifiers, and a bundle of a network of x and Jet_pt."""
+    folder = tmp_path_factory.mktemp("small")
+    files = [folder / f"{name}.root" for name in "abc"]
+    for number, file in enumerate(files):
+        with write_events(file, IDENTIFIED, tree="events") as out:
+            out.append(identified(1_000, seed=number))
+    events = identified(1_000)
+    branches = tuple(branch for branch in IDENTIFIED if branch.name in ("x", "Jet_pt"))
+    chosen = {branch.name: events.contents[branch.name] for branch in branches}
+    make_bundle(folder / "bundle", Events(1_000, branches, chosen, events.offsets), mlp)
+    return folder / "bundle", files
+
+
+@pytest.mark.parametrize("suffix", [".root", ".parquet"])
+def test_identifiers_are_copied_with_every_bit(tmp_path, client, small, suffix):
+    path, files = small
+    output = tmp_path / f"out{suffix}"
+    done = predict(client, path, files, output, patterns=["nJet", "Jet_pt"])
+    assert done.branches == (
+        *("source_file", "source_entry", "run", "event", "luminosityBlock"),
+        *("nJet", "Jet_pt", "score"),
+    )
+    found = rows_of(output)
+    whole = concatenate([identified(1_000, seed=number) for number in range(3)])
+    for name in ("run", "event", "luminosityBlock", "nJet"):
+        assert ak.to_numpy(found[name]).dtype == whole.contents[name].dtype
+        np.testing.assert_array_equal(found[name], whole.contents[name])
+    assert ak.array_equal(found["Jet_pt"], whole.to_awkward()["Jet_pt"])
+    assert done.counts.not_finite == {"x": 3}
+
+
+def test_the_output_tells_where_it_comes_from(tmp_path, client, small):
+    path, files = small
+    output = tmp_path / "out.root"
+    predict(client, path, [*files[1:], files[0]], output, max_events=1_500)
+    with uproot.open(output) as file:
+        note = json.loads(file["mlaas4hep_dask"])
+        assert file["events"].num_entries == 1_500
+        assert file["events"]["source_file"].array().to_list() == [0] * 1_000 + [1] * 500
+    assert [entry["file"] for entry in note["files"]] == [
+        *(str(file) for file in files[1:]),
+        str(files[0]),
+    ]
+    assert note["model"] == "model"
+    assert note["num_scored"] == 1_500
+    assert note["not_finite"] == {"x": 2}
+
+
+class Scorer(torch.nn.Module):
+    """A module with the methods of a bundle's model, whose outputs are the network's own."""
+
+    def __init__(self, network):
+        super().__init__()
+        self.network = network
+
+    def forward(self, raw: torch.Tensor) -> torch.Tensor:
+        return raw
+
+    @torch.jit.export
+    def score_encoded(self, x: torch.Tensor, missing: torch.Tensor) -> torch.Tensor:  # noqa: ARG002
+        return self.network(x)
+
+
+def scripted(network):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # torch.jit is our contract
+        buffer = io.BytesIO()
+        torch.jit.save(torch.jit.script(Scorer(network.eval())), buffer)
+    return buffer.getvalue()
+
+
+def with_network(path, folder, network):
+    """A copy of a bundle with another network."""
+    bundle = open_bundle(path)
+    write_bundle(
+        folder,
+        name="autoencoder",
+        model=scripted(network),
+        specs=bundle.specs,
+        encode=bundle.manifest["encode"],
+        metrics={},
+        data={"tree": "events"},
+        card="a test",
+    )
+    return folder
+
+
+def test_each_of_several_outputs_has_a_branch(tmp_path, client, small):
+    path, files = small
+    columns = open_bundle(path).encoding.layout.num_columns
+    torch.manual_seed(1)
+    network = torch.nn.Linear(columns, 3)
+    folder = with_network(path, tmp_path / "bundle", network)
+    predict(client, folder, files[:1], tmp_path / "out.root", tree="events")
+    found = rows_of(tmp_path / "out.root")
+    bundle = open_bundle(path)
+    branches = bundle.encoding.branches
+    events = Events(1_000, branches, identified(1_000).contents, identified(1_000).offsets)
+    with torch.no_grad():
+        scores = network(torch.from_numpy(encode(events, bundle.encoding).dense())).numpy()
+    for number in range(3):
+        np.testing.assert_allclose(found[f"score_{number}"], scores[:, number], rtol=0, atol=1e-6)
+
+
+def test_branches_are_named_after_classes_and_targets():
+    assert score_names({}, 1) == ("score",)
+    assert score_names({"classes": ["QCD", "ttH"]}, 1) == ("score",)
+    assert score_names({"classes": ["QCD", "tt-H", "W.b"]}, 3) == (
+        *("score_QCD", "score_tt_H", "score_W_b"),
+    )
+    assert score_names({"targets": ["mass"]}, 1) == ("predicted_mass",)
+    assert score_names({"classes": ["a-b", "a.b", "c"]}, 3) == ("score_0", "score_1", "score_2")
+
+
+def autoencoder(columns, *, hidden=None):
+    if hidden is not None:
+        return torch.nn.Sequential(
+            torch.nn.Linear(columns, hidden), torch.nn.ReLU(), torch.nn.Linear(hidden, columns)
+        )
+    network = torch.nn.Linear(columns, columns)
+    torch.nn.init.eye_(network.weight)
+    torch.nn.init.zeros_(network.bias)
+    return network
+
+
+@pytest.mark.parametrize("suffix", [".root", ".parquet"])
+def test_a_trained_autoencoder_gives_jagged_events_back(
+    tmp_path, client, bundle, cms_files, inputs, suffix
+):
+    path, _ = bundle
+    encoding = open_bundle(path).encoding
+    encoded = encode(concatenate(inputs), encoding)
+    x, missing = torch.from_numpy(encoded.dense()), torch.from_numpy(encoded.missing())
+    torch.manual_seed(0)
+    network = autoencoder(encoding.layout.num_columns, hidden=16)
+    optimiser = torch.optim.Adam(network.parameters(), lr=0.01)
+    losses = []
+    for _ in range(40):
+        loss = ((network(x) - x)[~missing] ** 2).mean()
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+        losses.append(loss.item())
+    assert losses[-1] < losses[0] / 5
+    folder = with_network(path, tmp_path / "bundle", network)
+    output = tmp_path / f"decoded{suffix}"
+    done = predict(client, folder, cms_files, output, decode=True)
+    assert done.num_scored == 16_052
+    with torch.no_grad():
+        rows = network(x).numpy()
+    wanted = decode(rows, missing.numpy(), encoding, multiplicities=encoded.multiplicities())
+    found = rows_of(output)
+    for branch in encoding.branches:
+        assert ak.type(found[branch.name]) == ak.type(wanted[branch.name])
+        spread = np.ptp(ak.to_numpy(ak.flatten(wanted[branch.name], axis=None)))
+        whole = np.dtype(branch.dtype).kind != "f"  # a number next to 0.5 may round either way
+        difference = ak.flatten(abs(found[branch.name] - wanted[branch.name]), axis=None)
+        assert ak.max(difference) <= (1 if whole else 1e-5 * spread)
+        assert ak.sum(difference > 1e-5 * spread) <= 1
+
+
+def test_an_autoencoder_that_learned_everything_gives_the_events_of_the_file(
+    tmp_path, client, small
+):
+    path, files = small
+    columns = open_bundle(path).encoding.layout.num_columns
+    folder = with_network(path, tmp_path / "bundle", autoencoder(columns))
+    output = tmp_path / "decoded.root"
+    done = predict(
+        client, folder, files, output, decode=True, suffix="_decoded", patterns=["x", "*Jet*"]
+    )
+    assert done.num_not_finite == 0
+    with uproot.open(output) as file:
+        tree = file["events"]
+        assert tree["x_decoded"].title == "x_decoded [GeV]"
+        assert tree["Jet_pt_decoded"].count_branch.name == "nJet_decoded"
+        found = tree.arrays()
+    np.testing.assert_array_equal(np.isnan(found["x_decoded"]), np.isnan(found["x"]))
+    np.testing.assert_allclose(found["x_decoded"], found["x"], rtol=0, atol=1e-6)
+    assert ak.all(ak.num(found["Jet_pt_decoded"]) == found["nJet"])
+    largest = ak.max(found["Jet_pt"])
+    assert ak.max(abs(found["Jet_pt_decoded"] - found["Jet_pt"])) < 1e-6 * largest
+    assert ak.all(found["is_finite"])
+
+
+class Cliff(torch.nn.Module):
+    """Not finite where the first column is beyond one half."""
+
+    def forward(self, x):
+        return x[:, 0] / torch.where(x[:, 0] > 0.5, 0.0, 1.0)
+
+
+def test_scores_that_are_not_finite_are_written_as_nan_and_counted(tmp_path, client, small):
+    path, files = small
+    folder = with_network(path, tmp_path / "bundle", Cliff())
+    done = predict(client, folder, files, tmp_path / "out.root")
+    scores = rows_of(tmp_path / "out.root")["score"]
+    assert len(scores) == 3_000
+    assert 0 < done.num_not_finite == np.count_nonzero(np.isnan(scores)) < 3_000
+
+
+def test_few_tasks_are_ahead_of_the_one_that_is_taken(client):
+    pulled = []
+
+    def tasks():
+        for number in range(50):
+            pulled.append(number)
+            yield (number,)
+
+    results = in_order(client, abs, tasks())
+    room = AHEAD * 2  # the cluster has two threads
+    for number in range(10):
+        assert next(results) == number
+        assert len(pulled) <= number + room + 1
+    results.close()
+    assert len(pulled) <= 10 + room
+
+
+@pytest.fixture
+def broken(tmp_path, small):
+    """The three files, of which the first is cut and the second damaged inside its baskets."""
+    _, files = small
+    made = [shutil.copy(file, tmp_path / file.name) for file in files]
+    made[0].write_bytes(made[0].read_bytes()[:300])
+    with uproot.open(made[1]) as file:
+        branch = file["events"]["x"]
+        seek, size = branch.member("fBasketSeek")[0], branch.member("fBasketBytes")[0]
+    content = bytearray(made[1].read_bytes())
+    content[seek + size // 2 : seek + size] = bytes(size - size // 2)
+    made[1].write_bytes(content)
+    return made
+
+
+def test_files_that_cannot_be_read_are_skipped_and_reported(tmp_path, client, small, broken):
+    path, _ = small
+    output = tmp_path / "out.root"
+    with pytest.raises(MLaaSError, match=r"a\.root cannot be read"):
+        predict(client, path, broken, output)
+    with pytest.raises(MLaaSError, match=r"b\.root cannot be read"):
+        predict(client, path, broken[1:], output)
+    assert not output.exists()
+    done = predict(client, path, broken, output, skip=True)
+    assert [(lost.file, lost.entry_stop) for lost in done.skipped] == [
+        (str(broken[0]), None),
+        (str(broken[1]), 1_000),
+    ]
+    assert done.num_scored == done.num_skipped == 1_000
+    assert set(rows_of(output)["source_file"]) == {2}
+    with pytest.raises(MLaaSError, match="none of 1000 events can be read"):
+        predict(client, path, broken[:2], output, skip=True, overwrite=True)
+    with pytest.raises(MLaaSError, match="none of 1 files can be read"):
+        predict(client, path, broken[:1], output, skip=True, overwrite=True)
+
+
+def test_a_later_file_without_an_input_is_named(tmp_path, client, small):
+    path, files = small
+    other = tmp_path / "other.root"
+    branches = tuple(branch for branch in IDENTIFIED if branch.name != "x")
+    with write_events(other, branches, tree="events") as out:
+        events = identified(10)
+        contents = {b.name: events.contents[b.name] for b in branches}
+        out.append(Events(10, branches, contents, events.offsets))
+    with pytest.raises(MLaaSError, match=r"'x' is missing in tree 'events' of .*other\.root"):
+        predict(client, path, [*files, other], tmp_path / "out.root", skip=True)
+    assert [entry.name for entry in tmp_path.iterdir()] == ["other.root"]
+
+
+def test_what_is_wrong_is_told_before_a_cluster_is_started(tmp_path, small, cms_files, capsys):
+    path, files = small
+    output = tmp_path / "out.root"
+    taken = tmp_path / "taken.root"
+    taken.write_text("years of work")
+    altered = tmp_path / "altered"
+    shutil.copytree(path, altered)
+    (altered / "model.pt").write_bytes(b"other")
+
+    def error(*arguments, bundle=path, to=output):
+        assert main([str(bundle), *map(str, arguments), "--output", str(to)]) == 2
+        return capsys.readouterr().err
+
+    assert "model.pt was altered" in error(files[0], bundle=altered)
+    assert "no such bundle" in error(files[0], bundle=tmp_path / "none")
+    assert "did you mean 'a.root'" in error(files[0].parent / "aa.root")
+    assert "matches no file" in error(files[0].parent / "z*.root")
+    assert "tree 'Events' is not in" in error(files[0], "--tree", "Events")
+    assert "'x' is missing in tree 'events' of" in error(cms_files[0])
+    assert "of model 'model'" in error(cms_files[0])
+    assert "did you mean 'Jet_pt'" in error(files[0], "--branches", "Jet_Pt")
+    assert "exists; it is kept" in error(files[0], to=taken)
+    assert "suffix '.h5' tells no format" in error(files[0], to=tmp_path / "out.h5")
+    assert "no folder" in error(files[0], to=tmp_path / "none" / "out.root")
+    assert "is among the files" in error(files[0], "--overwrite", to=files[0])
+    assert "--cluster: expected 'local'" in error(files[0], "--cluster", "somewhere")
+    assert "give --decode too" in error(files[0], "--suffix", "_d")
+    assert taken.read_text() == "years of work"
+    assert not output.exists()
+
+
+def test_names_that_clash_and_a_model_of_other_rows_are_errors(tmp_path, client, small):
+    path, files = small
+    output = tmp_path / "out.root"
+    with pytest.raises(MLaaSError, match="gives 1 numbers for an event, not a row of its 4"):
+        predict(client, path, files, output, decode=True)
+    columns = open_bundle(path).encoding.layout.num_columns
+    folder = with_network(path, tmp_path / "bundle", autoencoder(columns))
+    with pytest.raises(MLaaSError, match="'x' is copied from the files and made by the model too"):
+        predict(client, folder, files, output, decode=True, patterns=["x"])
+
+
+def run(*arguments, **options):
+    command = [sys.executable, "-m", "mlaas4hep_dask.predict", *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, timeout=120, **options)
+
+
+def test_the_command_scores_files_and_reports_what_it_did(tmp_path, bundle, cms_files, expected):
+    path, _ = bundle
+    listed = tmp_path / "files.txt"
+    listed.write_text("\n".join(map(str, cms_files)))
+    done = run(path, "@files.txt", "--output", "scores.parquet", "--workers", "2", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == ""
+    assert re.search(r"predict: 16,052 events in [\d.]+ s \([\d,]+ events/s\)", done.stdout)
+    assert re.search(r"events scored +│ 16,052", done.stdout)
+    assert "scores: scores.parquet" in done.stdout
+    found = rows_of(tmp_path / "scores.parquet")["score"]
+    np.testing.assert_allclose(found, expected, rtol=0, atol=1e-6)
+
+
+class Slow(torch.nn.Module):
+    def forward(self, x):
+        rows = torch.ones(400, 400)
+        for _ in range(2_000 if x.shape[0] > 100 else 1):  # not the model's first trial
+            rows = (rows @ rows).clamp(-1.0, 1.0)
+        return x.sum(dim=1) + rows[0, 0]
+
+
+def test_ctrl_c_ends_the_command_without_tracebacks_or_files(tmp_path, small):
+    path, files = small
+    folder = with_network(path, tmp_path / "bundle", Slow())
+    process = subprocess.Popen(
+        [
+            *(sys.executable, "-m", "mlaas4hep_dask.predict", str(folder), *map(str, files)),
+            *("--output", "out.root", "--workers", "2"),
+        ],
+        cwd=tmp_path,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        process_group=0,
+    )
+    for line in process.stdout:
+        if line.startswith("plan:"):
+            break
+    os.killpg(process.pid, signal.SIGINT)  # as a terminal does
+    rest = process.stdout.read()
+    process.stdout.close()
+    assert process.wait(timeout=60) == 130
+    assert "Traceback" not in rest
+    assert "interrupted; nothing was written" in rest
+    assert [entry.name for entry in tmp_path.iterdir()] == ["bundle"]
