@@ -144,6 +144,39 @@ def test_only_what_changes_the_specs_of_a_file_makes_it_be_measured_again(
     assert dataset.split_counts() == fresh.split_counts()
 
 
+SELECTION = {"select": "NJet >= 2", "objects": {"Jet": "Jet_E > 50"}}
+
+
+@pytest.mark.parametrize(
+    ("change", "is_cached"),
+    [
+        ({"encode": {"normalisation": "standard"}}, True),
+        ({"seed": 5}, False),
+        ({"partition": {"max_events": 900}}, False),
+        ({"select": "NJet >= 3"}, False),
+        ({"objects": {}}, False),
+        ({"derive": {"HT": "sum(Jet_E)"}}, False),
+    ],
+    ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
+)
+def test_cached_files_are_not_read_to_count_what_is_selected(keys, client, change, is_cached):
+    selected = {**keys, **SELECTION}
+    first = dataset_of(selected, client, partition={"max_events": 3_000})
+    first.specs()
+    assert first.num_cached() == 0
+    change = {"partition": {"max_events": 3_000}, **change}
+    fresh = dataset_of(selected, client, specs={"cache": None}, **change)
+    expected, counts = fresh.specs(), fresh.split_counts()
+    files = [keys["samples"][0]["files"], *keys["samples"][1]["files"]]
+    if is_cached:
+        for file in files:
+            fill_with_garbage(Path(file))
+    again = dataset_of(selected, client, **change)
+    assert_same(again.specs(), expected)
+    assert again.num_cached() == (NUM_EVENTS if is_cached else 0)
+    assert again.split_counts() == counts
+
+
 def test_weights_of_cached_files_are_those_of_the_new_run(keys, client):
     dataset_of(keys, client).specs()
     signal, background = keys["samples"]
@@ -367,6 +400,32 @@ def test_a_sample_does_not_depend_on_partitions_or_the_order_of_samples(large, c
     assert_same(first, turned)
     other_seed = dataset_of(large, client, specs=sampling, seed=1).specs()
     assert other_seed.branches["normal"].mean != first.branches["normal"].mean
+
+
+def test_what_is_selected_is_counted_in_all_files_though_a_sample_is_measured(large, client):
+    selected = {**large, "select": "normal > 0"}
+    full = dataset_of(selected, client)
+    sampled = dataset_of(selected, client, specs={"mode": "sample", "fraction": 0.1})
+    specs = sampled.specs()
+    assert specs.branches["normal"].min > 0
+    assert sum(sample.num_read for sample in specs.samples.values()) == 20_000
+    assert 0.4 < specs.num_events / 20_000 < 0.8
+    assert sampled.samples() == full.samples()
+    assert sampled.split_counts() == full.split_counts()
+    assert sampled.to_dask().x.shape[0] == full.specs().num_events
+
+
+def test_partitions_around_an_unreadable_unit_of_a_sample_are_left_out(keys, client):
+    bad = Path(keys["samples"][1]["files"][0])
+    fill_with_garbage(bad)
+    sampling = {"mode": "sample", "fraction": 0.99}
+    dataset = dataset_of(keys, client, specs=sampling, on_bad_file="skip")
+    dataset.specs()
+    assert {lost.file for lost in dataset.skipped()} == {str(bad)}
+    num_lost = sum(lost.entry_stop - lost.entry_start for lost in dataset.skipped())
+    found = dataset.samples()
+    assert sum(s.num_read for s in found.values()) <= NUM_EVENTS - num_lost
+    assert dataset.to_dask().x.compute().shape[0] == sum(s.num_read for s in found.values())
 
 
 def test_an_explicit_out_of_range_is_kept_when_specs_are_sampled(large):

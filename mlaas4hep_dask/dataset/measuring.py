@@ -88,7 +88,10 @@ def _from_cache(piece: Piece, context: Context) -> Measured | None:
     first = piece.partitions[0]
     specs = rescaled(entry, sample=first.sample, weight=context.weights[first.sample])
     num_events = sum(map(len, piece.partitions))
-    counts = count_events((piece,), context).counts
+    if context.preparation.counting() is None:  # cut in other partitions, or split otherwise
+        counts = count_events((piece,), context).counts
+    else:  # the entry is that of these partitions and this split; counting again would read
+        counts = dict(enumerate(entry.counts, piece.first))
     tell_progress(num_events)
     return Measured(specs, counts, num_cached=num_events)
 

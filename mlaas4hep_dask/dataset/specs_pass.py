@@ -25,7 +25,7 @@ from mlaas4hep_dask.specs import SampleSpecs, Specs
 
 logger = logging.getLogger(__name__)
 
-COUNTED_TOGETHER = 1_000_000  # events whose splits one task counts, without reading them
+COUNTED_TOGETHER = 1_000_000  # events whose splits one task counts if it need not read them
 
 
 def specs_pass(
@@ -76,6 +76,8 @@ def _nothing_selected(sample: str, found: SampleSpecs) -> DataError:
 def _full(config: Config, client: Client, plan: Plan, context: Context, token: str) -> Measured:
     folder = cache_folder(config)
     facts = {**event_facts(config), "transforms": dict(context.transforms)}
+    if context.preparation.counting() is not None:  # the counts of an entry cannot be had anew
+        facts |= {"fractions": context.fractions, "seed": context.seed}
     pieces = file_pieces(plan, folder, facts)
     measured = _compute(client, pieces, context, token)
     if folder is not None:
@@ -117,7 +119,9 @@ def _counted(
     for number, part in enumerate(plan.partitions):
         if not any(_overlap(part, lost) for lost in without if lost.file == part.file):
             pieces.append(Piece((part,), number))
-    parts = max(1, sum(len(piece.partitions[0]) for piece in pieces) // COUNTED_TOGETHER)
+    parts = len(pieces)
+    if context.preparation.counting() is None:
+        parts = sum(len(piece.partitions[0]) for piece in pieces) // COUNTED_TOGETHER + 1
     graph, key = specs_graph(
         pieces, context, token=f"{token}-counts", function=count_events, max_tasks=parts
     )
@@ -147,7 +151,7 @@ def file_pieces(plan: Plan, folder: Path | None, facts: Mapping[str, Any]) -> li
     if folder is None:
         return pieces
     known = [
-        (first.file, first.uuid, [first.tree, piece.partitions[-1].entry_stop, facts])
+        (first.file, first.uuid, [first.tree, _ranges(piece, facts), facts])
         for piece in pieces
         for first in piece.partitions[:1]
     ]
@@ -156,3 +160,9 @@ def file_pieces(plan: Plan, folder: Path | None, facts: Mapping[str, Any]) -> li
         replace(piece, entry=str(folder / name), is_cached=name in there)
         for piece, name in zip(pieces, entry_names(known, plan.branches), strict=True)
     ]
+
+
+def _ranges(piece: Piece, facts: Mapping[str, Any]) -> list[int]:
+    """Ends of the partitions if counts depend on them, else of all together."""
+    ends = [part.entry_stop for part in piece.partitions]
+    return ends if "seed" in facts else ends[-1:]
