@@ -1,3 +1,4 @@
+import html
 import math
 import os
 import shutil
@@ -19,6 +20,8 @@ from mlaas4hep_dask.dataset.specs_pass import file_pieces
 from mlaas4hep_dask.encode import EncodeCounts
 from mlaas4hep_dask.errors import ConfigError, DataError, SpecsError
 from mlaas4hep_dask.reader import PlannedFile
+from mlaas4hep_dask.run.report import render
+from mlaas4hep_dask.run.specs_notes import specs_notes
 from mlaas4hep_dask.specs import Specs
 
 NUM_EVENTS = 16_052
@@ -366,6 +369,20 @@ def full_values(large, name, low, high):
         ]
     )
     return int((values < low).sum()), int((values > high).sum())
+
+
+def test_the_report_and_the_notebook_say_that_specs_are_those_of_a_sample(large, client):
+    sampled = dataset_of(large, client, specs={"mode": "sample", "fraction": 0.1})
+    (note,) = specs_notes(sampled)
+    assert "a sample of 10.00% of the events" in note
+    assert "standard deviations, and values outside are clipped" in note
+    page = render({"counts": {"notes": [note]}}, sampled.specs(), {"branches": {}})
+    assert "a sample of 10.00 % of the data" in page
+    assert note in html.unescape(page)
+    assert "a sample of 10.00% of the data" in sampled.specs()._repr_html_()
+    full = dataset_of(large, client)
+    assert specs_notes(full) == []
+    assert "a sample of" not in render({}, full.specs(), {"branches": {}})
 
 
 def test_what_lies_outside_a_sample_is_clipped_and_counted(large, client):

@@ -15,7 +15,7 @@ from mlaas4hep_dask.config import Config
 from mlaas4hep_dask.dataset.cache import cache_folder, entry_names, present, prune
 from mlaas4hep_dask.dataset.measuring import Piece, count_events, measure_pieces
 from mlaas4hep_dask.dataset.plan import Plan, Skipped
-from mlaas4hep_dask.dataset.reduce import specs_graph
+from mlaas4hep_dask.dataset.reduce import MAX_TASKS, specs_graph
 from mlaas4hep_dask.dataset.reuse import event_facts
 from mlaas4hep_dask.dataset.sampling import sampled_units
 from mlaas4hep_dask.dataset.tasks import Context, Measured
@@ -119,7 +119,7 @@ def _counted(
     for number, part in enumerate(plan.partitions):
         if not any(_overlap(part, lost) for lost in without if lost.file == part.file):
             pieces.append(Piece((part,), number))
-    parts = len(pieces)
+    parts = min(len(pieces), MAX_TASKS)
     if context.preparation.counting() is None:
         parts = sum(len(piece.partitions[0]) for piece in pieces) // COUNTED_TOGETHER + 1
     graph, key = specs_graph(
