@@ -1,15 +1,26 @@
 """Selections of a data set on a cluster: counts, shapes and independence of partitions."""
 
+import json
 from pathlib import Path
 
+import awkward as ak
 import numpy as np
 import pytest
+import torch
 import uproot
 
+from mlaas4hep_dask.bundle import open_bundle, write_bundle
 from mlaas4hep_dask.config import Config, load
 from mlaas4hep_dask.dataset import Dataset
 from mlaas4hep_dask.dataset.plan import check_files, preflight
-from mlaas4hep_dask.errors import ConfigError, DataError
+from mlaas4hep_dask.encode.split import event_ids
+from mlaas4hep_dask.errors import BundleError, ConfigError, DataError
+from mlaas4hep_dask.predict import predict_files
+from mlaas4hep_dask.predict.request import check_request
+from mlaas4hep_dask.reader import read
+from mlaas4hep_dask.run.stages import fit
+from mlaas4hep_dask.serve.model import Part, load_model
+from mlaas4hep_dask.train.network import mlp
 
 CUTS = {
     "tree": "events",
@@ -126,6 +137,86 @@ def test_a_sample_of_which_nothing_is_selected_is_an_error(tmp_path, client):
     dataset = Dataset(Config.from_mapping(keys | {"select": ["n < 1e3", "n < 0"]}), client)
     with pytest.raises(DataError, match="no event of sample 's' is selected: 50 were read, of wh"):
         dataset.specs()
+
+
+def test_the_served_score_of_a_raw_event_is_that_of_the_trained_network(keys, client, tmp_path):
+    training = {"epochs": 1, "batch_size": 500}
+    dataset = dataset_of(keys, client, training=training, encode={"sort": {"Muon": "-Muon_E"}})
+    result = fit(dataset, output=tmp_path / "run")
+    bundle = result.bundle
+    expected_reads = ["Jet_Px", "Jet_Py", "Muon_E", "Muon_Px", "Muon_Py", "Muon_Pz", "NJet"]
+    assert [branch.name for branch in bundle.reads] == expected_reads
+    network = mlp(bundle.encoding.layout.num_columns)
+    state = torch.load(tmp_path / "run" / "checkpoints" / "epoch-1.pt", weights_only=True)
+    network.load_state_dict(state["network"])
+    network.eval()
+    arrays = arrays_of(dataset, client)
+    with torch.no_grad():
+        trained = torch.sigmoid(network(torch.from_numpy(arrays["x"]))).reshape(-1).numpy()
+    blocks = dataset.blocks().partitions
+    raw = read(blocks[1], bundle.reads).to_awkward()
+    ids = event_ids(blocks[1].uuid, blocks[1].entry_start, blocks[1].entry_stop)
+    places = {tuple(each): place for place, each in enumerate(ids.tolist())}
+    rows = [row for row, each in enumerate(arrays["id"].tolist()) if tuple(each) in places]
+    chosen = [places[tuple(arrays["id"][row].tolist())] for row in rows]
+    model = load_model(result.path / "bundle")
+    (scored,) = model.score([Part(ak.to_list(raw[chosen]))])
+    assert len(rows) > 1_000
+    np.testing.assert_allclose(scored.scores, trained[rows], rtol=0, atol=1e-6)
+    assert scored.counts.out_of_range == {}
+    (example,) = model.score([Part([model.example()])])
+    assert np.min(np.abs(example.scores[0] - trained)) < 1e-6
+    output = tmp_path / "out.root"
+    request = check_request(bundle, [blocks[0].file], output, tree="events")
+    predict_files(request, output, client=client)
+    with uproot.open(output) as file:
+        predicted = next(iter(file.values())).arrays(["source_entry", "score"], library="np")
+    first = {tuple(each): n for n, each in enumerate(arrays["id"].tolist())}
+    ids = event_ids(blocks[0].uuid, 0, len(predicted["score"])).tolist()
+    rows = [first[tuple(each)] for each in ids if tuple(each) in first]
+    chosen = [place for place, each in enumerate(ids) if tuple(each) in first]
+    np.testing.assert_allclose(predicted["score"][chosen], trained[rows], rtol=0, atol=1e-6)
+    (unselected,) = model.score([Part(ak.to_list(raw[:50]))])
+    assert len(unselected.scores) == 50
+    counts = json.loads((result.path / "metrics.json").read_text())["counts"]
+    assert [cut["condition"] for cut in counts["cut_flow"]] == ["NJet >= 1", "NMuon >= 1"]
+    lost = sum(cut["lost"] for cut in counts["cut_flow"])
+    assert counts["events_read"] - lost == counts["events_selected"] == len(trained)
+    assert counts["cut_flow"][-1]["left"] == len(trained)
+    report = result.report.read_text()
+    assert "Cut flow" in report
+    assert "NMuon &gt;= 1" in report
+
+
+def test_a_bundle_whose_recipe_was_altered_is_refused(keys, client, tmp_path):
+    dataset = dataset_of(keys, client, objects={}, select=[], branches={"include": ["HT"]})
+    recipe = dataset.plan().preparation.recipe
+    bundle = write_bundle(
+        tmp_path / "bundle",
+        name="m",
+        model=b"none",
+        specs=dataset.specs(),
+        encode={},
+        metrics={},
+        data={},
+        card="",
+        recipe=recipe,
+    )
+    assert [branch.name for branch in bundle.reads] == ["Jet_Px", "Jet_Py"]
+    assert bundle.manifest["recipe"]["derive"] == {
+        "Jet_pt": "hypot(Jet_Px, Jet_Py)",
+        "HT": "sum(Jet_pt)",
+    }
+    path = tmp_path / "bundle" / "manifest.json"
+    text = path.read_text()
+    for other, message in (
+        ("sum(Jet_pt.__class__)", "two underscores"),
+        ("sum(Jet_Pt)", "did you mean"),
+        ("Jet_pt", "the recipe makes 'HT' jagged"),
+    ):
+        path.write_text(text.replace("sum(Jet_pt)", other))
+        with pytest.raises(BundleError, match=message):
+            open_bundle(tmp_path / "bundle")
 
 
 def two_files(folder):

@@ -13,12 +13,15 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from mlaas4hep_dask import __version__
 from mlaas4hep_dask.encode.encoding import Encoding
-from mlaas4hep_dask.errors import BundleError, EncodeError
-from mlaas4hep_dask.specs import Specs
+from mlaas4hep_dask.errors import BundleError, EncodeError, ExpressionError
+from mlaas4hep_dask.specs import Branch, Events, Specs
+
+if TYPE_CHECKING:
+    from mlaas4hep_dask.derive.recipe import Recipe
 
 FORMAT = "mlaas4hep_dask/bundle"
 VERSION = 1
@@ -45,13 +48,36 @@ class Bundle:
     specs : Specs
         Specs of the data that the model was trained on.
     encoding : Encoding
-        How raw events become the model's input.
+        How prepared events become the model's input.
+    recipe : Recipe or None
+        Derived branches and object cuts that prepare raw events; None when there are none.
     """
 
     path: Path
     manifest: Mapping[str, Any]
     specs: Specs
     encoding: Encoding
+    recipe: Recipe | None = None
+
+    @property
+    def reads(self) -> tuple[Branch, ...]:
+        """The branches of raw events that the model needs."""
+        if self.recipe is None:
+            return self.encoding.reads
+        return _reads(self.recipe, self.encoding)
+
+    def prepared(self, events: Events) -> Events:
+        """Raw events with derived branches and without the objects that were cut, to be encoded.
+
+        Raises
+        ------
+        ExpressionError
+            When a null made numbers of the conditions or flags that an expression needs.
+        """
+        if self.recipe is None:
+            return events
+        keep = [branch.name for branch in self.encoding.reads]
+        return self.recipe.prepare(events, keep, select=False).events
 
     @property
     def name(self) -> str:
@@ -74,6 +100,8 @@ def write_bundle(
     metrics: Mapping[str, Any],
     data: Mapping[str, Any],
     card: str,
+    recipe: Recipe | None = None,
+    example: Mapping[str, Any] | None = None,
 ) -> Bundle:
     """Write a bundle folder, whole or not at all, and open it.
 
@@ -93,8 +121,15 @@ def write_bundle(
         Performance and provenance, JSON values.
     card : str
         Text of model_card.md.
+    recipe : Recipe, optional
+        Derived branches and object cuts, which the server applies, and the selection, which it
+        does not.
+    example : mapping, optional
+        A raw event that was selected, as a client would send it.
     """
     encoding = Encoding.from_specs(specs, **encode)
+    recipe = recipe.narrowed([branch.name for branch in encoding.reads]) if recipe else None
+    reads = encoding.reads if recipe is None else _reads(recipe, encoding)
     path.parent.mkdir(parents=True, exist_ok=True)
     part = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
     try:
@@ -122,10 +157,11 @@ def write_bundle(
                         "collection": branch.collection,
                         "unit": branch.unit,
                     }
-                    for branch in encoding.reads
+                    for branch in reads
                 ],
                 "columns": encoding.layout.columns(),
             },
+            **({} if recipe is None else {"recipe": recipe.to_json(), "example": example}),
             "output": {"name": "score", "meaning": "probability of label 1", "dtype": "float32"},
             "metrics": dict(metrics),
             "data": dict(data),
@@ -184,7 +220,38 @@ def open_bundle(path: str | Path, *, unpack_to: Path | None = None) -> Bundle:
             path=str(path),
             member=MANIFEST,
         )
-    return Bundle(path, manifest, specs, encoding)
+    return Bundle(path, manifest, specs, encoding, _recipe(path, manifest, encoding))
+
+
+def _reads(recipe: Recipe, encoding: Encoding) -> tuple[Branch, ...]:
+    keep = [branch.name for branch in encoding.reads]
+    return tuple(recipe.branches[name] for name in recipe.steps(keep, select=False).read)
+
+
+def _recipe(path: Path, manifest: Mapping[str, Any], encoding: Encoding) -> Recipe | None:
+    texts = manifest.get("recipe")
+    if texts is None:
+        return None
+    from mlaas4hep_dask.derive.recipe import Recipe  # and its parser, which few servers need
+
+    try:
+        branches = [Branch(**branch) for branch in manifest["input"]["branches"]]
+        recipe = Recipe.of(
+            {branch.name: branch for branch in branches},
+            derive=texts["derive"],
+            objects=texts["objects"],
+        )
+        made = {branch.name: recipe.branches[branch.name] for branch in encoding.reads}
+    except (ExpressionError, TypeError, KeyError, AttributeError) as error:
+        raise BundleError(f"{path}: the recipe does not fit ({error})", path=str(path)) from error
+    for branch in encoding.reads:
+        if not made[branch.name].same_shape(branch):
+            raise BundleError(
+                f"{path}: the recipe makes {branch.name!r} {made[branch.name].described()}, "
+                f"{SPECS} has it {branch.described()}",
+                path=str(path),
+            )
+    return recipe
 
 
 def _encode_options(written: Mapping[str, Any]) -> dict[str, Any]:

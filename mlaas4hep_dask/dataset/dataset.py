@@ -25,9 +25,11 @@ from mlaas4hep_dask.dataset.tasks import (
     Measured,
     distributions,
     make_block,
+    raw_event,
 )
 from mlaas4hep_dask.encode import Block, EncodeCounts, Encoding
 from mlaas4hep_dask.encode.encoding import transforms_of
+from mlaas4hep_dask.reader import Partition
 from mlaas4hep_dask.specs import SampleSpecs, Specs
 
 if TYPE_CHECKING:
@@ -266,16 +268,31 @@ class Dataset:
         plan = self.plan()
         return awkward_view(plan.partitions, plan.preparation, plan.branches)
 
+    def example_event(self) -> dict[str, Any] | None:
+        """A selected event as it stands in its file, if there is a recipe that prepares it."""
+        preparation = self.plan().preparation
+        if not preparation.recipe:
+            return None
+        filled = self._filled()
+        start = filled[0].entry_start
+        short = replace(filled[0], entry_stop=min(filled[0].entry_stop, start + 1_000))
+        for part in (short, *filled):  # the first events of it most likely do
+            found: dict[str, Any] | None = self.client.submit(
+                raw_event, part, preparation, pure=False
+            ).result()
+            if found is not None:
+                break
+        return found
+
+    def _filled(self) -> list[Partition]:
+        """The partitions of which events are selected."""
+        counted = zip(self.blocks().partitions, self.split_counts(), strict=True)
+        return [part for part, (_, counts) in counted if sum(counts)]
+
     def distributions(self) -> list[Distributions]:
         """Histograms of the inputs of the first events of each sample."""
-        blocks = self.blocks()
-        context = blocks.context
-        filled = [
-            part
-            for part, (_, counts) in zip(blocks.partitions, self.split_counts(), strict=True)
-            if sum(counts)
-        ]
-        first = {part.sample: part for part in reversed(filled)}
+        context = self.blocks().context
+        first = {part.sample: part for part in reversed(self._filled())}
         short = [
             replace(part, entry_stop=min(part.entry_stop, part.entry_start + DISTRIBUTION_EVENTS))
             for part in first.values()

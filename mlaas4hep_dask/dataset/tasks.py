@@ -16,7 +16,7 @@ from mlaas4hep_dask.derive.recipe import Prepared
 from mlaas4hep_dask.encode import Block, Encoding, encode
 from mlaas4hep_dask.encode.split import event_ids, split_of
 from mlaas4hep_dask.errors import UnreadableFileError
-from mlaas4hep_dask.reader import Partition
+from mlaas4hep_dask.reader import Partition, read
 from mlaas4hep_dask.specs import SampleSpecs, Specs
 from mlaas4hep_dask.specs.measure import measure
 from mlaas4hep_dask.specs.specs import merge
@@ -169,6 +169,29 @@ def make_block(partition: Partition, context: Context) -> Block:
         ids,
         split_of(ids, context.fractions, seed=context.seed),
     )
+
+
+def raw_event(partition: Partition, preparation: Preparation) -> dict[str, Any] | None:
+    """The first selected event as a client of a server would send it; None if there is none."""
+    raw = read(partition, preparation.reads)
+    prepared = preparation.recipe.prepare(raw, preparation.keep)
+    if not len(prepared.events):
+        return None
+    place = 0 if prepared.selected is None else int(np.flatnonzero(prepared.selected)[0])
+    served = preparation.recipe.steps(preparation.keep, select=False).read
+    event: dict[str, Any] = {}
+    for branch in raw.branches:
+        if branch.name not in served:
+            continue
+        start, stop = place, place + 1
+        if branch.collection is not None:
+            start, stop = raw.offsets[branch.collection][place : place + 2].tolist()
+        values = [
+            value if np.isfinite(value) else None
+            for value in raw.contents[branch.name][start:stop].tolist()
+        ]
+        event[branch.name] = values if branch.collection is not None else values[0]
+    return event
 
 
 def distributions(partition: Partition, context: Context) -> Distributions:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
@@ -151,6 +151,21 @@ class Recipe:
             "objects": {name: mask.text for name, mask in self.objects.items()},
             "select": [_label(cut) for cut in self.cuts],
         }
+
+    def narrowed(self, keep: Iterable[str]) -> Recipe:
+        """The recipe without what the branches ``keep`` do not need, for events as they come."""
+        steps = self.steps(keep, select=False)
+        derived = {*steps.early, *steps.late}
+        return replace(
+            self,
+            derived={name: made for name, made in self.derived.items() if name in derived},
+            objects={name: self.objects[name] for name in steps.collections},
+            branches={
+                name: branch
+                for name, branch in self.branches.items()
+                if name in {*steps.read, *derived, *keep}
+            },
+        )
 
     @cached_property
     def counters(self) -> Mapping[str, str]:

@@ -88,7 +88,7 @@ def check_request(
     if str(output.absolute()) in found:
         raise ConfigError(f"{output} is among the files to be scored")
     first = _first_readable(found, tree, bundle.name, skip=skip)
-    inputs = {branch.name: branch for branch in bundle.encoding.reads}
+    inputs = {branch.name: branch for branch in bundle.reads}
     learned = replace(first, file=f"the bundle of model {bundle.name!r}", branches=inputs)
     require_same_branches(learned, first, list(inputs))
     copied = _copied(first, patterns)

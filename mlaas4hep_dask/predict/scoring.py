@@ -163,6 +163,8 @@ def _scoring(request: Request, client: Client, *, decode: bool, suffix: str, ski
         model=bundle.model_path.read_bytes(),
         digest=bundle.manifest["files"][bundle.model_path.name]["sha256"],
         encoding=bundle.encoding,
+        reads=bundle.reads,
+        recipe=bundle.recipe,
         copied=request.copied,
         skip=skip,
         suffix=suffix,

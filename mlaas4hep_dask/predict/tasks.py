@@ -11,6 +11,7 @@ import torch
 from numpy.typing import NDArray
 
 from mlaas4hep_dask.dataset.plan import Skipped
+from mlaas4hep_dask.derive.recipe import Recipe
 from mlaas4hep_dask.encode import EncodeCounts, Encoded, Encoding, encode
 from mlaas4hep_dask.errors import BundleError, UnreadableFileError
 from mlaas4hep_dask.reader import Partition, read
@@ -35,7 +36,11 @@ class Scoring:
     digest : str
         Its sha256.
     encoding : Encoding
-        How events become its input.
+        How prepared events become its input.
+    reads : tuple of Branch
+        Branches of the files that it needs.
+    recipe : Recipe or None
+        Derived branches and object cuts that prepare the events of the files.
     copied : tuple of Branch
         Branches that are copied from the files.
     skip : bool
@@ -50,6 +55,8 @@ class Scoring:
     model: bytes
     digest: str
     encoding: Encoding
+    reads: tuple[Branch, ...]
+    recipe: Recipe | None
     copied: tuple[Branch, ...]
     skip: bool
     outputs: tuple[str, ...] = ()
@@ -122,7 +129,7 @@ def score_partition(partition: Partition, file_number: int, scoring: Scoring) ->
     UnreadableFileError
         When it cannot be read, unless the scoring says to skip.
     """
-    branches = {branch.name: branch for branch in (*scoring.encoding.reads, *scoring.copied)}
+    branches = {branch.name: branch for branch in (*scoring.reads, *scoring.copied)}
     try:
         events = read(partition, list(branches.values()))
     except UnreadableFileError as error:
@@ -136,7 +143,11 @@ def score_partition(partition: Partition, file_number: int, scoring: Scoring) ->
             error.message,
         )
         return ScoredPart(None, skipped=lost)
-    encoded = encode(events, scoring.encoding)
+    prepared = events
+    if scoring.recipe is not None:
+        keep = [branch.name for branch in scoring.encoding.reads]
+        prepared = scoring.recipe.prepare(events, keep, select=False).events
+    encoded = encode(prepared, scoring.encoding)
     num_events = len(partition)
     contents: dict[str, NDArray[Any]] = {
         FILE: np.full(num_events, file_number, dtype=np.uint32),

@@ -30,6 +30,7 @@ learning rate {training.learning_rate}, seed {config.seed}.
 |---|---|---|
 {samples}
 
+{_recipe(config)}\
 Events are divided by a hash of file and entry: {config.split.train:.0%} training, \
 {config.split.validation:.0%} validation, {config.split.test:.0%} test.
 
@@ -40,6 +41,17 @@ AUC {_number(test["auc"])}, loss {_number(test["loss"])}, {test["num_events"]:,}
 The score is a probability only for the mixture of samples above. Values outside the range of the
 training data are counted in every answer of the server.
 """
+
+
+def _recipe(config: Config) -> str:
+    """What prepares raw events, and which of them were selected."""
+    lines = [f"- `{name} = {text}`" for name, text in config.derive.items()]
+    lines += [f"- objects of {name} with `{text}`" for name, text in config.objects.items()]
+    made = "\n".join(["Made of raw events, here and by the server:", *lines]) if lines else ""
+    cuts = "\n".join(f"- `{cut}`" for cut in config.select)
+    head = "Trained on events with these properties. The server scores others too, for which the "
+    chosen = f"{head}score has no meaning:\n{cuts}" if cuts else ""
+    return "".join(f"{part}\n\n" for part in (made, chosen) if part)
 
 
 def _number(value: float | None) -> str:

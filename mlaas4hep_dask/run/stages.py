@@ -180,6 +180,8 @@ def fit(
                 "config": config.digest(),
             },
             card=model_card(summary, config),
+            recipe=dataset.plan().preparation.recipe,
+            example=dataset.example_event(),
         )
         result = RunResult(path, summary, bundle)
         summary["serve"] = result.serve_command

@@ -16,11 +16,11 @@ from numpy.typing import NDArray
 
 from mlaas4hep_dask.bundle import Bundle, open_bundle
 from mlaas4hep_dask.encode import EncodeCounts, Encoded, encode
-from mlaas4hep_dask.errors import BundleError, PayloadError
+from mlaas4hep_dask.errors import BundleError, ExpressionError, PayloadError
 from mlaas4hep_dask.serve.counts import counts_of_parts
 from mlaas4hep_dask.serve.network import Network
 from mlaas4hep_dask.serve.payload import events_of, extra_names
-from mlaas4hep_dask.specs import BranchSpecs
+from mlaas4hep_dask.specs import BranchSpecs, Events
 
 logger = logging.getLogger(__name__)
 
@@ -90,7 +90,8 @@ class Model:
         return {
             "name": self.name,
             "created": manifest.get("created"),
-            "input": {"branches": [asdict(branch) for branch in self.encoding.reads]},
+            "input": {"branches": [asdict(branch) for branch in self.bundle.reads]},
+            **({"recipe": manifest["recipe"]} if self.bundle.recipe is not None else {}),
             "output": manifest.get("output"),
             "metrics": manifest.get("metrics"),
         }
@@ -100,6 +101,8 @@ class Model:
 
         A flat branch that counts a collection by its name, such as ``nJet``, agrees with it.
         """
+        if self.bundle.recipe is not None and self.bundle.manifest.get("example"):
+            return dict(self.bundle.manifest["example"])
         event: dict[str, Any] = {}
         counted: dict[str, int] = {}
         for branch in self.encoding.reads:
@@ -133,10 +136,10 @@ class Model:
         return [outcome for part in parts for outcome in self.score([part])]
 
     def _score_together(self, parts: Sequence[Part]) -> list[Scored | PayloadError]:
-        branches = self.encoding.reads
+        branches = self.bundle.reads
         first = parts[0].first  # errors count when there is one part alone
         objects = list(chain.from_iterable(part.objects for part in parts))
-        events = events_of(objects, branches, first=first)
+        events = self._prepared(events_of(objects, branches, first=first))
         encoded = encode(events, self.encoding)
         overflown = np.flatnonzero(np.isinf(encoded.values))  # NaN is missing, inf is too large
         if overflown.size:
@@ -154,6 +157,17 @@ class Model:
                 parts, np.split(scores, ends), counts, strict=True
             )
         ]
+
+    def _prepared(self, events: Events) -> Events:
+        try:
+            return self.bundle.prepared(events)
+        except ExpressionError as error:
+            raise PayloadError(
+                f"{error}; is a value null where this needs a condition or a whole number?",
+                event=None,
+                branch=None,
+                status=422,
+            ) from None
 
 
 def _too_large(encoded: Encoded, position: int, first: int) -> PayloadError:
