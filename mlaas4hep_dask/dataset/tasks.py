@@ -14,6 +14,7 @@ from mlaas4hep_dask.dataset.plan import Skipped
 from mlaas4hep_dask.dataset.prepare import Preparation, prepare
 from mlaas4hep_dask.derive.recipe import Prepared
 from mlaas4hep_dask.encode import Block, Encoding, encode
+from mlaas4hep_dask.encode.encoded import encode_rows
 from mlaas4hep_dask.encode.split import event_ids, split_of
 from mlaas4hep_dask.errors import UnreadableFileError
 from mlaas4hep_dask.reader import Partition, read
@@ -198,7 +199,7 @@ def distributions(partition: Partition, context: Context) -> Distributions:
     """Histograms of all inputs of one partition, before and after encoding."""
     assert context.encoding is not None  # set by the data set once it has specs
     events = prepare(partition, context.preparation).events
-    encoded = encode(events, context.encoding)
+    encoded = encode_rows(events, context.encoding)
     raw: dict[str, Histogram] = {}
     after: dict[str, Histogram] = {}
     for (name, values), scaling in zip(

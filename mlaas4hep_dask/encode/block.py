@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mlaas4hep_dask.encode.encoded import Encoded
+from mlaas4hep_dask.encode.encoded_images import EncodedImages
 
 
 @dataclass(frozen=True)
@@ -16,7 +17,7 @@ class Block:
 
     Parameters
     ----------
-    encoded : Encoded
+    encoded : Encoded or EncodedImages
         Inputs in packed form; ``encoded.dense()`` gives x and ``encoded.missing()`` the mask.
     y : ndarray of float32, shape (events,)
         Labels.
@@ -28,7 +29,7 @@ class Block:
         0 for training, 1 for validation, 2 for test.
     """
 
-    encoded: Encoded
+    encoded: Encoded | EncodedImages
     y: NDArray[np.float32]
     w: NDArray[np.float32]
     id: NDArray[np.uint64]

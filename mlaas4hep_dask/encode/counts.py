@@ -23,18 +23,36 @@ class EncodeCounts:
         By branch: values outside the extremes in the specs, which were passed or clipped.
     truncated : mapping of str to int
         By collection: objects beyond the width, which were left out.
+    off_image : mapping of str to int
+        By collection and plane of an image: objects that are in no cell of it.
+    shared_cell : mapping of str to int
+        By collection and plane of an image: objects in a cell that an earlier object of their
+        event is in.
     """
 
     not_finite: Mapping[str, int] = field(default_factory=dict)
     out_of_range: Mapping[str, int] = field(default_factory=dict)
     truncated: Mapping[str, int] = field(default_factory=dict)
+    off_image: Mapping[str, int] = field(default_factory=dict)
+    shared_cell: Mapping[str, int] = field(default_factory=dict)
 
     def __add__(self, other: EncodeCounts) -> EncodeCounts:
         return EncodeCounts(
             dict(Counter(self.not_finite) + Counter(other.not_finite)),
             dict(Counter(self.out_of_range) + Counter(other.out_of_range)),
             dict(Counter(self.truncated) + Counter(other.truncated)),
+            dict(Counter(self.off_image) + Counter(other.off_image)),
+            dict(Counter(self.shared_cell) + Counter(other.shared_cell)),
         )
+
+    def as_json(self) -> dict[str, dict[str, int]]:
+        """All counts; those of images only when there are any."""
+        counts = {key: dict(getattr(self, key)) for key in self.__slots__}
+        return {
+            key: found
+            for key, found in counts.items()
+            if found or key not in ("off_image", "shared_cell")
+        }
 
     @classmethod
     def from_specs(cls, specs: Specs, encoding: Encoding) -> EncodeCounts:

@@ -10,10 +10,11 @@ from numpy.typing import NDArray
 
 from mlaas4hep_dask.encode import kernels
 from mlaas4hep_dask.encode.counts import EncodeCounts
+from mlaas4hep_dask.encode.encoded_images import EncodedImages, encode_images
 from mlaas4hep_dask.encode.encoding import Encoding
 from mlaas4hep_dask.encode.layout import Layout
+from mlaas4hep_dask.encode.normalise import normalise_into
 from mlaas4hep_dask.encode.order import sort_objects
-from mlaas4hep_dask.encode.scaling import Scaling
 from mlaas4hep_dask.errors import EncodeError
 from mlaas4hep_dask.specs import Events
 
@@ -104,6 +105,19 @@ class Encoded:
         """
         return self._write(kernels.scatter_missing, np.bool_, rows, positions, out)
 
+    def overflow(self) -> tuple[int, str] | None:
+        """Event and branch of the first value that is too large for float32, if there is one."""
+        found = np.flatnonzero(np.isinf(self.values))  # NaN is missing
+        if found.size == 0:
+            return None
+        position, layout = int(found[0]), self.layout
+        index = int(np.searchsorted(self.starts, position, side="right")) - 1
+        event = position - int(self.starts[index])
+        if index >= len(layout.flat):
+            offsets = self.offsets[layout.collection_rows[index - len(layout.flat)]]
+            event = int(np.searchsorted(offsets, event, side="right")) - 1
+        return event, layout.branches[index]
+
     def _write(
         self,
         kernel: Any,
@@ -132,7 +146,7 @@ class Encoded:
         return out
 
 
-def encode(events: Events, encoding: Encoding) -> Encoded:
+def encode(events: Events, encoding: Encoding) -> Encoded | EncodedImages:
     """Encoded events; training and serving both call this.
 
     Parameters
@@ -147,8 +161,15 @@ def encode(events: Events, encoding: Encoding) -> Encoded:
     EncodeError
         When a branch that the encoding reads is not among the events, or of another kind.
     """
-    layout = encoding.layout
     _require_branches(events, encoding)
+    if encoding.image is not None:
+        return encode_images(events, encoding)
+    return encode_rows(events, encoding)
+
+
+def encode_rows(events: Events, encoding: Encoding) -> Encoded:
+    """Events as rows, though the encoding may have an image; see `encode`."""
+    layout = encoding.layout
     orders = {
         sort.collection: sort_objects(
             events.contents[sort.branch.name], events.offsets[sort.collection], sort.is_descending
@@ -180,7 +201,7 @@ def encode(events: Events, encoding: Encoding) -> Encoded:
         out = values[start : start + size]
         # What is cut off is counted with the rest, so that specs foretell the counts.
         target = out if order is None else np.empty(content.size, dtype=np.float32)
-        num_missing, num_outside = _normalise(content, scaling, encoding.clip, target)
+        num_missing, num_outside = normalise_into(content, scaling, encoding.clip, target)
         if order is not None:
             np.take(target, order, out=out, mode="clip")
         if num_missing:
@@ -202,22 +223,3 @@ def _require_branches(events: Events, encoding: Encoding) -> None:
                 f"{branch.collection!r}",
                 branch=branch.name,
             )
-
-
-def _normalise(
-    content: NDArray[Any], scaling: Scaling, clip: bool, out: NDArray[np.float32]
-) -> tuple[int, int]:
-    """Encoded contents in ``out``; the numbers of missing values and of those out of range."""
-    low, high = scaling.low, scaling.high
-    found: tuple[int, int]
-    if (table := scaling.table) is not None:
-        x, y = np.array(table.x), np.array(table.y)
-        found = kernels.normalise_table(content, x, y, table.slopes(), low, high, clip, out)
-    elif scaling.transform == "identity":
-        found = kernels.normalise(content, scaling.shift, scaling.scale, low, high, clip, out)
-    else:
-        is_signed = scaling.transform == "symlog"
-        found = kernels.normalise_log(
-            content, is_signed, scaling.shift, scaling.scale, low, high, clip, out
-        )
-    return found

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
+from mlaas4hep_dask.encode.image import Image
 from mlaas4hep_dask.encode.layout import Layout
 from mlaas4hep_dask.encode.order import Sort
 from mlaas4hep_dask.encode.rules import apply_rules, rules_of
@@ -33,6 +34,8 @@ class Encoding:
         Move values outside the specs to the nearer extreme, instead of passing them on.
     sorts : tuple of Sort
         At most one for each collection; its branch need not be one of ``branches``.
+    image : Image or None
+        Events become images; None for rows.
     """
 
     layout: Layout
@@ -40,6 +43,16 @@ class Encoding:
     branches: tuple[Branch, ...]
     clip: bool = False
     sorts: tuple[Sort, ...] = ()
+    image: Image | None = None
+
+    @property
+    def row_shape(self) -> tuple[int, ...]:
+        """Shape of one encoded event: (columns,), or (channels, ny, nx) of an image."""
+        return (self.layout.num_columns,) if self.image is None else self.image.shape
+
+    def columns(self) -> list[str]:
+        """Names of the columns, or of the channels of an image."""
+        return self.layout.columns() if self.image is None else self.image.channel_names
 
     @property
     def reads(self) -> tuple[Branch, ...]:
@@ -59,6 +72,7 @@ class Encoding:
         sort: Mapping[str, str] | None = None,
         keys: Sequence[Branch | Mapping[str, Any]] = (),
         out_of_range: OutOfRange = "pass",
+        image: Mapping[str, Any] | None = None,
     ) -> Encoding:
         """Encoding of the branches in ``specs``.
 
@@ -83,6 +97,9 @@ class Encoding:
             Branches that ``sort`` may name though they are not in ``specs``.
         out_of_range : {"pass", "clip"}
             What happens to values outside the extremes in the specs.
+        image : mapping, optional
+            The section ``image`` of dataset.yaml, to encode events as images; see
+            `Image.from_specs`.
 
         Raises
         ------
@@ -102,7 +119,9 @@ class Encoding:
         branches = tuple(entry.branch for entry in entries)
         known = [key if isinstance(key, Branch) else Branch(**key) for key in keys]
         sorts = sorts_of(sort or {}, [*branches, *known], layout.collections)
-        return cls(layout, scalings, branches, clip=out_of_range == "clip", sorts=sorts)
+        drawn = None if image is None else Image.from_specs(image, specs)
+        clip = out_of_range == "clip"
+        return cls(layout, scalings, branches, clip=clip, sorts=sorts, image=drawn)
 
 
 def normalisations_of(normalisation: Any, branches: Sequence[str]) -> dict[str, Any]:

@@ -169,6 +169,11 @@ def _scoring(request: Request, client: Client, *, decode: bool, suffix: str, ski
         skip=skip,
         suffix=suffix,
     )
+    if decode and bundle.encoding.image is not None:
+        raise ConfigError(
+            f"--decode: the input of model {bundle.name!r} are images, which do not tell the "
+            "values of single objects"
+        )
     found = client.submit(num_outputs, _share(client, scoring), pure=False).result()
     columns = bundle.encoding.layout.num_columns
     if not decode:
@@ -252,5 +257,5 @@ def _note(
         "num_scored": made.num_scored,
         "num_not_finite": made.num_not_finite,
         "skipped": [asdict(lost) for lost in made.skipped],
-        **asdict(made.counts),
+        **made.counts.as_json(),
     }

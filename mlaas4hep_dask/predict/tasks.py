@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from mlaas4hep_dask.dataset.plan import Skipped
 from mlaas4hep_dask.derive.recipe import Recipe
-from mlaas4hep_dask.encode import EncodeCounts, Encoded, Encoding, encode
+from mlaas4hep_dask.encode import EncodeCounts, Encoded, EncodedImages, Encoding, encode
 from mlaas4hep_dask.errors import BundleError, UnreadableFileError
 from mlaas4hep_dask.reader import Partition, read
 from mlaas4hep_dask.serve.network import Network
@@ -107,7 +107,7 @@ def num_outputs(scoring: Scoring) -> int | None:
         When the model does not run, or gives something else.
     """
     encoding = scoring.encoding
-    x = np.zeros((3, encoding.layout.num_columns), dtype=np.float32)
+    x = np.zeros((3, *encoding.row_shape), dtype=np.float32)
     missing = np.zeros(x.shape, dtype=np.bool_)
     try:
         scores = _network(scoring).scores_of(x, missing)
@@ -166,6 +166,7 @@ def score_partition(partition: Partition, file_number: int, scoring: Scoring) ->
             contents[name] = np.ascontiguousarray(rows[:, column])
     else:
         contents[IS_FINITE] = is_finite
+        assert isinstance(encoded, Encoded)  # images are refused before
         decoded = _decoded(rows, encoded, scoring)
         contents |= decoded.contents
         offsets |= decoded.offsets
@@ -174,7 +175,9 @@ def score_partition(partition: Partition, file_number: int, scoring: Scoring) ->
     return ScoredPart(made, encoded.counts, num_not_finite)
 
 
-def _rows(encoded: Encoded, network: Network) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+def _rows(
+    encoded: Encoded | EncodedImages, network: Network
+) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
     """The model's output for all events, and whether it is finite."""
     torch.set_num_threads(1)  # torch keeps the number per thread; two are slower on shared cores
     rows: list[NDArray[np.float32]] = []

@@ -278,7 +278,7 @@ def _summary(
                 if entry.entry_stop is not None
             ),
             "skipped": [asdict(entry) for entry in skipped],
-            **asdict(counts),
+            **counts.as_json(),
             "left_out": plan.selection.left_out,
             "excluded": plan.selection.excluded,
             "identifiers": plan.selection.identifiers,

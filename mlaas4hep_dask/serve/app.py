@@ -118,7 +118,7 @@ class _Service:
             {
                 "model": name,
                 "scores": scored.scores,
-                "counts": scored.counts,
+                "counts": scored.counts.as_json(),
                 "ignored": sorted(scored.ignored),
             }
         )

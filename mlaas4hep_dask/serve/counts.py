@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mlaas4hep_dask.encode import EncodeCounts, Encoding
+from mlaas4hep_dask.encode import EncodeCounts, Encoding, encode
 from mlaas4hep_dask.specs import Events
 
 
@@ -30,6 +30,12 @@ def counts_of_parts(
     """
     if len(sizes) == 1 or counts == EncodeCounts():
         return [counts] * len(sizes)
+    if encoding.image is not None:  # which objects share a cell is seen by drawing them
+        ends = np.cumsum(sizes).tolist()
+        return [
+            encode(_between(events, end - size, end), encoding).counts
+            for size, end in zip(sizes, ends, strict=True)
+        ]
     parts = np.repeat(np.arange(len(sizes)), sizes)  # (events,)
     found: list[tuple[dict[str, int], dict[str, int], dict[str, int]]]
     found = [({}, {}, {}) for _ in sizes]
@@ -56,3 +62,15 @@ def counts_of_parts(
         excess = np.diff(events.offsets[collection]) - widths[collection]
         share(2, collection, np.repeat(parts, np.maximum(excess, 0)))
     return [EncodeCounts(*each) for each in found]
+
+
+def _between(events: Events, start: int, stop: int) -> Events:
+    """The events [start, stop)."""
+    contents = {}
+    for branch in events.branches:
+        first, last = start, stop
+        if branch.collection is not None:
+            first, last = events.offsets[branch.collection][[start, stop]].tolist()
+        contents[branch.name] = events.contents[branch.name][first:last]
+    offsets = {name: own[start : stop + 1] - own[start] for name, own in events.offsets.items()}
+    return Events(stop - start, events.branches, contents, offsets)

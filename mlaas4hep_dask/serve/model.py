@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mlaas4hep_dask.bundle import Bundle, open_bundle
-from mlaas4hep_dask.encode import EncodeCounts, Encoded, encode
+from mlaas4hep_dask.encode import EncodeCounts, encode
 from mlaas4hep_dask.errors import BundleError, ExpressionError, PayloadError
 from mlaas4hep_dask.serve.counts import counts_of_parts
 from mlaas4hep_dask.serve.network import Network
@@ -141,9 +141,9 @@ class Model:
         objects = list(chain.from_iterable(part.objects for part in parts))
         events = self._prepared(events_of(objects, branches, first=first))
         encoded = encode(events, self.encoding)
-        overflown = np.flatnonzero(np.isinf(encoded.values))  # NaN is missing, inf is too large
-        if overflown.size:
-            raise _too_large(encoded, int(overflown[0]), first)
+        overflow = encoded.overflow()
+        if overflow is not None:
+            raise _too_large(overflow[0] + first, overflow[1])
         scores = self._network.scores(encoded)
         failed = np.flatnonzero(~np.isfinite(scores))
         if failed.size:
@@ -170,16 +170,7 @@ class Model:
             ) from None
 
 
-def _too_large(encoded: Encoded, position: int, first: int) -> PayloadError:
-    """The error for the value at a position of the packed contents."""
-    layout = encoded.layout
-    index = int(np.searchsorted(encoded.starts, position, side="right")) - 1
-    name = layout.branches[index]
-    event = position - int(encoded.starts[index])
-    if index >= len(layout.flat):
-        offsets = encoded.offsets[layout.collection_rows[index - len(layout.flat)]]
-        event = int(np.searchsorted(offsets, event, side="right")) - 1
-    event += first
+def _too_large(event: int, name: str) -> PayloadError:
     return PayloadError(
         f"event {event}, branch {name!r}: a value is too large to normalise",
         event=event,

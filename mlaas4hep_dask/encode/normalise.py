@@ -1,0 +1,38 @@
+"""Normalise: the contents of one branch as float32 near 0."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mlaas4hep_dask.encode import kernels
+from mlaas4hep_dask.encode.scaling import Scaling
+
+
+def normalised(
+    content: NDArray[Any], scaling: Scaling, clip: bool
+) -> tuple[NDArray[np.float32], int, int]:
+    """Encoded contents, NaN where missing, and the counts of `normalise_into`."""
+    out = np.empty(content.size, dtype=np.float32)
+    return out, *normalise_into(content, scaling, clip, out)
+
+
+def normalise_into(
+    content: NDArray[Any], scaling: Scaling, clip: bool, out: NDArray[np.float32]
+) -> tuple[int, int]:
+    """Encoded contents in ``out``; the numbers of missing values and of those out of range."""
+    low, high = scaling.low, scaling.high
+    found: tuple[int, int]
+    if (table := scaling.table) is not None:
+        x, y = np.array(table.x), np.array(table.y)
+        found = kernels.normalise_table(content, x, y, table.slopes(), low, high, clip, out)
+    elif scaling.transform == "identity":
+        found = kernels.normalise(content, scaling.shift, scaling.scale, low, high, clip, out)
+    else:
+        is_signed = scaling.transform == "symlog"
+        found = kernels.normalise_log(
+            content, is_signed, scaling.shift, scaling.scale, low, high, clip, out
+        )
+    return found
