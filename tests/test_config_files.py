@@ -1,3 +1,5 @@
+import gzip
+import json
 import logging
 import pickle
 
@@ -97,7 +99,7 @@ def test_a_glob_works_in_a_folder_called_like_a_pattern(folder):
     assert resolve_files(load(folder / "moved.yaml")) == resolve_files(config)
 
 
-@pytest.mark.parametrize("scheme", ["root", "roots", "xroot", "http", "https"])
+@pytest.mark.parametrize("scheme", ["root", "xroot", "http", "https", "s3", "gs", "memory"])
 def test_a_url_stays_as_it_is_written(resolve, scheme):
     url = f"{scheme}://host:1094//store/$X/*.root?a=b"
     assert resolve(url) == [url]
@@ -173,12 +175,15 @@ def test_all_wrong_files_are_listed(refused):
         ("dta/*.root", "pattern 'dta/*.root' matches no file from "),
         (
             "htp://h/a.root",
-            "unknown scheme 'htp://'; expected a path or root://, roots://, xroot://,",
+            "unknown scheme 'htp://'; expected a path, root://, http(s)://, s3://",
         ),
         ("htp://h/a.root", "; did you mean 'http://'?"),
         ("ROOT://h//a.root", "; did you mean 'root://'?"),
-        ("s3://b/a.root", "unknown scheme 's3://'"),
-        ("file:///a.root", "without 'file://'; did you mean '/a.root'?"),
+        ("roots://h//a.root", "; did you mean 'root://h//a.root'?"),
+        ("file:///no/a.root", "no such file: /no/a.root"),
+        ("/store/a.root", "a logical file name needs reading.redirector"),
+        ("lfn:/store/a.root", "needs reading.redirector"),
+        ("rucio://cms", "expected rucio://scope:name"),
         ("root://", "expected a host and a path, found 'root://'"),
         ("missing.txt", "no such file: "),
         ("@data", "expected a list of files, found the directory "),
@@ -203,3 +208,107 @@ def test_what_is_no_file_is_refused_at_its_line(refused, folder, entry, message)
 
 def test_a_device_is_no_file(refused):
     assert "expected a regular file: /dev/null" in str(refused("/dev/null"))
+
+
+def test_a_file_url_is_a_local_path(resolve, folder):
+    assert resolve(f"file://{folder}/a.root", f"file://{folder}/data/%63.root") == [
+        "a.root",
+        "data/c.root",
+    ]
+
+
+def test_replicas_are_joined_by_a_bar(resolve, refused):
+    both = "root://a//x.root|https://b/x.root"
+    assert resolve(both) == [both]
+    assert "did you mean 'http://'?" in str(refused("root://a//x.root|htp://b/x.root"))
+
+
+def with_reading(folder, entry, **reading):
+    samples = [
+        {"name": "s", "label": 1, "files": entry},
+        {"name": "b", "label": 0, "files": "http://h/b.root"},
+    ]
+    config = Config.from_mapping({"samples": samples, "reading": reading}, base=folder)
+    assert load_again(config, folder) == resolve_files(config)
+    return resolve_files(config)["s"]
+
+
+def load_again(config, folder):
+    (folder / "again.yaml").write_text(config.to_yaml(absolute=True))
+    return resolve_files(load(folder / "again.yaml"))
+
+
+def test_logical_names_are_found_by_the_redirector_and_nothing_else_is(folder):
+    redirector = "root://xrootd.example.org"
+    for entry in ("/store/mc/a.root", "lfn:/store/mc/a.root"):
+        found = with_reading(folder, entry, redirector=redirector)
+        assert found == ["root://xrootd.example.org//store/mc/a.root"]
+    over_http = with_reading(folder, "lfn:/x/a.root", redirector="https://h/data")
+    assert over_http == ["https://h/data/x/a.root"]
+    for typo in ("store/mc/a.root", "/stre/mc/a.root", "data/x.root"):
+        with pytest.raises(ConfigError, match="no such file"):
+            with_reading(folder, typo, redirector=redirector)
+
+
+FILESET = {
+    "s": {
+        "files": {
+            "a.root": "Events",
+            "root://h//store/x.root": {
+                "object_path": "Events",
+                "steps": [[0, 50], [50, 80]],
+                "num_entries": 80,
+                "uuid": "8a4f",
+            },
+        },
+        "metadata": {"year": 2018},
+    },
+    "other": ["b.root"],
+}
+
+
+@pytest.mark.parametrize("name", ["fileset.json", "fileset.json.gz"])
+def test_a_fileset_of_coffea_gives_the_sample_its_files(resolve, folder, name):
+    text = json.dumps(FILESET).encode()
+    (folder / "data" / name).write_bytes(gzip.compress(text) if name.endswith("gz") else text)
+    (folder / "data" / "a.root").touch()
+    (folder / "data" / "b.root").touch()
+    assert resolve(f"data/{name}#s") == ["data/a.root", "root://h//store/x.root"]
+    assert resolve(f"data/{name}#other") == ["data/b.root"]
+    assert with_reading(folder, f"data/{name}")[1] == "root://h//store/x.root"
+
+
+@pytest.mark.parametrize(
+    ("document", "entry", "message"),
+    [
+        (FILESET, "f.json#othr", "no data set 'othr'; choose one with '#'"),
+        (FILESET, "f.json#othr", "; did you mean 'f.json#other'?"),
+        (FILESET, "f.json", "no data set 'signal'; choose one with '#'"),
+        ({"s": {"files": {"a.root": "Event"}}}, "f.json", "has the tree 'Event', but the key"),
+        (
+            {"s": {"files": {"a.root": {"steps": [[0, 5]], "num_entries": 9}}}},
+            "f.json",
+            "the steps of a.root cover 5 of 9 entries",
+        ),
+        ({"s": {"files": {"x.root": "Events"}}}, "f.json", "f.json: no such file: "),
+        ({"s": {"files": {}}}, "f.json", "names no file"),
+        ([1], "f.json", "is no mapping of data sets to files"),
+        (None, "f.json", "cannot be read"),
+    ],
+)
+def test_what_is_wrong_with_a_fileset_is_named(refused, folder, document, entry, message):
+    (folder / "f.json").write_text("{" if document is None else json.dumps(document))
+    assert message in str(refused("b.root", entry))
+
+
+def test_servers_and_time_outs_do_not_change_the_digest(folder):
+    samples = [
+        {"name": "s", "label": 1, "files": "a.root"},
+        {"name": "b", "label": 0, "files": "b.root"},
+    ]
+
+    def digest(**reading):
+        return Config.from_mapping({"samples": samples, "reading": reading}).digest()
+
+    assert digest(timeout=3, redirector="root://h/", replicas=["http://h/"]) == digest()
+    assert digest(types={"x": "float32"}) != digest()

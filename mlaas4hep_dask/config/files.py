@@ -8,29 +8,32 @@ import os
 import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import NamedTuple
+from urllib.parse import unquote
 
+from mlaas4hep_dask.config.locations import (
+    Unusable,
+    checked_url,
+    fileset_files,
+    logical_url,
+    rucio_files,
+)
 from mlaas4hep_dask.config.problems import Places, Problem, config_error
+from mlaas4hep_dask.config.reading import Reading, is_logical
 from mlaas4hep_dask.config.root import Config
 from mlaas4hep_dask.errors import nearest
 
 _log = logging.getLogger(__name__)
 
-_SCHEMES = ("root", "roots", "xroot", "http", "https")
 _MAX_NAMED = 3
-
-
-class _Unusable(Exception):  # noqa: N818  # becomes a Problem once its key is known
-    def __init__(self, text: str, near: str | None = None) -> None:
-        super().__init__(text, near)
-        self.text = text
-        self.near = near
 
 
 def resolve_files(config: Config) -> dict[str, list[str]]:
     """The files of every sample, in the order of the YAML; those of a glob in alphabetical order.
 
     Local files become absolute paths, URLs stay as they are written. Local files are looked up,
-    remote ones are not. A file that one sample names twice is kept once, with a warning.
+    remote ones are not; data sets of Rucio are. A file that one sample names twice is kept once,
+    with a warning.
 
     Parameters
     ----------
@@ -57,8 +60,10 @@ def resolve_files(config: Config) -> dict[str, list[str]]:
         for j, entry in enumerate(sample.files):
             key = f"samples.{i}.files.{j}"
             try:
-                found = list(_expand(entry, config.base))
-            except _Unusable as error:
+                found = list(
+                    _expand(entry, _Place(config.base, sample.name, config.reading, config.tree))
+                )
+            except Unusable as error:
                 problems.append(Problem(key, error.text, error.near))
                 continue
             shared: dict[str, list[str]] = {}
@@ -109,12 +114,12 @@ def expand_files(entries: Sequence[str], base: Path, *, where: str) -> list[str]
     repeated: list[str] = []
     for entry in entries:
         try:
-            for file in _expand(entry, base):
+            for file in _expand(entry, _Place(base, where, Reading())):
                 identity = file if _is_url(file) else os.path.realpath(file)
                 if identity in files:
                     repeated.append(file)
                 files.setdefault(identity, file)
-        except _Unusable as error:
+        except Unusable as error:
             problems.append(Problem("", error.text, error.near))
     if problems:
         raise config_error(Places(where), problems)
@@ -123,44 +128,64 @@ def expand_files(entries: Sequence[str], base: Path, *, where: str) -> list[str]
     return list(files.values())
 
 
-def _expand(entry: str, base: Path, *, is_listed: bool = False) -> Iterator[str]:
-    if _is_url(entry):
-        yield _checked_url(entry)
+class _Place(NamedTuple):
+    """Where an entry stands: the folder that it starts from, and its sample."""
+
+    base: Path
+    sample: str
+    reading: Reading
+    tree: str | None = None
+    is_listed: bool = False
+
+
+def _expand(entry: str, place: _Place) -> Iterator[str]:
+    base, reading = place.base, place.reading
+    if is_logical(entry, reading.redirector):
+        yield logical_url(entry, reading.redirector)
+        return
+    if entry.startswith("file://"):
+        entry = unquote(entry.removeprefix("file://"))
+    elif entry.startswith("rucio://"):
+        yield from rucio_files(entry)
+        return
+    elif _is_url(entry):
+        yield checked_url(entry)
         return
     path = os.path.expandvars(os.path.expanduser(entry.removeprefix("@")))  # noqa: PTH111
     whole = base / path
     is_pattern = glob.has_magic(path) and not whole.is_file()
-    if entry.startswith("@") or (path.endswith(".txt") and not is_pattern):
-        if is_listed:
-            raise _Unusable(f"a list cannot name another list, found {entry!r}")
-        yield from _listed(whole)
+    fileset, _, dataset = path.partition("#")
+    is_fileset = fileset.endswith((".json", ".json.gz")) and reading.format != "jsonl"
+    if is_fileset and not is_pattern and (base / fileset).is_file():
+        yield from _of_fileset(base / fileset, dataset, place)
+    elif entry.startswith("@") or (path.endswith(".txt") and not is_pattern):
+        if place.is_listed:
+            raise Unusable(f"a list cannot name another list, found {entry!r}")
+        yield from _listed(whole, place)
     elif whole.is_file():
         yield _absolute(whole)
     elif whole.is_dir():
         pattern = f"{entry.rstrip('/')}/*.root"
-        raise _Unusable(f"expected a file, found the directory {entry!r}", pattern)
+        raise Unusable(f"expected a file, found the directory {entry!r}", pattern)
     elif is_pattern:
         yield from _globbed(path, base)
     else:
         raise _missing(whole)
 
 
+def _of_fileset(path: Path, dataset: str, place: _Place) -> Iterator[str]:
+    if place.is_listed:
+        raise Unusable(f"a list cannot name a file set, found {path.name!r}")
+    inner = place._replace(base=path.parent, is_listed=True)
+    for entry in fileset_files(path, dataset or None, place.sample, place.tree):
+        try:
+            yield from _expand(entry, inner)
+        except Unusable as error:
+            raise Unusable(f"{path.name}: {error.text}", error.near) from None
+
+
 def _is_url(entry: str) -> bool:
     return "://" in entry
-
-
-def _checked_url(url: str) -> str:
-    scheme, _, rest = url.partition("://")
-    if scheme not in _SCHEMES:
-        if scheme == "file":
-            raise _Unusable("expected a local file as a plain path, without 'file://'", rest)
-        known = ", ".join(f"{name}://" for name in _SCHEMES)
-        near = nearest(scheme, _SCHEMES)
-        text = f"unknown scheme {scheme + '://'!r}; expected a path or {known}"
-        raise _Unusable(text, f"{near}://" if near else None)
-    if not rest.strip("/"):
-        raise _Unusable(f"expected a host and a path, found {url!r}")
-    return url
 
 
 def _globbed(pattern: str, base: Path) -> Iterator[str]:
@@ -173,51 +198,53 @@ def _globbed(pattern: str, base: Path) -> Iterator[str]:
         endings = {f"*{Path(name).suffix}" for name in names if Path(name).suffix}
         near = nearest(Path(pattern).name, endings)
         near = str(Path(pattern).parent / near) if near else None
-        raise _Unusable(f"pattern {pattern!r} matches {only} from {base}", near)
+        raise Unusable(f"pattern {pattern!r} matches {only} from {base}", near)
     for path in found:
         if path.suffix == ".txt":
             text = f"pattern {pattern!r} matches the text file {path.name!r}; name lists one by one"
-            raise _Unusable(text)
+            raise Unusable(text)
         yield _absolute(path)
 
 
-def _listed(path: Path) -> Iterator[str]:
+def _listed(path: Path, place: _Place) -> Iterator[str]:
     if path.is_dir():
-        raise _Unusable(f"expected a list of files, found the directory {str(path)!r}")
+        raise Unusable(f"expected a list of files, found the directory {str(path)!r}")
     try:
         lines = path.read_bytes().decode("utf-8-sig").splitlines()
     except FileNotFoundError:
         raise _missing(path) from None
     except UnicodeDecodeError:
-        raise _Unusable(f"the list {str(path)!r} is not UTF-8 text") from None
+        raise Unusable(f"the list {str(path)!r} is not UTF-8 text") from None
     except OSError as error:
-        raise _Unusable(f"the list {str(path)!r} cannot be read: {error.strerror}") from None
+        raise Unusable(f"the list {str(path)!r} cannot be read: {error.strerror}") from None
     entries = {
         number: entry
         for number, line in enumerate(lines, 1)
         if (entry := re.sub(r"(?:^|\s)#.*", "", line).strip())
     }
     if not entries:
-        raise _Unusable(f"the list {str(path)!r} names no file")
+        raise Unusable(f"the list {str(path)!r} names no file")
     for number, entry in entries.items():
         try:
-            yield from _expand(entry, path.parent, is_listed=True)
-        except _Unusable as error:
-            raise _Unusable(f"{path.name}:{number}: {error.text}", error.near) from None
+            yield from _expand(entry, place._replace(base=path.parent, is_listed=True))
+        except Unusable as error:
+            raise Unusable(f"{path.name}:{number}: {error.text}", error.near) from None
 
 
-def _missing(path: Path) -> _Unusable:
+def _missing(path: Path) -> Unusable:
     text = f"no such file: {_absolute(path)}"
+    if str(path).startswith("/store/"):
+        return Unusable(f"{text}; a logical file name needs reading.redirector")
     unset = re.search(r"\$(?:\w+|\{[^}]*\})", str(path))
     if unset:
-        return _Unusable(f"{text}; the variable {unset[0]} is not set")
+        return Unusable(f"{text}; the variable {unset[0]} is not set")
     if ".root:" in path.name:
-        return _Unusable(f"{text}; the tree is named by the key 'tree'")
+        return Unusable(f"{text}; the tree is named by the key 'tree'")
     if path.exists():
-        return _Unusable(f"expected a regular file: {_absolute(path)}")
+        return Unusable(f"expected a regular file: {_absolute(path)}")
     if not path.parent.is_dir():
-        return _Unusable(f"{text}; there is no directory {_absolute(path.parent)}")
-    return _Unusable(text, nearest(path.name, names_in(path.parent)))
+        return Unusable(f"{text}; there is no directory {_absolute(path.parent)}")
+    return Unusable(text, nearest(path.name, names_in(path.parent)))
 
 
 def names_in(folder: Path) -> list[str]:

@@ -26,6 +26,7 @@ from mlaas4hep_dask.config.document import dump
 from mlaas4hep_dask.config.encoding import Encoding
 from mlaas4hep_dask.config.fields import Slug, Text
 from mlaas4hep_dask.config.problems import Places, Problem, config_error, invalid, problems_of
+from mlaas4hep_dask.config.reading import HOW, Reading, is_logical
 from mlaas4hep_dask.config.sections import (
     Branches,
     Cluster,
@@ -66,6 +67,7 @@ class Config(Section):
     samples: list[Sample] = Field(
         min_length=1, description="The samples; both labels, 0 and 1, must occur."
     )
+    reading: Reading = Field(default=Reading(), description="How data files are reached and read.")
     derive: Expressions = Field(
         default={},
         description="Derived branches: name and expression. They are inputs by the same patterns "
@@ -253,12 +255,14 @@ class Config(Section):
     def digest(self) -> str:
         """The sha256, in hex, of the keys that influence a result.
 
-        Not cluster, output and what is kept where.
+        They are all but cluster, cache, output, the servers and time-outs of reading, and where
+        specs are kept.
         """
         left_out: Any = {
             "cluster": True,
             "cache": True,
             "output": True,
+            "reading": set(HOW),
             "specs": {"cache", "cache_bytes"},
         }
         document = self.model_dump(mode="json", exclude=left_out)
@@ -295,7 +299,7 @@ class Config(Section):
         return dump(document)
 
     def _absolute(self, entry: str) -> str:
-        if "://" in entry:
+        if "://" in entry or is_logical(entry, self.reading.redirector):
             return entry
         mark = "@" if entry.startswith("@") else ""
         path = entry.removeprefix("@")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import html
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 
 from mlaas4hep_dask.config import Config, Selection, resolve_files, select_branches
 from mlaas4hep_dask.dataset.normalise import check_encode
@@ -12,7 +12,17 @@ from mlaas4hep_dask.dataset.prepare import Preparation, recipe_of
 from mlaas4hep_dask.dataset.reuse import reused_specs
 from mlaas4hep_dask.derive.recipe import Recipe
 from mlaas4hep_dask.errors import DataError, UnreadableFileError
-from mlaas4hep_dask.reader import FilePlan, Partition, PlannedFile, plan_file, require_same_branches
+from mlaas4hep_dask.reader import (
+    Access,
+    FilePlan,
+    Partition,
+    PlannedFile,
+    ReadCounts,
+    counting,
+    plan_file,
+    require_same_branches,
+    require_schemes,
+)
 from mlaas4hep_dask.specs import Branch, Specs
 
 
@@ -74,6 +84,20 @@ class Preflight:
         return [branch.name for branch in self.preparation.reads]
 
 
+def access_of(config: Config) -> Access:
+    """How the files of a configuration are reached."""
+    reading = config.reading
+    return Access(
+        reading.format,
+        tuple(reading.replicas),
+        reading.timeout,
+        reading.attempts,
+        tuple(reading.types.items()),
+        reading.delimiter,
+        reading.options,
+    )
+
+
 def preflight(config: Config) -> Preflight:
     """Check files, tree and branches of the configuration on the first file of each sample.
 
@@ -88,6 +112,8 @@ def preflight(config: Config) -> Preflight:
         When specs that are to be used do not agree with the configuration.
     """
     files = resolve_files(config)
+    for listed in files.values():
+        require_schemes(listed, access_of(config))
     plans: list[FilePlan] = []
     for sample, listed in files.items():
         plan = _first_readable(config, sample, listed)
@@ -112,7 +138,7 @@ def preflight(config: Config) -> Preflight:
 def _first_readable(config: Config, sample: str, listed: Sequence[str]) -> FilePlan | None:
     for file in listed:
         try:
-            return plan_file(file, config.tree, sample)
+            return plan_file(file, config.tree, sample, access_of(config))
         except UnreadableFileError:
             if config.on_bad_file == "error":
                 raise
@@ -132,13 +158,14 @@ def plan_one(
         When a branch that is read is missing or of another type.
     """
     try:
-        plan = plan_file(file, tree, sample)
+        with counting() as counts:
+            plan = plan_file(file, tree, sample, reference.access)
     except UnreadableFileError as error:
         if not skip:
             raise
         return Skipped(file, sample, 0, None, error.message)
     require_same_branches(reference, plan, reads)
-    return plan.planned(reads)
+    return replace(plan.planned(reads), read_counts=counts)
 
 
 @dataclass(frozen=True)
@@ -167,6 +194,8 @@ class Plan:
         Files that could not be opened.
     notes : tuple of str
         Remarks that do not stop a run, such as equal UUIDs.
+    read_counts : ReadCounts
+        What planning cost beside the plain way.
     """
 
     files: tuple[PlannedFile, ...]
@@ -179,6 +208,7 @@ class Plan:
     keys: tuple[Branch, ...] = ()
     skipped: tuple[Skipped, ...] = ()
     notes: tuple[str, ...] = ()
+    read_counts: ReadCounts = field(default_factory=ReadCounts)
 
     @property
     def num_events(self) -> int:
@@ -325,6 +355,7 @@ def assemble(config: Config, checked: Preflight, planned: Sequence[PlannedFile |
         checked.keys,
         skipped,
         tuple(notes),
+        sum((file.read_counts for file in files), ReadCounts()),
     )
 
 

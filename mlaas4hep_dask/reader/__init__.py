@@ -1,15 +1,21 @@
 """Reader: plans partitions of data files and reads them; the only room that opens data files."""
 
+from mlaas4hep_dask.reader.access import Access, require_schemes
+from mlaas4hep_dask.reader.counts import ReadCounts, counting
 from mlaas4hep_dask.reader.partition import Partition, cut
 from mlaas4hep_dask.reader.plan import FilePlan, PlannedFile, plan_file, require_same_branches
 from mlaas4hep_dask.reader.read import read
 
 __all__ = [
+    "Access",
     "FilePlan",
     "Partition",
     "PlannedFile",
+    "ReadCounts",
+    "counting",
     "cut",
     "plan_file",
     "read",
     "require_same_branches",
+    "require_schemes",
 ]

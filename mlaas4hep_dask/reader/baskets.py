@@ -22,6 +22,8 @@ import xxhash
 import zstandard
 from numpy.typing import NDArray
 
+from mlaas4hep_dask.reader.access import heard
+
 MERGE_GAP = 64 * 1024  # bytes between two ranges that are fetched as one
 MERGE_LIMIT = 8 * 1024 * 1024  # bytes fetched at once: XRootD's client joins longer answers slowly
 
@@ -170,6 +172,7 @@ def _fetch(
             place += 1
         if loaded != place:
             view = np.ascontiguousarray(chunks[place].raw_data).data.cast("B")
+            heard()
             loaded = place
         offset = spans[place][0]
         fetched[name].append((number, view[first - offset : last - offset]))

@@ -57,10 +57,14 @@ def _number(interpretation: Any) -> str | None:
 
 
 def _rntuple(tree: Any) -> Iterator[tuple[str, Branch | str]]:
-    form = tree.to_akform()[0]
-    for name, field in zip(form.fields, form.contents, strict=True):
+    ntuple = tree.ntuple
+    for top in tree.fields:
+        name = top.name
         if name.startswith("_collection"):
             continue  # its fields stand beside it under their own names
+        # Of this field alone, without the members of records: to_akform() compares all names
+        # with all names, which takes seconds for a thousand fields.
+        field = ntuple.field_form(top.field_id, ())
         if field.is_numpy:
             yield name, _primitive(name, "flat", field, None)
         elif field.is_list and field.content.is_numpy and not field.parameter("__array__"):
@@ -70,7 +74,7 @@ def _rntuple(tree: Any) -> Iterator[tuple[str, Branch | str]]:
         elif field.is_list and field.content.is_list:
             yield name, f"doubly nested ({field.type})"
         else:
-            yield name, f"of type {field.type}"
+            yield name, f"of type {ntuple.field_records[top.field_id].type_name or field.type}"
 
 
 def _primitive(name: str, kind: Any, form: Any, collection: str | None) -> Branch | str:

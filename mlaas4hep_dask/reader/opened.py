@@ -1,44 +1,20 @@
-"""Opens data files; keeps the last few open and names the file in every error."""
+"""Opens ROOT files and tables; keeps the last few open."""
 
 from __future__ import annotations
 
-import importlib.util
-import logging
-import os
-import time
 from collections import OrderedDict
-from collections.abc import Callable
 from dataclasses import dataclass, field
-from pathlib import Path
 from threading import Lock
-from typing import Any, TypeVar
+from typing import Any
 
 import uproot
 
-from mlaas4hep_dask.errors import (
-    DataError,
-    MissingExtraError,
-    MLaaSError,
-    UnreadableFileError,
-    did_you_mean,
-)
+from mlaas4hep_dask.errors import DataError, did_you_mean
+from mlaas4hep_dask.reader.access import Access, is_remote, stamp_of
 from mlaas4hep_dask.reader.baskets import BasketTable
-
-logger = logging.getLogger(__name__)
-
-T = TypeVar("T")
+from mlaas4hep_dask.reader.tables import OpenTable, open_table
 
 MAX_OPEN = 4
-ATTEMPTS = 3  # for remote files
-FIRST_PAUSE = 0.5  # seconds, doubled after each attempt
-XROOTD = ("root", "roots", "xroot", "xroots")
-# Without these, the client waits minutes for a server that is gone.
-XROOTD_LIMITS = {
-    "XRD_CONNECTIONWINDOW": "10",
-    "XRD_CONNECTIONRETRY": "2",
-    "XRD_STREAMERRORWINDOW": "10",
-}
-TIMEOUT = 60  # seconds without an answer from a remote server
 
 
 @dataclass(frozen=True)
@@ -49,7 +25,7 @@ class OpenTree:
     name: str
     tree: Any
     uuid: str
-    stamp: tuple[int, ...]
+    stamp: str
     tables: dict[str, BasketTable | None] = field(default_factory=dict)
 
     @property
@@ -62,77 +38,57 @@ class OpenTree:
         self.tree.file.close()
 
 
-_open: OrderedDict[tuple[str, str], OpenTree] = OrderedDict()
+_open: OrderedDict[tuple[str, str], tuple[str, OpenTree | OpenTable]] = OrderedDict()
 _lock = Lock()
 
 
-def is_remote(file: str) -> bool:
-    """True for a URL, False for a local path."""
-    return "://" in file
+def open_data(file: str, location: str, tree: str, access: Access) -> OpenTree | OpenTable:
+    """The open tree or table; the last few stay open, and a changed local file is opened anew.
 
-
-def open_tree(file: str, tree: str) -> OpenTree:
-    """The open tree; the last few stay open, and a changed local file is opened anew.
+    ``file`` is the name for errors, ``location`` one of the places where it lies.
 
     Raises
     ------
     UnreadableFileError
-        When the file cannot be opened, after a bounded number of attempts if it is remote.
+        When a local file does not exist.
     DataError
         When it holds no such tree; names the nearest.
     """
-    stamp = _stamp(file)
+    stamp = stamp_of(location)
+    format_ = access.format_of(file)
+    key = (location, f"{format_}:{tree}:{access.types}:{access.delimiter}")
     with _lock:
-        known = _open.get((file, tree))
-        if known is not None and known.stamp == stamp:
-            _open.move_to_end((file, tree))
-            return known
-    opened = attempt(lambda: _open_now(file, tree, stamp), file)
+        known, opened = _open.get(key, (None, None))
+        if opened is not None and known == stamp:
+            _open.move_to_end(key)
+            return opened
+    made: OpenTree | OpenTable
+    if format_ == "root":
+        made = _open_tree(file, location, tree, access, stamp)
+    else:
+        made = open_table(file, location, format_, access, stamp)
     with _lock:
-        _open[file, tree] = opened
+        _open[key] = (stamp, made)
         # The oldest are dropped, not closed: another thread may still read them.
         while len(_open) > MAX_OPEN:
             _open.popitem(last=False)
-    return opened
+    return made
 
 
-def attempt(action: Callable[[], T], file: str) -> T:
-    """What ``action`` returns; failures become errors that name the file.
-
-    A remote file gets `ATTEMPTS` attempts with growing pauses.
-    """
-    attempts = ATTEMPTS if is_remote(file) else 1
-    pause = FIRST_PAUSE
-    for number in range(1, attempts + 1):
-        try:
-            return action()
-        except MLaaSError:
-            raise
-        except Exception as error:  # uproot, fsspec and the codecs raise whatever the bytes cause
-            reason = f"{type(error).__name__}: {_first_line(error)}"
-            permanent = isinstance(error, FileNotFoundError)
-            if number == attempts or permanent:
-                tried = f" after {number} attempts" if number > 1 else ""
-                raise UnreadableFileError(
-                    f"{file} cannot be read{tried} ({reason})", file=file, reason=reason
-                ) from error
-            logger.warning("%s: attempt %d failed (%s); trying again", file, number, reason)
-            time.sleep(pause)
-            pause *= 2
-    raise AssertionError("the loop returns or raises")
+def forget(location: str) -> None:
+    """Open this location anew when it is next asked for."""
+    with _lock:
+        for key in [key for key in _open if key[0] == location]:
+            del _open[key]
 
 
-def _open_now(file: str, tree: str, stamp: tuple[int, ...]) -> OpenTree:
+def _open_tree(file: str, location: str, tree: str, access: Access, stamp: str) -> OpenTree:
     # A dict, because uproot would split a plain path at its last colon.
-    if file.split("://")[0] in XROOTD:
-        if importlib.util.find_spec("fsspec_xrootd") is None:
-            raise MissingExtraError.of("xrootd", module="fsspec_xrootd")
-        for name, value in XROOTD_LIMITS.items():  # read when its client is imported
-            os.environ.setdefault(name, value)
-    if is_remote(file):
-        opened = uproot.open({file: None}, timeout=TIMEOUT)
+    if is_remote(location):
+        url = location.replace("xroot://", "root://", 1)
+        opened = uproot.open({url: None}, **access.storage_options(location))
     else:
-        opened = uproot.open({file: None}, handler=uproot.MemmapSource)
+        opened = uproot.open({location: None}, handler=uproot.MemmapSource)
     trees = [
         name
         for name, kind in opened.classnames(cycle=False).items()
@@ -145,21 +101,6 @@ def _open_now(file: str, tree: str, stamp: tuple[int, ...]) -> OpenTree:
             file=file,
             tree=tree,
         )
+    # A file that is written to again keeps its UUID, but ends elsewhere.
+    stamp = f"{stamp}-{opened.file.fEND}"
     return OpenTree(file, tree, opened[tree], str(opened.file.uuid), stamp)
-
-
-def _stamp(file: str) -> tuple[int, ...]:
-    if is_remote(file):
-        return ()
-    try:
-        status = Path(file).stat()
-    except OSError as error:
-        raise UnreadableFileError(
-            f"{file} cannot be read ({error.strerror})", file=file, reason=str(error.strerror)
-        ) from error
-    return (status.st_ino, status.st_size, status.st_mtime_ns)
-
-
-def _first_line(error: Exception) -> str:
-    text = str(error).strip()
-    return text.splitlines()[0] if text else "no message"

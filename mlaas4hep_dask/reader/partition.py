@@ -6,6 +6,20 @@ import math
 from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
+
+from mlaas4hep_dask.reader.access import PLAIN, Access
+
+
+class TextRange(NamedTuple):
+    """Whole lines of a text file, of which the first is the entry ``first_entry``.
+
+    The bytes are counted in the uncompressed text.
+    """
+
+    byte_start: int
+    byte_stop: int
+    first_entry: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -15,15 +29,21 @@ class Partition:
     Parameters
     ----------
     file : str
-        Path or URL.
+        Path or URL, or URLs of replicas joined by ``|``.
     tree : str
         Name of the TTree or RNTuple.
     uuid : str
-        UUID of the file when it was planned.
+        UUID of a ROOT file, or hash of another, when it was planned.
     entry_start, entry_stop : int
         Half-open range of entries.
     sample : str
         Name of the sample.
+    access : Access
+        How the file is reached.
+    stamp : str
+        Size, time of change and the like when the file was planned; empty if unknown.
+    text : TextRange or None
+        Lines that hold the entries, for CSV and JSON lines.
     """
 
     file: str
@@ -32,6 +52,9 @@ class Partition:
     entry_start: int
     entry_stop: int
     sample: str
+    access: Access = PLAIN
+    stamp: str = ""
+    text: TextRange | None = None
 
     def __len__(self) -> int:
         return self.entry_stop - self.entry_start

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left, bisect_right
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
 from mlaas4hep_dask.errors import DataError
+from mlaas4hep_dask.reader.access import PLAIN, Access, attempt
 from mlaas4hep_dask.reader.branches import classify
-from mlaas4hep_dask.reader.opened import OpenTree, attempt, open_tree
-from mlaas4hep_dask.reader.partition import Partition, cut
+from mlaas4hep_dask.reader.counts import ReadCounts
+from mlaas4hep_dask.reader.opened import OpenTree, forget, open_data
+from mlaas4hep_dask.reader.partition import Partition, TextRange, cut
+from mlaas4hep_dask.reader.tables import OpenTable
 from mlaas4hep_dask.specs.events import Branch
 
 
@@ -21,7 +25,7 @@ class FilePlan:
     Parameters
     ----------
     file, tree, uuid, sample : str
-        Path or URL, tree, the file's UUID, and the sample that lists the file.
+        Path or URL, tree, the file's UUID or hash, and the sample that lists the file.
     num_entries : int
         Entries in the tree.
     branches : mapping of str to Branch
@@ -34,6 +38,12 @@ class FilePlan:
         Entries at which a basket of any branch ends.
     bytes_per_event : mapping of str to float
         Uncompressed bytes per event of each branch that can be an input.
+    access : Access
+        How the file is reached.
+    stamp : str
+        Size, time of change and the like, by which a change is noticed.
+    lines : tuple of (int, int)
+        Of a text file, ascending: entries, and the bytes of the text at which they begin.
     """
 
     file: str
@@ -46,6 +56,9 @@ class FilePlan:
     clusters: tuple[int, ...]
     baskets: tuple[int, ...]
     bytes_per_event: Mapping[str, float]
+    access: Access = PLAIN
+    stamp: str = ""
+    lines: tuple[tuple[int, int], ...] = ()
 
     def planned(self, inputs: Sequence[str]) -> PlannedFile:
         """What is needed of this file to read the branches ``inputs``."""
@@ -58,6 +71,9 @@ class FilePlan:
             self.clusters,
             self.baskets,
             sum(self.bytes_per_event[name] for name in inputs),
+            self.access,
+            self.stamp,
+            self.lines,
         )
 
 
@@ -65,7 +81,8 @@ class FilePlan:
 class PlannedFile:
     """One file as the client keeps it, without the list of its branches.
 
-    The attributes are those of `FilePlan`; ``bytes_per_event`` is that of the inputs together.
+    The attributes are those of `FilePlan`; ``bytes_per_event`` is that of the inputs together,
+    and ``read_counts`` tells what planning cost beside the plain way.
     """
 
     file: str
@@ -76,6 +93,10 @@ class PlannedFile:
     clusters: tuple[int, ...]
     baskets: tuple[int, ...]
     bytes_per_event: float
+    access: Access = PLAIN
+    stamp: str = ""
+    lines: tuple[tuple[int, int], ...] = ()
+    read_counts: ReadCounts = field(default_factory=ReadCounts)
 
     def partitions(
         self, *, target_bytes: int, max_events: int, num_entries: int
@@ -88,26 +109,69 @@ class PlannedFile:
         limit = max(1, min(max_events, int(target_bytes / max(self.bytes_per_event, 1.0))))
         ranges = cut(num_entries, max_events=limit, clusters=self.clusters, baskets=self.baskets)
         return [
-            Partition(self.file, self.tree, self.uuid, start, stop, self.sample)
+            Partition(
+                self.file,
+                self.tree,
+                self.uuid,
+                start,
+                stop,
+                self.sample,
+                self.access,
+                self.stamp,
+                self._text(start, stop),
+            )
             for start, stop in ranges
         ]
 
+    def _text(self, start: int, stop: int) -> TextRange | None:
+        if not self.lines:
+            return None
+        first = bisect_right(self.lines, start, key=lambda line: line[0]) - 1
+        last = bisect_left(self.lines, stop, key=lambda line: line[0])
+        return TextRange(self.lines[first][1], self.lines[last][1], self.lines[first][0])
 
-def plan_file(file: str, tree: str, sample: str) -> FilePlan:
-    """Plan of one file; reads its metadata only.
+
+def plan_file(file: str, tree: str, sample: str, access: Access = PLAIN) -> FilePlan:
+    """Plan of one file; reads its metadata only, or all of a text file to count its lines.
 
     Raises
     ------
     UnreadableFileError
         When the file cannot be opened.
     DataError
-        When it holds no such tree.
+        When it holds no such tree, or is not a table.
     """
-    opened = open_tree(file, tree)
-    return attempt(lambda: _plan(opened, sample), file)
+
+    def plan(location: str) -> FilePlan:
+        opened = open_data(file, location, tree, access)
+        if isinstance(opened, OpenTree):
+            return _plan(opened, sample, access)
+        return _plan_table(opened, tree, sample, access)
+
+    return attempt(plan, file, access, forget=forget)
 
 
-def _plan(opened: OpenTree, sample: str) -> FilePlan:
+def _plan_table(opened: OpenTable, tree: str, sample: str, access: Access) -> FilePlan:
+    content = opened.count()
+    sizes = content.bytes_per_event
+    return FilePlan(
+        opened.file,
+        tree,
+        content.uuid,
+        sample,
+        content.num_entries,
+        opened.branches,
+        opened.left_out,
+        content.clusters,
+        content.clusters,
+        {name: sizes.get(name, _nominal_bytes(b)) for name, b in opened.branches.items()},
+        access,
+        opened.stamp,
+        content.lines,
+    )
+
+
+def _plan(opened: OpenTree, sample: str, access: Access) -> FilePlan:
     found = classify(opened)
     branches = {name: entry for name, entry in found.items() if isinstance(entry, Branch)}
     left_out = {name: entry for name, entry in found.items() if isinstance(entry, str)}
@@ -138,6 +202,8 @@ def _plan(opened: OpenTree, sample: str) -> FilePlan:
         clusters,
         baskets,
         sizes,
+        access,
+        opened.stamp,
     )
 
 
@@ -153,6 +219,8 @@ def _nominal_bytes(branch: Branch) -> float:
 
 def require_same_branches(reference: FilePlan, other: FilePlan, names: Sequence[str]) -> None:
     """Raise a DataError unless both files hold the branches ``names`` with equal types."""
+    is_text = bool(other.lines) or bool(reference.lines)
+    hint = "; types that the first lines do not tell can be given in reading.types"
     for name in names:
         expected = reference.branches[name]
         found = other.branches.get(name)
@@ -169,7 +237,7 @@ def require_same_branches(reference: FilePlan, other: FilePlan, names: Sequence[
         if not expected.same_shape(found):
             raise DataError(
                 f"branch {name!r} is {found.described()} in {other.file} but "
-                f"{expected.described()} in {reference.file}",
+                f"{expected.described()} in {reference.file}{hint if is_text else ''}",
                 file=other.file,
                 tree=other.tree,
                 branch=name,

@@ -10,14 +10,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mlaas4hep_dask.errors import DataError
+from mlaas4hep_dask.reader.access import attempt, heard
 from mlaas4hep_dask.reader.baskets import (
     BasketTable,
     UnsupportedBasketError,
     basket_table,
     read_baskets,
 )
-from mlaas4hep_dask.reader.opened import OpenTree, attempt, open_tree
+from mlaas4hep_dask.reader.counts import count_by_uproot
+from mlaas4hep_dask.reader.opened import OpenTree, forget, open_data
 from mlaas4hep_dask.reader.partition import Partition
+from mlaas4hep_dask.reader.tables import OpenTable
 from mlaas4hep_dask.specs.events import Branch, Events
 
 logger = logging.getLogger(__name__)
@@ -33,16 +36,41 @@ def read(partition: Partition, branches: Sequence[Branch]) -> Events:
     DataError
         When the file has changed since it was planned, or its collections are not consistent.
     """
-    opened = open_tree(partition.file, partition.tree)
-    if opened.uuid != partition.uuid or opened.tree.num_entries < partition.entry_stop:
-        raise DataError(
-            f"{partition.file} has changed since it was planned: UUID {opened.uuid} with "
-            f"{opened.tree.num_entries} entries, expected {partition.uuid} with at least "
-            f"{partition.entry_stop}",
-            file=partition.file,
-            tree=partition.tree,
+    return attempt(
+        lambda location: _read_at(location, partition, branches),
+        partition.file,
+        partition.access,
+        forget=forget,
+    )
+
+
+def _read_at(location: str, partition: Partition, branches: Sequence[Branch]) -> Events:
+    opened = open_data(partition.file, location, partition.tree, partition.access)
+    if isinstance(opened, OpenTable):
+        _require_unchanged(partition, opened.stamp)
+        return opened.read(partition, branches)
+    num_entries = opened.tree.num_entries
+    if opened.uuid != partition.uuid or num_entries < partition.entry_stop:
+        raise _changed(
+            partition,
+            f"UUID {opened.uuid} with {num_entries} entries, expected {partition.uuid} with at "
+            f"least {partition.entry_stop}",
         )
-    return attempt(lambda: _read(opened, partition, branches), partition.file)
+    _require_unchanged(partition, opened.stamp)
+    return _read(opened, partition, branches)
+
+
+def _require_unchanged(partition: Partition, stamp: str) -> None:
+    if partition.stamp and stamp != partition.stamp:
+        raise _changed(partition, f"size and times {stamp}, expected {partition.stamp}")
+
+
+def _changed(partition: Partition, how: str) -> DataError:
+    return DataError(
+        f"{partition.file} has changed since it was planned: {how}",
+        file=partition.file,
+        tree=partition.tree,
+    )
 
 
 def _read(opened: OpenTree, partition: Partition, branches: Sequence[Branch]) -> Events:
@@ -103,6 +131,8 @@ def _read_by_uproot(
         array = opened.tree[branch.name].array(
             entry_start=partition.entry_start, entry_stop=partition.entry_stop, library="ak"
         )
+        heard()
+        count_by_uproot(branch.name)
         layout = array.layout
         if branch.collection is None:
             contents[branch.name] = np.asarray(layout.data)

@@ -1,0 +1,154 @@
+"""Entries that name files elsewhere: URLs, logical names, file sets of coffea, Rucio."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import re
+from collections.abc import Iterator, Mapping
+from importlib.metadata import entry_points
+from pathlib import Path
+from typing import Any
+
+from mlaas4hep_dask.errors import MissingExtraError, nearest
+
+# Those of fsspec that name a file on some server, by its documentation.
+_SCHEMES = (
+    "root",
+    "xroot",
+    "http",
+    "https",
+    "s3",
+    "s3a",
+    "gs",
+    "gcs",
+    "abfs",
+    "az",
+    "hdfs",
+    "webhdfs",
+    "ftp",
+    "sftp",
+    "ssh",
+    "smb",
+    "webdav",
+    "hf",
+    "oci",
+    "oss",
+    "memory",
+)
+
+
+class Unusable(Exception):  # noqa: N818  # becomes a Problem once its key is known
+    """An entry of ``files`` names no file; what to do about it is in ``near``."""
+
+    def __init__(self, text: str, near: str | None = None) -> None:
+        super().__init__(text, near)
+        self.text = text
+        self.near = near
+
+
+def checked_url(entry: str) -> str:
+    """The URL, or URLs of replicas joined by ``|``, of schemes that fsspec knows."""
+    for url in re.split(r"\|", entry):
+        scheme, _, rest = url.partition("://")
+        if not rest:
+            raise Unusable(f"expected a host and a path, found {url!r}")
+        if scheme in ("roots", "xroots"):
+            text = f"{scheme}:// is not read; client and server agree on TLS by themselves"
+            raise Unusable(text, f"root://{rest}")
+        if scheme not in _SCHEMES:
+            known = {*_SCHEMES, *(point.name for point in entry_points(group="fsspec.specs"))}
+            if scheme in known:
+                continue
+            near = nearest(scheme, _SCHEMES)
+            text = f"unknown scheme {scheme + '://'!r}; expected a path, root://, http(s)://, s3://"
+            text += ", or another that fsspec reads"
+            raise Unusable(text, f"{near}://" if near else None)
+        if not rest.strip("/"):
+            raise Unusable(f"expected a host and a path, found {url!r}")
+    return entry
+
+
+def logical_url(entry: str, redirector: str | None) -> str:
+    """The URL of a logical file name."""
+    if redirector is None:
+        raise Unusable(f"the logical file name {entry!r} needs reading.redirector")
+    path = entry.removeprefix("lfn:").lstrip("/")
+    is_xrootd = redirector.startswith(("root://", "xroot://"))
+    return f"{redirector}{'/' if is_xrootd else ''}{path}"
+
+
+def fileset_files(path: Path, dataset: str | None, sample: str, tree: str | None) -> Iterator[str]:
+    """Files of one data set of a file set, in the JSON form that coffea reads and writes.
+
+    The data set is the one named after ``#``, or the one called like the sample, or the only one.
+    """
+    try:
+        content = path.read_bytes()
+        document = json.loads(gzip.decompress(content) if path.suffix == ".gz" else content)
+    except (OSError, ValueError, EOFError) as error:
+        text = f"the file set {str(path)!r} cannot be read ({error}); JSON lines end in .jsonl"
+        raise Unusable(text) from None
+    if not isinstance(document, dict) or not document:
+        raise Unusable(f"the file set {str(path)!r} is no mapping of data sets to files")
+    if dataset is None:
+        dataset = sample if sample in document or len(document) > 1 else next(iter(document))
+    if dataset not in document:
+        near = nearest(dataset, document)
+        text = f"the file set {path.name!r} has no data set {dataset!r}; choose one with '#'"
+        raise Unusable(text, f"{path.name}#{near or next(iter(document))}")
+    files = document[dataset]
+    files = files.get("files", files) if isinstance(files, dict) else files
+    if isinstance(files, list):
+        files = dict.fromkeys(files)
+    if not isinstance(files, dict) or not files:
+        raise Unusable(f"data set {dataset!r} of {path.name!r} names no file")
+    for file, facts in files.items():
+        _require_whole(file, facts if isinstance(facts, dict) else {"object_path": facts}, tree)
+        yield file
+
+
+def _require_whole(file: str, facts: Mapping[str, Any], tree: str | None) -> None:
+    found = facts.get("object_path")
+    if None not in (found, tree) and found != tree:
+        raise Unusable(f"{file} has the tree {found!r}, but the key 'tree' says {tree!r}", found)
+    steps, num_entries = facts.get("steps"), facts.get("num_entries")
+    if steps and num_entries is not None:
+        covered = sum(stop - start for start, stop in steps)
+        if covered != num_entries:
+            text = f"the steps of {file} cover {covered} of {num_entries} entries"
+            raise Unusable(f"{text}; files are read as a whole: leave the steps out")
+
+
+def rucio_files(entry: str) -> Iterator[str]:
+    """Files of a data set or container of Rucio, each with its replicas joined by ``|``.
+
+    The account, the servers and the credentials are those of the Rucio client's own
+    configuration.
+    """
+    scope, _, name = entry.removeprefix("rucio://").strip("/").partition(":")
+    if not scope or not name:
+        raise Unusable(f"expected rucio://scope:name, found {entry!r}")
+    try:
+        from rucio.client import Client
+        from rucio.common.exception import RucioException
+    except ImportError:
+        raise MissingExtraError.of("rucio", module="rucio") from None
+    try:
+        found = list(
+            Client().list_replicas(
+                [{"scope": scope, "name": name}], schemes=["root", "https", "davs"]
+            )
+        )
+    except (RucioException, OSError) as error:
+        text = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise Unusable(f"Rucio does not list {scope}:{name} ({text})") from None
+    if not found:
+        raise Unusable(f"Rucio's data set {scope}:{name} has no file")
+    for file in sorted(found, key=lambda file: str(file["name"])):
+        pfns = file.get("pfns") or {}
+        ordered = sorted(pfns, key=lambda url: (pfns[url].get("priority", 0), url))
+        urls = [re.sub(r"^davs://", "https://", url) for url in ordered]
+        if not urls:
+            raise Unusable(f"Rucio knows no replica of {file['scope']}:{file['name']}")
+        yield "|".join(urls)

@@ -1,0 +1,286 @@
+"""How a file is reached: its format, its replicas, the bounds on time and attempts."""
+
+from __future__ import annotations
+
+import importlib.util
+import logging
+import math
+import os
+import re
+import threading
+import time
+from collections.abc import Callable, Iterable, Mapping
+from contextvars import ContextVar, copy_context
+from dataclasses import astuple, dataclass, field
+from functools import cache
+from pathlib import Path
+from typing import Any, TypeVar
+
+import fsspec
+
+from mlaas4hep_dask.errors import DataError, MissingExtraError, MLaaSError, UnreadableFileError
+from mlaas4hep_dask.reader.counts import count_retry
+
+logger = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+FIRST_PAUSE = 0.5  # seconds between two attempts, doubled after each
+XROOTD = ("root", "xroot")
+# Without these, the client waits minutes for a server that is gone.
+XROOTD_LIMITS = {
+    "XRD_CONNECTIONWINDOW": "10",
+    "XRD_CONNECTIONRETRY": "2",
+    "XRD_STREAMERRORWINDOW": "10",
+}
+SUFFIXES = {
+    ".root": "root",
+    ".parquet": "parquet",
+    ".pq": "parquet",
+    ".csv": "csv",
+    ".tsv": "csv",
+    ".jsonl": "jsonl",
+    ".ndjson": "jsonl",
+}
+COMPRESSIONS = {".gz": "gzip", ".bz2": "bz2", ".zst": "zstd"}
+
+
+@dataclass(frozen=True)
+class Access:
+    """How files are read; the same for all files of a data set.
+
+    Parameters
+    ----------
+    format : {"auto", "root", "parquet", "csv", "jsonl"}
+        Format of every file; ``auto`` takes it from the suffix, ROOT where that tells nothing.
+    replicas : tuple of str
+        Other servers, as URLs up to the path, to be tried in turn after a file's own.
+    timeout : float
+        Seconds in which a remote server must give the next piece of at most 8 MiB.
+    attempts : int
+        Times that a remote file is tried, over all of its replicas.
+    types : tuple of (str, str)
+        Columns of tables and their types, where the first rows do not tell.
+    delimiter : str or None
+        Between the columns of CSV files; None is a comma, or a tab in ``.tsv`` files.
+    options : mapping of str to mapping
+        By URL scheme: arguments of the fsspec file system.
+    """
+
+    format: str = "auto"
+    replicas: tuple[str, ...] = ()
+    timeout: float = 60.0
+    attempts: int = 3
+    types: tuple[tuple[str, str], ...] = ()
+    delimiter: str | None = None
+    options: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return (Access, astuple(self) if self != Access() else ())  # one is in every partition
+
+    def format_of(self, file: str) -> str:
+        """Format of a file."""
+        if self.format != "auto":
+            return self.format
+        return SUFFIXES.get(suffix_of(file)[0], "root")
+
+    def locations(self, file: str) -> list[str]:
+        """Where the file may be found, in the order of trying."""
+        if not is_remote(file):
+            return [file]
+        own = split_replicas(file)
+        path = own[0].partition("://")[2].partition("/")[2].lstrip("/")
+        others = [
+            f"{prefix.rstrip('/')}{'//' if _scheme(prefix) in XROOTD else '/'}{path}"
+            for prefix in self.replicas
+        ]
+        return list(dict.fromkeys([*own, *others]))
+
+    def storage_options(self, location: str) -> dict[str, Any]:
+        """Arguments of the fsspec file system of a URL.
+
+        Raises
+        ------
+        MissingExtraError, DataError
+            When what reads the URL's scheme is not installed; names the package.
+        """
+        scheme = _scheme(location)
+        require_scheme(scheme)
+        options: dict[str, Any] = dict(self.options.get(scheme, {}))
+        if scheme in XROOTD:
+            for name, value in XROOTD_LIMITS.items():  # read when its client is imported
+                os.environ.setdefault(name, value)
+            options.setdefault("timeout", math.ceil(self.timeout))
+            options["skip_instance_cache"] = True  # it keeps handles that a dead server left
+        elif scheme in ("http", "https"):
+            import aiohttp
+
+            limits = aiohttp.ClientTimeout(
+                total=None, sock_connect=self.timeout, sock_read=self.timeout
+            )
+            options.setdefault("client_kwargs", {"timeout": limits})
+        return options
+
+
+PLAIN = Access()
+
+
+def is_remote(file: str) -> bool:
+    """True for a URL, False for a local path."""
+    return "://" in file
+
+
+def split_replicas(file: str) -> list[str]:
+    """The URLs of a file that are joined by ``|``."""
+    return re.split(r"\|(?=[a-z][a-z0-9+.-]*://)", file)
+
+
+def suffix_of(file: str) -> tuple[str, str | None]:
+    """The suffix that tells the format, in lower case, and the compression of a text file."""
+    name = split_replicas(file)[0].partition("?")[0] if is_remote(file) else file
+    path = Path(name.rpartition("/")[2].lower())
+    compression = COMPRESSIONS.get(path.suffix)
+    return (Path(path.stem).suffix if compression else path.suffix), compression
+
+
+def _scheme(url: str) -> str:
+    return url.partition("://")[0]
+
+
+@cache
+def require_scheme(scheme: str) -> None:
+    """Raise unless files of a URL scheme can be read; names the package that is missing."""
+    if scheme in XROOTD:
+        if importlib.util.find_spec("fsspec_xrootd") is None:
+            raise MissingExtraError.of("xrootd", module="fsspec_xrootd")
+        return
+    try:
+        fsspec.get_filesystem_class(scheme)
+    except ImportError as error:
+        raise DataError(
+            f"{scheme}:// files cannot be read: {error}", scheme=scheme, reason=str(error)
+        ) from None
+    except ValueError:
+        raise DataError(f"fsspec knows no {scheme}:// files", scheme=scheme) from None
+
+
+def require_schemes(files: Iterable[str], access: Access) -> None:
+    """Raise unless all files can be reached with what is installed."""
+    for file in files:
+        for location in access.locations(file) if is_remote(file) else ():
+            require_scheme(_scheme(location))
+
+
+class _Clock:
+    def __init__(self) -> None:
+        self.heard = time.monotonic()
+
+
+_clock: ContextVar[_Clock | None] = ContextVar("_clock", default=None)
+
+
+def heard() -> None:
+    """Tell that a server has answered: its time begins anew."""
+    clock = _clock.get()
+    if clock is not None:
+        clock.heard = time.monotonic()
+
+
+def attempt(
+    action: Callable[[str], T], file: str, access: Access, *, forget: Callable[[str], None]
+) -> T:
+    """What ``action`` returns for one of the file's locations; failures name the file.
+
+    A remote file gets several attempts with growing pauses, at each of its replicas in turn; an
+    attempt ends when the server gives no answer in time. ``forget`` is told of a location that
+    failed, so that nothing of it is used again.
+
+    Raises
+    ------
+    UnreadableFileError
+        When every attempt failed.
+    """
+    if not is_remote(file):
+        try:
+            return action(file)
+        except MLaaSError:
+            raise
+        except Exception as error:  # uproot, pyarrow and codecs raise whatever the bytes cause
+            raise _unreadable(file, error, 1) from error
+    locations = access.locations(file)
+    pause = FIRST_PAUSE
+    number = 0
+    while True:
+        location = locations[number % len(locations)]
+        number += 1
+        try:
+            return _in_time(action, location, access.timeout)
+        except MLaaSError:
+            raise
+        except Exception as error:  # as above
+            reason = _reason(error)
+            forget(location)
+            if _is_permanent(error) and len(locations) > 1:
+                locations.remove(location)
+                number -= 1
+            elif _is_permanent(error) or number >= max(access.attempts, len(locations)):
+                raise _unreadable(file, error, number) from error
+            logger.warning("%s: attempt failed (%s); trying again", location, reason)
+            count_retry(file)
+            if number % len(locations) == 0:  # all of them have failed
+                time.sleep(pause)
+                pause *= 2
+
+
+def _in_time(action: Callable[[str], T], location: str, timeout: float) -> T:
+    """The action's result; a thread that a dead server holds is left behind."""
+    clock = _Clock()
+    outcome: list[tuple[T | None, BaseException | None]] = []
+    done = threading.Event()
+
+    def run() -> None:
+        _clock.set(clock)
+        try:
+            outcome.append((action(location), None))
+        except BaseException as error:
+            outcome.append((None, error))
+        done.set()
+
+    context = copy_context()
+    threading.Thread(target=context.run, args=(run,), daemon=True, name=f"read {location}").start()
+    while not done.wait(max(0.01, clock.heard + timeout - time.monotonic())):
+        if time.monotonic() - clock.heard >= timeout:
+            raise TimeoutError(f"no answer within {timeout:g} s")
+    result, error = outcome[0]
+    if error is not None:
+        raise error
+    return result  # type: ignore[return-value]  # None only if the action gives None
+
+
+def _is_permanent(error: Exception) -> bool:
+    # 3011 is XRootD's number for a file that does not exist.
+    return isinstance(error, FileNotFoundError) or "[3011]" in str(error)
+
+
+def _unreadable(file: str, error: Exception, attempts: int) -> UnreadableFileError:
+    tried = f" after {attempts} attempts" if attempts > 1 else ""
+    reason = _reason(error)
+    return UnreadableFileError(f"{file} cannot be read{tried} ({reason})", file=file, reason=reason)
+
+
+def _reason(error: Exception) -> str:
+    text = str(error).strip()
+    return f"{type(error).__name__}: {text.splitlines()[0] if text else 'no message'}"
+
+
+def stamp_of(file: str) -> str:
+    """Size and time of change of a local file; empty for a remote one."""
+    if is_remote(file):
+        return ""
+    try:
+        status = Path(file).stat()
+    except OSError as error:
+        raise UnreadableFileError(
+            f"{file} cannot be read ({error.strerror})", file=file, reason=str(error.strerror)
+        ) from error
+    return f"{status.st_size}-{status.st_mtime_ns}"
