@@ -45,6 +45,8 @@ def main() -> None:
         model=model,
         digest=hashlib.sha256(model).hexdigest(),
         encoding=encoding,
+        reads=encoding.reads,
+        recipe=None,
         copied=copied,
         skip=False,
         outputs=("score",),

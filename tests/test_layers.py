@@ -59,6 +59,11 @@ def test_a_client_starts_ranks_without_torch(module):
     assert "torch" not in loaded_after(f"import mlaas4hep_dask.{module}")
 
 
+@pytest.mark.parametrize("module", ["run.cli", "predict.cli"])
+def test_commands_name_their_options_before_anything_heavy_is_loaded(module):
+    assert not loaded_after(f"import mlaas4hep_dask.{module}") & {*HEAVY, "numpy"}
+
+
 def test_the_data_set_is_found_on_first_use():
     loaded = loaded_after("import mlaas4hep_dask; mlaas4hep_dask.Dataset")
     assert {"mlaas4hep_dask.dataset", "dask"} <= loaded

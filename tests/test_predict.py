@@ -6,7 +6,9 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 import warnings
+from concurrent.futures import ThreadPoolExecutor
 
 import awkward as ak
 import numpy as np
@@ -15,6 +17,7 @@ import torch
 import uproot
 
 from mlaas4hep_dask.bundle import open_bundle, write_bundle
+from mlaas4hep_dask.derive.recipe import Recipe
 from mlaas4hep_dask.encode import Encoding, decode, encode
 from mlaas4hep_dask.errors import MLaaSError
 from mlaas4hep_dask.export import to_torchscript
@@ -33,7 +36,7 @@ from mlaas4hep_dask.writer import write_events
 INPUTS = ("MET_px", "MET_py", "NJet", "Jet_Px", "Jet_btag", "Muon_Pz", "Muon_Charge")
 
 
-def make_bundle(path, events, network_of, **options):
+def make_bundle(path, events, network_of, *, recipe=None, **options):
     """A bundle of a network for these events; `network_of` builds it from the number of columns."""
     specs = measure(events, sample="all")
     encoding = Encoding.from_specs(specs, **options)
@@ -48,6 +51,7 @@ def make_bundle(path, events, network_of, **options):
         metrics={},
         data={"tree": "events"},
         card="a test",
+        recipe=recipe,
     )
     return network
 
@@ -228,6 +232,34 @@ def test_the_output_tells_where_it_comes_from(tmp_path, client, small):
     assert note["model"] == "model"
     assert note["num_scored"] == 1_500
     assert note["not_finite"] == {"x": 2}
+
+
+def test_derived_branches_and_object_cuts_are_applied_to_what_is_scored(tmp_path, client, small):
+    _, files = small
+    recipe = Recipe.of(
+        {branch.name: branch for branch in IDENTIFIED},
+        derive={"HT": "sum(Jet_pt)"},
+        objects={"Jet": "Jet_pt > 20"},
+        select=["nJet >= 1"],
+    )
+    parts = [identified(1_000, seed=number) for number in range(3)]
+    inputs = recipe.prepare(concatenate(parts), ["HT", "Jet_pt", "nJet"], select=False).events
+    network = make_bundle(tmp_path / "bundle", inputs, mlp, recipe=recipe)
+    predict(client, tmp_path / "bundle", files, tmp_path / "out.root", patterns=["Jet_pt", "nJet"])
+    found = rows_of(tmp_path / "out.root")
+    jets = concatenate(parts).to_awkward()["Jet_pt"]
+    assert ak.array_equal(found["Jet_pt"], jets)  # what is copied is not cut
+    kept = jets[jets > 20]
+    width = ak.max(ak.num(kept))
+    padded = ak.to_numpy(ak.fill_none(ak.pad_none(kept, width), np.nan))
+    columns = [ak.sum(kept, axis=1), ak.num(kept), *padded.T]  # HT, nJet, Jet_pt[0], …
+    x = np.stack([(column - np.nanmin(column)) for column in map(np.asarray, columns)], axis=1)
+    x[:, 2:] = padded - np.nanmin(padded)
+    scale = np.array([np.nanmax(x[:, 0]), np.nanmax(x[:, 1]), *[np.nanmax(x[:, 2:])] * width])
+    with torch.no_grad():
+        rows = torch.from_numpy(np.nan_to_num(x / scale).astype(np.float32))
+        scores = torch.sigmoid(network(rows)).reshape(-1).numpy()
+    np.testing.assert_allclose(found["score"], scores, rtol=0, atol=1e-5)
 
 
 class Scorer(torch.nn.Module):
@@ -511,16 +543,41 @@ def test_the_command_scores_files_and_reports_what_it_did(tmp_path, bundle, cms_
 
 
 class Slow(torch.nn.Module):
+    def __init__(self, steps):
+        super().__init__()
+        self.steps: int = steps
+
     def forward(self, x):
         rows = torch.ones(400, 400)
-        for _ in range(2_000 if x.shape[0] > 100 else 1):  # not the model's first trial
+        for _ in range(self.steps if x.shape[0] > 100 else 1):  # not the model's first trial
             rows = (rows @ rows).clamp(-1.0, 1.0)
         return x.sum(dim=1) + rows[0, 0]
 
 
+@pytest.mark.timeout(120)
+def test_a_worker_that_dies_costs_time_but_no_event(tmp_path, client, small):
+    path, files = small
+    folder = with_network(path, tmp_path / "bundle", Slow(200))
+    client.wait_for_workers(2)
+    pids = client.run(os.getpid)
+
+    def kill():
+        while not (busy := [worker for worker, tasks in client.processing().items() if tasks]):
+            time.sleep(0.05)  # polls for the first task
+        os.kill(pids[busy[0]], signal.SIGKILL)
+
+    with ThreadPoolExecutor(1) as thread:
+        killed = thread.submit(kill)
+        done = predict(client, folder, files, tmp_path / "out.root")
+        killed.result()
+    assert done.num_scored == 3_000
+    assert rows_of(tmp_path / "out.root")["source_entry"].to_list() == [*range(1_000)] * 3
+    client.wait_for_workers(2)
+
+
 def test_ctrl_c_ends_the_command_without_tracebacks_or_files(tmp_path, small):
     path, files = small
-    folder = with_network(path, tmp_path / "bundle", Slow())
+    folder = with_network(path, tmp_path / "bundle", Slow(2_000))
     process = subprocess.Popen(
         [
             *(sys.executable, "-m", "mlaas4hep_dask.predict", str(folder), *map(str, files)),
