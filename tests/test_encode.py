@@ -195,6 +195,11 @@ def test_decoding_gives_back_the_events(normalisation, data):
         assert np.abs(found[finite] - expected[finite]).max() <= tolerance, branch.name
 
 
+def test_values_whose_squares_are_too_small_for_float64_are_told_apart():
+    made = events_of(x=[0.0, 2e-249])
+    assert np.diff(encode(made, encoding_of(made, normalisation="standard")).dense()[:, 0]) == 1
+
+
 @given(events(finite=True))
 @settings(max_examples=60, deadline=None)
 def test_multiplicities_follow_from_the_missing_mask(events):

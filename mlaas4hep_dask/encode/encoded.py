@@ -138,7 +138,6 @@ class Encoded:
             len(layout.flat),
             layout.collection_rows,
             layout.first_columns,
-            layout.widths,
             rows,
             positions,
             out,

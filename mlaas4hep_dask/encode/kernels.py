@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from mlaas4hep_dask.specs.transforms import logarithm
 
-TILE = 128  # events; a tile's rows stay in the second-level cache while every branch visits them
+TILE = 256  # events; a tile's rows stay in the second-level cache while every branch visits them
 
 
 @numba.njit(nogil=True, cache=True)  # type: ignore[untyped-decorator]  # numba is not annotated
@@ -139,7 +139,6 @@ def scatter(
     num_flat: int,
     collections: NDArray[np.int64],
     columns: NDArray[np.int64],
-    widths: NDArray[np.int64],
     rows: NDArray[np.int64],
     positions: NDArray[np.int64],
     out: NDArray[np.float32],
@@ -156,8 +155,9 @@ def scatter(
         Where each event's objects begin within a branch's contents.
     num_flat : int
         Number of flat branches; they fill the first columns.
-    collections, columns, widths : ndarray of int64, shape (jagged branches,)
-        Row of ``offsets``, first column and number of columns of each jagged branch.
+    collections, columns : ndarray of int64, shape (jagged branches,)
+        Row of ``offsets`` and first column of each jagged branch. No event has more objects than
+        the branch has columns.
     rows : ndarray of int64, shape (rows,)
         Events to write. Ascending rows read memory in order; random ones take six times as long.
     positions : ndarray of int64, shape (rows,)
@@ -165,28 +165,56 @@ def scatter(
     out : ndarray of float32, shape (positions, columns)
         Receives the rows.
     """
-    zero = np.float32(0.0)
+    num_jagged = collections.size
     for begin in range(0, rows.size, TILE):
         end = min(begin + TILE, rows.size)
         for i in range(begin, end):
-            out[positions[i]] = zero
+            out[positions[i]] = np.float32(0.0)
         for column in range(num_flat):
             start = starts[column]
             for i in range(begin, end):
-                value = values[start + rows[i]]
-                out[positions[i], column] = value if value == value else zero
-        for branch in range(collections.size):
-            start = starts[num_flat + branch]
+                _copy(values, np.uint64(start + rows[i]), out, positions[i], column, 0)
+        # Branches of a collection go together: each event has one multiplicity for all of them,
+        # so that the processor guesses the way through the copies right but for the first.
+        branch = 0
+        while branch < num_jagged:
             collection = collections[branch]
-            column = columns[branch]
-            width = widths[branch]
+            stop = branch + 1
+            while stop < num_jagged and collections[stop] == collection:
+                stop += 1
             for i in range(begin, end):
                 first = offsets[collection, rows[i]]
-                count = min(offsets[collection, rows[i] + 1] - first, width)
-                first += start
-                for j in range(count):
-                    value = values[first + j]
-                    out[positions[i], column + j] = value if value == value else zero
+                count = offsets[collection, rows[i] + 1] - first
+                for own in range(branch, stop):
+                    source = np.uint64(starts[num_flat + own] + first)
+                    column = columns[own]
+                    if count > 4:
+                        for j in range(count):
+                            _copy(values, source, out, positions[i], column, j)
+                        continue
+                    if count > 0:
+                        _copy(values, source, out, positions[i], column, 0)
+                    if count > 1:
+                        _copy(values, source, out, positions[i], column, 1)
+                    if count > 2:
+                        _copy(values, source, out, positions[i], column, 2)
+                    if count > 3:
+                        _copy(values, source, out, positions[i], column, 3)
+            branch = stop
+
+
+# Unsigned places: numba asks of a signed one whether it counts from the end.
+@numba.njit(nogil=True, cache=True, inline="always")  # type: ignore[untyped-decorator]
+def _copy(
+    values: NDArray[np.float32],
+    source: np.uint64,
+    out: NDArray[np.float32],
+    row: int,
+    column: int,
+    number: int,
+) -> None:
+    value = values[source + np.uint64(number)]
+    out[np.uint64(row), np.uint64(column + number)] = value if value == value else np.float32(0.0)
 
 
 @numba.njit(nogil=True, cache=True)  # type: ignore[untyped-decorator]
@@ -197,7 +225,6 @@ def scatter_missing(
     num_flat: int,
     collections: NDArray[np.int64],
     columns: NDArray[np.int64],
-    widths: NDArray[np.int64],
     rows: NDArray[np.int64],
     positions: NDArray[np.int64],
     out: NDArray[np.bool_],
@@ -216,10 +243,9 @@ def scatter_missing(
             start = starts[num_flat + branch]
             collection = collections[branch]
             column = columns[branch]
-            width = widths[branch]
             for i in range(begin, end):
                 first = offsets[collection, rows[i]]
-                count = min(offsets[collection, rows[i] + 1] - first, width)
+                count = offsets[collection, rows[i] + 1] - first
                 first += start
                 for j in range(count):
                     value = values[first + j]

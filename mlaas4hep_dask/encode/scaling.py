@@ -168,6 +168,7 @@ def _derived(specs: BranchSpecs, transform: Any, normalisation: str) -> Scaling:
         # be equal whatever the partition size. Extremes and quantiles are exact.
         shift = moments.min + float(f"{moments.mean - moments.min:.9g}")
         spread = float(f"{(moments.squares / moments.num_finite) ** 0.5:.9g}")
+        spread = spread or moments.max - moments.min  # squares of tiny values are 0
     else:
         first, shift, third = _quartiles(specs, transform)
         spread = third - first
