@@ -163,6 +163,11 @@ def summary():
             "notes": ["a.root was retried once"],
         },
         "samples": samples,
+        "encode": {
+            "normalisation": {"MET_pt": "log-robust", "Jet_pt": "table of 7 points"},
+            "widths": {"Jet": 3},
+            "sort": {"Jet": "-Jet_pt"},
+        },
         "epochs": epochs,
         "test": {
             "loss": 0.4321,
@@ -373,9 +378,13 @@ def test_specs_of_every_branch_are_listed(html, specs):
     for name, entry in specs.branches.items():
         assert re.search(rf"{name} (constant |no finite value )?{entry.branch.kind} ", text)
     jets = specs.branches["Jet_pt"]
-    assert f"Jet_pt jagged float32 GeV 4 {jets.moments.num_values:,} 2 2 2 " in text
-    assert f"year constant flat int64 {DASH} {DASH} 600 0 0 0 2,018 2,018 2,018 0" in text
-    assert f"empty no finite value flat float64 {DASH} {DASH} 600 600 0 0" + 4 * f" {DASH}" in text
+    num_values = f"{jets.moments.num_values:,}"
+    assert f"Jet_pt jagged float32 GeV table of 7 points 4 {num_values} 2 2 2 " in text
+    assert f"year constant flat int64 {DASH} {DASH} {DASH} 600 0 0 0 2,018 2,018 2,018 0" in text
+    assert (
+        f"empty no finite value flat float64 {DASH} {DASH} {DASH} 600 600 0 0" + 4 * f" {DASH}"
+        in text
+    )
 
 
 def test_branch_that_separates_best_comes_first_and_the_rest_are_folded(summary, specs):
@@ -398,6 +407,13 @@ def test_separation_is_0_for_equal_and_1_for_disjoint_histograms():
     # half of (0.5 - 1)^2 / 1.5 + (0.5 - 0)^2 / 0.5
     assert separation([1, 1], [4, 0]) == pytest.approx((0.25 / 1.5 + 0.25 / 0.5) / 2)
     assert separation([0, 0], [1, 2]) is None
+
+
+def test_normalisation_widths_and_order_are_shown(html):
+    text = Page(html).text
+    assert "MET_pt flat float64 GeV log-robust" in text
+    assert "Jet_pt jagged float32 GeV table of 7 points" in text
+    assert "width 3, sorted by -Jet_pt; 8,128 objects left out" in text
 
 
 def test_background_efficiency_at_a_working_point_lies_on_the_curve(html):

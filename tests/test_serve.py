@@ -11,6 +11,7 @@ import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack, contextmanager
+from dataclasses import asdict, replace
 
 import awkward as ak
 import httpx
@@ -81,6 +82,56 @@ def make_bundle(path, *, name="higgs", seed=0, overflows=False):
         card="# higgs\n",
     )
     return network
+
+
+def test_sorted_clipped_and_transformed_events_get_the_score_of_training(tmp_path):
+    array = make_array()
+    events = Events.from_awkward(array)
+    (key,) = (branch for branch in events.branches if branch.name == "Jet_pt")
+    inputs = tuple(branch for branch in events.branches if branch.name != "Jet_pt")
+    specs = measure(replace(events, branches=inputs), sample="s", transforms={"MET_pt": "log"})
+    options = {
+        "normalisation": [
+            {"MET_pt": "log-standard"},
+            {"mass": {"x": [100, 120, 130, 150], "y": [0, 1, 3, 4]}},
+            {"*": "robust"},
+        ],
+        "width": {"Jet": {"quantile": 0.6}},
+        "sort": {"Jet": "-Jet_pt"},
+        "keys": [asdict(key)],
+        "out_of_range": "clip",
+    }
+    encoding = Encoding.from_specs(specs, **options)
+    torch.manual_seed(3)
+    network = torch.nn.Linear(encoding.layout.num_columns, 1).eval()
+    facts = {"name": "sorted", "metrics": {}, "data": {}, "card": "", "specs": specs}
+    exported = to_torchscript(network, encoding)
+    write_bundle(tmp_path / "sorted", model=exported, encode=options, **facts)
+    model = load_model(tmp_path / "sorted")
+    assert model.encoding == encoding
+    other = make_array(300, seed=2)
+    encoded = encode(Events.from_awkward(other), encoding)
+    assert encoded.counts.truncated
+    assert encoded.counts.out_of_range
+    with torch.no_grad():
+        expected = torch.sigmoid(network(torch.from_numpy(encoded.dense()))).numpy()[:, 0]
+    together, *apart = (
+        model.score([Part(as_json(other))]),
+        *map(model.score, ([Part([event])] for event in as_json(other)[:20])),
+    )
+    np.testing.assert_allclose(together[0].scores, expected, rtol=0, atol=1e-6)
+    assert together[0].counts == encoded.counts
+    assert [part[0].scores[0] for part in apart] == pytest.approx(expected[:20], abs=1e-6)
+    # Which event comes in which order does not matter, but the one to sort by has to be there.
+    shuffled = [
+        {k: v[::-1] if isinstance(v, list) else v for k, v in e.items()} for e in as_json(other)
+    ]
+    distinct = np.array([len(set(e["Jet_pt"])) == len(e["Jet_pt"]) for e in as_json(other)])
+    again = model.score([Part(shuffled)])[0].scores
+    np.testing.assert_array_equal(again[distinct], together[0].scores[distinct])
+    (refused,) = model.score([Part([{k: v for k, v in shuffled[0].items() if k != "Jet_pt"}])])
+    assert isinstance(refused, PayloadError)
+    assert "Jet_pt" in str(refused)
 
 
 def as_json(array):

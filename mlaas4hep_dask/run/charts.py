@@ -70,8 +70,10 @@ def _background_at(points: Sequence[tuple[float, float]], signal: float) -> floa
     return None
 
 
-def multiplicities(specs: Specs, counts: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """The exact histogram of multiplicities of each collection."""
+def multiplicities(
+    specs: Specs, counts: Mapping[str, Any], encode: Mapping[str, Any]
+) -> list[dict[str, Any]]:
+    """The exact histogram of multiplicities of each collection, its width and its order."""
     figures = []
     for collection, histogram in sorted(specs.multiplicities.items()):
         width = -(-len(histogram) // _MOST_BINS) or 1  # multiplicities per bin
@@ -82,6 +84,8 @@ def multiplicities(specs: Specs, counts: Mapping[str, Any]) -> list[dict[str, An
                 "name": collection,
                 "max": specs.max_multiplicity(collection),
                 "mean": ratio(num_objects, sum(histogram)),
+                "width": mapping(encode, "widths").get(collection),
+                "sort": mapping(encode, "sort").get(collection),
                 "truncated": mapping(counts, "truncated").get(collection, 0),
                 "figure": step_histogram(
                     [start - 0.5 for start in range(0, len(starts) * width + 1, width)],

@@ -63,10 +63,10 @@ def render(summary: Mapping[str, Any], specs: Specs, distributions: Mapping[str,
         stages=_stages(sequence(summary, "stages")),
         learning=learning_curves(sequence(summary, "epochs")),
         roc=roc(mapping(summary, "test")),
-        specs=_spec_rows(specs),
+        specs=_spec_rows(specs, mapping(mapping(summary, "encode"), "normalisation")),
         num_selected=specs.num_events,
         coverage=specs.coverage,
-        multiplicities=multiplicities(specs, counts),
+        multiplicities=multiplicities(specs, counts, mapping(summary, "encode")),
         num_events=distributions.get("num_events"),
         shown=branches[:NUM_SHOWN],
         folded=branches[NUM_SHOWN:],
@@ -171,7 +171,7 @@ def _stages(stages: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     ]
 
 
-def _spec_rows(specs: Specs) -> list[dict[str, Any]]:
+def _spec_rows(specs: Specs, normalisation: Mapping[str, Any]) -> list[dict[str, Any]]:
     """Flat branches, then the jagged ones by collection."""
 
     def place(entry: BranchSpecs) -> tuple[str, str]:
@@ -186,6 +186,7 @@ def _spec_rows(specs: Specs) -> list[dict[str, Any]]:
             {
                 "branch": entry.branch,
                 "moments": entry.moments,
+                "normalisation": normalisation.get(entry.branch.name),
                 "mean": entry.mean,
                 "std": None if variance is None else math.sqrt(variance),
                 "max_multiplicity": specs.max_multiplicity(collection or "") if known else None,

@@ -27,6 +27,7 @@ from mlaas4hep_dask.dataset.tasks import Distributions
 from mlaas4hep_dask.run.card import model_card
 from mlaas4hep_dask.run.cut_flow import cut_flow, objects_removed
 from mlaas4hep_dask.run.directory import EPOCHS, METRICS, RunDirectory
+from mlaas4hep_dask.run.encode_facts import encode_facts
 from mlaas4hep_dask.run.report import render
 from mlaas4hep_dask.run.specs_notes import specs_counts, specs_line, specs_notes
 from mlaas4hep_dask.run.training import Epoch, Trainer, begin_ranks
@@ -298,6 +299,7 @@ def _summary(
             }
             for sample, label in plan.labels.items()
         ],
+        "encode": encode_facts(config, encoding),
         "epochs": epochs,
         "test": {**last.record["test"], "roc": last.roc},
         "model": {

@@ -1,0 +1,28 @@
+"""What the report says of the encoding."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from mlaas4hep_dask.config import Config
+from mlaas4hep_dask.encode import Encoding
+from mlaas4hep_dask.encode.encoding import normalisations_of
+
+
+def encode_facts(config: Config, encoding: Encoding) -> dict[str, Any]:
+    """Normalisation by branch, and width and order of objects by collection, as JSON values."""
+    hows = normalisations_of(config.encode.normalisation, encoding.layout.branches)
+    return {
+        "normalisation": {name: _shown(how) for name, how in hows.items()},
+        "widths": dict(encoding.layout.collection_widths),
+        "sort": dict(config.encode.sort),
+        "out_of_range": config.encode.out_of_range,
+    }
+
+
+def _shown(how: Any) -> str:
+    if isinstance(how, str):
+        return how
+    if "shift" in how:
+        return f"shift {how['shift']:.6g}, scale {how['scale']:.6g}"
+    return f"table of {len(how['x'])} points"
