@@ -20,7 +20,7 @@ from mlaas4hep_dask.errors import UnreadableFileError
 from mlaas4hep_dask.reader import Partition, read
 from mlaas4hep_dask.specs import SampleSpecs, Specs
 from mlaas4hep_dask.specs.measure import measure
-from mlaas4hep_dask.specs.specs import merge
+from mlaas4hep_dask.specs.specs import merge_all
 from mlaas4hep_dask.specs.transforms import Transform
 
 PROGRESS = "mlaas4hep_dask-progress"  # topic of Dask events: numbers of events done
@@ -144,12 +144,11 @@ def ids_of(partition: Partition, prepared: Prepared | None) -> NDArray[np.uint64
 
 def merge_measured(parts: list[Measured]) -> Measured:
     """The merged specs and all counts of some parts."""
-    specs = Specs()
+    specs = merge_all(part.specs for part in parts)
     counts: dict[int, tuple[int, int, int]] = {}
     skipped: list[Skipped] = []
     num_cached = 0
     for part in parts:
-        specs = merge(specs, part.specs)
         counts.update(part.counts)
         skipped.extend(part.skipped)
         num_cached += part.num_cached

@@ -9,6 +9,7 @@ for the same error, but toss coins: two passes over the same files differ, and s
 from __future__ import annotations
 
 import base64
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -56,11 +57,15 @@ class Draw:
     __hash__ = None  # type: ignore[assignment]
 
 
-def merge_draws(a: Draw, b: Draw) -> tuple[Draw, NDArray[np.intp]]:
-    """The draw of both, and where its members stand in the members of ``a``, then of ``b``."""
-    keys = np.concatenate([a.keys, b.keys])
-    order = np.argsort(keys, kind="stable")
-    limit, num_kept = _cut(keys[order], min(a.limit, b.limit))
+def merge_draws(draws: Sequence[Draw]) -> tuple[Draw, NDArray[np.intp]]:
+    """The draw of all, and where its members stand among all members, one draw after another."""
+    keys = np.concatenate([draw.keys for draw in draws])
+    limit = min(draw.limit for draw in draws)
+    order = np.arange(keys.size)
+    if keys.size > SIZE:  # what lies beyond need not be sorted
+        order = np.flatnonzero(keys <= np.partition(keys, SIZE)[SIZE])
+    order = order[np.argsort(keys[order], kind="stable")]
+    limit, num_kept = _cut(keys[order], limit)
     order = order[:num_kept]
     return Draw(limit, keys[order]), order
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import html
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import reduce
 from pathlib import Path
@@ -18,6 +18,8 @@ from mlaas4hep_dask.specs.branch import BranchSpecs, SampleSpecs
 from mlaas4hep_dask.specs.document import parts_of, text_of
 from mlaas4hep_dask.specs.draw import Draw, merge_draws
 from mlaas4hep_dask.specs.moments import merge_moments
+
+TOGETHER = 8  # parts that are merged in one go
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,47 +154,60 @@ def merge(a: Specs, b: Specs) -> Specs:
     SpecsError
         When the two hold different branches, or one branch with different types.
     """
-    if not a.branches:
-        a, b = b, a
-    if b.branches:
-        _require_same_branches(a, b)
-    branches, draws = _merge_branches(a, b) if b.branches else (a.branches, a.draws)
-    names = sorted({*a.multiplicities, *b.multiplicities})
-    multiplicities = {
-        name: _add(a.multiplicities.get(name, ()), b.multiplicities.get(name, ())) for name in names
-    }
-    samples = {
-        name: a.samples.get(name, SampleSpecs()) + b.samples.get(name, SampleSpecs())
-        for name in sorted({*a.samples, *b.samples})
-    }
-    provenance = _merge_provenance(a.provenance, b.provenance)
-    return Specs(branches, multiplicities, samples, provenance, draws)
+    return _merge((a, b))
 
 
 def merge_all(parts: Iterable[Specs]) -> Specs:
     """Specs of the events of all parts."""
-    return reduce(merge, parts, Specs())
+    merged = Specs()
+    pending: list[Specs] = []
+    for part in parts:  # which may be made one by one
+        pending.append(part)
+        if len(pending) == TOGETHER:
+            merged, pending = _merge((merged, *pending)), []
+    return _merge((merged, *pending))
 
 
-def _merge_branches(a: Specs, b: Specs) -> tuple[dict[str, BranchSpecs], dict[str, Draw]]:
+def _merge(parts: Sequence[Specs]) -> Specs:
+    filled = [part for part in parts if part.branches]
+    for part in filled[1:]:
+        _require_same_branches(filled[0], part)
+    branches, draws = filled[0].branches if filled else {}, filled[0].draws if filled else {}
+    if len(filled) > 1:
+        branches, draws = _merge_branches(filled)
+    names = sorted({name for part in parts for name in part.multiplicities})
+    multiplicities = {
+        name: reduce(_add, (part.multiplicities.get(name, ()) for part in parts)) for name in names
+    }
+    samples: dict[str, SampleSpecs] = {}
+    for part in parts:
+        for name, sample in part.samples.items():
+            samples[name] = samples[name] + sample if name in samples else sample
+    samples = dict(sorted(samples.items()))
+    provenance = reduce(_merge_provenance, (part.provenance for part in parts))
+    return Specs(branches, multiplicities, samples, provenance, draws)
+
+
+def _merge_branches(parts: Sequence[Specs]) -> tuple[dict[str, BranchSpecs], dict[str, Draw]]:
     draws: dict[str, Draw] = {}
     orders: dict[str, NDArray[np.intp]] = {}
-    for group in sorted({*a.draws, *b.draws}):
-        draws[group], orders[group] = merge_draws(
-            a.draws.get(group, Draw()), b.draws.get(group, Draw())
-        )
+    for group in sorted({group for part in parts for group in part.draws}):
+        draws[group], orders[group] = merge_draws([part.draws.get(group, Draw()) for part in parts])
     branches = {}
-    for name, specs in a.branches.items():
-        other = b.branches[name]
-        drawn = np.zeros(0, specs.drawn.dtype)
-        if (order := orders.get(specs.group)) is not None and order.size:
-            drawn = np.concatenate([specs.drawn, other.drawn])[order]
-        transformed = {
-            key: merge_moments(specs.transformed[key], other.transformed[key])
-            for key in sorted(specs.transformed.keys() & other.transformed.keys())
-        }
+    for name, first in parts[0].branches.items():
+        own = [part.branches[name] for part in parts]
+        drawn = np.zeros(0, first.drawn.dtype)
+        if (order := orders.get(first.group)) is not None and order.size:
+            drawn = np.concatenate([specs.drawn for specs in own])[order]
+        shared = set.intersection(*(set(specs.transformed) for specs in own))
         branches[name] = BranchSpecs(
-            specs.branch, merge_moments(specs.moments, other.moments), drawn, transformed
+            first.branch,
+            reduce(merge_moments, (specs.moments for specs in own)),
+            drawn,
+            {
+                key: reduce(merge_moments, (specs.transformed[key] for specs in own))
+                for key in sorted(shared)
+            },
         )
     return branches, draws
 
