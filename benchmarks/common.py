@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import mmap
 import os
 import platform
 import statistics
@@ -20,7 +21,6 @@ from typing import Any, NamedTuple
 import cramjam
 import data
 import deflate
-import numpy as np
 import uproot
 import zstandard
 
@@ -183,6 +183,25 @@ def planned_files(parsed: argparse.Namespace) -> Files:
     return Files(paths, partitions, branches)
 
 
+def write_config(file: Path, paths: list[Path], **sections: Any) -> Path:
+    """``file``, a dataset.yaml of the generated files with these further sections."""
+    config = {
+        "name": file.stem,
+        "samples": [
+            {
+                "name": kind,
+                "label": label,
+                "files": [str(path) for path in paths if path.name.startswith(kind)],
+            }
+            for kind, label in (("signal", 1), ("background", 0))
+        ],
+        "branches": {"include": INPUTS},
+        **sections,
+    }
+    file.write_text(json.dumps(config), encoding="utf-8")  # JSON is YAML
+    return file
+
+
 def uproot_iterate(files: Files, zlib_library: str = "zlib") -> int:
     """Events read by bare uproot, cluster by cluster.
 
@@ -236,11 +255,11 @@ def close_read(
     **more: Any,
 ) -> None:
     """Compare ``ours``, which reads all files, with all references, and print the JSON line."""
-    blocks = compressed_blocks(files)
+    blocks, maps = compressed_blocks(files)
     references: dict[str, Callable[[], object]] = {
         "uproot": lambda: uproot_iterate(files),
         "uproot-isal": lambda: uproot_iterate(files, "isal"),
-        "decompression": lambda: decompress(blocks),
+        "decompression": lambda: decompress(blocks, maps),
         "read": lambda: read_all(files),
     }
     if parsed.compression != "zlib":
@@ -268,17 +287,19 @@ class Block(NamedTuple):
     size: int  # bytes when uncompressed
 
 
-def compressed_blocks(files: Files) -> list[Block]:
-    """All blocks of all baskets that reading the files takes, counters included."""
-    blocks = []
+def compressed_blocks(files: Files) -> tuple[list[Block], list[mmap.mmap]]:
+    """All blocks of all baskets that reading the files takes, counters included, and the files."""
+    blocks, maps = [], []
     for path in files.paths:
-        content = memoryview(np.memmap(path, dtype=np.uint8, mode="r"))
+        with path.open("rb") as file:
+            maps.append(mmap.mmap(file.fileno(), 0, prot=mmap.PROT_READ))
+        content = memoryview(maps[-1])
         with uproot.open({str(path): "Events"}) as tree:
             for branch in tree.branches:
                 seeks, sizes = branch.member("fBasketSeek"), branch.member("fBasketBytes")
                 for seek, size in zip(seeks, sizes[: branch.num_baskets], strict=False):
                     blocks += _blocks(content[seek : seek + size])
-    return blocks
+    return blocks, maps
 
 
 def _blocks(basket: memoryview) -> list[Block]:
@@ -296,8 +317,11 @@ def _blocks(basket: memoryview) -> list[Block]:
     return blocks
 
 
-def decompress(blocks: list[Block]) -> None:
-    """Decompress every block, into one buffer where the library allows; check nothing."""
+def decompress(blocks: list[Block], maps: list[mmap.mmap]) -> None:
+    """Decompress every block, into one buffer where the library allows; check nothing.
+
+    Like our reader, it lets the pages of the files go: a pass over a data set sees each page once.
+    """
     zstd = zstandard.ZstdDecompressor()
     buffer = memoryview(bytearray(max((block.size for block in blocks), default=0)))
     for algorithm, content, size in blocks:
@@ -307,3 +331,5 @@ def decompress(blocks: list[Block]) -> None:
             zstd.decompress(content, max_output_size=size)
         else:  # lz4, after 8 bytes of checksum
             cramjam.lz4.decompress_block_into(content[8:], buffer[:size])
+    for mapped in maps:
+        mapped.madvise(mmap.MADV_DONTNEED)

@@ -1,5 +1,6 @@
 import pickle
 import shutil
+from pathlib import Path
 
 import awkward as ak
 import numpy as np
@@ -487,6 +488,29 @@ def test_far_apart_baskets_are_fetched_in_bounded_pieces(cms_plans, monkeypatch)
     found = read(all_of(plan), branches)
     for name in names:
         assert found.contents[name].tobytes() == expected.contents[name].tobytes()
+
+
+def mapped_bytes(file):
+    """Resident bytes of this process that belong to the mapped file."""
+    total = 0
+    inside = False
+    for line in Path("/proc/self/smaps").read_text().splitlines():
+        if "-" in line.split()[0]:
+            inside = line.endswith(str(file))
+        elif inside and line.startswith("Rss:"):
+            total += int(line.split()[1]) * 1024
+    return total
+
+
+def test_a_file_that_was_read_is_not_counted_as_memory_of_the_process(tmp_path):
+    # Else Dask pauses workers that have some large files open, for ever.
+    with uproot.recreate(tmp_path / "a.root", compression=CODECS["none"]) as out:
+        out.mktree("Events", {"x": "float64"})
+        for _ in range(4):
+            out["Events"].extend({"x": np.arange(250_000.0)})
+    plan = plan_file(str(tmp_path / "a.root"), "Events", "s")
+    read(all_of(plan), list(plan.branches.values()))
+    assert mapped_bytes(tmp_path / "a.root") < 1_000_000
 
 
 def test_more_files_than_are_kept_open_are_read_in_turn(tmp_path):
