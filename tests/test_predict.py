@@ -301,6 +301,22 @@ def with_network(path, folder, network):
     return folder
 
 
+def test_parquet_and_json_lines_are_scored_as_the_same_events_in_root(
+    tmp_path, client, bundle, inputs, expected
+):
+    path, _ = bundle
+    events = inputs[0]
+    with write_events(tmp_path / "a.parquet", events.branches) as out:
+        out.append(events)
+    lines = [json.dumps(event) for event in ak.to_list(events.to_awkward())]
+    (tmp_path / "a.jsonl").write_text("\n".join(lines))
+    for name in ("a.parquet", "a.jsonl"):
+        output = tmp_path / "out.parquet"
+        predict(client, path, [tmp_path / name], output, tree="events", overwrite=True)
+        found = rows_of(output)["score"]
+        np.testing.assert_allclose(found, expected[: len(events)], rtol=0, atol=1e-6)
+
+
 def test_each_of_several_outputs_has_a_branch(tmp_path, client, small):
     path, files = small
     columns = open_bundle(path).encoding.layout.num_columns

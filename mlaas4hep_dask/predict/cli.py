@@ -187,6 +187,9 @@ def _report(made: Predicted, console: Console) -> None:
         "values out of range": sum(counts.out_of_range.values()),
         "values not finite": sum(counts.not_finite.values()),
     }
+    if counts.off_image or counts.shared_cell:
+        rows["objects off the image"] = sum(counts.off_image.values())
+        rows["objects in a shared cell"] = sum(counts.shared_cell.values())
     for title, number in rows.items():
         table.add_row(title, f"{number:,}")
     console.print(table)

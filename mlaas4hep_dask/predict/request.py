@@ -10,7 +10,7 @@ from pathlib import Path
 from mlaas4hep_dask.bundle import Bundle
 from mlaas4hep_dask.config import Branches, expand_files
 from mlaas4hep_dask.errors import ConfigError, UnreadableFileError, did_you_mean
-from mlaas4hep_dask.reader import FilePlan, plan_file, require_same_branches
+from mlaas4hep_dask.reader import Access, FilePlan, plan_file, require_same_branches
 from mlaas4hep_dask.specs import Branch
 from mlaas4hep_dask.writer import check_output
 
@@ -87,7 +87,11 @@ def check_request(
         raise ConfigError(f"{bundle.path} does not tell the name of the tree; give it with --tree")
     if str(output.absolute()) in found:
         raise ConfigError(f"{output} is among the files to be scored")
-    first = _first_readable(found, tree, bundle.name, skip=skip)
+    access = Access()
+    if all(access.format_of(file) in ("csv", "jsonl") for file in found):
+        # Text does not tell float32 from float64: it is read as the model learned it.
+        access = Access(types=tuple((branch.name, branch.dtype) for branch in bundle.reads))
+    first = _first_readable(found, tree, bundle.name, access, skip=skip)
     inputs = {branch.name: branch for branch in bundle.reads}
     learned = replace(first, file=f"the bundle of model {bundle.name!r}", branches=inputs)
     require_same_branches(learned, first, list(inputs))
@@ -97,10 +101,12 @@ def check_request(
     return Request(bundle, tuple(found), tree, reference, tuple(needed[name] for name in copied))
 
 
-def _first_readable(files: Sequence[str], tree: str, name: str, *, skip: bool) -> FilePlan:
+def _first_readable(
+    files: Sequence[str], tree: str, name: str, access: Access, *, skip: bool
+) -> FilePlan:
     for file in files:
         try:
-            return plan_file(file, tree, name)
+            return plan_file(file, tree, name, access)
         except UnreadableFileError:
             if not skip:
                 raise

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from threading import Lock
 from typing import Any
@@ -19,7 +20,8 @@ from mlaas4hep_dask.serve.network import Network
 from mlaas4hep_dask.specs import Branch, Events
 from mlaas4hep_dask.writer import decoded_branches, decoded_events
 
-SLICE = 2048  # events scored at once: their dense rows fit into a cache
+SLICE = 2048  # events scored at once
+SLICE_BYTES = 8 * 1024**2  # and their encoded rows, which stay in a cache
 FILE, ENTRY, IS_FINITE = "source_file", "source_entry", "is_finite"
 
 
@@ -159,7 +161,7 @@ def score_partition(partition: Partition, file_number: int, scoring: Scoring) ->
         for branch in scoring.copied
         if branch.collection is not None
     }
-    rows, is_finite = _rows(encoded, _network(scoring))
+    rows, is_finite = _rows(encoded, _network(scoring), scoring.encoding.row_shape)
     if scoring.outputs:
         rows = rows.reshape(num_events, len(scoring.outputs))
         for column, name in enumerate(scoring.outputs):
@@ -176,14 +178,15 @@ def score_partition(partition: Partition, file_number: int, scoring: Scoring) ->
 
 
 def _rows(
-    encoded: Encoded | EncodedImages, network: Network
+    encoded: Encoded | EncodedImages, network: Network, row_shape: tuple[int, ...]
 ) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
     """The model's output for all events, and whether it is finite."""
     torch.set_num_threads(1)  # torch keeps the number per thread; two are slower on shared cores
+    step = max(1, min(SLICE, SLICE_BYTES // (4 * math.prod(row_shape))))
     rows: list[NDArray[np.float32]] = []
     finite: list[NDArray[np.bool_]] = []
-    for start in range(0, len(encoded), SLICE):
-        chosen = np.arange(start, min(start + SLICE, len(encoded)))
+    for start in range(0, len(encoded), step):
+        chosen = np.arange(start, min(start + step, len(encoded)))
         x, missing = encoded.dense(chosen), encoded.missing(chosen)
         scores = network.scores_of(x, missing)
         # A value too large to normalise is infinite in x, which some networks turn into a score.
