@@ -287,17 +287,18 @@ def test_sampled_clusters_are_spread_over_samples_and_files():
     for file in FILES[:10]:
         assert sum(unit.file == file.file for unit in by_sample["a"]) == 4
     assert all(unit.entry_start % 5_000 == 0 and len(unit) == 5_000 for unit in by_sample["a"])
-    assert len(set(units)) == len(units)
+    assert len({(unit.file, unit.entry_start) for unit in units}) == len(units)
 
 
 def test_which_clusters_are_sampled_depends_on_seed_and_files_but_not_on_their_order():
     def chosen(files, seed=0):
-        return set(sampled_units(files, USED, fraction=0.1, seed=seed))
+        units = sampled_units(files, USED, fraction=0.1, seed=seed)
+        return {(unit.file, unit.sample, unit.entry_start) for unit in units}
 
     assert chosen(FILES) == chosen(FILES[::-1])
     assert chosen(FILES) != chosen(FILES, seed=1)
     covered = set().union(*(chosen(FILES, seed) for seed in range(60)))
-    assert len({unit.entry_start for unit in covered if unit.sample == "a"}) == 40
+    assert len({start for _, sample, start in covered if sample == "a"}) == 40
 
 
 @pytest.fixture(scope="module")
@@ -494,3 +495,13 @@ def test_specs_that_are_not_there_are_refused_before_anything_runs(keys, tmp_pat
     config = Config.from_mapping({**keys, "specs": {"path": str(tmp_path / "none.json")}})
     with pytest.raises(SpecsError, match=r"none\.json: cannot be read"):
         check_files(config, preflight(config))
+
+
+def test_a_path_that_starts_from_the_wrong_folder_is_mended(keys, tmp_path, monkeypatch):
+    (tmp_path / "runs").mkdir()
+    (tmp_path / "runs" / "specs.json").write_text("{}")
+    monkeypatch.chdir(tmp_path)
+    config = Config.from_mapping({**keys, "specs": "runs"}, base=tmp_path / "elsewhere")
+    with pytest.raises(SpecsError, match=r"elsewhere.*does not exist.*did you mean") as caught:
+        preflight(config)
+    assert repr(str(tmp_path / "runs")) in str(caught.value)

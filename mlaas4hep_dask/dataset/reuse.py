@@ -35,6 +35,13 @@ def reused_specs(config: Config, inputs: Sequence[Branch]) -> Specs | None:
         return None
     path = specs_file(config.resolve(config.specs.path))
     where = config.where("specs")
+    here = Path(config.specs.path).absolute()
+    if not path.exists() and specs_file(here).exists():
+        raise SpecsError(
+            f"{where}: specs {path} does not exist: a path starts from the folder of the YAML "
+            f"file; did you mean {str(here)!r}?",
+            file=str(path),
+        )
     specs = Specs.read(path)
     found = [*_branch_differences(specs, inputs), *_event_differences(specs, event_facts(config))]
     transforms = transforms_of(config.encode.normalisation, [branch.name for branch in inputs])
