@@ -52,6 +52,10 @@ class ExpressionError(MLaaSError):
     """An expression cannot be parsed or evaluated (facts: expression, name, column, nearest)."""
 
 
+class FunctionError(MLaaSError):
+    """A user's function of events cannot be imported or run (facts: callable)."""
+
+
 class EncodeError(MLaaSError):
     """Events do not fit the layout (facts: event, branch)."""
 

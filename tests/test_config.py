@@ -4,7 +4,7 @@ import re
 import subprocess
 import sys
 from pathlib import Path
-from typing import get_args
+from typing import get_args, get_origin
 
 import jsonschema
 import pytest
@@ -771,9 +771,8 @@ def _keys(model=Config, prefix=""):
         yield f"{prefix}{name}", field
         for inner in (field.annotation, *get_args(field.annotation)):
             if isinstance(inner, type) and issubclass(inner, BaseModel):
-                yield from _keys(
-                    inner, f"{prefix}{name}{'[]' if inner != field.annotation else ''}."
-                )
+                mark = "[]" if get_origin(field.annotation) is list else ""
+                yield from _keys(inner, f"{prefix}{name}{mark}.")
 
 
 @pytest.mark.parametrize(("key", "field"), list(_keys()), ids=[key for key, _ in _keys()])

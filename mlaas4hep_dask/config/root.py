@@ -25,6 +25,7 @@ from mlaas4hep_dask.config.derivation import Conditions, Expressions
 from mlaas4hep_dask.config.document import dump
 from mlaas4hep_dask.config.encoding import Encoding
 from mlaas4hep_dask.config.fields import Slug, Text
+from mlaas4hep_dask.config.function import Function
 from mlaas4hep_dask.config.problems import Places, Problem, config_error, invalid, problems_of
 from mlaas4hep_dask.config.reading import HOW, Reading, is_logical
 from mlaas4hep_dask.config.sections import (
@@ -68,6 +69,10 @@ class Config(Section):
         min_length=1, description="The samples; both labels, 0 and 1, must occur."
     )
     reading: Reading = Field(default=Reading(), description="How data files are reached and read.")
+    function: Function | None = Field(
+        default=None,
+        description="A function of Python that gets the events first, and selects and derives.",
+    )
     derive: Expressions = Field(
         default={},
         description="Derived branches: name and expression. They are inputs by the same patterns "
@@ -285,6 +290,10 @@ class Config(Section):
             for key in ("path", "cache"):
                 if (path := document["specs"][key]) is not None and path != "auto":
                     document["specs"][key] = str(self.resolve(path))
+            if self.function is not None:
+                file, _, function = self.function.callable.rpartition(":")
+                if file.endswith(".py"):
+                    document["function"]["callable"] = f"{self.resolve(file)}:{function}"
             file, _, function = self.model.callable.rpartition(":")
             if file.endswith(".py"):
                 document["model"]["callable"] = f"{self.resolve(file)}:{function}"

@@ -16,6 +16,7 @@ from distributed import Client
 from mlaas4hep_dask.config import Config, load
 from mlaas4hep_dask.dataset.normalise import encode_options
 from mlaas4hep_dask.dataset.plan import Plan, Preflight, Skipped, assemble, plan_one, preflight
+from mlaas4hep_dask.dataset.reuse import event_facts
 from mlaas4hep_dask.dataset.source import BlockPlan
 from mlaas4hep_dask.dataset.specs_pass import specs_pass
 from mlaas4hep_dask.dataset.tasks import (
@@ -320,7 +321,7 @@ class Dataset:
         files = [(file.file, file.uuid, file.num_entries) for file in self.plan().files]
         reused = self._reused()
         origin = None if reused is None else reused.provenance["reused"]["sha256"]
-        text = json.dumps([self.config.digest(), origin, files, *more])
+        text = json.dumps([self.config.digest(), event_facts(self.config), origin, files, *more])
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
     def _repr_html_(self) -> str:

@@ -8,7 +8,13 @@ from dataclasses import dataclass, field, replace
 
 from mlaas4hep_dask.config import Config, Selection, resolve_files, select_branches
 from mlaas4hep_dask.dataset.normalise import check_encode
-from mlaas4hep_dask.dataset.prepare import Preparation, recipe_of
+from mlaas4hep_dask.dataset.prepare import (
+    FunctionUse,
+    Preparation,
+    function_of,
+    recipe_of,
+    trace,
+)
 from mlaas4hep_dask.dataset.reuse import reused_specs
 from mlaas4hep_dask.derive.recipe import Recipe
 from mlaas4hep_dask.errors import DataError, UnreadableFileError
@@ -23,6 +29,7 @@ from mlaas4hep_dask.reader import (
     require_same_branches,
     require_schemes,
 )
+from mlaas4hep_dask.reader.function import Traced
 from mlaas4hep_dask.specs import Branch, Specs
 
 
@@ -58,6 +65,8 @@ class Preflight:
         Those that the configuration names to be used, found to agree with it.
     keys : tuple of Branch
         Branches that objects are sorted by and that are no inputs.
+    traced : Traced or None
+        What the user's function does with some events.
     """
 
     files: Mapping[str, list[str]]
@@ -66,6 +75,7 @@ class Preflight:
     recipe: Recipe
     specs: Specs | None = None
     keys: tuple[Branch, ...] = ()
+    traced: Traced | None = None
 
     @property
     def branches(self) -> tuple[Branch, ...]:
@@ -76,12 +86,19 @@ class Preflight:
     def preparation(self) -> Preparation:
         """What is read, and how it becomes the inputs and what objects are sorted by."""
         keep = [*self.selection.inputs, *(key.name for key in self.keys)]
-        return Preparation.of(self.recipe, keep, self.reference.branches)
+        if self.traced is None:
+            return Preparation.of(self.recipe, keep, self.reference.branches)
+        tree = tuple(self.reference.branches.values())
+        use = FunctionUse(self.traced.function, tree, self.traced.fields)
+        return Preparation.of(self.recipe, keep, self.traced.branches, use)
 
     @property
     def reads(self) -> list[str]:
         """Names of the branches that are read: for inputs, for cuts, and to sort by."""
-        return [branch.name for branch in self.preparation.reads]
+        names = [branch.name for branch in self.preparation.reads]
+        if self.traced is None:
+            return names
+        return [name for name in self.traced.reads(names) if name in self.reference.branches]
 
 
 def access_of(config: Config) -> Access:
@@ -122,14 +139,18 @@ def preflight(config: Config) -> Preflight:
     if not plans:
         raise UnreadableFileError("no file of any sample can be read", file=None, reason="all bad")
     reference = plans[0]
-    recipe = recipe_of(config, reference.branches, reference.left_out)
+    branches, left_out, traced = reference.branches, reference.left_out, None
+    if (function := function_of(config)) is not None:
+        traced = trace(function, next((plan for plan in plans if plan.num_entries), reference))
+        branches, left_out = traced.branches, traced.left_out
+    recipe = recipe_of(config, branches, left_out)
     available: dict[str, str | None] = dict.fromkeys(recipe.branches)
-    available.update(reference.left_out)
+    available.update(left_out)
     selection = select_branches(config.branches, available, config.where)
     inputs = [recipe.branches[name] for name in selection.inputs]
     keys = check_encode(config, inputs, recipe.branches)
     specs = reused_specs(config, inputs)
-    checked = Preflight(files, reference, selection, recipe, specs, keys)
+    checked = Preflight(files, reference, selection, recipe, specs, keys, traced)
     for plan in plans[1:]:
         require_same_branches(reference, plan, checked.reads)
     return checked
@@ -188,6 +209,8 @@ class Plan:
         By sample: the weight of each of its events.
     preparation : Preparation
         What is read, and how it becomes the inputs.
+    reads : tuple of str
+        Branches of the tree that are read.
     keys : tuple of Branch
         Branches that objects are sorted by and that are no inputs.
     skipped : tuple of Skipped
@@ -205,6 +228,7 @@ class Plan:
     labels: Mapping[str, int]
     weights: Mapping[str, float]
     preparation: Preparation
+    reads: tuple[str, ...] = ()
     keys: tuple[Branch, ...] = ()
     skipped: tuple[Skipped, ...] = ()
     notes: tuple[str, ...] = ()
@@ -228,9 +252,9 @@ class Plan:
 
     @property
     def read_only(self) -> list[str]:
-        """Branches that are read for derived branches and cuts, and are no inputs."""
+        """Branches that are read for the function, derived branches and cuts, and are no inputs."""
         known = {branch.name for branch in (*self.branches, *self.keys)}
-        return [branch.name for branch in self.preparation.reads if branch.name not in known]
+        return [name for name in self.reads if name not in known]
 
     def recipe_lines(self) -> dict[str, list[str]]:
         """What is derived, cut and selected, as titles and lines of text."""
@@ -239,7 +263,10 @@ class Plan:
         used = recipe.steps(self.preparation.keep)
         derived = {name: f"{name} = {text}" for name, text in texts["derive"].items()}
         unused = derived.keys() - {*used.early, *used.late}
+        use = self.preparation.use
+        called = [] if use is None else [f"{use.function.reference} gets {use.function.events}"]
         found = {
+            "function": called,
             "derived": [line for name, line in derived.items() if name not in unused],
             "derived but not used": [line for name, line in derived.items() if name in unused],
             "objects kept": [f"{name}: {text}" for name, text in texts["objects"].items()],
@@ -352,6 +379,7 @@ def assemble(config: Config, checked: Preflight, planned: Sequence[PlannedFile |
         labels,
         weights,
         checked.preparation,
+        tuple(checked.reads),
         checked.keys,
         skipped,
         tuple(notes),

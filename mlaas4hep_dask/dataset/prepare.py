@@ -7,9 +7,36 @@ from dataclasses import dataclass, field, replace
 
 from mlaas4hep_dask.config import Config
 from mlaas4hep_dask.derive.recipe import Prepared, Recipe
-from mlaas4hep_dask.errors import ConfigError, ExpressionError
-from mlaas4hep_dask.reader import Partition, read
+from mlaas4hep_dask.errors import ConfigError, ExpressionError, FunctionError
+from mlaas4hep_dask.reader import FilePlan, Partition, read
+from mlaas4hep_dask.reader.flatten import Field
+from mlaas4hep_dask.reader.function import TRACED_EVENTS, Traced, UserFunction, run_function
 from mlaas4hep_dask.specs import Branch
+
+
+@dataclass(frozen=True)
+class FunctionUse:
+    """A user's function, and what it takes and gives.
+
+    Parameters
+    ----------
+    function : UserFunction
+        The function.
+    tree : tuple of Branch
+        Branches of the tree, which it may read.
+    fields : mapping of str to Field
+        Fields that it returns, by the names of their branches.
+    """
+
+    function: UserFunction
+    tree: tuple[Branch, ...]
+    fields: Mapping[str, Field]
+
+    def run(self, partition: Partition, branches: Sequence[Branch]) -> Prepared:
+        """The events that it returns."""
+        fields = [self.fields[branch.name] for branch in branches]
+        events, selected = run_function(partition, self.function, self.tree, fields)
+        return Prepared(events, selected, {self.function.reference: len(events)})
 
 
 @dataclass(frozen=True)
@@ -19,20 +46,27 @@ class Preparation:
     Parameters
     ----------
     reads : tuple of Branch
-        Branches that are read from the files.
+        Branches that are read from the files, or taken from what the function returns.
     keep : tuple of str
         Branches of the prepared events.
     recipe : Recipe
         Derived branches, object cuts and selection.
+    use : FunctionUse or None
+        The user's function, which comes first.
     """
 
     reads: tuple[Branch, ...]
     keep: tuple[str, ...]
     recipe: Recipe = field(default_factory=Recipe)
+    use: FunctionUse | None = None
 
     @classmethod
     def of(
-        cls, recipe: Recipe, keep: Sequence[str], available: Mapping[str, Branch]
+        cls,
+        recipe: Recipe,
+        keep: Sequence[str],
+        available: Mapping[str, Branch],
+        use: FunctionUse | None = None,
     ) -> Preparation:
         """The preparation that gives the branches ``keep`` of selected events.
 
@@ -43,7 +77,9 @@ class Preparation:
         keep : sequence of str
             Branches of the files and derived ones.
         available : mapping of str to Branch
-            Branches of the files.
+            Branches of the files, or those that the function returns.
+        use : FunctionUse, optional
+            The user's function.
         """
         names = recipe.steps(keep).read
         if not recipe:  # in the order that was asked for
@@ -51,16 +87,19 @@ class Preparation:
         reads = tuple(available[name] for name in names)
         needed = {*names, *recipe.derived, *keep}
         branches = {name: branch for name, branch in recipe.branches.items() if name in needed}
-        return cls(reads, tuple(keep), replace(recipe, branches=branches))
+        if use is not None:
+            use = replace(use, fields={name: use.fields[name] for name in names})
+        return cls(reads, tuple(keep), replace(recipe, branches=branches), use)
 
     def fewer(self, keep: Sequence[str]) -> Preparation:
         """The preparation of some of the branches, which reads no more than these need."""
-        return Preparation.of(self.recipe, keep, {branch.name: branch for branch in self.reads})
+        available = {branch.name: branch for branch in self.reads}
+        return Preparation.of(self.recipe, keep, available, self.use)
 
     def counting(self) -> Preparation | None:
         """The preparation that reads no more than cuts need; None when there is none."""
         collections = self.recipe.steps(self.keep).collections
-        if not self.recipe.cuts and not collections:
+        if not self.recipe.cuts and not collections and self.use is None:
             return None
         names = {name for each in collections for name in self.recipe.objects[each].names}
         return self.fewer(sorted(names))
@@ -87,10 +126,61 @@ def prepare(
     """
     if keep is not None and keep != preparation.keep:
         preparation = preparation.fewer(keep)
-    events = read(partition, preparation.reads)
+    raw = read_raw(partition, preparation)
     if not preparation.recipe:
-        return Prepared(events)
-    return preparation.recipe.prepare(events, preparation.keep)
+        return raw
+    prepared = preparation.recipe.prepare(raw.events, preparation.keep)
+    if raw.selected is None:
+        return prepared
+    selected = raw.selected.copy()
+    if prepared.selected is not None:
+        selected[raw.selected] = prepared.selected
+    return replace(prepared, selected=selected, cut_flow={**raw.cut_flow, **prepared.cut_flow})
+
+
+def read_raw(partition: Partition, preparation: Preparation) -> Prepared:
+    """The events before the recipe: those of the file, or those that the function returns."""
+    if preparation.use is None:
+        return Prepared(read(partition, preparation.reads))
+    return preparation.use.run(partition, preparation.reads)
+
+
+def function_of(config: Config) -> UserFunction | None:
+    """The function of a configuration, once it can be imported.
+
+    Raises
+    ------
+    ConfigError
+        When it cannot.
+    """
+    if config.function is None:
+        return None
+    try:
+        return UserFunction.find(
+            config.function.callable,
+            events=config.function.events,
+            kwargs=config.function.kwargs,
+            resolve=config.resolve,
+        )
+    except FunctionError as error:
+        key = "function.callable"
+        raise ConfigError(
+            f"{config.where(key)}: {key}: {error.message}", line=config.line_of(key), key=key
+        ) from error
+
+
+def trace(function: UserFunction, plan: FilePlan) -> Traced:
+    """What a function does with the first events of a file.
+
+    Raises
+    ------
+    FunctionError
+        When it fails.
+    """
+    names = list(plan.branches)[:1]
+    limits = {"max_events": TRACED_EVENTS, "num_entries": min(plan.num_entries, TRACED_EVENTS)}
+    (first, *_) = plan.planned(names).partitions(target_bytes=1 << 60, **limits)
+    return Traced(first, function, list(plan.branches.values()))
 
 
 def recipe_of(

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from mlaas4hep_dask.config import Config
+from mlaas4hep_dask.dataset.prepare import function_of
 from mlaas4hep_dask.encode.encoding import transforms_of
 from mlaas4hep_dask.errors import SpecsError
 from mlaas4hep_dask.specs import Branch, Specs
@@ -19,7 +20,10 @@ EVENT_KEYS = ("derive", "objects", "select")
 def event_facts(config: Config) -> dict[str, Any]:
     """The part of the configuration that decides which events and values are measured."""
     document = config.model_dump(mode="json")
-    return {key: document[key] for key in EVENT_KEYS if document.get(key)}
+    facts = {key: document[key] for key in EVENT_KEYS if document.get(key)}
+    if (function := function_of(config)) is not None:
+        facts["function"] = {**document["function"], "sha256": function.source_digest}
+    return facts
 
 
 def reused_specs(config: Config, inputs: Sequence[Branch]) -> Specs | None:

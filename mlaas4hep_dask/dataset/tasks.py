@@ -11,13 +11,13 @@ from distributed import get_worker
 from numpy.typing import NDArray
 
 from mlaas4hep_dask.dataset.plan import Skipped
-from mlaas4hep_dask.dataset.prepare import Preparation, prepare
+from mlaas4hep_dask.dataset.prepare import Preparation, prepare, read_raw
 from mlaas4hep_dask.derive.recipe import Prepared
 from mlaas4hep_dask.encode import Block, Encoding, encode
 from mlaas4hep_dask.encode.encoded import encode_rows
 from mlaas4hep_dask.encode.split import event_ids, split_of
 from mlaas4hep_dask.errors import UnreadableFileError
-from mlaas4hep_dask.reader import Partition, read
+from mlaas4hep_dask.reader import Partition
 from mlaas4hep_dask.specs import SampleSpecs, Specs
 from mlaas4hep_dask.specs.measure import measure
 from mlaas4hep_dask.specs.specs import merge_all
@@ -173,7 +173,7 @@ def make_block(partition: Partition, context: Context) -> Block:
 
 def raw_event(partition: Partition, preparation: Preparation) -> dict[str, Any] | None:
     """The first selected event as a client of a server would send it; None if there is none."""
-    raw = read(partition, preparation.reads)
+    raw = read_raw(partition, preparation).events
     prepared = preparation.recipe.prepare(raw, preparation.keep)
     if not len(prepared.events):
         return None

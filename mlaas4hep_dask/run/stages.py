@@ -342,7 +342,7 @@ def _plan_json(dataset: Dataset) -> dict[str, Any]:
         ],
         "partitions": [[part.file, part.entry_start, part.entry_stop] for part in plan.partitions],
         "inputs": [asdict(branch) for branch in plan.branches],
-        "reads": [branch.name for branch in plan.preparation.reads],
+        "reads": list(plan.reads),
         "read_only": plan.read_only,
         **plan.preparation.recipe.to_json(),
         "left_out": plan.selection.left_out,

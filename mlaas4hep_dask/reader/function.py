@@ -1,0 +1,369 @@
+"""Runs a user's function on the events of a partition, and finds out what it reads."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+import importlib.util
+import sys
+import traceback
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import awkward as ak
+import numpy as np
+from numpy.typing import NDArray
+
+from mlaas4hep_dask.errors import (
+    FunctionError,
+    MissingExtraError,
+    MLaaSError,
+    UnreadableFileError,
+    did_you_mean,
+)
+from mlaas4hep_dask.reader.flatten import Field, fields_of, flattened
+from mlaas4hep_dask.reader.partition import Partition
+from mlaas4hep_dask.reader.read import read
+from mlaas4hep_dask.specs.events import Branch, Events
+
+ENTRY = "mlaas4hep_entry"  # a field of the events, by which those that are returned are known
+TRACED_EVENTS = 1_000
+READERS = ("uproot", "fsspec", "fsspec_xrootd", "aiohttp")
+SCHEMAS = {
+    "base": "BaseSchema",
+    "nanoaod": "NanoAODSchema",
+    "pfnano": "PFNanoAODSchema",
+    "scoutingnano": "ScoutingNanoAODSchema",
+    "delphes": "DelphesSchema",
+    "physlite": "PHYSLITESchema",
+    "treemaker": "TreeMakerSchema",
+    "edm4hep": "EDM4HEPSchema",
+    "fcc": "FCCSchema",
+}
+
+
+@dataclass(frozen=True)
+class UserFunction:
+    """A user's function in a form that reaches workers without the user's folder.
+
+    Parameters
+    ----------
+    module, function : str
+        Module name or path of a Python file, and name of the callable in it.
+    text : str or None
+        The file's text; None for an installed module.
+    events : str
+        ``awkward``, or a key of `SCHEMAS`.
+    kwargs : mapping
+        Keyword arguments of the callable.
+    source_digest : str
+        The sha256, in hex, of the module's source.
+    """
+
+    module: str
+    function: str
+    text: str | None
+    events: str
+    kwargs: Mapping[str, Any]
+    source_digest: str
+
+    @classmethod
+    def find(
+        cls,
+        reference: str,
+        *,
+        events: str,
+        kwargs: Mapping[str, Any],
+        resolve: Callable[[str], Path],
+    ) -> UserFunction:
+        """The function of a reference such as ``analysis.py:select``, once it can be imported.
+
+        Raises
+        ------
+        FunctionError
+            When there is no such file, module or callable.
+        """
+        module, _, name = reference.rpartition(":")
+        text = None
+        source = b""
+        try:
+            if module.endswith(".py"):
+                text = resolve(module).read_text(encoding="utf-8")
+                source = text.encode()
+            else:
+                spec = importlib.util.find_spec(module)
+                if spec is not None and spec.origin is not None and Path(spec.origin).is_file():
+                    source = Path(spec.origin).read_bytes()
+        except (OSError, ImportError, UnicodeDecodeError) as error:
+            raise FunctionError(
+                f"{reference!r} cannot be imported ({error})", callable=reference
+            ) from error
+        found = cls(module, name, text, events, kwargs, hashlib.sha256(source).hexdigest())
+        found.load()
+        return found
+
+    @property
+    def reference(self) -> str:
+        """``module:callable`` as in dataset.yaml."""
+        return f"{self.module}:{self.function}"
+
+    def load(self) -> Callable[..., Any]:
+        """The callable.
+
+        Raises
+        ------
+        FunctionError
+            When its module cannot be imported or does not have it.
+        """
+        try:
+            module = self._import()
+        except Exception as error:  # whatever the user's module raises at import
+            raise FunctionError(
+                f"{self.reference!r} cannot be imported ({type(error).__name__}: {error})",
+                callable=self.reference,
+            ) from error
+        found = getattr(module, self.function, None)
+        if not callable(found):
+            near = did_you_mean(self.function, vars(module))
+            raise FunctionError(
+                f"{self.module} has no function {self.function!r}{near}", callable=self.reference
+            )
+        return found  # type: ignore[no-any-return]
+
+    def _import(self) -> ModuleType:
+        if self.text is None:
+            return importlib.import_module(self.module)
+        name = f"mlaas4hep_dask_function_{self.source_digest[:16]}"
+        if name not in sys.modules:
+            module = ModuleType(name)
+            module.__file__ = f"<{self.module}>"
+            exec(compile(self.text, module.__file__, "exec"), vars(module))  # noqa: S102  # the user's own code
+            sys.modules[name] = module
+        return sys.modules[name]
+
+
+class Traced:
+    """What a function does with the first events of a file.
+
+    Parameters
+    ----------
+    partition : Partition
+        Some events.
+    function : UserFunction
+        Is run on them.
+    branches : sequence of Branch
+        Branches of the tree.
+
+    Raises
+    ------
+    FunctionError
+        When the function fails or does not return events.
+    """
+
+    def __init__(
+        self, partition: Partition, function: UserFunction, branches: Sequence[Branch]
+    ) -> None:
+        self._log: list[str] = []
+        stop = min(partition.entry_stop, partition.entry_start + TRACED_EVENTS)
+        self._partition = replace(partition, entry_stop=stop)
+        self.function = function
+        self._result, _ = _run(self._partition, function, branches, self._log)
+        self.fields = {n: f for n, f in fields_of(self._result).items() if n != ENTRY}
+
+    @property
+    def branches(self) -> dict[str, Branch]:
+        """What the function returns, by name."""
+        return {n: f.branch for n, f in self.fields.items() if isinstance(f.branch, Branch)}
+
+    @property
+    def left_out(self) -> dict[str, str]:
+        """What it returns that cannot be a branch, with the reason."""
+        return {n: f.branch for n, f in self.fields.items() if isinstance(f.branch, str)}
+
+    def reads(self, names: Sequence[str]) -> list[str]:
+        """Branches of the tree that are read when ``names`` of the result are used."""
+        with _blame(self.function, self._partition):
+            flattened(self._result, [self.fields[name] for name in names])
+        return sorted(set(self._log))
+
+
+def run_function(
+    partition: Partition,
+    function: UserFunction,
+    branches: Sequence[Branch],
+    fields: Sequence[Field],
+) -> tuple[Events, NDArray[np.bool_]]:
+    """The events that a function returns, and which of the partition's they are.
+
+    Parameters
+    ----------
+    partition : Partition
+        Entry range of a file.
+    function : UserFunction
+        Gets its events; branches are read when they are touched.
+    branches : sequence of Branch
+        Branches of the tree.
+    fields : sequence of Field
+        Fields of the result that are used.
+
+    Raises
+    ------
+    FunctionError
+        When the function fails or does not return events.
+    UnreadableFileError
+        When the file cannot be read.
+    """
+    result, selected = _run(partition, function, branches, [])
+    found = fields_of(result)
+    for each in fields:
+        if each.name not in found:
+            raise FunctionError(
+                f"{function.reference!r} returned no {each.name!r} for {partition}, though it did "
+                "for the first events",
+                callable=function.reference,
+            )
+    with _blame(function, partition):
+        return flattened(result, fields), selected
+
+
+def _run(
+    partition: Partition, function: UserFunction, branches: Sequence[Branch], log: list[str]
+) -> tuple[ak.Array, NDArray[np.bool_]]:
+    call = function.load()
+    num_events = len(partition)
+    with _blame(function, partition):
+        if function.events == "awkward":
+            events = _records(partition, branches, log)
+        else:
+            events = _nanoevents(partition, function, log)
+        events[ENTRY] = np.arange(num_events)
+        with np.errstate(all="ignore"):
+            result = call(events, **function.kwargs)
+        if not isinstance(result, ak.Array) or not ak.fields(result) or len(result) > num_events:
+            raise FunctionError(
+                f"{function.reference!r} returned {_shown(result)}, expected an array of at most "
+                f"{num_events} events with fields",
+                callable=function.reference,
+            )
+        return result, _selected(result, num_events, function)
+
+
+def _selected(result: ak.Array, num_events: int, function: UserFunction) -> NDArray[np.bool_]:
+    if ENTRY not in ak.fields(result):
+        if len(result) == num_events:
+            return np.ones(num_events, dtype=np.bool_)
+        raise FunctionError(
+            f"{function.reference!r} returned {len(result)} of {num_events} events, and nothing "
+            f"tells which: return events[condition] with more fields, or keep the field {ENTRY!r}",
+            callable=function.reference,
+        )
+    entries = ak.to_numpy(result[ENTRY])
+    if np.any(np.diff(entries) <= 0):
+        raise FunctionError(
+            f"{function.reference!r} changed the order of events", callable=function.reference
+        )
+    selected = np.zeros(num_events, dtype=np.bool_)
+    selected[entries] = True
+    return selected
+
+
+def _shown(result: Any) -> str:
+    return f"{len(result)} events" if isinstance(result, ak.Array) else type(result).__name__
+
+
+def _nanoevents(partition: Partition, function: UserFunction, log: list[str]) -> ak.Array:
+    if partition.access.format_of(partition.file) != "root":
+        raise FunctionError(
+            f"{partition.file} is no ROOT file, which NanoEvents need; use 'events: awkward'",
+            callable=function.reference,
+        )
+    try:
+        from coffea import nanoevents
+    except ModuleNotFoundError as error:
+        raise MissingExtraError.of("coffea", module=error.name or "coffea") from error
+
+    read(partition, [])  # finds out whether the file has changed
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of cross references that the file does not have
+        factory = nanoevents.NanoEventsFactory.from_root(
+            {partition.file.split("|")[0]: partition.tree},
+            schemaclass=getattr(nanoevents, SCHEMAS[function.events]),
+            entry_start=partition.entry_start,
+            entry_stop=partition.entry_stop,
+            mode="virtual",
+            access_log=_Log(log),
+        )
+        return factory.events()
+
+
+class _Log(list[Any]):
+    """Receives what NanoEvents tells of every branch that it reads."""
+
+    def __init__(self, names: list[str]) -> None:
+        super().__init__()
+        self._names = names
+
+    def append(self, accessed: Any) -> None:
+        self._names.append(str(accessed.branch))
+
+
+def _records(partition: Partition, branches: Sequence[Branch], log: list[str]) -> ak.Array:
+    """Records of all branches, each of which is read when it is touched."""
+    kept: dict[str, Events] = {}
+
+    def of(branch: Branch) -> Events:
+        if branch.name not in kept:
+            kept[branch.name] = read(partition, [branch])
+            log.append(branch.name)
+        return kept[branch.name]
+
+    def values(branch: Branch) -> NDArray[Any]:
+        return of(branch).contents[branch.name]
+
+    def offsets(branch: Branch) -> NDArray[np.int64]:
+        assert branch.collection is not None  # it is jagged
+        return of(branch).offsets[branch.collection]
+
+    contents = []
+    buffers: dict[str, Callable[[], NDArray[Any]]] = {}
+    for number, branch in enumerate(branches):
+        form: Any = ak.forms.NumpyForm(branch.dtype, form_key=f"{number}")
+        buffers[f"{number}-data"] = partial(values, branch)
+        if branch.collection is not None:
+            form = ak.forms.ListOffsetForm("i64", form, form_key=f"{number}-list")
+            buffers[f"{number}-list-offsets"] = partial(offsets, branch)
+        contents.append(form)
+    record = ak.forms.RecordForm(contents, [branch.name for branch in branches])
+    return ak.from_buffers(record, len(partition), buffers, buffer_key="{form_key}-{attribute}")
+
+
+class _blame:  # noqa: N801  # reads as a statement: with _blame(function, partition)
+    """Turns what a function raises into an error that names it, or the file that it read."""
+
+    def __init__(self, function: UserFunction, partition: Partition) -> None:
+        self._function = function
+        self._partition = partition
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, kind: Any, error: Any, trace: Any) -> None:
+        if error is None or isinstance(error, MLaaSError) or not isinstance(error, Exception):
+            return
+        frames = [frame.f_globals.get("__name__", "") for frame, _ in traceback.walk_tb(trace)]
+        reason = f"{type(error).__name__}: {error}"
+        if any(name.split(".")[0] in READERS for name in frames):
+            raise UnreadableFileError(
+                f"{self._partition.file} cannot be read ({reason})",
+                file=self._partition.file,
+                reason=reason,
+            ) from error
+        raise FunctionError(
+            f"{self._function.reference!r} failed for {self._partition}: {reason}",
+            callable=self._function.reference,
+        ) from error

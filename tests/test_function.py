@@ -1,0 +1,178 @@
+"""Users' functions of NanoEvents and of awkward records."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import uproot
+
+from mlaas4hep_dask.config import Config, load
+from mlaas4hep_dask.dataset import Dataset
+from mlaas4hep_dask.dataset.plan import check_files, preflight
+from mlaas4hep_dask.errors import ConfigError, FunctionError, UnreadableFileError
+from mlaas4hep_dask.reader import plan_file, read
+from mlaas4hep_dask.writer import write_events
+
+CODE = """
+import awkward as ak
+
+
+def nano(events, min_pt=20):
+    jets = events.Jet[events.Jet.pt > min_pt]
+    events["HT"] = ak.sum(jets.pt, axis=1)
+    events["lead"] = ak.firsts(jets.pt)
+    events["GoodJet"] = jets
+    return events[ak.num(jets) >= 1]
+
+
+def plain(events, min_pt=20):
+    good = events.Jet_pt > min_pt
+    events["HT"] = ak.sum(events.Jet_pt[good], axis=1)
+    events["lead"] = ak.firsts(events.Jet_pt[good])
+    events["GoodJet_eta"] = events.Jet_eta[good]
+    return events[ak.any(good, axis=1)]
+
+
+def rebuilt(events):
+    return ak.zip({"HT": ak.sum(events.Jet_pt, axis=1)}, depth_limit=1)
+
+
+def forgetful(events):
+    return ak.zip({"HT": ak.sum(events.Jet_pt, axis=1)}, depth_limit=1)[:-1]
+
+
+def backwards(events):
+    return events[::-1]
+
+
+def number(events):
+    return 42
+
+
+def broken(events):
+    return events.Jet_Pt
+"""
+
+
+@pytest.fixture
+def keys(tmp_path, edge_cases):
+    (tmp_path / "analysis.py").write_text(CODE)
+    file = edge_cases / "nano_dy.root"
+    copy = tmp_path / "copy.root"
+    plan = plan_file(str(file), "Events", "a")
+    ids = ("run", "luminosityBlock", "event")  # NanoEvents insist on them
+    jets = ("nJet", "Jet_pt", "Jet_eta", "Jet_phi", "Jet_mass")
+    names = (*ids, *jets, "MET_pt", "MET_phi")
+    branches = [plan.branches[name] for name in names]
+    (part,) = plan.planned(["Jet_pt"]).partitions(
+        target_bytes=1 << 40, max_events=1000, num_entries=plan.num_entries
+    )
+    with write_events(copy, branches, tree="Events") as out:
+        out.append(read(part, branches))
+    return {
+        "samples": [
+            {"name": "a", "label": 1, "files": str(file)},
+            {"name": "b", "label": 0, "files": str(copy)},
+        ],
+        "branches": {"include": ["HT", "lead", "GoodJet_eta", "MET_pt"]},
+        "specs": {"cache": None},
+    }
+
+
+def config_of(keys, tmp_path, function, **more):
+    return Config.from_mapping({**keys, "function": function, **more}, base=tmp_path)
+
+
+def plan_of(config):
+    return check_files(config, preflight(config))
+
+
+@pytest.mark.parametrize(
+    ("function", "reads"),
+    [
+        ({"callable": "analysis.py:plain"}, ["Jet_eta", "Jet_pt", "MET_pt"]),
+        (
+            {"callable": "analysis.py:nano", "events": "nanoaod", "kwargs": {"min_pt": 20}},
+            ["Jet_eta", "Jet_pt", "MET_pt", "nJet"],
+        ),
+    ],
+)
+def test_a_function_selects_and_derives_and_only_what_it_touches_is_read(
+    keys, tmp_path, client, function, reads
+):
+    config = config_of(keys, tmp_path, function, select="HT > 60", partition={"max_events": 13})
+    plan = plan_of(config)
+    assert list(plan.reads) == reads
+    assert f"function: {function['callable']} gets" in plan.to_text()
+    dataset = Dataset(config, client)
+    lazy = dataset.to_dask()
+    x, ids = (future.result() for future in client.compute([lazy.x, lazy.id]))
+    expected = Dataset(
+        Config.from_mapping(
+            keys
+            | {
+                "derive": {"HT": "sum(Jet_pt)", "lead": "Jet_pt[:, 0]", "GoodJet_eta": "Jet_eta"},
+                "objects": {"Jet": "Jet_pt > 20"},
+                "select": ["count(Jet_pt) >= 1", "HT > 60"],
+            }
+        ),
+        client,
+    )
+    other = expected.to_dask()
+    np.testing.assert_array_equal(ids, client.compute(other.id).result())
+    np.testing.assert_allclose(x, client.compute(other.x).result(), rtol=1e-6, atol=1e-6)
+    flow = dataset.samples()["a"].cut_flow
+    assert [*flow.values()] == [*expected.samples()["a"].cut_flow.values()]
+    assert [*flow] == [function["callable"], "HT > 60"]
+
+
+def test_a_function_that_returns_all_events_may_build_new_records(keys, tmp_path):
+    config = config_of(
+        keys, tmp_path, {"callable": "analysis.py:rebuilt"}, branches={"include": ["HT"]}
+    )
+    assert plan_of(config).read_only == ["Jet_pt"]
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("forgetful", "nothing tells which"),
+        ("backwards", "changed the order of events"),
+        ("number", "returned int, expected an array"),
+        ("broken", "AttributeError: no field named 'Jet_Pt'"),
+    ],
+)
+def test_a_function_that_fails_is_named(keys, tmp_path, name, message):
+    with pytest.raises(FunctionError) as raised:
+        preflight(config_of(keys, tmp_path, {"callable": f"analysis.py:{name}"}))
+    assert f"'analysis.py:{name}'" in str(raised.value)
+    assert message in str(raised.value)
+
+
+def test_an_unknown_function_is_an_error_with_its_line(keys, tmp_path):
+    path = tmp_path / "dataset.yaml"
+    files = [sample["files"] for sample in keys["samples"]]
+    path.write_text(
+        "samples:\n"
+        f"  - {{name: a, label: 1, files: {files[0]}}}\n"
+        f"  - {{name: b, label: 0, files: {files[1]}}}\n"
+        "function:\n"
+        "  callable: analysis.py:plane\n"
+    )
+    with pytest.raises(ConfigError, match=r"dataset.yaml:5: function.callable: .*'plain'\?"):
+        preflight(load(path))
+
+
+@pytest.mark.parametrize("events", ["awkward", "nanoaod"])
+def test_a_file_that_a_function_cannot_read_is_a_bad_file(keys, tmp_path, events):
+    name = "plain" if events == "awkward" else "nano"
+    function = {"callable": f"analysis.py:{name}", "events": events}
+    good, bad = keys["samples"][0]["files"], tmp_path / "bad.root"
+    with uproot.open(good) as opened:
+        cursor = opened["Events"]["Jet_pt"].basket_key(0).data_cursor
+    data = bytearray(Path(good).read_bytes())
+    data[cursor.index : cursor.index + 40] = bytes(40)
+    bad.write_bytes(data)
+    samples = [keys["samples"][0] | {"files": str(bad)}, keys["samples"][1]]
+    with pytest.raises(UnreadableFileError, match=r"bad\.root"):
+        preflight(config_of(keys, tmp_path, function, samples=samples))
