@@ -170,6 +170,14 @@ def test_a_manifest_that_does_not_fit_is_refused(change, message, bundle):
     assert caught.value.path == str(bundle.path)
 
 
+@pytest.mark.parametrize(("before", "now"), [(2, 2), (None, "max")])
+def test_a_bundle_from_before_widths_went_by_collection_opens(before, now, tmp_path):
+    bundle = write(tmp_path / "bundle", encode={**ENCODE, "width": now})
+    edit_manifest(bundle, lambda m: m["encode"].pop("width"))
+    edit_manifest(bundle, lambda m: m["encode"].update(max_width=before))
+    assert open_bundle(bundle.path).encoding == bundle.encoding
+
+
 @pytest.mark.parametrize("text", ["", "[]", "{", "null", "\xff"])
 def test_a_manifest_that_is_no_json_object_is_refused(text, bundle):
     (bundle.path / "manifest.json").write_text(text, encoding="latin-1")

@@ -110,8 +110,10 @@ def test_sorted_clipped_and_transformed_events_get_the_score_of_training(tmp_pat
     model = load_model(tmp_path / "sorted")
     assert model.encoding == encoding
     other = make_array(300, seed=2)
+    other = ak.with_field(other, other.MET_pt - np.float32(5), "MET_pt")  # some without logarithm
     encoded = encode(Events.from_awkward(other), encoding)
     assert encoded.counts.truncated
+    assert encoded.counts.not_finite["MET_pt"]
     assert encoded.counts.out_of_range
     with torch.no_grad():
         expected = torch.sigmoid(network(torch.from_numpy(encoded.dense()))).numpy()[:, 0]
@@ -122,6 +124,9 @@ def test_sorted_clipped_and_transformed_events_get_the_score_of_training(tmp_pat
     np.testing.assert_allclose(together[0].scores, expected, rtol=0, atol=1e-6)
     assert together[0].counts == encoded.counts
     assert [part[0].scores[0] for part in apart] == pytest.approx(expected[:20], abs=1e-6)
+    halves = model.score([Part(as_json(other[:100])), Part(as_json(other[100:]))])
+    for half, part in zip(halves, (other[:100], other[100:]), strict=True):
+        assert half.counts == encode(Events.from_awkward(part), encoding).counts
     # Which event comes in which order does not matter, but the one to sort by has to be there.
     shuffled = [
         {k: v[::-1] if isinstance(v, list) else v for k, v in e.items()} for e in as_json(other)
