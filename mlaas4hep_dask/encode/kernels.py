@@ -169,11 +169,9 @@ def scatter(
     for begin in range(0, rows.size, TILE):
         end = min(begin + TILE, rows.size)
         for i in range(begin, end):
-            out[positions[i]] = np.float32(0.0)
-        for column in range(num_flat):
-            start = starts[column]
-            for i in range(begin, end):
-                _copy(values, np.uint64(start + rows[i]), out, positions[i], column, 0)
+            out[positions[i], num_flat:] = np.float32(0.0)
+            for column in range(num_flat):
+                _copy(values, np.uint64(starts[column] + rows[i]), out, positions[i], column, 0)
         # Branches of a collection go together: each event has one multiplicity for all of them,
         # so that the processor guesses the way through the copies right but for the first.
         branch = 0
