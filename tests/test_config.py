@@ -534,7 +534,8 @@ def test_a_wrong_value_names_line_key_and_expectation(refused, extra, message, k
             "dataset.yaml:3: samples[0].lable: unknown key; did you mean",
         ),
         ("    label: 1\n", "", "dataset.yaml:2: samples[0].label: required, but missing"),
-        ("label: 1", "label: 2", "dataset.yaml:3: samples[0].label: expected at most 1, found 2"),
+        ("label: 1", "label: 2", "dataset.yaml:1: samples: expected labels 0 to 2, but no sample"),
+        ("label: 1", "label: 256", "samples[0].label: expected less than 256, found 256"),
         ("label: 1", "label: true", "dataset.yaml:3: samples[0].label: expected a whole number"),
         (
             "label: 1",
@@ -579,13 +580,12 @@ def test_no_samples_are_refused(refused):
 def test_all_problems_are_listed_in_the_order_of_the_file(refused):
     error = refused(MINIMAL.replace("label: 1", "lable: 1") + "seed: x\nsplt: {}\n", "tree=3")
     assert str(error).splitlines() == [
-        "dataset.yaml:2: samples[0].label: required, but missing",
         "dataset.yaml:3: samples[0].lable: unknown key; did you mean 'label'?",
         "dataset.yaml:8: seed: expected a whole number, found 'x' (text)",
         "dataset.yaml:9: splt: unknown key; did you mean 'split'?",
         "override 'tree=3': tree: expected text, found 3",
     ]
-    assert (error.file, error.line, error.key) == ("dataset.yaml", 2, "samples.0.label")
+    assert (error.file, error.line, error.key) == ("dataset.yaml", 3, "samples.0.lable")
 
 
 def test_a_file_name_that_is_no_name_is_refused(write):

@@ -118,6 +118,10 @@ def uniform(specs):
 """
 
 
+def filled(histogram):
+    return sum(counts.sum() for counts in histogram.counts.values())
+
+
 def test_every_option_of_encode_reaches_blocks_and_bundle(tutorial, client, cms_events, tmp_path):
     (tmp_path / "normalise.py").write_text(UNIFORM)
     tutorial["branches"] = {"exclude": [*MC, "Jet_E"]}
@@ -169,8 +173,8 @@ def test_every_option_of_encode_reaches_blocks_and_bundle(tutorial, client, cms_
     assert bundle.encoding == encoding
     assert [b["name"] for b in bundle.manifest["input"]["branches"]][-1] == "Jet_E"
     shown = dataset.distributions()
-    assert sum(part.encoded["Jet_E"].counts.sum() for part in shown if "Jet_E" in part.encoded) == 0
-    assert all(part.encoded["Muon_E"].counts.sum() > 0 for part in shown)
+    assert sum(filled(part.encoded["Jet_E"]) for part in shown if "Jet_E" in part.encoded) == 0
+    assert all(filled(part.encoded["Muon_E"]) > 0 for part in shown)
 
 
 @pytest.mark.parametrize(
@@ -252,7 +256,7 @@ def test_weights_follow_the_cross_sections(tutorial, client):
     weights = client.compute(dataset.to_dask().w).result()
     assert weights[:5_684].sum() == pytest.approx(6.0, rel=1e-4)
     assert weights[5_684:].sum() == pytest.approx(50.0, rel=1e-4)
-    assert dataset.specs().samples["diboson"].sum_weights == pytest.approx(50.0)
+    assert dataset.samples()["diboson"].sum_weights == 10_368  # of the events themselves
 
 
 def test_branches_that_cannot_be_inputs_are_listed_with_the_reason(tmp_path, client):

@@ -339,7 +339,7 @@ def test_unknown_numbers_are_an_en_dash(summary, specs, distributions):
     summary["epochs"][1]["validation"] = {}
     text = Page(render(summary, specs, distributions)).text
     assert f"AUC of the test set {DASH} " in text
-    assert f"loss {DASH} events 122" in text
+    assert f"loss {DASH} AUC {DASH} accuracy {DASH} events 122" in text
     assert "nan" not in text
     assert "None" not in text
 

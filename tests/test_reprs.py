@@ -7,6 +7,8 @@ import pytest
 
 from mlaas4hep_dask.config import Selection
 from mlaas4hep_dask.dataset.plan import Plan, Skipped
+from mlaas4hep_dask.dataset.prepare import Preparation
+from mlaas4hep_dask.dataset.supervision import Supervision
 from mlaas4hep_dask.run.stages import RunResult
 from mlaas4hep_dask.specs import Events
 from mlaas4hep_dask.specs.measure import measure
@@ -18,7 +20,12 @@ EVENTS = Events.from_awkward(ak.Array({NAME: [1.0, 2.0], "Jet_pt": [[3.0], []]})
 def shown():
     selection = Selection(["a"], [NAME], [NAME], {NAME: NAME})
     skipped = (Skipped(NAME, NAME, 0, None, NAME),)
-    plan = Plan((), (), EVENTS.branches, selection, {NAME: 1}, {NAME: 1.0}, skipped, (NAME,))
+    plan = Plan(
+        *((), (), EVENTS.branches, selection, Supervision(labels={NAME: 1}), (NAME,)),
+        Preparation((), ()),
+        skipped=skipped,
+        notes=(NAME,),
+    )
     summary = {"name": NAME, "test": {"auc": None, "loss": None, "num_events": 0}}
     return {
         "plan": plan,

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from mlaas4hep_dask import __version__
 from mlaas4hep_dask.encode.encoding import Encoding
+from mlaas4hep_dask.encode.outputs import BINARY, Outputs
 from mlaas4hep_dask.errors import BundleError, EncodeError, ExpressionError
 from mlaas4hep_dask.specs import Branch, Events, Specs
 
@@ -51,6 +52,8 @@ class Bundle:
         How prepared events become the model's input.
     recipe : Recipe or None
         Derived branches and object cuts that prepare raw events; None when there are none.
+    outputs : Outputs
+        What the scores mean.
     """
 
     path: Path
@@ -58,6 +61,7 @@ class Bundle:
     specs: Specs
     encoding: Encoding
     recipe: Recipe | None = None
+    outputs: Outputs = BINARY
 
     @property
     def reads(self) -> tuple[Branch, ...]:
@@ -102,6 +106,7 @@ def write_bundle(
     card: str,
     recipe: Recipe | None = None,
     example: Mapping[str, Any] | None = None,
+    outputs: Outputs = BINARY,
 ) -> Bundle:
     """Write a bundle folder, whole or not at all, and open it.
 
@@ -126,6 +131,8 @@ def write_bundle(
         does not.
     example : mapping, optional
         A raw event that was selected, as a client would send it.
+    outputs : Outputs
+        What the scores mean.
     """
     encoding = Encoding.from_specs(specs, **encode)
     recipe = recipe.narrowed([branch.name for branch in encoding.reads]) if recipe else None
@@ -162,7 +169,7 @@ def write_bundle(
                 "columns": encoding.layout.columns(),
             },
             **({} if recipe is None else {"recipe": recipe.to_json(), "example": example}),
-            "output": {"name": "score", "meaning": "probability of label 1", "dtype": "float32"},
+            "output": outputs.as_json(),
             "metrics": dict(metrics),
             "data": dict(data),
         }
@@ -214,13 +221,18 @@ def open_bundle(path: str | Path, *, unpack_to: Path | None = None) -> Bundle:
         encoding = Encoding.from_specs(specs, **_encode_options(manifest["encode"]))
     except (EncodeError, TypeError, KeyError, ValueError, AttributeError) as error:
         raise BundleError(f"{path}: encode options do not fit ({error})", path=str(path)) from error
+    try:
+        outputs = Outputs.from_json(manifest.get("output", {}))
+    except EncodeError as error:
+        raise BundleError(f"{path}: {error}", path=str(path), member=MANIFEST) from error
     if encoding.layout.columns() != manifest["input"].get("columns"):
         raise BundleError(
             f"{path}: the columns in {MANIFEST} are not those that {SPECS} gives",
             path=str(path),
             member=MANIFEST,
         )
-    return Bundle(path, manifest, specs, encoding, _recipe(path, manifest, encoding))
+    recipe = _recipe(path, manifest, encoding)
+    return Bundle(path, manifest, specs, encoding, recipe, outputs)
 
 
 def _reads(recipe: Recipe, encoding: Encoding) -> tuple[Branch, ...]:

@@ -15,6 +15,7 @@ from mlaas4hep_dask.config.sections import (
 )
 from mlaas4hep_dask.config.selection import Selection, select_branches
 from mlaas4hep_dask.config.specs import SpecsPass
+from mlaas4hep_dask.config.target import Target
 
 __all__ = [
     "Branches",
@@ -27,6 +28,7 @@ __all__ = [
     "Selection",
     "SpecsPass",
     "Split",
+    "Target",
     "Training",
     "expand_files",
     "json_schema",

@@ -37,7 +37,8 @@ def _bytes_of(value: Any) -> Any:
     return round(Fraction(number) * (1024 if binary else 1000) ** power)
 
 
-def _as_list(value: Any) -> Any:
+def as_list(value: Any) -> Any:
+    """A text as a list of one."""
     if value is None:  # 'files:' with nothing behind it
         return []
     return [value] if isinstance(value, str) else value
@@ -49,5 +50,5 @@ Size = Annotated[
     int, Field(ge=1), BeforeValidator(_bytes_of), WithJsonSchema(_SIZE_SCHEMA, mode="validation")
 ]
 Files = Annotated[
-    list[Text], BeforeValidator(_as_list), WithJsonSchema(_FILES_SCHEMA, mode="validation")
+    list[Text], BeforeValidator(as_list), WithJsonSchema(_FILES_SCHEMA, mode="validation")
 ]

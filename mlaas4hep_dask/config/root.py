@@ -39,6 +39,7 @@ from mlaas4hep_dask.config.sections import (
     Training,
 )
 from mlaas4hep_dask.config.specs import SpecsField, SpecsPass
+from mlaas4hep_dask.config.target import Target, class_names, label_problems
 
 _EXAMPLE: dict[str, Any] = {
     "name": "ttH",
@@ -66,7 +67,22 @@ class Config(Section):
     )
     tree: Text = Field(default="Events", description="Name of the TTree or RNTuple.")
     samples: list[Sample] = Field(
-        min_length=1, description="The samples; both labels, 0 and 1, must occur."
+        min_length=1, description="The samples; all labels from 0 to the largest must occur."
+    )
+    target: Target = Field(
+        default=Target(),
+        description="What the network learns to predict; by default the label of the sample.",
+    )
+    weight: Text | None = Field(
+        default=None,
+        description="Branch or expression with the weight of each event. null means 1. The "
+        "branches that it reads are inputs only if branches.include names them.",
+    )
+    luminosity: float | None = Field(
+        default=None,
+        gt=0,
+        description="Integrated luminosity in inverse pb, a factor beside every cross section. "
+        "null means 1.",
     )
     reading: Reading = Field(default=Reading(), description="How data files are reached and read.")
     function: Function | None = Field(
@@ -174,10 +190,6 @@ class Config(Section):
             if first.setdefault(sample.name, index) != index:
                 text = f"samples[{first[sample.name]}] is called {sample.name!r} too"
                 problems.append(Problem(f"{index}.name", text))
-        labels = {sample.label for sample in samples}
-        if len(labels) == 1:
-            text = "expected samples of both labels, 0 and 1, found only label"
-            problems.append(Problem("", f"{text} {min(labels)}"))
         given = [sample.name for sample in samples if sample.cross_section is not None]
         problems.extend(
             Problem(
@@ -190,6 +202,18 @@ class Config(Section):
         if problems:
             raise invalid(*problems)
         return samples
+
+    @model_validator(mode="after")
+    def _has_something_to_learn(self) -> Self:
+        problems = label_problems(self.samples, self.target)
+        if self.luminosity is not None and self.samples[0].cross_section is None:
+            text = "has no use without the samples' cross_section"
+            problems.append(Problem("luminosity", text))
+        if self.target.is_regression and self.training.balance == "classes":
+            problems.append(Problem("training.balance", "a regression has no classes"))
+        if problems:
+            raise invalid(*problems)
+        return self
 
     @model_validator(mode="after")
     def _has_a_worker_per_rank(self) -> Self:
@@ -229,6 +253,11 @@ class Config(Section):
         config._base = base.absolute()
         config._source = source.absolute() if source else None
         return config
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """The names of the classes 0, 1, 2 and so on; empty for a regression."""
+        return class_names(self.samples, self.target)
 
     @property
     def source(self) -> Path | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Self
+from typing import Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, field_validator, model_validator
 
@@ -21,7 +21,13 @@ class Sample(Section):
     """A labelled group of files: one physics process."""
 
     name: Slug = Field(description="Name of the sample, unique among the samples.")
-    label: int = Field(ge=0, le=1, description="Class of its events: 1 (signal) or 0 (background).")
+    label: int | None = Field(
+        default=None,
+        ge=0,
+        lt=256,
+        description="Class of its events: 1 (signal) or 0 (background), or one of 0, 1, 2 and so "
+        "on. Required, unless target.branch gives what to predict.",
+    )
     files: Files = Field(
         description="Paths, globs, text lists (list.txt, @list) or root:// and http(s):// URLs; "
         "relative ones start from the folder of this file.",
@@ -30,9 +36,22 @@ class Sample(Section):
     cross_section: float | None = Field(
         default=None,
         gt=0,
-        description="Cross section in pb. When given, an event weighs weight * cross_section / "
-        "events of the sample. All samples give it, or none.",
+        description="Cross section in pb. When given, the weights of the events that were read "
+        "sum to weight * cross_section * luminosity. All samples give it, or none.",
     )
+    sum_weights: float | None = Field(
+        default=None,
+        gt=0,
+        description="Sum of the event weights of the whole sample, to divide by in place of that "
+        "of the events that were read. Needs cross_section.",
+    )
+
+    @model_validator(mode="after")
+    def _has_a_use_for_its_sum(self) -> Self:
+        if self.sum_weights is not None and self.cross_section is None:
+            text = "has no use without cross_section"
+            raise invalid(Problem("sum_weights", text))
+        return self
 
     @field_validator("files")
     @classmethod
@@ -126,6 +145,11 @@ class Training(Section):
     ranks: int = Field(default=2, ge=1, description="Torch processes that train together.")
     max_restarts: int = Field(
         default=2, ge=0, description="Restarts from the last checkpoint after a rank died."
+    )
+    balance: Literal["none", "classes"] = Field(
+        default="none",
+        description="classes scales the weights in the loss so that those of every class have "
+        "the same sum over the training events.",
     )
 
     @model_validator(mode="after")

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterable, Mapping
+from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 
 from mlaas4hep_dask.config.sections import Branches
@@ -24,16 +24,27 @@ class Selection:
         Branches that would be inputs or identifiers, had ``exclude`` not named them.
     left_out
         Branches that only wildcards ask for and that cannot be inputs, with the reason.
+    targets
+        Branches that would be inputs, did labels or targets not come from them.
+    weights
+        Branches that only wildcards ask for and that weights come from.
     """
 
     inputs: list[str]
     identifiers: list[str]
     excluded: list[str]
     left_out: dict[str, str]
+    targets: list[str] = field(default_factory=list)
+    weights: list[str] = field(default_factory=list)
 
 
 def select_branches(
-    branches: Branches, available: Mapping[str, str | None], where: Callable[[str], str]
+    branches: Branches,
+    available: Mapping[str, str | None],
+    where: Callable[[str], str],
+    *,
+    targets: Collection[str] = (),
+    weights: Collection[str] = (),
 ) -> Selection:
     """Inputs and identifiers among the branches of a tree.
 
@@ -48,12 +59,16 @@ def select_branches(
         Every branch of the tree, with None, or with the reason why it cannot be an input.
     where
         The place of a dotted key for errors: `Config.where`.
+    targets
+        Branches that labels or targets come from: never inputs.
+    weights
+        Branches that weights come from: inputs only if ``include`` names them.
 
     Raises
     ------
     ConfigError
         A name or a pattern in ``include`` or ``exclude`` matches no branch, a name in
-        ``include`` cannot be an input, or no input is left.
+        ``include`` cannot be an input or is a target, or no input is left.
     """
     included = _matched(branches.include, available, "branches.include", where)
     excluded = _matched(branches.exclude, available, "branches.exclude", where)
@@ -63,8 +78,12 @@ def select_branches(
         if name in unfit and name not in excluded | identifying:
             text = f"branch {name!r} cannot be an input: {unfit[name]}"
             raise _error(f"branches.include.{index}", text, where)
+        if name in targets and name not in excluded:
+            text = f"branch {name!r} cannot be an input: target.branch reads it"
+            raise _error(f"branches.include.{index}", text, where)
     wanted = (included | identifying) - excluded
-    inputs = sorted(wanted - identifying - unfit.keys())
+    hidden = set(targets) | (set(weights) - set(branches.include))
+    inputs = sorted(wanted - identifying - unfit.keys() - hidden)
     if not inputs:
         text = f"no inputs are left of the {len(available)} branches of the tree"
         raise _error("branches.include", text, where)
@@ -73,6 +92,8 @@ def select_branches(
         identifiers=sorted((wanted & identifying) - unfit.keys()),
         excluded=sorted((included | identifying) & excluded),
         left_out={name: unfit[name] for name in sorted(wanted & unfit.keys())},
+        targets=sorted(wanted & set(targets)),
+        weights=sorted(wanted & hidden - set(targets)),
     )
 
 

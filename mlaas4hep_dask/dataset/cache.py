@@ -7,7 +7,7 @@ import json
 import logging
 import os
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -46,14 +46,11 @@ class Entry:
     ----------
     specs : Specs
         Of all its partitions.
-    weight : float
-        Factor that the events' weights had in ``specs``.
     counts : tuple of tuple of int
         By partition: events for training, validation and test.
     """
 
     specs: Specs
-    weight: float
     counts: tuple[Counts, ...]
 
 
@@ -132,7 +129,6 @@ def store(path: Path, entry: Entry) -> None:
         {
             "format": FORMAT,
             "name": path.name,
-            "weight": entry.weight,
             "counts": entry.counts,
             "specs": entry.specs.to_json(),
         }
@@ -159,9 +155,7 @@ def load(path: Path) -> Entry | None:
         if (data["format"], data["name"]) != (FORMAT, path.name):
             raise ValueError("it is an entry of another name or format")
         counts = tuple((int(a), int(b), int(c)) for a, b, c in data["counts"])
-        entry = Entry(Specs.from_json(data["specs"]), float(data["weight"]), counts)
-        if not entry.weight:
-            raise ValueError("its weight is 0")
+        entry = Entry(Specs.from_json(data["specs"]), counts)
         os.utime(path)  # used now, so the last to be deleted
     except FileNotFoundError:
         return None
@@ -191,9 +185,7 @@ def prune(folder: Path, max_bytes: int) -> int:
     return num_deleted
 
 
-def rescaled(entry: Entry, *, sample: str, weight: float) -> Specs:
-    """The entry's specs as those of events of a sample with another weight."""
-    (counts,) = entry.specs.samples.values()
-    own = replace(counts, sum_weights=counts.sum_weights * (weight / entry.weight))
-    samples: Mapping[str, Any] = {sample: own}
-    return replace(entry.specs, samples=samples)
+def renamed(specs: Specs, *, sample: str) -> Specs:
+    """The specs of one sample as those of a sample of another name."""
+    (counts,) = specs.samples.values()
+    return replace(specs, samples={sample: counts})

@@ -14,6 +14,7 @@ import numpy as np
 from distributed import Client
 
 from mlaas4hep_dask.config import Config, load
+from mlaas4hep_dask.dataset.distributions import Distributions, distributions
 from mlaas4hep_dask.dataset.normalise import encode_options
 from mlaas4hep_dask.dataset.plan import Plan, Preflight, Skipped, assemble, plan_one, preflight
 from mlaas4hep_dask.dataset.reuse import event_facts
@@ -22,16 +23,23 @@ from mlaas4hep_dask.dataset.specs_pass import specs_pass
 from mlaas4hep_dask.dataset.tasks import (
     PROGRESS,
     Context,
-    Distributions,
     Measured,
-    distributions,
     make_block,
     raw_event,
 )
+from mlaas4hep_dask.dataset.weighting import (
+    TrainingWeights,
+    class_sums,
+    factors_of,
+    outputs_of,
+    training_weights,
+)
 from mlaas4hep_dask.encode import Block, EncodeCounts, Encoding
 from mlaas4hep_dask.encode.encoding import transforms_of
+from mlaas4hep_dask.encode.outputs import Outputs
 from mlaas4hep_dask.reader import Partition
 from mlaas4hep_dask.specs import SampleSpecs, Specs
+from mlaas4hep_dask.specs.sample import ClassSums
 
 if TYPE_CHECKING:
     import dask.array as da
@@ -44,7 +52,8 @@ class DaskArrays(NamedTuple):
     """Lazy arrays of a whole data set, one chunk per partition, with known shapes.
 
     ``x`` float32 (events, columns), normalised, 0 where missing; ``missing`` bool (events,
-    columns), True for padding and NaN; ``y`` and ``w`` float32 (events,); ``id`` uint64
+    columns), True for padding and NaN; ``y`` float32, labels of shape
+    (events,) or targets of shape (events, targets); ``w`` float32 (events,); ``id`` uint64
     (events, 2), the file's id and the entry.
     """
 
@@ -220,11 +229,43 @@ class Dataset:
             self._encode_options = encode_options(self.config, self.specs(), self.plan().keys)
         return self._encode_options
 
+    def outputs(self) -> Outputs:
+        """What a network learns to give for this data set.
+
+        Raises
+        ------
+        DataError
+            When a target of a regression is constant.
+        """
+        return outputs_of(self.plan().supervision, self.samples())
+
+    def factors(self) -> dict[str, float]:
+        """By sample: the factor on the own weights of its events.
+
+        Raises
+        ------
+        DataError
+            When a cross section has to be divided by a sum of weights that is not positive.
+        """
+        return factors_of(self.config, self.samples())
+
+    def training_weights(self) -> TrainingWeights:
+        """Factors of the classes in the loss, and the mean weight of a training event."""
+        return training_weights(self.config, self.factors(), self.class_sums())
+
+    def class_sums(self) -> dict[str, list[ClassSums]]:
+        """By sample: events and sums of their own weights in every class."""
+        num_train = dict.fromkeys(self.plan().samples, 0)
+        for sample, (train, _, _) in self.split_counts():
+            num_train[sample] += train
+        return class_sums(self.plan().supervision, self.samples(), num_train)
+
     def blocks(self) -> BlockPlan:
         """The blocks of all partitions that could be read."""
         partitions = self.plan().partitions
         readable = tuple(partitions[number] for number in sorted(self._measure().counts))
-        context = replace(self._context(), encoding=self.encoding())
+        supervision = replace(self.plan().supervision, factors=self.factors())
+        context = replace(self._context(), encoding=self.encoding(), supervision=supervision)
         token = self.token("blocks", json.dumps(self.encode_options()))
         return BlockPlan(token, readable, context)
 
@@ -244,14 +285,14 @@ class Dataset:
         parts = {
             "x": (_dense, (sizes, (width,)), np.float32),
             "missing": (_missing, (sizes, (width,)), np.bool_),
-            "y": (_y, (sizes,), np.float32),
+            "y": (_y, (sizes, *self._num_targets()), np.float32),
             "w": (_w, (sizes,), np.float32),
             "id": (_id, (sizes, (2,)), np.uint64),
         }
         arrays = {}
         for part, (function, chunks, dtype) in parts.items():
             own = f"{part}-{blocks.token}"
-            tail = (0,) * (len(chunks) - 1)
+            tail: tuple[int, ...] = (0,) * (len(chunks) - 1)
             tasks = {
                 (own, number, *tail): (function, blocks.key(number)) for number in range(len(sizes))
             }
@@ -274,6 +315,8 @@ class Dataset:
         preparation = self.plan().preparation
         if not preparation.recipe:
             return None
+        # What gives labels and weights is no part of what a client sends.
+        preparation = preparation.fewer([branch.name for branch in self.encoding().reads])
         filled = self._filled()
         start = filled[0].entry_start
         short = replace(filled[0], entry_stop=min(filled[0].entry_stop, start + 1_000))
@@ -306,8 +349,7 @@ class Dataset:
         return Context(
             preparation=plan.preparation,
             inputs=tuple(branch.name for branch in plan.branches),
-            labels=plan.labels,
-            weights=plan.weights,
+            supervision=plan.supervision,
             fractions=(config.split.train, config.split.validation, config.split.test),
             seed=config.seed,
             skip=config.on_bad_file == "skip",
@@ -315,6 +357,11 @@ class Dataset:
                 config.encode.normalisation, [branch.name for branch in plan.branches]
             ),
         )
+
+    def _num_targets(self) -> tuple[tuple[int], ...]:
+        """Chunks of y beside those of events: none for labels, all targets of a regression."""
+        supervision = self.plan().supervision
+        return () if supervision.classes else ((len(supervision.targets),),)
 
     def token(self, *more: str) -> str:
         """Names tasks: equal for equal files and configuration, so that results are shared."""

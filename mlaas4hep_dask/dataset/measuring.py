@@ -6,18 +6,19 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from mlaas4hep_dask.dataset.cache import Entry, load, rescaled, store
-from mlaas4hep_dask.dataset.prepare import prepare
+from mlaas4hep_dask.dataset.cache import Entry, load, renamed, store
+from mlaas4hep_dask.dataset.labelled import label
 from mlaas4hep_dask.dataset.tasks import (
     Context,
     Measured,
-    ids_of,
     lost,
     measure_partition,
     merge_measured,
+    sample_specs,
     split_counts,
     tell_progress,
 )
+from mlaas4hep_dask.encode.split import event_ids, split_of
 from mlaas4hep_dask.errors import UnreadableFileError
 from mlaas4hep_dask.reader import Partition
 from mlaas4hep_dask.specs import SampleSpecs, Specs
@@ -67,16 +68,15 @@ def _measure(piece: Piece, context: Context) -> Measured:
         measure_partition(partition, number, context)
         for number, partition in enumerate(piece.partitions, piece.first)
     ]
-    return finish_piece(parts, piece, context)
+    return finish_piece(parts, piece)
 
 
-def finish_piece(parts: list[Measured], piece: Piece, context: Context) -> Measured:
+def finish_piece(parts: list[Measured], piece: Piece) -> Measured:
     """The merged parts of a piece, which the cache keeps if all of it could be read."""
     measured = merge_measured(parts)
     if piece.entry is not None and not measured.skipped:
         counts = [measured.counts[number] for number in sorted(measured.counts)]
-        weight = context.weights[piece.partitions[0].sample]
-        store(Path(piece.entry), Entry(measured.specs, weight, tuple(counts)))
+        store(Path(piece.entry), Entry(measured.specs, tuple(counts)))
     return measured
 
 
@@ -86,10 +86,13 @@ def _from_cache(piece: Piece, context: Context) -> Measured | None:
     if entry is None:
         return None
     first = piece.partitions[0]
-    specs = rescaled(entry, sample=first.sample, weight=context.weights[first.sample])
+    specs = renamed(entry.specs, sample=first.sample)
     num_events = sum(map(len, piece.partitions))
     if context.preparation.counting() is None:  # cut in other partitions, or split otherwise
-        counts = count_events((piece,), context).counts
+        counts = {
+            number: _split_of_all(partition, context)
+            for number, partition in enumerate(piece.partitions, piece.first)
+        }
     else:  # the entry is that of these partitions and this split; counting again would read
         counts = dict(enumerate(entry.counts, piece.first))
     tell_progress(num_events)
@@ -97,9 +100,9 @@ def _from_cache(piece: Piece, context: Context) -> Measured | None:
 
 
 def count_events(pieces: Sequence[Piece], context: Context) -> Measured:
-    """Counts of the events of pieces, without specs of branches.
+    """Counts of the events of pieces and their sums of weights, without specs of branches.
 
-    Only what the cuts need is read; nothing, if there are none.
+    Only what cuts, labels, targets and weights need is read; nothing, if there are none.
     """
     return merge_measured(
         [
@@ -111,21 +114,23 @@ def count_events(pieces: Sequence[Piece], context: Context) -> Measured:
 
 
 def _counted(partition: Partition, number: int, context: Context) -> Measured:
-    prepared = None
-    if (counting := context.preparation.counting()) is not None:
+    counting = context.preparation.counting()
+    if counting is None and not context.supervision.names:
+        counts = _split_of_all(partition, context)
+        sample = SampleSpecs(len(partition), sum(counts), float(sum(counts)))
+    else:
         try:
-            prepared = prepare(partition, counting)
+            found = label(partition, context, () if counting is None else counting.keep)
         except UnreadableFileError as error:
             if not context.skip:
                 raise
             return lost(partition, error)
-    counts = split_counts(ids_of(partition, prepared), context)
-    weight = context.weights[partition.sample]
-    sample = SampleSpecs(
-        num_read=len(partition),
-        num_selected=sum(counts),
-        sum_weights=weight * sum(counts),
-        cut_flow={} if prepared is None else prepared.cut_flow,
-        removed={} if prepared is None else prepared.removed,
-    )
+        counts = split_counts(found.split)
+        sample = sample_specs(found, context)
     return Measured(Specs(samples={partition.sample: sample}), {number: counts})
+
+
+def _split_of_all(partition: Partition, context: Context) -> tuple[int, int, int]:
+    """Split counts of all events of a partition, which need not be read for it."""
+    ids = event_ids(partition.uuid, partition.entry_start, partition.entry_stop)
+    return split_counts(split_of(ids, context.fractions, seed=context.seed))

@@ -16,6 +16,7 @@ from mlaas4hep_dask.dataset.prepare import (
     trace,
 )
 from mlaas4hep_dask.dataset.reuse import reused_specs
+from mlaas4hep_dask.dataset.supervision import Supervision
 from mlaas4hep_dask.derive.recipe import Recipe
 from mlaas4hep_dask.errors import DataError, UnreadableFileError
 from mlaas4hep_dask.reader import (
@@ -61,6 +62,8 @@ class Preflight:
         Inputs, identifiers, excluded branches and those that cannot be inputs.
     recipe : Recipe
         Derived branches, object cuts and the selection of events.
+    supervision : Supervision
+        How events get a label or targets, and a weight.
     specs : Specs or None
         Those that the configuration names to be used, found to agree with it.
     keys : tuple of Branch
@@ -73,6 +76,7 @@ class Preflight:
     reference: FilePlan
     selection: Selection
     recipe: Recipe
+    supervision: Supervision
     specs: Specs | None = None
     keys: tuple[Branch, ...] = ()
     traced: Traced | None = None
@@ -84,8 +88,9 @@ class Preflight:
 
     @property
     def preparation(self) -> Preparation:
-        """What is read, and how it becomes the inputs and what objects are sorted by."""
-        keep = [*self.selection.inputs, *(key.name for key in self.keys)]
+        """What is read, and how it becomes the inputs and all that is kept beside them."""
+        keys = (key.name for key in self.keys)
+        keep = list(dict.fromkeys([*self.selection.inputs, *keys, *self.supervision.names]))
         if self.traced is None:
             return Preparation.of(self.recipe, keep, self.reference.branches)
         tree = tuple(self.reference.branches.values())
@@ -94,7 +99,10 @@ class Preflight:
 
     @property
     def reads(self) -> list[str]:
-        """Names of the branches that are read: for inputs, for cuts, and to sort by."""
+        """Names of the branches that are read.
+
+        They are those of inputs, cuts, labels, targets and weights, and those to sort by.
+        """
         names = [branch.name for branch in self.preparation.reads]
         if self.traced is None:
             return names
@@ -128,6 +136,7 @@ def preflight(config: Config) -> Preflight:
     SpecsError
         When specs that are to be used do not agree with the configuration.
     """
+    supervision = Supervision.of(config)
     files = resolve_files(config)
     for listed in files.values():
         require_schemes(listed, access_of(config))
@@ -146,11 +155,20 @@ def preflight(config: Config) -> Preflight:
     recipe = recipe_of(config, branches, left_out)
     available: dict[str, str | None] = dict.fromkeys(recipe.branches)
     available.update(left_out)
-    selection = select_branches(config.branches, available, config.where)
+    supervision.check(recipe.branches, config.where)
+    if traced is not None:
+        supervision.check_read(reference.branches, config)
+    selection = select_branches(
+        config.branches,
+        available,
+        config.where,
+        targets=supervision.with_derived(recipe),
+        weights=supervision.weight_names,
+    )
     inputs = [recipe.branches[name] for name in selection.inputs]
     keys = check_encode(config, inputs, recipe.branches)
     specs = reused_specs(config, inputs)
-    checked = Preflight(files, reference, selection, recipe, specs, keys, traced)
+    checked = Preflight(files, reference, selection, recipe, supervision, specs, keys, traced)
     for plan in plans[1:]:
         require_same_branches(reference, plan, checked.reads)
     return checked
@@ -203,10 +221,10 @@ class Plan:
         The inputs.
     selection : Selection
         Identifiers, excluded branches and those that cannot be inputs, with reasons.
-    labels : mapping of str to int
-        By sample: its label.
-    weights : mapping of str to float
-        By sample: the weight of each of its events.
+    supervision : Supervision
+        How events get a label or targets, and a weight.
+    samples : tuple of str
+        The samples.
     preparation : Preparation
         What is read, and how it becomes the inputs.
     reads : tuple of str
@@ -225,8 +243,8 @@ class Plan:
     partitions: tuple[Partition, ...]
     branches: tuple[Branch, ...]
     selection: Selection
-    labels: Mapping[str, int]
-    weights: Mapping[str, float]
+    supervision: Supervision
+    samples: tuple[str, ...]
     preparation: Preparation
     reads: tuple[str, ...] = ()
     keys: tuple[Branch, ...] = ()
@@ -254,6 +272,7 @@ class Plan:
     def read_only(self) -> list[str]:
         """Branches that are read for the function, derived branches and cuts, and are no inputs."""
         known = {branch.name for branch in (*self.branches, *self.keys)}
+        known.update(self.supervision.names)
         return [name for name in self.reads if name not in known]
 
     def recipe_lines(self) -> dict[str, list[str]]:
@@ -279,12 +298,13 @@ class Plan:
         """The plan as a few lines of text."""
         sizes = f"{len(self.partitions)} partitions, {len(self.branches)} inputs"
         lines = [f"{len(self.files)} files, {self.num_events:,} events, {sizes}"]
-        for sample, label in self.labels.items():
+        for sample in self.samples:
             num_files = sum(file.sample == sample for file in self.files)
-            lines.append(
-                f"  sample {sample}: label {label}, {num_files} files, "
-                f"{self.num_events_of(sample):,} events of weight {self.weights[sample]:.6g}"
-            )
+            label = self.supervision.labels.get(sample)
+            given = "" if label is None else f"label {label}, "
+            events = f"{self.num_events_of(sample):,} events"
+            lines.append(f"  sample {sample}: {given}{num_files} files, {events}")
+        lines += [f"  {title}: {', '.join(of)}" for title, of in self._supervision_lines()]
         names: dict[str, list[str]] = {"flat": [], "jagged": []}
         for branch in self.branches:
             names[branch.kind].append(branch.name)
@@ -304,12 +324,24 @@ class Plan:
         lines += [f"  note: {note}" for note in self.notes]
         return "\n".join(lines)
 
+    def _supervision_lines(self) -> list[tuple[str, list[str]]]:
+        """What is learned and how events are weighted, with the branches this keeps away."""
+        recipe, selection = self.supervision, self.selection
+        lines = {
+            "classes": list(recipe.classes),
+            "target": [expression.text for expression in recipe.targets],
+            "never inputs, since the target reads them": selection.targets,
+            "weight": [recipe.weight.text] if recipe.weight else [],
+            "not inputs, since the weight reads them": selection.weights,
+        }
+        return [(title, names) for title, names in lines.items() if names]
+
     def _repr_html_(self) -> str:
         rows = "".join(
-            f"<tr><td>{html.escape(sample)}</td><td>{label}</td>"
+            f"<tr><td>{html.escape(sample)}</td><td>{self.supervision.labels.get(sample, '')}</td>"
             f"<td>{sum(file.sample == sample for file in self.files)}</td>"
-            f"<td>{self.num_events_of(sample):,}</td><td>{self.weights[sample]:.6g}</td></tr>"
-            for sample, label in self.labels.items()
+            f"<td>{self.num_events_of(sample):,}</td></tr>"
+            for sample in self.samples
         )
         selection = self.selection
         folded = {
@@ -322,12 +354,13 @@ class Plan:
             ],
             "files skipped": [f"{skip.file}: {skip.reason}" for skip in self.skipped],
             "notes": self.notes,
+            **dict(self._supervision_lines()),
         }
         return (
             f"<p><b>Plan</b> of {self.num_events:,} events in {len(self.files)} files, "
             f"{len(self.partitions)} partitions</p>"
             "<table><thead><tr><th>sample</th><th>label</th><th>files</th><th>events</th>"
-            f"<th>weight</th></tr></thead><tbody>{rows}</tbody></table>"
+            f"</tr></thead><tbody>{rows}</tbody></table>"
             + "".join(_folded(title, names) for title, names in folded.items() if names)
         )
 
@@ -349,8 +382,6 @@ def assemble(config: Config, checked: Preflight, planned: Sequence[PlannedFile |
     skipped = tuple(entry for entry in planned if isinstance(entry, Skipped))
     notes = _require_distinct(files)
     partitions: list[Partition] = []
-    labels: dict[str, int] = {}
-    weights: dict[str, float] = {}
     for sample in config.samples:
         own = [file for file in files if file.sample == sample.name]
         left = sum(file.num_entries for file in own)
@@ -359,10 +390,6 @@ def assemble(config: Config, checked: Preflight, planned: Sequence[PlannedFile |
         if left == 0:
             why = f"{len(own)} readable files hold no events in tree {config.tree!r}"
             raise DataError(f"sample {sample.name!r} is empty: {why}", tree=config.tree)
-        labels[sample.name] = sample.label
-        weights[sample.name] = sample.weight * (
-            1.0 if sample.cross_section is None else sample.cross_section / left
-        )
         for file in own:
             num_entries = min(file.num_entries, left)
             left -= num_entries
@@ -376,8 +403,8 @@ def assemble(config: Config, checked: Preflight, planned: Sequence[PlannedFile |
         tuple(partitions),
         checked.branches,
         checked.selection,
-        labels,
-        weights,
+        checked.supervision,
+        tuple(sample.name for sample in config.samples),
         checked.preparation,
         tuple(checked.reads),
         checked.keys,

@@ -126,7 +126,11 @@ def prepare(
     """
     if keep is not None and keep != preparation.keep:
         preparation = preparation.fewer(keep)
-    raw = read_raw(partition, preparation)
+    return applied(read_raw(partition, preparation), preparation)
+
+
+def applied(raw: Prepared, preparation: Preparation) -> Prepared:
+    """The selected events of those before the recipe."""
     if not preparation.recipe:
         return raw
     prepared = preparation.recipe.prepare(raw.events, preparation.keep)

@@ -87,4 +87,4 @@ class _Tree:
             ]
         if finish is None:
             return level[0]
-        return self.add("merge", (finish_piece, level, finish, self.shared))
+        return self.add("merge", (finish_piece, level, finish))

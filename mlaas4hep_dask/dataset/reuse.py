@@ -26,6 +26,14 @@ def event_facts(config: Config) -> dict[str, Any]:
     return facts
 
 
+def supervision_facts(config: Config) -> dict[str, Any]:
+    """The part that decides the sums of labels, targets and weights that come from branches."""
+    if not config.target.branch and config.weight is None:
+        return {}
+    document = config.model_dump(mode="json")
+    return {key: document[key] for key in ("target", "weight", "split", "seed")}
+
+
 def reused_specs(config: Config, inputs: Sequence[Branch]) -> Specs | None:
     """The specs that the configuration names; None when it names none.
 

@@ -16,7 +16,7 @@ from mlaas4hep_dask.dataset.cache import cache_folder, entry_names, present, pru
 from mlaas4hep_dask.dataset.measuring import Piece, count_events, measure_pieces
 from mlaas4hep_dask.dataset.plan import Plan, Skipped
 from mlaas4hep_dask.dataset.reduce import MAX_TASKS, specs_graph
-from mlaas4hep_dask.dataset.reuse import event_facts
+from mlaas4hep_dask.dataset.reuse import event_facts, supervision_facts
 from mlaas4hep_dask.dataset.sampling import sampled_units
 from mlaas4hep_dask.dataset.tasks import Context, Measured
 from mlaas4hep_dask.errors import DataError
@@ -52,7 +52,7 @@ def specs_pass(
     else:
         measured = _full(config, client, plan, context, token)
         measured = replace(measured, samples=measured.specs.samples)
-    for sample in plan.labels:
+    for sample in plan.samples:
         found = measured.samples.get(sample)
         if found is None or found.num_read == 0:
             raise DataError(f"no event of sample {sample!r} could be read", sample=sample)
@@ -78,6 +78,7 @@ def _full(config: Config, client: Client, plan: Plan, context: Context, token: s
     facts = {**event_facts(config), "transforms": dict(context.transforms)}
     if context.preparation.counting() is not None:  # the counts of an entry cannot be had anew
         facts |= {"fractions": context.fractions, "seed": context.seed}
+    facts |= supervision_facts(config)
     pieces = file_pieces(plan, folder, facts)
     measured = _compute(client, pieces, context, token)
     if folder is not None:

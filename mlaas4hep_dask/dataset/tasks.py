@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Any, NamedTuple, TypeVar
+from dataclasses import dataclass, field, replace
+from typing import Any, TypeVar
 
 import numpy as np
 from distributed import get_worker
 from numpy.typing import NDArray
 
+from mlaas4hep_dask.dataset.labelled import Labelled, label
 from mlaas4hep_dask.dataset.plan import Skipped
-from mlaas4hep_dask.dataset.prepare import Preparation, prepare, read_raw
-from mlaas4hep_dask.derive.recipe import Prepared
+from mlaas4hep_dask.dataset.prepare import Preparation, read_raw
+from mlaas4hep_dask.dataset.supervision import Supervision
 from mlaas4hep_dask.encode import Block, Encoding, encode
-from mlaas4hep_dask.encode.encoded import encode_rows
-from mlaas4hep_dask.encode.split import event_ids, split_of
 from mlaas4hep_dask.errors import UnreadableFileError
 from mlaas4hep_dask.reader import Partition
 from mlaas4hep_dask.specs import SampleSpecs, Specs
@@ -36,11 +35,11 @@ class Context:
     Parameters
     ----------
     preparation : Preparation
-        What is read, and how it becomes the inputs and what objects are sorted by.
+        What is read, and how it becomes the inputs and all that is kept beside them.
     inputs : tuple of str
         Names of the inputs.
-    labels, weights : mapping
-        By sample: the label and the weight of each event.
+    supervision : Supervision
+        How events get a label or targets, and a weight.
     fractions : tuple of float
         Split fractions for training, validation and test.
     seed : int
@@ -55,8 +54,7 @@ class Context:
 
     preparation: Preparation
     inputs: tuple[str, ...]
-    labels: Mapping[str, int]
-    weights: Mapping[str, float]
+    supervision: Supervision
     fractions: tuple[float, float, float]
     seed: int
     skip: bool
@@ -96,28 +94,32 @@ def measure_partition(partition: Partition, number: int, context: Context) -> Me
     ------
     UnreadableFileError
         When it cannot be read, unless the context says to skip.
+    DataError
+        When a label or a weight is not what it has to be.
     """
     try:
-        prepared = prepare(partition, context.preparation, context.inputs)
+        found = label(partition, context, context.inputs)
     except UnreadableFileError as error:
         if not context.skip:
             raise
         return lost(partition, error)
-    weight = context.weights[partition.sample]
-    events = prepared.events
-    ids = ids_of(partition, prepared)
     specs = measure(
-        events,
+        found.events,
         sample=partition.sample,
-        ids=ids,
-        num_read=len(partition),
-        sum_weights=weight * events.num_events,
-        cut_flow=prepared.cut_flow,
-        removed=prepared.removed,
+        ids=found.ids,
         transforms=context.transforms,
     )
+    specs = replace(specs, samples={partition.sample: sample_specs(found, context)})
     tell_progress(len(partition))
-    return Measured(specs, {number: split_counts(ids, context)})
+    return Measured(specs, {number: split_counts(found.split)})
+
+
+def sample_specs(found: Labelled, context: Context) -> SampleSpecs:
+    """The counts and sums of some events of a sample."""
+    sums = context.supervision.sums(
+        found.learned, found.weights, found.split == 0, weights_read=found.weights_read
+    )
+    return replace(sums, cut_flow=found.cut_flow, removed=found.removed)
 
 
 def lost(partition: Partition, error: UnreadableFileError) -> Measured:
@@ -127,19 +129,10 @@ def lost(partition: Partition, error: UnreadableFileError) -> Measured:
     return Measured(Specs(), {}, (skipped,))
 
 
-def split_counts(ids: NDArray[np.uint64], context: Context) -> tuple[int, int, int]:
-    """Events for training, validation and test among those with the given ids."""
-    split = split_of(ids, context.fractions, seed=context.seed)
+def split_counts(split: NDArray[np.uint8]) -> tuple[int, int, int]:
+    """Events for training, validation and test."""
     train, validation, test = np.bincount(split, minlength=3).tolist()
     return train, validation, test
-
-
-def ids_of(partition: Partition, prepared: Prepared | None) -> NDArray[np.uint64]:
-    """Ids, shape (selected events, 2), of a partition's selected events; of all without any."""
-    ids = event_ids(partition.uuid, partition.entry_start, partition.entry_stop)
-    if prepared is None or prepared.selected is None:
-        return ids
-    return ids[prepared.selected]
 
 
 def merge_measured(parts: list[Measured]) -> Measured:
@@ -158,16 +151,14 @@ def merge_measured(parts: list[Measured]) -> Measured:
 def make_block(partition: Partition, context: Context) -> Block:
     """The encoded block of one partition."""
     assert context.encoding is not None  # set by the data set once it has specs
-    prepared = prepare(partition, context.preparation)
-    encoded = encode(prepared.events, context.encoding)
-    ids = ids_of(partition, prepared)
-    num_events = len(encoded)
+    found = label(partition, context, tuple(branch.name for branch in context.encoding.reads))
+    weights = found.weights * context.supervision.factors[partition.sample]
     return Block(
-        encoded,
-        np.full(num_events, context.labels[partition.sample], dtype=np.float32),
-        np.full(num_events, context.weights[partition.sample], dtype=np.float32),
-        ids,
-        split_of(ids, context.fractions, seed=context.seed),
+        encode(found.events, context.encoding),
+        found.learned,
+        weights.astype(np.float32),
+        found.ids,
+        found.split,
     )
 
 
@@ -192,49 +183,6 @@ def raw_event(partition: Partition, preparation: Preparation) -> dict[str, Any] 
         ]
         event[branch.name] = values if branch.collection is not None else values[0]
     return event
-
-
-def distributions(partition: Partition, context: Context) -> Distributions:
-    """Histograms of all inputs of one partition, before and after encoding."""
-    assert context.encoding is not None  # set by the data set once it has specs
-    events = prepare(partition, context.preparation).events
-    encoded = encode_rows(events, context.encoding)
-    raw: dict[str, Histogram] = {}
-    after: dict[str, Histogram] = {}
-    for (name, values), scaling in zip(
-        encoded.contents().items(), context.encoding.scalings, strict=True
-    ):
-        raw[name] = _histogram(events.contents[name], scaling.low, scaling.high)
-        after[name] = _histogram(values, scaling.encoded_low, scaling.encoded_high)
-    return Distributions(len(events), context.labels[partition.sample], raw, after)
-
-
-class Histogram(NamedTuple):
-    """Counts, shape (bins,), in equal bins from ``low`` to ``high``."""
-
-    low: float
-    high: float
-    counts: NDArray[np.int64]
-
-
-@dataclass(frozen=True)
-class Distributions:
-    """Histograms of the inputs over some events of one label, before and after encoding."""
-
-    num_events: int
-    label: int
-    raw: Mapping[str, Histogram]
-    encoded: Mapping[str, Histogram]
-
-
-def _histogram(values: NDArray[Any], low: float, high: float) -> Histogram:
-    if high <= low:
-        low, high = low - 0.5, high + 0.5
-    with np.errstate(invalid="ignore", over="ignore"):
-        bins = (values.astype(np.float64) - low) * (NUM_BINS / (high - low))
-        inside = (bins >= 0) & (bins <= NUM_BINS)  # False for NaN
-        chosen = np.minimum(bins[inside], NUM_BINS - 1).astype(np.int64)
-    return Histogram(low, high, np.bincount(chosen, minlength=NUM_BINS))
 
 
 def tell_progress(num_events: int) -> None:

@@ -19,8 +19,8 @@ class Block:
     ----------
     encoded : Encoded or EncodedImages
         Inputs in packed form; ``encoded.dense()`` gives x and ``encoded.missing()`` the mask.
-    y : ndarray of float32, shape (events,)
-        Labels.
+    y : ndarray of float32, shape (events,) or (events, targets)
+        Labels, or the targets of a regression.
     w : ndarray of float32, shape (events,)
         Event weights.
     id : ndarray of uint64, shape (events, 2)

@@ -10,7 +10,9 @@ import numpy as np
 import torch
 
 from mlaas4hep_dask.encode.encoding import Encoding
+from mlaas4hep_dask.encode.outputs import BINARY, Outputs
 from mlaas4hep_dask.errors import ModelError
+from mlaas4hep_dask.export.activation import Activation
 
 
 def takes_missing(network: torch.nn.Module) -> bool:
@@ -43,7 +45,7 @@ class _Scorer(torch.nn.Module):
     table_slopes: torch.Tensor
     tables: list[tuple[int, int, int]]  # first column, the next branch's, number of points
 
-    def __init__(self, network: torch.nn.Module, encoding: Encoding) -> None:
+    def __init__(self, network: torch.nn.Module, encoding: Encoding, outputs: Outputs) -> None:
         super().__init__()
         layout = encoding.layout
         branch = layout.branch_of_columns()
@@ -69,9 +71,10 @@ class _Scorer(torch.nn.Module):
             self.register_buffer(key, torch.as_tensor(values, dtype=torch.float64))
         self.clip: bool = encoding.clip
         self.network = network
+        self.activation = Activation(outputs)
 
     def forward(self, raw: torch.Tensor) -> torch.Tensor:
-        """Scores, shape (events,), of raw columns, shape (events, columns), NaN where missing."""
+        """Scores of raw columns, shape (events, columns), NaN where missing; as `Activation`."""
         value = raw.double()
         missing = torch.logical_not(torch.isfinite(value))
         if self.has_log:
@@ -94,12 +97,14 @@ class _Scorer(torch.nn.Module):
 
     @torch.jit.export
     def score_encoded(self, x: torch.Tensor, missing: torch.Tensor) -> torch.Tensor:
-        """Scores, shape (events,), of encoded rows and their missing mask."""
-        return torch.sigmoid(self.network(x, missing)).reshape(x.shape[0])
+        """Scores of encoded rows and their missing mask."""
+        return self.activation(self.network(x, missing))  # type: ignore[no-any-return]
 
 
-def to_torchscript(network: torch.nn.Module, encoding: Encoding) -> bytes:
-    """A TorchScript file of ``network`` behind the given encoding.
+def to_torchscript(
+    network: torch.nn.Module, encoding: Encoding, outputs: Outputs = BINARY
+) -> bytes:
+    """A TorchScript file of ``network`` between the given encoding and its outputs' meaning.
 
     The file's ``forward`` takes raw padded columns (float64 or float32, NaN where missing) and
     gives scores; its ``score_encoded`` takes what `encode` makes. The network is scripted, or
@@ -118,11 +123,11 @@ def to_torchscript(network: torch.nn.Module, encoding: Encoding) -> bytes:
         warnings.simplefilter("ignore", DeprecationWarning)
         warnings.simplefilter("ignore", FutureWarning)
         scripted = _scripted(wrapped, encoding)
-        scorer = torch.jit.script(_Scorer(scripted, encoding).eval())
+        scorer = torch.jit.script(_Scorer(scripted, encoding, outputs).eval())
         buffer = io.BytesIO()
         torch.jit.save(scorer, buffer)
         loaded = torch.jit.load(io.BytesIO(buffer.getvalue()))  # type: ignore[no-untyped-call]
-    _require_equal(wrapped, loaded, encoding)
+    _require_equal(wrapped, loaded, encoding, outputs)
     return buffer.getvalue()
 
 
@@ -150,16 +155,21 @@ def _probe(encoding: Encoding, *, events: int) -> tuple[torch.Tensor, torch.Tens
     return torch.where(missing, torch.zeros_like(x), x), missing
 
 
-def _require_equal(network: torch.nn.Module, loaded: Any, encoding: Encoding) -> None:
+def _require_equal(
+    network: torch.nn.Module, loaded: Any, encoding: Encoding, outputs: Outputs
+) -> None:
+    activation = Activation(outputs)
+    unit = max((1 / abs(scale) for scale in outputs.scales), default=1.0)
+    precision = 1e-6 if outputs.scales else 0.0  # float32 of a target far from 0
     for events in (1, 2, 5):  # a trace that froze its batch size fails here
         x, missing = _probe(encoding, events=events)
         with torch.no_grad():
-            expected = torch.sigmoid(network(x, missing)).reshape(events)
+            expected = activation(network(x, missing))
             try:
                 found = loaded.score_encoded(x, missing)
             except RuntimeError as error:
                 raise ModelError(f"the exported network fails on {events} events") from error
-        if not torch.allclose(found, expected, rtol=0, atol=1e-6, equal_nan=True):
+        if not torch.allclose(found, expected, rtol=precision, atol=1e-6 * unit, equal_nan=True):
             worst = float((found - expected).abs().max())
             raise ModelError(
                 f"the exported network differs from the trained one by {worst:.3g} on "

@@ -2,23 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from mlaas4hep_dask.config import Config
+from mlaas4hep_dask.run.metrics import kind_of, metric_rows
 
 
 def model_card(summary: Mapping[str, Any], config: Config) -> str:
     """Markdown that tells what a model is, what it learned from and how well it does."""
-    samples = "\n".join(
-        f"| {sample['name']} | {sample['label']} | {sample['num_selected']:,} |"
-        for sample in summary["samples"]
+    with_labels = any(sample["label"] is not None for sample in summary["samples"])
+    samples = _table(
+        ["sample", *(["label"] if with_labels else []), "events"],
+        [
+            [
+                sample["name"],
+                *([sample["label"]] if with_labels else []),
+                f"{sample['num_selected']:,}",
+            ]
+            for sample in summary["samples"]
+        ],
     )
     test = summary["test"]
     training = config.training
+    metrics = "\n".join(f"| {name} | {value} |" for name, value in metric_rows(summary))
     return f"""# {config.name}
 
-Probability that an event belongs to a sample of label 1.
+{_purpose(summary, config)}
 
 ## Model
 `{config.model.callable}` with {summary["model"]["num_columns"]} input columns. Trained for \
@@ -26,20 +36,20 @@ Probability that an event belongs to a sample of label 1.
 learning rate {training.learning_rate}, seed {config.seed}.
 
 ## Data
-| sample | label | events |
-|---|---|---|
 {samples}
 
 {_recipe(config)}\
-Events are divided by a hash of file and entry: {config.split.train:.0%} training, \
-{config.split.validation:.0%} validation, {config.split.test:.0%} test.
+{_weights(config)}Events are divided by a hash of file and entry: {config.split.train:.0%} \
+training, {config.split.validation:.0%} validation, {config.split.test:.0%} test.
 
 ## Performance on the test events
-AUC {_number(test["auc"])}, loss {_number(test["loss"])}, {test["num_events"]:,} events.
+| metric of {test["num_events"]:,} events | value |
+|---|---|
+{metrics}
 
 ## Limits
-The score is a probability only for the mixture of samples above. Values outside the range of the
-training data are counted in every answer of the server.
+{_limits(summary)} Values outside the range of the training data are counted in every answer of \
+the server.
 """
 
 
@@ -54,5 +64,37 @@ def _recipe(config: Config) -> str:
     return "".join(f"{part}\n\n" for part in (made, chosen) if part)
 
 
-def _number(value: float | None) -> str:
-    return "unknown" if value is None else f"{value:.4f}"
+def _purpose(summary: Mapping[str, Any], config: Config) -> str:
+    kind = kind_of(summary)
+    if kind == "regression":
+        targets = ", ".join(f"`{text}`" for text in config.target.branch)
+        return f"Predicts {targets}, in the units of the files ({config.target.loss} loss)."
+    origin = f" `{config.target.branch[0]}` gives the class." if config.target.branch else ""
+    if kind == "binary" and not config.target.branch:
+        return "Probability that an event belongs to a sample of label 1."
+    if kind == "binary":
+        return f"Probability that an event is of class 1, {config.classes[1]}.{origin}"
+    return f"Probabilities of the classes {', '.join(config.classes)}.{origin}"
+
+
+def _weights(config: Config) -> str:
+    parts = []
+    if config.weight is not None:
+        parts.append(f"Events weigh `{config.weight}`.")
+    if any(sample.cross_section is not None for sample in config.samples):
+        luminosity = "" if config.luminosity is None else f" times {config.luminosity:g} per pb"
+        parts.append(f"The weights of a sample sum to its cross section{luminosity}.")
+    if config.training.balance == "classes":
+        parts.append("In the loss all classes have the same sum of weights.")
+    return " ".join(parts) + "\n\n" if parts else ""
+
+
+def _limits(summary: Mapping[str, Any]) -> str:
+    if kind_of(summary) == "regression":
+        return "The values are those that are likely in the mixture of samples above."
+    return "The score is a probability only for the mixture of samples above."
+
+
+def _table(columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
+    lines = [f"| {' | '.join(map(str, row))} |" for row in (columns, *rows)]
+    return "\n".join([lines[0], "|---" * len(columns) + "|", *lines[1:]])

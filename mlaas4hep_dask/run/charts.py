@@ -14,13 +14,23 @@ SPLITS = ("train", "validation", "test")
 _MOST_BINS = 120
 
 
-def learning_curves(epochs: Sequence[Mapping[str, Any]]) -> list[str]:
-    """Loss and AUC of each split after each epoch; nothing before the first one."""
+def learning_curves(
+    epochs: Sequence[Mapping[str, Any]], metric: tuple[str, str] = ("auc", "AUC")
+) -> list[str]:
+    """Loss and one metric of each split after each epoch; nothing before the first one.
+
+    Parameters
+    ----------
+    epochs : sequence of mapping
+        The records of the epochs.
+    metric : (str, str)
+        Key of the metric in them, and its name.
+    """
     if not epochs:
         return []
     figures = []
     numbers = [epoch.get("epoch") for epoch in epochs]
-    for key, name in (("loss", "loss"), ("auc", "AUC")):
+    for key, name in (("loss", "loss"), metric):
         lines = [
             Line(split, numbers, [mapping(epoch, split).get(key) for epoch in epochs])
             for split in SPLITS

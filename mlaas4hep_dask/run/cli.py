@@ -128,7 +128,9 @@ def _check(config: Config) -> int:
     # How many objects an event can have is known after the specs pass; any width will do here.
     width = config.encode.width if isinstance(config.encode.width, int) else 4
     num_columns = sum(1 if branch.kind == "flat" else width for branch in plan.branches)
-    model.build(num_columns)
+    targets = config.target.branch if config.target.is_regression else []
+    num_outputs = len(targets) or (len(config.classes) if len(config.classes) > 2 else 1)
+    model.build(num_columns, num_outputs)
     print(plan.to_text())  # noqa: T201
     print(f"model {model.reference} accepts rows (tried with {num_columns} columns)")  # noqa: T201
     print(f"{config.source or config.name}: no error found")  # noqa: T201

@@ -8,6 +8,7 @@ from typing import Any
 from rich.table import Table
 
 from mlaas4hep_dask.console import Console
+from mlaas4hep_dask.run.metrics import metric_rows
 
 
 class RunConsole(Console):
@@ -32,8 +33,7 @@ class RunConsole(Console):
             ("objects truncated", f"{sum(counts['truncated'].values()):,}"),
             ("values not finite", f"{sum(counts['not_finite'].values()):,}"),
             ("test events", f"{test['num_events']:,}"),
-            ("test loss", _number(test["loss"])),
-            ("test AUC", _number(test["auc"])),
+            *((f"test {name}", value) for name, value in metric_rows(summary)),
             *(
                 (f"{stage['stage']}, events/s", f"{stage['events_per_second']:,.0f}")
                 for stage in summary["stages"]
@@ -43,7 +43,3 @@ class RunConsole(Console):
         for name, value in rows:
             table.add_row(name, value)
         self.print(table)
-
-
-def _number(value: float | None) -> str:
-    return "none" if value is None else f"{value:.4f}"

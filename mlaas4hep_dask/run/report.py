@@ -11,8 +11,9 @@ from typing import Any
 import jinja2
 
 from mlaas4hep_dask.run.axes import NOT_XML
-from mlaas4hep_dask.run.charts import SPLITS, inputs, learning_curves, multiplicities, roc
+from mlaas4hep_dask.run.charts import SPLITS, inputs, learning_curves, multiplicities
 from mlaas4hep_dask.run.figures import bar
+from mlaas4hep_dask.run.metrics import kind_of
 from mlaas4hep_dask.run.quantities import (
     DASH,
     count,
@@ -26,6 +27,7 @@ from mlaas4hep_dask.run.quantities import (
     sequence,
     total,
 )
+from mlaas4hep_dask.run.results import results
 from mlaas4hep_dask.specs import BranchSpecs, Specs
 
 NUM_SHOWN = 12  # input distributions in front of the fold
@@ -51,7 +53,8 @@ def render(summary: Mapping[str, Any], specs: Specs, distributions: Mapping[str,
         A page that can be encoded as UTF-8, whatever characters the names hold.
     """
     counts = mapping(summary, "counts")
-    labels = _label_names(sequence(summary, "samples"))
+    labels = _label_names(summary)
+    found = results(summary)
     branches = inputs(specs, distributions, labels)
     page = _template().render(
         summary=summary,
@@ -61,8 +64,10 @@ def render(summary: Mapping[str, Any], specs: Specs, distributions: Mapping[str,
         num_unknown=sum(_num_entries(lost) is None for lost in sequence(counts, "skipped")),
         splits=_splits(sequence(summary, "samples")),
         stages=_stages(sequence(summary, "stages")),
-        learning=learning_curves(sequence(summary, "epochs")),
-        roc=roc(mapping(summary, "test")),
+        learning=learning_curves(
+            sequence(summary, "epochs"), (str(found["key"]), str(found["metric"]))
+        ),
+        results=found,
         specs=_spec_rows(specs, mapping(mapping(summary, "encode"), "normalisation")),
         num_selected=specs.num_events,
         coverage=specs.coverage,
@@ -100,8 +105,14 @@ def _num_entries(skipped: Mapping[str, Any]) -> Any:
     return difference(skipped.get("entry_stop"), skipped.get("entry_start"))
 
 
-def _label_names(samples: Sequence[Mapping[str, Any]]) -> dict[str, str]:
-    """By label: the label and the samples that carry it."""
+def _label_names(summary: Mapping[str, Any]) -> dict[str, str]:
+    """By label: the label and the samples that carry it, or the class; else the samples."""
+    samples = sequence(summary, "samples")
+    if kind_of(summary) == "regression":
+        return {str(sample.get("name")): str(sample.get("name")) for sample in samples}
+    if samples and all(sample.get("label") is None for sample in samples):
+        classes = sequence(summary, "classes")
+        return {str(entry["label"]): f"{entry['label']}: {entry['name']}" for entry in classes}
     names: dict[str, list[str]] = {}
     for sample in samples:
         if (value := sample.get("label")) is None:
@@ -115,7 +126,6 @@ def _headline(summary: Mapping[str, Any]) -> dict[str, Any]:
     seconds = total(stage.get("seconds") for stage in sequence(summary, "stages"))
     counts = mapping(summary, "counts")
     return {
-        "auc": mapping(summary, "test").get("auc"),
         "num_read": counts.get("events_read"),
         "num_selected": counts.get("events_selected"),
         "seconds": seconds,

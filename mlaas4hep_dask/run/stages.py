@@ -22,12 +22,13 @@ from mlaas4hep_dask.config import Config
 from mlaas4hep_dask.console import Reporter, Stage
 from mlaas4hep_dask.dataset import Dataset
 from mlaas4hep_dask.dataset.dataset import watching
+from mlaas4hep_dask.dataset.distributions import Distributions
 from mlaas4hep_dask.dataset.normalise import source_digest
-from mlaas4hep_dask.dataset.tasks import Distributions
 from mlaas4hep_dask.run.card import model_card
 from mlaas4hep_dask.run.cut_flow import cut_flow, objects_removed
 from mlaas4hep_dask.run.directory import EPOCHS, METRICS, RunDirectory
 from mlaas4hep_dask.run.encode_facts import encode_facts
+from mlaas4hep_dask.run.metrics import HEADLINES, four_digits, metric_rows
 from mlaas4hep_dask.run.report import render
 from mlaas4hep_dask.run.specs_notes import specs_counts, specs_line, specs_notes
 from mlaas4hep_dask.run.training import Epoch, Trainer, begin_ranks
@@ -71,8 +72,7 @@ class RunResult:
     def _repr_html_(self) -> str:
         test = self.summary["test"]
         rows = {
-            "test AUC": _four_digits(test["auc"]),
-            "test loss": _four_digits(test["loss"]),
+            **{f"test {name}": text for name, text in metric_rows(self.summary)},
             "test events": f"{test['num_events']:,}",
             "report": str(self.report),
             "serve it": self.serve_command,
@@ -174,6 +174,7 @@ def fit(
             model=content,
             specs=specs,
             encode=dataset.encode_options(),
+            outputs=trainer.outputs,
             metrics={key: last.record[key] for key in ("train", "validation", "test")},
             data={
                 "tree": config.tree,
@@ -202,7 +203,7 @@ def _train(
         earlier = folder.read_json(EPOCHS)
         epochs = earlier["epochs"]
         state = (folder.path / _checkpoint(len(epochs))).read_bytes()
-        last = Epoch(epochs[-1], earlier["roc"], state)
+        last = Epoch(epochs[-1], earlier["detail"], state)
         reporter.say(f"taking up the run in {folder.path} after epoch {len(epochs)}")
     left = num_epochs - len(epochs)
     with (
@@ -216,9 +217,9 @@ def _train(
             epochs.append(epoch.record)
             # A run killed between these lines goes on from the earlier checkpoint.
             folder.write(_checkpoint(len(epochs)), epoch.state)
-            folder.write_json(EPOCHS, {"epochs": epochs, "roc": epoch.roc})
+            folder.write_json(EPOCHS, {"epochs": epochs, "detail": epoch.detail})
             (folder.path / _checkpoint(len(epochs) - 1)).unlink(missing_ok=True)
-            reporter.say(_epoch_line(epoch.record, num_epochs))
+            reporter.say(_epoch_line(epoch.record, num_epochs, trainer.outputs.kind))
     assert last is not None  # there is at least one epoch
     return epochs, last
 
@@ -227,18 +228,15 @@ def _checkpoint(epoch: int) -> str:
     return f"checkpoints/epoch-{epoch}.pt"
 
 
-def _epoch_line(record: Mapping[str, Any], num_epochs: int) -> str:
+def _epoch_line(record: Mapping[str, Any], num_epochs: int, kind: str) -> str:
+    key, title = HEADLINES[kind]
     parts = [f"epoch {record['epoch']}/{num_epochs}"]
     for name in ("train", "validation", "test"):
         split = record[name]
-        loss, auc = _four_digits(split["loss"]), _four_digits(split["auc"])
-        parts.append(f"{name} loss {loss} AUC {auc}")
+        loss, metric = four_digits(split["loss"]), four_digits(split[key])
+        parts.append(f"{name} loss {loss} {title} {metric}")
     parts.append(f"{record['events_per_second']:,.0f} events/s")
     return ", ".join(parts)
-
-
-def _four_digits(value: float | None) -> str:
-    return "none" if value is None else f"{value:.4f}"
 
 
 def _summary(
@@ -249,7 +247,7 @@ def _summary(
     last: Epoch,
 ) -> dict[str, Any]:
     config, plan, totals = dataset.config, dataset.plan(), dataset.samples()
-    encoding = dataset.encoding()
+    encoding, factors = dataset.encoding(), dataset.factors()
     counts = dataset.encode_counts(trainer.counts)
     skipped = dataset.skipped()
     splits: dict[str, list[int]] = {}
@@ -282,26 +280,31 @@ def _summary(
             **counts.as_json(),
             "left_out": plan.selection.left_out,
             "excluded": plan.selection.excluded,
+            "targets": plan.selection.targets,
+            "weights": plan.selection.weights,
             "identifiers": plan.selection.identifiers,
             "notes": [*plan.notes, *specs_notes(dataset), *_weight_notes(dataset)],
         },
         "samples": [
             {
                 "name": sample,
-                "label": label,
+                "label": plan.supervision.labels.get(sample),
                 "files": sum(file.sample == sample for file in plan.files),
                 "num_read": totals[sample].num_read,
                 "num_selected": totals[sample].num_selected,
-                "sum_weights": totals[sample].sum_weights,
+                "sum_weights": factors[sample] * totals[sample].sum_weights,
+                "num_negative": totals[sample].num_negative,
                 "train": splits[sample][0],
                 "validation": splits[sample][1],
                 "test": splits[sample][2],
             }
-            for sample, label in plan.labels.items()
+            for sample in plan.samples
         ],
         "encode": encode_facts(config, encoding),
+        "outputs": trainer.outputs.as_json(),
+        "classes": _classes_json(dataset, trainer),
         "epochs": epochs,
-        "test": {**last.record["test"], "roc": last.roc},
+        "test": {**last.record["test"], **last.detail},
         "model": {
             "callable": config.model.callable,
             "num_columns": encoding.layout.num_columns,
@@ -316,16 +319,42 @@ def _summary(
     }
 
 
+def _classes_json(dataset: Dataset, trainer: Trainer) -> list[dict[str, Any]]:
+    """Events and weights of every class, over all samples, and its factor in the loss."""
+    factors, by_sample = dataset.factors(), dataset.class_sums()
+    rows = []
+    for number, name in enumerate(dataset.config.classes):
+        own = [(factors[sample], sums[number]) for sample, sums in by_sample.items()]
+        rows.append(
+            {
+                "name": name,
+                "label": number,
+                "num_events": sum(sums.num_events for _, sums in own),
+                "sum_weights": sum(factor * sums.sum_weights for factor, sums in own),
+                "factor": trainer.weights.balance[number] if trainer.weights.balance else 1.0,
+            }
+        )
+    return rows
+
+
 def _weight_notes(dataset: Dataset) -> list[str]:
-    """What to know of cross sections when planned events could not be read."""
+    """What to know of lost events where there are cross sections, and of negative weights."""
     totals, plan = dataset.samples(), dataset.plan()
-    return [
-        f"sample {sample.name}: {lost:,} planned events could not be read; every weight is still "
-        "the cross section divided by the planned events"
-        for sample in dataset.config.samples
-        if sample.cross_section is not None
-        and (lost := plan.num_events_of(sample.name) - totals[sample.name].num_read)
-    ]
+    notes = []
+    for sample in dataset.config.samples:
+        found = totals[sample.name]
+        lost = plan.num_events_of(sample.name) - found.num_read
+        if sample.cross_section is not None and lost:
+            fate = "the weights of the others make up for them"
+            if sample.sum_weights is not None:
+                fate = "sum_weights counts them, so that the weights sum to less than they should"
+            notes.append(f"sample {sample.name}: {lost:,} planned events could not be read; {fate}")
+        if found.num_negative:
+            notes.append(
+                f"sample {sample.name}: {found.num_negative:,} of {found.num_selected:,} events "
+                "have negative weights"
+            )
+    return notes
 
 
 def _plan_json(dataset: Dataset) -> dict[str, Any]:
@@ -347,6 +376,8 @@ def _plan_json(dataset: Dataset) -> dict[str, Any]:
         **plan.preparation.recipe.to_json(),
         "left_out": plan.selection.left_out,
         "excluded": plan.selection.excluded,
+        "targets": plan.selection.targets,
+        "weights": plan.selection.weights,
         "identifiers": plan.selection.identifiers,
         "skipped": [asdict(entry) for entry in plan.skipped],
         "notes": list(plan.notes),
@@ -359,12 +390,10 @@ def _distributions_json(parts: list[Distributions]) -> dict[str, Any]:
         for kind, histograms in (("raw", part.raw), ("encoded", part.encoded)):
             for name, (low, high, counts) in histograms.items():
                 entry = branches.setdefault(name, {}).setdefault(kind, {"counts": {}})
-                step = (high - low) / len(counts)
-                entry["edges"] = [low + i * step for i in range(len(counts))] + [high]
-                label = str(part.label)
-                earlier = entry["counts"].get(label)
-                total = counts if earlier is None else counts + earlier
-                entry["counts"][label] = total
+                for label, own in counts.items():
+                    step = (high - low) / len(own)
+                    entry["edges"] = [low + i * step for i in range(len(own))] + [high]
+                    entry["counts"][label] = own + entry["counts"].get(label, 0)
     for entry in branches.values():
         for histogram in entry.values():
             histogram["counts"] = {

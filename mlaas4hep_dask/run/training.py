@@ -7,7 +7,7 @@ import math
 import time
 import uuid
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from distributed import Client, Future
@@ -44,7 +44,7 @@ class Epoch:
     """Metrics of one epoch over all ranks, as JSON values, and its checkpoint."""
 
     record: dict[str, Any]
-    roc: dict[str, list[float]]
+    detail: dict[str, Any]
     state: bytes
 
 
@@ -115,10 +115,9 @@ class Trainer:
         self._num_columns = dataset.encoding().layout.num_columns
         self._assignments = assignments(dataset)
         counts = dataset.split_counts()
-        weights = dataset.plan().weights
         self.num_events = sum(events[0] for _, events in counts)
-        total = sum(weights[sample] * events[0] for sample, events in counts)
-        self._mean_weight = total / self.num_events
+        self.outputs = dataset.outputs()
+        self.weights = dataset.training_weights()
         self.packed_bytes = _packed_bytes(dataset)
         self.restarts = 0
         self.cache = dataset.config.cache  # what `auto` has become, once training has begun
@@ -147,10 +146,9 @@ class Trainer:
                     "epoch": epoch,
                     "seconds": round(seconds, 4),
                     "events_per_second": round(self.num_events / seconds, 1),
-                    **{name: asdict(split) for name, split in lead.splits.items()},
+                    **{name: split.as_json() for name, split in lead.splits.items()},
                 }
-                roc = {key: values.tolist() for key, values in asdict(lead.roc).items()}
-                yield Epoch(record, roc, lead.state)
+                yield Epoch(record, dict(lead.detail), lead.state)
             for known in self._on_survivors(known_counts, self._blocks.token):
                 self.counts |= known
         finally:
@@ -164,6 +162,7 @@ class Trainer:
             self._num_columns,
             state,
             dataset.encoding(),
+            self.outputs,
             workers=self._workers[:1] or None,  # it has imported torch
             allow_other_workers=bool(self._workers),
             pure=False,
@@ -244,8 +243,11 @@ class Trainer:
             num_columns=self._num_columns,
             learning_rate=self._config.training.learning_rate,
             seed=self._config.seed,
-            mean_weight=self._mean_weight,
+            mean_weight=self.weights.mean,
             assignments=self._assignments,
+            outputs=self.outputs,
+            regression_loss=self._config.target.loss,
+            balance=self.weights.balance,
         )
         self._tasks = [task.for_rank(rank) for rank in range(ranks)]
         self._session = session

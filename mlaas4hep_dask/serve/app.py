@@ -108,7 +108,8 @@ class _Service:
         return _json(self._model(request).describe())
 
     async def predict(self, request: Request) -> Response:
-        name = self._model(request).name
+        model = self._model(request)
+        name = model.name
         try:
             async with self._bodies.read(request) as body:
                 scored = await self._batchers[name].submit(objects_in(body))
@@ -118,6 +119,7 @@ class _Service:
             {
                 "model": name,
                 "scores": scored.scores,
+                **model.score_names,
                 "counts": scored.counts.as_json(),
                 "ignored": sorted(scored.ignored),
             }

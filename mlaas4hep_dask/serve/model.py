@@ -47,7 +47,7 @@ class Scored:
 
     Parameters
     ----------
-    scores : ndarray of float32, shape (events,)
+    scores : ndarray of float32, shape (events,) or (events, outputs)
         In the order of the events.
     counts : EncodeCounts
         What encoding could not keep.
@@ -82,7 +82,15 @@ class Model:
         self.bundle = bundle
         self.name = bundle.name
         self.encoding = bundle.encoding
+        self.outputs = bundle.outputs
         self._network = network
+
+    @property
+    def score_names(self) -> dict[str, list[str]]:
+        """What the numbers of a score are, if it is more than the one of two classes."""
+        names = list(self.outputs.names)
+        keys = {"binary": {}, "classes": {"classes": names}, "regression": {"targets": names}}
+        return keys[self.outputs.kind]
 
     def describe(self) -> dict[str, Any]:
         """What a client needs to know, as JSON values."""
@@ -145,7 +153,7 @@ class Model:
         if overflow is not None:
             raise _too_large(overflow[0] + first, overflow[1])
         scores = self._network.scores(encoded)
-        failed = np.flatnonzero(~np.isfinite(scores))
+        failed = np.flatnonzero(~np.isfinite(scores).reshape(len(scores), -1).all(axis=1))
         if failed.size:
             raise _no_score(int(failed[0]) + first)
         sizes = [len(part.objects) for part in parts]

@@ -8,7 +8,8 @@ from dataclasses import dataclass, fields
 from typing import Any
 
 from mlaas4hep_dask.errors import SpecsError
-from mlaas4hep_dask.specs.branch import BranchSpecs, SampleSpecs
+from mlaas4hep_dask.specs.branch import BranchSpecs
+from mlaas4hep_dask.specs.sample import SampleSpecs
 from mlaas4hep_dask.specs.specs import Specs
 
 QUARTILES = (0.25, 0.5, 0.75)
@@ -104,9 +105,19 @@ def _of_sample(name: str, a: Specs, b: Specs, tolerance: float) -> Iterator[Diff
         return
     for what in (field.name for field in fields(SampleSpecs)):
         one, other = getattr(ours, what), getattr(theirs, what)
-        is_close = isinstance(one, float) and math.isclose(one, other, rel_tol=tolerance)
-        if one != other and not is_close:
+        if not _is_close(one, other, tolerance):
             yield Difference(place, what, one, other)
+
+
+def _is_close(one: Any, other: Any, tolerance: float) -> bool:
+    """True for equal values, and for sums that differ by no more than rounding."""
+    if isinstance(one, float) and isinstance(other, float):
+        return math.isclose(one, other, rel_tol=tolerance)
+    if isinstance(one, tuple) and isinstance(other, tuple) and len(one) == len(other):
+        return all(_is_close(a, b, tolerance) for a, b in zip(one, other, strict=True))
+    if isinstance(one, dict) and isinstance(other, dict) and one.keys() == other.keys():
+        return all(_is_close(a, other[key], tolerance) for key, a in one.items())
+    return bool(one == other)
 
 
 def _logarithms(entry: BranchSpecs) -> dict[str, float | None]:

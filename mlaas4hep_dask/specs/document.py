@@ -12,10 +12,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from mlaas4hep_dask.errors import SpecsError
-from mlaas4hep_dask.specs.branch import BranchSpecs, SampleSpecs
+from mlaas4hep_dask.specs.branch import BranchSpecs
 from mlaas4hep_dask.specs.draw import Draw, from_text, to_text
 from mlaas4hep_dask.specs.events import Branch
 from mlaas4hep_dask.specs.moments import Moments
+from mlaas4hep_dask.specs.sample import SampleSpecs
 
 if TYPE_CHECKING:
     from mlaas4hep_dask.specs.specs import Specs
@@ -39,17 +40,7 @@ def text_of(specs: Specs) -> str:
         }
         for name, entry in sorted(specs.branches.items())
     }
-    samples = {
-        name: {
-            "num_read": sample.num_read,
-            "num_selected": sample.num_selected,
-            "sum_weights": sample.sum_weights,
-            "num_unread": sample.num_unread,
-            **({"cut_flow": dict(sample.cut_flow)} if sample.cut_flow else {}),
-            **({"removed": dict(sample.removed)} if sample.removed else {}),
-        }
-        for name, sample in sorted(specs.samples.items())
-    }
+    samples = {name: sample.as_json() for name, sample in sorted(specs.samples.items())}
     sections: dict[str, dict[str, Any]] = {
         "branches": branches,
         "multiplicities": {name: list(h) for name, h in sorted(specs.multiplicities.items())},
@@ -100,7 +91,7 @@ def parts_of(text: str, *, source: str) -> dict[str, Any]:
             name: _branch_from(name, entry, draws, drawn)
             for name, entry in data["branches"].items()
         }
-        samples = {name: SampleSpecs(**entry) for name, entry in data["samples"].items()}
+        samples = {name: SampleSpecs.from_json(entry) for name, entry in data["samples"].items()}
         multiplicities = {name: tuple(map(index, h)) for name, h in data["multiplicities"].items()}
         for specs in branches.values():
             if (collection := specs.branch.collection) is not None:

@@ -10,10 +10,11 @@ import numba
 import numpy as np
 from numpy.typing import NDArray
 
-from mlaas4hep_dask.specs.branch import FLAT, BranchSpecs, SampleSpecs
+from mlaas4hep_dask.specs.branch import FLAT, BranchSpecs
 from mlaas4hep_dask.specs.draw import Draw, draw_events, draw_objects, event_keys
 from mlaas4hep_dask.specs.events import Events
 from mlaas4hep_dask.specs.moments import EMPTY, LARGEST, Moments
+from mlaas4hep_dask.specs.sample import SampleSpecs
 from mlaas4hep_dask.specs.specs import Specs
 from mlaas4hep_dask.specs.transforms import Transform, logarithms
 

@@ -14,10 +14,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mlaas4hep_dask.errors import SpecsError
-from mlaas4hep_dask.specs.branch import BranchSpecs, SampleSpecs
+from mlaas4hep_dask.specs.branch import BranchSpecs
 from mlaas4hep_dask.specs.document import parts_of, text_of
 from mlaas4hep_dask.specs.draw import Draw, merge_draws
 from mlaas4hep_dask.specs.moments import merge_moments
+from mlaas4hep_dask.specs.sample import SampleSpecs
 
 TOGETHER = 8  # parts that are merged in one go
 

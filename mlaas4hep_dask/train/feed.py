@@ -37,8 +37,10 @@ class Window:
         Inputs, 0 where missing.
     missing : ndarray of bool, shape (events, columns), or None
         Missing mask, if it was asked for.
-    y, w : ndarray of float32, shape (events,)
-        Labels and weights.
+    y : ndarray of float32, shape (events,) or (events, targets)
+        Labels, or targets of a regression.
+    w : ndarray of float32, shape (events,)
+        Weights.
     bounds : ndarray of int64, shape (steps + 1,)
         Where each batch begins.
     step_sizes : ndarray of int64, shape (steps,)
@@ -73,6 +75,8 @@ class Feed:
         Length of a dense row.
     with_missing : bool
         Make the missing mask too.
+    num_targets : int or None
+        Targets of a regression; None for labels.
     """
 
     def __init__(
@@ -84,11 +88,13 @@ class Feed:
         split: int,
         num_columns: int,
         with_missing: bool = False,
+        num_targets: int | None = None,
     ) -> None:
         self.source = source
         self._assignment = assignment
         self._rank = rank
         self._split = split
+        self._y_tail = () if num_targets is None else (num_targets,)
         sizes = [assignment.window_size(rank, i) for i in range(assignment.num_windows)]
         shape = (max(sizes), num_columns)
         num_buffers = min(2, len(sizes))
@@ -141,7 +147,7 @@ class Feed:
         size = assignment.window_size(rank, number)
         x = self._x[number % len(self._x)][:size]
         missing = self._missing[number % len(self._x)][:size] if self._missing else None
-        y = np.empty(size, np.float32)
+        y = np.empty((size, *self._y_tail), np.float32)
         w = np.empty(size, np.float32)
         places = np.arange(size)
         if shuffle:

@@ -1,4 +1,4 @@
-"""Loss and AUC of a split from mergeable sums; no process holds one score per event."""
+"""AUC and ROC curve from mergeable histograms; no process holds one score per event."""
 
 from __future__ import annotations
 
@@ -11,21 +11,29 @@ NUM_BINS = 1 << 16
 _ROC_POINTS = 200
 
 
-def new_histogram() -> NDArray[np.float64]:
+def new_histogram(num_bins: int = NUM_BINS) -> NDArray[np.float64]:
     """An empty histogram of logits, shape (2 labels, bins)."""
-    return np.zeros((2, NUM_BINS))
+    return np.zeros((2, num_bins))
 
 
-def bin_of(logits: NDArray[np.float32]) -> NDArray[np.int64]:
+def bin_of(logits: NDArray[np.float32], num_bins: int = NUM_BINS) -> NDArray[np.int64]:
     """Bin of each logit; a larger logit never has a smaller bin.
 
-    A bin holds the float32 values that share sign, exponent and 7 bits of mantissa, so its
-    width is at most 1/128 of the value and no range has to be known beforehand.
+    Of 2^16 bins, each holds the float32 values that share sign, exponent and 7 bits of mantissa,
+    so its width is at most 1/128 of the value and no range has to be known beforehand. Half as
+    many bins, a power of two, are twice as wide.
     """
     signed_once = np.asarray(logits, dtype=np.float32) + np.float32(0)  # -0 becomes 0
     bits = np.ascontiguousarray(signed_once).view(np.uint32).astype(np.int64)
     ordered = np.where(bits >> 31 == 1, 0xFFFFFFFF - bits, bits + 0x80000000)
-    return ordered >> 16
+    return ordered // ((1 << 32) // num_bins)
+
+
+def bin_edges(bins: NDArray[np.int64], num_bins: int = NUM_BINS) -> NDArray[np.float64]:
+    """The value where each bin begins; the inverse of `bin_of`."""
+    ordered = bins.astype(np.int64) * ((1 << 32) // num_bins)
+    bits = np.where(ordered < 0x80000000, 0xFFFFFFFF - ordered, ordered - 0x80000000)
+    return bits.astype(np.uint32).view(np.float32).astype(np.float64)
 
 
 def fill(
@@ -35,10 +43,11 @@ def fill(
     w: NDArray[np.float32],
 ) -> None:
     """Add events with weights to a histogram of logits, in place."""
-    bins = bin_of(logits)
+    num_bins = histogram.shape[1]
+    bins = bin_of(logits, num_bins)
     for label in (0, 1):
         chosen = y == label
-        histogram[label] += np.bincount(bins[chosen], weights=w[chosen], minlength=NUM_BINS)
+        histogram[label] += np.bincount(bins[chosen], weights=w[chosen], minlength=num_bins)
 
 
 @dataclass(frozen=True)
@@ -50,29 +59,40 @@ class Roc:
 
 
 def auc(histogram: NDArray[np.float64]) -> float | None:
-    """Area under the ROC curve, or None when a label is absent.
+    """Area under the ROC curve, or None when the weights of a label do not sum to more than 0.
 
     It is the probability that an event of label 1 scores higher than one of label 0, events in
-    one bin counting one half.
+    one bin counting one half. Negative weights enter the sums as they are: the result estimates
+    the same area, and may leave [0, 1] where they prevail.
     """
     background, signal = histogram
-    total = background.sum() * signal.sum()
-    if total <= 0:
+    if not has_both(histogram):
         return None
+    total = background.sum() * signal.sum()
     below = np.cumsum(background) - background
     return float((signal * (below + 0.5 * background)).sum() / total)
 
 
+def has_both(histogram: NDArray[np.float64]) -> bool:
+    """True when the weights of either label sum to more than 0."""
+    background, signal = histogram
+    return bool(background.sum() > 0 and signal.sum() > 0)
+
+
 def roc(histogram: NDArray[np.float64]) -> Roc:
-    """ROC curve with at most a few hundred points; empty when a label is absent."""
-    background, signal = histogram[:, ::-1]
-    if background.sum() <= 0 or signal.sum() <= 0:
+    """ROC curve with at most a few hundred points; empty where `auc` is None.
+
+    Where negative weights prevail, the curve turns back.
+    """
+    if not has_both(histogram):
         return Roc(np.zeros(0), np.zeros(0))
-    used = np.flatnonzero(background + signal)
+    background, signal = histogram[:, ::-1]
+    used = np.flatnonzero((background != 0) | (signal != 0))
     fpr = np.concatenate([[0.0], (np.cumsum(background) / background.sum())[used]])
     tpr = np.concatenate([[0.0], (np.cumsum(signal) / signal.sum())[used]])
     if len(fpr) > _ROC_POINTS:  # equal steps along the curve
-        length = fpr + tpr
+        steps = np.abs(np.diff(fpr)) + np.abs(np.diff(tpr))
+        length = np.concatenate([[0.0], np.cumsum(steps)])
         wanted = np.linspace(0.0, length[-1], _ROC_POINTS)
         kept = np.unique(np.searchsorted(length, wanted).clip(0, len(fpr) - 1))
         fpr, tpr = fpr[kept], tpr[kept]

@@ -6,6 +6,7 @@ import ast
 import hashlib
 import importlib
 import importlib.util
+import inspect
 import linecache
 import sys
 from collections.abc import Callable, Mapping
@@ -55,28 +56,36 @@ class ModelSource:
             return self.source_digest
         return hashlib.sha256(self.text.encode()).hexdigest()
 
-    def build(self, num_columns: int) -> torch.nn.Module:
+    def build(self, num_columns: int, num_outputs: int = 1) -> torch.nn.Module:
         """The network for rows of ``num_columns`` columns, tried on three events.
+
+        A callable with a parameter ``num_outputs`` is told how many numbers to give per event.
 
         Raises
         ------
         ModelError
-            When the callable fails, does not return a module, or the module does not give one
-            finite logit per event.
+            When the callable fails, does not return a module, or the module does not give
+            ``num_outputs`` finite numbers per event.
         """
         import torch
 
         factory = self._factory()
         try:
-            network = factory(num_columns, **self.kwargs)
+            network = factory(num_columns, **self._told(factory, num_outputs), **self.kwargs)
         except Exception as error:  # whatever the user's code raises
             raise self._error(f"failed for {num_columns} columns", error) from error
         if not isinstance(network, torch.nn.Module):
             raise self._error(f"returned {type(network).__name__}, expected torch.nn.Module")
-        self._try(network, num_columns)
+        self._try(network, num_columns, num_outputs)
         return network
 
-    def _try(self, network: torch.nn.Module, num_columns: int) -> None:
+    def _told(self, factory: Callable[..., Any], num_outputs: int) -> dict[str, int]:
+        parameters = inspect.signature(factory).parameters
+        if "num_outputs" in self.kwargs or "num_outputs" not in parameters:
+            return {}
+        return {"num_outputs": num_outputs}
+
+    def _try(self, network: torch.nn.Module, num_columns: int, num_outputs: int) -> None:
         import torch
 
         from mlaas4hep_dask.export.torchscript import takes_missing
@@ -94,8 +103,11 @@ class ModelSource:
             raise self._error(f"does not accept rows of {num_columns} columns", error) from error
         network.train(was_training)
         shape = tuple(logits.shape) if isinstance(logits, torch.Tensor) else type(logits).__name__
-        if shape not in ((3,), (3, 1)):
-            raise self._error(f"gives {shape} for 3 events, expected one logit per event")
+        if shape != (3, num_outputs) and (num_outputs > 1 or shape != (3,)):
+            expected = "one number per event"
+            if num_outputs > 1:
+                expected = f"(3, {num_outputs}): a callable may take num_outputs to know it"
+            raise self._error(f"gives {shape} for 3 events, expected {expected}")
         if not torch.isfinite(logits).all():
             raise self._error("gives values that are not finite for rows of zeros")
 

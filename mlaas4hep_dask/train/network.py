@@ -29,9 +29,13 @@ class Dropout(torch.nn.Module):
 
 
 def mlp(
-    num_columns: int, *, hidden: Sequence[int] = (128, 64), dropout: float = 0.5
+    num_columns: int,
+    *,
+    num_outputs: int = 1,
+    hidden: Sequence[int] = (128, 64),
+    dropout: float = 0.5,
 ) -> torch.nn.Module:
-    """A fully connected network with one logit per event.
+    """A fully connected network, with one logit per event for two classes.
 
     The default is the 128-64-1 network with dropout 0.5 of Kuznetsov, Giommi and Bonacorsi
     (Comput. Softw. Big Sci. 2021).
@@ -40,6 +44,8 @@ def mlp(
     ----------
     num_columns : int
         Length of a dense row.
+    num_outputs : int
+        Numbers per event: a logit for each of more than two classes, or one for each target.
     hidden : sequence of int
         Width of each hidden layer.
     dropout : float
@@ -48,11 +54,11 @@ def mlp(
     Returns
     -------
     torch.nn.Module
-        float32 (events, columns) in, float32 (events, 1) out.
+        float32 (events, columns) in, float32 (events, num_outputs) out.
     """
     layers: list[torch.nn.Module] = []
     width = num_columns
     for size in hidden:
         layers += [torch.nn.Linear(width, size), torch.nn.ReLU(), Dropout(dropout)]
         width = size
-    return torch.nn.Sequential(*layers, torch.nn.Linear(width, 1))
+    return torch.nn.Sequential(*layers, torch.nn.Linear(width, num_outputs))

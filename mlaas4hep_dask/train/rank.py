@@ -18,17 +18,18 @@ from typing import Any
 import numpy as np
 import torch
 import torch.distributed as dist
+from numpy.typing import NDArray
 from torch.distributed import PrefixStore, TCPStore  # type: ignore[attr-defined]  # untyped there
-from torch.nn.functional import binary_cross_entropy_with_logits
 from torch.nn.parallel import DistributedDataParallel
 
 from mlaas4hep_dask.errors import ModelError, TrainingError
 from mlaas4hep_dask.export.torchscript import takes_missing
-from mlaas4hep_dask.train import metrics
 from mlaas4hep_dask.train.adam import Adam
 from mlaas4hep_dask.train.exchange import SharedMemoryExchange
 from mlaas4hep_dask.train.feed import TEST, TRAIN, VALIDATION, BlockSource, Feed, Window
+from mlaas4hep_dask.train.losses import loss_of
 from mlaas4hep_dask.train.session import EpochResult, RankTask, SplitMetrics
+from mlaas4hep_dask.train.tallies import Tally, tally_of
 
 EVALUATION_ROWS = 4096  # rows per forward pass when nothing is learned
 SPLITS = {"train": TRAIN, "validation": VALIDATION, "test": TEST}
@@ -47,12 +48,18 @@ class Rank:
         self.task = task
         torch.set_num_threads(1)  # one rank per core; threads of several ranks would compete
         torch.manual_seed(task.seed)  # equal initial weights on all ranks
-        self.network = task.model.build(task.num_columns)
+        outputs = task.outputs
+        self.network = task.model.build(task.num_columns, outputs.num_outputs)
         self.optimiser = Adam(self.network.parameters(), lr=task.learning_rate)
         if state is not None:
             checkpoint = load_state(state)
             self.network.load_state_dict(checkpoint["network"])
             self.optimiser.load_state_dict(checkpoint["optimiser"])
+        self.loss = loss_of(outputs, task.regression_loss)
+        # What the network gives for some events, (events,) for two classes.
+        self._tail = () if outputs.kind == "binary" else (outputs.num_outputs,)
+        self._num_targets = outputs.num_outputs if outputs.kind == "regression" else None
+        self._balance = np.array(task.balance, np.float32)  # (classes,), empty when all are 1
         self.with_missing = takes_missing(self.network)
         self.learner: torch.nn.Module = self.network
         if task.num_ranks > 1:
@@ -113,30 +120,31 @@ class Rank:
         """Learn from every training event once, then measure the other splits."""
         task = self.task
         torch.manual_seed(hash((task.seed, epoch, task.rank)))
-        sums = {name: _Sums() for name in SPLITS}
+        sums = {name: _Sums(tally_of(task.outputs)) for name in SPLITS}
         self.learner.train()
         feed = self._feed("train", source)
         done = told = 0
         clock = time.monotonic()
         for window in feed.windows(epoch):
-            logits = np.empty(len(window.y), np.float32)
-            for loss, end in self.learn(window, logits):
+            output = np.empty((len(window.y), *self._tail), np.float32)
+            weights = self._loss_weights(window)
+            for loss, end in self.learn(window, weights, output):
                 sums["train"].loss += loss
                 if time.monotonic() - clock > PROGRESS_EVERY:
                     progress(done + end - told)
                     told, clock = done + end, time.monotonic()
             done += len(window.y)
-            sums["train"].add(window, logits)
+            sums["train"].add(window, weights, output)
         self.network.eval()
         for name in ("validation", "test"):
             for window in self._feed(name, source).windows(epoch, shuffle=False):
-                sums[name].loss += self._measure(window, sums[name])
-        results = {name: self._over_all_ranks(total) for name, total in sums.items()}
+                self._measure(window, sums[name])
+        splits = {name: self._over_all_ranks(total) for name, total in sums.items()}
         progress(done - told)
         return EpochResult(
             epoch,
-            {name: split for name, (split, _) in results.items()},
-            metrics.roc(results["test"][1]),
+            splits,
+            sums["test"].tally.detail(),
             done,
             self._checkpoint(epoch) if task.rank == 0 else None,
         )
@@ -150,79 +158,83 @@ class Rank:
                 split=SPLITS[name],
                 num_columns=self.task.num_columns,
                 with_missing=self.with_missing,
+                num_targets=self._num_targets,
             )
         feed = self._feeds[name]
         feed.source = source
         return feed
 
-    def learn(self, window: Window, logits: Any) -> Iterator[tuple[float, int]]:
-        """Take every step of a window, giving its loss and how far it has come."""
-        x, y, w = map(torch.from_numpy, (window.x, window.y, window.w))
+    def _loss_weights(self, window: Window) -> NDArray[np.float32]:
+        """The weights in the loss: those of the events, times what balances the classes."""
+        if self._balance.size == 0:
+            return window.w
+        return window.w * self._balance[window.y.astype(np.int64)]
+
+    def learn(
+        self, window: Window, weights: NDArray[np.float32], output: NDArray[np.float32]
+    ) -> Iterator[tuple[float, int]]:
+        """Take every step of a window, giving its loss and how far it has come.
+
+        What the network gives is written to ``output``.
+        """
+        x, y, w = map(torch.from_numpy, (window.x, window.y, weights))
         missing = None if window.missing is None else torch.from_numpy(window.missing)
         learner: Any = self.learner
-        seen = torch.from_numpy(logits)
+        seen = torch.from_numpy(output)
         bounds = window.bounds.tolist()
         for step, size in enumerate(window.step_sizes.tolist()):
             begin, end = bounds[step], bounds[step + 1]
             inputs = (x[begin:end],) if missing is None else (x[begin:end], missing[begin:end])
             try:
-                output = learner(*inputs).reshape(end - begin)
+                given = learner(*inputs).reshape(end - begin, *self._tail)
             except USER_ERRORS as error:
                 raise ModelError(
                     f"the network failed on a batch of {end - begin} events of rank "
                     f"{self.task.rank} ({type(error).__name__}: {error})",
                     callable=self.task.model.reference,
                 ) from error
-            loss: Any = binary_cross_entropy_with_logits(
-                output, y[begin:end], weight=w[begin:end], reduction="sum"
-            )
+            loss: Any = self.loss(given, y[begin:end], w[begin:end])
             # The gradients of all ranks are averaged. This factor makes the average the gradient
             # of the mean loss over the whole batch, however the batch is divided.
             factor = self.task.num_ranks / (size * self.task.mean_weight)
             self.optimiser.zero_grad()
             loss.backward(torch.tensor(factor))
             self.optimiser.step()
-            seen[begin:end] = output.detach()
+            seen[begin:end] = given.detach()
             yield float(loss.detach()), end
 
-    def _measure(self, window: Window, sums: _Sums) -> float:
-        x, y, w = map(torch.from_numpy, (window.x, window.y, window.w))
-        logits = np.empty(len(window.y), np.float32)
-        loss = 0.0
+    def _measure(self, window: Window, sums: _Sums) -> None:
+        weights = self._loss_weights(window)
+        x, y, w = map(torch.from_numpy, (window.x, window.y, weights))
+        output = np.empty((len(window.y), *self._tail), np.float32)
         with torch.inference_mode():
             for begin in range(0, len(y), EVALUATION_ROWS):
                 part = slice(begin, begin + EVALUATION_ROWS)
                 inputs: tuple[torch.Tensor, ...] = (x[part],)
                 if window.missing is not None:
                     inputs += (torch.from_numpy(window.missing[part]),)
-                output = self.network(*inputs).reshape(-1)
-                logits[part] = output.numpy()
-                loss += float(
-                    binary_cross_entropy_with_logits(
-                        output, y[part], weight=w[part], reduction="sum"
-                    )
-                )
-        sums.add(window, logits)
-        return loss
+                given = self.network(*inputs).reshape(-1, *self._tail)
+                output[part] = given.numpy()
+                sums.loss += float(self.loss(given, y[part], w[part]))
+        sums.add(window, weights, output)
 
-    def _over_all_ranks(self, sums: _Sums) -> tuple[SplitMetrics, Any]:
+    def _over_all_ranks(self, sums: _Sums) -> SplitMetrics:
+        """The metrics of all ranks; the tally then holds the events of all."""
         packed = torch.from_numpy(
-            np.concatenate([[sums.loss, sums.weights, sums.num_events], sums.histogram.ravel()])
+            np.concatenate([[sums.loss, sums.weights, sums.num_events], sums.tally.sums])
         )
         if self.task.num_ranks > 1:
             dist.all_reduce(packed)
         loss, weights, num_events = packed[:3].tolist()
-        histogram = packed[3:].numpy().reshape(2, -1)
+        sums.tally.sums = packed[3:].numpy()
         if not np.isfinite(loss):
             raise TrainingError(
                 "the loss is not finite: the learning rate may be too large, or the network "
                 "divides by zero",
                 rank=self.task.rank,
             )
-        split = SplitMetrics(
-            int(num_events), loss / weights if weights else None, metrics.auc(histogram)
-        )
-        return split, histogram
+        mean = loss / weights if weights > 0 else None
+        return SplitMetrics(int(num_events), mean, sums.tally.values())
 
     def _checkpoint(self, epoch: int) -> bytes:
         buffer = io.BytesIO()
@@ -238,16 +250,16 @@ class Rank:
 class _Sums:
     """Sums over the events of one split at one rank."""
 
-    def __init__(self) -> None:
+    def __init__(self, tally: Tally) -> None:
+        self.tally = tally
         self.loss = 0.0
         self.weights = 0.0
         self.num_events = 0
-        self.histogram = metrics.new_histogram()
 
-    def add(self, window: Window, logits: Any) -> None:
-        self.weights += float(window.w.sum(dtype=np.float64))
+    def add(self, window: Window, weights: NDArray[np.float32], output: Any) -> None:
+        self.weights += float(weights.sum(dtype=np.float64))
         self.num_events += len(window.y)
-        metrics.fill(self.histogram, logits, window.y, window.w)
+        self.tally.add(output, window.y, window.w)
 
 
 def load_state(state: bytes) -> dict[str, Any]:

@@ -6,15 +6,15 @@ torch is imported where a rank runs, not where it is started: a client needs non
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from mlaas4hep_dask.encode.encoding import Encoding
+from mlaas4hep_dask.encode.outputs import Outputs
 from mlaas4hep_dask.train.assign import Assignment
 from mlaas4hep_dask.train.feed import BlockSource
-from mlaas4hep_dask.train.metrics import Roc
 from mlaas4hep_dask.train.model import ModelSource
 
 if TYPE_CHECKING:
@@ -45,6 +45,12 @@ class RankTask:
         Mean weight of the training events, so that weights do not change the step size.
     assignments : tuple of Assignment
         Events of the training, validation and test splits.
+    outputs : Outputs
+        What the network learns to give.
+    regression_loss : {"mse", "huber"}
+        Loss of a regression.
+    balance : tuple of float
+        By label, the factor on the weights in the loss; empty when all are 1.
     """
 
     session: str
@@ -57,6 +63,9 @@ class RankTask:
     seed: int
     mean_weight: float
     assignments: tuple[Assignment, Assignment, Assignment]
+    outputs: Outputs
+    regression_loss: Literal["mse", "huber"] = "mse"
+    balance: tuple[float, ...] = ()
 
     def for_rank(self, rank: int) -> RankTask:
         """The same task for another rank."""
@@ -65,11 +74,15 @@ class RankTask:
 
 @dataclass(frozen=True)
 class SplitMetrics:
-    """Loss and AUC over all ranks; None where a split is empty or lacks a label."""
+    """Number of events, loss and other metrics over all ranks; None where one is not defined."""
 
     num_events: int
     loss: float | None
-    auc: float | None
+    values: Mapping[str, Any]
+
+    def as_json(self) -> dict[str, Any]:
+        """All of them as JSON values."""
+        return {"num_events": self.num_events, "loss": self.loss, **self.values}
 
 
 @dataclass(frozen=True)
@@ -83,8 +96,8 @@ class EpochResult:
     splits : dict of str to SplitMetrics
         ``train``, measured while learning, with dropout at work; ``validation`` and ``test``,
         measured at the end of the epoch.
-    roc : Roc
-        ROC curve of the test split.
+    detail : mapping
+        Curves and tables of the test split, as JSON values.
     num_events : int
         Training events that this rank went through.
     state : bytes or None
@@ -93,7 +106,7 @@ class EpochResult:
 
     epoch: int
     splits: dict[str, SplitMetrics]
-    roc: Roc
+    detail: Mapping[str, Any]
     num_events: int
     state: bytes | None
 
@@ -186,7 +199,7 @@ def close(session: str) -> None:
 
 
 def export_network(
-    model: ModelSource, num_columns: int, state: bytes, encoding: Encoding
+    model: ModelSource, num_columns: int, state: bytes, encoding: Encoding, outputs: Outputs
 ) -> tuple[bytes, int]:
     """TorchScript of a checkpoint's network, and its number of parameters.
 
@@ -201,7 +214,7 @@ def export_network(
     from mlaas4hep_dask.train.rank import load_state
 
     torch.set_num_threads(1)
-    network = model.build(num_columns)
+    network = model.build(num_columns, outputs.num_outputs)
     network.load_state_dict(load_state(state)["network"])
     num_parameters = sum(parameter.numel() for parameter in network.parameters())
-    return to_torchscript(network, encoding), num_parameters
+    return to_torchscript(network, encoding, outputs), num_parameters

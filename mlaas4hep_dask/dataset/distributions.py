@@ -1,0 +1,81 @@
+"""Histograms of the inputs of some events, before and after encoding, for the report."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mlaas4hep_dask.dataset.labelled import label
+from mlaas4hep_dask.dataset.tasks import Context
+from mlaas4hep_dask.encode.encoded import encode_rows
+from mlaas4hep_dask.reader import Partition
+
+NUM_BINS = 50
+
+
+class Histogram(NamedTuple):
+    """Counts in equal bins from ``low`` to ``high``, by label, each of shape (bins,)."""
+
+    low: float
+    high: float
+    counts: Mapping[str, NDArray[np.int64]]
+
+
+@dataclass(frozen=True)
+class Distributions:
+    """Histograms of the inputs over some events, before and after encoding."""
+
+    num_events: int
+    raw: Mapping[str, Histogram]
+    encoded: Mapping[str, Histogram]
+
+
+def distributions(partition: Partition, context: Context) -> Distributions:
+    """Histograms of all inputs of one partition, by class; those of a regression by sample."""
+    assert context.encoding is not None  # set by the data set once it has specs
+    found = label(partition, context, tuple(branch.name for branch in context.encoding.reads))
+    events = found.events
+    encoded = encode_rows(events, context.encoding)
+    groups = np.zeros(len(events), np.int64)
+    names = [partition.sample]
+    if context.supervision.classes:
+        labels, groups = np.unique(found.learned, return_inverse=True)
+        names = [f"{value:.0f}" for value in labels]
+    raw: dict[str, Histogram] = {}
+    after: dict[str, Histogram] = {}
+    for (branch, values), scaling, known in zip(
+        encoded.contents().items(),
+        context.encoding.scalings,
+        context.encoding.branches,
+        strict=True,
+    ):
+        own = groups
+        if known.collection is not None:
+            own = np.repeat(groups, np.diff(events.offsets[known.collection]))
+        for made, given, low, high in (
+            (raw, events.contents[branch], scaling.low, scaling.high),
+            (after, values, scaling.encoded_low, scaling.encoded_high),
+        ):
+            counts = {
+                name: _histogram(given[own == number] if len(names) > 1 else given, low, high)
+                for number, name in enumerate(names)
+            }
+            made[branch] = Histogram(*_bounds(low, high), counts)
+    return Distributions(len(events), raw, after)
+
+
+def _bounds(low: float, high: float) -> tuple[float, float]:
+    return (low - 0.5, high + 0.5) if high <= low else (low, high)
+
+
+def _histogram(values: NDArray[Any], low: float, high: float) -> NDArray[np.int64]:
+    low, high = _bounds(low, high)
+    with np.errstate(invalid="ignore", over="ignore"):
+        bins = (values.astype(np.float64) - low) * (NUM_BINS / (high - low))
+        inside = (bins >= 0) & (bins <= NUM_BINS)  # False for NaN
+        chosen = np.minimum(bins[inside], NUM_BINS - 1).astype(np.int64)
+    return np.bincount(chosen, minlength=NUM_BINS)

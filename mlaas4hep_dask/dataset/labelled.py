@@ -1,0 +1,121 @@
+"""From a partition to the events that the network sees, with what it learns of them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mlaas4hep_dask.dataset.prepare import Preparation, applied, read_raw
+from mlaas4hep_dask.dataset.supervision import Supervision
+from mlaas4hep_dask.derive.recipe import Prepared
+from mlaas4hep_dask.derive.rows import only
+from mlaas4hep_dask.encode.split import event_ids, split_of
+from mlaas4hep_dask.reader import Partition, read
+from mlaas4hep_dask.specs import Events
+
+if TYPE_CHECKING:
+    from mlaas4hep_dask.dataset.tasks import Context
+
+
+@dataclass(frozen=True)
+class Labelled:
+    """The selected events of a partition.
+
+    Parameters
+    ----------
+    events : Events
+        The branches that were asked for.
+    ids : ndarray of uint64, shape (events, 2)
+        Stable ids.
+    split : ndarray of uint8, shape (events,)
+        0 for training, 1 for validation, 2 for test.
+    learned : ndarray of float32, shape (events,) or (events, targets)
+        Labels, or targets of a regression.
+    weights : ndarray of float64, shape (events,)
+        Their own weights, before the factor of the sample.
+    weights_read : ndarray of float64, shape (events read,)
+        The own weights of all events read, selected or not.
+    cut_flow, removed : mapping of str to int
+        As those of `Prepared`.
+    """
+
+    events: Events
+    ids: NDArray[np.uint64]
+    split: NDArray[np.uint8]
+    learned: NDArray[np.float32]
+    weights: NDArray[np.float64]
+    weights_read: NDArray[np.float64]
+    cut_flow: Mapping[str, int]
+    removed: Mapping[str, int]
+
+
+def label(partition: Partition, context: Context, keep: tuple[str, ...]) -> Labelled:
+    """The selected events of one partition, with labels or targets, and weights.
+
+    Parameters
+    ----------
+    partition : Partition
+        Entry range of a file.
+    context : Context
+        What all partitions share.
+    keep : tuple of str
+        Branches of the result, in this order.
+
+    Raises
+    ------
+    UnreadableFileError
+        When it cannot be read.
+    DataError
+        When a label or a weight is not what it has to be.
+    """
+    supervision, preparation = context.supervision, context.preparation
+    names = tuple(dict.fromkeys([*keep, *supervision.names]))
+    if names != preparation.keep:
+        preparation = preparation.fewer(names)
+    raw = read_raw(partition, preparation)
+    prepared = applied(raw, preparation)
+    events, selected = prepared.events, prepared.selected
+    ids = event_ids(partition.uuid, partition.entry_start, partition.entry_stop)
+    entries = np.arange(partition.entry_start, partition.entry_stop)
+    if selected is None:
+        weights_read = weights = supervision.weights(events, partition, entries)
+    else:
+        weights_read = _weights_read(raw, partition, preparation, supervision)
+        weights, ids, entries = weights_read[selected], ids[selected], entries[selected]
+    return Labelled(
+        events=events if names == keep else only(events, keep),
+        ids=ids,
+        split=split_of(ids, context.fractions, seed=context.seed),
+        learned=supervision.learned(events, partition, entries),
+        weights=weights,
+        weights_read=weights_read,
+        cut_flow=prepared.cut_flow,
+        removed=prepared.removed,
+    )
+
+
+def _weights_read(
+    raw: Prepared, partition: Partition, preparation: Preparation, supervision: Supervision
+) -> NDArray[np.float64]:
+    """The own weights of all events of a partition, selected or not."""
+    entries = np.arange(partition.entry_start, partition.entry_stop)
+    names, recipe = sorted(supervision.weight_names), preparation.recipe
+    if supervision.weight is None:
+        return np.ones(len(partition))
+    if raw.selected is None:
+        events = recipe.prepare(raw.events, names, select=False).events
+        return supervision.weights(events, partition, entries)
+    assert preparation.use is not None  # only a function selects before the recipe
+    tree = {branch.name: branch for branch in preparation.use.tree}
+    if tree.keys() >= set(names):
+        events = read(partition, [tree[name] for name in names])
+        return supervision.weights(events, partition, entries)
+    # What the function makes is known of the events that it returns.
+    events = recipe.prepare(raw.events, names, select=False).events if recipe else raw.events
+    weights = np.zeros(len(partition))
+    weights[raw.selected] = supervision.weights(events, partition, entries[raw.selected])
+    return weights

@@ -1,0 +1,271 @@
+"""Labels or targets, and weights, of events: from their sample or from expressions."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mlaas4hep_dask.config import Config
+from mlaas4hep_dask.derive import Expression
+from mlaas4hep_dask.derive.recipe import Recipe
+from mlaas4hep_dask.errors import ConfigError, DataError, ExpressionError
+from mlaas4hep_dask.reader import Partition
+from mlaas4hep_dask.specs import Branch, Events, SampleSpecs
+from mlaas4hep_dask.specs.measure import moments
+from mlaas4hep_dask.specs.sample import ClassSums
+
+
+@dataclass(frozen=True)
+class Supervision:
+    """How events get what the network learns of them, and their weight.
+
+    Parameters
+    ----------
+    targets : tuple of Expression
+        Gives the class, or the numbers to predict; empty when the sample's label is the class.
+    classes : tuple of str
+        Names of the classes; empty for a regression.
+    labels : mapping of str to int
+        By sample: its label, when ``targets`` is empty.
+    weight : Expression or None
+        Gives the weight of an event; None means 1.
+    factors : mapping of str to float
+        By sample: the factor on all weights; empty until the sums of weights are known.
+    """
+
+    targets: tuple[Expression, ...] = ()
+    classes: tuple[str, ...] = ()
+    labels: Mapping[str, int] = field(default_factory=dict)
+    weight: Expression | None = None
+    factors: Mapping[str, float] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, config: Config) -> Supervision:
+        """The supervision of a configuration.
+
+        Raises
+        ------
+        ConfigError
+            When a text is no expression.
+        """
+        keys = ("target.branch", "weight")
+        target, weight = (_parsed(config, key) for key in keys)
+        labels = {s.name: s.label for s in config.samples if s.label is not None}
+        return cls(target, config.classes, labels, weight[0] if weight else None)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The branches that it reads, in alphabetical order."""
+        return tuple(sorted({*self.target_names, *self.weight_names}))
+
+    @property
+    def target_names(self) -> set[str]:
+        """The branches that labels or targets come from."""
+        return {name for expression in self.targets for name in expression.names}
+
+    @property
+    def weight_names(self) -> set[str]:
+        """The branches that weights come from."""
+        return set() if self.weight is None else set(self.weight.names)
+
+    def with_derived(self, recipe: Recipe) -> set[str]:
+        """The branches that targets come from, and derived ones that would give them away."""
+        found = self.target_names
+        for name, expression in recipe.derived.items():  # each after those that it needs
+            if not found.isdisjoint(expression.names):
+                found.add(name)
+        return found
+
+    def check(self, available: Mapping[str, Branch], where: Callable[[str], str]) -> None:
+        """Raise a ConfigError unless all expressions give one value per event.
+
+        Parameters
+        ----------
+        available : mapping of str to Branch
+            What can be read.
+        where : callable
+            The place of a dotted key, for the error.
+        """
+        weights = [] if self.weight is None else [self.weight]
+        for key, expressions in (("target.branch", self.targets), ("weight", weights)):
+            for expression in expressions:
+                try:
+                    made = expression.result(key, available)
+                except ExpressionError as error:
+                    raise _error(key, error.message, where) from error
+                if made.kind != "flat":
+                    text = (
+                        f"{expression.text!r} has one value per object of {made.collection!r}, "
+                        "expected one per event; sum(), max() or [:, 0] make one"
+                    )
+                    raise _error(key, text, where)
+
+    def check_read(self, tree: Mapping[str, Branch], config: Config) -> None:
+        """Raise a ConfigError unless weights can be summed before the user's function selects.
+
+        Parameters
+        ----------
+        tree : mapping of str to Branch
+            The branches of the files.
+        config : Config
+            The configuration.
+        """
+        made = sorted(self.weight_names - tree.keys())
+        for sample in config.samples:
+            if made and sample.cross_section is not None and sample.sum_weights is None:
+                text = (
+                    f"{made[0]!r} is not in the files: the weights of events that the function "
+                    "leaves out cannot be summed; give sum_weights of every sample"
+                )
+                raise _error("weight", text, config.where)
+
+    def learned(
+        self, events: Events, partition: Partition, entries: NDArray[np.int64]
+    ) -> NDArray[np.float32]:
+        """Labels, shape (events,), or the targets of a regression, shape (events, targets).
+
+        Parameters
+        ----------
+        events : Events
+            Events with the branches in ``names``.
+        partition : Partition
+            Where they come from.
+        entries : ndarray of int64, shape (events,)
+            Their entries in the tree.
+
+        Raises
+        ------
+        DataError
+            When a label is no class, or a target not a finite float32; names file and entry.
+        """
+        if not self.targets:
+            return np.full(len(events), self.labels[partition.sample], np.float32)
+        columns = []
+        for expression in self.targets:
+            values = expression.per_event(events).astype(np.float64)
+            with np.errstate(over="ignore"):
+                single = values.astype(np.float32)
+            if self.classes:
+                good = (values >= 0) & (values < len(self.classes)) & (values == np.floor(values))
+                expected = f"a class: a whole number from 0 to {len(self.classes) - 1}"
+            else:
+                good, expected = np.isfinite(single), "a finite number of 32 bits"
+            _require(good, values, partition, entries, expression, ("target.branch", expected))
+            columns.append(single)
+        return columns[0] if self.classes else np.stack(columns, axis=1)
+
+    def weights(
+        self, events: Events, partition: Partition, entries: NDArray[np.int64]
+    ) -> NDArray[np.float64]:
+        """Weights of events, shape (events,), before the factor of their sample.
+
+        The parameters are those of `learned`.
+
+        Raises
+        ------
+        DataError
+            When a weight is not finite; names file and entry.
+        """
+        if self.weight is None:
+            return np.ones(len(events))
+        values = self.weight.per_event(events).astype(np.float64)
+        expected = ("weight", "a finite number")
+        _require(np.isfinite(values), values, partition, entries, self.weight, expected)
+        return values
+
+    def sums(
+        self,
+        learned: NDArray[np.float32],
+        weights: NDArray[np.float64],
+        is_train: NDArray[np.bool_],
+        *,
+        weights_read: NDArray[np.float64],
+    ) -> SampleSpecs:
+        """The counts and sums of some selected events.
+
+        Parameters
+        ----------
+        learned, weights : ndarray
+            Of the selected events.
+        is_train : ndarray of bool, shape (events,)
+            True for those that are for training.
+        weights_read : ndarray of float64
+            Weights of all events read, selected or not.
+        """
+        if not self.names:  # the counts tell all
+            return SampleSpecs(len(weights_read), len(weights), float(len(weights)))
+        has_classes = bool(self.targets and self.classes)
+        classes = learned.astype(np.int64) if has_classes else np.zeros(len(learned), np.int64)
+        number = len(self.classes) if has_classes else 1
+        columns = []
+        for chosen in (slice(None), is_train):
+            own = classes[chosen]
+            columns.append(np.bincount(own, minlength=number).tolist())
+            sums = np.bincount(own, weights=weights[chosen], minlength=number)
+            columns.append(sums.astype(np.float64).tolist())
+        targets = {}
+        if not self.classes:
+            names = [expression.text for expression in self.targets]
+            values = learned.astype(np.float64).T  # (targets, events)
+            targets = {
+                name: moments(np.ascontiguousarray(column))
+                for name, column in zip(names, values, strict=True)
+            }
+        return SampleSpecs(
+            num_read=len(weights_read),
+            num_selected=len(weights),
+            sum_weights=float(weights.sum()),
+            sum_weights_read=float(weights_read.sum()),
+            num_negative=int((weights < 0).sum()),
+            classes=tuple(ClassSums(*row) for row in zip(*columns, strict=True)),
+            targets=targets,
+        )
+
+
+def _parsed(config: Config, key: str) -> tuple[Expression, ...]:
+    given = config.target.branch if key == "target.branch" else [config.weight]
+    try:
+        return tuple(Expression(text) for text in given if text is not None)
+    except ExpressionError as error:
+        raise _error(key, error.message, config.where) from error
+
+
+def _require(
+    good: NDArray[np.bool_],
+    values: NDArray[Any],
+    partition: Partition,
+    entries: NDArray[np.int64],
+    expression: Expression,
+    expected: tuple[str, str],
+) -> None:
+    bad = np.flatnonzero(~good)
+    if bad.size == 0:
+        return
+    key, what = expected
+    entry = int(entries[bad[0]])
+    more = f" ({bad.size:,} such events in this partition)" if bad.size > 1 else ""
+    raise DataError(
+        f"{partition.file}: entry {entry}: {key} {expression.text!r} is {values[bad[0]]:.9g}, "
+        f"expected {what}{more}",
+        file=partition.file,
+        tree=partition.tree,
+        branch=expression.text,
+        entry=entry,
+    )
+
+
+def _error(key: str, text: str, where: Callable[[str], str]) -> ConfigError:
+    place = where(key)
+    file, _, line = place.rpartition(":")
+    known = line.isdigit()
+    return ConfigError(
+        f"{place}: {key}: {text}",
+        file=file if known else place,
+        line=int(line) if known else None,
+        key=key,
+        nearest=None,
+    )

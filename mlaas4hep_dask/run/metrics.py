@@ -1,0 +1,50 @@
+"""Which metrics of a run are shown, by the kind of its outputs, as short text."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+NONE = "none"
+# Key in the metrics of a split, and what people call it.
+HEADLINES = {
+    "binary": ("auc", "AUC"),
+    "classes": ("accuracy", "accuracy"),
+    "regression": ("r2", "R²"),
+}
+_TARGET_METRICS = (("rmse", "RMSE"), ("mae", "MAE"), ("bias", "bias"))
+
+
+def kind_of(summary: Mapping[str, Any]) -> str:
+    """The kind of outputs that a summary is about."""
+    kind = (summary.get("outputs") or {}).get("kind")
+    return kind if kind in HEADLINES else "binary"
+
+
+def metric_rows(summary: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """Name and value of the metrics of the test events."""
+    test = summary.get("test") or {}
+    rows = [("loss", four_digits(test.get("loss")))]
+    kind = kind_of(summary)
+    if kind == "regression":
+        rows.append(("R²", four_digits(test.get("r2"))))
+        for name, metrics in (test.get("targets") or {}).items():
+            shown = [f"{title} {short(metrics.get(key))}" for key, title in _TARGET_METRICS]
+            rows.append((name, ", ".join(shown)))
+        return rows
+    rows.append(("AUC" if kind == "binary" else "mean AUC", four_digits(test.get("auc"))))
+    rows.append(("accuracy", four_digits(test.get("accuracy"))))
+    by_class = test.get("auc_by_class") or {}
+    rows += [(f"AUC {name}", four_digits(area)) for name, area in by_class.items()]
+    return rows
+
+
+def four_digits(value: float | None) -> str:
+    """Four decimals, or ``none``."""
+    return f"{value:.4f}" if value is not None and math.isfinite(value) else NONE
+
+
+def short(value: float | None) -> str:
+    """Four significant digits, or ``none``."""
+    return f"{value:.4g}" if value is not None and math.isfinite(value) else NONE

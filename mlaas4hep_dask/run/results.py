@@ -1,0 +1,112 @@
+"""How well a model does on the test events: figures and tables of the run report."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from mlaas4hep_dask.run.axes import NUM_COLOURS
+from mlaas4hep_dask.run.charts import roc
+from mlaas4hep_dask.run.figures import Line, line_chart, step_histogram
+from mlaas4hep_dask.run.metrics import HEADLINES, NONE, kind_of, metric_rows
+from mlaas4hep_dask.run.quantities import DASH, fixed, is_number, mapping, ratio, sequence
+
+_TITLES = {
+    "binary": ("ROC curve of the test set", "ROC"),
+    "classes": ("ROC curves of the test set", "ROC"),
+    "regression": ("Residuals of the test set", "Residuals"),
+}
+
+
+def results(summary: Mapping[str, Any]) -> dict[str, Any]:
+    """What the report shows of the test events, by the kind of the outputs."""
+    kind, test = kind_of(summary), mapping(summary, "test")
+    key, metric = HEADLINES[kind]
+    title, link = _TITLES[kind]
+    curves: Mapping[str, Any] = {}
+    if kind == "binary":
+        curves = roc(test)
+    elif kind == "classes":
+        curves = {"figures": _curves(test)}
+    else:
+        curves = {"figures": _residuals(test)}
+    return {
+        "kind": kind,
+        "title": title,
+        "link": link,
+        "metric": metric,
+        "key": key,
+        "value": test.get(key),
+        "rows": [(name, value.replace(NONE, DASH)) for name, value in metric_rows(summary)]
+        if test
+        else [],
+        "figures": sequence(curves, "figures"),
+        "working_points": sequence(curves, "working_points"),
+        "confusion": _confusion(summary),
+    }
+
+
+def _curves(test: Mapping[str, Any]) -> list[str]:
+    areas = mapping(test, "auc_by_class")
+    lines = [
+        Line(
+            f"{name}, AUC {fixed(areas.get(name))}",
+            sequence(curve, "false_positive_rate"),
+            sequence(curve, "true_positive_rate"),
+        )
+        for name, curve in mapping(test, "roc_by_class").items()
+        if sequence(curve, "true_positive_rate")
+    ]
+    return [
+        line_chart(
+            part,
+            title="ROC curve of each class against all others",
+            x_label="efficiency for the other classes",
+            y_label="efficiency for the class",
+            x_range=(0.0, 1.0),
+            y_range=(0.0, 1.0),
+            reference=Line("guessing", (0.0, 1.0), (0.0, 1.0)),
+            size=(400, 400),
+        )
+        for part in (lines[i : i + NUM_COLOURS] for i in range(0, len(lines), NUM_COLOURS))
+    ]
+
+
+def _residuals(test: Mapping[str, Any]) -> list[str]:
+    return [
+        step_histogram(
+            sequence(histogram, "edges"),
+            {"test": sequence(histogram, "counts")},
+            title=f"Residuals of {name}",
+            x_label=f"predicted - true {name}",
+            y_label="share per unit",
+            legend=False,
+        )
+        for name, histogram in mapping(test, "residuals").items()
+    ]
+
+
+def _confusion(summary: Mapping[str, Any]) -> dict[str, Any]:
+    """Sums of weights by true and predicted class, and their share of the true class."""
+    names = sequence(mapping(summary, "outputs"), "classes")
+    matrix: Sequence[Sequence[Any]] = sequence(mapping(summary, "test"), "confusion")
+    if not matrix or len(matrix) != len(names):
+        return {}
+    rows = []
+    for number, (name, cells) in enumerate(zip(names, matrix, strict=True)):
+        total = sum(cell for cell in cells if is_number(cell))
+        shares = [ratio(cell, total) for cell in cells]
+        rows.append(
+            {
+                "name": name,
+                "cells": [
+                    {
+                        "sum": cell,
+                        "percent": None if share is None else 100 * share,
+                        "is_right": place == number,
+                    }
+                    for place, (cell, share) in enumerate(zip(cells, shares, strict=True))
+                ],
+            }
+        )
+    return {"names": names, "rows": rows}

@@ -1,0 +1,362 @@
+import json
+import re
+import signal
+import subprocess
+import sys
+
+import awkward as ak
+import httpx
+import numpy as np
+import pytest
+import torch
+import uproot
+import yaml
+
+from mlaas4hep_dask.bundle import open_bundle
+from mlaas4hep_dask.config import Config
+from mlaas4hep_dask.dataset import Dataset
+from mlaas4hep_dask.encode import encode
+from mlaas4hep_dask.errors import ConfigError, DataError
+from mlaas4hep_dask.reader import plan_file, read
+from mlaas4hep_dask.run.stages import fit
+from mlaas4hep_dask.train.network import mlp
+
+TRUTH = ["MC*"]
+MET = "sqrt(MET_px**2 + MET_py**2)"
+
+
+@pytest.fixture
+def keys(cms_files):
+    single_top, ww, wz, zz = map(str, cms_files)
+    return {
+        "name": "targets",
+        "tree": "events",
+        "samples": [
+            {"name": "single_top", "label": 0, "files": single_top},
+            {"name": "ww", "label": 1, "files": ww},
+            {"name": "zz", "label": 2, "files": [wz, zz]},
+        ],
+        "branches": {"exclude": TRUTH},
+        "training": {"epochs": 2, "batch_size": 200},
+        "specs": {"cache": None},
+    }
+
+
+def unlabelled(keys, **changes):
+    samples = [{k: v for k, v in sample.items() if k != "label"} for sample in keys["samples"]]
+    return {**keys, "samples": samples, **changes}
+
+
+def dataset_of(keys, client):
+    return Dataset(Config.from_mapping(keys), client)
+
+
+def served(bundle, events):
+    """Answer of a real server process to some events."""
+    command = [sys.executable, "-m", "mlaas4hep_dask.serve", str(bundle), "--port", "0"]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    try:
+        url = next(
+            found[0] for line in process.stdout if (found := re.findall(r"http://\S+", line))
+        )
+        payload = {"events": ak.to_list(events.to_awkward())}
+        answer = httpx.post(url, json=payload, timeout=30)
+        assert answer.status_code == 200, answer.text
+        return answer.json()
+    finally:
+        process.send_signal(signal.SIGINT)
+        process.wait(timeout=20)
+        process.stdout.close()
+
+
+def trained_logits(run, bundle, events):
+    """What the network of the checkpoint gives, without any of the export's code."""
+    network = mlp(bundle.encoding.layout.num_columns, num_outputs=bundle.outputs.num_outputs)
+    state = torch.load(next((run / "checkpoints").glob("*.pt")), weights_only=True)
+    network.load_state_dict(state["network"])
+    network.eval()
+    with torch.no_grad():
+        return network(torch.from_numpy(encode(events, bundle.encoding).dense())).double().numpy()
+
+
+def some_events(bundle, file):
+    plan = plan_file(str(file), "events", "any")
+    names = [branch.name for branch in bundle.encoding.branches]
+    limits = {"target_bytes": 1 << 40, "max_events": 200, "num_entries": plan.num_entries}
+    return read(plan.planned(names).partitions(**limits)[1], [plan.branches[n] for n in names])
+
+
+@pytest.mark.timeout(200)
+def test_three_classes_from_yaml_to_served_probabilities(keys, client, cms_files, tmp_path):
+    result = fit(dataset_of(keys, client), output=tmp_path / "run")
+    test = result.summary["test"]
+    assert result.summary["outputs"]["classes"] == ["single_top", "ww", "zz"]
+    assert test["accuracy"] > 0.5  # the largest class has 36 % of the events
+    confusion = np.array(test["confusion"])
+    assert confusion.sum() == test["num_events"]
+    assert confusion.trace() / confusion.sum() == pytest.approx(test["accuracy"])
+    assert test["auc"] == pytest.approx(np.mean(list(test["auc_by_class"].values())))
+    assert all(area > 0.6 for area in test["auc_by_class"].values())
+    report = result.report.read_text()
+    assert "Confusion matrix" in report
+    assert "predicted zz" in report
+    card = (tmp_path / "run/bundle/model_card.md").read_text()
+    assert "Probabilities of the classes single_top, ww, zz" in card
+    bundle = open_bundle(tmp_path / "run/bundle")
+    events = some_events(bundle, cms_files[0])
+    logits = trained_logits(tmp_path / "run", bundle, events)
+    expected = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
+    answer = served(tmp_path / "run/bundle", events)
+    assert answer["classes"] == ["single_top", "ww", "zz"]
+    np.testing.assert_allclose(answer["scores"], expected, rtol=0, atol=1e-6)
+
+
+@pytest.mark.timeout(200)
+def test_a_regression_from_yaml_to_served_values(keys, client, cms_files, tmp_path):
+    target = {"kind": "regression", "branch": ["Jet_E_sum", MET], "loss": "huber"}
+    keys = unlabelled(keys, target=target, derive={"Jet_E_sum": "sum(Jet_E)", "twice": "2*MET_px"})
+    keys["branches"] = {"exclude": [*TRUTH, "EventWeight"]}
+    dataset = dataset_of(keys, client)
+    inputs = {branch.name for branch in dataset.plan().branches}
+    assert not inputs & {"MET_px", "MET_py", "Jet_E_sum", "twice"}  # the last gives MET_px away
+    assert (
+        "never inputs, since the target reads them: Jet_E_sum, MET_px" in dataset.plan().to_text()
+    )
+    result = fit(dataset, output=tmp_path / "run")
+    test = result.summary["test"]
+    assert test["targets"]["Jet_E_sum"]["r2"] > 0.3  # the jets are inputs
+    assert test["r2"] == pytest.approx(np.mean([t["r2"] for t in test["targets"].values()]))
+    report = result.report.read_text()
+    assert "Residuals of Jet_E_sum" in report
+    bundle = open_bundle(tmp_path / "run/bundle")
+    events = some_events(bundle, cms_files[0])
+    truth = dataset.to_dask().y.compute()
+    shift, scale = np.array(bundle.outputs.shifts), np.array(bundle.outputs.scales)
+    np.testing.assert_allclose(shift, truth.mean(axis=0), rtol=1e-4)
+    np.testing.assert_allclose(1 / scale, truth.std(axis=0), rtol=1e-4)
+    expected = trained_logits(tmp_path / "run", bundle, events) / scale + shift
+    answer = served(tmp_path / "run/bundle", events)
+    assert answer["targets"] == ["Jet_E_sum", MET]
+    np.testing.assert_allclose(answer["scores"], expected, rtol=1e-6, atol=1e-6 / scale.min())
+
+
+def test_weights_sum_to_cross_section_times_luminosity(keys, client):
+    cross_sections = [2.0, 3.0, 0.5]
+    for sample, cross_section in zip(keys["samples"], cross_sections, strict=True):
+        sample["cross_section"] = cross_section
+    keys |= {"weight": "EventWeight * (1 + 0.1 * NJet)", "luminosity": 36_000.0}
+    keys["samples"][0]["sum_weights"] = 1e6
+    keys["samples"][1]["weight"] = 2.0
+    files = [
+        uproot.concatenate({f: "events"}, ["EventWeight", "NJet"])
+        for f in (keys["samples"][0]["files"], keys["samples"][1]["files"])
+    ]
+    own = [
+        ak.to_numpy(f.EventWeight).astype(float) * (1 + 0.1 * ak.to_numpy(f.NJet)) for f in files
+    ]
+    reference, means = None, set()
+    for max_events in (100_000, 1_500):  # one partition per file, and several
+        dataset = dataset_of({**keys, "partition": {"max_events": max_events}}, client)
+        assert "EventWeight" not in {branch.name for branch in dataset.plan().branches}
+        w = dataset.to_dask().w.compute()
+        first, second, third = np.split(w.astype(float), np.cumsum([len(own[0]), len(own[1])]))
+        np.testing.assert_allclose(first, own[0] * 2.0 * 36_000 / 1e6, rtol=1e-6)
+        assert second.sum() == pytest.approx(2 * 3.0 * 36_000, rel=1e-6)
+        np.testing.assert_allclose(second / second.sum(), own[1] / own[1].sum(), rtol=1e-6)
+        assert third.sum() == pytest.approx(0.5 * 36_000, rel=1e-6)
+        reference = w if reference is None else reference
+        np.testing.assert_array_equal(w, reference)
+        means.add(dataset.training_weights().mean)
+    assert len(means) == 1
+
+
+def test_the_sum_of_weights_is_that_of_events_before_the_selection(keys, client):
+    for sample in keys["samples"]:
+        sample["cross_section"] = 1.0
+    every = dataset_of({**keys, "weight": "EventWeight"}, client)
+    some = dataset_of({**keys, "weight": "EventWeight", "select": "NJet >= 2"}, client)
+    assert some.factors() == every.factors()
+    found = some.samples()["ww"]
+    assert found.sum_weights < found.weights_read == every.samples()["ww"].sum_weights
+
+
+def test_balanced_classes_have_equal_sums_in_training_only(keys, client):
+    keys["weight"] = "EventWeight"
+    keys["training"]["balance"] = "classes"
+    dataset = dataset_of(keys, client)
+    arrays = dataset.to_dask()
+    y, w = arrays.y.compute().astype(int), arrays.w.compute().astype(float)
+    blocks = dataset.blocks()
+    split = np.concatenate(
+        client.gather(
+            [
+                client.submit(_split, blocks.submit(client, n), pure=False)
+                for n in range(len(blocks.partitions))
+            ]
+        )
+    )
+    balance, mean = dataset.training_weights()
+    train = split == 0
+    sums = np.bincount(y[train], weights=w[train] * np.array(balance)[y[train]])
+    np.testing.assert_allclose(sums, sums[0], rtol=1e-5)
+    assert sums.sum() == pytest.approx(w[train].sum(), rel=1e-5)
+    assert mean == pytest.approx(sums.sum() / train.sum(), rel=1e-5)
+
+
+def _split(block):
+    return block.split
+
+
+def write(path, **columns):
+    with uproot.recreate(path) as out:
+        out.mktree("t", {name: values.dtype for name, values in columns.items()})
+        out["t"].extend(columns)
+    return str(path)
+
+
+@pytest.fixture
+def made(tmp_path):
+    """Keys of a data set whose labels, targets and weights are in its files."""
+    rng = np.random.default_rng(3)
+    samples = []
+    for name, size in (("a", 400), ("b", 300)):
+        x = rng.normal(size=size)
+        columns = {
+            "x": x,
+            "noise": rng.normal(size=size),
+            "flavour": rng.integers(0, 3, size).astype(np.int32),
+            "w": np.where(rng.random(size) < 0.2, -1.0, 1.0),
+        }
+        columns["seen"] = columns["flavour"] + 0.3 * columns["noise"]
+        samples.append({"name": name, "files": write(tmp_path / f"{name}.root", **columns)})
+    return {
+        "name": "made",
+        "tree": "t",
+        "samples": samples,
+        "target": {"branch": "flavour", "classes": ["light", "c", "b"]},
+        "weight": "w",
+        "training": {"epochs": 3, "batch_size": 50, "learning_rate": 0.01},
+        "model": {"kwargs": {"dropout": 0.0}},
+        "specs": {"cache": None},
+    }
+
+
+def test_labels_and_negative_weights_from_branches(made, client, tmp_path):
+    results = []
+    for max_events in (1_000, 90):
+        keys = {**made, "partition": {"max_events": max_events}}
+        dataset = dataset_of(keys, client)
+        assert dataset.plan().selection.targets == ["flavour"]
+        results.append([dataset.outputs(), dataset.training_weights(), dataset.class_sums()])
+    assert results[0] == results[1]
+    result = fit(dataset, output=tmp_path / "run")
+    summary = result.summary
+    array = uproot.concatenate({s["files"]: "t" for s in made["samples"]}, ["flavour", "w"])
+    counts = np.bincount(ak.to_numpy(array.flavour)).tolist()
+    assert [entry["num_events"] for entry in summary["classes"]] == counts
+    assert sum(e["sum_weights"] for e in summary["classes"]) == pytest.approx(ak.sum(array.w))
+    assert sum(s["num_negative"] for s in summary["samples"]) == ak.sum(array.w < 0)
+    assert any("have negative weights" in note for note in summary["counts"]["notes"])
+    assert summary["test"]["accuracy"] > 0.7  # 'seen' tells nearly all
+    confusion = np.array(summary["test"]["confusion"])
+    assert confusion.sum() < summary["test"]["num_events"]  # negative weights count against
+
+
+def test_metrics_do_not_depend_on_the_number_of_ranks(made, client, tmp_path):
+    # With a learning rate of next to nothing all ranks measure the initial network.
+    made["training"] |= {"epochs": 1, "learning_rate": 1e-30}
+    found = []
+    for ranks in (1, 2):
+        made["training"]["ranks"] = ranks
+        summary = fit(dataset_of(made, client), output=tmp_path / f"run{ranks}").summary
+        found.append(summary["test"])
+    one, two = found
+    assert one["num_events"] == two["num_events"]
+    np.testing.assert_allclose(one["confusion"], two["confusion"], rtol=1e-6)
+    assert one["loss"] == pytest.approx(two["loss"], rel=1e-5)
+    assert one["auc_by_class"] == pytest.approx(two["auc_by_class"], rel=1e-6)
+
+
+BAD = {
+    "a class beyond the last": ({"target": {"branch": "flavour", "classes": ["light", "c"]}},
+                                r"[ab]\.root: entry \d+: target.branch 'flavour' is 2, expected"),
+    "a label that is not whole": ({"target": {"branch": "seen", "classes": ["p", "q"]}},
+                                  r"entry \d+: target.branch 'seen' is .*whole number from 0 to 1"),
+    "a target that is NaN": ({"target": {"kind": "regression", "branch": "log(x)"}},
+                             r"entry \d+: target.branch 'log\(x\)' is nan, expected a finite"),
+    "a weight that is infinite": ({"weight": "1 / (flavour - 1)"},
+                                  r"entry \d+: weight '1 / \(flavour - 1\)' is inf, exp"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("fault", BAD)
+def test_a_bad_label_or_weight_names_file_and_entry(made, client, fault):
+    change, message = BAD[fault]
+    with pytest.raises(DataError, match=message) as caught:
+        dataset_of({**made, **change}, client).specs()
+    values = uproot.open(caught.value.file)["t"].arrays(library="np")
+    bad = {
+        "a class beyond the last": values["flavour"] == 2,
+        "a label that is not whole": values["seen"] != np.floor(values["seen"]),
+        "a target that is NaN": values["x"] < 0,
+        "a weight that is infinite": values["flavour"] == 1,
+    }
+    assert caught.value.entry == np.flatnonzero(bad[fault])[0]
+
+
+def test_a_selection_leaves_events_of_no_class_out(made, client):
+    made |= {"target": {"branch": "flavour", "classes": ["light", "c"]}, "select": "flavour < 2"}
+    samples = dataset_of(made, client).samples()
+    assert all(sample.num_selected < sample.num_read for sample in samples.values())
+
+
+UNFIT = {
+    "a label beside target.branch": (
+        lambda keys: keys["samples"][0].update(label=1), r"samples\[0\].label: not wanted"),
+    "no names of classes": (
+        lambda keys: keys["target"].pop("classes"), r"target\.classes: expected the names"),
+    "an absent branch": (
+        lambda keys: keys["target"].update(branch="flavor"), r"target\.branch: .*'flavor'.*did"),
+    "an input that is the target": (
+        lambda keys: keys.update(branches={"include": ["x", "flavour"]}), "target.branch reads it"),
+    "a luminosity without cross sections": (
+        lambda keys: keys.update(luminosity=3.0), "luminosity: has no use"),
+    "balance of a regression": (
+        lambda keys: keys.update(target={"kind": "regression", "branch": "x"},
+                                 training={"balance": "classes"}), "training.balance"),
+    "a regression of nothing": (
+        lambda keys: keys.update(target={"kind": "regression"}), r"target\.branch: missing"),
+    "no expression": (
+        lambda keys: keys.update(weight="w *"), "weight: in 'w"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("fault", UNFIT)
+def test_an_unfit_target_is_refused_before_anything_runs(made, fault):
+    change, message = UNFIT[fault]
+    change(made)
+    with pytest.raises(ConfigError, match=message):
+        Dataset(Config.from_mapping(made), client=None).plan()
+
+
+def test_a_constant_target_is_an_error(made, client):
+    made["target"] = {"kind": "regression", "branch": "0 * x + 1"}
+    with pytest.raises(DataError, match="nothing to learn"):
+        dataset_of(made, client).outputs()
+
+
+def test_weights_that_cannot_be_balanced_are_an_error(made, client):
+    made["weight"] = "where(flavour == 1, -1, 1)"
+    made["training"]["balance"] = "classes"
+    with pytest.raises(DataError, match=r"class 'c' sum to -\d+ over the training events"):
+        dataset_of(made, client).training_weights()
+
+
+def test_the_summary_and_the_yaml_of_a_run_can_be_read_again(made, client, tmp_path):
+    fit(
+        dataset_of({**made, "training": {"epochs": 1, "ranks": 1}}, client), output=tmp_path / "run"
+    )
+    text = (tmp_path / "run/config.yaml").read_text()
+    assert Config.from_mapping(yaml.safe_load(text)).target.branch == ["flavour"]
+    manifest = json.loads((tmp_path / "run/bundle/manifest.json").read_text())
+    assert manifest["output"]["classes"] == ["light", "c", "b"]
