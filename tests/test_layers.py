@@ -64,6 +64,18 @@ def test_commands_name_their_options_before_anything_heavy_is_loaded(module):
     assert not loaded_after(f"import mlaas4hep_dask.{module}") & {*HEAVY, "numpy"}
 
 
+def test_the_first_kernel_does_not_import_scipy_and_linear_algebra_still_works():
+    statement = (
+        "import numpy as np; from mlaas4hep_dask.specs.measure import moments\n"
+        "moments(np.arange(3.0)); loaded = 'scipy.linalg' in sys.modules; assert not loaded\n"
+        "from mlaas4hep_dask.compiled import numba\n"
+        "product = numba.njit(lambda a: np.dot(a, a))(np.eye(3))\n"
+        "assert (product == np.eye(3)).all()"
+    )
+    loaded = loaded_after(statement)
+    assert {"numba", "scipy.linalg"} <= loaded
+
+
 def test_the_data_set_is_found_on_first_use():
     loaded = loaded_after("import mlaas4hep_dask; mlaas4hep_dask.Dataset")
     assert {"mlaas4hep_dask.dataset", "dask"} <= loaded

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-import numba
 import numpy as np
 from numpy.typing import NDArray
 
+from mlaas4hep_dask.compiled import numba
 from mlaas4hep_dask.specs.transforms import logarithm
 
 TILE = 256  # events; a tile's rows stay in the second-level cache while every branch visits them

@@ -6,10 +6,10 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-import numba
 import numpy as np
 from numpy.typing import NDArray
 
+from mlaas4hep_dask.compiled import numba
 from mlaas4hep_dask.specs.branch import FLAT, BranchSpecs
 from mlaas4hep_dask.specs.draw import Draw, draw_events, draw_objects, event_keys
 from mlaas4hep_dask.specs.events import Events

@@ -26,11 +26,11 @@ import time
 from pathlib import Path
 from typing import Any
 
-import numba
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from mlaas4hep_dask.compiled import numba
 from mlaas4hep_dask.errors import TrainingError
 
 SHARED_FOLDER = Path("/dev/shm")  # noqa: S108  # memory that processes share, not a temporary file
