@@ -23,7 +23,7 @@ from mlaas4hep_dask.specs import Branch, Specs
 
 logger = logging.getLogger(__name__)
 
-FORMAT = 1
+FORMAT = 2  # to be raised whenever `measure` or an entry changes
 STAT_THREADS = 32
 SUFFIX = ".specs.zst"
 VARIABLE = "MLAAS4HEP_CACHE"  # environment variable with another folder for `auto`
