@@ -15,6 +15,7 @@ from distributed import Client
 
 from mlaas4hep_dask.config import Config, load
 from mlaas4hep_dask.dataset.distributions import Distributions, distributions
+from mlaas4hep_dask.dataset.losses import Listener, Lost
 from mlaas4hep_dask.dataset.normalise import encode_options
 from mlaas4hep_dask.dataset.plan import Plan, Preflight, Skipped, assemble, plan_one, preflight
 from mlaas4hep_dask.dataset.reuse import event_facts
@@ -37,7 +38,8 @@ from mlaas4hep_dask.dataset.weighting import (
 from mlaas4hep_dask.encode import Block, EncodeCounts, Encoding
 from mlaas4hep_dask.encode.encoding import transforms_of
 from mlaas4hep_dask.encode.outputs import Outputs
-from mlaas4hep_dask.reader import Partition
+from mlaas4hep_dask.errors import UnreadableFileError
+from mlaas4hep_dask.reader import Partition, ReadCounts
 from mlaas4hep_dask.specs import SampleSpecs, Specs
 from mlaas4hep_dask.specs.sample import ClassSums
 
@@ -96,6 +98,7 @@ class Dataset:
         self._plan: Plan | None = None
         self._measured: Measured | None = None
         self._encode_options: dict[str, Any] | None = None
+        self._losses: Listener | None = None
 
     @classmethod
     def from_yaml(
@@ -162,6 +165,16 @@ class Dataset:
     def skipped(self) -> tuple[Skipped, ...]:
         """Files and partitions that could not be read and were left out."""
         return self.plan().skipped + self._measure().skipped
+
+    def lost(self) -> tuple[Lost, ...]:
+        """Partitions that pass 1 read and pass 2 could not; their events have weight 0."""
+        lost = {} if self._losses is None else self._losses.lost
+        return tuple(lost[key] for key in sorted(lost))
+
+    def read_counts(self) -> ReadCounts:
+        """What reading has cost beside the plain way: in plan, pass 1 and pass 2."""
+        counts = self.plan().read_counts + self._measure().read_counts
+        return counts if self._losses is None else counts + self._losses.counts
 
     def split_counts(self) -> list[tuple[str, tuple[int, int, int]]]:
         """For each block its sample and its events for training, validation and test."""
@@ -265,9 +278,16 @@ class Dataset:
         partitions = self.plan().partitions
         readable = tuple(partitions[number] for number in sorted(self._measure().counts))
         supervision = replace(self.plan().supervision, factors=self.factors())
-        context = replace(self._context(), encoding=self.encoding(), supervision=supervision)
         token = self.token("blocks", json.dumps(self.encode_options()))
-        return BlockPlan(token, readable, context)
+        topic = f"mlaas4hep_dask-losses-{token}"
+        if self._losses is None:
+            self._losses = Listener()
+            self._losses.listen(self.client, topic)
+        context = replace(
+            self._context(), encoding=self.encoding(), supervision=supervision, topic=topic
+        )
+        counts = tuple(counts for _, counts in self.split_counts())
+        return BlockPlan(token, readable, context, counts)
 
     def to_dask(self) -> DaskArrays:
         """Lazy arrays of all events; the specs are computed, the arrays are not."""
@@ -281,7 +301,7 @@ class Dataset:
         shared = f"context-{blocks.token}"
         layer: dict[Any, Any] = {shared: blocks.context}
         for number, partition in enumerate(blocks.partitions):
-            layer[blocks.key(number)] = (make_block, partition, shared)
+            layer[blocks.key(number)] = (make_block, partition, shared, blocks.counts[number])
         parts = {
             "x": (_dense, (sizes, (width,)), np.float32),
             "missing": (_missing, (sizes, (width,)), np.bool_),
@@ -321,9 +341,12 @@ class Dataset:
         start = filled[0].entry_start
         short = replace(filled[0], entry_stop=min(filled[0].entry_stop, start + 1_000))
         for part in (short, *filled):  # the first events of it most likely do
-            found: dict[str, Any] | None = self.client.submit(
-                raw_event, part, preparation, pure=False
-            ).result()
+            found: dict[str, Any] | None = None
+            try:
+                found = self.client.submit(raw_event, part, preparation, pure=False).result()
+            except UnreadableFileError:  # the event of another file does as well
+                if self.config.on_bad_file == "error":
+                    raise
             if found is not None:
                 break
         return found

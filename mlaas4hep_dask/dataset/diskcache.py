@@ -26,7 +26,13 @@ logger = logging.getLogger(__name__)
 FOLDER = "mlaas4hep_dask-blocks"
 
 
-def block_on_disk(partition: Partition, context: Context, token: str, number: int) -> Block:
+def block_on_disk(
+    partition: Partition,
+    context: Context,
+    counts: tuple[int, int, int],
+    token: str,
+    number: int,
+) -> Block:
     """The block of a partition, from this worker's disk if it is there.
 
     One that was made is written; a full disk costs the file, not the run.
@@ -37,13 +43,15 @@ def block_on_disk(partition: Partition, context: Context, token: str, number: in
         What to read.
     context : Context
         What the blocks share, with the encoding.
+    counts : tuple of int
+        Its events for training, validation and test.
     token, number
         Name the block; equal tokens stand for equal data and encoding.
     """
     worker = get_worker()
     with suppress(FileNotFoundError):
         return _load(_path(worker, token, number))
-    return kept(make_block(partition, context), token, number, worker)
+    return kept(make_block(partition, context, counts), token, number, worker)
 
 
 def kept(block: Block, token: str, number: int, worker: Worker) -> Block:

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from mlaas4hep_dask.dataset.labelled import label
 from mlaas4hep_dask.dataset.tasks import Context
 from mlaas4hep_dask.encode.encoded import encode_rows
+from mlaas4hep_dask.errors import UnreadableFileError
 from mlaas4hep_dask.reader import Partition
 
 NUM_BINS = 50
@@ -37,7 +38,12 @@ class Distributions:
 def distributions(partition: Partition, context: Context) -> Distributions:
     """Histograms of all inputs of one partition, by class; those of a regression by sample."""
     assert context.encoding is not None  # set by the data set once it has specs
-    found = label(partition, context, tuple(branch.name for branch in context.encoding.reads))
+    try:
+        found = label(partition, context, tuple(b.name for b in context.encoding.reads))
+    except UnreadableFileError:
+        if not context.skip:
+            raise
+        return Distributions(0, {}, {})  # where blocks are made, the loss is told
     events = found.events
     encoded = encode_rows(events, context.encoding)
     groups = np.zeros(len(events), np.int64)

@@ -20,7 +20,7 @@ from mlaas4hep_dask.dataset.tasks import (
 )
 from mlaas4hep_dask.encode.split import event_ids, split_of
 from mlaas4hep_dask.errors import UnreadableFileError
-from mlaas4hep_dask.reader import Partition
+from mlaas4hep_dask.reader import Partition, counting
 from mlaas4hep_dask.specs import SampleSpecs, Specs
 
 
@@ -114,20 +114,20 @@ def count_events(pieces: Sequence[Piece], context: Context) -> Measured:
 
 
 def _counted(partition: Partition, number: int, context: Context) -> Measured:
-    counting = context.preparation.counting()
-    if counting is None and not context.supervision.names:
+    only_cuts = context.preparation.counting()
+    if only_cuts is None and not context.supervision.names:
         counts = _split_of_all(partition, context)
         sample = SampleSpecs(len(partition), sum(counts), float(sum(counts)))
-    else:
-        try:
-            found = label(partition, context, () if counting is None else counting.keep)
-        except UnreadableFileError as error:
-            if not context.skip:
-                raise
-            return lost(partition, error)
-        counts = split_counts(found.split)
-        sample = sample_specs(found, context)
-    return Measured(Specs(samples={partition.sample: sample}), {number: counts})
+        return Measured(Specs(samples={partition.sample: sample}), {number: counts})
+    try:
+        with counting() as read_counts:
+            found = label(partition, context, () if only_cuts is None else only_cuts.keep)
+    except UnreadableFileError as error:
+        if not context.skip:
+            raise
+        return lost(partition, error, read_counts)
+    specs = Specs(samples={partition.sample: sample_specs(found, context)})
+    return Measured(specs, {number: split_counts(found.split)}, read_counts=read_counts)
 
 
 def _split_of_all(partition: Partition, context: Context) -> tuple[int, int, int]:

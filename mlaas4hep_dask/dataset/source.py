@@ -26,6 +26,8 @@ class BlockPlan:
         Block ``i`` is made of partition ``i``.
     context : Context
         What the blocks share, with the encoding.
+    counts : tuple
+        For each block its events for training, validation and test.
     on_disk : bool
         Keep the blocks on the disks of the workers that made them.
     """
@@ -33,6 +35,7 @@ class BlockPlan:
     token: str
     partitions: tuple[Partition, ...]
     context: Context
+    counts: tuple[tuple[int, int, int], ...]
     on_disk: bool = False
 
     def key(self, block: int) -> tuple[str, int]:
@@ -43,9 +46,9 @@ class BlockPlan:
         """A future of a block, on the given worker if that is free; made once however often."""
         context = client.submit(same, self.context, key=f"context-{self.token}")
         function: Callable[..., Block] = make_block
-        more: tuple[Any, ...] = ()
+        more: tuple[Any, ...] = (self.counts[block],)
         if self.on_disk:
-            function, more = diskcache.block_on_disk, (self.token, block)
+            function, more = diskcache.block_on_disk, (self.counts[block], self.token, block)
         return client.submit(
             function,
             self.partitions[block],

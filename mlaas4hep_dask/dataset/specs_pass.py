@@ -109,7 +109,12 @@ def _sampled(config: Config, client: Client, plan: Plan, context: Context, token
     specs = replace(measured.specs, samples=samples).with_provenance(
         files=files, sampled={"fraction": config.specs.fraction, "seed": config.seed}
     )
-    return replace(counted, specs=specs, skipped=measured.skipped + counted.skipped)
+    return replace(
+        counted,
+        specs=specs,
+        skipped=measured.skipped + counted.skipped,
+        read_counts=measured.read_counts + counted.read_counts,
+    )
 
 
 def _counted(

@@ -158,6 +158,13 @@ class Supervision:
             columns.append(single)
         return columns[0] if self.classes else np.stack(columns, axis=1)
 
+    def unknown(self, num_events: int, sample: str) -> NDArray[np.float32]:
+        """What stands in the place of labels or targets of events that cannot be read."""
+        if not self.targets:
+            return np.full(num_events, self.labels[sample], np.float32)
+        shape = (num_events,) if self.classes else (num_events, len(self.targets))
+        return np.zeros(shape, np.float32)
+
     def weights(
         self, events: Events, partition: Partition, entries: NDArray[np.int64]
     ) -> NDArray[np.float64]:

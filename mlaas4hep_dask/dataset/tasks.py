@@ -11,12 +11,14 @@ from distributed import get_worker
 from numpy.typing import NDArray
 
 from mlaas4hep_dask.dataset.labelled import Labelled, label
+from mlaas4hep_dask.dataset.losses import empty_events, tell
 from mlaas4hep_dask.dataset.plan import Skipped
 from mlaas4hep_dask.dataset.prepare import Preparation, read_raw
 from mlaas4hep_dask.dataset.supervision import Supervision
-from mlaas4hep_dask.encode import Block, Encoding, encode
+from mlaas4hep_dask.encode import Block, EncodeCounts, Encoding, encode
+from mlaas4hep_dask.encode.split import event_ids
 from mlaas4hep_dask.errors import UnreadableFileError
-from mlaas4hep_dask.reader import Partition
+from mlaas4hep_dask.reader import Partition, ReadCounts, counting
 from mlaas4hep_dask.specs import SampleSpecs, Specs
 from mlaas4hep_dask.specs.measure import measure
 from mlaas4hep_dask.specs.specs import merge_all
@@ -50,6 +52,8 @@ class Context:
         By input: the logarithm that its normalisation takes, which is measured too.
     encoding : Encoding or None
         Set once the specs are known.
+    topic : str
+        Topic of Dask events under which pass 2 tells what it could not read.
     """
 
     preparation: Preparation
@@ -60,6 +64,7 @@ class Context:
     skip: bool
     transforms: Mapping[str, Transform] = field(default_factory=dict)
     encoding: Encoding | None = None
+    topic: str = ""
 
 
 @dataclass(frozen=True)
@@ -78,6 +83,8 @@ class Measured:
         Events whose specs came from the cache; they were not read.
     samples : mapping of str to SampleSpecs
         By sample: all events that the data set holds; filled once all parts are merged.
+    read_counts : ReadCounts
+        What reading cost beside the plain way.
     """
 
     specs: Specs
@@ -85,6 +92,7 @@ class Measured:
     skipped: tuple[Skipped, ...] = ()
     num_cached: int = 0
     samples: Mapping[str, SampleSpecs] = field(default_factory=dict)
+    read_counts: ReadCounts = field(default_factory=ReadCounts)
 
 
 def measure_partition(partition: Partition, number: int, context: Context) -> Measured:
@@ -98,11 +106,12 @@ def measure_partition(partition: Partition, number: int, context: Context) -> Me
         When a label or a weight is not what it has to be.
     """
     try:
-        found = label(partition, context, context.inputs)
+        with counting() as counts:
+            found = label(partition, context, context.inputs)
     except UnreadableFileError as error:
         if not context.skip:
             raise
-        return lost(partition, error)
+        return lost(partition, error, counts)
     specs = measure(
         found.events,
         sample=partition.sample,
@@ -111,7 +120,7 @@ def measure_partition(partition: Partition, number: int, context: Context) -> Me
     )
     specs = replace(specs, samples={partition.sample: sample_specs(found, context)})
     tell_progress(len(partition))
-    return Measured(specs, {number: split_counts(found.split)})
+    return Measured(specs, {number: split_counts(found.split)}, read_counts=counts)
 
 
 def sample_specs(found: Labelled, context: Context) -> SampleSpecs:
@@ -122,11 +131,11 @@ def sample_specs(found: Labelled, context: Context) -> SampleSpecs:
     return replace(sums, cut_flow=found.cut_flow, removed=found.removed)
 
 
-def lost(partition: Partition, error: UnreadableFileError) -> Measured:
+def lost(partition: Partition, error: UnreadableFileError, counts: ReadCounts) -> Measured:
     """What is known of a partition that cannot be read."""
     start, stop = partition.entry_start, partition.entry_stop
     skipped = Skipped(partition.file, partition.sample, start, stop, error.message)
-    return Measured(Specs(), {}, (skipped,))
+    return Measured(Specs(), {}, (skipped,), read_counts=counts)
 
 
 def split_counts(split: NDArray[np.uint8]) -> tuple[int, int, int]:
@@ -141,17 +150,33 @@ def merge_measured(parts: list[Measured]) -> Measured:
     counts: dict[int, tuple[int, int, int]] = {}
     skipped: list[Skipped] = []
     num_cached = 0
+    read_counts = sum((part.read_counts for part in parts), ReadCounts())
     for part in parts:
         counts.update(part.counts)
         skipped.extend(part.skipped)
         num_cached += part.num_cached
-    return Measured(specs, counts, tuple(skipped), num_cached)
+    return Measured(specs, counts, tuple(skipped), num_cached, read_counts=read_counts)
 
 
-def make_block(partition: Partition, context: Context) -> Block:
-    """The encoded block of one partition."""
+def make_block(
+    partition: Partition, context: Context, counts: tuple[int, int, int] | None = None
+) -> Block:
+    """The encoded block of one partition.
+
+    ``counts`` are its events for training, validation and test, as pass 1 found them. With them,
+    a partition that cannot be read becomes a block of events without weight, if the context says
+    to skip; the client is told.
+    """
     assert context.encoding is not None  # set by the data set once it has specs
-    found = label(partition, context, tuple(branch.name for branch in context.encoding.reads))
+    try:
+        with counting() as read_counts:
+            found = label(partition, context, tuple(b.name for b in context.encoding.reads))
+    except UnreadableFileError as error:
+        if not context.skip or counts is None:
+            raise
+        tell(context.topic, partition, sum(counts), read_counts, error.message)
+        return _lost_block(partition, context, counts)
+    tell(context.topic, partition, len(found.events), read_counts, "")
     weights = found.weights * context.supervision.factors[partition.sample]
     return Block(
         encode(found.events, context.encoding),
@@ -159,6 +184,22 @@ def make_block(partition: Partition, context: Context) -> Block:
         weights.astype(np.float32),
         found.ids,
         found.split,
+    )
+
+
+def _lost_block(partition: Partition, context: Context, counts: tuple[int, int, int]) -> Block:
+    """The block of a partition that cannot be read: as many events as planned, of weight 0."""
+    assert context.encoding is not None  # the caller has looked
+    num_events = sum(counts)
+    branches = {branch.name: branch for branch in context.encoding.reads}
+    encoded = encode(empty_events(branches, num_events), context.encoding)
+    ids = event_ids(partition.uuid, partition.entry_start, partition.entry_start + num_events)
+    return Block(
+        replace(encoded, counts=EncodeCounts()),
+        context.supervision.unknown(num_events, partition.sample),
+        np.zeros(num_events, dtype=np.float32),
+        ids,
+        np.repeat(np.arange(3, dtype=np.uint8), counts),
     )
 
 

@@ -277,13 +277,24 @@ def _summary(
                 if entry.entry_stop is not None
             ),
             "skipped": [asdict(entry) for entry in skipped],
+            "events_lost": sum(entry.num_events for entry in dataset.lost()),
+            "lost": [
+                {**asdict(entry.skipped), "num_events": entry.num_events}
+                for entry in dataset.lost()
+            ],
+            **dataset.read_counts().as_json(),
             **counts.as_json(),
             "left_out": plan.selection.left_out,
             "excluded": plan.selection.excluded,
             "targets": plan.selection.targets,
             "weights": plan.selection.weights,
             "identifiers": plan.selection.identifiers,
-            "notes": [*plan.notes, *specs_notes(dataset), *_weight_notes(dataset)],
+            "notes": [
+                *plan.notes,
+                *specs_notes(dataset),
+                *_weight_notes(dataset),
+                *_loss_notes(dataset),
+            ],
         },
         "samples": [
             {
@@ -317,6 +328,16 @@ def _summary(
         },
         "config_yaml": config.to_yaml(),
     }
+
+
+def _loss_notes(dataset: Dataset) -> list[str]:
+    """What could not be read while training, though it is in the specs."""
+    return [
+        f"{lost.num_events:,} events of {lost.skipped.file} (entries "
+        f"{lost.skipped.entry_start}-{lost.skipped.entry_stop}) could not be read in training and "
+        f"had weight 0: {lost.skipped.reason}"
+        for lost in dataset.lost()
+    ]
 
 
 def _classes_json(dataset: Dataset, trainer: Trainer) -> list[dict[str, Any]]:

@@ -1,0 +1,114 @@
+import json
+
+import numpy as np
+import pytest
+from test_remote import start_server
+
+from mlaas4hep_dask.config import Config
+from mlaas4hep_dask.console import Reporter
+from mlaas4hep_dask.dataset import Dataset
+from mlaas4hep_dask.errors import UnreadableFileError
+from mlaas4hep_dask.run import fit
+
+
+@pytest.fixture
+def server(cms_files):
+    """A server of the tutorial's files, and what ends it."""
+    process, base = start_server(cms_files[0].parent)
+
+    def end():
+        process.kill()
+        process.wait(timeout=20)
+
+    yield base, end
+    end()
+    process.stdout.close()
+
+
+def config_of(cms_files, base, **more):
+    keys = {
+        "name": "losses",
+        "tree": "events",
+        "samples": [
+            {"name": "local", "label": 1, "files": str(cms_files[0])},
+            {"name": "kept", "label": 0, "files": str(cms_files[1])},
+            {"name": "remote", "label": 0, "files": f"{base}/{cms_files[3].name}"},
+        ],
+        "branches": {"include": ["NJet", "MET_px", "Jet_Px", "Jet_btag"]},
+        "select": "NJet >= 1",
+        "partition": {"max_events": 1500},
+        "training": {"epochs": 2, "batch_size": 500},
+        "reading": {"attempts": 2},
+        "on_bad_file": "skip",
+    }
+    return Config.from_mapping({**keys, **more})
+
+
+@pytest.mark.timeout(120)
+def test_a_file_that_breaks_in_pass_2_is_reported_and_its_events_weigh_nothing(
+    cms_files, server, client
+):
+    base, end = server
+    dataset = Dataset(config_of(cms_files, base), client)
+    arrays = dataset.to_dask()
+    end()
+    x, missing, y, w, ids = (array.compute() for array in arrays)
+    remote = [sum(c) for sample, c in dataset.split_counts() if sample == "remote"]
+    num_lost = sum(remote)
+    assert 0 < num_lost < 2_421
+    assert [entry.num_events for entry in dataset.lost()] == remote
+    assert all(base in entry.skipped.reason for entry in dataset.lost())
+    assert dataset.skipped() == ()
+    assert len(x) == len(y) == len(ids) == len(w)
+    assert np.array_equal(np.flatnonzero(w == 0), np.arange(len(w) - num_lost, len(w)))
+    assert missing[-num_lost:].all()
+    assert not x[-num_lost:].any()
+    assert sum(dataset.read_counts().retries.values()) >= len(remote)
+
+
+@pytest.mark.timeout(120)
+def test_without_skip_a_file_that_breaks_in_pass_2_is_an_error(cms_files, server, client):
+    base, end = server
+    dataset = Dataset(config_of(cms_files, base, on_bad_file="error"), client)
+    arrays = dataset.to_dask()
+    end()
+    with pytest.raises(UnreadableFileError, match=cms_files[3].name):
+        arrays.w.compute()
+
+
+@pytest.mark.timeout(240)
+def test_training_goes_on_with_the_events_that_are_left(cms_files, server, client, tmp_path):
+    base, end = server
+
+    class Ends(Reporter):
+        def record(self, stage):
+            super().record(stage)
+            if stage.stage == "specs":
+                end()
+
+    dataset = Dataset(config_of(cms_files, base), client)
+    result = fit(dataset, output=tmp_path / "run", reporter=Ends())
+    counts = json.loads((tmp_path / "run" / "metrics.json").read_text())["counts"]
+    assert counts["skipped"] == []
+    assert counts["events_lost"] == sum(entry["num_events"] for entry in counts["lost"]) > 0
+    assert {entry["sample"] for entry in counts["lost"]} == {"remote"}
+    assert list(counts["retries"]) == [f"{base}/{cms_files[3].name}"]
+    assert any("could not be read in training" in note for note in counts["notes"])
+    assert result.summary["test"]["auc"] > 0.5
+    report = result.report.read_text()
+    assert "could not be read in training" in report
+    assert "Retries" in report
+
+
+def test_what_uproot_reads_is_counted_by_branch(edge_cases, client):
+    file = str(edge_cases / "nano_dimuon_rntuple.root")
+    samples = [
+        {"name": "a", "label": 1, "files": file},
+        {"name": "b", "label": 0, "files": str(edge_cases / "nano_dy.root")},
+    ]
+    config = Config.from_mapping(
+        {"samples": samples, "branches": {"include": ["MET_pt"]}, "partition": {"max_events": 10}}
+    )
+    counts = Dataset(config, client)
+    assert counts.specs().num_events == 80
+    assert counts.read_counts().as_json() == {"retries": {}, "read_by_uproot": {"MET_pt": 4}}
