@@ -71,13 +71,13 @@ def main() -> None:
         num_ranks=1,
         store=("", 0),
         model=ModelSource("mlaas4hep_dask.train.network", "mlp", None, {}),
-        num_columns=num_columns,
+        row_shape=(num_columns,),
         learning_rate=1e-3,
         seed=0,
         mean_weight=1.0,
         assignments=(assignment, assignment, assignment),
     )
-    feed = Feed(BlocksInMemory(blocks), assignment, rank=0, split=TRAIN, num_columns=num_columns)
+    feed = Feed(BlocksInMemory(blocks), assignment, rank=0, split=TRAIN, row_shape=(num_columns,))
     first = next(iter(feed.windows(1)))
     in_memory = Window(*(None if a is None else np.copy(a) for a in vars(first).values()))
     events = assignment.num_events(0)

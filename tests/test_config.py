@@ -769,10 +769,10 @@ def test_the_schema_refuses_what_the_models_refuse(wrong):
 def _keys(model=Config, prefix=""):
     for name, field in model.model_fields.items():
         yield f"{prefix}{name}", field
+        many = "[]" if get_origin(field.annotation) in (list, dict) else ""
         for inner in (field.annotation, *get_args(field.annotation)):
             if isinstance(inner, type) and issubclass(inner, BaseModel):
-                mark = "[]" if get_origin(field.annotation) is list else ""
-                yield from _keys(inner, f"{prefix}{name}{mark}.")
+                yield from _keys(inner, f"{prefix}{name}{many}.")
 
 
 @pytest.mark.parametrize(("key", "field"), list(_keys()), ids=[key for key, _ in _keys()])

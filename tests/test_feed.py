@@ -71,7 +71,7 @@ def feed_of(source, assignment, *, rank=0, split=TRAIN, with_missing=False):
         assignment,
         rank=rank,
         split=split,
-        num_columns=num_columns,
+        row_shape=(num_columns,),
         with_missing=with_missing,
     )
 

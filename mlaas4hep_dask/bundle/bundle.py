@@ -166,7 +166,8 @@ def write_bundle(
                     }
                     for branch in reads
                 ],
-                "columns": encoding.layout.columns(),
+                "columns": encoding.columns(),
+                "shape": list(encoding.row_shape),
             },
             **({} if recipe is None else {"recipe": recipe.to_json(), "example": example}),
             "output": outputs.as_json(),
@@ -225,7 +226,7 @@ def open_bundle(path: str | Path, *, unpack_to: Path | None = None) -> Bundle:
         outputs = Outputs.from_json(manifest.get("output", {}))
     except EncodeError as error:
         raise BundleError(f"{path}: {error}", path=str(path), member=MANIFEST) from error
-    if encoding.layout.columns() != manifest["input"].get("columns"):
+    if encoding.columns() != manifest["input"].get("columns"):
         raise BundleError(
             f"{path}: the columns in {MANIFEST} are not those that {SPECS} gives",
             path=str(path),

@@ -2,6 +2,7 @@
 
 from mlaas4hep_dask.config.encoding import Encoding
 from mlaas4hep_dask.config.files import expand_files, resolve_files
+from mlaas4hep_dask.config.image import Image
 from mlaas4hep_dask.config.load import load
 from mlaas4hep_dask.config.root import Config, json_schema
 from mlaas4hep_dask.config.sections import (
@@ -22,6 +23,7 @@ __all__ = [
     "Cluster",
     "Config",
     "Encoding",
+    "Image",
     "Model",
     "Partitioning",
     "Sample",

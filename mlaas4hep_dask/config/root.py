@@ -26,6 +26,7 @@ from mlaas4hep_dask.config.document import dump
 from mlaas4hep_dask.config.encoding import Encoding
 from mlaas4hep_dask.config.fields import Slug, Text
 from mlaas4hep_dask.config.function import Function
+from mlaas4hep_dask.config.image import Image, with_image_network
 from mlaas4hep_dask.config.problems import Places, Problem, config_error, invalid, problems_of
 from mlaas4hep_dask.config.reading import HOW, Reading, is_logical
 from mlaas4hep_dask.config.sections import (
@@ -123,6 +124,10 @@ class Config(Section):
     encode: Encoding = Field(
         default=Encoding(), description="How jagged events become rows of numbers."
     )
+    image: Image | None = Field(
+        default=None,
+        description="Events become images with these axes and channels; null means rows.",
+    )
     split: Split = Field(
         default=Split(), description="Fractions for training, validation and test; sum 1."
     )
@@ -174,6 +179,11 @@ class Config(Section):
             return {**document, "encode": {**encode, "out_of_range": "clip"}}
         return document
 
+    @model_validator(mode="before")
+    @classmethod
+    def _has_a_network_of_images(cls, document: Any) -> Any:
+        return with_image_network(document)
+
     @field_validator("output", mode="before")
     @classmethod
     def _named_after_model(cls, output: Any, info: ValidationInfo) -> Any:
@@ -221,6 +231,18 @@ class Config(Section):
         if self.cluster.address == "local" and workers is not None and workers < ranks:
             text = f"expected at least training.ranks ({ranks}), found {workers}"
             raise invalid(Problem("cluster.workers", text))
+        return self
+
+    @model_validator(mode="after")
+    def _draws_all_objects(self) -> Self:
+        if self.image is not None:
+            problems = [
+                Problem(f"encode.{key}", "has no meaning with an image, which shows all objects")
+                for key in ("width", "sort")
+                if getattr(self.encode, key) != type(self.encode).model_fields[key].default
+            ]
+            if problems:
+                raise invalid(*problems)
         return self
 
     @classmethod

@@ -56,7 +56,8 @@ class DaskArrays(NamedTuple):
     ``x`` float32 (events, columns), normalised, 0 where missing; ``missing`` bool (events,
     columns), True for padding and NaN; ``y`` float32, labels of shape
     (events,) or targets of shape (events, targets); ``w`` float32 (events,); ``id`` uint64
-    (events, 2), the file's id and the entry.
+    (events, 2), the file's id and the entry. With an image, ``x`` and ``missing`` have the shape
+    (events, channels, ny, nx), and empty cells are missing.
     """
 
     x: da.Array
@@ -200,9 +201,10 @@ class Dataset:
         ----------
         known : mapping of int to EncodeCounts, optional
             Counts of blocks that have been made already. Unless the specs are those of all
-            events, and so tell the counts, all other blocks are made for it.
+            events, and so tell the counts of rows, all other blocks are made for it.
         """
-        if self.config.specs.mode == "full" and self.config.specs.path is None:
+        of_all = self.config.specs.mode == "full" and self.config.specs.path is None
+        if of_all and self.config.image is None:
             return EncodeCounts.from_specs(self.specs(), self.encoding())
         known = known or {}
         blocks = self.blocks()
@@ -296,15 +298,15 @@ class Dataset:
 
         blocks = self.blocks()
         sizes = tuple(sum(counts) for _, counts in self.split_counts())
-        width = self.encoding().layout.num_columns
+        shape = tuple((size,) for size in self.encoding().row_shape)
         name = f"block-{blocks.token}"
         shared = f"context-{blocks.token}"
         layer: dict[Any, Any] = {shared: blocks.context}
         for number, partition in enumerate(blocks.partitions):
             layer[blocks.key(number)] = (make_block, partition, shared, blocks.counts[number])
         parts = {
-            "x": (_dense, (sizes, (width,)), np.float32),
-            "missing": (_missing, (sizes, (width,)), np.bool_),
+            "x": (_dense, (sizes, *shape), np.float32),
+            "missing": (_missing, (sizes, *shape), np.bool_),
             "y": (_y, (sizes, *self._num_targets()), np.float32),
             "w": (_w, (sizes,), np.float32),
             "id": (_id, (sizes, (2,)), np.uint64),

@@ -120,6 +120,8 @@ def encode_options(config: Config, specs: Specs, keys: Sequence[Branch]) -> dict
         When a function fails, or returns neither two numbers nor two lists.
     """
     options = config.encode.model_dump(mode="json")
+    if config.image is not None:
+        options["image"] = config.image.model_dump(mode="json")
     options["keys"] = [asdict(key) for key in keys]
     functions = find_normalisers(config)
     if functions:

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from mlaas4hep_dask.config import Config, Selection, resolve_files, select_branches
+from mlaas4hep_dask.dataset.image import with_image_inputs
 from mlaas4hep_dask.dataset.normalise import check_encode
 from mlaas4hep_dask.dataset.prepare import (
     FunctionUse,
@@ -165,6 +166,7 @@ def preflight(config: Config) -> Preflight:
         targets=supervision.with_derived(recipe),
         weights=supervision.weight_names,
     )
+    selection = with_image_inputs(config, selection, recipe.branches)
     inputs = [recipe.branches[name] for name in selection.inputs]
     keys = check_encode(config, inputs, recipe.branches)
     specs = reused_specs(config, inputs)
@@ -317,9 +319,10 @@ class Plan:
             lines.append(f"  identifiers: {', '.join(self.selection.identifiers)}")
         if self.selection.excluded:
             lines.append(f"  excluded: {', '.join(self.selection.excluded)}")
-        lines += [
-            f"  left out: {name} ({reason})" for name, reason in self.selection.left_out.items()
-        ]
+        reasons: dict[str, list[str]] = {}
+        for name, reason in self.selection.left_out.items():
+            reasons.setdefault(reason, []).append(name)
+        lines += [f"  left out: {', '.join(left)} ({why})" for why, left in reasons.items()]
         lines += [f"  skipped: {skip.file} ({skip.reason})" for skip in self.skipped]
         lines += [f"  note: {note}" for note in self.notes]
         return "\n".join(lines)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -299,4 +300,5 @@ def _with_range(
 
 
 def _error(key: str, text: str) -> EncodeError:
-    return EncodeError(f"{key}: {text}", option=key)
+    shown = re.sub(r"\.([0-9]+)(?=\.|$)", r"[\1]", key)
+    return EncodeError(f"{shown}: {text}", option=key)

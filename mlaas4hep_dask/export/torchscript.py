@@ -101,13 +101,32 @@ class _Scorer(torch.nn.Module):
         return self.activation(self.network(x, missing))  # type: ignore[no-any-return]
 
 
+class _ImageScorer(torch.nn.Module):
+    """Images and their missing mask in, scores out."""
+
+    def __init__(self, network: torch.nn.Module, outputs: Outputs) -> None:
+        super().__init__()
+        self.network = network
+        self.activation = Activation(outputs)
+
+    def forward(self, x: torch.Tensor, missing: torch.Tensor) -> torch.Tensor:
+        """Scores of images, float32 (events, channels, ny, nx), and their missing mask."""
+        return self.score_encoded(x, missing)
+
+    @torch.jit.export
+    def score_encoded(self, x: torch.Tensor, missing: torch.Tensor) -> torch.Tensor:
+        """The same; the method that every bundle has."""
+        return self.activation(self.network(x, missing))  # type: ignore[no-any-return]
+
+
 def to_torchscript(
     network: torch.nn.Module, encoding: Encoding, outputs: Outputs = BINARY
 ) -> bytes:
     """A TorchScript file of ``network`` between the given encoding and its outputs' meaning.
 
     The file's ``forward`` takes raw padded columns (float64 or float32, NaN where missing) and
-    gives scores; its ``score_encoded`` takes what `encode` makes. The network is scripted, or
+    gives scores; its ``score_encoded`` takes what `encode` makes. Of images, both take what
+    `encode` makes. The network is scripted, or
     traced when it cannot be scripted; either way its scores are compared with the network's own.
 
     Raises
@@ -123,7 +142,10 @@ def to_torchscript(
         warnings.simplefilter("ignore", DeprecationWarning)
         warnings.simplefilter("ignore", FutureWarning)
         scripted = _scripted(wrapped, encoding)
-        scorer = torch.jit.script(_Scorer(scripted, encoding, outputs).eval())
+        scorer: torch.nn.Module = _ImageScorer(scripted, outputs)
+        if encoding.image is None:
+            scorer = _Scorer(scripted, encoding, outputs)
+        scorer = torch.jit.script(scorer.eval())
         buffer = io.BytesIO()
         torch.jit.save(scorer, buffer)
         loaded = torch.jit.load(io.BytesIO(buffer.getvalue()))  # type: ignore[no-untyped-call]
@@ -149,7 +171,7 @@ def _scripted(network: torch.nn.Module, encoding: Encoding) -> Any:
 
 def _probe(encoding: Encoding, *, events: int) -> tuple[torch.Tensor, torch.Tensor]:
     generator = torch.Generator().manual_seed(events)
-    shape = (events, encoding.layout.num_columns)
+    shape = (events, *encoding.row_shape)
     missing = torch.rand(shape, generator=generator) < 0.3
     x = torch.rand(shape, generator=generator)
     return torch.where(missing, torch.zeros_like(x), x), missing

@@ -7,6 +7,7 @@ from typing import Any
 
 from mlaas4hep_dask.config import Config
 from mlaas4hep_dask.run.metrics import kind_of, metric_rows
+from mlaas4hep_dask.run.quantities import input_text
 
 
 def model_card(summary: Mapping[str, Any], config: Config) -> str:
@@ -31,7 +32,7 @@ def model_card(summary: Mapping[str, Any], config: Config) -> str:
 {_purpose(summary, config)}
 
 ## Model
-`{config.model.callable}` with {summary["model"]["num_columns"]} input columns. Trained for \
+`{config.model.callable}` with {input_text(summary["model"])} as input. Trained for \
 {training.epochs} epochs with a global batch of {training.batch_size} on {training.ranks} ranks, \
 learning rate {training.learning_rate}, seed {config.seed}.
 

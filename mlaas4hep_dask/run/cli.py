@@ -119,6 +119,7 @@ def _overrides(options: argparse.Namespace) -> list[str]:
 
 
 def _check(config: Config) -> int:
+    from mlaas4hep_dask.dataset.image import likely_shape
     from mlaas4hep_dask.dataset.plan import check_files, preflight
     from mlaas4hep_dask.run.stages import model_of
 
@@ -130,9 +131,14 @@ def _check(config: Config) -> int:
     num_columns = sum(1 if branch.kind == "flat" else width for branch in plan.branches)
     targets = config.target.branch if config.target.is_regression else []
     num_outputs = len(targets) or (len(config.classes) if len(config.classes) > 2 else 1)
-    model.build(num_columns, num_outputs)
+    shape: tuple[int, ...] = (num_columns,)
+    accepted = f"rows (tried with {num_columns} columns)"
+    if config.image is not None:
+        shape = likely_shape(config.image)
+        accepted = f"images (tried with {shape[0]} channels of {shape[1]} by {shape[2]} cells)"
+    model.build(shape, num_outputs)
     print(plan.to_text())  # noqa: T201
-    print(f"model {model.reference} accepts rows (tried with {num_columns} columns)")  # noqa: T201
+    print(f"model {model.reference} accepts {accepted}")  # noqa: T201
     print(f"{config.source or config.name}: no error found")  # noqa: T201
     return 0
 

@@ -9,6 +9,7 @@ from rich.table import Table
 
 from mlaas4hep_dask.console import Console
 from mlaas4hep_dask.run.metrics import metric_rows
+from mlaas4hep_dask.run.quantities import input_text
 
 
 class RunConsole(Console):
@@ -29,8 +30,16 @@ class RunConsole(Console):
             ("events skipped", f"{counts['events_skipped']:,}"),
             ("specs measured now", f"{counts['events_measured']:,} events"),
             ("specs from the cache", f"{counts['events_from_cache']:,} events"),
-            ("specs", f"{counts['branches']} branches, {counts['columns']} columns"),
+            ("specs", f"{counts['branches']} branches, {input_text(summary['model'])}"),
             ("objects truncated", f"{sum(counts['truncated'].values()):,}"),
+            *(
+                (f"{name} outside image", f"{number:,}")
+                for name, number in counts.get("off_image", {}).items()
+            ),
+            *(
+                (f"{name} sharing a cell", f"{number:,}")
+                for name, number in counts.get("shared_cell", {}).items()
+            ),
             ("values not finite", f"{sum(counts['not_finite'].values()):,}"),
             ("test events", f"{test['num_events']:,}"),
             *((f"test {name}", value) for name, value in metric_rows(summary)),

@@ -66,3 +66,11 @@ def ratio(part: Any, whole: Any) -> float | None:
 def difference(a: Any, b: Any) -> Any:
     """``a - b``, or None when one is unknown."""
     return a - b if is_number(a) and is_number(b) else None
+
+
+def input_text(model: Mapping[str, Any]) -> str:
+    """What a network is given, such as ``113 columns`` or ``images of 2 by 16 by 48``."""
+    shape = model.get("shape", ())
+    if len(shape) == 3:
+        return "images of " + " by ".join(map(str, shape))
+    return f"{model.get('num_columns')} columns"

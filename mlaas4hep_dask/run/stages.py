@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import html
 import json
+import math
 import shlex
 import shutil
 import sys
@@ -265,7 +266,7 @@ def _summary(
             "files": len(plan.files),
             "partitions": len(plan.partitions),
             "branches": len(plan.branches),
-            "columns": encoding.layout.num_columns,
+            "columns": math.prod(encoding.row_shape),
             "events_read": sum(sample.num_read for sample in totals.values()),
             "events_selected": sum(sample.num_selected for sample in totals.values()),
             **specs_counts(dataset),
@@ -318,7 +319,8 @@ def _summary(
         "test": {**last.record["test"], **last.detail},
         "model": {
             "callable": config.model.callable,
-            "num_columns": encoding.layout.num_columns,
+            "num_columns": math.prod(encoding.row_shape),
+            "shape": list(encoding.row_shape),
         },
         "training": {
             **config.training.model_dump(),

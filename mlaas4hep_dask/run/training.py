@@ -76,7 +76,7 @@ def assignments(dataset: Dataset) -> tuple[Assignment, Assignment, Assignment]:
     """
     config = dataset.config
     counts = dataset.split_counts()
-    row_bytes = 4 * max(dataset.encoding().layout.num_columns, 1)
+    row_bytes = 4 * max(math.prod(dataset.encoding().row_shape), 1)
     made = []
     for place, name in enumerate(("train", "validation", "test")):
         own = [(sample, events[place]) for sample, events in counts]
@@ -89,7 +89,7 @@ def assignments(dataset: Dataset) -> tuple[Assignment, Assignment, Assignment]:
                 own,
                 ranks=config.training.ranks,
                 batch_size=config.training.batch_size,
-                window_events=window_bytes // row_bytes,
+                window_events=max(window_bytes // row_bytes, 1),
                 seed=config.seed + place,
             )
         )
@@ -112,7 +112,7 @@ class Trainer:
         self._config = dataset.config
         self._model = model
         self._blocks: BlockPlan = dataset.blocks()
-        self._num_columns = dataset.encoding().layout.num_columns
+        self._row_shape = dataset.encoding().row_shape
         self._assignments = assignments(dataset)
         counts = dataset.split_counts()
         self.num_events = sum(events[0] for _, events in counts)
@@ -159,7 +159,7 @@ class Trainer:
         future = self._client.submit(
             export_network,
             self._model,
-            self._num_columns,
+            self._row_shape,
             state,
             dataset.encoding(),
             self.outputs,
@@ -240,7 +240,7 @@ class Trainer:
             num_ranks=ranks,
             store=store,
             model=self._model,
-            num_columns=self._num_columns,
+            row_shape=self._row_shape,
             learning_rate=self._config.training.learning_rate,
             seed=self._config.seed,
             mean_weight=self.weights.mean,

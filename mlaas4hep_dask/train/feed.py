@@ -33,9 +33,9 @@ class Window:
 
     Parameters
     ----------
-    x : ndarray of float32, shape (events, columns)
+    x : ndarray of float32, shape (events, columns) or (events, channels, ny, nx)
         Inputs, 0 where missing.
-    missing : ndarray of bool, shape (events, columns), or None
+    missing : ndarray of bool, of the same shape, or None
         Missing mask, if it was asked for.
     y : ndarray of float32, shape (events,) or (events, targets)
         Labels, or targets of a regression.
@@ -71,8 +71,8 @@ class Feed:
         This rank.
     split : int
         `TRAIN`, `VALIDATION` or `TEST`.
-    num_columns : int
-        Length of a dense row.
+    row_shape : tuple of int
+        Shape of one event: (columns,), or (channels, ny, nx) of an image.
     with_missing : bool
         Make the missing mask too.
     num_targets : int or None
@@ -86,7 +86,7 @@ class Feed:
         *,
         rank: int,
         split: int,
-        num_columns: int,
+        row_shape: tuple[int, ...],
         with_missing: bool = False,
         num_targets: int | None = None,
     ) -> None:
@@ -96,7 +96,7 @@ class Feed:
         self._split = split
         self._y_tail = () if num_targets is None else (num_targets,)
         sizes = [assignment.window_size(rank, i) for i in range(assignment.num_windows)]
-        shape = (max(sizes), num_columns)
+        shape = (max(sizes), *row_shape)
         num_buffers = min(2, len(sizes))
         self._x = [np.empty(shape, np.float32) for _ in range(num_buffers)]
         self._missing = [np.empty(shape, np.bool_) for _ in range(num_buffers * with_missing)]

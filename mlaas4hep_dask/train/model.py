@@ -56,8 +56,10 @@ class ModelSource:
             return self.source_digest
         return hashlib.sha256(self.text.encode()).hexdigest()
 
-    def build(self, num_columns: int, num_outputs: int = 1) -> torch.nn.Module:
-        """The network for rows of ``num_columns`` columns, tried on three events.
+    def build(self, shape: int | tuple[int, ...], num_outputs: int = 1) -> torch.nn.Module:
+        """The network for rows or images, tried on three events.
+
+        The callable is given the number of columns of rows, or (channels, ny, nx) of images.
 
         A callable with a parameter ``num_outputs`` is told how many numbers to give per event.
 
@@ -69,14 +71,16 @@ class ModelSource:
         """
         import torch
 
+        shape = (shape,) if isinstance(shape, int) else shape
+        told = shape[0] if len(shape) == 1 else shape
         factory = self._factory()
         try:
-            network = factory(num_columns, **self._told(factory, num_outputs), **self.kwargs)
+            network = factory(told, **self._told(factory, num_outputs), **self.kwargs)
         except Exception as error:  # whatever the user's code raises
-            raise self._error(f"failed for {num_columns} columns", error) from error
+            raise self._error(f"failed for {_described(shape)}", error) from error
         if not isinstance(network, torch.nn.Module):
             raise self._error(f"returned {type(network).__name__}, expected torch.nn.Module")
-        self._try(network, num_columns, num_outputs)
+        self._try(network, shape, num_outputs)
         return network
 
     def _told(self, factory: Callable[..., Any], num_outputs: int) -> dict[str, int]:
@@ -85,12 +89,12 @@ class ModelSource:
             return {}
         return {"num_outputs": num_outputs}
 
-    def _try(self, network: torch.nn.Module, num_columns: int, num_outputs: int) -> None:
+    def _try(self, network: torch.nn.Module, row_shape: tuple[int, ...], num_outputs: int) -> None:
         import torch
 
         from mlaas4hep_dask.export.torchscript import takes_missing
 
-        x = torch.zeros(3, num_columns)
+        x = torch.zeros(3, *row_shape)
         inputs = (x, x > 0) if takes_missing(network) else (x,)
         was_training = network.training
         try:
@@ -100,7 +104,7 @@ class ModelSource:
                 network.eval()
                 logits = network(*inputs)
         except Exception as error:  # whatever the user's code raises
-            raise self._error(f"does not accept rows of {num_columns} columns", error) from error
+            raise self._error(f"does not accept {_described(row_shape)}", error) from error
         network.train(was_training)
         shape = tuple(logits.shape) if isinstance(logits, torch.Tensor) else type(logits).__name__
         if shape != (3, num_outputs) and (num_outputs > 1 or shape != (3,)):
@@ -109,7 +113,7 @@ class ModelSource:
                 expected = f"(3, {num_outputs}): a callable may take num_outputs to know it"
             raise self._error(f"gives {shape} for 3 events, expected {expected}")
         if not torch.isfinite(logits).all():
-            raise self._error("gives values that are not finite for rows of zeros")
+            raise self._error("gives values that are not finite for events of zeros")
 
     def _factory(self) -> Callable[..., Any]:
         try:
@@ -146,6 +150,10 @@ class ModelSource:
     def _error(self, what: str, cause: Exception | None = None) -> ModelError:
         reason = f" ({type(cause).__name__}: {cause})" if cause is not None else ""
         return ModelError(f"model {self.reference!r} {what}{reason}", callable=self.reference)
+
+
+def _described(shape: tuple[int, ...]) -> str:
+    return f"rows of {shape[0]} columns" if len(shape) == 1 else f"images of shape {shape}"
 
 
 def find_model(

@@ -62,3 +62,54 @@ def mlp(
         layers += [torch.nn.Linear(width, size), torch.nn.ReLU(), Dropout(dropout)]
         width = size
     return torch.nn.Sequential(*layers, torch.nn.Linear(width, num_outputs))
+
+
+def cnn(
+    shape: tuple[int, int, int],
+    *,
+    num_outputs: int = 1,
+    filters: Sequence[int] = (16, 32),
+    hidden: int = 64,
+    dropout: float = 0.5,
+) -> torch.nn.Module:
+    """A small convolutional network for images, with one logit per event for two classes.
+
+    Each convolution is followed by the maximum over 2 by 2 cells; an axis of fewer than two cells
+    is kept as it is.
+
+    Parameters
+    ----------
+    shape : (int, int, int)
+        Channels, cells along y and cells along x of an image.
+    num_outputs : int
+        Numbers per event.
+    filters : sequence of int
+        Channels after each convolution.
+    hidden : int
+        Width of the layer behind them.
+    dropout : float
+        Fraction of the hidden values set to 0 in training.
+
+    Returns
+    -------
+    torch.nn.Module
+        float32 (events, channels, ny, nx) in, float32 (events, num_outputs) out.
+    """
+    channels, height, width = shape
+    layers: list[torch.nn.Module] = []
+    for number in filters:
+        pool = (2 if height > 1 else 1, 2 if width > 1 else 1)
+        layers += [
+            torch.nn.Conv2d(channels, number, kernel_size=3, padding=1),
+            torch.nn.ReLU(),
+            torch.nn.MaxPool2d(pool),
+        ]
+        channels, height, width = number, height // pool[0], width // pool[1]
+    layers += [
+        torch.nn.Flatten(),
+        torch.nn.Linear(channels * height * width, hidden),
+        torch.nn.ReLU(),
+        Dropout(dropout),
+        torch.nn.Linear(hidden, num_outputs),
+    ]
+    return torch.nn.Sequential(*layers)

@@ -49,7 +49,7 @@ class Rank:
         torch.set_num_threads(1)  # one rank per core; threads of several ranks would compete
         torch.manual_seed(task.seed)  # equal initial weights on all ranks
         outputs = task.outputs
-        self.network = task.model.build(task.num_columns, outputs.num_outputs)
+        self.network = task.model.build(task.row_shape, outputs.num_outputs)
         self.optimiser = Adam(self.network.parameters(), lr=task.learning_rate)
         if state is not None:
             checkpoint = load_state(state)
@@ -156,7 +156,7 @@ class Rank:
                 self.task.assignments[SPLITS[name]],
                 rank=self.task.rank,
                 split=SPLITS[name],
-                num_columns=self.task.num_columns,
+                row_shape=self.task.row_shape,
                 with_missing=self.with_missing,
                 num_targets=self._num_targets,
             )

@@ -35,8 +35,8 @@ class RankTask:
         Host and port where the ranks meet, from `open_store`.
     model : ModelSource
         Builds the network.
-    num_columns : int
-        Length of a dense row.
+    row_shape : tuple of int
+        Shape of one event: (columns,), or (channels, ny, nx) of an image.
     learning_rate : float
         Step size of Adam (Kingma and Ba 2015).
     seed : int
@@ -58,7 +58,7 @@ class RankTask:
     num_ranks: int
     store: tuple[str, int]
     model: ModelSource
-    num_columns: int
+    row_shape: tuple[int, ...]
     learning_rate: float
     seed: int
     mean_weight: float
@@ -199,7 +199,11 @@ def close(session: str) -> None:
 
 
 def export_network(
-    model: ModelSource, num_columns: int, state: bytes, encoding: Encoding, outputs: Outputs
+    model: ModelSource,
+    row_shape: tuple[int, ...],
+    state: bytes,
+    encoding: Encoding,
+    outputs: Outputs,
 ) -> tuple[bytes, int]:
     """TorchScript of a checkpoint's network, and its number of parameters.
 
@@ -214,7 +218,7 @@ def export_network(
     from mlaas4hep_dask.train.rank import load_state
 
     torch.set_num_threads(1)
-    network = model.build(num_columns, outputs.num_outputs)
+    network = model.build(row_shape, outputs.num_outputs)
     network.load_state_dict(load_state(state)["network"])
     num_parameters = sum(parameter.numel() for parameter in network.parameters())
     return to_torchscript(network, encoding, outputs), num_parameters

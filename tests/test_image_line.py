@@ -1,0 +1,137 @@
+"""Images through the line: lazy arrays, training, bundle and serving."""
+
+import json
+
+import awkward as ak
+import numpy as np
+import pytest
+import torch
+import uproot
+
+from mlaas4hep_dask.bundle import open_bundle
+from mlaas4hep_dask.config import Config, load
+from mlaas4hep_dask.dataset import Dataset
+from mlaas4hep_dask.dataset.plan import preflight
+from mlaas4hep_dask.errors import ConfigError, ModelError
+from mlaas4hep_dask.run.cli import main
+from mlaas4hep_dask.run.stages import fit, model_of
+from mlaas4hep_dask.serve.model import Part, load_model
+from mlaas4hep_dask.train.network import cnn
+from mlaas4hep_dask.train.rank import load_state
+
+SHAPE = (4, 16, 48)
+
+
+@pytest.fixture(scope="module")
+def workflow(cms_files):
+    return cms_files[0].parent.parent / "images.yaml"
+
+
+@pytest.fixture(scope="module")
+def finished(workflow, client, tmp_path_factory):
+    overrides = ["max_events=600", "training.epochs=1", "partition.max_events=250"]
+    overrides += ["training.batch_size=20", "training.learning_rate=0.005"]
+    dataset = Dataset.from_yaml(workflow, client, overrides=overrides)
+    return dataset, fit(dataset, output=tmp_path_factory.mktemp("images") / "run")
+
+
+def test_lazy_images_do_not_depend_on_the_partition_size(finished, workflow, client):
+    arrays = finished[0].to_dask()
+    assert arrays.x.shape == (1200, *SHAPE)
+    assert arrays.x.numblocks[0] >= 6
+    assert arrays.missing.chunks == arrays.x.chunks
+    whole = Dataset.from_yaml(workflow, client, overrides=["max_events=600"]).to_dask()
+    assert whole.x.numblocks[0] < arrays.x.numblocks[0]
+    for name in ("x", "missing", "id"):
+        parts, together = getattr(arrays, name).compute(), getattr(whole, name).compute()
+        np.testing.assert_array_equal(parts, together)
+
+
+def test_a_served_score_is_that_of_the_trained_network(finished, cms_files):
+    dataset, result = finished
+    checkpoint = result.path / "checkpoints" / "epoch-1.pt"
+    network = cnn(SHAPE)
+    network.load_state_dict(load_state(checkpoint.read_bytes())["network"])
+    x = dataset.to_dask().x[:100].compute()
+    with torch.no_grad():
+        trained = torch.sigmoid(network.eval()(torch.from_numpy(x))).numpy().ravel()
+    served = load_model(result.path / "bundle")
+    names = [branch["name"] for branch in served.describe()["input"]["branches"]]
+    with uproot.open(cms_files[0]) as file:
+        records = ak.to_list(file["events"].arrays(names, entry_stop=100))
+    objects = json.loads(json.dumps(records))
+    (together,) = served.score([Part(objects)])
+    np.testing.assert_allclose(together.scores, trained, rtol=0, atol=1e-6)
+    shares = served.score([Part(objects[:30]), Part(objects[30:])])
+    assert shares[0].counts + shares[1].counts == together.counts
+    assert together.counts.shared_cell
+    assert np.ptp(trained) > 0.01  # the images differ
+
+
+def test_the_counts_of_all_events_stand_in_the_summary(finished):
+    dataset, result = finished
+    blocks = dataset.blocks()
+    blocks = [blocks.submit(dataset.client, n).result() for n in range(len(blocks.partitions))]
+    for key in ("off_image", "shared_cell"):
+        for name in ("Jet (px, py)", "Jet (py, pz)", "Jet (px, pz)"):
+            expected = sum(getattr(b.encoded.counts, key).get(name, 0) for b in blocks)
+            assert result.summary["counts"][key][name] == expected > 0
+    inputs = open_bundle(result.path / "bundle").manifest["input"]
+    assert inputs["shape"] == list(SHAPE)
+    assert inputs["columns"] == ["count(Jet)", "max(Jet_btag)", "MET_px", "MET_py"]
+
+
+def test_packed_images_are_smaller_than_rows_of_cells(finished):
+    blocks = finished[0].blocks()
+    encoded = blocks.submit(finished[0].client, 0).result().encoded
+    assert encoded.nbytes < encoded.dense().nbytes / 20
+
+
+def test_check_tries_the_network_on_an_image(workflow, capsys, tmp_path):
+    assert main([str(workflow), "--check", "--output", str(tmp_path / "run")]) == 0
+    assert "accepts images (tried with 4 channels of 16 by 48 cells)" in capsys.readouterr().out
+    options = ["--set", "model.callable=mlaas4hep_dask.train.network:mlp"]
+    assert main([str(workflow), "--check", "--output", str(tmp_path / "run"), *options]) == 2
+    assert "images of shape (4, 16, 48)" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("Jet_btag", "Jet_btga", r"images.yaml:\d+: image.channels\[1\].value: .* mean 'Jet_btag'"),
+        ("branches: Jet_Px", "branches: Muon_Px", "no channel shows the collection"),
+        (
+            "- [px, py]",
+            "- [px, pyy]",
+            r"image.planes\[0\]: there is no axis 'pyy'; did you mean 'py'",
+        ),
+        ("- [px, py]", "- [px]", r"expected two different axes, found px"),
+        ("range: [-300, 300]", "range: [3, -3]", "a higher one, found 3 and -3"),
+        ("cells: 16}", "cells: 16, size: 2}", "expected cells or size, not both"),
+        ("pz: {branches: Jet_Pz, range: [-300, 300], cells: 16}", "pz: {cells: 8}", "one number"),
+        ("combine: count", "combine: max", "expected a value and no collection"),
+        ("training:", "encode: {width: 3}\ntraining:", "encode.width: has no meaning"),
+        ("training:", "branches: {exclude: [MET_px]}\ntraining:", "'MET_px' is shown, but"),
+    ],
+)
+def test_a_wrong_image_is_refused_before_anything_runs(workflow, tmp_path, old, new, message):
+    data = workflow.parent / "data"
+    text = workflow.read_text()
+    assert old in text
+    path = tmp_path / "images.yaml"
+    path.write_text(text.replace(old, new, 1).replace("data/", f"{data}/"))
+    with pytest.raises(ConfigError, match=message) as caught:
+        preflight(load(path, []))
+    assert caught.value.line is not None
+
+
+def test_an_image_is_given_to_a_network_of_images():
+    samples = [{"name": name, "label": n, "files": f"{name}.root"} for n, name in enumerate("ab")]
+    image = {"axes": {"x": None, "y": None}, "channels": [{"value": "z"}]}
+    config = Config.from_mapping({"samples": samples, "image": image})
+    assert config.image.planes == [["x", "y"]]
+    assert config.model.callable == "mlaas4hep_dask.train.network:cnn"
+    for shape in ((1, 1, 1), (3, 2, 5)):
+        assert model_of(config).build(shape)(torch.zeros(2, *shape)).shape == (2, 1)
+    with pytest.raises(ModelError, match="failed for rows of 7 columns"):
+        model_of(config).build(7)
