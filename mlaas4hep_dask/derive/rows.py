@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mlaas4hep_dask.derive.expression import Value
+from mlaas4hep_dask.derive.kernels import copied, runs_of
 from mlaas4hep_dask.specs.events import Branch, Events, offsets_of
 
 
@@ -61,9 +62,10 @@ def chosen_objects(
         offsets[collection] = before[events.offsets[collection]]
         counts[collection] = np.diff(offsets[collection])
     contents: dict[str, NDArray[Any]] = dict(events.contents)
+    ranges = {collection: runs_of(mask) for collection, mask in masks.items()}
     for branch in events.branches:
-        if branch.collection is not None and branch.collection in masks:
-            contents[branch.name] = contents[branch.name][masks[branch.collection]]
+        if branch.collection is not None and branch.collection in ranges:
+            contents[branch.name] = copied(contents[branch.name], *ranges[branch.collection])
         elif counters.get(branch.name) in counts:
             contents[branch.name] = counts[counters[branch.name]].astype(branch.dtype)
     return replace(events, contents=contents, offsets=offsets)
@@ -71,16 +73,14 @@ def chosen_objects(
 
 def chosen_events(events: Events, selected: NDArray[np.bool_]) -> Events:
     """The events where ``selected`` is True."""
-    masks = {}
+    first, last = runs_of(selected)
+    ranges: dict[str | None, Any] = {None: (first, last)}
     offsets = {}
     for collection, own in events.offsets.items():
-        counts = np.diff(own)
-        masks[collection] = np.repeat(selected, counts)
-        offsets[collection] = offsets_of(counts[selected])
+        ranges[collection] = (own[first], own[last])
+        offsets[collection] = offsets_of(np.diff(own)[selected])
     contents = {
-        branch.name: events.contents[branch.name][
-            selected if branch.collection is None else masks[branch.collection]
-        ]
+        branch.name: copied(events.contents[branch.name], *ranges[branch.collection])
         for branch in events.branches
     }
     return Events(int(np.count_nonzero(selected)), events.branches, contents, offsets)

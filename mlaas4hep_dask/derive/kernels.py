@@ -1,0 +1,39 @@
+"""Copies what a selection leaves, run by run: one pass over memory, whatever the dtype."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mlaas4hep_dask.compiled import numba
+
+
+def runs_of(mask: NDArray[np.bool_]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Where each run of True begins and ends."""
+    edges = np.zeros(mask.size + 2, dtype=np.int8)
+    edges[1:-1] = mask
+    places = np.flatnonzero(np.diff(edges)).astype(np.int64)
+    return places[::2], places[1::2]
+
+
+def copied(
+    values: NDArray[Any], starts: NDArray[np.int64], stops: NDArray[np.int64]
+) -> NDArray[Any]:
+    """The values in the half-open ranges from ``starts`` to ``stops``, one after the other."""
+    out = np.empty(int((stops - starts).sum()), dtype=values.dtype)
+    word = f"u{values.itemsize}"  # a kernel for each size, not for each dtype
+    _copy(np.ascontiguousarray(values).view(word), starts, stops, out.view(word))
+    return out
+
+
+@numba.njit(nogil=True, cache=True)  # type: ignore[untyped-decorator]
+def _copy(
+    values: NDArray[Any], starts: NDArray[np.int64], stops: NDArray[np.int64], out: NDArray[Any]
+) -> None:
+    place = 0
+    for run in range(starts.size):
+        for i in range(starts[run], stops[run]):
+            out[place] = values[i]
+            place += 1
