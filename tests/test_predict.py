@@ -9,6 +9,7 @@ import sys
 import time
 import warnings
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 
 import awkward as ak
 import numpy as np
@@ -526,6 +527,15 @@ def test_what_is_wrong_is_told_before_a_cluster_is_started(tmp_path, small, cms_
     assert "give --decode too" in error(files[0], "--suffix", "_d")
     assert taken.read_text() == "years of work"
     assert not output.exists()
+
+
+def test_a_model_of_events_that_a_function_made_warns(tmp_path, small, caplog):
+    path, files = small
+    bundle = open_bundle(path)
+    data = {"tree": "events", "function": "cuts.py:apply"}
+    bundle = replace(bundle, manifest={**bundle.manifest, "data": data})
+    check_request(bundle, [str(files[0])], tmp_path / "out.root")
+    assert "learned from what the function cuts.py:apply made of the files" in caplog.text
 
 
 def test_names_that_clash_and_a_model_of_other_rows_are_errors(tmp_path, client, small):

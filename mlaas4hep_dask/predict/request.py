@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
@@ -13,6 +14,8 @@ from mlaas4hep_dask.errors import ConfigError, UnreadableFileError, did_you_mean
 from mlaas4hep_dask.reader import Access, FilePlan, plan_file, require_same_branches
 from mlaas4hep_dask.specs import Branch
 from mlaas4hep_dask.writer import check_output
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -80,9 +83,16 @@ def check_request(
     """
     check_output(output, overwrite=overwrite)
     found = expand_files(files, Path.cwd(), where="files")
-    if tree is None:
-        recorded = bundle.manifest.get("data")
-        tree = recorded.get("tree") if isinstance(recorded, Mapping) else None
+    recorded = bundle.manifest.get("data")
+    recorded = recorded if isinstance(recorded, Mapping) else {}
+    tree = recorded.get("tree") if tree is None else tree
+    if recorded.get("function"):
+        logger.warning(
+            "model %r learned from what the function %s made of the files; these files have to "
+            "hold that already",
+            bundle.name,
+            recorded["function"],
+        )
     if not isinstance(tree, str):
         raise ConfigError(f"{bundle.path} does not tell the name of the tree; give it with --tree")
     if str(output.absolute()) in found:

@@ -179,6 +179,7 @@ def fit(
             metrics={key: last.record[key] for key in ("train", "validation", "test")},
             data={
                 "tree": config.tree,
+                "function": None if config.function is None else config.function.callable,
                 "samples": summary["samples"],
                 "config": config.digest(),
             },
