@@ -1,0 +1,142 @@
+import shutil
+import signal
+import socket
+import threading
+
+import numpy as np
+import pytest
+from test_remote import start_server
+from xrootd_server import XRootDServer
+
+from mlaas4hep_dask.errors import DataError, UnreadableFileError
+from mlaas4hep_dask.reader import Access, Partition, access, counting, plan_file, read
+
+XROOTD = shutil.which("xrootd")
+needs_xrootd = pytest.mark.skipif(XROOTD is None, reason="apt-get install xrootd-server")
+
+
+@pytest.fixture
+def server(cms_files):
+    process = XRootDServer(cms_files[0].parent)
+    yield process
+    process.end()
+
+
+@pytest.fixture
+def hasty(monkeypatch):
+    monkeypatch.setattr(access, "FIRST_PAUSE", 0.01)
+
+
+def url_of(base, path):
+    return f"{base}/{path.name}"
+
+
+def whole(plan):
+    planned = plan.planned(list(plan.branches))
+    limits = {"target_bytes": 1 << 40, "max_events": 1 << 40}
+    return planned.partitions(**limits, num_entries=plan.num_entries)[0]
+
+
+@needs_xrootd
+@pytest.mark.timeout(120)
+def test_files_read_by_xrootd_equal_the_local_ones(server, cms_files, cms_plans):
+    for path, local in zip(cms_files[:2], cms_plans, strict=False):
+        remote = plan_file(url_of(server.url, path), "events", "any")
+        assert (remote.uuid, remote.branches) == (local.uuid, local.branches)
+        branches = list(local.branches.values())
+        there, here = read(whole(remote), branches), read(whole(local), branches)
+        for name, content in here.contents.items():
+            np.testing.assert_array_equal(there.contents[name], content)
+
+
+@needs_xrootd
+@pytest.mark.timeout(120)
+def test_a_file_that_xrootd_does_not_have_is_named_at_once(server):
+    with counting() as counts, pytest.raises(UnreadableFileError, match="3011"):
+        plan_file(f"{server.url}/absent.root", "events", "any")
+    assert not counts.retries
+
+
+@needs_xrootd
+@pytest.mark.timeout(120)
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSTOP])
+def test_a_server_that_dies_or_stops_in_mid_read_is_an_error_not_a_hang(
+    server, cms_files, hasty, number
+):
+    how = Access(timeout=3, attempts=2)
+    plan = plan_file(url_of(server.url, cms_files[0]), "events", "any", how)
+    server.send(number)
+    with counting() as counts, pytest.raises(UnreadableFileError, match="after 2 attempts"):
+        read(whole(plan), list(plan.branches.values()))
+    assert counts.retries == {plan.file: 1}
+
+
+@needs_xrootd
+@pytest.mark.timeout(120)
+def test_a_replica_takes_over_when_the_first_server_lacks_the_file(server, cms_files, tmp_path):
+    process, base = start_server(cms_files[0].parent)
+    try:
+        file = f"{base}/nowhere/{cms_files[0].name}|{url_of(server.url, cms_files[0])}"
+        with counting() as counts:
+            plan = plan_file(file, "events", "any")
+            read(whole(plan), [plan.branches["NJet"]])
+        assert counts.retries == {file: 2}
+        moved = plan_file(
+            f"root://127.0.0.1:1//{cms_files[0].name}",
+            "events",
+            "any",
+            Access(replicas=(server.url,), timeout=3),
+        )
+        assert moved.uuid == plan.uuid
+    finally:
+        process.terminate()
+        process.wait(timeout=20)
+        process.stdout.close()
+
+
+@pytest.fixture
+def mute():
+    """A server that accepts connections and never answers."""
+    with socket.socket() as listening:
+        listening.bind(("127.0.0.1", 0))
+        listening.listen()
+        accepted = []
+        thread = threading.Thread(target=_accept, args=(listening, accepted), daemon=True)
+        thread.start()
+        yield f"127.0.0.1:{listening.getsockname()[1]}"
+        listening.shutdown(socket.SHUT_RDWR)
+        thread.join(timeout=10)
+        for connection in accepted:
+            connection.close()
+
+
+def _accept(listening, accepted):
+    while True:
+        try:
+            accepted.append(listening.accept()[0])
+        except OSError:
+            return
+
+
+@pytest.mark.timeout(60)
+@pytest.mark.parametrize("name", ["a.root", "a.parquet", "a.csv"])
+@pytest.mark.parametrize("scheme", ["http", "root"])
+def test_a_server_that_never_answers_is_given_up(mute, hasty, scheme, name):
+    how = Access(timeout=0.5, attempts=2)
+    with counting() as counts, pytest.raises(UnreadableFileError, match="after 2 attempts"):
+        plan_file(f"{scheme}://{mute}//{name}", "Events", "any", how)
+    assert sum(counts.retries.values()) == 1
+
+
+def test_another_file_at_a_replica_is_noticed(cms_files, cms_plans, tmp_path):
+    shutil.copy(cms_files[1], tmp_path / cms_files[0].name)
+    process, base = start_server(tmp_path)
+    try:
+        plan = cms_plans[0]
+        file = f"{base}/{cms_files[0].name}"
+        with pytest.raises(DataError, match="has changed since it was planned"):
+            read(Partition(file, "events", plan.uuid, 0, 9, "s"), [plan.branches["NJet"]])
+    finally:
+        process.terminate()
+        process.wait(timeout=20)
+        process.stdout.close()

@@ -1,0 +1,66 @@
+"""A private xrootd on loopback that serves one folder; run as root or as an ordinary user."""
+
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+# xrootd has no key for the address to listen at; it takes a socket as systemd hands it over.
+_LAUNCH = (
+    "import os, sys; os.dup2(int(sys.argv[1]), 3); os.set_inheritable(3, True); "
+    "os.environ.update(LISTEN_FDS='1', LISTEN_PID=str(os.getpid())); "
+    "os.execvp(sys.argv[2], sys.argv[2:])"
+)
+
+
+class XRootDServer:
+    def __init__(self, folder):
+        # It sets the mode of every folder above its own ones, so these lie directly in /tmp.
+        self._own = Path(tempfile.mkdtemp(prefix="xrd", dir="/tmp"))
+        self._own.chmod(0o1777)
+        with socket.socket() as listening:
+            listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            listening.bind(("127.0.0.1", 0))
+            listening.listen(128)
+            self.port = listening.getsockname()[1]
+            config = self._own / "xrootd.cfg"
+            config.write_text(
+                f"oss.localroot {folder}\nall.export / r/o nolock\nall.adminpath {self._own}\n"
+                f"all.pidpath {self._own}\nxrd.port {self.port}\nxrd.network nodnr norpipa\n"
+                "xrd.allow host 127.0.0.1\nxrd.allow host localhost\nxrootd.async off\n"
+            )
+            log = self._own / "log"
+            command = ["xrootd", "-n", "t", "-c", str(config), "-l", str(log)]
+            if os.geteuid() == 0:  # it refuses to be root: there it sees itself as another user
+                user = ["--map-user=1", "--map-group=1"]
+                command = ["unshare", "--user", *user, "--", *command]
+            self._process = subprocess.Popen(
+                [sys.executable, "-c", _LAUNCH, str(listening.fileno()), *command],
+                cwd=self._own,
+                pass_fds=[listening.fileno()],
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+            )
+        self.url = f"root://127.0.0.1:{self.port}/"
+        deadline = time.monotonic() + 30
+        while not self._is_ready():
+            assert self._process.poll() is None, "xrootd has ended"
+            assert time.monotonic() < deadline, "xrootd is not ready"
+            time.sleep(0.05)
+
+    def _is_ready(self):
+        logs = list(self._own.rglob("log*"))
+        return any(b"initialization completed" in p.read_bytes() for p in logs if p.is_file())
+
+    def send(self, number):
+        self._process.send_signal(number)
+
+    def end(self):
+        self._process.send_signal(signal.SIGKILL)
+        self._process.wait(timeout=20)
+        shutil.rmtree(self._own, ignore_errors=True)
