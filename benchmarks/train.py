@@ -9,9 +9,10 @@ from __future__ import annotations
 import common
 import numpy as np
 
-from mlaas4hep_dask.dataset.tasks import Context, make_block
-from mlaas4hep_dask.encode import Block, Encoding
-from mlaas4hep_dask.reader import read
+from mlaas4hep_dask.encode import Block, Encoding, encode
+from mlaas4hep_dask.encode.outputs import Outputs
+from mlaas4hep_dask.encode.split import event_ids, split_of
+from mlaas4hep_dask.reader import Partition, read
 from mlaas4hep_dask.specs.measure import measure
 from mlaas4hep_dask.specs.specs import merge_all
 from mlaas4hep_dask.train.assign import assign
@@ -35,6 +36,18 @@ class BlocksInMemory:
         return self._blocks[block]
 
 
+def encoded_block(files: common.Files, partition: Partition, encoding: Encoding) -> Block:
+    """The block of a partition, with the split of a run."""
+    ids = event_ids(partition.uuid, partition.entry_start, partition.entry_stop)
+    return Block(
+        encode(read(partition, files.branches), encoding),
+        np.full(len(partition), partition.sample == "signal", dtype=np.float32),
+        np.ones(len(partition), dtype=np.float32),
+        ids,
+        split_of(ids, (0.64, 0.16, 0.20), seed=0),
+    )
+
+
 def main() -> None:
     parsed = common.options(
         __doc__.splitlines()[0],
@@ -43,16 +56,8 @@ def main() -> None:
     common.pin_to_one_core()
     files = common.planned_files(parsed)
     specs = merge_all(measure(read(p, files.branches), sample=p.sample) for p in files.partitions)
-    context = Context(
-        branches=files.branches,
-        labels={"signal": 1, "background": 0},
-        weights={"signal": 1.0, "background": 1.0},
-        fractions=(0.64, 0.16, 0.20),
-        seed=0,
-        skip=False,
-        encoding=Encoding.from_specs(specs),
-    )
-    blocks = [make_block(partition, context) for partition in files.partitions]
+    encoding = Encoding.from_specs(specs)
+    blocks = [encoded_block(files, partition, encoding) for partition in files.partitions]
     num_columns = blocks[0].encoded.layout.num_columns
     counts = [
         (partition.sample, int((block.split == TRAIN).sum()))
@@ -76,6 +81,7 @@ def main() -> None:
         seed=0,
         mean_weight=1.0,
         assignments=(assignment, assignment, assignment),
+        outputs=Outputs.of_classes(("background", "signal")),
     )
     feed = Feed(BlocksInMemory(blocks), assignment, rank=0, split=TRAIN, row_shape=(num_columns,))
     first = next(iter(feed.windows(1)))
@@ -84,7 +90,7 @@ def main() -> None:
 
     def learn(rank: Rank, window: Window) -> None:
         logits = np.empty(len(window.y), np.float32)
-        for _ in rank.learn(window, logits):
+        for _ in rank.learn(window, window.w, logits):
             pass
 
     def ours() -> None:

@@ -30,6 +30,7 @@ def data_folder(tmp_path_factory):
         "read.py --compression lz4 --reference decompression",
         "specs.py --compression zstd",
         "encode.py --with-read",
+        "train.py",
         "graph.py --partitions 40",
         "peers.py --branches small",
         "cluster.py --num-small 4",
