@@ -2,7 +2,10 @@
 
 With --with-read: read and encode, against our own read, bare uproot and decompression. The missing
 mask of padding is carried as multiplicities, so it is not written; --with-missing writes it too.
+--image: to images of two channels of 32 by 32 cells, filled by the first branches of a collection.
 """
+
+import math
 
 import common
 import numpy as np
@@ -12,12 +15,20 @@ from mlaas4hep_dask.reader import read
 from mlaas4hep_dask.specs.measure import measure
 from mlaas4hep_dask.specs.specs import merge_all
 
+CELLS = {"range": [0.0, 300.0], "cells": 32}  # 98 % of the objects lie in between
+IMAGE = {
+    "axes": {"Jet_v00": CELLS, "Jet_v01": CELLS},
+    "planes": [["Jet_v00", "Jet_v01"]],
+    "channels": [{"value": "Jet_v02", "combine": "sum"}, {"value": "Jet_v03", "combine": "max"}],
+}
+
 
 def main() -> None:
     parsed = common.options(
         __doc__.splitlines()[0],
         with_read={"action": "store_true", "help": "read and encode, against reading"},
         reference=common.reference_option("read"),
+        image={"action": "store_true", "help": "encode to images instead of rows"},
         with_missing={"action": "store_true", "help": "write the missing mask too"},
     )
     common.pin_to_one_core()
@@ -26,7 +37,8 @@ def main() -> None:
         measure(read(partition, files.branches), sample=partition.sample)
         for partition in files.partitions
     )
-    encoding = Encoding.from_specs(specs)
+    encoding = Encoding.from_specs(specs, image=IMAGE if parsed.image else None)
+    numbers = math.prod(encoding.row_shape)
 
     def densify(events: object) -> np.ndarray:
         encoded = encode(events, encoding)
@@ -40,8 +52,7 @@ def main() -> None:
             for partition in files.partitions:
                 densify(read(partition, files.branches))
 
-        columns = encoding.layout.num_columns
-        common.close_read("read+encode", parsed, ours, files, columns=columns)
+        common.close_read("read+encode", parsed, ours, files, columns=numbers)
     else:
         parts = [read(partition, files.branches) for partition in files.partitions[:2]]
         rows = [densify(part) for part in parts]
@@ -56,12 +67,12 @@ def main() -> None:
 
         result = common.compare(ours, copies, 4 * parsed.repeats)
         common.close(
-            "encode",
+            "encode images" if parsed.image else "encode",
             sum(map(len, parts)),
             result,
-            reference="np.copy of the dense rows",
+            reference="np.copy of what is written",
             cores=1,
-            columns=encoding.layout.num_columns,
+            columns=numbers,
         )
 
 

@@ -29,6 +29,7 @@ def data_folder(tmp_path_factory):
         "read.py",
         "read.py --compression lz4 --reference decompression",
         "specs.py --compression zstd",
+        "encode.py --image",
         "encode.py --with-read",
         "train.py",
         "graph.py --partitions 40",

@@ -1,6 +1,7 @@
 """Images through the line: lazy arrays, training, bundle and serving."""
 
 import json
+import re
 
 import awkward as ak
 import numpy as np
@@ -76,6 +77,10 @@ def test_the_counts_of_all_events_stand_in_the_summary(finished):
         for name in ("Jet (px, py)", "Jet (py, pz)", "Jet (px, pz)"):
             expected = sum(getattr(b.encoded.counts, key).get(name, 0) for b in blocks)
             assert result.summary["counts"][key][name] == expected > 0
+    notes = [note for note in result.summary["counts"]["notes"] if note.startswith("image, ")]
+    assert len(notes) == 3
+    assert all(re.search(r"\d+\.\d\d% of [\d,]+ objects share a cell; ", note) for note in notes)
+    assert "times the cells along each axis" in notes[0]
     inputs = open_bundle(result.path / "bundle").manifest["input"]
     assert inputs["shape"] == list(SHAPE)
     assert inputs["columns"] == ["count(Jet)", "max(Jet_btag)", "MET_px", "MET_py"]

@@ -15,6 +15,7 @@ from distributed import Client
 
 from mlaas4hep_dask.config import Config, load
 from mlaas4hep_dask.dataset.distributions import Distributions, distributions
+from mlaas4hep_dask.dataset.granularity import suggestions, try_cells
 from mlaas4hep_dask.dataset.losses import Listener, Lost
 from mlaas4hep_dask.dataset.normalise import encode_options
 from mlaas4hep_dask.dataset.plan import Plan, Preflight, Skipped, assemble, plan_one, preflight
@@ -360,13 +361,25 @@ class Dataset:
 
     def distributions(self) -> list[Distributions]:
         """Histograms of the inputs of the first events of each sample."""
+        return self._of_first_events(distributions)
+
+    def cell_suggestions(self) -> list[str]:
+        """For each plane of the image, whether its cells are too coarse; none without an image.
+
+        It is found from the first events of each sample, at most `DISTRIBUTION_EVENTS`.
+        """
+        if self.config.image is None:
+            return []
+        return suggestions(self._of_first_events(try_cells))
+
+    def _of_first_events(self, function: Callable[[Partition, Context], Any]) -> list[Any]:
         context = self.blocks().context
         first = {part.sample: part for part in reversed(self._filled())}
         short = [
             replace(part, entry_stop=min(part.entry_stop, part.entry_start + DISTRIBUTION_EVENTS))
             for part in first.values()
         ]
-        futures = [self.client.submit(distributions, part, context, pure=False) for part in short]
+        futures = [self.client.submit(function, part, context, pure=False) for part in short]
         return list(self.client.gather(futures))
 
     def _context(self) -> Context:

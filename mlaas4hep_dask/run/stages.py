@@ -294,6 +294,7 @@ def _summary(
             "notes": [
                 *plan.notes,
                 *specs_notes(dataset),
+                *dataset.cell_suggestions(),
                 *_weight_notes(dataset),
                 *_loss_notes(dataset),
             ],
