@@ -241,7 +241,7 @@ def test_counts_are_those_of_all_events_however_the_specs_came_about(keys, clien
         specs = {"path": str(tmp_path / "specs.json")}
     elif "cache" in specs:
         specs = {"cache": str(tmp_path)}
-        filling = dataset_of(keys, client, specs=specs, partition={"max_events": 999})
+        filling = dataset_of(keys, client, specs=specs)
         assert (filling.samples(), filling.num_cached()) == (full.samples(), 0)
     other = dataset_of(keys, client, specs=specs)
     assert other.samples() == full.samples()
