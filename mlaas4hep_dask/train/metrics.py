@@ -33,7 +33,8 @@ def bin_edges(bins: NDArray[np.int64], num_bins: int = NUM_BINS) -> NDArray[np.f
     """The value where each bin begins; the inverse of `bin_of`."""
     ordered = bins.astype(np.int64) * ((1 << 32) // num_bins)
     bits = np.where(ordered < 0x80000000, 0xFFFFFFFF - ordered, ordered - 0x80000000)
-    return bits.astype(np.uint32).view(np.float32).astype(np.float64)
+    with np.errstate(invalid="ignore"):  # the outermost bins hold NaN
+        return bits.astype(np.uint32).view(np.float32).astype(np.float64)
 
 
 def fill(
