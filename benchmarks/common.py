@@ -26,6 +26,7 @@ import zstandard
 
 from mlaas4hep_dask.config.sections import Partitioning
 from mlaas4hep_dask.reader import Partition, plan_file, read
+from mlaas4hep_dask.reader.mapped import MAX_MAPPED
 from mlaas4hep_dask.specs import Branch
 
 LIBRARIES = ("mlaas4hep_dask", "awkward", "dask", "numba", "numpy", "torch", "uproot")
@@ -320,7 +321,7 @@ def _blocks(basket: memoryview) -> list[Block]:
 def decompress(blocks: list[Block], maps: list[mmap.mmap]) -> None:
     """Decompress every block, into one buffer where the library allows; check nothing.
 
-    Like our reader, it lets the pages of the files go: a pass over a data set sees each page once.
+    Like our reader, it lets the pages of large files go.
     """
     zstd = zstandard.ZstdDecompressor()
     buffer = memoryview(bytearray(max((block.size for block in blocks), default=0)))
@@ -331,5 +332,6 @@ def decompress(blocks: list[Block], maps: list[mmap.mmap]) -> None:
             zstd.decompress(content, max_output_size=size)
         else:  # lz4, after 8 bytes of checksum
             cramjam.lz4.decompress_block_into(content[8:], buffer[:size])
-    for mapped in maps:
-        mapped.madvise(mmap.MADV_DONTNEED)
+    if sum(map(len, maps)) > MAX_MAPPED:
+        for mapped in maps:
+            mapped.madvise(mmap.MADV_DONTNEED)

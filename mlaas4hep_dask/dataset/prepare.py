@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
+
+from distributed import get_worker
 
 from mlaas4hep_dask.config import Config
 from mlaas4hep_dask.derive.recipe import Prepared, Recipe
 from mlaas4hep_dask.errors import ConfigError, ExpressionError, FunctionError
-from mlaas4hep_dask.reader import FilePlan, Partition, read
+from mlaas4hep_dask.reader import FilePlan, Partition, limit_mapped, read
 from mlaas4hep_dask.reader.flatten import Field
 from mlaas4hep_dask.reader.function import TRACED_EVENTS, Traced, UserFunction, run_function
 from mlaas4hep_dask.specs import Branch
@@ -144,6 +147,8 @@ def applied(raw: Prepared, preparation: Preparation) -> Prepared:
 
 def read_raw(partition: Partition, preparation: Preparation) -> Prepared:
     """The events before the recipe: those of the file, or those that the function returns."""
+    with suppress(ValueError):  # not on a worker
+        limit_mapped(get_worker().memory_manager.memory_limit)
     if preparation.use is None:
         return Prepared(read(partition, preparation.reads))
     return preparation.use.run(partition, preparation.reads)

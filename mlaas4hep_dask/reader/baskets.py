@@ -9,7 +9,6 @@ branch, is left to uproot.
 
 from __future__ import annotations
 
-import mmap
 import struct
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -24,6 +23,7 @@ import zstandard
 from numpy.typing import NDArray
 
 from mlaas4hep_dask.reader.access import heard
+from mlaas4hep_dask.reader.mapped import let_go
 
 MERGE_GAP = 64 * 1024  # bytes between two ranges that are fetched as one
 MERGE_LIMIT = 8 * 1024 * 1024  # bytes fetched at once: XRootD's client joins longer answers slowly
@@ -120,18 +120,8 @@ def read_baskets(
     for name, table in jagged.items():
         ends = offsets[str(table.counter)]
         _read_jagged(table, uncompress, fetched[name], start, stop, ends, contents[name])
-    _unmap(source)
+    let_go(source, sum(len(raw) for baskets in fetched.values() for _, raw in baskets))
     return contents, offsets
-
-
-def _unmap(source: Any) -> None:
-    """Take the pages of a memory-mapped file out of this process; the system keeps them.
-
-    They count as the process's memory, and Dask pauses a worker that seems to have little left.
-    """
-    mapped = getattr(source, "_file", None)
-    if isinstance(mapped, np.memmap) and hasattr(mmap, "MADV_DONTNEED"):
-        mapped._mmap.madvise(mmap.MADV_DONTNEED)  # type: ignore[attr-defined]
 
 
 def _empty(wanted: Mapping[str, tuple[np.dtype[Any], int]]) -> dict[str, NDArray[Any]]:
