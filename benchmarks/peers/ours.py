@@ -78,7 +78,7 @@ def prepare(request: dict[str, Any]) -> Callable[[], Iterator[tuple[int, int]]]:
         assignment,
         rank=0,
         split=TRAIN,
-        num_columns=num_columns,
+        row_shape=(num_columns,),
         with_missing=True,
     )
     epochs = iter(range(1, 1 << 30))

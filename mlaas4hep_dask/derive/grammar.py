@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from functools import cache
-from typing import Any
+from typing import Any, cast
 
 from lark import Lark, Token, Transformer, v_args
 from lark.exceptions import UnexpectedCharacters, UnexpectedInput, UnexpectedToken, VisitError
@@ -126,15 +126,18 @@ def parse(text: str) -> Node:
             expression=text[:100],
         )
     try:
-        tree: Any = _parser().parse(text)
+        node: Node = cast("Any", _parser().parse(text))
     except UnexpectedInput as error:
-        raise _syntax_error(text, error) from None
+        wrong = _syntax_error(text, error)
     except VisitError as error:
-        if isinstance(error.orig_exc, ExpressionError):
-            raise error.orig_exc from None
-        raise
-    node: Node = tree
-    return node
+        if not isinstance(error.orig_exc, ExpressionError):
+            raise
+        wrong = error.orig_exc
+    else:
+        return node
+    # Raised out here, without lark's error as its context, which cannot be pickled.
+    wrong.__context__ = None
+    raise wrong
 
 
 @cache
