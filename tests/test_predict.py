@@ -19,6 +19,7 @@ import torch
 import uproot
 
 from mlaas4hep_dask.bundle import open_bundle, write_bundle
+from mlaas4hep_dask.config import reading_of
 from mlaas4hep_dask.derive.recipe import Recipe
 from mlaas4hep_dask.encode import Encoding, decode, encode
 from mlaas4hep_dask.errors import MLaaSError
@@ -38,7 +39,7 @@ from mlaas4hep_dask.writer import write_events
 INPUTS = ("MET_px", "MET_py", "NJet", "Jet_Px", "Jet_btag", "Muon_Pz", "Muon_Charge")
 
 
-def make_bundle(path, events, network_of, *, recipe=None, **options):
+def make_bundle(path, events, network_of, *, recipe=None, example=None, **options):
     """A bundle of a network for these events; `network_of` builds it from the number of columns."""
     specs = measure(events, sample="all")
     encoding = Encoding.from_specs(specs, **options)
@@ -54,6 +55,7 @@ def make_bundle(path, events, network_of, *, recipe=None, **options):
         data={"tree": "events"},
         card="a test",
         recipe=recipe,
+        example=example,
     )
     return network
 
@@ -95,7 +97,9 @@ def expected(bundle, inputs):
         return torch.sigmoid(network(rows)).reshape(-1).numpy()
 
 
-def predict(client, path, files, output, *, tree=None, patterns=(), skip=False, **options):
+def predict(
+    client, path, files, output, *, tree=None, patterns=(), skip=False, reading=None, **options
+):
     request = check_request(
         open_bundle(path),
         [str(file) for file in files],
@@ -104,6 +108,7 @@ def predict(client, path, files, output, *, tree=None, patterns=(), skip=False, 
         patterns=patterns,
         skip=skip,
         overwrite=options.get("overwrite", False),
+        reading=reading,
     )
     return predict_files(request, output, client=client, skip=skip, **options)
 
@@ -262,6 +267,70 @@ def test_derived_branches_and_object_cuts_are_applied_to_what_is_scored(tmp_path
         rows = torch.from_numpy(np.nan_to_num(x / scale).astype(np.float32))
         scores = torch.sigmoid(network(rows)).reshape(-1).numpy()
     np.testing.assert_allclose(found["score"], scores, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("cut", ["(Jet_jetId & 2) > 0", "Jet_tight"])
+def test_a_recipe_that_refuses_nulls_is_served_as_it_predicts(tmp_path, client, cut):
+    branches = (
+        Branch("Jet_pt", "jagged", "float32", "Jet"),
+        Branch("Jet_jetId", "jagged", "int32", "Jet"),
+        Branch("Jet_tight", "jagged", "bool", "Jet"),
+        Branch("number", "flat", "int32"),
+        Branch("flag", "flat", "bool"),
+    )
+    rng = np.random.default_rng(0)
+    offsets = offsets_of(rng.integers(0, 4, 200))
+    contents = {
+        "Jet_pt": rng.exponential(30, offsets[-1]).astype(np.float32),
+        "Jet_jetId": rng.integers(0, 4, offsets[-1]).astype(np.int32),
+        "Jet_tight": rng.random(offsets[-1]) < 0.5,
+        "number": rng.integers(0, 9, 200).astype(np.int32),
+        "flag": rng.random(200) < 0.5,
+    }
+    events = Events(200, branches, contents, {"Jet": offsets})
+    recipe = Recipe.of(
+        {branch.name: branch for branch in branches},
+        derive={"num_tight": "count(Jet_tight)"},
+        objects={"Jet": cut},
+        select=[],
+    )
+    keep = ["Jet_pt", "number", "flag", "num_tight"]
+    prepared = recipe.prepare(events, keep, select=False).events
+    raw = ak.to_list(events.to_awkward())
+    make_bundle(tmp_path / "bundle", prepared, mlp, recipe=recipe, example=raw[0])
+    with write_events(tmp_path / "in.root", branches, tree="events") as out:
+        out.append(events)
+    predict(client, tmp_path / "bundle", [tmp_path / "in.root"], tmp_path / "out.root")
+    model = load_model(tmp_path / "bundle")
+    expected = rows_of(tmp_path / "out.root")["score"]
+    # A null in a branch that is an input alone, of the dtypes that the recipe reads.
+    harmless = {**raw[0], "number": None, "flag": None}
+    (scored,) = model.score([Part([*raw, harmless])])
+    np.testing.assert_allclose(scored.scores[:-1], expected, rtol=0, atol=1e-6)
+    bad = {**raw[0], "Jet_pt": [30.0], "Jet_jetId": [None], "Jet_tight": [None]}
+    good, refused = model.score([Part(raw), Part([raw[0], bad])])
+    np.testing.assert_allclose(good.scores, expected, rtol=0, atol=1e-6)
+    assert "event 1, branch 'Jet_tight': null" in str(refused)
+
+
+def test_files_to_score_are_read_as_the_options_say(tmp_path, client):
+    rng = np.random.default_rng(0)
+    branches = (Branch("x", "flat", "float32"), Branch("y", "flat", "float32"))
+    contents = {branch.name: rng.normal(size=50).astype(np.float32) for branch in branches}
+    events = Events(50, branches, contents, {})
+    make_bundle(tmp_path / "bundle", events, mlp)
+    with write_events(tmp_path / "in.root", branches, tree="events") as out:
+        out.append(events)
+    lines = ["x;y", *(f"{x};{y}" for x, y in zip(*contents.values(), strict=True))]
+    (tmp_path / "in.csv").write_text("\n".join(lines) + "\n")
+    outputs = [tmp_path / "root.root", tmp_path / "csv.root"]
+    predict(client, tmp_path / "bundle", [tmp_path / "in.root"], outputs[0])
+    with pytest.raises(MLaaSError, match="'x' is missing"):
+        predict(client, tmp_path / "bundle", [tmp_path / "in.csv"], outputs[1])
+    reading = reading_of(["reading.delimiter=;"])
+    predict(client, tmp_path / "bundle", [tmp_path / "in.csv"], outputs[1], reading=reading)
+    first, second = (rows_of(output)["score"] for output in outputs)
+    np.testing.assert_allclose(first, second, rtol=0, atol=1e-6)
 
 
 class Scorer(torch.nn.Module):
@@ -526,6 +595,10 @@ def test_what_is_wrong_is_told_before_a_cluster_is_started(tmp_path, small, cms_
     assert "is among the files" in error(files[0], "--overwrite", to=files[0])
     assert "--cluster: expected 'local'" in error(files[0], "--cluster", "somewhere")
     assert "give --decode too" in error(files[0], "--suffix", "_d")
+    assert "did you mean 'delimiter'" in error(files[0], "--set", "reading.delimeter=;")
+    assert "only the keys of reading" in error(files[0], "--set", "training.epochs=1")
+    assert "more than 0, found -1" in error(files[0], "--set", "reading.timeout=-1")
+    assert "needs reading.redirector" in error("lfn:/store/a.root")
     assert taken.read_text() == "years of work"
     assert not output.exists()
 

@@ -2,6 +2,9 @@ import html
 import math
 import os
 import shutil
+import subprocess
+import sys
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -117,6 +120,50 @@ def test_a_changed_file_is_measured_again(keys, client):
     third = dataset_of(keys, client)
     third.specs()
     assert third.plan().num_events - third.num_cached() == num_entries_of(third, changed)
+
+
+def test_a_file_on_a_server_that_is_written_to_again_is_measured_again(keys, client, tmp_path):
+    folder = tmp_path / "served"
+    folder.mkdir()
+    file = folder / "a.root"
+    uuids = []
+    with serving(folder) as base:
+        own = {
+            **keys,
+            "samples": [{"name": "one", "files": f"{base}/a.root"}],
+            "target": {"kind": "regression", "branch": "y"},
+            "branches": {"include": ["x"]},
+        }
+        for largest in (1.0, 2.0):
+            columns = {"x": np.arange(1_000) // (700 / largest), "y": np.arange(1_000.0)}
+            if uuids:
+                columns["z"] = columns["y"]  # so that the file ends elsewhere
+            with uproot.recreate(file) as out:
+                out.mktree("events", {name: column.dtype for name, column in columns.items()})
+                out["events"].extend(columns)
+            with uproot.open(file) as made:
+                uuids.append(made.file.uuid.bytes)
+            file.write_bytes(file.read_bytes().replace(uuids[-1], uuids[0]))
+            dataset = dataset_of(own, client)
+            assert dataset.specs().branches["x"].max == largest
+            assert dataset.num_cached() == 0
+            again = dataset_of(own, client)
+            assert again.specs().branches["x"].max == largest
+            assert again.num_cached() == 1_000
+    assert uuids[0] != uuids[1]
+
+
+@contextmanager
+def serving(folder):
+    """The address of a server of a folder."""
+    server = Path(__file__).parent / "range_server.py"
+    process = subprocess.Popen([sys.executable, server, folder], stdout=subprocess.PIPE, text=True)
+    try:
+        yield f"http://127.0.0.1:{int(process.stdout.readline())}"
+    finally:
+        process.terminate()
+        process.wait(timeout=20)
+        process.stdout.close()
 
 
 def num_entries_of(dataset, path):

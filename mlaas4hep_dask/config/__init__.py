@@ -3,7 +3,8 @@
 from mlaas4hep_dask.config.encoding import Encoding
 from mlaas4hep_dask.config.files import expand_files, resolve_files
 from mlaas4hep_dask.config.image import Image
-from mlaas4hep_dask.config.load import load
+from mlaas4hep_dask.config.load import load, reading_of
+from mlaas4hep_dask.config.reading import Reading
 from mlaas4hep_dask.config.root import Config, json_schema
 from mlaas4hep_dask.config.sections import (
     Branches,
@@ -26,6 +27,7 @@ __all__ = [
     "Image",
     "Model",
     "Partitioning",
+    "Reading",
     "Sample",
     "Selection",
     "SpecsPass",
@@ -35,6 +37,7 @@ __all__ = [
     "expand_files",
     "json_schema",
     "load",
+    "reading_of",
     "resolve_files",
     "select_branches",
 ]

@@ -92,7 +92,9 @@ def resolve_files(config: Config) -> dict[str, list[str]]:
     return files
 
 
-def expand_files(entries: Sequence[str], base: Path, *, where: str) -> list[str]:
+def expand_files(
+    entries: Sequence[str], base: Path, *, where: str, reading: Reading | None = None
+) -> list[str]:
     """The files that some entries name, as `resolve_files` finds those of one sample.
 
     Parameters
@@ -103,6 +105,8 @@ def expand_files(entries: Sequence[str], base: Path, *, where: str) -> list[str]
         Folder from which relative entries start.
     where
         What the entries are, for errors.
+    reading
+        Its redirector finds logical names.
 
     Raises
     ------
@@ -114,7 +118,7 @@ def expand_files(entries: Sequence[str], base: Path, *, where: str) -> list[str]
     repeated: list[str] = []
     for entry in entries:
         try:
-            for file in _expand(entry, _Place(base, where, Reading())):
+            for file in _expand(entry, _Place(base, where, reading or Reading())):
                 identity = file if _is_url(file) else os.path.realpath(file)
                 if identity in files:
                     repeated.append(file)

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from pydantic import ValidationError
+
 from mlaas4hep_dask.config.document import parse
 from mlaas4hep_dask.config.files import names_in
-from mlaas4hep_dask.config.problems import Places, Problem, config_error, describe
+from mlaas4hep_dask.config.problems import Places, Problem, config_error, describe, problems_of
+from mlaas4hep_dask.config.reading import Reading
 from mlaas4hep_dask.config.root import Config
 from mlaas4hep_dask.errors import ConfigError, did_you_mean, nearest
 
@@ -46,6 +50,38 @@ def load(path: str | Path, overrides: Sequence[str] = ()) -> Config:
         _apply(document, lines, override)
     document.setdefault("name", path.stem)
     return Config._build(document, places=Places(file, lines), base=path.parent, source=path)
+
+
+def reading_of(overrides: Sequence[str]) -> Reading:
+    """How files are reached and read where there is no YAML file.
+
+    Parameters
+    ----------
+    overrides
+        Values of the section ``reading``, such as ``"reading.delimiter=;"``.
+
+    Raises
+    ------
+    ConfigError
+        As `load`; a key of another section is one too.
+    """
+    document: dict[str, Any] = {}
+    lines: dict[str, int | str] = {}
+    for override in overrides:
+        _apply(document, lines, override)
+        if document.keys() != {"reading"}:
+            key = override.partition("=")[0].strip()
+            text = "only the keys of reading can be set here"
+            raise _refusal(key, text, f"override {override!r}")
+    given = document.get("reading", {})
+    try:
+        return Reading.model_validate(given)
+    except ValidationError as error:
+        problems = [
+            replace(problem, key=f"reading.{problem.key}".rstrip("."))
+            for problem in problems_of(error, Reading)
+        ]
+        raise config_error(Places(lines=lines), problems) from None
 
 
 def _read(path: Path) -> str:

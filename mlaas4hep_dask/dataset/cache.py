@@ -8,7 +8,6 @@ import logging
 import os
 import tempfile
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -19,12 +18,12 @@ from platformdirs import user_cache_path
 from mlaas4hep_dask import __version__
 from mlaas4hep_dask.config import Config
 from mlaas4hep_dask.errors import ConfigError, SpecsError
+from mlaas4hep_dask.reader import Partition
 from mlaas4hep_dask.specs import Branch, Specs
 
 logger = logging.getLogger(__name__)
 
-FORMAT = 2  # to be raised whenever `measure` or an entry changes
-STAT_THREADS = 32
+FORMAT = 3  # to be raised whenever `measure` or an entry changes
 SUFFIX = ".specs.zst"
 VARIABLE = "MLAAS4HEP_CACHE"  # environment variable with another folder for `auto`
 DAMAGED: tuple[Any, ...] = (
@@ -85,37 +84,27 @@ def cache_folder(config: Config) -> Path | None:
 
 
 def entry_names(
-    files: Sequence[tuple[str, str, Sequence[Any]]], branches: Sequence[Branch]
+    files: Sequence[tuple[Partition, Sequence[Any]]], branches: Sequence[Branch]
 ) -> list[str]:
     """Names of files' entries: other for other files, another selection or other branches.
 
     Parameters
     ----------
-    files : sequence of (str, str, sequence of JSON values)
-        Path or URL, UUID, and all else that the specs of the file depend on. Of a local file,
-        size and time of change count too: a copy may be damaged.
+    files : sequence of (Partition, sequence of JSON values)
+        A partition of the file, and all else that the specs of the file depend on. The
+        partition's stamp counts beside its UUID, which a file keeps that is written to again,
+        and which a damaged copy has.
     branches : sequence of Branch
         The inputs.
     """
     inputs = [asdict(branch) for branch in branches]
-    with ThreadPoolExecutor(STAT_THREADS) as pool:  # a network file system takes its time
-        states = list(pool.map(_state, (file for file, _, _ in files)))
     names = []
-    for (_, uuid, facts), state in zip(files, states, strict=True):
-        known = [FORMAT, __version__, uuid, state, facts, inputs]
+    for part, facts in files:
+        reading = [part.access.format_of(part.file), part.access.types, part.access.delimiter]
+        known = [FORMAT, __version__, part.uuid, part.stamp, part.tree, reading, facts, inputs]
         digest = hashlib.sha256(json.dumps(known, sort_keys=True).encode()).hexdigest()
         names.append(f"{digest[:2]}/{digest[2:]}{SUFFIX}")
     return names
-
-
-def _state(file: str) -> list[int]:
-    if "://" in file:
-        return []
-    try:
-        found = Path(file).stat()
-    except OSError:  # workers may see it though the client does not
-        return []
-    return [found.st_size, found.st_mtime_ns]
 
 
 def present(folder: Path) -> set[str]:

@@ -403,7 +403,7 @@ class Dataset:
 
     def token(self, *more: str) -> str:
         """Names tasks: equal for equal files and configuration, so that results are shared."""
-        files = [(file.file, file.uuid, file.num_entries) for file in self.plan().files]
+        files = [(each.file, each.uuid, each.stamp, each.num_entries) for each in self.plan().files]
         reused = self._reused()
         origin = None if reused is None else reused.provenance["reused"]["sha256"]
         text = json.dumps([self.config.digest(), event_facts(self.config), origin, files, *more])

@@ -6,7 +6,7 @@ import html
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from mlaas4hep_dask.config import Config, Selection, resolve_files, select_branches
+from mlaas4hep_dask.config import Config, Reading, Selection, resolve_files, select_branches
 from mlaas4hep_dask.dataset.image import with_image_inputs
 from mlaas4hep_dask.dataset.normalise import check_encode
 from mlaas4hep_dask.dataset.prepare import (
@@ -110,9 +110,8 @@ class Preflight:
         return [name for name in self.traced.reads(names) if name in self.reference.branches]
 
 
-def access_of(config: Config) -> Access:
-    """How the files of a configuration are reached."""
-    reading = config.reading
+def access_of(reading: Reading) -> Access:
+    """How files are reached, as the section ``reading`` says."""
     return Access(
         reading.format,
         tuple(reading.replicas),
@@ -140,7 +139,7 @@ def preflight(config: Config) -> Preflight:
     supervision = Supervision.of(config)
     files = resolve_files(config)
     for listed in files.values():
-        require_schemes(listed, access_of(config))
+        require_schemes(listed, access_of(config.reading))
     plans: list[FilePlan] = []
     for sample, listed in files.items():
         plan = _first_readable(config, sample, listed)
@@ -179,7 +178,7 @@ def preflight(config: Config) -> Preflight:
 def _first_readable(config: Config, sample: str, listed: Sequence[str]) -> FilePlan | None:
     for file in listed:
         try:
-            return plan_file(file, config.tree, sample, access_of(config))
+            return plan_file(file, config.tree, sample, access_of(config.reading))
         except UnreadableFileError:
             if config.on_bad_file == "error":
                 raise

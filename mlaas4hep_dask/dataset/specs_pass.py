@@ -157,7 +157,7 @@ def file_pieces(plan: Plan, folder: Path | None, facts: Mapping[str, Any]) -> li
     if folder is None:
         return pieces
     known = [
-        (first.file, first.uuid, [first.tree, _ranges(piece, facts), facts])
+        (first, [_ranges(piece, facts), facts])
         for piece in pieces
         for first in piece.partitions[:1]
     ]

@@ -68,6 +68,14 @@ def parser() -> argparse.ArgumentParser:
         help="what happens when a file cannot be read (%(default)s)",
     )
     made.add_argument(
+        "--set",
+        dest="overrides",
+        action="append",
+        default=[],
+        metavar="reading.KEY=VALUE",
+        help="how files are reached and read, as in dataset.yaml; may be given several times",
+    )
+    made.add_argument(
         "--decode",
         action="store_true",
         help="the model gives rows like its input: write the jagged events they stand for",
@@ -130,7 +138,7 @@ def _predict(options: argparse.Namespace) -> None:
 
     from mlaas4hep_dask.bundle import open_bundle
     from mlaas4hep_dask.cluster import connect
-    from mlaas4hep_dask.config import Cluster
+    from mlaas4hep_dask.config import Cluster, reading_of
     from mlaas4hep_dask.console import Console
     from mlaas4hep_dask.predict.request import check_request
     from mlaas4hep_dask.predict.scoring import predict_files
@@ -144,6 +152,7 @@ def _predict(options: argparse.Namespace) -> None:
             f"--cluster: expected 'local', 'tcp://host:port' or 'tls://host:port', found "
             f"{options.cluster!r}"
         ) from None
+    reading = reading_of(options.overrides)
     skip = options.on_bad_file == "skip"
     console = Console()
     with tempfile.TemporaryDirectory(prefix="mlaas4hep-predict-") as folder:
@@ -155,6 +164,7 @@ def _predict(options: argparse.Namespace) -> None:
             patterns=options.branches,
             skip=skip,
             overwrite=options.overwrite,
+            reading=reading,
         )
         with connect(cluster, ranks=1) as client:
             console.say(f"dashboard: {client.dashboard_link}")

@@ -9,9 +9,16 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 
 from mlaas4hep_dask.bundle import Bundle
-from mlaas4hep_dask.config import Branches, expand_files
+from mlaas4hep_dask.config import Branches, Reading, expand_files
+from mlaas4hep_dask.dataset.plan import access_of
 from mlaas4hep_dask.errors import ConfigError, UnreadableFileError, did_you_mean
-from mlaas4hep_dask.reader import Access, FilePlan, plan_file, require_same_branches
+from mlaas4hep_dask.reader import (
+    Access,
+    FilePlan,
+    plan_file,
+    require_same_branches,
+    require_schemes,
+)
 from mlaas4hep_dask.specs import Branch
 from mlaas4hep_dask.writer import check_output
 
@@ -52,6 +59,7 @@ def check_request(
     patterns: Sequence[str] = (),
     skip: bool = False,
     overwrite: bool = False,
+    reading: Reading | None = None,
 ) -> Request:
     """The request, once its files, tree and branches are known to exist.
 
@@ -71,6 +79,8 @@ def check_request(
         Leave out files that cannot be opened.
     overwrite : bool
         Replace an existing output.
+    reading : Reading, optional
+        How the files are reached and read, as the section of dataset.yaml tells it.
 
     Raises
     ------
@@ -82,7 +92,7 @@ def check_request(
         When the output cannot be written, or exists.
     """
     check_output(output, overwrite=overwrite)
-    found = expand_files(files, Path.cwd(), where="files")
+    found = expand_files(files, Path.cwd(), where="files", reading=reading)
     recorded = bundle.manifest.get("data")
     recorded = recorded if isinstance(recorded, Mapping) else {}
     tree = recorded.get("tree") if tree is None else tree
@@ -97,10 +107,12 @@ def check_request(
         raise ConfigError(f"{bundle.path} does not tell the name of the tree; give it with --tree")
     if str(output.absolute()) in found:
         raise ConfigError(f"{output} is among the files to be scored")
-    access = Access()
+    access = access_of(reading or Reading())
+    require_schemes(found, access)
     if all(access.format_of(file) in ("csv", "jsonl") for file in found):
         # Text does not tell float32 from float64: it is read as the model learned it.
-        access = Access(types=tuple((branch.name, branch.dtype) for branch in bundle.reads))
+        learned_types = {branch.name: branch.dtype for branch in bundle.reads}
+        access = replace(access, types=tuple({**learned_types, **dict(access.types)}.items()))
     first = _first_readable(found, tree, bundle.name, access, skip=skip)
     inputs = {branch.name: branch for branch in bundle.reads}
     learned = replace(first, file=f"the bundle of model {bundle.name!r}", branches=inputs)

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from mlaas4hep_dask.errors import DataError
-from mlaas4hep_dask.reader.access import PLAIN, Access, attempt
+from mlaas4hep_dask.reader.access import PLAIN, Access, attempt, is_remote
 from mlaas4hep_dask.reader.branches import classify
 from mlaas4hep_dask.reader.counts import ReadCounts
 from mlaas4hep_dask.reader.opened import OpenTree, forget, open_data
@@ -143,6 +143,8 @@ def plan_file(file: str, tree: str, sample: str, access: Access = PLAIN) -> File
     """
 
     def plan(location: str) -> FilePlan:
+        if is_remote(location):
+            forget(location)  # nothing tells whether it has changed since it was opened
         opened = open_data(file, location, tree, access)
         if isinstance(opened, OpenTree):
             return _plan(opened, sample, access)

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mlaas4hep_dask.errors import DataError
-from mlaas4hep_dask.reader.access import attempt, heard
+from mlaas4hep_dask.reader.access import attempt, heard, is_remote
 from mlaas4hep_dask.reader.baskets import (
     BasketTable,
     UnsupportedBasketError,
@@ -46,6 +46,9 @@ def read(partition: Partition, branches: Sequence[Branch]) -> Events:
 
 def _read_at(location: str, partition: Partition, branches: Sequence[Branch]) -> Events:
     opened = open_data(partition.file, location, partition.tree, partition.access)
+    if partition.stamp and opened.stamp != partition.stamp and is_remote(location):
+        forget(location)  # it was opened before it changed, and was planned afterwards
+        opened = open_data(partition.file, location, partition.tree, partition.access)
     if isinstance(opened, OpenTable):
         _require_unchanged(partition, opened.stamp)
         return opened.read(partition, branches)

@@ -5,8 +5,8 @@ from __future__ import annotations
 import logging
 import tempfile
 import time
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Collection, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,7 @@ from mlaas4hep_dask.errors import BundleError, ExpressionError, PayloadError
 from mlaas4hep_dask.serve.counts import counts_of_parts
 from mlaas4hep_dask.serve.network import Network
 from mlaas4hep_dask.serve.payload import events_of, extra_names
-from mlaas4hep_dask.specs import BranchSpecs, Events
+from mlaas4hep_dask.specs import Branch, BranchSpecs, Events
 
 logger = logging.getLogger(__name__)
 
@@ -147,7 +147,7 @@ class Model:
         branches = self.bundle.reads
         first = parts[0].first  # errors count when there is one part alone
         objects = list(chain.from_iterable(part.objects for part in parts))
-        events = self._prepared(events_of(objects, branches, first=first))
+        events = self._prepared(events_of(objects, branches, first=first), first)
         encoded = encode(events, self.encoding)
         overflow = encoded.overflow()
         if overflow is not None:
@@ -166,7 +166,12 @@ class Model:
             )
         ]
 
-    def _prepared(self, events: Events) -> Events:
+    def _prepared(self, events: Events, first: int) -> Events:
+        recipe = self.bundle.recipe
+        if recipe is not None:
+            expressions = (*recipe.derived.values(), *recipe.objects.values())
+            used = {name for expression in expressions for name in expression.names}
+            events = _narrowed(events, self.bundle.reads, used, first)
         try:
             return self.bundle.prepared(events)
         except ExpressionError as error:
@@ -176,6 +181,39 @@ class Model:
                 branch=None,
                 status=422,
             ) from None
+
+
+def _narrowed(
+    events: Events, branches: Sequence[Branch], used: Collection[str], first: int
+) -> Events:
+    """Events in which a branch without a null has its own dtype.
+
+    A null makes float64 of all branches that have the dtype of its own. To an expression that is
+    something else than whole numbers or conditions, and other events of the batch would change.
+    """
+    contents = dict(events.contents)
+    for branch in branches:
+        values = contents[branch.name]
+        if values.dtype == branch.dtype:
+            continue
+        nulls = np.flatnonzero(np.isnan(values))
+        if not nulls.size:
+            contents[branch.name] = values.astype(branch.dtype)
+        elif branch.dtype == "bool" and branch.name in used:
+            event = int(nulls[0])
+            if branch.collection is not None:
+                event = int(np.searchsorted(events.offsets[branch.collection], event, "right")) - 1
+            event += first
+            raise PayloadError(
+                f"event {event}, branch {branch.name!r}: null, where the model needs true or false",
+                event=event,
+                branch=branch.name,
+                status=422,
+            )
+    found = tuple(
+        replace(branch, dtype=contents[branch.name].dtype.name) for branch in events.branches
+    )
+    return replace(events, branches=found, contents=contents)
 
 
 def _too_large(event: int, name: str) -> PayloadError:
@@ -239,4 +277,6 @@ def _warm_up(model: Model) -> None:
     for objects in ([nulls], [event], [event], [event] * 3, [event] * 3):
         (outcome,) = model.score([Part(objects)])
         if isinstance(outcome, PayloadError):
+            if objects[0] is nulls and model.bundle.recipe is not None:
+                continue  # a null is no whole number and no condition, which a recipe may need
             raise outcome
