@@ -33,8 +33,8 @@ def parser() -> argparse.ArgumentParser:
     """The argument parser."""
     made = argparse.ArgumentParser(
         prog="python -m mlaas4hep_dask.run",
-        description="Train on ROOT files: plan, specs, training, export and report, as "
-        "dataset.yaml says.",
+        description="Train on the data files of dataset.yaml: plan, specs, training, export and "
+        "report.",
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )

@@ -43,7 +43,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="mlaas4hep-serve", description="Serve the models of bundles over HTTP."
+        prog="python -m mlaas4hep_dask.serve",
+        description="Serve the models of bundles over HTTP.",
     )
     parser.add_argument(
         "bundles", metavar="BUNDLE", nargs="+", type=Path, help="RUN/bundle, or a .tar.gz of it"
@@ -59,7 +60,10 @@ def _parser() -> argparse.ArgumentParser:
         help="largest request body (%(default)s)",
     )
     parser.add_argument(
-        "--log-level", default="warning", choices=("debug", "info", "warning", "error")
+        "--log-level",
+        default="warning",
+        choices=("debug", "info", "warning", "error"),
+        help="least severe messages that are logged (%(default)s)",
     )
     return parser
 
