@@ -12,9 +12,11 @@ import uproot
 from mlaas4hep_dask.bundle import open_bundle
 from mlaas4hep_dask.config import Config, load
 from mlaas4hep_dask.dataset import Dataset
+from mlaas4hep_dask.dataset.mean_image import images_json
 from mlaas4hep_dask.dataset.plan import preflight
 from mlaas4hep_dask.errors import ConfigError, ModelError
 from mlaas4hep_dask.run.cli import main
+from mlaas4hep_dask.run.mean_images import channel_figure
 from mlaas4hep_dask.run.stages import fit, model_of
 from mlaas4hep_dask.serve.model import Part, load_model
 from mlaas4hep_dask.train.network import cnn
@@ -31,7 +33,7 @@ def workflow(cms_files):
 @pytest.fixture(scope="module")
 def finished(workflow, client, tmp_path_factory):
     overrides = ["max_events=600", "training.epochs=1", "partition.max_events=250"]
-    overrides += ["training.batch_size=20", "training.learning_rate=0.005"]
+    overrides += ["training.batch_size=20", "training.learning_rate=0.005", "weight=1 + NJet"]
     dataset = Dataset.from_yaml(workflow, client, overrides=overrides)
     return dataset, fit(dataset, output=tmp_path_factory.mktemp("images") / "run")
 
@@ -84,6 +86,87 @@ def test_the_counts_of_all_events_stand_in_the_summary(finished):
     inputs = open_bundle(result.path / "bundle").manifest["input"]
     assert inputs["shape"] == list(SHAPE)
     assert inputs["columns"] == ["count(Jet)", "max(Jet_btag)", "MET_px", "MET_py"]
+
+
+@pytest.fixture(scope="module")
+def means(finished):
+    """By label, channel and plane: the mean image, drawn with NumPy event by event."""
+    by_label = {"0": [], "1": []}
+    for part in finished[0].plan().partitions:
+        entries = {"entry_start": part.entry_start, "entry_stop": part.entry_stop}
+        with uproot.open(part.file) as file:
+            names = ["Jet_Px", "Jet_Py", "Jet_Pz", "Jet_btag"]
+            events = file["events"].arrays(names, **entries)
+        by_label["1" if part.sample == "single_top" else "0"] += ak.to_list(events)
+    values = [tag for events in by_label.values() for e in events for tag in e["Jet_btag"]]
+    low, high = min(values), max(values)
+    ends = {"Jet_Px": 150, "Jet_Py": 150, "Jet_Pz": 300}
+    planes = [("Jet_Px", "Jet_Py"), ("Jet_Py", "Jet_Pz"), ("Jet_Px", "Jet_Pz")]
+    found = {}
+    for label, events in by_label.items():
+        total = np.zeros((2, 3, 16, 16))
+        for event in events:
+            weight = 1 + len(event["Jet_Px"])
+            for place, (x, y) in enumerate(planes):
+                edges = [np.linspace(-ends[name], ends[name], 17) for name in (y, x)]
+                total[0, place] += weight * np.histogram2d(event[y], event[x], bins=edges)[0]
+                largest = np.zeros((16, 16))
+                for y_value, x_value, tag in zip(
+                    event[y], event[x], event["Jet_btag"], strict=True
+                ):
+                    inside = np.histogram2d([y_value], [x_value], bins=edges)[0] > 0
+                    largest[inside] = np.maximum(largest[inside], (tag - low) / (high - low))
+                total[1, place] += weight * largest
+        found[label] = total / sum(1 + len(event["Jet_Px"]) for event in events)
+    return found
+
+
+def test_mean_images_are_those_drawn_event_by_event(finished, means):
+    dataset, result = finished
+    encoding = dataset.encoding()
+    found = images_json(dataset.image_sums(), encoding.image, dataset.specs())
+    assert found["num_events"] == {"0": 600, "1": 600}
+    for channel, name in enumerate(["count(Jet)", "max(Jet_btag)"]):
+        assert found["channels"][channel]["name"] == name
+        for place, plane in enumerate(found["channels"][channel]["planes"]):
+            for label, expected in means.items():
+                drawn = plane["means"][label]
+                np.testing.assert_allclose(drawn, expected[channel, place], rtol=1e-5, atol=1e-9)
+    x, w, y = (getattr(dataset.to_dask(), name).compute() for name in "xwy")
+    for number, row in enumerate(found["flat"]):
+        for label, mean in row["means"].items():
+            own = y == int(label)
+            expected = np.average(x[own, 2 + number, 0, 0], weights=w[own])
+            assert mean == pytest.approx(expected, rel=1e-5)
+    page = result.report.read_text()
+    for channel in found["channels"]:
+        labels = {"0": "0: diboson", "1": "1: single_top"}
+        assert channel_figure(channel, labels) in page
+    counts = result.summary["counts"]
+    for plane in ("Jet (px, py)", "Jet (py, pz)", "Jet (px, pz)"):
+        off, shared = counts["off_image"][plane], counts["shared_cell"][plane]
+        row = rf'<th scope="row">{re.escape(plane)}</th><td>{off}</td><td>{shared}</td>'
+        assert re.search(row + r'<td>\d+\.\d\d</td><td class="text">[^<]*as many', page)
+
+
+def test_mean_images_do_not_depend_on_the_partition_size(finished, workflow, client):
+    overrides = ["max_events=600", "weight=1 + NJet"]
+    whole = Dataset.from_yaml(workflow, client, overrides=overrides).image_sums()
+    parts = finished[0].image_sums()
+    assert parts.num_events == whole.num_events
+    assert parts.tried == whole.tried
+    for label, planes in whole.planes.items():
+        np.testing.assert_allclose(parts.planes[label], planes, rtol=1e-12)
+
+
+def test_fine_images_are_drawn_with_several_cells_as_one(workflow, client):
+    finer = ["max_events=600", "image.axes.px.cells=150"]
+    coarse = Dataset.from_yaml(workflow, client, overrides=["max_events=600"])
+    fine = Dataset.from_yaml(workflow, client, overrides=finer)
+    (xy, *_), (fine_xy, *_) = (each.image_sums().planes["1"] for each in (coarse, fine))
+    assert fine_xy.shape == (2, 16, 50)  # of 3 cells each, of which their mean is drawn
+    total = fine_xy[0].sum(axis=1) * 3
+    np.testing.assert_allclose(total, xy[0].sum(axis=1), rtol=1e-12)
 
 
 def test_packed_images_are_smaller_than_rows_of_cells(finished):

@@ -11,9 +11,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mlaas4hep_dask.run.axes import Axis, label
+from mlaas4hep_dask.run.axes import MINUS, Axis, label
 from mlaas4hep_dask.run.charts import separation
 from mlaas4hep_dask.run.figures import Line, bar, line_chart, roc_curve, step_histogram
+from mlaas4hep_dask.run.mean_images import channel_figure
 from mlaas4hep_dask.run.report import render
 from mlaas4hep_dask.specs import Branch, Events, Specs
 from mlaas4hep_dask.specs.measure import measure
@@ -202,6 +203,32 @@ def distributions(specs):
 
 
 @pytest.fixture
+def images():
+    """Two classes, one plane of three by two cells; a channel with a log scale and one below 0."""
+    plane = {
+        "x": {"name": "px: Jet_px [GeV]", "low": -3.0, "high": 3.0, "num_cells": 3},
+        "y": {"name": "phi", "low": 0.0, "high": 4.0, "num_cells": 2},
+    }
+    means = [
+        {"0": [[0.0, 1e-3, 2e-3], [1e-3, 1.0, 1e-3]], "1": [[1e-3, 1e-3, 0.0], [0.0, 0.5, 2e-3]]},
+        {"0": [[0.0, -1.0, 0.5], [0.25, 0.0, 2.0]], "1": [[0.0, 0.0, 0.0], [-2.0, 0.0, 1.0]]},
+    ]
+    names = ("sum(Jet_pt)", "max(Jet_btag)")
+    axis = {"name": "px", "branches": ["Jet_px [GeV]"], "low": -3.0, "high": 3.0}
+    return {
+        "num_events": {"0": 4007, "1": 4009},
+        "without_mean": ["0"],
+        "axes": [{**axis, "num_cells": 3, "merged": 1, "is_periodic": True}],
+        "channels": [
+            {"name": name, "planes": [{**plane, "means": found}]}
+            for name, found in zip(names, means, strict=True)
+        ],
+        "flat": [{"name": "MET_pt", "means": {"0": 0.125}}],
+        "granularity": [{"plane": "Jet (px, phi)", "inside": 1000, "shared": 123, "factor": 4.0}],
+    }
+
+
+@pytest.fixture
 def html(summary, specs, distributions):
     return render(summary, specs, distributions)
 
@@ -233,6 +260,67 @@ def test_links_lead_to_the_sections_in_their_order(html):
     assert [attributes["href"] for attributes in page.every("a")] == [f"#{s}" for s in sections]
     assert sections[0] == "events"
     assert sections[-1] == "serve"
+
+
+def test_images_have_a_section_of_their_own(summary, specs, distributions, images, html):
+    assert "Images" not in Page(html).text
+    summary["counts"]["off_image"] = {"Jet (px, phi)": 77}
+    summary["counts"]["shared_cell"] = {}
+    found = render(summary, specs, distributions, images)
+    page = Page(found)
+    assert page.open == []
+    sections = [attributes["id"] for attributes in page.every("section")]
+    assert [attributes["href"] for attributes in page.every("a")] == [f"#{s}" for s in sections]
+    assert "images" in sections
+    assert "4,007 of 0: QCD; 4,009 of 1: ttH." in page.text
+    assert "sum(Jet_pt) , logarithmic colour scale" in page.text
+    assert "max(Jet_btag) , linear colour scale" in page.text
+    assert f"MET_pt 0.125 {DASH}" in page.text
+    assert f"px Jet_px [GeV] {MINUS}3 3 3 2 periodic 1" in page.text
+    assert "Jet (px, phi) 77 0 12.30 4 times as many" in page.text
+    for svg in svgs(found):
+        texts = [text.text for text in svg.iter(f"{SVG}text")]
+        if svg.find(f"{SVG}title") is not None and "in every cell" in svg[0].text:
+            assert {"0: QCD", "1: ttH", "px: Jet_px [GeV]", "phi"} <= set(texts)
+    assert Page(render({}, Specs(), {}, images)).open == []
+
+
+@pytest.mark.parametrize("number", [0, 1])
+def test_a_cell_has_the_colour_of_its_mean_and_stands_where_the_axes_say(images, number):
+    channel = images["channels"][number]
+    svg = parse(channel_figure(channel, {}))
+    frames = [p.get("d") for p in svg.iter(f"{SVG}path") if p.get("class") == "axis"][:2]
+    heat = [p for p in svg.iter(f"{SVG}path") if p.get("class").startswith("heat")]
+    drawn = {}  # by class, row and column: the mean that the colour stands for, relative
+    for path in heat:
+        sign = -1 if "negative" in path.get("class") else 1
+        for box in re.findall(r"M([^z]*)z", path.get("d")):
+            if "h" in box:  # the colour scale
+                continue
+            a, top, b, low = (float(n) for n in re.findall(r"[\d.]+", box)[:4])
+            for place, frame in enumerate(frames):
+                left, upper = (float(n) for n in re.findall(r"[\d.]+", frame)[:2])
+                if left <= a < left + 190:
+                    row = round((upper + 190 - low) / 95)
+                    assert low - top == pytest.approx(95, abs=0.11)
+                    for column in range(round((a - left) * 3 / 190), round((b - left) * 3 / 190)):
+                        drawn[place, row, column] = sign * float(path.get("fill-opacity"))
+    means = np.array([channel["planes"][0]["means"][key] for key in "01"])
+    assert drawn.keys() == {tuple(place) for place in np.argwhere(means).tolist()}
+    largest = np.abs(means).max()
+    for place, opacity in drawn.items():
+        share = abs(means[place]) / largest
+        if number == 0:  # three powers of ten
+            share = 1 + math.log10(share) / 3
+        assert (abs(opacity) - 0.08) / 0.92 == pytest.approx(share, abs=1.01 / 23)
+        assert (opacity < 0) == (means[place] < 0)
+
+
+def test_an_image_without_objects_says_so(images):
+    plane = {**images["channels"][0]["planes"][0], "means": {"0": [[0.0] * 3] * 2}}
+    figure = channel_figure({"name": "a", "planes": [plane]}, {})
+    assert "no object in any cell" in figure
+    assert "no object in any cell" in channel_figure({"name": "a", "planes": []}, {})
 
 
 def test_every_table_header_says_what_it_heads(html):
@@ -348,7 +436,9 @@ def test_unknown_numbers_are_an_en_dash(summary, specs, distributions):
     "evil",
     ["<script>alert(1)</script>", '"><img src=x onerror=alert(1)>', "]]>&amp;'", "\x00\ud800"],
 )
-def test_names_from_users_files_are_inert(summary, evil, html):
+def test_names_from_users_files_are_inert(summary, specs, distributions, images, evil):
+    html = render(summary, specs, distributions, images)
+
     def poison(value):
         if isinstance(value, dict):
             return {key: poison(entry) for key, entry in value.items()}
@@ -364,7 +454,11 @@ def test_names_from_users_files_are_inert(summary, evil, html):
     events = Events(2, (branch,), {evil: np.array([1.0, 2.0])}, offsets)
     histogram = {"edges": [0, 1], "counts": {evil: [3]}}
     branches = {evil: {"raw": histogram, "encoded": histogram}}
-    found = render(poisoned, measure(events, sample=evil), {"branches": branches})
+    shown = poison(images)
+    shown["num_events"] = {evil: 1}
+    for channel in shown["channels"]:
+        channel["planes"][0]["means"] = {evil: channel["planes"][0]["means"]["0"]}
+    found = render(poisoned, measure(events, sample=evil), {"branches": branches}, shown)
     page = Page(found)
     assert page.open == []
     assert {tag for tag, _ in page.tags} <= {tag for tag, _ in Page(html).tags}

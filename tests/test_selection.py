@@ -280,3 +280,39 @@ def test_an_error_in_an_expression_names_the_line(cms_files, tmp_path):
         with pytest.raises(ConfigError) as raised:
             preflight(load(path))
         assert str(raised.value).startswith(f"{path}{place}")
+
+
+def test_the_workflow_with_a_selection_selects_and_weighs_as_it_says(cms_files, client, tmp_path):
+    workflow = cms_files[0].parent.parent / "selection.yaml"
+    overrides = ["max_events=600", "training.epochs=1", "partition.max_events=400"]
+    dataset = Dataset.from_yaml(workflow, client, overrides=overrides)
+    result = fit(dataset, output=tmp_path / "run")
+    chosen, flow = {}, np.zeros(4, int)
+    for part in dataset.plan().partitions:
+        with uproot.open(part.file) as file:
+            entries = {"entry_start": part.entry_start, "entry_stop": part.entry_stop}
+            e = file["events"].arrays(**entries)
+        jets = np.hypot(e.Jet_Px, e.Jet_Py)
+        jets = jets[jets > 40]
+        muons = np.hypot(e.Muon_Px, e.Muon_Py)
+        muons = muons[(muons > 25) & (e.Muon_Iso < 5)]
+        passed = np.ones(len(e), bool)
+        met = np.hypot(e.MET_px, e.MET_py)
+        cuts = [ak.num(jets) >= 1, ak.num(muons) == 1, e.triggerIsoMu24, met > 20]
+        for number, cut in enumerate(cuts):
+            passed &= ak.to_numpy(cut)
+            flow[number] += passed.sum()
+        own = chosen.setdefault(part.sample, [])
+        own += zip(e.EventWeight[passed], ak.sum(jets, axis=1)[passed], strict=True)
+    counts = result.summary["counts"]
+    assert [cut["left"] for cut in counts["cut_flow"]] == flow.tolist()
+    assert 0 < flow[3] < flow[0] < 1200
+    assert counts["objects_removed"].keys() == {"Jet", "Muon"}
+    for sample in result.summary["samples"]:
+        weights = np.array(chosen[sample["name"]])[:, 0]
+        assert sample["num_selected"] == len(weights)
+        assert sample["sum_weights"] == pytest.approx(weights.sum(), rel=1e-6)
+    ht = dataset.specs().branches["HT"]
+    every = [pair[1] for own in chosen.values() for pair in own]
+    assert (ht.min, ht.max) == pytest.approx((min(every), max(every)), rel=1e-6)
+    assert (result.path / "bundle").is_dir()

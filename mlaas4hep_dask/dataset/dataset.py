@@ -15,8 +15,9 @@ from distributed import Client
 
 from mlaas4hep_dask.config import Config, load
 from mlaas4hep_dask.dataset.distributions import Distributions, distributions
-from mlaas4hep_dask.dataset.granularity import suggestions, try_cells
+from mlaas4hep_dask.dataset.granularity import Suggestion, suggestions
 from mlaas4hep_dask.dataset.losses import Listener, Lost
+from mlaas4hep_dask.dataset.mean_image import NOTHING, ImageSums, sum_images
 from mlaas4hep_dask.dataset.normalise import encode_options
 from mlaas4hep_dask.dataset.plan import Plan, Preflight, Skipped, assemble, plan_one, preflight
 from mlaas4hep_dask.dataset.reuse import event_facts
@@ -101,6 +102,7 @@ class Dataset:
         self._measured: Measured | None = None
         self._encode_options: dict[str, Any] | None = None
         self._losses: Listener | None = None
+        self._image_sums: ImageSums | None = None
 
     @classmethod
     def from_yaml(
@@ -363,22 +365,30 @@ class Dataset:
         """Histograms of the inputs of the first events of each sample."""
         return self._of_first_events(distributions)
 
-    def cell_suggestions(self) -> list[str]:
+    def image_sums(self) -> ImageSums:
+        """Sums of the images of the first events of each sample; of none without an image."""
+        if self._image_sums is None:
+            of_images = self.config.image is not None
+            parts = self._of_first_events(sum_images) if of_images else []
+            self._image_sums = sum(parts, NOTHING)
+        return self._image_sums
+
+    def cell_suggestions(self) -> list[Suggestion]:
         """For each plane of the image, whether its cells are too coarse; none without an image.
 
         It is found from the first events of each sample, at most `DISTRIBUTION_EVENTS`.
         """
-        if self.config.image is None:
-            return []
-        return suggestions(self._of_first_events(try_cells))
+        return suggestions(self.image_sums().tried)
 
     def _of_first_events(self, function: Callable[[Partition, Context], Any]) -> list[Any]:
         context = self.blocks().context
-        first = {part.sample: part for part in reversed(self._filled())}
-        short = [
-            replace(part, entry_stop=min(part.entry_stop, part.entry_start + DISTRIBUTION_EVENTS))
-            for part in first.values()
-        ]
+        left = dict.fromkeys(self.plan().samples, DISTRIBUTION_EVENTS)
+        short = []
+        for part in self._filled():
+            num_events = min(len(part), left[part.sample])
+            if num_events:
+                short.append(replace(part, entry_stop=part.entry_start + num_events))
+                left[part.sample] -= num_events
         futures = [self.client.submit(function, part, context, pure=False) for part in short]
         return list(self.client.gather(futures))
 

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from mlaas4hep_dask.dataset.labelled import label
+from mlaas4hep_dask.dataset.labelled import Labelled, label
 from mlaas4hep_dask.dataset.tasks import Context
 from mlaas4hep_dask.encode.encoded import encode_rows
 from mlaas4hep_dask.errors import UnreadableFileError
@@ -46,11 +46,7 @@ def distributions(partition: Partition, context: Context) -> Distributions:
         return Distributions(0, {}, {})  # where blocks are made, the loss is told
     events = found.events
     encoded = encode_rows(events, context.encoding)
-    groups = np.zeros(len(events), np.int64)
-    names = [partition.sample]
-    if context.supervision.classes:
-        labels, groups = np.unique(found.learned, return_inverse=True)
-        names = [f"{value:.0f}" for value in labels]
+    names, groups = groups_of(found, partition, context)
     raw: dict[str, Histogram] = {}
     after: dict[str, Histogram] = {}
     for (branch, values), scaling, known in zip(
@@ -72,6 +68,16 @@ def distributions(partition: Partition, context: Context) -> Distributions:
             }
             made[branch] = Histogram(*_bounds(low, high), counts)
     return Distributions(len(events), raw, after)
+
+
+def groups_of(
+    found: Labelled, partition: Partition, context: Context
+) -> tuple[list[str], NDArray[np.int64]]:
+    """The labels of some events, or their sample in a regression, and which of them each has."""
+    if not context.supervision.classes:
+        return [partition.sample], np.zeros(len(found.events), np.int64)
+    labels, groups = np.unique(found.learned, return_inverse=True)
+    return [f"{value:.0f}" for value in labels], groups
 
 
 def _bounds(low: float, high: float) -> tuple[float, float]:

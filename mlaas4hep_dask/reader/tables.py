@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
@@ -46,7 +47,7 @@ class Content(NamedTuple):
 
 
 @dataclass
-class OpenTable:
+class OpenTable(ABC):
     """A table whose columns are known; the same calls for every format.
 
     Parameters
@@ -74,21 +75,21 @@ class OpenTable:
         except UnfitColumnError as error:
             raise DataError(f"{error} in {self.file}", file=self.file) from error
 
+    @abstractmethod
     def begin(self, format_: str) -> None:
         """Read the first rows or the footer, and learn the columns."""
-        raise NotImplementedError
 
+    @abstractmethod
     def count(self) -> Content:
         """Its entries and where it can be cut."""
-        raise NotImplementedError
 
+    @abstractmethod
     def _head(self, columns: list[str]) -> Any:
         """The first rows of some columns."""
-        raise NotImplementedError
 
+    @abstractmethod
     def _rows(self, partition: Partition, names: Sequence[str]) -> Any:
         """An Arrow table of the partition's rows, with what the leaves ``names`` need."""
-        raise NotImplementedError
 
     def read(self, partition: Partition, branches: Sequence[Branch]) -> Events:
         """Events of one partition.

@@ -13,6 +13,7 @@ import jinja2
 from mlaas4hep_dask.run.axes import NOT_XML
 from mlaas4hep_dask.run.charts import SPLITS, inputs, learning_curves, multiplicities
 from mlaas4hep_dask.run.figures import bar
+from mlaas4hep_dask.run.mean_images import mean_images
 from mlaas4hep_dask.run.metrics import kind_of
 from mlaas4hep_dask.run.quantities import (
     DASH,
@@ -33,7 +34,12 @@ from mlaas4hep_dask.specs import BranchSpecs, Specs
 NUM_SHOWN = 12  # input distributions in front of the fold
 
 
-def render(summary: Mapping[str, Any], specs: Specs, distributions: Mapping[str, Any]) -> str:
+def render(
+    summary: Mapping[str, Any],
+    specs: Specs,
+    distributions: Mapping[str, Any],
+    images: Mapping[str, Any] | None = None,
+) -> str:
     """Text of report.html.
 
     Parameters
@@ -46,6 +52,8 @@ def render(summary: Mapping[str, Any], specs: Specs, distributions: Mapping[str,
     distributions : mapping of str to Any
         ``num_events``, and ``branches``: by name the histograms ``raw`` and ``encoded`` of the
         values before and after encoding, each with ``edges`` and ``counts`` by label.
+    images : mapping of str to Any, optional
+        Mean images by label and what their cells mean, of a run with images.
 
     Returns
     -------
@@ -72,6 +80,7 @@ def render(summary: Mapping[str, Any], specs: Specs, distributions: Mapping[str,
         num_selected=specs.num_events,
         coverage=specs.coverage,
         multiplicities=multiplicities(specs, counts, mapping(summary, "encode")),
+        images=mean_images(images or {}, counts, labels),
         num_events=distributions.get("num_events"),
         shown=branches[:NUM_SHOWN],
         folded=branches[NUM_SHOWN:],

@@ -24,6 +24,7 @@ from mlaas4hep_dask.console import Reporter, Stage
 from mlaas4hep_dask.dataset import Dataset
 from mlaas4hep_dask.dataset.dataset import watching
 from mlaas4hep_dask.dataset.distributions import Distributions
+from mlaas4hep_dask.dataset.mean_image import images_json
 from mlaas4hep_dask.dataset.normalise import source_digest
 from mlaas4hep_dask.run.card import model_card
 from mlaas4hep_dask.run.cut_flow import cut_flow, objects_removed
@@ -191,7 +192,8 @@ def fit(
         summary["serve"] = result.serve_command
         folder.write_json(METRICS, summary)
         shown = _distributions_json(dataset.distributions())
-        folder.write("report.html", render(summary, specs, shown))
+        images = images_json(dataset.image_sums(), dataset.encoding().image, specs)
+        folder.write("report.html", render(summary, specs, shown, images))
     return result
 
 
@@ -294,7 +296,7 @@ def _summary(
             "notes": [
                 *plan.notes,
                 *specs_notes(dataset),
-                *dataset.cell_suggestions(),
+                *map(str, dataset.cell_suggestions()),
                 *_weight_notes(dataset),
                 *_loss_notes(dataset),
             ],
