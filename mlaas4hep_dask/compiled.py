@@ -1,4 +1,4 @@
-"""numba, without the half second that its first call spends on SciPy's linear algebra.
+"""numba, without what its first call imports for others.
 
 Where SciPy is installed, as it is with coffea, numba imports ``scipy.linalg`` the first time that
 anything is compiled, to know whether there is a BLAS. No kernel here uses one. All of them take
@@ -15,6 +15,7 @@ if _is_first:
     sys.modules["scipy"] = None  # type: ignore[assignment]  # numba asks for its version otherwise
 try:
     import numba as numba
+    from numba.core import entrypoints as _entrypoints
     from numba.np import linalg as _linalg
 finally:
     if _is_first:
@@ -32,3 +33,24 @@ def _ensure_blas_later() -> None:
 
 
 _linalg.ensure_blas = _ensure_blas_later
+
+_is_postponed = False
+
+
+def postpone_extensions() -> None:
+    """Compile without the extensions of other packages, as long as nobody asks for them.
+
+    For worker processes. numba loads them ahead of its first compilation; with vector, which comes
+    with coffea, that is sympy and 0.8 s. No kernel here takes a type of theirs.
+    """
+    global _is_postponed
+    if not _entrypoints._already_initialized:
+        _entrypoints._already_initialized = _is_postponed = True
+
+
+def load_extensions() -> None:
+    """Load the extensions that were postponed, for code of others."""
+    global _is_postponed
+    if _is_postponed:
+        _is_postponed = _entrypoints._already_initialized = False
+        _entrypoints.init_all()

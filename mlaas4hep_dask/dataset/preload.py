@@ -6,6 +6,7 @@ is found in its cache. Worker processes are forked from one that has imported th
 
 import numpy as np
 
+from mlaas4hep_dask.compiled import postpone_extensions
 from mlaas4hep_dask.dataset import tasks as tasks  # what workers run
 from mlaas4hep_dask.encode import Encoding, encode
 from mlaas4hep_dask.specs import Branch, Events
@@ -17,4 +18,5 @@ _EVENTS = Events(
     {"flat": np.arange(2, dtype=np.float32), "jagged": np.arange(3, dtype=np.float32)},
     {"collection": np.array([0, 1, 3])},
 )
+postpone_extensions()
 encode(_EVENTS, Encoding.from_specs(measure(_EVENTS, sample="none"))).dense()

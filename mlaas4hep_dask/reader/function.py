@@ -19,6 +19,7 @@ import awkward as ak
 import numpy as np
 from numpy.typing import NDArray
 
+from mlaas4hep_dask.compiled import load_extensions
 from mlaas4hep_dask.errors import (
     FunctionError,
     MissingExtraError,
@@ -234,6 +235,7 @@ def run_function(
 def _run(
     partition: Partition, function: UserFunction, branches: Sequence[Branch], log: list[str]
 ) -> tuple[ak.Array, NDArray[np.bool_]]:
+    load_extensions()  # the function may compile loops over awkward arrays or vectors
     call = function.load()
     num_events = len(partition)
     with _blame(function, partition):
