@@ -12,6 +12,7 @@ import torch
 from mlaas4hep_dask.cluster import connect
 from mlaas4hep_dask.config import Cluster, Config
 from mlaas4hep_dask.dataset import Dataset, diskcache
+from mlaas4hep_dask.dataset import source as source_module
 from mlaas4hep_dask.dataset.gang import LostWorkerError, run_gang
 from mlaas4hep_dask.errors import ClusterError, DataError, ModelError, TrainingError
 from mlaas4hep_dask.run.stages import model_of
@@ -171,6 +172,25 @@ def test_files_are_read_again_only_if_blocks_stay_nowhere(keys, client, cache, t
         assert next(epochs).record["train"]["num_events"] > 9_000
         epochs.close()
     assert sum(client.run(num_blocks_on_disk).values()) == 0
+
+
+def test_a_rank_with_room_is_sent_every_block_once(keys, client, monkeypatch):
+    keys["training"]["ranks"] = 1  # the other worker makes some of the blocks
+    config = Config.from_mapping(keys)
+    kept = {}
+    for share in (0.4, 1e-9):
+        monkeypatch.setattr("mlaas4hep_dask.run.training.MEMORY_SHARE", share)
+        trainer = Trainer(Dataset(config, client), model_of(config))
+        epochs = trainer.epochs(first=1, state=None)
+        first = next(epochs)
+        kept[share] = sum(client.run(num_blocks_of_sources).values()), measured([first])
+        epochs.close()
+    assert kept[0.4][0] == len(trainer._blocks.partitions)
+    assert kept[0.4][1] == kept[1e-9][1]
+
+
+def num_blocks_of_sources():
+    return sum(len(source._blocks) for source in source_module._sources.values())
 
 
 def num_blocks_on_disk(dask_worker):

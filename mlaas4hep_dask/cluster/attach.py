@@ -38,9 +38,10 @@ SETTINGS: dict[str, Any] = {
 # What workers import before they can measure and encode. Not torch: the ranks among them import
 # it while the others read.
 PRELOADED = (
+    "mlaas4hep_dask.cluster.forking",
     "distributed.nanny",
     "mlaas4hep_dask.dataset.preload",
-    "mlaas4hep_dask.cluster.uninterrupted",
+    "mlaas4hep_dask.cluster.forked",
 )
 
 

@@ -30,6 +30,9 @@ class BlockPlan:
         For each block its events for training, validation and test.
     on_disk : bool
         Keep the blocks on the disks of the workers that made them.
+    in_rank : bool
+        Ranks keep all blocks that they use, those of other workers too: these are then sent to
+        them once, and not in every epoch.
     """
 
     token: str
@@ -37,6 +40,7 @@ class BlockPlan:
     context: Context
     counts: tuple[tuple[int, int, int], ...]
     on_disk: bool = False
+    in_rank: bool = False
 
     def key(self, block: int) -> tuple[str, int]:
         """The Dask key of a block."""
@@ -63,8 +67,9 @@ class BlockPlan:
 class WorkerBlocks:
     """A `BlockSource` within a Dask worker.
 
-    Only the blocks of the last `prefetch` are kept. Whether a block let go is computed again
-    depends on who else holds it: the client that runs the training does if memory allows.
+    Unless ``in_rank``, only the blocks of the last `prefetch` are kept. Whether a block let go is
+    computed again depends on who else holds it: the client that runs the training does if memory
+    allows.
     """
 
     def __init__(self, plan: BlockPlan) -> None:
@@ -78,8 +83,9 @@ class WorkerBlocks:
     def prefetch(self, blocks: Sequence[int]) -> None:
         """Start to fetch blocks that will be asked for next; all others are let go."""
         wanted = dict.fromkeys(blocks)
-        self._blocks = {n: block for n, block in self._blocks.items() if n in wanted}
-        self._futures = {n: future for n, future in self._futures.items() if n in wanted}
+        if not self._plan.in_rank:
+            self._blocks = {n: block for n, block in self._blocks.items() if n in wanted}
+            self._futures = {n: future for n, future in self._futures.items() if n in wanted}
         for number in wanted:
             if number not in self._futures:
                 self._futures[number] = self._plan.submit(

@@ -223,7 +223,9 @@ class Trainer:
         self._workers = sorted(info)[:ranks]
         self.cache = self._choose_cache(info)
         logger.info("blocks, %d bytes packed, are kept: %s", self.packed_bytes, self.cache)
-        self._blocks = replace(self._blocks, on_disk=self.cache == "disk")
+        least = min(info[worker]["memory_limit"] or math.inf for worker in self._workers)
+        in_rank = self.cache == "memory" and self.packed_bytes / ranks <= MEMORY_SHARE * least
+        self._blocks = replace(self._blocks, on_disk=self.cache == "disk", in_rank=in_rank)
         if self.cache == "memory":
             self._hold_blocks(info)
         session = uuid.uuid4().hex
