@@ -11,7 +11,7 @@ import uproot
 from mlaas4hep_dask.bundle import write_bundle
 from mlaas4hep_dask.config import Config
 from mlaas4hep_dask.dataset import Dataset
-from mlaas4hep_dask.dataset.plan import preflight
+from mlaas4hep_dask.dataset.preflight import preflight
 from mlaas4hep_dask.encode import encode
 from mlaas4hep_dask.errors import ConfigError, DataError, EncodeError, UnreadableFileError
 from mlaas4hep_dask.specs import Specs

@@ -16,7 +16,8 @@ import uproot
 from mlaas4hep_dask.config import Config
 from mlaas4hep_dask.dataset import Dataset
 from mlaas4hep_dask.dataset.cache import SUFFIX, prune
-from mlaas4hep_dask.dataset.plan import check_files, preflight
+from mlaas4hep_dask.dataset.plan import check_files
+from mlaas4hep_dask.dataset.preflight import preflight
 from mlaas4hep_dask.dataset.reduce import specs_graph
 from mlaas4hep_dask.dataset.sampling import sampled_units
 from mlaas4hep_dask.dataset.specs_pass import file_pieces

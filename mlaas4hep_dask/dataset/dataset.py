@@ -8,18 +8,19 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
 from distributed import Client
 
 from mlaas4hep_dask.config import Config, load
+from mlaas4hep_dask.dataset.arrays import DaskArrays, lazy_arrays
 from mlaas4hep_dask.dataset.distributions import Distributions, distributions
 from mlaas4hep_dask.dataset.granularity import Suggestion, suggestions
 from mlaas4hep_dask.dataset.losses import Listener, Lost
 from mlaas4hep_dask.dataset.mean_image import NOTHING, ImageSums, sum_images
 from mlaas4hep_dask.dataset.normalise import encode_options
-from mlaas4hep_dask.dataset.plan import Plan, Preflight, Skipped, assemble, plan_one, preflight
+from mlaas4hep_dask.dataset.plan import Plan, Skipped, assemble, plan_one
+from mlaas4hep_dask.dataset.preflight import Preflight, preflight
 from mlaas4hep_dask.dataset.reuse import event_facts
 from mlaas4hep_dask.dataset.source import BlockPlan
 from mlaas4hep_dask.dataset.specs_pass import specs_pass
@@ -27,7 +28,6 @@ from mlaas4hep_dask.dataset.tasks import (
     PROGRESS,
     Context,
     Measured,
-    make_block,
     raw_event,
 )
 from mlaas4hep_dask.dataset.weighting import (
@@ -46,39 +46,9 @@ from mlaas4hep_dask.specs import SampleSpecs, Specs
 from mlaas4hep_dask.specs.sample import ClassSums
 
 if TYPE_CHECKING:
-    import dask.array as da
     import dask_awkward
 
 DISTRIBUTION_EVENTS = 20_000  # per sample, for the report's histograms
-
-
-class DaskArrays(NamedTuple):
-    """Lazy arrays of a whole data set, one chunk per partition, with known shapes.
-
-    ``x`` float32 (events, columns), normalised, 0 where missing; ``missing`` bool (events,
-    columns), True for padding and NaN; ``y`` float32, labels of shape
-    (events,) or targets of shape (events, targets); ``w`` float32 (events,); ``id`` uint64
-    (events, 2), the file's id and the entry. With an image, ``x`` and ``missing`` have the shape
-    (events, channels, ny, nx), and empty cells are missing.
-    """
-
-    x: da.Array
-    missing: da.Array
-    y: da.Array
-    w: da.Array
-    id: da.Array
-
-    def _repr_html_(self) -> str:
-        rows = "".join(
-            f"<tr><td><b>{name}</b></td><td>{array.shape}</td><td>{array.dtype}</td>"
-            f"<td>{array.nbytes / 2**20:,.1f} MiB</td></tr>"
-            for name, array in self._asdict().items()
-        )
-        heads = "".join(f"<th>{title}</th>" for title in ("array", "shape", "dtype", "computed"))
-        return (
-            f"<p><b>Lazy arrays</b> of {self.x.shape[0]:,} events in {self.x.numblocks[0]} chunks"
-            f"</p><table><thead><tr>{heads}</tr></thead><tbody>{rows}</tbody></table>"
-        )
 
 
 class Dataset:
@@ -296,37 +266,9 @@ class Dataset:
 
     def to_dask(self) -> DaskArrays:
         """Lazy arrays of all events; the specs are computed, the arrays are not."""
-        import dask.array as da  # half a second that a run without lazy arrays does not need
-        from dask.highlevelgraph import HighLevelGraph, MaterializedLayer
-
-        blocks = self.blocks()
-        sizes = tuple(sum(counts) for _, counts in self.split_counts())
-        shape = tuple((size,) for size in self.encoding().row_shape)
-        name = f"block-{blocks.token}"
-        shared = f"context-{blocks.token}"
-        layer: dict[Any, Any] = {shared: blocks.context}
-        for number, partition in enumerate(blocks.partitions):
-            layer[blocks.key(number)] = (make_block, partition, shared, blocks.counts[number])
-        parts = {
-            "x": (_dense, (sizes, *shape), np.float32),
-            "missing": (_missing, (sizes, *shape), np.bool_),
-            "y": (_y, (sizes, *self._num_targets()), np.float32),
-            "w": (_w, (sizes,), np.float32),
-            "id": (_id, (sizes, (2,)), np.uint64),
-        }
-        arrays = {}
-        for part, (function, chunks, dtype) in parts.items():
-            own = f"{part}-{blocks.token}"
-            tail: tuple[int, ...] = (0,) * (len(chunks) - 1)
-            tasks = {
-                (own, number, *tail): (function, blocks.key(number)) for number in range(len(sizes))
-            }
-            graph = HighLevelGraph(
-                {name: MaterializedLayer(layer), own: MaterializedLayer(tasks)},
-                {name: set(), own: {name}},
-            )
-            arrays[part] = da.Array(graph, own, chunks, dtype=dtype)
-        return DaskArrays(**arrays)
+        return lazy_arrays(
+            self.blocks(), row_shape=self.encoding().row_shape, num_targets=self._num_targets()
+        )
 
     def to_dask_awkward(self) -> dask_awkward.Array:
         """Lazy records of the inputs; computing reads only what the touched branches need."""
@@ -454,23 +396,3 @@ class watching:  # noqa: N801  # reads as a statement: with watching(client, pro
 
 def _counts(block: Block) -> EncodeCounts:
     return block.encoded.counts
-
-
-def _dense(block: Block) -> Any:
-    return block.encoded.dense()
-
-
-def _missing(block: Block) -> Any:
-    return block.encoded.missing()
-
-
-def _y(block: Block) -> Any:
-    return block.y
-
-
-def _w(block: Block) -> Any:
-    return block.w
-
-
-def _id(block: Block) -> Any:
-    return block.id

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from mlaas4hep_dask.bundle import Bundle
 from mlaas4hep_dask.config import Branches, Reading, expand_files
-from mlaas4hep_dask.dataset.plan import access_of
+from mlaas4hep_dask.dataset.preflight import access_of
 from mlaas4hep_dask.errors import ConfigError, UnreadableFileError, did_you_mean
 from mlaas4hep_dask.reader import (
     Access,

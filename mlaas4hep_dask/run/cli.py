@@ -122,7 +122,8 @@ def _overrides(options: argparse.Namespace) -> list[str]:
 
 def _check(config: Config) -> int:
     from mlaas4hep_dask.dataset.image import likely_shape
-    from mlaas4hep_dask.dataset.plan import check_files, preflight
+    from mlaas4hep_dask.dataset.plan import check_files
+    from mlaas4hep_dask.dataset.preflight import preflight
     from mlaas4hep_dask.run.stages import model_of
 
     model = model_of(config)
@@ -150,7 +151,7 @@ def _run(config: Config, command: str) -> int:
     try:
         from mlaas4hep_dask.cluster import connect
         from mlaas4hep_dask.dataset import Dataset
-        from mlaas4hep_dask.dataset.plan import preflight
+        from mlaas4hep_dask.dataset.preflight import preflight
         from mlaas4hep_dask.run.console import RunConsole
         from mlaas4hep_dask.run.stages import fit, model_of
     finally:

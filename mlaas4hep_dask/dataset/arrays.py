@@ -1,0 +1,111 @@
+"""Lazy dask arrays of a whole data set."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+
+from mlaas4hep_dask.dataset.source import BlockPlan
+from mlaas4hep_dask.dataset.tasks import (
+    make_block,
+)
+from mlaas4hep_dask.encode import Block
+
+if TYPE_CHECKING:
+    import dask.array as da
+
+
+class DaskArrays(NamedTuple):
+    """Lazy arrays of a whole data set, one chunk per partition, with known shapes.
+
+    ``x`` float32 (events, columns), normalised, 0 where missing; ``missing`` bool (events,
+    columns), True for padding and NaN; ``y`` float32, labels of shape
+    (events,) or targets of shape (events, targets); ``w`` float32 (events,); ``id`` uint64
+    (events, 2), the file's id and the entry. With an image, ``x`` and ``missing`` have the shape
+    (events, channels, ny, nx), and empty cells are missing.
+    """
+
+    x: da.Array
+    missing: da.Array
+    y: da.Array
+    w: da.Array
+    id: da.Array
+
+    def _repr_html_(self) -> str:
+        rows = "".join(
+            f"<tr><td><b>{name}</b></td><td>{array.shape}</td><td>{array.dtype}</td>"
+            f"<td>{array.nbytes / 2**20:,.1f} MiB</td></tr>"
+            for name, array in self._asdict().items()
+        )
+        heads = "".join(f"<th>{title}</th>" for title in ("array", "shape", "dtype", "computed"))
+        return (
+            f"<p><b>Lazy arrays</b> of {self.x.shape[0]:,} events in {self.x.numblocks[0]} chunks"
+            f"</p><table><thead><tr>{heads}</tr></thead><tbody>{rows}</tbody></table>"
+        )
+
+
+def lazy_arrays(
+    blocks: BlockPlan, *, row_shape: tuple[int, ...], num_targets: tuple[tuple[int], ...]
+) -> DaskArrays:
+    """Arrays of all blocks, which make each block once however many of them are computed.
+
+    Parameters
+    ----------
+    blocks : BlockPlan
+        The blocks, with the number of events of each.
+    row_shape : tuple of int
+        Shape of one event in ``x``.
+    num_targets : tuple of tuple of int
+        Chunks of the second axis of ``y``; empty when it has none.
+    """
+    import dask.array as da  # half a second that a run without lazy arrays does not need
+    from dask.highlevelgraph import HighLevelGraph, MaterializedLayer
+
+    sizes = tuple(map(sum, blocks.counts))
+    shape = tuple((size,) for size in row_shape)
+    name = f"block-{blocks.token}"
+    shared = f"context-{blocks.token}"
+    layer: dict[Any, Any] = {shared: blocks.context}
+    for number, partition in enumerate(blocks.partitions):
+        layer[blocks.key(number)] = (make_block, partition, shared, blocks.counts[number])
+    parts = {
+        "x": (_dense, (sizes, *shape), np.float32),
+        "missing": (_missing, (sizes, *shape), np.bool_),
+        "y": (_y, (sizes, *num_targets), np.float32),
+        "w": (_w, (sizes,), np.float32),
+        "id": (_id, (sizes, (2,)), np.uint64),
+    }
+    arrays = {}
+    for part, (function, chunks, dtype) in parts.items():
+        own = f"{part}-{blocks.token}"
+        tail: tuple[int, ...] = (0,) * (len(chunks) - 1)
+        tasks = {
+            (own, number, *tail): (function, blocks.key(number)) for number in range(len(sizes))
+        }
+        graph = HighLevelGraph(
+            {name: MaterializedLayer(layer), own: MaterializedLayer(tasks)},
+            {name: set(), own: {name}},
+        )
+        arrays[part] = da.Array(graph, own, chunks, dtype=dtype)
+    return DaskArrays(**arrays)
+
+
+def _dense(block: Block) -> Any:
+    return block.encoded.dense()
+
+
+def _missing(block: Block) -> Any:
+    return block.encoded.missing()
+
+
+def _y(block: Block) -> Any:
+    return block.y
+
+
+def _w(block: Block) -> Any:
+    return block.w
+
+
+def _id(block: Block) -> Any:
+    return block.id

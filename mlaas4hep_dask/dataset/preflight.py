@@ -1,0 +1,166 @@
+"""What can be checked before a cluster is started, on one file of every sample."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from mlaas4hep_dask.config import Config, Reading, Selection, resolve_files, select_branches
+from mlaas4hep_dask.dataset.image import with_image_inputs
+from mlaas4hep_dask.dataset.normalise import check_encode
+from mlaas4hep_dask.dataset.prepare import (
+    FunctionUse,
+    Preparation,
+    function_of,
+    recipe_of,
+    trace,
+)
+from mlaas4hep_dask.dataset.reuse import reused_specs
+from mlaas4hep_dask.dataset.supervision import Supervision
+from mlaas4hep_dask.derive.recipe import Recipe
+from mlaas4hep_dask.errors import UnreadableFileError
+from mlaas4hep_dask.reader import (
+    Access,
+    FilePlan,
+    plan_file,
+    require_same_branches,
+    require_schemes,
+)
+from mlaas4hep_dask.reader.function import Traced
+from mlaas4hep_dask.specs import Branch, Specs
+
+
+@dataclass(frozen=True)
+class Preflight:
+    """What one file of every sample told before the cluster was started.
+
+    Parameters
+    ----------
+    files : mapping of str to list of str
+        By sample: all files.
+    reference : FilePlan
+        A file that holds all inputs; all others are compared with it.
+    selection : Selection
+        Inputs, identifiers, excluded branches and those that cannot be inputs.
+    recipe : Recipe
+        Derived branches, object cuts and the selection of events.
+    supervision : Supervision
+        How events get a label or targets, and a weight.
+    specs : Specs or None
+        Those that the configuration names to be used, found to agree with it.
+    keys : tuple of Branch
+        Branches that objects are sorted by and that are no inputs.
+    traced : Traced or None
+        What the user's function does with some events.
+    """
+
+    files: Mapping[str, list[str]]
+    reference: FilePlan
+    selection: Selection
+    recipe: Recipe
+    supervision: Supervision
+    specs: Specs | None = None
+    keys: tuple[Branch, ...] = ()
+    traced: Traced | None = None
+
+    @property
+    def branches(self) -> tuple[Branch, ...]:
+        """The inputs."""
+        return tuple(self.recipe.branches[name] for name in self.selection.inputs)
+
+    @property
+    def preparation(self) -> Preparation:
+        """What is read, and how it becomes the inputs and all that is kept beside them."""
+        keys = (key.name for key in self.keys)
+        keep = list(dict.fromkeys([*self.selection.inputs, *keys, *self.supervision.names]))
+        if self.traced is None:
+            return Preparation.of(self.recipe, keep, self.reference.branches)
+        tree = tuple(self.reference.branches.values())
+        use = FunctionUse(self.traced.function, tree, self.traced.fields)
+        return Preparation.of(self.recipe, keep, self.traced.branches, use)
+
+    @property
+    def reads(self) -> list[str]:
+        """Names of the branches that are read.
+
+        They are those of inputs, cuts, labels, targets and weights, and those to sort by.
+        """
+        names = [branch.name for branch in self.preparation.reads]
+        if self.traced is None:
+            return names
+        return [name for name in self.traced.reads(names) if name in self.reference.branches]
+
+
+def access_of(reading: Reading) -> Access:
+    """How files are reached, as the section ``reading`` says."""
+    return Access(
+        reading.format,
+        tuple(reading.replicas),
+        reading.timeout,
+        reading.attempts,
+        tuple(reading.types.items()),
+        reading.delimiter,
+        reading.options,
+    )
+
+
+def preflight(config: Config) -> Preflight:
+    """Check files, tree and branches of the configuration on the first file of each sample.
+
+    Raises
+    ------
+    ConfigError
+        When a file does not exist, a pattern matches no branch, an expression is wrong, or
+        ``encode`` does not fit the branches.
+    DataError
+        When the tree is missing or the samples hold different branches.
+    SpecsError
+        When specs that are to be used do not agree with the configuration.
+    """
+    supervision = Supervision.of(config)
+    files = resolve_files(config)
+    for listed in files.values():
+        require_schemes(listed, access_of(config.reading))
+    plans: list[FilePlan] = []
+    for sample, listed in files.items():
+        plan = _first_readable(config, sample, listed)
+        if plan is not None:
+            plans.append(plan)
+    if not plans:
+        raise UnreadableFileError("no file of any sample can be read", file=None, reason="all bad")
+    reference = plans[0]
+    branches, left_out, traced = reference.branches, reference.left_out, None
+    if (function := function_of(config)) is not None:
+        traced = trace(function, next((plan for plan in plans if plan.num_entries), reference))
+        branches, left_out = traced.branches, traced.left_out
+    recipe = recipe_of(config, branches, left_out)
+    available: dict[str, str | None] = dict.fromkeys(recipe.branches)
+    available.update(left_out)
+    supervision.check(recipe.branches, config.where)
+    if traced is not None:
+        supervision.check_read(reference.branches, config)
+    selection = select_branches(
+        config.branches,
+        available,
+        config.where,
+        targets=supervision.with_derived(recipe),
+        weights=supervision.weight_names,
+    )
+    selection = with_image_inputs(config, selection, recipe.branches)
+    inputs = [recipe.branches[name] for name in selection.inputs]
+    keys = check_encode(config, inputs, recipe.branches)
+    specs = reused_specs(config, inputs)
+    checked = Preflight(files, reference, selection, recipe, supervision, specs, keys, traced)
+    for plan in plans[1:]:
+        require_same_branches(reference, plan, checked.reads)
+    return checked
+
+
+def _first_readable(config: Config, sample: str, listed: Sequence[str]) -> FilePlan | None:
+    for file in listed:
+        try:
+            return plan_file(file, config.tree, sample, access_of(config.reading))
+        except UnreadableFileError:
+            if config.on_bad_file == "error":
+                raise
+    return None

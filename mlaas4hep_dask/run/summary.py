@@ -1,0 +1,214 @@
+"""What a run tells of itself: metrics.json, plan.json and the figures of the report."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict
+from datetime import UTC, datetime
+from importlib.metadata import version
+from typing import Any
+
+from mlaas4hep_dask import __version__
+from mlaas4hep_dask.console import Reporter
+from mlaas4hep_dask.dataset import Dataset
+from mlaas4hep_dask.dataset.distributions import Distributions
+from mlaas4hep_dask.run.cut_flow import cut_flow, objects_removed
+from mlaas4hep_dask.run.encode_facts import encode_facts
+from mlaas4hep_dask.run.specs_notes import specs_counts, specs_notes
+from mlaas4hep_dask.run.training import Epoch, Trainer
+
+LIBRARIES = ("awkward", "dask", "distributed", "numba", "numpy", "torch", "uproot")
+
+
+def run_summary(
+    dataset: Dataset,
+    trainer: Trainer,
+    reporter: Reporter,
+    epochs: list[dict[str, Any]],
+    last: Epoch,
+) -> dict[str, Any]:
+    """Counts, stages, epochs and metrics of a run, as JSON values: the content of metrics.json."""
+    config, plan, totals = dataset.config, dataset.plan(), dataset.samples()
+    encoding, factors = dataset.encoding(), dataset.factors()
+    counts = dataset.encode_counts(trainer.counts)
+    skipped = dataset.skipped()
+    splits: dict[str, list[int]] = {}
+    for sample, numbers in dataset.split_counts():
+        total = splits.setdefault(sample, [0, 0, 0])
+        splits[sample] = [a + b for a, b in zip(total, numbers, strict=True)]
+    return {
+        "name": config.name,
+        "created": datetime.now(UTC).isoformat(timespec="seconds"),
+        "package": __version__,
+        "versions": versions(),
+        "seed": config.seed,
+        "stages": [stage.as_json() for stage in reporter.stages],
+        "counts": {
+            "files": len(plan.files),
+            "partitions": len(plan.partitions),
+            "branches": len(plan.branches),
+            "columns": math.prod(encoding.row_shape),
+            "events_read": sum(sample.num_read for sample in totals.values()),
+            "events_selected": sum(sample.num_selected for sample in totals.values()),
+            **specs_counts(dataset),
+            "cut_flow": cut_flow(totals),
+            "objects_removed": objects_removed(totals),
+            "events_skipped": sum(
+                entry.entry_stop - entry.entry_start
+                for entry in skipped
+                if entry.entry_stop is not None
+            ),
+            "skipped": [asdict(entry) for entry in skipped],
+            "events_lost": sum(entry.num_events for entry in dataset.lost()),
+            "lost": [
+                {**asdict(entry.skipped), "num_events": entry.num_events}
+                for entry in dataset.lost()
+            ],
+            **dataset.read_counts().as_json(),
+            **counts.as_json(),
+            "left_out": plan.selection.left_out,
+            "excluded": plan.selection.excluded,
+            "targets": plan.selection.targets,
+            "weights": plan.selection.weights,
+            "identifiers": plan.selection.identifiers,
+            "notes": [
+                *plan.notes,
+                *specs_notes(dataset),
+                *map(str, dataset.cell_suggestions()),
+                *_weight_notes(dataset),
+                *_loss_notes(dataset),
+            ],
+        },
+        "samples": [
+            {
+                "name": sample,
+                "label": plan.supervision.labels.get(sample),
+                "files": sum(file.sample == sample for file in plan.files),
+                "num_read": totals[sample].num_read,
+                "num_selected": totals[sample].num_selected,
+                "sum_weights": factors[sample] * totals[sample].sum_weights,
+                "num_negative": totals[sample].num_negative,
+                "train": splits[sample][0],
+                "validation": splits[sample][1],
+                "test": splits[sample][2],
+            }
+            for sample in plan.samples
+        ],
+        "encode": encode_facts(config, encoding),
+        "outputs": trainer.outputs.as_json(),
+        "classes": _classes_json(dataset, trainer),
+        "epochs": epochs,
+        "test": {**last.record["test"], **last.detail},
+        "model": {
+            "callable": config.model.callable,
+            "num_columns": math.prod(encoding.row_shape),
+            "shape": list(encoding.row_shape),
+        },
+        "training": {
+            **config.training.model_dump(),
+            "restarts": trainer.restarts,
+            "cache": trainer.cache,
+            "packed_bytes": trainer.packed_bytes,
+        },
+        "config_yaml": config.to_yaml(),
+    }
+
+
+def _loss_notes(dataset: Dataset) -> list[str]:
+    """What could not be read while training, though it is in the specs."""
+    return [
+        f"{lost.num_events:,} events of {lost.skipped.file} (entries "
+        f"{lost.skipped.entry_start}-{lost.skipped.entry_stop}) could not be read in training and "
+        f"had weight 0: {lost.skipped.reason}"
+        for lost in dataset.lost()
+    ]
+
+
+def _classes_json(dataset: Dataset, trainer: Trainer) -> list[dict[str, Any]]:
+    """Events and weights of every class, over all samples, and its factor in the loss."""
+    factors, by_sample = dataset.factors(), dataset.class_sums()
+    rows = []
+    for number, name in enumerate(dataset.config.classes):
+        own = [(factors[sample], sums[number]) for sample, sums in by_sample.items()]
+        rows.append(
+            {
+                "name": name,
+                "label": number,
+                "num_events": sum(sums.num_events for _, sums in own),
+                "sum_weights": sum(factor * sums.sum_weights for factor, sums in own),
+                "factor": trainer.weights.balance[number] if trainer.weights.balance else 1.0,
+            }
+        )
+    return rows
+
+
+def _weight_notes(dataset: Dataset) -> list[str]:
+    """What to know of lost events where there are cross sections, and of negative weights."""
+    totals, plan = dataset.samples(), dataset.plan()
+    notes = []
+    for sample in dataset.config.samples:
+        found = totals[sample.name]
+        lost = plan.num_events_of(sample.name) - found.num_read
+        if sample.cross_section is not None and lost:
+            fate = "the weights of the others make up for them"
+            if sample.sum_weights is not None:
+                fate = "sum_weights counts them, so that the weights sum to less than they should"
+            notes.append(f"sample {sample.name}: {lost:,} planned events could not be read; {fate}")
+        if found.num_negative:
+            notes.append(
+                f"sample {sample.name}: {found.num_negative:,} of {found.num_selected:,} events "
+                "have negative weights"
+            )
+    return notes
+
+
+def plan_json(dataset: Dataset) -> dict[str, Any]:
+    """The plan as JSON values: the content of plan.json."""
+    plan = dataset.plan()
+    return {
+        "files": [
+            {
+                "file": file.file,
+                "uuid": file.uuid,
+                "sample": file.sample,
+                "num_entries": file.num_entries,
+            }
+            for file in plan.files
+        ],
+        "partitions": [[part.file, part.entry_start, part.entry_stop] for part in plan.partitions],
+        "inputs": [asdict(branch) for branch in plan.branches],
+        "reads": list(plan.reads),
+        "read_only": plan.read_only,
+        **plan.preparation.recipe.to_json(),
+        "left_out": plan.selection.left_out,
+        "excluded": plan.selection.excluded,
+        "targets": plan.selection.targets,
+        "weights": plan.selection.weights,
+        "identifiers": plan.selection.identifiers,
+        "skipped": [asdict(entry) for entry in plan.skipped],
+        "notes": list(plan.notes),
+    }
+
+
+def distributions_json(parts: list[Distributions]) -> dict[str, Any]:
+    """Histograms of the inputs by branch, form and label, for the report's figures."""
+    branches: dict[str, Any] = {}
+    for part in parts:
+        for kind, histograms in (("raw", part.raw), ("encoded", part.encoded)):
+            for name, (low, high, counts) in histograms.items():
+                entry = branches.setdefault(name, {}).setdefault(kind, {"counts": {}})
+                for label, own in counts.items():
+                    step = (high - low) / len(own)
+                    entry["edges"] = [low + i * step for i in range(len(own))] + [high]
+                    entry["counts"][label] = own + entry["counts"].get(label, 0)
+    for entry in branches.values():
+        for histogram in entry.values():
+            histogram["counts"] = {
+                label: counts.tolist() for label, counts in histogram["counts"].items()
+            }
+    return {"num_events": sum(part.num_events for part in parts), "branches": branches}
+
+
+def versions() -> dict[str, str]:
+    """Versions of the libraries that a result depends on."""
+    return {library: version(library) for library in LIBRARIES}
