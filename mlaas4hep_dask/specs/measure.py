@@ -61,7 +61,7 @@ def measure(
         ids[:, 1] = np.arange(events.num_events, dtype=np.uint64)
     keys = event_keys(ids)
     multiplicities = {
-        collection: tuple(np.bincount(np.diff(offsets)).tolist())
+        collection: tuple(_histogram(offsets).tolist())
         for collection, offsets in events.offsets.items()
     }
     draws: dict[str, Draw] = {}
@@ -84,7 +84,7 @@ def measure(
         if transforms is not None and (transform := transforms.get(branch.name)) is not None:
             transformed[transform] = moments(logarithms(values, transform == "symlog"))
         branches[branch.name] = BranchSpecs(
-            branch, moments(values), values[places[group]], transformed
+            branch, moments(values), _at(values, places[group]), transformed
         )
     counts = SampleSpecs(
         num_read=events.num_events if num_read is None else num_read,
@@ -94,6 +94,27 @@ def measure(
         removed=removed or {},
     )
     return Specs(branches, multiplicities, {sample: counts}, draws=draws)
+
+
+@numba.njit(nogil=True, cache=True)  # type: ignore[untyped-decorator]
+def _histogram(offsets: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Events by multiplicity; empty without any."""
+    num_bins = 0
+    for event in range(offsets.size - 1):
+        num_bins = max(num_bins, offsets[event + 1] - offsets[event] + 1)
+    counts = np.zeros(num_bins, dtype=np.int64)
+    for event in range(offsets.size - 1):
+        counts[offsets[event + 1] - offsets[event]] += 1
+    return counts
+
+
+@numba.njit(nogil=True, cache=True)  # type: ignore[untyped-decorator]
+def _at(values: NDArray[Any], places: NDArray[np.intp]) -> NDArray[Any]:
+    """The values at some places."""
+    out = np.empty(places.size, values.dtype)
+    for i in range(places.size):
+        out[i] = values[places[i]]
+    return out
 
 
 # The reduction may be reassociated, and only that: LLVM then keeps several partial sums in
