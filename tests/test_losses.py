@@ -1,4 +1,5 @@
 import json
+import logging
 
 import numpy as np
 import pytest
@@ -7,7 +8,7 @@ from test_remote import start_server
 from mlaas4hep_dask.config import Config
 from mlaas4hep_dask.console import Reporter
 from mlaas4hep_dask.dataset import Dataset
-from mlaas4hep_dask.errors import UnreadableFileError
+from mlaas4hep_dask.errors import TrainingError, UnreadableFileError
 from mlaas4hep_dask.run import fit
 
 
@@ -76,28 +77,72 @@ def test_without_skip_a_file_that_breaks_in_pass_2_is_an_error(cms_files, server
         arrays.w.compute()
 
 
+class Ends(Reporter):
+    """Calls a function when the specs pass is done."""
+
+    def __init__(self, end):
+        super().__init__()
+        self._end = end
+
+    def record(self, stage):
+        super().record(stage)
+        if stage.stage == "specs":
+            self._end()
+
+
 @pytest.mark.timeout(240)
-def test_training_goes_on_with_the_events_that_are_left(cms_files, server, client, tmp_path):
+def test_training_goes_on_with_the_events_that_are_left(
+    cms_files, server, client, tmp_path, caplog
+):
     base, end = server
-
-    class Ends(Reporter):
-        def record(self, stage):
-            super().record(stage)
-            if stage.stage == "specs":
-                end()
-
     dataset = Dataset(config_of(cms_files, base), client)
-    result = fit(dataset, output=tmp_path / "run", reporter=Ends())
+    with caplog.at_level(logging.WARNING, "mlaas4hep_dask.run"):
+        result = fit(dataset, output=tmp_path / "run", reporter=Ends(end))
+    warned = [record for record in caplog.messages if "sample remote: none of its" in record]
+    assert len(warned) == 1  # though there are two epochs
     counts = json.loads((tmp_path / "run" / "metrics.json").read_text())["counts"]
     assert counts["skipped"] == []
     assert counts["events_lost"] == sum(entry["num_events"] for entry in counts["lost"]) > 0
     assert {entry["sample"] for entry in counts["lost"]} == {"remote"}
     assert list(counts["retries"]) == [f"{base}/{cms_files[3].name}"]
     assert any("could not be read in training" in note for note in counts["notes"])
+    (warning,) = [note for note in counts["notes"] if note.startswith("WARNING")]
+    assert f"of sample remote could be read in training ({counts['events_lost']:,} ev" in warning
     assert result.summary["test"]["auc"] > 0.5
     report = result.report.read_text()
     assert "could not be read in training" in report
     assert "Retries" in report
+
+
+TASKS = {
+    "a label": ({}, "class 'remote'"),
+    "a class from a branch": (
+        {"target": {"branch": "where(MET_py > 1e9, 0, 1)", "classes": ["none", "all"]}},
+        "class 'all'",
+    ),
+    "a regression": ({"target": {"kind": "regression", "branch": "MET_py"}}, "the data set"),
+}
+
+
+@pytest.mark.timeout(120)
+@pytest.mark.parametrize("task", TASKS)
+def test_a_class_of_which_nothing_is_left_in_training_ends_the_run(
+    cms_files, server, client, tmp_path, task
+):
+    base, end = server
+    change, named = TASKS[task]
+    remote = {"name": "remote", "label": 0, "files": f"{base}/{cms_files[3].name}"}
+    samples = [{"name": "local", "label": 1, "files": str(cms_files[0])}, remote]
+    if change:
+        del remote["label"]
+        samples = [remote]
+    dataset = Dataset(config_of(cms_files, base, samples=samples, **change), client)
+    with pytest.raises(TrainingError, match=f"no training event of {named} could be read") as error:
+        fit(dataset, output=tmp_path / "run", reporter=Ends(end))
+    num_lost = sum(sum(c) for sample, c in dataset.split_counts() if sample == "remote")
+    assert f"{num_lost:,} events of remote are lost" in error.value.message
+    assert error.value.file == remote["files"]
+    assert not (tmp_path / "run" / "bundle").exists()
 
 
 def test_what_uproot_reads_is_counted_by_branch(edge_cases, client):

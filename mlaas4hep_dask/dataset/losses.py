@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -10,8 +10,10 @@ import numpy as np
 from distributed import Client, get_worker
 
 from mlaas4hep_dask.dataset.plan import Skipped
+from mlaas4hep_dask.errors import TrainingError
 from mlaas4hep_dask.reader import ReadCounts
 from mlaas4hep_dask.specs import Branch, Events
+from mlaas4hep_dask.specs.sample import ClassSums
 
 if TYPE_CHECKING:
     from mlaas4hep_dask.reader import Partition
@@ -27,6 +29,69 @@ class Lost:
 
     skipped: Skipped
     num_events: int
+
+
+def lost_samples(
+    lost: Collection[Lost],
+    partitions: Sequence[Partition],
+    counts: Sequence[tuple[int, int, int]],
+) -> dict[str, list[Lost]]:
+    """By sample of which no training event could be read: what was lost.
+
+    Parameters
+    ----------
+    lost : collection of Lost
+        Of all samples.
+    partitions : sequence of Partition
+        Those that make the blocks.
+    counts : sequence of tuple of int
+        For each of them its events for training, validation and test.
+    """
+    by_place = {(entry.skipped.file, entry.skipped.entry_start): entry for entry in lost}
+    found: dict[str, list[Lost]] = {}
+    alive = set()
+    for partition, (num_train, _, _) in zip(partitions, counts, strict=True):
+        entry = by_place.get((partition.file, partition.entry_start))
+        if entry is not None:
+            found.setdefault(partition.sample, []).append(entry)
+        elif num_train:
+            alive.add(partition.sample)
+    return {sample: entries for sample, entries in found.items() if sample not in alive}
+
+
+def require_events(
+    lost: Mapping[str, Sequence[Lost]],
+    classes: Sequence[str],
+    sums: Mapping[str, Sequence[ClassSums]],
+) -> None:
+    """Raise a TrainingError unless training has read events of every class.
+
+    Parameters
+    ----------
+    lost : mapping of str to sequence of Lost
+        From `lost_samples`.
+    classes : sequence of str
+        Names of the classes; empty when the network learns no classes.
+    sums : mapping
+        By sample its events in every class, or in all when there are none.
+    """
+    names = [f"class {name!r}" for name in classes] or ["the data set"]
+    for number, name in enumerate(names):
+        samples = [sample for sample, own in sums.items() if own[number].num_train]
+        if not samples or any(sample not in lost for sample in samples):
+            continue
+        entries = [entry for sample in samples for entry in lost[sample]]
+        first = entries[0].skipped
+        num_events = sum(entry.num_events for entry in entries)
+        raise TrainingError(
+            f"no training event of {name} could be read, though the specs pass could: "
+            f"{num_events:,} events of {', '.join(samples)} are lost, in {len(entries)} entry "
+            f"ranges, the first being {first.entry_start}-{first.entry_stop} of {first.file} "
+            f"({first.reason}). on_bad_file: skip leaves events out, but not all of a class",
+            samples=samples,
+            num_events=num_events,
+            file=first.file,
+        )
 
 
 def empty_events(branches: Mapping[str, Branch], num_events: int) -> Events:

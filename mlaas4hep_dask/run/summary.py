@@ -76,7 +76,7 @@ def run_summary(
                 *specs_notes(dataset),
                 *map(str, dataset.cell_suggestions()),
                 *_weight_notes(dataset),
-                *_loss_notes(dataset),
+                *_loss_notes(dataset, trainer),
             ],
         },
         "samples": [
@@ -114,9 +114,13 @@ def run_summary(
     }
 
 
-def _loss_notes(dataset: Dataset) -> list[str]:
+def _loss_notes(dataset: Dataset, trainer: Trainer) -> list[str]:
     """What could not be read while training, though it is in the specs."""
     return [
+        f"WARNING: none of the training events of sample {sample} could be read in training "
+        f"({num_events:,} events are lost): the network learned from the other samples alone"
+        for sample, num_events in trainer.lost_samples.items()
+    ] + [
         f"{lost.num_events:,} events of {lost.skipped.file} (entries "
         f"{lost.skipped.entry_start}-{lost.skipped.entry_stop}) could not be read in training and "
         f"had weight 0: {lost.skipped.reason}"

@@ -15,6 +15,7 @@ from distributed import Client, Future
 from mlaas4hep_dask.dataset import Dataset
 from mlaas4hep_dask.dataset.diskcache import free_bytes
 from mlaas4hep_dask.dataset.gang import LostWorkerError, run_gang
+from mlaas4hep_dask.dataset.losses import lost_samples, require_events
 from mlaas4hep_dask.dataset.source import BlockPlan, forget_sources, known_counts
 from mlaas4hep_dask.encode import EncodeCounts
 from mlaas4hep_dask.errors import ClusterError, MLaaSError, TrainingError
@@ -108,6 +109,7 @@ class Trainer:
     """
 
     def __init__(self, dataset: Dataset, model: ModelSource) -> None:
+        self._dataset = dataset
         self._client: Client = dataset.client
         self._config = dataset.config
         self._model = model
@@ -122,6 +124,7 @@ class Trainer:
         self.restarts = 0
         self.cache = dataset.config.cache  # what `auto` has become, once training has begun
         self.counts: dict[int, EncodeCounts] = {}  # by block: what encoding it lost
+        self.lost_samples: dict[str, int] = {}  # events of samples of which none was learned
         self._held: list[Future] = []
         self._session = ""
         self._workers: list[str] = []
@@ -133,12 +136,14 @@ class Trainer:
         Raises
         ------
         TrainingError
-            When a rank fails, or workers died more than ``training.max_restarts`` times.
+            When a rank fails, workers died more than ``training.max_restarts`` times, or no
+            event of a class could be read.
         """
         try:
             for epoch in range(first, self._config.training.epochs + 1):
                 began = time.perf_counter()
                 results = self._epoch(epoch, state)
+                self._require_events()
                 seconds = time.perf_counter() - began
                 lead = results[0]
                 state = lead.state
@@ -193,6 +198,23 @@ class Trainer:
                         attempts=self.restarts,
                     ) from error
                 logger.warning("a worker died in epoch %d; starting it again (%s)", epoch, error)
+
+    def _require_events(self) -> None:
+        """Stop where a class is lost; warn where its other samples are left."""
+        blocks, dataset = self._blocks, self._dataset
+        lost = lost_samples(dataset.lost(), blocks.partitions, blocks.counts)
+        if not lost:
+            return
+        require_events(lost, self._config.classes, dataset.class_sums())
+        for sample, entries in lost.items():
+            if sample not in self.lost_samples:
+                self.lost_samples[sample] = sum(entry.num_events for entry in entries)
+                logger.warning(
+                    "sample %s: none of its training events could be read; the network learns "
+                    "from the other samples alone (%s)",
+                    sample,
+                    entries[0].skipped.reason,
+                )
 
     def _died(self, error: Exception) -> bool:
         """True when a worker of the gang has died, which other errors may be a result of."""
