@@ -19,7 +19,8 @@ import torch
 import uproot
 
 from mlaas4hep_dask.bundle import open_bundle, write_bundle
-from mlaas4hep_dask.config import reading_of
+from mlaas4hep_dask.config import Config, reading_of
+from mlaas4hep_dask.dataset import Dataset
 from mlaas4hep_dask.derive.recipe import Recipe
 from mlaas4hep_dask.encode import Encoding, decode, encode
 from mlaas4hep_dask.errors import MLaaSError
@@ -29,6 +30,7 @@ from mlaas4hep_dask.predict.cli import main
 from mlaas4hep_dask.predict.outputs import score_names
 from mlaas4hep_dask.predict.request import check_request
 from mlaas4hep_dask.predict.stream import AHEAD, in_order
+from mlaas4hep_dask.run import fit
 from mlaas4hep_dask.serve.model import Part, load_model
 from mlaas4hep_dask.specs import Branch, Events
 from mlaas4hep_dask.specs.events import concatenate, offsets_of
@@ -413,6 +415,89 @@ def test_branches_are_named_after_classes_and_targets():
     )
     assert score_names({"targets": ["mass"]}, 1) == ("predicted_mass",)
     assert score_names({"classes": ["a-b", "a.b", "c"]}, 3) == ("score_0", "score_1", "score_2")
+
+
+TASKS = {
+    "three classes": {"classes": ["top", "W-W", "other"]},
+    "a regression": {"kind": "regression", "branch": ["HT", "x**2"], "loss": "huber"},
+}
+
+
+@pytest.fixture(scope="module", params=TASKS)
+def trained(request, tmp_path_factory, client, small):
+    """A run on the three files with identifiers, and what its own network gives for them."""
+    _, files = small
+    target = TASKS[request.param]
+    keys = {
+        "name": "trained",
+        "tree": "events",
+        "samples": [
+            {"name": file.stem, "files": str(file)}
+            | ({"label": number} if "classes" in target else {})
+            for number, file in enumerate(files)
+        ],
+        "target": target,
+        "branches": {"include": ["Jet_pt", "nJet"]},
+        "training": {"epochs": 1, "batch_size": 100},
+        "specs": {"cache": None},
+    }
+    if "classes" not in target:
+        keys["derive"] = {"HT": "sum(Jet_pt)"}
+        keys["select"] = "isfinite(x)"  # which the target needs, and a prediction does not
+    folder = tmp_path_factory.mktemp("trained") / "run"
+    result = fit(Dataset(Config.from_mapping(keys), client), output=folder)
+    return request.param, result.bundle, given_by_hand(folder, result.bundle, files)
+
+
+def given_by_hand(run, bundle, files):
+    """Outputs of a checkpoint's network for padded rows that are made with awkward alone."""
+    jets = ak.concatenate([uproot.open(file)["events"]["Jet_pt"].array() for file in files])
+    known = bundle.specs.branches["Jet_pt"]
+    width = bundle.specs.max_multiplicity("Jet")
+    padded = ak.to_numpy(ak.fill_none(ak.pad_none(jets, width, clip=True), np.nan))
+    scaled = np.nan_to_num((padded - known.min) / (known.max - known.min))
+    counts = ak.to_numpy(ak.num(jets))[:, None] / bundle.specs.branches["nJet"].max
+    by_branch = {"nJet": counts, "Jet_pt": scaled}
+    order = dict.fromkeys(column.partition("[")[0] for column in bundle.encoding.columns())
+    rows = np.concatenate([by_branch[name] for name in order], axis=1).astype(np.float32)
+    network = mlp(rows.shape[1], num_outputs=bundle.outputs.num_outputs).eval()
+    state = torch.load(next((run / "checkpoints").glob("*.pt")), weights_only=True)
+    network.load_state_dict(state["network"])
+    with torch.no_grad():
+        return network(torch.from_numpy(rows)).double().numpy()
+
+
+@pytest.mark.parametrize("suffix", [".root", ".parquet"])
+def test_a_trained_model_of_several_outputs_scores_every_event_with_its_identifiers(
+    tmp_path, client, small, trained, suffix
+):
+    _, files = small
+    task, bundle, given = trained
+    if task == "three classes":
+        names = ["score_top", "score_W_W", "score_other"]
+        wanted = np.exp(given) / np.exp(given).sum(axis=1, keepdims=True)
+    else:
+        names = ["predicted_HT", "predicted_x__2"]
+        wanted = given / np.array(bundle.outputs.scales) + np.array(bundle.outputs.shifts)
+    output = tmp_path / f"scores{suffix}"
+    done = predict(client, bundle.path, files, output)
+    assert done.branches == (
+        *("source_file", "source_entry", "run", "event", "luminosityBlock"),
+        *names,
+    )
+    assert done.num_scored == 3_000
+    assert done.num_not_finite == 0
+    found = rows_of(output)
+    for number, name in enumerate(names):
+        assert ak.to_numpy(found[name]).dtype == np.float32
+        unit = np.ptp(wanted[:, number])
+        assert unit > 1e-3  # the network does tell events apart
+        np.testing.assert_allclose(found[name], wanted[:, number], rtol=1e-6, atol=1e-5 * unit)
+    whole = concatenate([identified(1_000, seed=number) for number in range(3)])
+    for name in ("run", "event", "luminosityBlock"):
+        assert ak.to_numpy(found[name]).dtype == whole.contents[name].dtype
+        np.testing.assert_array_equal(found[name], whole.contents[name])
+    np.testing.assert_array_equal(found["source_file"], np.repeat(range(3), 1_000))
 
 
 def autoencoder(columns, *, hidden=None):
