@@ -20,6 +20,7 @@ Schema = Literal[
     "treemaker",
     "edm4hep",
     "fcc",
+    "fcc-edm4hep1",
 ]
 
 

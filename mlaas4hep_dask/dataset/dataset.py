@@ -103,10 +103,7 @@ class Dataset:
             checked = self._checked or preflight(self.config)
             # The reference travels to every task: only what is read of it is needed there.
             reads = checked.reads
-            branches = {name: checked.reference.branches[name] for name in reads}
-            reference = replace(
-                checked.reference, branches=branches, left_out={}, bytes_per_event={}
-            )
+            reference = checked.reference.narrowed(reads)
             futures = [
                 self.client.submit(
                     plan_one,

@@ -88,7 +88,8 @@ class Preflight:
         names = [branch.name for branch in self.preparation.reads]
         if self.traced is None:
             return names
-        return [name for name in self.traced.reads(names) if name in self.reference.branches]
+        known = self.reference.branches.keys() | self.reference.left_out.keys()
+        return [name for name in self.traced.reads(names) if name in known]
 
 
 def access_of(reading: Reading) -> Access:

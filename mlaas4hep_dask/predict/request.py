@@ -119,7 +119,7 @@ def check_request(
     require_same_branches(learned, first, list(inputs))
     copied = _copied(first, patterns)
     needed = {name: first.branches[name] for name in (*inputs, *copied)}
-    reference = replace(first, branches=needed, left_out={}, bytes_per_event={})
+    reference = first.narrowed(list(needed))
     return Request(bundle, tuple(found), tree, reference, tuple(needed[name] for name in copied))
 
 

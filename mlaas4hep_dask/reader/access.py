@@ -218,7 +218,7 @@ def attempt(
         except MLaaSError:
             raise
         except Exception as error:  # as above
-            reason = _reason(error)
+            reason = reason_of(error)
             forget(location)
             if _is_permanent(error) and len(locations) > 1:
                 locations.remove(location)
@@ -264,11 +264,12 @@ def _is_permanent(error: Exception) -> bool:
 
 def _unreadable(file: str, error: Exception, attempts: int) -> UnreadableFileError:
     tried = f" after {attempts} attempts" if attempts > 1 else ""
-    reason = _reason(error)
+    reason = reason_of(error)
     return UnreadableFileError(f"{file} cannot be read{tried} ({reason})", file=file, reason=reason)
 
 
-def _reason(error: Exception) -> str:
+def reason_of(error: Exception) -> str:
+    """Type of an error and the first line of its message."""
     text = str(error).strip()
     return f"{type(error).__name__}: {text.splitlines()[0] if text else 'no message'}"
 

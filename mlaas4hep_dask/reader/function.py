@@ -7,7 +7,6 @@ import importlib
 import importlib.util
 import sys
 import traceback
-import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -22,12 +21,12 @@ from numpy.typing import NDArray
 from mlaas4hep_dask.compiled import load_extensions
 from mlaas4hep_dask.errors import (
     FunctionError,
-    MissingExtraError,
     MLaaSError,
     UnreadableFileError,
     did_you_mean,
 )
 from mlaas4hep_dask.reader.flatten import Field, fields_of, flattened
+from mlaas4hep_dask.reader.nanoevents import nano_events
 from mlaas4hep_dask.reader.partition import Partition
 from mlaas4hep_dask.reader.read import read
 from mlaas4hep_dask.specs.events import Branch, Events
@@ -35,17 +34,6 @@ from mlaas4hep_dask.specs.events import Branch, Events
 ENTRY = "mlaas4hep_entry"  # a field of the events, by which those that are returned are known
 TRACED_EVENTS = 1_000
 READERS = ("uproot", "fsspec", "fsspec_xrootd", "aiohttp")
-SCHEMAS = {
-    "base": "BaseSchema",
-    "nanoaod": "NanoAODSchema",
-    "pfnano": "PFNanoAODSchema",
-    "scoutingnano": "ScoutingNanoAODSchema",
-    "delphes": "DelphesSchema",
-    "physlite": "PHYSLITESchema",
-    "treemaker": "TreeMakerSchema",
-    "edm4hep": "EDM4HEPSchema",
-    "fcc": "FCCSchema",
-}
 
 
 @dataclass(frozen=True)
@@ -59,7 +47,7 @@ class UserFunction:
     text : str or None
         The file's text; None for an installed module.
     events : str
-        ``awkward``, or a key of `SCHEMAS`.
+        ``awkward``, or a key of `nanoevents.SCHEMAS`.
     kwargs : mapping
         Keyword arguments of the callable.
     source_digest : str
@@ -242,7 +230,7 @@ def _run(
         if function.events == "awkward":
             events = _records(partition, branches, log)
         else:
-            events = _nanoevents(partition, function, log)
+            events = nano_events(partition, function.events, log)
         events[ENTRY] = np.arange(num_events)
         with np.errstate(all="ignore"):
             result = call(events, **function.kwargs)
@@ -276,42 +264,6 @@ def _selected(result: ak.Array, num_events: int, function: UserFunction) -> NDAr
 
 def _shown(result: Any) -> str:
     return f"{len(result)} events" if isinstance(result, ak.Array) else type(result).__name__
-
-
-def _nanoevents(partition: Partition, function: UserFunction, log: list[str]) -> ak.Array:
-    if partition.access.format_of(partition.file) != "root":
-        raise FunctionError(
-            f"{partition.file} is no ROOT file, which NanoEvents need; use 'events: awkward'",
-            callable=function.reference,
-        )
-    try:
-        from coffea import nanoevents
-    except ModuleNotFoundError as error:
-        raise MissingExtraError.of("coffea", module=error.name or "coffea") from error
-
-    read(partition, [])  # finds out whether the file has changed
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of cross references that the file does not have
-        factory = nanoevents.NanoEventsFactory.from_root(
-            {partition.file.split("|")[0]: partition.tree},
-            schemaclass=getattr(nanoevents, SCHEMAS[function.events]),
-            entry_start=partition.entry_start,
-            entry_stop=partition.entry_stop,
-            mode="virtual",
-            access_log=_Log(log),
-        )
-        return factory.events()
-
-
-class _Log(list[Any]):
-    """Receives what NanoEvents tells of every branch that it reads."""
-
-    def __init__(self, names: list[str]) -> None:
-        super().__init__()
-        self._names = names
-
-    def append(self, accessed: Any) -> None:
-        self._names.append(str(accessed.branch))
 
 
 def _records(partition: Partition, branches: Sequence[Branch], log: list[str]) -> ak.Array:
@@ -357,15 +309,22 @@ class _blame:  # noqa: N801  # reads as a statement: with _blame(function, parti
     def __exit__(self, kind: Any, error: Any, trace: Any) -> None:
         if error is None or isinstance(error, MLaaSError) or not isinstance(error, Exception):
             return
-        frames = [frame.f_globals.get("__name__", "") for frame, _ in traceback.walk_tb(trace)]
+        frames = list(traceback.walk_tb(trace))
+        modules = [frame.f_globals.get("__name__", "") for frame, _ in frames]
         reason = f"{type(error).__name__}: {error}"
-        if any(name.split(".")[0] in READERS for name in frames):
+        if any(name.split(".")[0] in READERS for name in modules):
             raise UnreadableFileError(
                 f"{self._partition.file} cannot be read ({reason})",
                 file=self._partition.file,
                 reason=reason,
             ) from error
+        own = getattr(self._function.load(), "__module__", None)
+        lines = [line for (_, line), name in zip(frames, modules, strict=True) if name == own]
+        where = f" in line {lines[-1]} of {self._function.module}" if lines else ""
+        near = ""
+        if isinstance(error, AttributeError) and isinstance(error.obj, ak.Array):
+            near = did_you_mean(str(error.name), ak.fields(error.obj))
         raise FunctionError(
-            f"{self._function.reference!r} failed for {self._partition}: {reason}",
+            f"{self._function.reference!r} failed{where} for {self._partition}: {reason}{near}",
             callable=self._function.reference,
         ) from error

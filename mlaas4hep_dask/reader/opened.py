@@ -19,7 +19,10 @@ MAX_OPEN = 4
 
 @dataclass(frozen=True)
 class OpenTree:
-    """An open TTree or RNTuple and what has been learned of its branches."""
+    """An open TTree or RNTuple and what has been learned of its branches.
+
+    ``layouts`` are those of NanoEvents, by schema.
+    """
 
     file: str
     name: str
@@ -27,6 +30,7 @@ class OpenTree:
     uuid: str
     stamp: str
     tables: dict[str, BasketTable | None] = field(default_factory=dict)
+    layouts: dict[str, Any] = field(default_factory=dict)
 
     @property
     def is_rntuple(self) -> bool:

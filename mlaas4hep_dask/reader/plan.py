@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -37,7 +37,7 @@ class FilePlan:
     baskets : tuple of int
         Entries at which a basket of any branch ends.
     bytes_per_event : mapping of str to float
-        Uncompressed bytes per event of each branch that can be an input.
+        Uncompressed bytes per event of each branch.
     access : Access
         How the file is reached.
     stamp : str
@@ -59,6 +59,15 @@ class FilePlan:
     access: Access = PLAIN
     stamp: str = ""
     lines: tuple[tuple[int, int], ...] = ()
+
+    def narrowed(self, names: Sequence[str]) -> FilePlan:
+        """What other files are compared with if only these branches are read."""
+        return replace(
+            self,
+            branches={name: self.branches[name] for name in names if name in self.branches},
+            left_out={name: self.left_out[name] for name in names if name in self.left_out},
+            bytes_per_event={},
+        )
 
     def planned(self, inputs: Sequence[str]) -> PlannedFile:
         """What is needed of this file to read the branches ``inputs``."""
@@ -181,7 +190,7 @@ def _plan(opened: OpenTree, sample: str, access: Access) -> FilePlan:
     if opened.is_rntuple:
         clusters = _rntuple_clusters(opened)
         baskets = clusters
-        sizes = {name: _nominal_bytes(branch) for name, branch in branches.items()}
+        sizes = {name: _nominal_bytes(entry) for name, entry in found.items()}
     else:
         ends = [
             set(opened.tree[name].entry_offsets[1:])
@@ -190,9 +199,7 @@ def _plan(opened: OpenTree, sample: str, access: Access) -> FilePlan:
         ]
         clusters = tuple(sorted(set.intersection(*ends))) if ends else ()
         baskets = tuple(sorted(set.union(*ends))) if ends else ()
-        sizes = {
-            name: opened.tree[name].uncompressed_bytes / max(num_entries, 1) for name in branches
-        }
+        sizes = {name: opened.tree[name].uncompressed_bytes / max(num_entries, 1) for name in found}
     return FilePlan(
         opened.file,
         opened.name,
@@ -214,18 +221,36 @@ def _rntuple_clusters(opened: OpenTree) -> tuple[int, ...]:
     return tuple(int(s.num_first_entry + s.num_entries) for s in summaries)
 
 
-def _nominal_bytes(branch: Branch) -> float:
-    mean_multiplicity = 1 if branch.kind == "flat" else 4  # an RNTuple's header tells no sizes
-    return float(mean_multiplicity * np.dtype(branch.dtype).itemsize)
+def _nominal_bytes(entry: Branch | str) -> float:
+    # An RNTuple's header tells no sizes.
+    if isinstance(entry, str):
+        return 64.0
+    mean_multiplicity = 1 if entry.kind == "flat" else 4
+    return float(mean_multiplicity * np.dtype(entry.dtype).itemsize)
 
 
 def require_same_branches(reference: FilePlan, other: FilePlan, names: Sequence[str]) -> None:
-    """Raise a DataError unless both files hold the branches ``names`` with equal types."""
+    """Raise a DataError unless both files hold the branches ``names`` with equal types.
+
+    A user's function may read those that cannot be inputs too.
+    """
     is_text = bool(other.lines) or bool(reference.lines)
     hint = "; types that the first lines do not tell can be given in reading.types"
     for name in names:
-        expected = reference.branches[name]
+        expected = reference.branches.get(name)
         found = other.branches.get(name)
+        if expected is None:
+            reason, why = reference.left_out[name], other.left_out.get(name)
+            if why != reason:
+                state = why or (found.described() if found else "missing")
+                raise DataError(
+                    f"branch {name!r} is {state} in tree {other.tree!r} of {other.file}; it is "
+                    f"{reason} in {reference.file}",
+                    file=other.file,
+                    tree=other.tree,
+                    branch=name,
+                )
+            continue
         if found is None:
             why = other.left_out.get(name)
             state = f"is {why}" if why else "is missing"

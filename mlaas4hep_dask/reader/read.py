@@ -44,14 +44,31 @@ def read(partition: Partition, branches: Sequence[Branch]) -> Events:
     )
 
 
+def open_partition(partition: Partition) -> OpenTree | OpenTable:
+    """The open tree or table of a partition; raises as `read` does."""
+    return attempt(
+        lambda location: _open_at(location, partition),
+        partition.file,
+        partition.access,
+        forget=forget,
+    )
+
+
 def _read_at(location: str, partition: Partition, branches: Sequence[Branch]) -> Events:
+    opened = _open_at(location, partition)
+    if isinstance(opened, OpenTable):
+        return opened.read(partition, branches)
+    return _read(opened, partition, branches)
+
+
+def _open_at(location: str, partition: Partition) -> OpenTree | OpenTable:
     opened = open_data(partition.file, location, partition.tree, partition.access)
     if partition.stamp and opened.stamp != partition.stamp and is_remote(location):
         forget(location)  # it was opened before it changed, and was planned afterwards
         opened = open_data(partition.file, location, partition.tree, partition.access)
     if isinstance(opened, OpenTable):
         _require_unchanged(partition, opened.stamp)
-        return opened.read(partition, branches)
+        return opened
     num_entries = opened.tree.num_entries
     if opened.uuid != partition.uuid or num_entries < partition.entry_stop:
         raise _changed(
@@ -60,7 +77,7 @@ def _read_at(location: str, partition: Partition, branches: Sequence[Branch]) ->
             f"least {partition.entry_stop}",
         )
     _require_unchanged(partition, opened.stamp)
-    return _read(opened, partition, branches)
+    return opened
 
 
 def _require_unchanged(partition: Partition, stamp: str) -> None:
