@@ -56,6 +56,7 @@ def measured(cuts):
 
 
 def assert_same_draw(a, b):
+    a, b = a.in_order(), b.in_order()
     assert a.draws == b.draws
     for name, entry in a.branches.items():
         np.testing.assert_array_equal(entry.drawn, b.branches[name].drawn)
@@ -106,22 +107,22 @@ def test_quantiles_of_few_values_are_exact(events):
 def test_a_draw_is_uniform_over_entries_places_in_the_event_and_splits():
     keys = event_keys(IDS)
     draw, places = draw_events(keys)
-    assert len(draw) == SIZE
+    assert 0.93 * SIZE < len(draw) <= SIZE
     assert 0 < draw.limit < EVERYTHING
     error = math.sqrt(SIZE) / 2
-    assert abs((places < NUM_EVENTS // 2).sum() - SIZE / 2) < 4 * error
+    assert abs((places < NUM_EVENTS // 2).sum() - len(draw) / 2) < 4 * error
     split = np.bincount(split_of(IDS[places], FRACTIONS, seed=0), minlength=3)
-    assert np.all(np.abs(split - SIZE * np.array(FRACTIONS)) < 4 * error)
+    assert np.all(np.abs(split - len(draw) * np.array(FRACTIONS)) < 4 * error)
 
     draw, places = draw_objects(
         keys, EVENTS.offsets["Jet"], widest=np.diff(EVENTS.offsets["Jet"]).max()
     )
-    assert len(draw) == SIZE
+    assert 0.93 * SIZE < len(draw) <= SIZE
     number = EVENTS.contents["Jet_number"]
     for n in range(6):
-        expected = SIZE * (number == n).mean()
+        expected = len(draw) * (number == n).mean()
         assert abs((number[places] == n).sum() - expected) < 4 * math.sqrt(expected)
-    assert len(set(places.tolist())) == SIZE
+    assert len(set(places.tolist())) == len(draw)
 
 
 def test_events_with_thousands_of_objects_are_drawn_from():

@@ -57,6 +57,7 @@ def entries(keys):
 
 def assert_same(a, b):
     """Equal specs but for rounding, and equal draws."""
+    a, b = a.in_order(), b.in_order()
     assert a.multiplicities == b.multiplicities
     assert a.draws == b.draws
     assert a.samples == b.samples

@@ -143,7 +143,7 @@ def _overlap(part: Partition, lost: Skipped) -> bool:
 def _compute(client: Client, pieces: Sequence[Piece], context: Context, token: str) -> Measured:
     graph, key = specs_graph(pieces, context, token=token, function=measure_pieces)
     measured: Measured = client.get(graph, key)
-    return measured
+    return replace(measured, specs=measured.specs.in_order())
 
 
 def file_pieces(plan: Plan, folder: Path | None, facts: Mapping[str, Any]) -> list[Piece]:

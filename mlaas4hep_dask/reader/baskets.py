@@ -198,8 +198,7 @@ def _read_flat(
 ) -> None:
     for number, raw in baskets:
         first, last = int(table.entries[number]), int(table.entries[number + 1])
-        data, border = uncompress(raw)
-        values = np.frombuffer(data[:border], dtype=table.dtype)
+        values = np.frombuffer(uncompress.values(raw), dtype=table.dtype)
         if len(values) != last - first:
             raise UnsupportedBasketError("number of values differs from number of entries")
         low, high = max(first, start), min(last, stop)
@@ -217,12 +216,14 @@ def _read_jagged(
 ) -> None:
     for number, raw in baskets:
         first, last = int(table.entries[number]), int(table.entries[number + 1])
-        data, border = uncompress(raw)
-        values = np.frombuffer(data[:border], dtype=table.dtype)
         low, high = max(first, start), min(last, stop)
-        if (low, high) != (first, last):  # the basket sticks out: its own offsets tell where
-            begin, end = _entry_bytes(raw, data, border, last - first, low - first, high - first)
-            values = np.frombuffer(data[begin:end], dtype=table.dtype)
+        if (low, high) == (first, last):
+            data = uncompress.values(raw)
+        else:  # the basket sticks out: its own offsets tell where
+            whole, border = uncompress(raw)
+            begin, end = _entry_bytes(raw, whole, border, last - first, low - first, high - first)
+            data = whole[begin:end]
+        values = np.frombuffer(data, dtype=table.dtype)
         target = out[offsets[low - start] : offsets[high - start]]
         if len(values) != len(target):
             raise UnsupportedBasketError("number of values differs from the counter's sum")
@@ -250,19 +251,21 @@ class _Uncompress:
 
     def __call__(self, raw: Any) -> tuple[memoryview, int]:
         """The basket's data and the length of its values, the rest being entry offsets."""
-        nbytes, _, objlen, _, keylen = _KEY.unpack_from(raw)
-        border = _BASKET.unpack_from(raw, keylen - _BASKET_HEADER)[4] - keylen
-        payload = raw[keylen:nbytes]
-        if not 0 <= border <= objlen:
-            raise UnsupportedBasketError("the values' length lies outside the basket")
-        if len(payload) == objlen:
-            return payload, border
-        return self._blocks(payload, objlen), border
+        payload, objlen, border = _parts(raw)
+        return self._first(payload, objlen, objlen), border
 
-    def _blocks(self, payload: Any, objlen: int) -> memoryview:
+    def values(self, raw: Any) -> memoryview:
+        """The basket's values; entry offsets, often a quarter of the data, are not looked at."""
+        payload, objlen, border = _parts(raw)
+        return self._first(payload, border, objlen)
+
+    def _first(self, payload: Any, wanted: int, objlen: int) -> memoryview:
+        """The first ``wanted`` of the ``objlen`` bytes of a basket."""
+        if len(payload) == objlen:
+            return memoryview(payload)[:wanted]
         place = 0
         total = 0
-        while total < objlen:
+        while total < wanted:
             # 9 bytes: algorithm, method, compressed and uncompressed size (24 bits, little-endian)
             header = bytes(payload[place : place + 9])
             if len(header) < 9:
@@ -272,31 +275,53 @@ class _Uncompress:
             block = payload[place + 9 : place + 9 + num_compressed]
             if len(block) < num_compressed or num_uncompressed > objlen - total:
                 raise ValueError(f"a compressed block exceeds its basket of {objlen} bytes")
-            piece = self._block(header[:2], block, num_uncompressed, total, objlen)
-            if len(piece) != num_uncompressed:
-                raise ValueError(f"{len(piece)} bytes uncompressed, expected {num_uncompressed}")
-            if num_uncompressed == objlen:  # nearly always: a block holds up to 16 MiB
-                return piece
-            self._space(total, num_uncompressed, objlen)[:] = piece
+            needed = min(num_uncompressed, wanted - total)
+            piece = self._block(header[:2], block, num_uncompressed, needed, total, objlen)
+            if needed == wanted:  # nearly always: a block holds up to 16 MiB
+                return piece[:needed]
+            self._space(total, needed, objlen)[:] = piece[:needed]
             place += 9 + num_compressed
             total += num_uncompressed
-        return self._space(0, objlen, objlen)
+        return self._space(0, wanted, objlen)
 
     def _block(
-        self, algorithm: bytes, block: Any, size: int, start: int, objlen: int
+        self, algorithm: bytes, block: Any, size: int, needed: int, start: int, objlen: int
     ) -> memoryview:
-        if algorithm == b"ZL":
-            return memoryview(deflate.zlib_decompress(block, size))
-        if algorithm == b"ZS":
-            return memoryview(self._zstd.decompress(block, max_output_size=size))
-        if algorithm == b"L4":
-            if xxhash.xxh64_intdigest(block[8:]) != int.from_bytes(block[:8], "big"):
+        """At least the first ``needed`` of the ``size`` bytes of a block."""
+        if algorithm == b"ZL":  # all of it: its checksum stands at the end
+            piece = memoryview(deflate.zlib_decompress(block, size))
+        elif algorithm == b"ZS":
+            size = size if _has_checksum(block) else needed
+            target = self._space(start, size, objlen)
+            with self._zstd.stream_reader(block, read_size=len(block)) as stream:
+                piece = target[: stream.readinto(target)]
+        elif algorithm == b"L4":
+            # The function of xxhash that does this in one go takes half as long again.
+            if xxhash.xxh64(block[8:]).intdigest() != int.from_bytes(block[:8], "big"):
                 raise ValueError("the checksum of an lz4 block does not match")
             target = self._space(start, size, objlen)
-            return target[: cramjam.lz4.decompress_block_into(block[8:], target)]
-        raise UnsupportedBasketError(f"compression {algorithm!r}")
+            piece = target[: cramjam.lz4.decompress_block_into(block[8:], target)]
+        else:
+            raise UnsupportedBasketError(f"compression {algorithm!r}")
+        if len(piece) != size:
+            raise ValueError(f"{len(piece)} bytes uncompressed, expected {size}")
+        return piece
 
     def _space(self, start: int, size: int, objlen: int) -> memoryview:
         if len(self._buffer) < objlen:
             self._buffer = np.empty(objlen, dtype=np.uint8)
         return self._buffer.data[start : start + size]
+
+
+def _parts(raw: Any) -> tuple[Any, int, int]:
+    """A basket's payload, the length of its data, and of the values at their beginning."""
+    nbytes, _, objlen, _, keylen = _KEY.unpack_from(raw)
+    border = _BASKET.unpack_from(raw, keylen - _BASKET_HEADER)[4] - keylen
+    if not 0 <= border <= objlen:
+        raise UnsupportedBasketError("the values' length lies outside the basket")
+    return raw[keylen:nbytes], objlen, border
+
+
+def _has_checksum(frame: Any) -> bool:
+    """True for a zstd frame whose content is followed by its checksum (RFC 8878, 3.1.1.1)."""
+    return len(frame) > 4 and bool(frame[4] & 0x04)

@@ -1,14 +1,17 @@
 """Values drawn by a hash of their place in the data; quantiles of a whole data set rest on them.
 
-Every value has a key: a hash of file, entry and place in the event. The values with the smallest
-keys are a uniform draw without replacement. Which those are depends on the data alone: draws of
-parts merge, in any order, into exactly the draw of the whole. Sketches such as KLL need less room
-for the same error, but toss coins: two passes over the same files differ, and so would encodings.
+Every value has a key: a hash of file, entry and place in the event. The values with keys below a
+limit are a uniform draw without replacement. The limit is the largest round number that few enough
+keys lie below, so that it depends on the data alone: draws of parts merge, in any order, into
+exactly the draw of the whole, and nothing has to be sorted for it. Sketches such as KLL need less
+room for the same error, but toss coins: two passes over the same files differ, and so would
+encodings.
 """
 
 from __future__ import annotations
 
 import base64
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -18,9 +21,10 @@ from numpy.typing import NDArray
 
 from mlaas4hep_dask.compiled import numba
 
-SIZE = 4096  # values kept per branch: a standard error of at most 0.8 % in rank
+SIZE = 4096  # values kept per branch at most: a standard error of 0.8 % in rank
 EVERYTHING = 2**64 - 1  # the limit of a draw that left nothing out
 
+_ROUND = 5  # significant bits of a limit, which leaves at most 6 % of the room unused
 _STEP = np.uint64(0x9E3779B97F4A7C15)
 _FIRST = np.uint64(0xBF58476D1CE4E5B9)
 _SECOND = np.uint64(0x94D049BB133111EB)
@@ -39,7 +43,7 @@ class Draw:
     limit : int
         All values with smaller keys are in the draw, and no others; 0 when nothing is known.
     keys : ndarray of uint64, shape (drawn,)
-        Ascending.
+        In the order of the drawn values.
     """
 
     limit: int = 0
@@ -61,40 +65,46 @@ class Draw:
 def merge_draws(draws: Sequence[Draw]) -> tuple[Draw, NDArray[np.intp]]:
     """The draw of all, and where its members stand among all members, one draw after another."""
     keys = np.concatenate([draw.keys for draw in draws])
-    limit = min(draw.limit for draw in draws)
-    order = np.arange(keys.size)
-    if keys.size > SIZE:  # what lies beyond need not be sorted
-        order = np.flatnonzero(keys <= np.partition(keys, SIZE)[SIZE])
-    order = order[np.argsort(keys[order], kind="stable")]
-    limit, num_kept = _cut(keys[order], limit)
-    order = order[:num_kept]
-    return Draw(limit, keys[order]), order
+    return _limited(keys, min(draw.limit for draw in draws))
 
 
-def _cut(ascending: NDArray[np.uint64], limit: int) -> tuple[int, int]:
-    """Limit and number of members, given all keys that may be members."""
-    num_below = int(np.searchsorted(ascending, np.uint64(limit)))
-    if num_below > SIZE:
-        limit = int(ascending[SIZE])
-        num_below = int(np.searchsorted(ascending, ascending[SIZE]))  # equal keys go together
-    return limit, num_below
+def _limited(keys: NDArray[np.uint64], limit: int) -> tuple[Draw, NDArray[np.intp]]:
+    """The draw from some keys, which hold all that are below the limit; and where they stand."""
+    members = np.flatnonzero(keys < np.uint64(limit))
+    if members.size > SIZE:
+        first_out = int(np.partition(keys[members], SIZE)[SIZE])
+        bits = max(first_out.bit_length() - _ROUND, 0)
+        limit = first_out >> bits << bits
+        members = np.flatnonzero(keys < np.uint64(limit))
+    return Draw(limit, keys[members]), members
+
+
+def _share(num_values: int) -> float:
+    """The fraction of the keys to look at: hardly ever too few for a draw."""
+    return (SIZE + 8.0 * math.sqrt(SIZE)) / max(num_values, 1)
 
 
 def draw_events(keys: NDArray[np.uint64]) -> tuple[Draw, NDArray[np.intp]]:
-    """The draw of events with the given keys, and the drawn events.
+    """The draw of events with the given keys, and the drawn events, ascending.
 
     Parameters
     ----------
     keys : ndarray of uint64, shape (events,)
         From `event_keys`.
     """
-    return _draw(keys, np.arange(keys.size + 1), objects=keys.size, widest=1)
+    if _share(keys.size) < 1.0:
+        below = np.uint64(int(_share(keys.size) * EVERYTHING))
+        places = np.flatnonzero(keys < below)
+        if places.size > SIZE:
+            draw, members = _limited(keys[places], EVERYTHING)
+            return draw, places[members]
+    return _limited(keys, EVERYTHING)
 
 
 def draw_objects(
     keys: NDArray[np.uint64], offsets: NDArray[np.int64], *, widest: int
 ) -> tuple[Draw, NDArray[np.intp]]:
-    """The draw of a collection's objects, and the drawn objects.
+    """The draw of a collection's objects, and the drawn objects, ascending.
 
     Parameters
     ----------
@@ -105,28 +115,19 @@ def draw_objects(
     widest : int
         Most objects of an event.
     """
-    return _draw(keys, offsets, objects=int(offsets[-1]), widest=widest)
-
-
-def _draw(
-    keys: NDArray[np.uint64], offsets: NDArray[np.int64], *, objects: int, widest: int
-) -> tuple[Draw, NDArray[np.intp]]:
-    # Aimed a little above SIZE, so that a second go is hardly ever needed.
-    share = (SIZE + 8.0 * SIZE**0.5) / max(objects, 1)
+    num_objects = int(offsets[-1])
+    share = _share(num_objects)
     while True:
         below = EVERYTHING if share >= 1.0 else int(share * EVERYTHING)
-        room = objects if share >= 1.0 else min(objects, 2 * int(share * objects))
+        room = num_objects if share >= 1.0 else min(num_objects, 2 * int(share * num_objects))
         found = np.empty(room, dtype=np.uint64)
         places = np.empty(room, dtype=np.intp)
         num_found = _keys_below(keys, offsets, widest, np.uint64(below), found, places)
         if share >= 1.0 or SIZE < num_found <= room:
             break
         share = 1.0 if num_found > room else 2.0 * share
-    found, places = found[:num_found], places[:num_found]
-    order = np.argsort(found)
-    limit, num_kept = _cut(found[order], EVERYTHING)
-    order = order[:num_kept]
-    return Draw(limit, found[order]), places[order]
+    draw, members = _limited(found[:num_found], EVERYTHING)
+    return draw, places[members]
 
 
 def event_keys(ids: NDArray[np.uint64]) -> NDArray[np.uint64]:

@@ -134,10 +134,10 @@ def _mean_and_squares(values: NDArray[Any]) -> tuple[float, float]:
 
 
 # Comparing floats would have to ask for NaN at every value; bits compare as they are, and put NaN
-# beyond the infinities.
+# beyond the infinities. Those of negative floats are negative, and ascend with the magnitude.
 @numba.njit(nogil=True, cache=True, fastmath={"reassoc", "nsz"})  # type: ignore[untyped-decorator]
 def _one_pass(
-    values: NDArray[Any], bits: NDArray[Any], magnitude: Any, ends: NDArray[Any]
+    values: NDArray[Any], bits: NDArray[Any], unsigned: NDArray[Any], ends: NDArray[Any]
 ) -> tuple[float, float, float]:
     """A pivot, and sums of deviations from it; ``ends`` gets the bits of minimum and maximum."""
     few = min(values.size, 1024)
@@ -145,26 +145,31 @@ def _one_pass(
     for i in range(few):
         pivot += np.float64(values[i])
     pivot /= few
-    low = high = bits[0] if bits[0] >= 0 else bits[0] ^ magnitude
+    low = high = bits[0]
+    farthest = unsigned[0]
     total = squares = 0.0
     for i in range(values.size):
         deviation = np.float64(values[i]) - pivot
         total += deviation
         squares += deviation * deviation
-        place = bits[i] if bits[i] >= 0 else bits[i] ^ magnitude
-        low = min(low, place)
-        high = max(high, place)
-    ends[0] = low if low >= 0 else low ^ magnitude
-    ends[1] = high if high >= 0 else high ^ magnitude
+        low = min(low, bits[i])
+        high = max(high, bits[i])
+        farthest = max(farthest, unsigned[i])
+    ends[0], ends[1] = low, high
+    if low < 0:
+        ends[0] = farthest
+    if high < 0:
+        ends[1] = low
     return pivot, total, squares
 
 
 def _quick_moments(values: NDArray[Any]) -> Moments | None:
     """Moments of finite floats that lie around their first ones; None of any others."""
-    integer: Any = np.dtype(np.int32 if values.dtype.itemsize == 4 else np.int64)
+    size = values.dtype.itemsize
     ends = np.empty(2, dtype=values.dtype)
-    magnitude = integer.type(np.iinfo(integer).max)
-    pivot, total, squares = _one_pass(values, values.view(integer), magnitude, ends.view(integer))
+    pivot, total, squares = _one_pass(
+        values, values.view(f"i{size}"), values.view(f"u{size}"), ends.view(f"u{size}")
+    )
     low, high = ends.tolist()
     shift = total / values.size
     # Far from the pivot, the difference of the two sums would lose digits.
