@@ -1,5 +1,6 @@
 # make demo: train on the CMS open data in workflows/heptutorial and print the result
 # make test: everything that the tests need, then the tests
+# make servers: the servers of Rucio and S3 for tests that are skipped without them
 PYTHON ?= python3
 VENV ?= .venv
 # Extra arguments for pip, such as --extra-index-url https://download.pytorch.org/whl/cpu
@@ -9,7 +10,7 @@ OUTPUT ?= runs/single-top
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
-.PHONY: demo test lint clean
+.PHONY: demo test servers lint clean
 .DELETE_ON_ERROR:
 
 demo: $(VENV)/.demo
@@ -17,6 +18,8 @@ demo: $(VENV)/.demo
 
 test: $(VENV)/.test
 	$(BIN)/python -m pytest
+
+servers: .venv-servers/.done
 
 lint: $(VENV)/.test
 	$(BIN)/ruff check .
@@ -36,5 +39,10 @@ $(VENV)/.test: $(BIN)/python pyproject.toml constraints.txt
 	$(PIP) install $(PIP_ARGS) -c constraints.txt -e '.[all]'
 	touch $@ $(VENV)/.demo
 
+.venv-servers/.done: tests/servers.txt
+	$(PYTHON) -m venv .venv-servers
+	.venv-servers/bin/python -m pip --disable-pip-version-check --quiet install $(PIP_ARGS) -r tests/servers.txt
+	touch $@
+
 clean:
-	rm -rf $(VENV) runs build dist .mypy_cache .ruff_cache .pytest_cache .import_linter_cache
+	rm -rf $(VENV) .venv-servers runs build dist .mypy_cache .ruff_cache .pytest_cache .import_linter_cache

@@ -11,16 +11,11 @@ from pathlib import Path
 from typing import NamedTuple
 from urllib.parse import unquote
 
-from mlaas4hep_dask.config.locations import (
-    Unusable,
-    checked_url,
-    fileset_files,
-    logical_url,
-    rucio_files,
-)
+from mlaas4hep_dask.config.locations import Unusable, checked_url, fileset_files, logical_url
 from mlaas4hep_dask.config.problems import Places, Problem, config_error
 from mlaas4hep_dask.config.reading import Reading, is_logical
 from mlaas4hep_dask.config.root import Config
+from mlaas4hep_dask.config.rucio import rucio_files
 from mlaas4hep_dask.errors import nearest
 
 _log = logging.getLogger(__name__)
@@ -150,7 +145,7 @@ def _expand(entry: str, place: _Place) -> Iterator[str]:
     if entry.startswith("file://"):
         entry = unquote(entry.removeprefix("file://"))
     elif entry.startswith("rucio://"):
-        yield from rucio_files(entry)
+        yield from rucio_files(entry, reading.timeout)
         return
     elif _is_url(entry):
         yield checked_url(entry)

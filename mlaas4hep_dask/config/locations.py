@@ -1,4 +1,4 @@
-"""Entries that name files elsewhere: URLs, logical names, file sets of coffea, Rucio."""
+"""Entries that name files elsewhere: URLs, logical names, file sets of coffea."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
 
-from mlaas4hep_dask.errors import MissingExtraError, nearest
+from mlaas4hep_dask.errors import nearest
 
 # Those of fsspec that name a file on some server, by its documentation.
 _SCHEMES = (
@@ -118,37 +118,3 @@ def _require_whole(file: str, facts: Mapping[str, Any], tree: str | None) -> Non
         if covered != num_entries:
             text = f"the steps of {file} cover {covered} of {num_entries} entries"
             raise Unusable(f"{text}; files are read as a whole: leave the steps out")
-
-
-def rucio_files(entry: str) -> Iterator[str]:
-    """Files of a data set or container of Rucio, each with its replicas joined by ``|``.
-
-    The account, the servers and the credentials are those of the Rucio client's own
-    configuration.
-    """
-    scope, _, name = entry.removeprefix("rucio://").strip("/").partition(":")
-    if not scope or not name:
-        raise Unusable(f"expected rucio://scope:name, found {entry!r}")
-    try:
-        from rucio.client import Client
-        from rucio.common.exception import RucioException
-    except ImportError:
-        raise MissingExtraError.of("rucio", module="rucio") from None
-    try:
-        found = list(
-            Client().list_replicas(
-                [{"scope": scope, "name": name}], schemes=["root", "https", "davs"]
-            )
-        )
-    except (RucioException, OSError) as error:
-        text = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise Unusable(f"Rucio does not list {scope}:{name} ({text})") from None
-    if not found:
-        raise Unusable(f"Rucio's data set {scope}:{name} has no file")
-    for file in sorted(found, key=lambda file: str(file["name"])):
-        pfns = file.get("pfns") or {}
-        ordered = sorted(pfns, key=lambda url: (pfns[url].get("priority", 0), url))
-        urls = [re.sub(r"^davs://", "https://", url) for url in ordered]
-        if not urls:
-            raise Unusable(f"Rucio knows no replica of {file['scope']}:{file['name']}")
-        yield "|".join(urls)
