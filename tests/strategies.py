@@ -110,10 +110,13 @@ def encode_options(draw, events):
     hows = {branch.name: draw(how) for branch in BRANCHES}
     width = st.just("max") | st.integers(0, 5)
     width |= st.floats(0.01, 1).map(lambda q: {"quantile": q})
+    ends = st.sampled_from(["pass", "clip"])
     options = {
         "normalisation": hows,
         "width": draw(width | st.fixed_dictionaries({"J*": width, "Muon": width})),
-        "out_of_range": draw(st.sampled_from(["pass", "clip"])),
+        "out_of_range": draw(
+            ends | st.fixed_dictionaries({}, optional={"Jet_*": ends, "m*": ends})
+        ),
         "sort": draw(
             st.fixed_dictionaries(
                 {},

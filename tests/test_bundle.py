@@ -62,6 +62,24 @@ def contents_of(bundle):
     return [(file.name, file.read_bytes()) for file in sorted(bundle.path.iterdir())]
 
 
+@pytest.mark.parametrize(
+    ("written", "clipped"),
+    [
+        ([{"Jet_*": "clip"}], [False, True]),
+        ({"met": "clip", "*": "pass"}, [True, False]),
+        ("clip", [True, True]),
+        (None, [False, False]),
+    ],
+)
+def test_a_bundle_says_which_branches_are_clipped(tmp_path, written, clipped):
+    encode = {**ENCODE, "out_of_range": written}
+    if written is None:  # as in a manifest that does not say it
+        del encode["out_of_range"]
+    opened = open_bundle(write(tmp_path / "bundle", encode=encode).path)
+    assert [scaling.clip for scaling in opened.encoding.scalings] == clipped
+    assert opened.manifest["encode"] == encode
+
+
 def test_what_is_opened_is_what_was_written(bundle):
     opened = open_bundle(bundle.path)
     assert opened == bundle

@@ -475,6 +475,12 @@ def test_a_billion_laughs_are_not_expanded(refused):
             None,
         ),
         (
+            "encode: {out_of_range: {Jet_*: clap}}",
+            "encode.out_of_range.Jet_*: expected 'pass' or 'clip', found 'clap' (text)",
+            "encode.out_of_range.Jet_*",
+            "clip",
+        ),
+        (
             "split: {train: 0.5}",
             "dataset.yaml:8: split: train + validation + test must be 1, found 0.86",
             "split",

@@ -133,7 +133,7 @@ def test_every_option_of_encode_reaches_blocks_and_bundle(tutorial, client, cms_
             "*_E": "log-standard",
             "*_P[xyz]": "symlog-robust",
         },
-        "out_of_range": "clip",
+        "out_of_range": {"Jet_btag": "clip", "*_P[xyz]": "clip"},
     }
     rows = set()
     for max_events in (1_500, 100_000):
@@ -171,6 +171,8 @@ def test_every_option_of_encode_reaches_blocks_and_bundle(tutorial, client, cms_
         card="",
     )
     assert bundle.encoding == encoding
+    clipped = {b.name for b, s in zip(encoding.branches, encoding.scalings, strict=True) if s.clip}
+    assert clipped == {"Jet_btag"} | {n for n in encoding.layout.branches if n[-3:-1] == "_P"}
     assert [b["name"] for b in bundle.manifest["input"]["branches"]][-1] == "Jet_E"
     shown = dataset.distributions()
     assert sum(filled(part.encoded["Jet_E"]) for part in shown if "Jet_E" in part.encoded) == 0
@@ -183,6 +185,10 @@ def test_every_option_of_encode_reaches_blocks_and_bundle(tutorial, client, cms_
         ({"normalisation": {"*": "none", "MET_px": "log"}}, "'MET_px' matches no branch that ear"),
         ({"normalisation": [{"Jet_px": "none"}]}, "'Jet_px' matches no branch; did you mean 'Jet_"),
         ({"width": {"Jets": 2}}, "encode.width: pattern 'Jets' matches no collection; did you"),
+        (
+            {"out_of_range": {"Jte_*": "clip"}},
+            "encode.out_of_range: pattern 'Jte_*' matches no bra",
+        ),
         ({"sort": {"Jet": "-Jet_PX"}}, "encode.sort: branch 'Jet_PX' is not in collection 'Jet'"),
         ({"normalisation": "nowhere.py:f"}, "nowhere.py:f cannot be imported (FileNotFoundError"),
         ({"normalisation": "no_such_module:f"}, "no_such_module:f cannot be imported (ModuleNotF"),

@@ -271,6 +271,27 @@ def test_values_outside_the_specs_are_counted_and_passed_or_clipped(out_of_range
     assert not encoded.missing().any()
 
 
+@pytest.mark.parametrize(
+    ("out_of_range", "clipped"),
+    [
+        ({"Jet_*": "clip"}, {"Jet_y", "Jet_z"}),
+        ({"Jet_y": "pass", "*": "clip"}, {"x", "Jet_z"}),
+        ([{"*_z": "clip"}, {"Jet_*": "pass"}], {"Jet_z"}),
+        ({"*": "pass"}, set()),
+    ],
+)
+def test_values_outside_are_clipped_in_the_branches_whose_pattern_says_so(out_of_range, clipped):
+    known = events_of(x=[2.0, 4.0], Jet_y=[[2.0], [4.0]], Jet_z=[[2.0], [4.0]])
+    values = [0.0, 2.0, 8.0]
+    other = events_of(x=values, **{name: [[v] for v in values] for name in ("Jet_y", "Jet_z")})
+    encoding = encoding_of(known, out_of_range=out_of_range)
+    encoded = encode(other, encoding)
+    for column, name in enumerate(("x", "Jet_y", "Jet_z")):
+        expected = [0, 0, 1] if name in clipped else [-1, 0, 3]
+        assert encoded.dense()[:, column].tolist() == expected, name
+    assert encoded.counts.out_of_range == {"x": 2, "Jet_y": 2, "Jet_z": 2}
+
+
 def test_wider_events_than_the_specs_know_are_cut_and_counted():
     encoding = encoding_of(events_of(Jet_y=[[1.0], [2.0]]))
     encoded = encode(events_of(Jet_y=[[1.0, 2.0, 2.0], []]), encoding)
@@ -363,7 +384,10 @@ def test_events_that_do_not_fit_name_the_branch(other):
     assert caught.value.branch in ("x", "Jet_y")
 
 
-@pytest.mark.parametrize("option", [{"normalisation": "minmaz"}, {"out_of_range": "clap"}])
+@pytest.mark.parametrize(
+    "option",
+    [{"normalisation": "minmaz"}, {"out_of_range": "clap"}, {"out_of_range": {"x": "clap"}}],
+)
 def test_an_unknown_option_is_an_error_and_not_the_default(option):
     specs = measure(events_of(x=[1.0, 2.0]), sample="s")
     with pytest.raises(EncodeError, match="expected"):

@@ -1,6 +1,7 @@
 """Widths, order of objects and normalisation, by branch and collection."""
 
 from dataclasses import replace
+from fnmatch import fnmatch
 from itertools import pairwise
 
 import awkward as ak
@@ -98,6 +99,28 @@ def test_decoding_gives_back_what_was_kept_with_any_options(data):
             1e-300 if is_floating else 0.5
         )
         assert is_near.all(), branch.name
+
+
+@given(st.data())
+@settings(max_examples=60, deadline=None)
+def test_each_branch_is_clipped_or_passed_as_if_all_were(data):
+    known, other = data.draw(events(min_events=1, finite=True)), data.draw(events())
+    options = data.draw(encode_options(known))
+    rules = options.pop("out_of_range")
+    encoding = encoding_of(known, **options, out_of_range=rules)
+    encoded = encode(other, encoding)
+    alike = {
+        clip: encode(other, encoding_of(known, **options, out_of_range=word))
+        for word, clip in (("pass", False), ("clip", True))
+    }
+    for branch, scaling in zip(encoding.branches, encoding.scalings, strict=True):
+        pattern = next((p for p in rules if fnmatch(branch.name, p)), None)
+        word = rules if isinstance(rules, str) else rules.get(pattern, "pass")
+        assert scaling.clip == (word == "clip")
+        np.testing.assert_array_equal(
+            encoded.contents()[branch.name], alike[scaling.clip].contents()[branch.name]
+        )
+    assert encoded.counts == alike[True].counts == alike[False].counts
 
 
 def forward(values, scaling):

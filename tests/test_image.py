@@ -214,6 +214,19 @@ def test_ranges_come_from_the_specs_and_objects_beyond_them_are_counted():
     )
 
 
+def test_values_of_images_are_clipped_by_pattern():
+    place = {"Jet_eta": [0.0, 0.0], "Jet_phi": [0.0, 0.0]}
+    seen = events_of(Jet_pt=[0.0, 10.0], Jet_mass=[0.0, 10.0], **place)
+    image = eta_phi(channels=[{"value": "Jet_pt"}, {"value": "Jet_mass"}])
+    specs = measure(seen, sample="s")
+    encoding = Encoding.from_specs(specs, image=image, out_of_range={"*_pt": "clip"})
+    encoded = encode(
+        events_of(Jet_pt=[30.0], Jet_mass=[30.0], **{k: [0.0] for k in place}), encoding
+    )
+    assert encoded.dense()[0].max(axis=(1, 2)).tolist() == [1.0, 3.0]
+    assert encoded.counts == EncodeCounts(out_of_range={"Jet_pt": 1, "Jet_mass": 1})
+
+
 def test_the_suggested_granularity_is_the_coarsest_that_keeps_objects_apart():
     # 100 jets in a row: cells as wide as their distance hold one each.
     events = events_of(Jet_eta=(np.arange(100) + 0.5) / 50 - 1, Jet_phi=np.zeros(100))

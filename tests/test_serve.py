@@ -99,7 +99,7 @@ def test_sorted_clipped_and_transformed_events_get_the_score_of_training(tmp_pat
         "width": {"Jet": {"quantile": 0.6}},
         "sort": {"Jet": "-Jet_pt"},
         "keys": [asdict(key)],
-        "out_of_range": "clip",
+        "out_of_range": [{"MET_*": "pass"}, {"*": "clip"}],
     }
     encoding = Encoding.from_specs(specs, **options)
     torch.manual_seed(3)

@@ -502,6 +502,22 @@ def test_an_explicit_out_of_range_is_kept_when_specs_are_sampled(large):
     assert config.encode.out_of_range == "pass"
 
 
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        ({"normal": "pass"}, [{"normal": "pass"}, {"*": "clip"}]),
+        ([{"normal": "pass"}], [{"normal": "pass"}, {"*": "clip"}]),
+        ({"heavy": "clip", "*": "pass"}, [{"heavy": "clip"}, {"*": "pass"}]),
+    ],
+)
+def test_what_no_pattern_names_is_clipped_when_specs_are_sampled(large, given, expected):
+    keys = {**large, "specs": {"mode": "sample"}, "encode": {"out_of_range": given}}
+    config = Config.from_mapping(keys)
+    assert config.encode.out_of_range == expected
+    again = Config.from_mapping(config.model_dump(mode="json"))
+    assert again.encode.out_of_range == expected
+
+
 # Specs of an earlier run
 
 

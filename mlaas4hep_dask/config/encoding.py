@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable, Mapping
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 from pydantic import BeforeValidator, Field, WithJsonSchema
 
@@ -47,6 +47,8 @@ _HOW_SCHEMA: dict[str, Any] = {
         },
     ]
 }
+OUT_OF_RANGE = ("pass", "clip")
+_OUT_OF_RANGE_SCHEMA: dict[str, Any] = {"anyOf": [{"enum": list(OUT_OF_RANGE)}]}
 _WIDTH_SCHEMA: dict[str, Any] = {
     "anyOf": [
         {"const": "max"},
@@ -138,6 +140,29 @@ def _width_problem(width: Any) -> Problem | None:
     return Problem("", f"expected {expected}, found {describe(width)}", near)
 
 
+def _out_of_range(value: Any) -> Any:
+    if isinstance(value, dict | list):
+        return _rules(value, _out_of_range_problem)
+    if (problem := _out_of_range_problem(value)) is not None:
+        raise invalid(problem)
+    return value
+
+
+def _out_of_range_problem(value: Any) -> Problem | None:
+    if isinstance(value, str) and value in OUT_OF_RANGE:
+        return None
+    near = nearest(value, OUT_OF_RANGE) if isinstance(value, str) else None
+    return Problem("", f"expected 'pass' or 'clip', found {describe(value)}", near)
+
+
+def clipped_by_default(out_of_range: Any) -> Any:
+    """The rules with ``clip`` for branches that no pattern matches; other values as they are."""
+    rules = out_of_range if isinstance(out_of_range, list) else [out_of_range]
+    if not all(isinstance(rule, dict) for rule in rules) or any("*" in rule for rule in rules):
+        return out_of_range
+    return [*rules, {"*": "clip"}]
+
+
 def _is_number(value: Any) -> bool:
     return type(value) in (int, float) and math.isfinite(value)
 
@@ -177,10 +202,17 @@ class Encoding(Section):
         "for the largest first.",
         examples=[{"Jet": "-Jet_pt"}],
     )
-    out_of_range: Literal["pass", "clip"] = Field(
+    out_of_range: Annotated[
+        Any,
+        BeforeValidator(_out_of_range),
+        WithJsonSchema(
+            _by_pattern(_OUT_OF_RANGE_SCHEMA, "clip", {"*_pt": "clip", "*_phi": "pass"}),
+            mode="validation",
+        ),
+    ] = Field(
         default="pass",
-        description="What happens to a value outside the range of the specs; it is counted "
-        "either way.",
+        description="What happens to a value outside the range of the specs, pass or clip; or a "
+        "mapping from patterns of branches to these. It is counted either way.",
     )
 
     def callables(self) -> list[str]:

@@ -23,7 +23,7 @@ from pydantic import (
 
 from mlaas4hep_dask.config.derivation import Conditions, Expressions
 from mlaas4hep_dask.config.document import dump
-from mlaas4hep_dask.config.encoding import Encoding
+from mlaas4hep_dask.config.encoding import Encoding, clipped_by_default
 from mlaas4hep_dask.config.fields import Slug, Text
 from mlaas4hep_dask.config.function import Function
 from mlaas4hep_dask.config.image import Image, with_image_network
@@ -175,8 +175,9 @@ class Config(Section):
             return document
         specs, encode = document.get("specs"), document.get("encode", {})
         is_sampled = isinstance(specs, dict) and specs.get("mode") == "sample"
-        if is_sampled and isinstance(encode, dict) and "out_of_range" not in encode:
-            return {**document, "encode": {**encode, "out_of_range": "clip"}}
+        if is_sampled and isinstance(encode, dict):
+            given = clipped_by_default(encode.get("out_of_range", "clip"))
+            return {**document, "encode": {**encode, "out_of_range": given}}
         return document
 
     @model_validator(mode="before")

@@ -11,7 +11,7 @@ from dataclasses import asdict
 from typing import Any
 
 from mlaas4hep_dask.config import Config
-from mlaas4hep_dask.encode.encoding import normalisations_of, sorts_of
+from mlaas4hep_dask.encode.encoding import clipped_branches, normalisations_of, sorts_of
 from mlaas4hep_dask.encode.layout import width_rules
 from mlaas4hep_dask.errors import ConfigError, EncodeError, did_you_mean
 from mlaas4hep_dask.specs import Branch, BranchSpecs, Specs
@@ -43,6 +43,7 @@ def check_encode(
     collections = sorted({branch.collection for branch in inputs if branch.collection is not None})
     try:
         normalisations_of(config.encode.normalisation, names)
+        clipped_branches(config.encode.out_of_range, names)
         width_rules(config.encode.width, collections)
         sorts = sorts_of(config.encode.sort, list(available.values()), collections)
     except EncodeError as error:

@@ -200,7 +200,7 @@ def encode_rows(events: Events, encoding: Encoding) -> Encoded:
         out = values[start : start + size]
         # What is cut off is counted with the rest, so that specs foretell the counts.
         target = out if order is None else np.empty(content.size, dtype=np.float32)
-        num_missing, num_outside = normalise_into(content, scaling, encoding.clip, target)
+        num_missing, num_outside = normalise_into(content, scaling, target)
         if order is not None:
             np.take(target, order, out=out, mode="clip")
         if num_missing:

@@ -150,9 +150,7 @@ def encode_images(events: Events, encoding: Encoding) -> EncodedImages:
     scalings = dict(zip(encoding.layout.branches, encoding.scalings, strict=True))
     shown = [channel.value for channel in image.channels if channel.value is not None]
     for name in dict.fromkeys([*shown, *image.flat]):
-        parts[name], num_missing, num_outside = normalised(
-            events.contents[name], scalings[name], encoding.clip
-        )
+        parts[name], num_missing, num_outside = normalised(events.contents[name], scalings[name])
         if num_missing:
             not_finite[name] = max(num_missing, not_finite.get(name, 0))
         if num_outside and name not in drawn.coordinates:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, Literal, get_args
+from dataclasses import dataclass, replace
+from typing import Any
 
 from mlaas4hep_dask.encode.image import Image
 from mlaas4hep_dask.encode.layout import Layout
@@ -15,7 +15,7 @@ from mlaas4hep_dask.errors import EncodeError, did_you_mean
 from mlaas4hep_dask.specs import Branch, Specs
 from mlaas4hep_dask.specs.transforms import Transform
 
-OutOfRange = Literal["pass", "clip"]
+OUT_OF_RANGE = ("pass", "clip")
 
 
 @dataclass(frozen=True)
@@ -30,8 +30,6 @@ class Encoding:
         One for each of ``layout.branches``.
     branches : tuple of Branch
         The same branches with their kind, dtype and collection.
-    clip : bool
-        Move values outside the specs to the nearer extreme, instead of passing them on.
     sorts : tuple of Sort
         At most one for each collection; its branch need not be one of ``branches``.
     image : Image or None
@@ -41,7 +39,6 @@ class Encoding:
     layout: Layout
     scalings: tuple[Scaling, ...]
     branches: tuple[Branch, ...]
-    clip: bool = False
     sorts: tuple[Sort, ...] = ()
     image: Image | None = None
 
@@ -71,7 +68,7 @@ class Encoding:
         width: Any = "max",
         sort: Mapping[str, str] | None = None,
         keys: Sequence[Branch | Mapping[str, Any]] = (),
-        out_of_range: OutOfRange = "pass",
+        out_of_range: Any = "pass",
         image: Mapping[str, Any] | None = None,
     ) -> Encoding:
         """Encoding of the branches in ``specs``.
@@ -95,8 +92,9 @@ class Encoding:
             ``-`` in front for the largest first. By default objects keep their order.
         keys : sequence of Branch or mapping
             Branches that ``sort`` may name though they are not in ``specs``.
-        out_of_range : {"pass", "clip"}
-            What happens to values outside the extremes in the specs.
+        out_of_range : {"pass", "clip"} or mapping
+            What happens to values outside the extremes in the specs; or patterns of branches and
+            that, as for ``normalisation``, with ``pass`` for a branch that none matches.
         image : mapping, optional
             The section ``image`` of dataset.yaml, to encode events as images; see
             `Image.from_specs`.
@@ -107,21 +105,19 @@ class Encoding:
             When an option has another value, as that of a bundle's manifest may, a pattern
             matches nothing, or the branch to sort by is not in the collection.
         """
-        if out_of_range not in get_args(OutOfRange):
-            expected = " or ".join(map(repr, get_args(OutOfRange)))
-            raise EncodeError(
-                f"out_of_range is {out_of_range!r}; expected {expected}", option="out_of_range"
-            )
         layout = Layout.from_specs(specs, width=width)
         hows = normalisations_of(normalisation, layout.branches)
         entries = [specs.branches[name] for name in layout.branches]
-        scalings = tuple(scaling_of(entry, hows[entry.branch.name]) for entry in entries)
+        clipped = clipped_branches(out_of_range, layout.branches)
+        scalings = tuple(
+            replace(scaling_of(entry, hows[entry.branch.name]), clip=entry.branch.name in clipped)
+            for entry in entries
+        )
         branches = tuple(entry.branch for entry in entries)
         known = [key if isinstance(key, Branch) else Branch(**key) for key in keys]
         sorts = sorts_of(sort or {}, [*branches, *known], layout.collections)
         drawn = None if image is None else Image.from_specs(image, specs)
-        clip = out_of_range == "clip"
-        return cls(layout, scalings, branches, clip=clip, sorts=sorts, image=drawn)
+        return cls(layout, scalings, branches, sorts=sorts, image=drawn)
 
 
 def normalisations_of(normalisation: Any, branches: Sequence[str]) -> dict[str, Any]:
@@ -133,6 +129,25 @@ def normalisations_of(normalisation: Any, branches: Sequence[str]) -> dict[str, 
         option="normalisation",
         what="branch",
     )
+
+
+def clipped_branches(out_of_range: Any, branches: Sequence[str]) -> set[str]:
+    """The branches whose values outside the specs are clipped; see `Encoding.from_specs`.
+
+    Raises
+    ------
+    EncodeError
+        When a value is none of `OUT_OF_RANGE`, or a pattern matches nothing.
+    """
+    rules = rules_of(out_of_range)
+    for _, value in rules:
+        if value not in OUT_OF_RANGE:
+            expected = " or ".join(map(repr, OUT_OF_RANGE))
+            raise EncodeError(
+                f"out_of_range is {value!r}; expected {expected}", option="out_of_range"
+            )
+    chosen = apply_rules(rules, branches, default="pass", option="out_of_range", what="branch")
+    return {name for name, value in chosen.items() if value == "clip"}
 
 
 def transforms_of(normalisation: Any, branches: Sequence[str]) -> dict[str, Transform]:

@@ -11,19 +11,17 @@ from mlaas4hep_dask.encode import kernels
 from mlaas4hep_dask.encode.scaling import Scaling
 
 
-def normalised(
-    content: NDArray[Any], scaling: Scaling, clip: bool
-) -> tuple[NDArray[np.float32], int, int]:
+def normalised(content: NDArray[Any], scaling: Scaling) -> tuple[NDArray[np.float32], int, int]:
     """Encoded contents, NaN where missing, and the counts of `normalise_into`."""
     out = np.empty(content.size, dtype=np.float32)
-    return out, *normalise_into(content, scaling, clip, out)
+    return out, *normalise_into(content, scaling, out)
 
 
 def normalise_into(
-    content: NDArray[Any], scaling: Scaling, clip: bool, out: NDArray[np.float32]
+    content: NDArray[Any], scaling: Scaling, out: NDArray[np.float32]
 ) -> tuple[int, int]:
     """Encoded contents in ``out``; the numbers of missing values and of those out of range."""
-    low, high = scaling.low, scaling.high
+    low, high, clip = scaling.low, scaling.high, scaling.clip
     found: tuple[int, int]
     if (table := scaling.table) is not None:
         x, y = np.array(table.x), np.array(table.y)

@@ -70,6 +70,8 @@ class Scaling:
         ``log`` makes 0 and what lies below missing; ``symlog`` is sign(v) log(1 + abs(v)).
     table : Table or None
         Used instead of transform, shift and scale.
+    clip : bool
+        Move values outside ``low`` and ``high`` to the nearer of them, instead of passing them on.
     """
 
     shift: float
@@ -80,6 +82,7 @@ class Scaling:
     encoded_high: float = 1.0
     transform: Transform = "identity"
     table: Table | None = None
+    clip: bool = False
 
     def is_missing(self, values: NDArray[Any]) -> NDArray[np.bool_]:
         """True where a value has no number to be encoded as."""

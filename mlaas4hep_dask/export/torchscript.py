@@ -69,7 +69,11 @@ class _Scorer(torch.nn.Module):
         self.tables = places
         for key, values in zip(("table_x", "table_y", "table_slopes"), points, strict=True):
             self.register_buffer(key, torch.as_tensor(values, dtype=torch.float64))
-        self.clip: bool = encoding.clip
+        # Without clipping both ends are infinite.
+        clip = np.array([scaling.clip for scaling in encoding.scalings], dtype=np.bool_)[branch]
+        self.low[~torch.from_numpy(clip)] = -torch.inf
+        self.high[~torch.from_numpy(clip)] = torch.inf
+        self.clip: bool = bool(clip.any())
         self.network = network
         self.activation = Activation(outputs)
 

@@ -6,17 +6,18 @@ from typing import Any
 
 from mlaas4hep_dask.config import Config
 from mlaas4hep_dask.encode import Encoding
-from mlaas4hep_dask.encode.encoding import normalisations_of
+from mlaas4hep_dask.encode.encoding import clipped_branches, normalisations_of
 
 
 def encode_facts(config: Config, encoding: Encoding) -> dict[str, Any]:
     """Normalisation by branch, and width and order of objects by collection, as JSON values."""
     hows = normalisations_of(config.encode.normalisation, encoding.layout.branches)
+    clipped = clipped_branches(config.encode.out_of_range, encoding.layout.branches)
     return {
         "normalisation": {name: _shown(how) for name, how in hows.items()},
         "widths": dict(encoding.layout.collection_widths),
         "sort": dict(config.encode.sort),
-        "out_of_range": config.encode.out_of_range,
+        "clipped": sorted(clipped),
     }
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from mlaas4hep_dask.dataset import Dataset
 
+_OUTSIDE = {"clip": "clipped", "pass": "passed on"}
+
 
 def specs_counts(dataset: Dataset) -> dict[str, int]:
     """How many events were measured in this run, and how many before."""
@@ -41,7 +43,7 @@ def specs_notes(dataset: Dataset) -> list[str]:
             f"the specs are those of a sample of {specs.coverage:.2%} of the events: up to "
             f"{outside:.2g} of the values are expected outside the range of {name}, means have "
             f"errors of up to {spread:.2g} standard deviations, and values outside are "
-            f"{'clipped' if config.encode.out_of_range == 'clip' else 'passed on'}"
+            f"{_OUTSIDE.get(str(config.encode.out_of_range), 'clipped or passed on, by branch')}"
         )
     return notes
 
