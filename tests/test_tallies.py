@@ -14,6 +14,8 @@ THREE = Outputs.of_classes(("a", "b", "c"))
 TWO = Outputs.of_classes(("a", "b"))
 NUMBERS = Outputs("regression", ("x", "y"), (10.0, -3.0), (0.5, 4.0))
 
+ROWS = Outputs("reconstruction", ("x", "y[0]", "y[1]"))
+
 
 def drawn(size=4_000, seed=3):
     rng = np.random.default_rng(seed)
@@ -127,7 +129,7 @@ def test_a_loss_is_the_weighted_sum_over_events_and_the_mean_over_targets():
         )
 
 
-@pytest.mark.parametrize("outputs", [TWO, THREE, NUMBERS], ids=lambda outputs: outputs.kind)
+@pytest.mark.parametrize("outputs", [TWO, THREE, NUMBERS, ROWS], ids=lambda outputs: outputs.kind)
 def test_outputs_survive_a_manifest(outputs):
     assert Outputs.from_json(outputs.as_json()) == outputs
 
@@ -139,6 +141,8 @@ def test_outputs_survive_a_manifest(outputs):
         {"classes": ["a", "b"]},
         {"classes": "abc"},
         {"kind": "regression"},
+        {"kind": "reconstruction"},
+        {"kind": "reconstruction", "columns": []},
         {"kind": "regression", "targets": ["a"], "shifts": [0.0], "scales": [0.0]},
         {"kind": "regression", "targets": ["a"], "shifts": [], "scales": [1.0]},
     ],

@@ -40,7 +40,7 @@ from mlaas4hep_dask.config.sections import (
     Training,
 )
 from mlaas4hep_dask.config.specs import SpecsField, SpecsPass
-from mlaas4hep_dask.config.target import Target, class_names, label_problems
+from mlaas4hep_dask.config.target import Target, class_names, label_problems, with_autoencoder
 
 _EXAMPLE: dict[str, Any] = {
     "name": "ttH",
@@ -182,8 +182,8 @@ class Config(Section):
 
     @model_validator(mode="before")
     @classmethod
-    def _has_a_network_of_images(cls, document: Any) -> Any:
-        return with_image_network(document)
+    def _has_a_network_that_fits(cls, document: Any) -> Any:
+        return with_autoencoder(with_image_network(document))
 
     @field_validator("output", mode="before")
     @classmethod
@@ -220,8 +220,11 @@ class Config(Section):
         if self.luminosity is not None and self.samples[0].cross_section is None:
             text = "has no use without the samples' cross_section"
             problems.append(Problem("luminosity", text))
-        if self.target.is_regression and self.training.balance == "classes":
-            problems.append(Problem("training.balance", "a regression has no classes"))
+        if self.target.kind != "classification" and self.training.balance == "classes":
+            problems.append(Problem("training.balance", f"a {self.target.kind} has no classes"))
+        if self.target.is_reconstruction and self.image is not None:
+            text = "not with target.kind: reconstruction, which needs rows; leave image out"
+            problems.append(Problem("image", text))
         if problems:
             raise invalid(*problems)
         return self
@@ -279,7 +282,7 @@ class Config(Section):
 
     @property
     def classes(self) -> tuple[str, ...]:
-        """The names of the classes 0, 1, 2 and so on; empty for a regression."""
+        """The names of the classes 0, 1, 2 and so on; empty when no classes are learned."""
         return class_names(self.samples, self.target)
 
     @property

@@ -26,7 +26,8 @@ class Sample(Section):
         ge=0,
         lt=256,
         description="Class of its events: 1 (signal) or 0 (background), or one of 0, 1, 2 and so "
-        "on. Required, unless target.branch gives what to predict.",
+        "on. Required, unless target.branch gives what to predict or target.kind is "
+        "reconstruction.",
     )
     files: Files = Field(
         description="Paths, globs, text lists (list.txt, @list) or root:// and http(s):// URLs; "

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import BeforeValidator, Field, WithJsonSchema, model_validator
 
@@ -11,6 +11,7 @@ from mlaas4hep_dask.config.problems import Problem, invalid
 from mlaas4hep_dask.config.sections import Sample, Section
 
 MAX_CLASSES = 256  # each costs a histogram of scores for its ROC curve
+AUTOENCODER = "mlaas4hep_dask.train.network:autoencoder"  # of a reconstruction by default
 _TEXTS_SCHEMA = {
     "anyOf": [
         {"type": "string", "minLength": 1},
@@ -26,10 +27,10 @@ Expressions = Annotated[
 class Target(Section):
     """What the network learns to predict."""
 
-    kind: Literal["classification", "regression"] = Field(
+    kind: Literal["classification", "regression", "reconstruction"] = Field(
         default="classification",
         description="classification: which class an event belongs to; regression: one or more "
-        "numbers.",
+        "numbers; reconstruction: the encoded row itself, for an autoencoder.",
     )
     branch: Expressions = Field(
         default=[],
@@ -54,10 +55,21 @@ class Target(Section):
         """True when numbers are predicted and not classes."""
         return self.kind == "regression"
 
+    @property
+    def is_reconstruction(self) -> bool:
+        """True when the network learns to give its input back."""
+        return self.kind == "reconstruction"
+
     @model_validator(mode="after")
     def _is_complete(self) -> Self:
         problems = []
-        if self.is_regression:
+        if self.is_reconstruction:
+            problems += [
+                Problem(key, "not wanted: a reconstruction learns the inputs themselves")
+                for key in ("branch", "classes")
+                if getattr(self, key)
+            ]
+        elif self.is_regression:
             if not self.branch:
                 problems.append(Problem("branch", "missing: a regression needs what to predict"))
             if self.classes:
@@ -82,8 +94,10 @@ class Target(Section):
 
 def label_problems(samples: list[Sample], target: Target) -> list[Problem]:
     """What is wrong with the labels of the samples, given the target."""
-    if target.branch:
+    if target.branch or target.is_reconstruction:
         text = "not wanted, since target.branch gives what to predict"
+        if target.is_reconstruction:
+            text = "not wanted: a reconstruction learns the inputs themselves"
         return [
             Problem(f"samples.{index}.label", text)
             for index, sample in enumerate(samples)
@@ -110,11 +124,23 @@ def label_problems(samples: list[Sample], target: Target) -> list[Problem]:
 
 
 def class_names(samples: list[Sample], target: Target) -> tuple[str, ...]:
-    """The names of the classes by label; empty for a regression."""
-    if target.is_regression or target.classes:
+    """The names of the classes by label; empty when no classes are learned."""
+    if target.kind != "classification" or target.classes:
         return tuple(target.classes)
     by_label: dict[int, list[str]] = {}
     for sample in samples:
         assert sample.label is not None  # `label_problems` has seen to it
         by_label.setdefault(sample.label, []).append(sample.name)
     return tuple("+".join(by_label[label]) for label in sorted(by_label))
+
+
+def with_autoencoder(document: Any) -> Any:
+    """The keys of dataset.yaml, with an autoencoder if one is to be learned and none is named."""
+    if not isinstance(document, dict):
+        return document
+    target, model = document.get("target"), document.get("model", {})
+    if not isinstance(target, dict) or target.get("kind") != "reconstruction":
+        return document
+    if not isinstance(model, dict) or "callable" in model:
+        return document
+    return {**document, "model": {"callable": AUTOENCODER, **model}}

@@ -222,7 +222,7 @@ class Dataset:
         DataError
             When a target of a regression is constant.
         """
-        return outputs_of(self.plan().supervision, self.samples())
+        return outputs_of(self.plan().supervision, self.samples(), self.encoding())
 
     def factors(self) -> dict[str, float]:
         """By sample: the factor on the own weights of its events.
@@ -346,9 +346,9 @@ class Dataset:
         )
 
     def _num_targets(self) -> tuple[tuple[int], ...]:
-        """Chunks of y beside those of events: none for labels, all targets of a regression."""
-        supervision = self.plan().supervision
-        return () if supervision.classes else ((len(supervision.targets),),)
+        """Chunks of y beside those of events: all targets of a regression, else none."""
+        supervision, is_regression = self.plan().supervision, self.config.target.is_regression
+        return ((len(supervision.targets),),) if is_regression else ()
 
     def token(self, *more: str) -> str:
         """Names tasks: equal for equal files and configuration, so that results are shared."""

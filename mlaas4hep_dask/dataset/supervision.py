@@ -28,13 +28,15 @@ class Supervision:
     targets : tuple of Expression
         Gives the class, or the numbers to predict; empty when the sample's label is the class.
     classes : tuple of str
-        Names of the classes; empty for a regression.
+        Names of the classes; empty when no classes are learned.
     labels : mapping of str to int
         By sample: its label, when ``targets`` is empty.
     weight : Expression or None
         Gives the weight of an event; None means 1.
     factors : mapping of str to float
         By sample: the factor on all weights; empty until the sums of weights are known.
+    samples : tuple of str
+        Of a reconstruction, whose events get the number of their sample here as a label.
     """
 
     targets: tuple[Expression, ...] = ()
@@ -42,6 +44,7 @@ class Supervision:
     labels: Mapping[str, int] = field(default_factory=dict)
     weight: Expression | None = None
     factors: Mapping[str, float] = field(default_factory=dict)
+    samples: tuple[str, ...] = ()
 
     @classmethod
     def of(cls, config: Config) -> Supervision:
@@ -55,7 +58,10 @@ class Supervision:
         keys = ("target.branch", "weight")
         target, weight = (_parsed(config, key) for key in keys)
         labels = {s.name: s.label for s in config.samples if s.label is not None}
-        return cls(target, config.classes, labels, weight[0] if weight else None)
+        samples: tuple[str, ...] = ()
+        if config.target.is_reconstruction:
+            samples = tuple(sample.name for sample in config.samples)
+        return cls(target, config.classes, labels, weight[0] if weight else None, samples=samples)
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -128,6 +134,8 @@ class Supervision:
     ) -> NDArray[np.float32]:
         """Labels, shape (events,), or the targets of a regression, shape (events, targets).
 
+        A reconstruction has the number of the sample.
+
         Parameters
         ----------
         events : Events
@@ -143,7 +151,7 @@ class Supervision:
             When a label is no class, or a target not a finite float32; names file and entry.
         """
         if not self.targets:
-            return np.full(len(events), self.labels[partition.sample], np.float32)
+            return self.unknown(len(events), partition.sample)
         columns = []
         for expression in self.targets:
             values = expression.per_event(events).astype(np.float64)
@@ -161,7 +169,8 @@ class Supervision:
     def unknown(self, num_events: int, sample: str) -> NDArray[np.float32]:
         """What stands in the place of labels or targets of events that cannot be read."""
         if not self.targets:
-            return np.full(num_events, self.labels[sample], np.float32)
+            known = self.samples.index(sample) if self.samples else self.labels[sample]
+            return np.full(num_events, known, np.float32)
         shape = (num_events,) if self.classes else (num_events, len(self.targets))
         return np.zeros(shape, np.float32)
 
@@ -215,7 +224,7 @@ class Supervision:
             sums = np.bincount(own, weights=weights[chosen], minlength=number)
             columns.append(sums.astype(np.float64).tolist())
         targets = {}
-        if not self.classes:
+        if self.targets and not self.classes:
             names = [expression.text for expression in self.targets]
             values = learned.astype(np.float64).T  # (targets, events)
             targets = {

@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 from mlaas4hep_dask.config import Config
 from mlaas4hep_dask.dataset.supervision import Supervision
+from mlaas4hep_dask.encode.encoding import Encoding
 from mlaas4hep_dask.encode.outputs import Outputs
 from mlaas4hep_dask.errors import DataError
 from mlaas4hep_dask.specs import SampleSpecs
@@ -112,7 +113,7 @@ def training_weights(
 def class_sums(
     supervision: Supervision, samples: Mapping[str, SampleSpecs], num_train: Mapping[str, int]
 ) -> dict[str, list[ClassSums]]:
-    """By sample: the sums of the events' own weights in every class; a regression has one.
+    """By sample: the sums of the events' own weights in every class, or in all without classes.
 
     Parameters
     ----------
@@ -129,7 +130,7 @@ def class_sums(
         if not supervision.names:
             selected, train = sample.num_selected, num_train[name]
             own = [ClassSums(selected, float(selected), train, float(train))]
-        if not supervision.targets:  # all events have the label of the sample
+        if supervision.labels:  # all events have the label of the sample
             by_label = [ClassSums() for _ in supervision.classes]
             by_label[supervision.labels[name]] = own[0]
             own = by_label
@@ -137,7 +138,9 @@ def class_sums(
     return sums
 
 
-def outputs_of(supervision: Supervision, samples: Mapping[str, SampleSpecs]) -> Outputs:
+def outputs_of(
+    supervision: Supervision, samples: Mapping[str, SampleSpecs], encoding: Encoding
+) -> Outputs:
     """What a network learns to give.
 
     A target of a regression is brought to mean 0 and variance 1 over all selected events.
@@ -149,6 +152,8 @@ def outputs_of(supervision: Supervision, samples: Mapping[str, SampleSpecs]) -> 
     """
     if supervision.classes:
         return Outputs.of_classes(supervision.classes)
+    if supervision.samples:
+        return Outputs("reconstruction", tuple(encoding.columns()))
     names, shifts, scales = [], [], []
     for expression in supervision.targets:
         parts = [sample.targets[expression.text] for _, sample in sorted(samples.items())]

@@ -20,7 +20,7 @@ class Block:
     encoded : Encoded or EncodedImages
         Inputs in packed form; ``encoded.dense()`` gives x and ``encoded.missing()`` the mask.
     y : ndarray of float32, shape (events,) or (events, targets)
-        Labels, or the targets of a regression.
+        Labels, or the targets of a regression; of a reconstruction the number of the sample.
     w : ndarray of float32, shape (events,)
         Event weights.
     id : ndarray of uint64, shape (events, 2)

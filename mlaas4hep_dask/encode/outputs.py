@@ -9,12 +9,17 @@ from typing import Any, Literal, get_args
 
 from mlaas4hep_dask.errors import EncodeError
 
-Kind = Literal["binary", "classes", "regression"]
+Kind = Literal["binary", "classes", "regression", "reconstruction"]
 _MEANINGS = {
     "binary": ("score", "probability of label 1"),
     "classes": ("probabilities", "probability of each class"),
     "regression": ("values", "predicted values of the targets"),
+    "reconstruction": (
+        "reconstruction_error",
+        "mean squared error of the present values of an event, encoded",
+    ),
 }
+_NAMES = {"regression": "targets", "reconstruction": "columns"}  # else classes
 
 
 @dataclass(frozen=True)
@@ -23,10 +28,11 @@ class Outputs:
 
     Parameters
     ----------
-    kind : {"binary", "classes", "regression"}
-        One logit for class 1 of two; a logit for each of more classes; a number for each target.
+    kind : {"binary", "classes", "regression", "reconstruction"}
+        One logit for class 1 of two; a logit for each of more classes; a number for each target;
+        a row like the input.
     names : tuple of str
-        Classes by label, or targets.
+        Classes by label, targets, or columns.
     shifts, scales : tuple of float
         For each target of a regression, in whose case the network gives
         ``(value - shift) * scale``.
@@ -59,7 +65,7 @@ class Outputs:
         if self.kind == "regression":
             shifts, scales = list(self.shifts), list(self.scales)
             return {**made, "targets": list(self.names), "shifts": shifts, "scales": scales}
-        return {**made, "classes": list(self.names)}
+        return {**made, _NAMES.get(self.kind, "classes"): list(self.names)}
 
     @classmethod
     def from_json(cls, output: Mapping[str, Any]) -> Outputs:
@@ -75,10 +81,14 @@ class Outputs:
         kind: Any = output["kind"]
         if kind not in get_args(Kind):
             raise EncodeError(f"output.kind is {kind!r}; expected one of {list(_MEANINGS)}")
-        key = "targets" if kind == "regression" else "classes"
+        key = _NAMES.get(kind, "classes")
         names = output.get(key)
         if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
             raise EncodeError(f"output.{key} is not a list of names")
+        if kind == "reconstruction":
+            if not names:
+                raise EncodeError("output.columns is empty")
+            return cls(kind, tuple(names))
         if kind != "regression":
             if len(names) < 2 or (kind == "binary") != (len(names) == 2):
                 raise EncodeError(f"output.kind is {kind!r} with {len(names)} classes")

@@ -102,7 +102,16 @@ class _Scorer(torch.nn.Module):
     @torch.jit.export
     def score_encoded(self, x: torch.Tensor, missing: torch.Tensor) -> torch.Tensor:
         """Scores of encoded rows and their missing mask."""
-        return self.activation(self.network(x, missing))  # type: ignore[no-any-return]
+        return self.activation(self.network(x, missing), x, missing)  # type: ignore[no-any-return]
+
+
+class _Reconstructor(_Scorer):
+    """A scorer that gives the rows of an autoencoder too."""
+
+    @torch.jit.export
+    def reconstruct_encoded(self, x: torch.Tensor, missing: torch.Tensor) -> torch.Tensor:
+        """What the network makes of encoded rows, of the shape of ``x``."""
+        return self.network(x, missing).reshape(x.shape)  # type: ignore[no-any-return]
 
 
 class _ImageScorer(torch.nn.Module):
@@ -120,7 +129,7 @@ class _ImageScorer(torch.nn.Module):
     @torch.jit.export
     def score_encoded(self, x: torch.Tensor, missing: torch.Tensor) -> torch.Tensor:
         """The same; the method that every bundle has."""
-        return self.activation(self.network(x, missing))  # type: ignore[no-any-return]
+        return self.activation(self.network(x, missing), x, missing)  # type: ignore[no-any-return]
 
 
 def to_torchscript(
@@ -130,7 +139,8 @@ def to_torchscript(
 
     The file's ``forward`` takes raw padded columns (float64 or float32, NaN where missing) and
     gives scores; its ``score_encoded`` takes what `encode` makes. Of images, both take what
-    `encode` makes. The network is scripted, or
+    `encode` makes. That of a reconstruction has ``reconstruct_encoded`` too, which gives rows. The
+    network is scripted, or
     traced when it cannot be scripted; either way its scores are compared with the network's own.
 
     Raises
@@ -148,7 +158,8 @@ def to_torchscript(
         scripted = _scripted(wrapped, encoding)
         scorer: torch.nn.Module = _ImageScorer(scripted, outputs)
         if encoding.image is None:
-            scorer = _Scorer(scripted, encoding, outputs)
+            kind = _Reconstructor if outputs.kind == "reconstruction" else _Scorer
+            scorer = kind(scripted, encoding, outputs)
         scorer = torch.jit.script(scorer.eval())
         buffer = io.BytesIO()
         torch.jit.save(scorer, buffer)
@@ -190,9 +201,13 @@ def _require_equal(
     for events in (1, 2, 5):  # a trace that froze its batch size fails here
         x, missing = _probe(encoding, events=events)
         with torch.no_grad():
-            expected = activation(network(x, missing))
+            given = network(x, missing)
+            expected = activation(given, x, missing)
             try:
                 found = loaded.score_encoded(x, missing)
+                if outputs.kind == "reconstruction":
+                    found = torch.cat([found, loaded.reconstruct_encoded(x, missing).flatten()])
+                    expected = torch.cat([expected, given.flatten()])
             except RuntimeError as error:
                 raise ModelError(f"the exported network fails on {events} events") from error
         if not torch.allclose(found, expected, rtol=precision, atol=1e-6 * unit, equal_nan=True):

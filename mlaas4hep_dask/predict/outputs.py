@@ -10,9 +10,9 @@ from typing import Any
 def score_names(output: Mapping[str, Any], num_outputs: int) -> tuple[str, ...]:
     """One name for each output of a model.
 
-    ``score`` for a single probability, ``score_<class>`` for classes, ``predicted_<target>`` for a
-    regression: so that the target itself may stand beside it. Without names in the manifest, or
-    when they would not differ, ``score_0``, ``score_1``, ….
+    ``score`` for a single probability or the error of a reconstruction, ``score_<class>`` for
+    classes, ``predicted_<target>`` for a regression: so that the target itself may stand beside
+    it. Without names in the manifest, or when they would not differ, ``score_0``, ``score_1``, ….
 
     Parameters
     ----------

@@ -176,7 +176,8 @@ def _scoring(request: Request, client: Client, *, decode: bool, suffix: str, ski
         )
     found = client.submit(num_outputs, _share(client, scoring), pure=False).result()
     columns = bundle.encoding.layout.num_columns
-    if not decode:
+    scoring = replace(scoring, decode=decode)
+    if not decode or bundle.outputs.kind == "reconstruction":
         names = score_names(bundle.manifest.get("output") or {}, found or 1)
         scoring = replace(scoring, outputs=names)
     elif found != columns:
@@ -193,12 +194,12 @@ def _require_distinct(scoring: Scoring) -> None:
     twice = [name for name, number in often.items() if number > 1]
     if twice:
         hint = "leave it out of --branches"
-        if not scoring.outputs:
+        if scoring.decode:
             hint += ", or give decoded branches a --suffix"
         raise ConfigError(
             f"branch {twice[0]!r} is copied from the files and made by the model too; {hint}"
         )
-    made = () if scoring.outputs else decoded_branches(scoring.encoding, suffix=scoring.suffix)
+    made = decoded_branches(scoring.encoding, suffix=scoring.suffix) if scoring.decode else ()
     both = {branch.collection for branch in scoring.copied} & {b.collection for b in made} - {None}
     if both:
         raise ConfigError(

@@ -15,6 +15,7 @@ from mlaas4hep_dask.dataset.plan import Skipped
 from mlaas4hep_dask.derive.recipe import Recipe
 from mlaas4hep_dask.encode import EncodeCounts, Encoded, EncodedImages, Encoding, encode
 from mlaas4hep_dask.errors import BundleError, UnreadableFileError
+from mlaas4hep_dask.export.activation import reconstruction_error
 from mlaas4hep_dask.reader import Partition, read
 from mlaas4hep_dask.serve.network import Network
 from mlaas4hep_dask.specs import Branch, Events
@@ -48,7 +49,10 @@ class Scoring:
     skip : bool
         Leave out what cannot be read instead of stopping.
     outputs : tuple of str
-        Names of the score branches; empty when rows are decoded.
+        Names of the score branches; empty when the scores of the model are rows.
+    decode : bool
+        Write the events that rows stand for: of an autoencoder beside its score, of another model
+        in place of it.
     suffix : str
         Appended to the names of decoded branches.
     """
@@ -62,19 +66,17 @@ class Scoring:
     copied: tuple[Branch, ...]
     skip: bool
     outputs: tuple[str, ...] = ()
+    decode: bool = False
     suffix: str = ""
 
     @property
     def branches(self) -> tuple[Branch, ...]:
         """What the output holds, in its order."""
         source = (Branch(FILE, "flat", "uint32"), Branch(ENTRY, "flat", "uint64"))
-        if self.outputs:
-            made = tuple(Branch(name, "flat", "float32") for name in self.outputs)
-        else:
-            made = (
-                Branch(IS_FINITE, "flat", "bool"),
-                *decoded_branches(self.encoding, suffix=self.suffix),
-            )
+        made = tuple(Branch(name, "flat", "float32") for name in self.outputs)
+        if self.decode:
+            decoded = decoded_branches(self.encoding, suffix=self.suffix)
+            made = (*made, Branch(IS_FINITE, "flat", "bool"), *decoded)
         return (*source, *self.copied, *made)
 
 
@@ -161,12 +163,15 @@ def score_partition(partition: Partition, file_number: int, scoring: Scoring) ->
         for branch in scoring.copied
         if branch.collection is not None
     }
-    rows, is_finite = _rows(encoded, _network(scoring), scoring.encoding.row_shape)
+    reconstructs = scoring.decode and bool(scoring.outputs)
+    scores, rows, is_finite = _scored(
+        encoded, _network(scoring), scoring.encoding.row_shape, reconstructs=reconstructs
+    )
     if scoring.outputs:
-        rows = rows.reshape(num_events, len(scoring.outputs))
+        scores = scores.reshape(num_events, len(scoring.outputs))
         for column, name in enumerate(scoring.outputs):
-            contents[name] = np.ascontiguousarray(rows[:, column])
-    else:
+            contents[name] = np.ascontiguousarray(scores[:, column])
+    if scoring.decode:
         contents[IS_FINITE] = is_finite
         assert isinstance(encoded, Encoded)  # images are refused before
         decoded = _decoded(rows, encoded, scoring)
@@ -177,27 +182,39 @@ def score_partition(partition: Partition, file_number: int, scoring: Scoring) ->
     return ScoredPart(made, encoded.counts, num_not_finite)
 
 
-def _rows(
-    encoded: Encoded | EncodedImages, network: Network, row_shape: tuple[int, ...]
-) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
-    """The model's output for all events, and whether it is finite."""
+def _scored(
+    encoded: Encoded | EncodedImages,
+    network: Network,
+    row_shape: tuple[int, ...],
+    *,
+    reconstructs: bool,
+) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.bool_]]:
+    """The model's scores of all events, its rows, and whether they are finite.
+
+    Unless an autoencoder reconstructs, the rows are the scores.
+    """
     torch.set_num_threads(1)  # torch keeps the number per thread; two are slower on shared cores
     step = max(1, min(SLICE, SLICE_BYTES // (4 * math.prod(row_shape))))
-    rows: list[NDArray[np.float32]] = []
+    made: list[tuple[NDArray[np.float32], NDArray[np.float32]]] = []
     finite: list[NDArray[np.bool_]] = []
     for start in range(0, len(encoded), step):
         chosen = np.arange(start, min(start + step, len(encoded)))
         x, missing = encoded.dense(chosen), encoded.missing(chosen)
-        scores = network.scores_of(x, missing)
+        scores = rows = (
+            network.rows_of(x, missing) if reconstructs else network.scores_of(x, missing)
+        )
+        if reconstructs:
+            scores = reconstruction_error(*map(torch.from_numpy, (rows, x, missing))).numpy()
         # A value too large to normalise is infinite in x, which some networks turn into a score.
         # The server refuses such an event.
-        is_finite = np.logical_and(_are_finite(x), _are_finite(scores))
+        is_finite = _are_finite(x) & _are_finite(scores) & _are_finite(rows)
         if not is_finite.all():
-            scores = scores.copy()
-            scores[~is_finite] = np.nan
-        rows.append(scores)
+            scores, rows = scores.copy(), rows.copy()
+            scores[~is_finite] = rows[~is_finite] = np.nan
+        made.append((scores, rows))
         finite.append(is_finite)
-    return np.concatenate(rows), np.concatenate(finite)
+    scores, rows = (np.concatenate(parts) for parts in zip(*made, strict=True))
+    return scores, rows, np.concatenate(finite)
 
 
 def _are_finite(rows: NDArray[np.float32]) -> NDArray[np.bool_]:

@@ -70,6 +70,11 @@ def _purpose(summary: Mapping[str, Any], config: Config) -> str:
     if kind == "regression":
         targets = ", ".join(f"`{text}`" for text in config.target.branch)
         return f"Predicts {targets}, in the units of the files ({config.target.loss} loss)."
+    if kind == "reconstruction":
+        return (
+            "Gives the error with which an event is reconstructed: the mean squared difference of "
+            "its encoded values that are present. A large one means an event unlike those below."
+        )
     origin = f" `{config.target.branch[0]}` gives the class." if config.target.branch else ""
     if kind == "binary" and not config.target.branch:
         return "Probability that an event belongs to a sample of label 1."
@@ -91,6 +96,8 @@ def _weights(config: Config) -> str:
 
 
 def _limits(summary: Mapping[str, Any]) -> str:
+    if kind_of(summary) == "reconstruction":
+        return "What is a large error depends on the mixture of samples above."
     if kind_of(summary) == "regression":
         return "The values are those that are likely in the mixture of samples above."
     return "The score is a probability only for the mixture of samples above."

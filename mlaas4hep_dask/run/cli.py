@@ -134,6 +134,8 @@ def _check(config: Config) -> int:
     num_columns = sum(1 if branch.kind == "flat" else width for branch in plan.branches)
     targets = config.target.branch if config.target.is_regression else []
     num_outputs = len(targets) or (len(config.classes) if len(config.classes) > 2 else 1)
+    if config.target.is_reconstruction:
+        num_outputs = num_columns
     shape: tuple[int, ...] = (num_columns,)
     accepted = f"rows (tried with {num_columns} columns)"
     if config.image is not None:

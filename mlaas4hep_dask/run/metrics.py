@@ -12,8 +12,11 @@ HEADLINES = {
     "binary": ("auc", "AUC"),
     "classes": ("accuracy", "accuracy"),
     "regression": ("r2", "R²"),
+    "reconstruction": ("r2", "R²"),
 }
 _TARGET_METRICS = (("rmse", "RMSE"), ("mae", "MAE"), ("bias", "bias"))
+
+_ERRORS = (("mean", "mean"), ("median", "median"), ("quantile_95", "95 % below"))
 
 
 def kind_of(summary: Mapping[str, Any]) -> str:
@@ -32,6 +35,12 @@ def metric_rows(summary: Mapping[str, Any]) -> list[tuple[str, str]]:
         for name, metrics in (test.get("targets") or {}).items():
             shown = [f"{title} {short(metrics.get(key))}" for key, title in _TARGET_METRICS]
             rows.append((name, ", ".join(shown)))
+        return rows
+    if kind == "reconstruction":
+        rows.append(("R²", four_digits(test.get("r2"))))
+        for name, errors in (test.get("errors") or {}).items():
+            shown = [f"{title} {short(errors.get(key))}" for key, title in _ERRORS]
+            rows.append((f"error of {name}", ", ".join(shown)))
         return rows
     rows.append(("AUC" if kind == "binary" else "mean AUC", four_digits(test.get("auc"))))
     rows.append(("accuracy", four_digits(test.get("accuracy"))))

@@ -117,7 +117,7 @@ def _num_entries(skipped: Mapping[str, Any]) -> Any:
 def _label_names(summary: Mapping[str, Any]) -> dict[str, str]:
     """By label: the label and the samples that carry it, or the class; else the samples."""
     samples = sequence(summary, "samples")
-    if kind_of(summary) == "regression":
+    if kind_of(summary) in ("regression", "reconstruction"):
         return {str(sample.get("name")): str(sample.get("name")) for sample in samples}
     if samples and all(sample.get("label") is None for sample in samples):
         classes = sequence(summary, "classes")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from mlaas4hep_dask.run.axes import NUM_COLOURS
@@ -11,10 +11,12 @@ from mlaas4hep_dask.run.figures import Line, line_chart, step_histogram
 from mlaas4hep_dask.run.metrics import HEADLINES, NONE, kind_of, metric_rows
 from mlaas4hep_dask.run.quantities import DASH, fixed, is_number, mapping, ratio, sequence
 
+NUM_RESIDUALS = 12  # branches of a reconstruction whose residuals are drawn
 _TITLES = {
     "binary": ("ROC curve of the test set", "ROC"),
     "classes": ("ROC curves of the test set", "ROC"),
     "regression": ("Residuals of the test set", "Residuals"),
+    "reconstruction": ("Reconstruction of the test set", "Reconstruction"),
 }
 
 
@@ -28,8 +30,11 @@ def results(summary: Mapping[str, Any]) -> dict[str, Any]:
         curves = roc(test)
     elif kind == "classes":
         curves = {"figures": _curves(test)}
+    elif kind == "regression":
+        curves = {"figures": _residuals(test, mapping(test, "residuals"))}
     else:
-        curves = {"figures": _residuals(test)}
+        worst = _worst_first(test)[:NUM_RESIDUALS]
+        curves = {"figures": [*_errors(test), *_residuals(test, worst, axis="difference of {}")]}
     return {
         "kind": kind,
         "title": title,
@@ -43,6 +48,10 @@ def results(summary: Mapping[str, Any]) -> dict[str, Any]:
         "figures": sequence(curves, "figures"),
         "working_points": sequence(curves, "working_points"),
         "confusion": _confusion(summary),
+        "branches": [
+            {"name": name, **mapping(mapping(test, "branches"), name)}
+            for name in _worst_first(test)
+        ],
     }
 
 
@@ -72,18 +81,43 @@ def _curves(test: Mapping[str, Any]) -> list[str]:
     ]
 
 
-def _residuals(test: Mapping[str, Any]) -> list[str]:
+def _residuals(
+    test: Mapping[str, Any], names: Iterable[str], axis: str = "predicted - true {}"
+) -> list[str]:
+    histograms = [(name, mapping(mapping(test, "residuals"), name)) for name in names]
     return [
         step_histogram(
             sequence(histogram, "edges"),
             {"test": sequence(histogram, "counts")},
             title=f"Residuals of {name}",
-            x_label=f"predicted - true {name}",
+            x_label=axis.format(name),
             y_label="share per unit",
             legend=False,
         )
-        for name, histogram in mapping(test, "residuals").items()
+        for name, histogram in histograms
     ]
+
+
+def _errors(test: Mapping[str, Any]) -> list[str]:
+    """The distribution of the reconstruction error of events, by sample."""
+    found = mapping(test, "error_distribution")
+    if not found:
+        return []
+    return [
+        step_histogram(
+            sequence(found, "edges"),
+            mapping(found, "counts"),
+            title="Reconstruction error of the events of each sample",
+            x_label="log10 of the reconstruction error",
+            y_label="share per unit",
+        )
+    ]
+
+
+def _worst_first(test: Mapping[str, Any]) -> list[str]:
+    """Branches of a reconstruction by R², those without one last."""
+    shares = {name: m.get("r2") for name, m in mapping(test, "branches").items()}
+    return sorted(shares, key=lambda n: (not is_number(shares[n]), shares[n] or 0.0, n))
 
 
 def _confusion(summary: Mapping[str, Any]) -> dict[str, Any]:

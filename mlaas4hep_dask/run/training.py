@@ -78,6 +78,8 @@ def assignments(dataset: Dataset) -> tuple[Assignment, Assignment, Assignment]:
     config = dataset.config
     counts = dataset.split_counts()
     row_bytes = 4 * max(math.prod(dataset.encoding().row_shape), 1)
+    if config.target.is_reconstruction:
+        row_bytes *= 2  # masks, and rows that the network gives, stand beside them
     made = []
     for place, name in enumerate(("train", "validation", "test")):
         own = [(sample, events[place]) for sample, events in counts]
@@ -119,6 +121,7 @@ class Trainer:
         counts = dataset.split_counts()
         self.num_events = sum(events[0] for _, events in counts)
         self.outputs = dataset.outputs()
+        self._samples = dataset.plan().supervision.samples
         self.weights = dataset.training_weights()
         self.packed_bytes = _packed_bytes(dataset)
         self.restarts = 0
@@ -272,6 +275,7 @@ class Trainer:
             outputs=self.outputs,
             regression_loss=self._config.target.loss,
             balance=self.weights.balance,
+            samples=self._samples,
         )
         self._tasks = [task.for_rank(rank) for rank in range(ranks)]
         self._session = session

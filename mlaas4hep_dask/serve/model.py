@@ -87,10 +87,10 @@ class Model:
 
     @property
     def score_names(self) -> dict[str, list[str]]:
-        """What the numbers of a score are, if it is more than the one of two classes."""
+        """What the numbers of a score are; nothing for one of two classes or a reconstruction."""
         names = list(self.outputs.names)
-        keys = {"binary": {}, "classes": {"classes": names}, "regression": {"targets": names}}
-        return keys[self.outputs.kind]
+        keys = {"classes": {"classes": names}, "regression": {"targets": names}}
+        return keys.get(self.outputs.kind, {})
 
     def describe(self) -> dict[str, Any]:
         """What a client needs to know, as JSON values."""

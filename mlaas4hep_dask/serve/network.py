@@ -55,3 +55,9 @@ class Network:
         with torch.inference_mode():
             scores = self._script.score_encoded(torch.from_numpy(x), torch.from_numpy(missing))
         return np.asarray(scores.numpy(), dtype=np.float32)
+
+    def rows_of(self, x: NDArray[np.float32], missing: NDArray[np.bool_]) -> NDArray[np.float32]:
+        """What an autoencoder makes of rows, of the same shape."""
+        with torch.inference_mode():
+            rows = self._script.reconstruct_encoded(torch.from_numpy(x), torch.from_numpy(missing))
+        return np.asarray(rows.numpy(), dtype=np.float32)

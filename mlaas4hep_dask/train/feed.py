@@ -38,7 +38,7 @@ class Window:
     missing : ndarray of bool, of the same shape, or None
         Missing mask, if it was asked for.
     y : ndarray of float32, shape (events,) or (events, targets)
-        Labels, or targets of a regression.
+        Labels, or targets of a regression; numbers of samples of a reconstruction.
     w : ndarray of float32, shape (events,)
         Weights.
     bounds : ndarray of int64, shape (steps + 1,)

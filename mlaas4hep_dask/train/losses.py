@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch.nn.functional import (
@@ -14,9 +14,10 @@ from torch.nn.functional import (
 )
 
 from mlaas4hep_dask.encode.outputs import Outputs
+from mlaas4hep_dask.export.activation import reconstruction_error
 
 RegressionLoss = Literal["mse", "huber"]
-Loss = Callable[[torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]
+Loss = Callable[[torch.Tensor, Any, torch.Tensor], torch.Tensor]
 
 
 def loss_of(outputs: Outputs, regression: RegressionLoss = "mse") -> Loss:
@@ -26,8 +27,12 @@ def loss_of(outputs: Outputs, regression: RegressionLoss = "mse") -> Loss:
     ``y`` holds labels, float32 (events,), or targets, float32 (events, targets); ``w`` float32
     (events,). Two classes have the binary cross-entropy, more the cross-entropy of the softmax. A
     regression has the mean over its targets of the squared or Huber's loss (Huber 1964, with a
-    threshold of 1), each target in units of its standard deviation.
+    threshold of 1), each target in units of its standard deviation. For a reconstruction ``y`` is
+    the pair of rows and missing mask, and the loss the mean over the values of an event that are
+    present of the squared difference.
     """
+    if outputs.kind == "reconstruction":
+        return _reconstruction
     if outputs.kind == "binary":
         return _binary
     if outputs.kind == "classes":
@@ -49,3 +54,9 @@ def _binary(output: torch.Tensor, y: torch.Tensor, w: torch.Tensor) -> torch.Ten
 
 def _classes(output: torch.Tensor, y: torch.Tensor, w: torch.Tensor) -> torch.Tensor:
     return cross_entropy(output, y.long(), reduction="none") @ w
+
+
+def _reconstruction(
+    output: torch.Tensor, rows: tuple[torch.Tensor, torch.Tensor], w: torch.Tensor
+) -> torch.Tensor:
+    return reconstruction_error(output, *rows) @ w

@@ -1,4 +1,4 @@
-"""AUC and ROC curve from mergeable histograms; no process holds one score per event."""
+"""Curves and metrics from mergeable histograms; no process holds one score per event."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ from numpy.typing import NDArray
 
 NUM_BINS = 1 << 16
 _ROC_POINTS = 200
+RESIDUAL_BINS = 60  # of the histogram in the report
+RESIDUAL_SHARE = 0.995  # of the events that it shows
 
 
 def new_histogram(num_bins: int = NUM_BINS) -> NDArray[np.float64]:
@@ -98,3 +100,23 @@ def roc(histogram: NDArray[np.float64]) -> Roc:
         kept = np.unique(np.searchsorted(length, wanted).clip(0, len(fpr) - 1))
         fpr, tpr = fpr[kept], tpr[kept]
     return Roc(fpr, tpr)
+
+
+def residual_histogram(weights: NDArray[np.float64], unit: float) -> dict[str, list[float]]:
+    """A histogram in equal bins around 0 of one in the bins of `bin_of`, its values times unit."""
+    num_bins = len(weights)
+    used = np.flatnonzero(weights)
+    edges = bin_edges(np.stack([used, used + 1], axis=1).clip(0, num_bins - 1), num_bins)
+    if not used.size or not np.isfinite(edges).all():
+        return {"edges": [], "counts": []}
+    edges *= unit
+    contents = weights[used]
+    far = np.abs(edges).max(axis=1)
+    order = np.argsort(far, kind="stable")
+    share = np.cumsum(np.abs(contents[order]))
+    widest = float(far[order[np.searchsorted(share, RESIDUAL_SHARE * share[-1])]])
+    bounds = np.linspace(-widest, widest, RESIDUAL_BINS + 1)
+    above = np.cumsum(contents)
+    running = np.stack([above - contents, above], axis=1)  # at both edges of each bin
+    counts = np.diff(np.interp(bounds, edges.ravel(), running.ravel()))
+    return {"edges": bounds.tolist(), "counts": counts.tolist()}

@@ -111,6 +111,8 @@ class ModelSource:
             expected = "one number per event"
             if num_outputs > 1:
                 expected = f"(3, {num_outputs}): a callable may take num_outputs to know it"
+                if row_shape == (num_outputs,):
+                    expected += "; to be reconstructed, a row is as wide as the input"
             raise self._error(f"gives {shape} for 3 events, expected {expected}")
         if not torch.isfinite(logits).all():
             raise self._error("gives values that are not finite for events of zeros")

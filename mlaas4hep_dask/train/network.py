@@ -1,6 +1,7 @@
-"""The default network, that of the published pipeline."""
+"""The default networks: that of the published pipeline, one of images and an autoencoder."""
 
 from collections.abc import Sequence
+from itertools import pairwise
 
 import torch
 
@@ -62,6 +63,32 @@ def mlp(
         layers += [torch.nn.Linear(width, size), torch.nn.ReLU(), Dropout(dropout)]
         width = size
     return torch.nn.Sequential(*layers, torch.nn.Linear(width, num_outputs))
+
+
+def autoencoder(
+    num_columns: int, *, hidden: Sequence[int] = (128, 64), latent: int = 16
+) -> torch.nn.Module:
+    """A fully connected autoencoder, which gives rows like those it is given.
+
+    Parameters
+    ----------
+    num_columns : int
+        Length of a dense row.
+    hidden : sequence of int
+        Width of each layer before the narrowest one; those behind it are the same in reverse.
+    latent : int
+        Width of the narrowest layer, through which all that is known of an event has to pass.
+
+    Returns
+    -------
+    torch.nn.Module
+        float32 (events, columns) in and out.
+    """
+    widths = [num_columns, *hidden, latent, *reversed(hidden)]
+    layers: list[torch.nn.Module] = []
+    for width, following in pairwise(widths):
+        layers += [torch.nn.Linear(width, following), torch.nn.ReLU()]
+    return torch.nn.Sequential(*layers, torch.nn.Linear(widths[-1], num_columns))
 
 
 def cnn(

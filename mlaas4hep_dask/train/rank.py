@@ -28,6 +28,7 @@ from mlaas4hep_dask.train.adam import Adam
 from mlaas4hep_dask.train.exchange import SharedMemoryExchange
 from mlaas4hep_dask.train.feed import TEST, TRAIN, VALIDATION, BlockSource, Feed, Window
 from mlaas4hep_dask.train.losses import loss_of
+from mlaas4hep_dask.train.reconstruction import Rows
 from mlaas4hep_dask.train.session import EpochResult, RankTask, SplitMetrics
 from mlaas4hep_dask.train.tallies import Tally, tally_of
 
@@ -60,7 +61,8 @@ class Rank:
         self._tail = () if outputs.kind == "binary" else (outputs.num_outputs,)
         self._num_targets = outputs.num_outputs if outputs.kind == "regression" else None
         self._balance = np.array(task.balance, np.float32)  # (classes,), empty when all are 1
-        self.with_missing = takes_missing(self.network)
+        self._takes_missing = takes_missing(self.network)
+        self._reconstructs = outputs.kind == "reconstruction"
         self.learner: torch.nn.Module = self.network
         if task.num_ranks > 1:
             self._join()
@@ -120,7 +122,7 @@ class Rank:
         """Learn from every training event once, then measure the other splits."""
         task = self.task
         torch.manual_seed(hash((task.seed, epoch, task.rank)))
-        sums = {name: _Sums(tally_of(task.outputs)) for name in SPLITS}
+        sums = {name: _Sums(tally_of(task.outputs, task.samples)) for name in SPLITS}
         self.learner.train()
         feed = self._feed("train", source)
         done = told = 0
@@ -134,7 +136,7 @@ class Rank:
                     progress(done + end - told)
                     told, clock = done + end, time.monotonic()
             done += len(window.y)
-            sums["train"].add(window, weights, output)
+            sums["train"].add(window, self._truth(window), weights, output)
         self.network.eval()
         for name in ("validation", "test"):
             for window in self._feed(name, source).windows(epoch, shuffle=False):
@@ -157,12 +159,19 @@ class Rank:
                 rank=self.task.rank,
                 split=SPLITS[name],
                 row_shape=self.task.row_shape,
-                with_missing=self.with_missing,
+                with_missing=self._takes_missing or self._reconstructs,
                 num_targets=self._num_targets,
             )
         feed = self._feeds[name]
         feed.source = source
         return feed
+
+    def _truth(self, window: Window) -> Any:
+        """What the outputs of a window should be: labels, targets, or the rows themselves."""
+        if not self._reconstructs:
+            return window.y
+        assert window.missing is not None  # the feed makes it
+        return Rows(window.x, window.missing, window.y)
 
     def _loss_weights(self, window: Window) -> NDArray[np.float32]:
         """The weights in the loss: those of the events, times what balances the classes."""
@@ -177,14 +186,13 @@ class Rank:
 
         What the network gives is written to ``output``.
         """
-        x, y, w = map(torch.from_numpy, (window.x, window.y, weights))
-        missing = None if window.missing is None else torch.from_numpy(window.missing)
+        batch = self._cutter(window, weights)
         learner: Any = self.learner
         seen = torch.from_numpy(output)
         bounds = window.bounds.tolist()
         for step, size in enumerate(window.step_sizes.tolist()):
             begin, end = bounds[step], bounds[step + 1]
-            inputs = (x[begin:end],) if missing is None else (x[begin:end], missing[begin:end])
+            inputs, truth, w = batch(slice(begin, end))
             try:
                 given = learner(*inputs).reshape(end - begin, *self._tail)
             except USER_ERRORS as error:
@@ -193,7 +201,7 @@ class Rank:
                     f"{self.task.rank} ({type(error).__name__}: {error})",
                     callable=self.task.model.reference,
                 ) from error
-            loss: Any = self.loss(given, y[begin:end], w[begin:end])
+            loss: Any = self.loss(given, truth, w)
             # The gradients of all ranks are averaged. This factor makes the average the gradient
             # of the mean loss over the whole batch, however the batch is divided.
             factor = self.task.num_ranks / (size * self.task.mean_weight)
@@ -205,18 +213,30 @@ class Rank:
 
     def _measure(self, window: Window, sums: _Sums) -> None:
         weights = self._loss_weights(window)
-        x, y, w = map(torch.from_numpy, (window.x, window.y, weights))
+        batch = self._cutter(window, weights)
         output = np.empty((len(window.y), *self._tail), np.float32)
         with torch.inference_mode():
-            for begin in range(0, len(y), EVALUATION_ROWS):
+            for begin in range(0, len(output), EVALUATION_ROWS):
                 part = slice(begin, begin + EVALUATION_ROWS)
-                inputs: tuple[torch.Tensor, ...] = (x[part],)
-                if window.missing is not None:
-                    inputs += (torch.from_numpy(window.missing[part]),)
+                inputs, truth, w = batch(part)
                 given = self.network(*inputs).reshape(-1, *self._tail)
                 output[part] = given.numpy()
-                sums.loss += float(self.loss(given, y[part], w[part]))
-        sums.add(window, weights, output)
+                sums.loss += float(self.loss(given, truth, w))
+        sums.add(window, self._truth(window), weights, output)
+
+    def _cutter(self, window: Window, weights: NDArray[np.float32]) -> Callable[[slice], Any]:
+        """Gives of some rows the network's inputs, what the loss compares with, and weights."""
+        x, y, w = map(torch.from_numpy, (window.x, window.y, weights))
+        rows: tuple[torch.Tensor, ...] = (x,)
+        if window.missing is not None:
+            rows += (torch.from_numpy(window.missing),)
+        num_inputs = 2 if self._takes_missing else 1
+
+        def cut(part: slice) -> tuple[Any, Any, torch.Tensor]:
+            own = tuple(tensor[part] for tensor in rows)
+            return own[:num_inputs], own if self._reconstructs else y[part], w[part]
+
+        return cut
 
     def _over_all_ranks(self, sums: _Sums) -> SplitMetrics:
         """The metrics of all ranks; the tally then holds the events of all."""
@@ -256,10 +276,12 @@ class _Sums:
         self.weights = 0.0
         self.num_events = 0
 
-    def add(self, window: Window, weights: NDArray[np.float32], output: Any) -> None:
+    def add(
+        self, window: Window, truth: Any, weights: NDArray[np.float32], output: NDArray[np.float32]
+    ) -> None:
         self.weights += float(weights.sum(dtype=np.float64))
         self.num_events += len(window.y)
-        self.tally.add(output, window.y, window.w)
+        self.tally.add(output, truth, window.w)
 
 
 def load_state(state: bytes) -> dict[str, Any]:

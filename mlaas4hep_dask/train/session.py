@@ -51,6 +51,8 @@ class RankTask:
         Loss of a regression.
     balance : tuple of float
         By label, the factor on the weights in the loss; empty when all are 1.
+    samples : tuple of str
+        Names of the samples whose numbers stand in the place of labels, of a reconstruction.
     """
 
     session: str
@@ -66,6 +68,7 @@ class RankTask:
     outputs: Outputs
     regression_loss: Literal["mse", "huber"] = "mse"
     balance: tuple[float, ...] = ()
+    samples: tuple[str, ...] = ()
 
     def for_rank(self, rank: int) -> RankTask:
         """The same task for another rank."""

@@ -6,18 +6,17 @@ those of the events, without what balances the classes in the loss.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from mlaas4hep_dask.encode.outputs import Outputs
-from mlaas4hep_dask.train.metrics import NUM_BINS, auc, bin_edges, bin_of, fill, roc
+from mlaas4hep_dask.train.metrics import NUM_BINS, auc, bin_of, fill, residual_histogram, roc
+from mlaas4hep_dask.train.reconstruction import ReconstructionTally
 
 CLASS_BINS = 1 << 14  # of the logit of one class against all others
-RESIDUAL_BINS = 60  # of the histogram in the report
-RESIDUAL_SHARE = 0.995  # of the events that it shows
 
 
 class Tally(Protocol):
@@ -25,8 +24,8 @@ class Tally(Protocol):
 
     sums: NDArray[np.float64]
 
-    def add(self, output: NDArray[np.float32], y: NDArray[Any], w: NDArray[Any]) -> None:
-        """Add events: what the network gave, labels or targets, and weights."""
+    def add(self, output: NDArray[np.float32], y: Any, w: NDArray[Any]) -> None:
+        """Add events: what the network gave, labels, targets or `Rows`, and weights."""
 
     def values(self) -> dict[str, Any]:
         """Metrics, as JSON values; None where a metric is not defined."""
@@ -35,8 +34,18 @@ class Tally(Protocol):
         """Curves and tables, as JSON values."""
 
 
-def tally_of(outputs: Outputs) -> Tally:
-    """An empty tally that fits the outputs."""
+def tally_of(outputs: Outputs, samples: Sequence[str] = ()) -> Tally:
+    """An empty tally that fits the outputs.
+
+    Parameters
+    ----------
+    outputs : Outputs
+        What the network gives.
+    samples : sequence of str
+        The samples, which the tally of a reconstruction tells apart.
+    """
+    if outputs.kind == "reconstruction":
+        return ReconstructionTally(outputs, samples)
     if outputs.kind == "binary":
         return BinaryTally()
     if outputs.kind == "classes":
@@ -168,7 +177,10 @@ class RegressionTally:
     def detail(self) -> dict[str, Any]:
         """Histogram of the residuals of each target."""
         parts = zip(self._outputs.names, self._parts(), self._outputs.scales, strict=True)
-        residuals = {name: _linear(part[self._MOMENTS :], 1 / scale) for name, part, scale in parts}
+        residuals = {
+            name: residual_histogram(part[self._MOMENTS :], 1 / scale)
+            for name, part, scale in parts
+        }
         return {"residuals": residuals}
 
 
@@ -193,22 +205,3 @@ def _logits_against_others(output: NDArray[np.float32]) -> NDArray[np.float32]:
         others = np.delete(wide, number, axis=1)
         against[:, number] = wide[:, number] - np.logaddexp.reduce(others, axis=1)
     return against.astype(np.float32)
-
-
-def _linear(weights: NDArray[np.float64], unit: float) -> dict[str, list[float]]:
-    """A histogram in equal bins around 0 of one in the bins of `bin_of`, its values times unit."""
-    used = np.flatnonzero(weights)
-    edges = bin_edges(np.stack([used, used + 1], axis=1).clip(0, NUM_BINS - 1))
-    if not used.size or not np.isfinite(edges).all():
-        return {"edges": [], "counts": []}
-    edges *= unit
-    contents = weights[used]
-    far = np.abs(edges).max(axis=1)
-    order = np.argsort(far, kind="stable")
-    share = np.cumsum(np.abs(contents[order]))
-    widest = float(far[order[np.searchsorted(share, RESIDUAL_SHARE * share[-1])]])
-    bounds = np.linspace(-widest, widest, RESIDUAL_BINS + 1)
-    above = np.cumsum(contents)
-    running = np.stack([above - contents, above], axis=1)  # at both edges of each bin
-    counts = np.diff(np.interp(bounds, edges.ravel(), running.ravel()))
-    return {"edges": bounds.tolist(), "counts": counts.tolist()}
