@@ -184,6 +184,10 @@ def test_every_option_of_encode_reaches_blocks_and_bundle(tutorial, client, cms_
     [
         ({"normalisation": {"*": "none", "MET_px": "log"}}, "'MET_px' matches no branch that ear"),
         ({"normalisation": [{"Jet_px": "none"}]}, "'Jet_px' matches no branch; did you mean 'Jet_"),
+        (
+            {"normalisation": {"EventWeight": "none"}},
+            "'EventWeight' matches no branch; 'EventWeight' is not among the inputs that branches.i",
+        ),
         ({"width": {"Jets": 2}}, "encode.width: pattern 'Jets' matches no collection; did you"),
         (
             {"out_of_range": {"Jte_*": "clip"}},

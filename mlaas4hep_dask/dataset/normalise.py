@@ -13,6 +13,7 @@ from typing import Any
 from mlaas4hep_dask.config import Config
 from mlaas4hep_dask.encode.encoding import clipped_branches, normalisations_of, sorts_of
 from mlaas4hep_dask.encode.layout import width_rules
+from mlaas4hep_dask.encode.rules import matches
 from mlaas4hep_dask.errors import ConfigError, EncodeError, did_you_mean
 from mlaas4hep_dask.specs import Branch, BranchSpecs, Specs
 
@@ -48,8 +49,12 @@ def check_encode(
         sorts = sorts_of(config.encode.sort, list(available.values()), collections)
     except EncodeError as error:
         key = f"encode.{error.option}.{error.pattern}"
+        matched = [name for name in sorted(available) if matches(error.pattern, name)]
+        hint = ""
+        if matched and not set(matched) & set(names):
+            hint = f"; {matched[0]!r} is not among the inputs that branches.include names"
         raise ConfigError(
-            f"{config.where(key)}: encode.{error}", line=config.line_of(key), key=key
+            f"{config.where(key)}: encode.{error}{hint}", line=config.line_of(key), key=key
         ) from error
     find_normalisers(config)
     keys = {sort.branch.name: sort.branch for sort in sorts if sort.branch.name not in names}
