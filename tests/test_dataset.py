@@ -186,7 +186,7 @@ def test_every_option_of_encode_reaches_blocks_and_bundle(tutorial, client, cms_
         ({"normalisation": [{"Jet_px": "none"}]}, "'Jet_px' matches no branch; did you mean 'Jet_"),
         (
             {"normalisation": {"EventWeight": "none"}},
-            "'EventWeight' matches no branch; 'EventWeight' is not among the inputs that branches.i",
+            "'EventWeight' matches no branch; 'EventWeight' is not among the inputs that bran",
         ),
         ({"width": {"Jets": 2}}, "encode.width: pattern 'Jets' matches no collection; did you"),
         (
