@@ -42,6 +42,7 @@ SUFFIXES = {
     ".jsonl": "jsonl",
     ".ndjson": "jsonl",
 }
+_ABSENT = (404, 410)  # HTTP's answers for what does not exist
 COMPRESSIONS = {".gz": "gzip", ".bz2": "bz2", ".zst": "zstd"}
 
 
@@ -217,14 +218,15 @@ def attempt(
             return _in_time(action, location, access.timeout)
         except MLaaSError:
             raise
-        except Exception as error:  # as above
-            reason = reason_of(error)
+        except Exception as raised:  # as above
+            cause = _unwrapped(raised)
+            reason = reason_of(cause)
             forget(location)
-            if _is_permanent(error) and len(locations) > 1:
+            if _is_permanent(cause) and len(locations) > 1:
                 locations.remove(location)
                 number -= 1
-            elif _is_permanent(error) or number >= max(access.attempts, len(locations)):
-                raise _unreadable(file, error, number) from error
+            elif _is_permanent(cause) or number >= max(access.attempts, len(locations)):
+                raise _unreadable(file, cause, number) from raised
             logger.warning("%s: attempt failed (%s); trying again", location, reason)
             count_retry(file)
             if number % len(locations) == 0:  # all of them have failed
@@ -257,6 +259,18 @@ def _in_time(action: Callable[[str], T], location: str, timeout: float) -> T:
     return result  # type: ignore[return-value]  # None only if the action gives None
 
 
+def _unwrapped(error: Exception) -> Exception:
+    """What stopped an HTTP request: fsspec says of every failure that the file is not found."""
+    import aiohttp
+
+    cause = error.__cause__
+    if not isinstance(error, FileNotFoundError):
+        return error
+    if not isinstance(cause, aiohttp.ClientError | TimeoutError):
+        return error
+    return error if getattr(cause, "status", None) in _ABSENT else cause
+
+
 def _is_permanent(error: Exception) -> bool:
     # 3011 is XRootD's number for a file that does not exist.
     return isinstance(error, FileNotFoundError) or "[3011]" in str(error)
@@ -272,16 +286,3 @@ def reason_of(error: Exception) -> str:
     """Type of an error and the first line of its message."""
     text = str(error).strip()
     return f"{type(error).__name__}: {text.splitlines()[0] if text else 'no message'}"
-
-
-def stamp_of(file: str) -> str:
-    """Size and time of change of a local file; empty for a remote one."""
-    if is_remote(file):
-        return ""
-    try:
-        status = Path(file).stat()
-    except OSError as error:
-        raise UnreadableFileError(
-            f"{file} cannot be read ({error.strerror})", file=file, reason=str(error.strerror)
-        ) from error
-    return f"{status.st_size}-{status.st_mtime_ns}"

@@ -5,16 +5,19 @@ from __future__ import annotations
 from collections import OrderedDict
 from dataclasses import dataclass, field
 from threading import Lock
-from typing import Any
+from time import monotonic
+from typing import Any, NamedTuple
 
 import uproot
 
 from mlaas4hep_dask.errors import DataError, did_you_mean
-from mlaas4hep_dask.reader.access import Access, is_remote, stamp_of
+from mlaas4hep_dask.reader.access import Access, heard, is_remote
 from mlaas4hep_dask.reader.baskets import BasketTable
+from mlaas4hep_dask.reader.stamp import stamp_of, with_content
 from mlaas4hep_dask.reader.tables import OpenTable, open_table
 
 MAX_OPEN = 4
+FRESH = 60.0  # seconds after which a server is asked again whether an open file has changed
 
 
 @dataclass(frozen=True)
@@ -42,12 +45,20 @@ class OpenTree:
         self.tree.file.close()
 
 
-_open: OrderedDict[tuple[str, str], tuple[str, OpenTree | OpenTable]] = OrderedDict()
+class _Entry(NamedTuple):
+    stamp: str
+    asked: float  # when the stamp was true
+    opened: OpenTree | OpenTable
+
+
+_open: OrderedDict[tuple[str, str], _Entry] = OrderedDict()
 _lock = Lock()
 
 
 def open_data(file: str, location: str, tree: str, access: Access) -> OpenTree | OpenTable:
-    """The open tree or table; the last few stay open, and a changed local file is opened anew.
+    """The open tree or table; the last few stay open, and a changed file is opened anew.
+
+    Whether it has changed is looked up each time for a local file, once a minute for a remote one.
 
     ``file`` is the name for errors, ``location`` one of the places where it lies.
 
@@ -58,21 +69,29 @@ def open_data(file: str, location: str, tree: str, access: Access) -> OpenTree |
     DataError
         When it holds no such tree; names the nearest.
     """
-    stamp = stamp_of(location)
     format_ = access.format_of(file)
     key = (location, f"{format_}:{tree}:{access.types}:{access.delimiter}")
     with _lock:
-        known, opened = _open.get(key, (None, None))
-        if opened is not None and known == stamp:
+        known = _open.get(key)
+        if known is not None and is_remote(location) and monotonic() - known.asked < FRESH:
             _open.move_to_end(key)
-            return opened
+            return known.opened
+    asked = monotonic()
+    stamp = stamp_of(location, access)
+    heard()
+    if known is not None and known.stamp == stamp:
+        with _lock:
+            _open[key] = known._replace(asked=asked)
+            _open.move_to_end(key)
+        return known.opened
     made: OpenTree | OpenTable
     if format_ == "root":
         made = _open_tree(file, location, tree, access, stamp)
     else:
         made = open_table(file, location, format_, access, stamp)
     with _lock:
-        _open[key] = (stamp, made)
+        _open[key] = _Entry(stamp, asked, made)
+        _open.move_to_end(key)
         # The oldest are dropped, not closed: another thread may still read them.
         while len(_open) > MAX_OPEN:
             _open.popitem(last=False)
@@ -106,5 +125,5 @@ def _open_tree(file: str, location: str, tree: str, access: Access, stamp: str) 
             tree=tree,
         )
     # A file that is written to again keeps its UUID, but ends elsewhere.
-    stamp = f"{stamp}-{opened.file.fEND}"
+    stamp = with_content(stamp, str(opened.file.fEND))
     return OpenTree(file, tree, opened[tree], str(opened.file.uuid), stamp)

@@ -20,6 +20,7 @@ from mlaas4hep_dask.reader.baskets import (
 from mlaas4hep_dask.reader.counts import count_by_uproot
 from mlaas4hep_dask.reader.opened import OpenTree, forget, open_data
 from mlaas4hep_dask.reader.partition import Partition
+from mlaas4hep_dask.reader.stamp import is_same
 from mlaas4hep_dask.reader.tables import OpenTable
 from mlaas4hep_dask.specs.events import Branch, Events
 
@@ -63,7 +64,7 @@ def _read_at(location: str, partition: Partition, branches: Sequence[Branch]) ->
 
 def _open_at(location: str, partition: Partition) -> OpenTree | OpenTable:
     opened = open_data(partition.file, location, partition.tree, partition.access)
-    if partition.stamp and opened.stamp != partition.stamp and is_remote(location):
+    if partition.stamp and not is_same(partition.stamp, opened.stamp) and is_remote(location):
         forget(location)  # it was opened before it changed, and was planned afterwards
         opened = open_data(partition.file, location, partition.tree, partition.access)
     if isinstance(opened, OpenTable):
@@ -81,8 +82,8 @@ def _open_at(location: str, partition: Partition) -> OpenTree | OpenTable:
 
 
 def _require_unchanged(partition: Partition, stamp: str) -> None:
-    if partition.stamp and stamp != partition.stamp:
-        raise _changed(partition, f"size and times {stamp}, expected {partition.stamp}")
+    if partition.stamp and not is_same(partition.stamp, stamp):
+        raise _changed(partition, f"size and time or version {stamp}, expected {partition.stamp}")
 
 
 def _changed(partition: Partition, how: str) -> DataError:

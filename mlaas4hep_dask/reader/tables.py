@@ -31,6 +31,7 @@ from mlaas4hep_dask.reader.columns import (
     values_of,
 )
 from mlaas4hep_dask.reader.partition import Partition
+from mlaas4hep_dask.reader.stamp import with_content
 from mlaas4hep_dask.specs.events import Branch, Events
 
 BATCH = 65_536  # rows of a row group that are decoded at once
@@ -164,8 +165,8 @@ class _ParquetTable(OpenTable):
             heard()
             source.seek(0)
             self._metadata = pq.read_metadata(source)
-        if not self.stamp:
-            self.stamp = self._uuid
+        if is_remote(self.location):
+            self.stamp = with_content(self.stamp, self._uuid)
         self._schema = self._metadata.schema.to_arrow_schema()
         self._learn(self._schema)
         # Columns of the file in the order of a walk through the schema, depth first.
@@ -283,8 +284,8 @@ class _TextTable(OpenTable):
         except (pa.ArrowInvalid, text.TextError) as error:
             raise DataError(f"{self.file}: {error}", file=self.file) from error
         self._learn(self._text.schema)
-        if not self.stamp:
-            self.stamp = xxhash.xxh3_128_hexdigest(head) + f"-{self._size()}"
+        if is_remote(self.location):
+            self.stamp = with_content(self.stamp, xxhash.xxh3_128_hexdigest(head))
 
     @contextmanager
     def _open(self, start: int = 0) -> Iterator[Any]:
@@ -306,10 +307,6 @@ class _TextTable(OpenTable):
                         raise ValueError("the file ends before the lines that were planned")
                     start -= passed
             yield source
-
-    def _size(self) -> int | None:
-        fs, path = fsspec.url_to_fs(self.location, **self.access.storage_options(self.location))
-        return fs.size(path)  # type: ignore[no-any-return]
 
     def count(self) -> Content:
         with self._open() as source:

@@ -1,0 +1,135 @@
+"""Files on servers that change in place."""
+
+import os
+import shutil
+from contextlib import contextmanager
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from servers import http_server
+from test_xrootd import needs_xrootd, whole
+from xrootd_server import XRootDServer
+
+from mlaas4hep_dask.errors import DataError
+from mlaas4hep_dask.reader import Access, counting, opened, plan_file, read
+from mlaas4hep_dask.reader.stamp import is_same, stamp_of, with_content
+
+pytestmark = pytest.mark.timeout(120)
+
+
+@contextmanager
+def xrootd_server(folder):
+    server = XRootDServer(folder)
+    try:
+        yield server, server.url
+    finally:
+        server.end()
+
+
+BY = [
+    pytest.param(http_server, id="http"),
+    pytest.param(xrootd_server, id="root", marks=needs_xrootd),
+]
+
+
+def written(folder, name, cms_files):
+    """A file, and how to write it again with other content of the same size and footer."""
+    path = folder / name
+    if name.endswith(".root"):
+        shutil.copy(cms_files[0], path)
+    elif name.endswith(".csv"):
+        path.write_text("x\n" + "\n".join(str(i) for i in range(1_000_000, 1_200_000)) + "\n")
+    else:
+        table = pa.table({"x": np.arange(40_000.0)})
+        pq.write_table(table, path, compression="none", use_dictionary=False)
+    content = bytearray(path.read_bytes())
+    place = len(content) * 3 // 4 if name.endswith(".csv") else 2_000
+    place += content[place] == ord("\n")
+    changed = bytes([*content[:place], content[place] ^ 1, *content[place + 1 :]])
+
+    def again():
+        path.write_bytes(changed)
+        later = path.stat().st_mtime + 10  # XRootD tells whole seconds
+        os.utime(path, (later, later))
+
+    return path, again
+
+
+@pytest.mark.parametrize("start", BY)
+@pytest.mark.parametrize("name", ["a.root", "a.parquet", "a.csv"])
+def test_a_remote_file_that_changes_in_place_is_noticed(
+    start, name, tmp_path, cms_files, monkeypatch
+):
+    path, again = written(tmp_path, name, cms_files)
+    with start(tmp_path) as (_, url):
+        plan = plan_file(f"{url}/{path.name}", "events", "s")
+        branches = [plan.branches["NJet" if name == "a.root" else "x"]]
+        read(whole(plan), branches)
+        size = path.stat().st_size
+        again()
+        assert path.stat().st_size == size
+        # An open file is asked about once a minute.
+        monkeypatch.setattr(opened, "FRESH", 0.0)
+        with pytest.raises(DataError, match="has changed since it was planned"):
+            read(whole(plan), branches)
+        # Planned again, it is read as it is now.
+        renewed = plan_file(f"{url}/{path.name}", "events", "s")
+        assert renewed.num_entries == plan.num_entries
+        assert renewed.stamp != plan.stamp
+        if name == "a.root":
+            assert renewed.uuid == plan.uuid  # by which alone nothing would be noticed
+        read(whole(renewed), branches)
+
+
+@pytest.mark.parametrize("start", BY)
+def test_a_file_that_another_process_has_opened_before_the_change_is_noticed(
+    start, tmp_path, cms_files
+):
+    path, again = written(tmp_path, "a.root", cms_files)
+    with start(tmp_path) as (_, url):
+        plan = plan_file(f"{url}/{path.name}", "events", "s")
+        again()
+        opened.forget(plan.file)  # as in a worker that has not read it yet
+        with pytest.raises(DataError, match="has changed since it was planned"):
+            read(whole(plan), [plan.branches["NJet"]])
+
+
+def test_a_replica_with_another_time_of_change_is_the_same_file(tmp_path, cms_files):
+    for folder in ("a", "b"):
+        (tmp_path / folder).mkdir()
+        shutil.copy(cms_files[0], tmp_path / folder / "x.root")
+    os.utime(tmp_path / "b" / "x.root", (1e9, 1e9))
+    with http_server(tmp_path / "a") as (first, url), http_server(tmp_path / "b") as (_, other):
+        plan = plan_file(f"{url}/x.root|{other}/x.root", "events", "s", Access(attempts=2))
+        assert stamp_of(f"{url}/x.root", Access()) != stamp_of(f"{other}/x.root", Access())
+        first.kill()
+        first.wait(timeout=20)
+        opened.forget(f"{url}/x.root")
+        with counting() as counts:
+            read(whole(plan), [plan.branches["NJet"]])
+        assert counts.retries == {plan.file: 1}
+
+
+def test_an_open_file_is_asked_about_once_a_minute_not_once_a_partition(
+    tmp_path, cms_files, monkeypatch
+):
+    shutil.copy(cms_files[0], tmp_path / "a.root")
+    asked = []
+    monkeypatch.setattr(opened, "stamp_of", lambda *of: asked.append(of) or stamp_of(*of))
+    with http_server(tmp_path) as (_, url):
+        plan = plan_file(f"{url}/a.root", "events", "s")
+        for _ in range(5):
+            read(whole(plan), [plan.branches["NJet"]])
+        assert len(asked) == 1
+
+
+def test_versions_at_other_places_tell_nothing_but_content_does():
+    assert is_same("12-7@place000version0", "12-7@place000version0")
+    assert not is_same("12-7@place000version0", "12-7@place000version1")
+    assert is_same("12-7@place000version0", "12-7@place001version1")
+    assert is_same("12-7@place000version0", "12-7")
+    assert not is_same("12-7@place000version0", "12-8@place001version0")
+    assert with_content("12@place000version0", "7") == "12-7@place000version0"
+    assert with_content("12", "7") == "12-7"
