@@ -10,8 +10,8 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
+from mlaas4hep_dask.dataset.context import Context
 from mlaas4hep_dask.dataset.tasks import (
-    Context,
     Measured,
     make_block,
     measure_partition,

@@ -31,6 +31,21 @@ FULL = recipe(
 )
 
 
+@pytest.mark.parametrize("num_events", [10, 30_000])
+def test_what_is_left_does_not_depend_on_how_it_is_copied(num_events):
+    random = np.random.default_rng(4)
+    counts = random.poisson(2, num_events)
+    pt = ak.unflatten(random.normal(size=counts.sum()).astype("float32"), counts)
+    array = ak.Array({"met": random.normal(size=num_events), "Jet_pt": pt})
+    made = Events.from_awkward(array)
+    available = {branch.name: branch for branch in made.branches}
+    cut = Recipe.of(available, objects={"Jet": "Jet_pt > 0.2"}, select=["met > 0"])
+    found = cut.prepare(made, ["met", "Jet_pt"]).events.to_awkward()
+    expected = array[array.met > 0]
+    assert ak.array_equal(found.met, expected.met)
+    assert ak.array_equal(found.Jet_pt, expected.Jet_pt[expected.Jet_pt > np.float32(0.2)])
+
+
 def assert_same(a, b):
     assert (len(a), a.branches) == (len(b), b.branches)
     for branch in a.branches:

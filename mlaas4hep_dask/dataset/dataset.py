@@ -14,6 +14,7 @@ from distributed import Client
 
 from mlaas4hep_dask.config import Config, load
 from mlaas4hep_dask.dataset.arrays import DaskArrays, lazy_arrays
+from mlaas4hep_dask.dataset.context import Context
 from mlaas4hep_dask.dataset.distributions import Distributions, distributions
 from mlaas4hep_dask.dataset.granularity import Suggestion, suggestions
 from mlaas4hep_dask.dataset.losses import Listener, Lost
@@ -26,7 +27,6 @@ from mlaas4hep_dask.dataset.source import BlockPlan
 from mlaas4hep_dask.dataset.specs_pass import specs_pass
 from mlaas4hep_dask.dataset.tasks import (
     PROGRESS,
-    Context,
     Measured,
     raw_event,
 )

@@ -9,8 +9,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from mlaas4hep_dask.dataset.context import Context
 from mlaas4hep_dask.dataset.labelled import Labelled, label
-from mlaas4hep_dask.dataset.tasks import Context
 from mlaas4hep_dask.encode.encoded import encode_rows
 from mlaas4hep_dask.errors import UnreadableFileError
 from mlaas4hep_dask.reader import Partition

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
+from mlaas4hep_dask.dataset.context import Context
 from mlaas4hep_dask.dataset.prepare import Preparation, applied, read_raw
 from mlaas4hep_dask.dataset.supervision import Supervision
 from mlaas4hep_dask.derive.recipe import Prepared
@@ -16,9 +16,6 @@ from mlaas4hep_dask.derive.rows import only
 from mlaas4hep_dask.encode.split import event_ids, split_of
 from mlaas4hep_dask.reader import Partition, read
 from mlaas4hep_dask.specs import Events
-
-if TYPE_CHECKING:
-    from mlaas4hep_dask.dataset.tasks import Context
 
 
 @dataclass(frozen=True)

@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from mlaas4hep_dask.dataset.context import Context
 from mlaas4hep_dask.dataset.distributions import groups_of
 from mlaas4hep_dask.dataset.granularity import Tried, added, suggestions
 from mlaas4hep_dask.dataset.labelled import label
-from mlaas4hep_dask.dataset.tasks import Context
 from mlaas4hep_dask.encode.encoded_images import EncodedImages, encode_images, granularity
 from mlaas4hep_dask.encode.image import Axis, Image
 from mlaas4hep_dask.errors import UnreadableFileError

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mlaas4hep_dask.dataset.cache import Entry, load, renamed, store
+from mlaas4hep_dask.dataset.context import Context
 from mlaas4hep_dask.dataset.labelled import label
 from mlaas4hep_dask.dataset.tasks import (
-    Context,
     Measured,
     lost,
     measure_partition,

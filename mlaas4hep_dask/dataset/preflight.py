@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from mlaas4hep_dask.config import Config, Reading, Selection, resolve_files, select_branches
+from mlaas4hep_dask.dataset.head import check_heads
 from mlaas4hep_dask.dataset.image import with_image_inputs
 from mlaas4hep_dask.dataset.normalise import check_encode
 from mlaas4hep_dask.dataset.prepare import (
@@ -114,7 +115,8 @@ def preflight(config: Config) -> Preflight:
         When a file does not exist, a pattern matches no branch, an expression is wrong, or
         ``encode`` does not fit the branches.
     DataError
-        When the tree is missing or the samples hold different branches.
+        When the tree is missing, the samples hold different branches, or a label, target or weight
+        of their first events is not what it has to be.
     SpecsError
         When specs that are to be used do not agree with the configuration.
     """
@@ -154,6 +156,7 @@ def preflight(config: Config) -> Preflight:
     checked = Preflight(files, reference, selection, recipe, supervision, specs, keys, traced)
     for plan in plans[1:]:
         require_same_branches(reference, plan, checked.reads)
+    check_heads(config, checked, plans)
     return checked
 
 

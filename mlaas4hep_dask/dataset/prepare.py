@@ -13,8 +13,10 @@ from mlaas4hep_dask.derive.recipe import Prepared, Recipe
 from mlaas4hep_dask.errors import ConfigError, ExpressionError, FunctionError
 from mlaas4hep_dask.reader import FilePlan, Partition, limit_mapped, read
 from mlaas4hep_dask.reader.flatten import Field
-from mlaas4hep_dask.reader.function import TRACED_EVENTS, Traced, UserFunction, run_function
+from mlaas4hep_dask.reader.function import Traced, UserFunction, run_function
 from mlaas4hep_dask.specs import Branch
+
+HEAD_EVENTS = 1_000  # of a file, on which things are tried before a cluster is started
 
 
 @dataclass(frozen=True)
@@ -186,10 +188,13 @@ def trace(function: UserFunction, plan: FilePlan) -> Traced:
     FunctionError
         When it fails.
     """
-    names = list(plan.branches)[:1]
-    limits = {"max_events": TRACED_EVENTS, "num_entries": min(plan.num_entries, TRACED_EVENTS)}
-    (first, *_) = plan.planned(names).partitions(target_bytes=1 << 60, **limits)
-    return Traced(first, function, list(plan.branches.values()))
+    return Traced(first_events(plan), function, list(plan.branches.values()))
+
+
+def first_events(plan: FilePlan, max_events: int | None = None) -> Partition:
+    """The first events of a file, on which things are tried."""
+    number = min(plan.num_entries, HEAD_EVENTS, max_events or HEAD_EVENTS)
+    return plan.planned([]).partition(0, number)
 
 
 def recipe_of(

@@ -10,61 +10,23 @@ import numpy as np
 from distributed import get_worker
 from numpy.typing import NDArray
 
+from mlaas4hep_dask.dataset.context import Context
 from mlaas4hep_dask.dataset.labelled import Labelled, label
 from mlaas4hep_dask.dataset.losses import empty_events, tell
 from mlaas4hep_dask.dataset.plan import Skipped
 from mlaas4hep_dask.dataset.prepare import Preparation, read_raw
-from mlaas4hep_dask.dataset.supervision import Supervision
-from mlaas4hep_dask.encode import Block, EncodeCounts, Encoding, encode
+from mlaas4hep_dask.encode import Block, EncodeCounts, encode
 from mlaas4hep_dask.encode.split import event_ids
 from mlaas4hep_dask.errors import UnreadableFileError
 from mlaas4hep_dask.reader import Partition, ReadCounts, counting
 from mlaas4hep_dask.specs import SampleSpecs, Specs
 from mlaas4hep_dask.specs.measure import measure
 from mlaas4hep_dask.specs.specs import merge_all
-from mlaas4hep_dask.specs.transforms import Transform
 
 PROGRESS = "mlaas4hep_dask-progress"  # topic of Dask events: numbers of events done
 NUM_BINS = 50
 
 T = TypeVar("T")
-
-
-@dataclass(frozen=True)
-class Context:
-    """What all partitions of a data set share.
-
-    Parameters
-    ----------
-    preparation : Preparation
-        What is read, and how it becomes the inputs and all that is kept beside them.
-    inputs : tuple of str
-        Names of the inputs.
-    supervision : Supervision
-        How events get a label or targets, and a weight.
-    fractions : tuple of float
-        Split fractions for training, validation and test.
-    seed : int
-        Seed of the split.
-    skip : bool
-        Leave out what cannot be read instead of stopping.
-    transforms : mapping
-        By input: the logarithm that its normalisation takes, which is measured too.
-    encoding : Encoding or None
-        Set once the specs are known.
-    topic : str
-        Topic of Dask events under which pass 2 tells what it could not read.
-    """
-
-    preparation: Preparation
-    inputs: tuple[str, ...]
-    supervision: Supervision
-    fractions: tuple[float, float, float]
-    seed: int
-    skip: bool
-    transforms: Mapping[str, Transform] = field(default_factory=dict)
-    encoding: Encoding | None = None
-    topic: str = ""
 
 
 @dataclass(frozen=True)

@@ -2,12 +2,29 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from mlaas4hep_dask.compiled import numba
+
+FEW = 8_192  # values, below which NumPy is as fast, and a process need not load its compiler
+
+Copy = Callable[[NDArray[Any]], NDArray[Any]]
+
+
+def copy_of(mask: NDArray[np.bool_]) -> Copy:
+    """A function that copies the values of an array where ``mask`` is True."""
+    if mask.size <= FEW:
+        return lambda values: values[mask]
+    return copy_of_runs(*runs_of(mask))
+
+
+def copy_of_runs(starts: NDArray[np.int64], stops: NDArray[np.int64]) -> Copy:
+    """A function that copies the values in half-open ranges, one after the other."""
+    return lambda values: copied(values, starts, stops)
 
 
 def runs_of(mask: NDArray[np.bool_]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mlaas4hep_dask.derive.expression import Value
-from mlaas4hep_dask.derive.kernels import copied, runs_of
+from mlaas4hep_dask.derive.kernels import FEW, Copy, copy_of, copy_of_runs, runs_of
 from mlaas4hep_dask.specs.events import Branch, Events, offsets_of
 
 
@@ -62,10 +62,10 @@ def chosen_objects(
         offsets[collection] = before[events.offsets[collection]]
         counts[collection] = np.diff(offsets[collection])
     contents: dict[str, NDArray[Any]] = dict(events.contents)
-    ranges = {collection: runs_of(mask) for collection, mask in masks.items()}
+    copies = {collection: copy_of(mask) for collection, mask in masks.items()}
     for branch in events.branches:
-        if branch.collection is not None and branch.collection in ranges:
-            contents[branch.name] = copied(contents[branch.name], *ranges[branch.collection])
+        if branch.collection is not None and branch.collection in copies:
+            contents[branch.name] = copies[branch.collection](contents[branch.name])
         elif counters.get(branch.name) in counts:
             contents[branch.name] = counts[counters[branch.name]].astype(branch.dtype)
     return replace(events, contents=contents, offsets=offsets)
@@ -74,13 +74,18 @@ def chosen_objects(
 def chosen_events(events: Events, selected: NDArray[np.bool_]) -> Events:
     """The events where ``selected`` is True."""
     first, last = runs_of(selected)
-    ranges: dict[str | None, Any] = {None: (first, last)}
+    copies: dict[str | None, Copy] = {None: copy_of(selected)}
     offsets = {}
     for collection, own in events.offsets.items():
-        ranges[collection] = (own[first], own[last])
-        offsets[collection] = offsets_of(np.diff(own)[selected])
+        counts = np.diff(own)
+        copies[collection] = (
+            copy_of(np.repeat(selected, counts))
+            if own[-1] <= FEW
+            else copy_of_runs(own[first], own[last])
+        )
+        offsets[collection] = offsets_of(counts[selected])
     contents = {
-        branch.name: copied(events.contents[branch.name], *ranges[branch.collection])
+        branch.name: copies[branch.collection](events.contents[branch.name])
         for branch in events.branches
     }
     return Events(int(np.count_nonzero(selected)), events.branches, contents, offsets)

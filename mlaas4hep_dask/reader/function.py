@@ -8,7 +8,7 @@ import importlib.util
 import sys
 import traceback
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from types import ModuleType
@@ -32,7 +32,6 @@ from mlaas4hep_dask.reader.read import read
 from mlaas4hep_dask.specs.events import Branch, Events
 
 ENTRY = "mlaas4hep_entry"  # a field of the events, by which those that are returned are known
-TRACED_EVENTS = 1_000
 READERS = ("uproot", "fsspec", "fsspec_xrootd", "aiohttp")
 
 
@@ -137,7 +136,7 @@ class UserFunction:
 
 
 class Traced:
-    """What a function does with the first events of a file.
+    """What a function does with some events.
 
     Parameters
     ----------
@@ -158,8 +157,7 @@ class Traced:
         self, partition: Partition, function: UserFunction, branches: Sequence[Branch]
     ) -> None:
         self._log: list[str] = []
-        stop = min(partition.entry_stop, partition.entry_start + TRACED_EVENTS)
-        self._partition = replace(partition, entry_stop=stop)
+        self._partition = partition
         self.function = function
         self._result, _ = _run(self._partition, function, branches, self._log)
         self.fields = {n: f for n, f in fields_of(self._result).items() if n != ENTRY}

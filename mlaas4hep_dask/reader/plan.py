@@ -117,20 +117,21 @@ class PlannedFile:
         """
         limit = max(1, min(max_events, int(target_bytes / max(self.bytes_per_event, 1.0))))
         ranges = cut(num_entries, max_events=limit, clusters=self.clusters, baskets=self.baskets)
-        return [
-            Partition(
-                self.file,
-                self.tree,
-                self.uuid,
-                start,
-                stop,
-                self.sample,
-                self.access,
-                self.stamp,
-                self._text(start, stop),
-            )
-            for start, stop in ranges
-        ]
+        return [self.partition(start, stop) for start, stop in ranges]
+
+    def partition(self, entry_start: int, entry_stop: int) -> Partition:
+        """The entries [entry_start, entry_stop) of the file."""
+        return Partition(
+            self.file,
+            self.tree,
+            self.uuid,
+            entry_start,
+            entry_stop,
+            self.sample,
+            self.access,
+            self.stamp,
+            self._text(entry_start, entry_stop),
+        )
 
     def _text(self, start: int, stop: int) -> TextRange | None:
         if not self.lines:

@@ -59,7 +59,7 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument(
         "--check",
         action="store_true",
-        help="check everything that can be checked without reading events, print the plan",
+        help="check everything that can be checked without a cluster, print the plan",
     )
     made.add_argument("--schema", action="store_true", help="print the JSON schema of dataset.yaml")
     made.add_argument("-v", "--verbose", action="store_true", help="print the library's log")
