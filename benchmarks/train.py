@@ -28,10 +28,10 @@ class BlocksInMemory:
     def __init__(self, blocks: list[Block]) -> None:
         self._blocks = blocks
 
-    def prefetch(self, blocks: object) -> None:
+    def prefetch(self, blocks: object, split: int) -> None:
         """Nothing has to be fetched."""
 
-    def get(self, block: int) -> Block:
+    def get(self, block: int, split: int) -> Block:  # noqa: ARG002  # all splits are there
         """The block with this number."""
         return self._blocks[block]
 
@@ -77,6 +77,7 @@ def main() -> None:
         store=("", 0),
         model=ModelSource("mlaas4hep_dask.train.network", "mlp", None, {}),
         row_shape=(num_columns,),
+        epochs=1,
         learning_rate=1e-3,
         seed=0,
         mean_weight=1.0,

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mlaas4hep_dask.train.assign import assign
+from mlaas4hep_dask.train.assign import assign, follow
 
 COUNTS = st.lists(st.tuples(st.sampled_from("abc"), st.integers(0, 40)), min_size=1, max_size=12)
 
@@ -144,6 +144,26 @@ def order_of(*, seed, epoch, shuffle=True):
         for rank, window in all_windows(assignment)
         for event in events_of(assignment, LARGE, rank, window, epoch=epoch, shuffle=shuffle)
     ]
+
+
+@given(assignments(), st.data())
+@settings(max_examples=150, deadline=None)
+def test_events_of_another_split_are_each_at_one_rank_that_has_their_block(made, data):
+    counts, options = made
+    leader = assign(counts, **options)
+    sizes = st.lists(st.integers(0, 40), min_size=len(counts), max_size=len(counts))
+    others = [(sample, size) for (sample, _), size in zip(counts, data.draw(sizes), strict=True)]
+    found = follow(leader, counts, others, window_events=options["window_events"])
+    used = [
+        event
+        for rank, window in all_windows(found)
+        for event in events_of(found, others, rank, window, epoch=0, shuffle=False)
+    ]
+    expected = [(block, row) for block, (_, size) in enumerate(others) for row in range(size)]
+    assert sorted(used) == expected
+    for rank in range(options["ranks"]):
+        foreign = set(found.blocks(rank)) - set(leader.blocks(rank))
+        assert all(counts[block][1] == 0 for block in foreign)
 
 
 def test_the_same_seed_gives_the_same_order():

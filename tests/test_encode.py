@@ -154,6 +154,19 @@ def test_chosen_rows_go_to_chosen_places_and_nowhere_else(events, data):
         np.testing.assert_array_equal(out, expected)
 
 
+@given(events(), st.data(), WIDTHS)
+def test_chosen_events_have_the_rows_that_they_had(events, data, width):
+    encoded = encode(events, encoding_of(events, width=width))
+    flags = data.draw(st.lists(st.booleans(), min_size=len(events), max_size=len(events)))
+    selected = np.array(flags, dtype=bool)
+    chosen = encoded.chosen(selected)
+    assert len(chosen) == selected.sum()
+    np.testing.assert_array_equal(chosen.dense(), encoded.dense()[selected])
+    np.testing.assert_array_equal(chosen.missing(), encoded.missing()[selected])
+    np.testing.assert_array_equal(chosen.multiplicities(), encoded.multiplicities()[:, selected])
+    assert not np.shares_memory(chosen.values, encoded.values)
+
+
 def test_rows_beyond_one_tile_of_the_kernel_are_all_written(cms_events):
     encoded = encode(cms_events, encoding_of(cms_events))
     rows = np.random.default_rng(1).permutation(len(cms_events))

@@ -46,10 +46,10 @@ class Source:
         self.blocks, self.broken = blocks, broken
         self.calls = []
 
-    def prefetch(self, blocks):
+    def prefetch(self, blocks, split):  # noqa: ARG002  # the feed gives both
         self.calls.append(("prefetch", tuple(blocks)))
 
-    def get(self, block):
+    def get(self, block, split):  # noqa: ARG002
         self.calls.append(("get", block))
         if block == self.broken:
             raise OSError(f"block {block} is gone")

@@ -142,6 +142,10 @@ def test_an_image_depends_on_its_event_alone(events, data):
     assert parts[0].counts + parts[1].counts == whole.counts
     shares = counts_of_parts(whole.counts, events, encoding, sizes=[cut, len(events) - cut])
     assert shares == [part.counts for part in parts]
+    selected = np.array([data.draw(st.booleans()) for _ in range(len(events))], dtype=bool)
+    chosen = whole.chosen(selected)
+    np.testing.assert_array_equal(chosen.dense(), whole.dense()[selected])
+    np.testing.assert_array_equal(chosen.missing(), whole.missing()[selected])
     order = np.array(data.draw(st.permutations(range(len(events)))))
     out = np.full((len(events) + 1, *encoding.row_shape), np.nan, np.float32)
     whole.dense(np.arange(len(events)), positions=order, out=out)

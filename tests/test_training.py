@@ -3,11 +3,13 @@ import shutil
 import signal
 import threading
 import time
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from distributed import SchedulerPlugin
 
 from mlaas4hep_dask.cluster import connect
 from mlaas4hep_dask.config import Cluster, Config
@@ -76,7 +78,7 @@ def train(keys, client, **training):
 def measured(epochs):
     """The parts of the records that do not depend on the clock."""
     splits = ("train", "validation", "test")
-    return [{name: epoch.record[name] for name in splits} for epoch in epochs]
+    return [{n: epoch.record[n] for n in splits if n in epoch.record} for epoch in epochs]
 
 
 def test_the_same_seed_gives_the_same_metrics(keys, client):
@@ -90,10 +92,18 @@ def test_the_same_seed_gives_the_same_metrics(keys, client):
 
 def test_every_event_counts_once_in_every_epoch(keys, client):
     trainer, epochs = train(keys, client)
-    for epoch in epochs:
-        numbers = [epoch.record[name]["num_events"] for name in ("train", "validation", "test")]
-        assert sum(numbers) == 16_052
-        assert numbers[0] == trainer.num_events
+    first, last = measured(epochs)
+    assert {name: split["num_events"] for name, split in first.items()} == {
+        name: last[name]["num_events"] for name in ("train", "validation")
+    }
+    assert first["train"]["num_events"] == trainer.num_events
+    assert sum(split["num_events"] for split in last.values()) == 16_052
+
+
+def test_test_events_are_measured_after_the_last_epoch_alone(keys, client):
+    _, epochs = train(keys, client, epochs=3)
+    assert ["test" in epoch.record for epoch in epochs] == [False, False, True]
+    assert [bool(epoch.detail) for epoch in epochs] == [False, False, True]
 
 
 def test_one_rank_and_two_ranks_learn_the_same(keys, client):
@@ -152,7 +162,10 @@ def test_metrics_do_not_depend_on_where_blocks_stay(keys, client):
 
 
 @pytest.mark.parametrize("cache", CACHES)
-def test_files_are_read_again_only_if_blocks_stay_nowhere(keys, client, cache, tmp_path):
+def test_files_are_read_again_only_if_blocks_stay_nowhere(
+    keys, client, cache, tmp_path, monkeypatch
+):
+    monkeypatch.setattr("mlaas4hep_dask.run.training.WINDOW_BYTES", 2**20)  # a few blocks
     for sample in keys["samples"]:
         files = [sample["files"]] if isinstance(sample["files"], str) else sample["files"]
         sample["files"] = [shutil.copy(file, tmp_path) for file in files]
@@ -172,6 +185,67 @@ def test_files_are_read_again_only_if_blocks_stay_nowhere(keys, client, cache, t
         assert next(epochs).record["train"]["num_events"] > 9_000
         epochs.close()
     assert sum(client.run(num_blocks_on_disk).values()) == 0
+
+
+class BlocksMade(SchedulerPlugin):
+    """Counts the tasks that have read a partition and made its block."""
+
+    name = "blocks-made"
+
+    def __init__(self):
+        self.numbers = []
+
+    def transition(self, key, start, finish, *_others, **_more):
+        if finish == "memory" and start == "processing" and key[0].startswith("block-"):
+            self.numbers.append(key[1])
+
+    def taken(self):
+        """The blocks made since the last call."""
+        numbers, self.numbers = self.numbers, []
+        return numbers
+
+
+@pytest.mark.parametrize("form", ["rows", "images"])
+@pytest.mark.parametrize(
+    ("memory_share", "reads"), [(0.4, [1, 1, 1]), (0.0, [2, 2, 3])], ids=["room", "no room"]
+)
+def test_without_a_cache_an_epoch_reads_a_partition_once_if_held_out_events_fit(
+    keys, client, monkeypatch, form, memory_share, reads
+):
+    monkeypatch.setattr("mlaas4hep_dask.run.training.MEMORY_SHARE", memory_share)
+    keys |= {"cache": "none", "partition": {"max_events": 500}}
+    keys["training"] |= {"epochs": 3, "ranks": 1}
+    rows_of_a_window = 1_600
+    row_bytes = 4 * 101
+    if form == "images":
+        keys["image"] = {
+            "axes": {"Jet_Px": {"cells": 8}, "Jet_Py": {"cells": 8}},
+            "channels": [{"value": "Jet_btag"}],
+            "flat": ["MET_px"],
+        }
+        keys["model"] = {"kwargs": {"filters": [2], "hidden": 4}}
+        row_bytes = 4 * 2 * 8 * 8
+    monkeypatch.setattr("mlaas4hep_dask.run.training.WINDOW_BYTES", row_bytes * rows_of_a_window)
+    config = Config.from_mapping(keys)
+    trainer = Trainer(Dataset(config, client), model_of(config))
+    num_blocks = len(trainer._blocks.partitions)
+    assert num_blocks > 30
+    made = BlocksMade()
+    scheduler = client.cluster.scheduler
+    scheduler.add_plugin(made)
+    records, found = [], []
+    try:
+        for epoch in trainer.epochs(first=1, state=None):
+            found.append(Counter(made.taken()))
+            records.append(epoch)
+    finally:
+        scheduler.remove_plugin(made.name)
+    for times, counts in zip(reads, found, strict=True):
+        # A pass need not read the blocks that the last windows of the one before have left.
+        assert num_blocks * (times - 1) < counts.total() <= num_blocks * times
+        assert max(counts.values()) <= times
+    _, epochs = train({**keys, "cache": "memory"}, client)
+    assert measured(records) == measured(epochs)
 
 
 def test_a_rank_with_room_is_sent_every_block_once(keys, client, monkeypatch):

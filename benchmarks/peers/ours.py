@@ -30,11 +30,11 @@ class BlocksOfFiles:
         self._encoding = encoding
         self._blocks: dict[int, Block] = {}
 
-    def prefetch(self, blocks: Sequence[int]) -> None:
+    def prefetch(self, blocks: Sequence[int], split: int) -> None:  # noqa: ARG002  # one split is used
         """Forget all others."""
         self._blocks = {n: block for n, block in self._blocks.items() if n in set(blocks)}
 
-    def get(self, block: int) -> Block:
+    def get(self, block: int, split: int) -> Block:  # noqa: ARG002
         """The block with this number."""
         if block not in self._blocks:
             self._blocks[block] = self._make(self._partitions[block])
@@ -84,7 +84,7 @@ def prepare(request: dict[str, Any]) -> Callable[[], Iterator[tuple[int, int]]]:
     epochs = iter(range(1, 1 << 30))
 
     def epoch() -> Iterator[tuple[int, int]]:
-        source.prefetch(())  # every epoch reads the files
+        source.prefetch((), TRAIN)  # every epoch reads the files
         for window in feed.windows(next(epochs)):
             x, missing, y = map(torch.from_numpy, (window.x, window.missing, window.y))
             for start, stop in zip(window.bounds[:-1], window.bounds[1:], strict=True):

@@ -37,6 +37,9 @@ class BlockPlan:
     in_rank : bool
         Ranks keep all blocks that they use, those of other workers too: these are then sent to
         them once, and not in every epoch.
+    kept : tuple of int
+        Splits whose events ranks keep, packed, of every block that they have used: these need not
+        be read again when the splits are measured.
     """
 
     token: str
@@ -45,6 +48,7 @@ class BlockPlan:
     counts: tuple[tuple[int, int, int], ...]
     on_disk: bool = False
     in_rank: bool = False
+    kept: tuple[int, ...] = ()
 
     def key(self, block: int) -> tuple[str, int]:
         """The Dask key of a block."""
@@ -82,11 +86,18 @@ class WorkerBlocks:
         self._client: Client = get_client()
         self._futures: dict[int, Future] = {}
         self._blocks: dict[int, Block] = {}
+        self._kept: dict[tuple[int, int], Block] = {}  # by block and split
         self.counts: dict[int, EncodeCounts] = {}  # of every block that was ever here
 
-    def prefetch(self, blocks: Sequence[int]) -> None:
-        """Start to fetch blocks that will be asked for next; all others are let go."""
-        wanted = dict.fromkeys(blocks)
+    def prefetch(self, blocks: Sequence[int], split: int) -> None:
+        """Start to fetch blocks that will be asked for next; all others are let go.
+
+        Nothing is let go when the events of the split are all kept: a later window of another
+        split may still want it.
+        """
+        wanted = dict.fromkeys(number for number in blocks if (number, split) not in self._kept)
+        if not wanted:
+            return
         if not self._plan.in_rank:
             self._blocks = {n: block for n, block in self._blocks.items() if n in wanted}
             self._futures = {n: future for n, future in self._futures.items() if n in wanted}
@@ -96,11 +107,19 @@ class WorkerBlocks:
                     self._client, number, worker=self._worker.address
                 )
 
-    def get(self, block: int) -> Block:
-        """The block with this number; no copy is made if this worker holds it."""
+    def get(self, block: int, split: int) -> Block:
+        """The block with this number; no copy is made if this worker holds it.
+
+        It may be that of the split's events alone, if these are kept.
+        """
+        if (block, split) in self._kept:
+            return self._kept[block, split]
         if block not in self._blocks:
-            self._blocks[block] = self._fetch(block)
-            self.counts[block] = self._blocks[block].encoded.counts
+            made = self._blocks[block] = self._fetch(block)
+            self.counts[block] = made.encoded.counts
+            for own in self._plan.kept:
+                if (block, own) not in self._kept:
+                    self._kept[block, own] = made.of_split(own)
         return self._blocks[block]
 
     def _fetch(self, number: int) -> Block:

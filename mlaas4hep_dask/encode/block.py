@@ -35,6 +35,12 @@ class Block:
     id: NDArray[np.uint64]
     split: NDArray[np.uint8]
 
+    def of_split(self, split: int) -> Block:
+        """A copy of the events of one split, in their order."""
+        own = self.split == split
+        encoded = self.encoded.chosen(own)
+        return Block(encoded, self.y[own], self.w[own], self.id[own], self.split[own])
+
     def __len__(self) -> int:
         return len(self.encoded)
 

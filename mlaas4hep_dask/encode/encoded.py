@@ -17,6 +17,7 @@ from mlaas4hep_dask.encode.normalise import normalise_into
 from mlaas4hep_dask.encode.order import sort_objects
 from mlaas4hep_dask.errors import EncodeError
 from mlaas4hep_dask.specs import Events
+from mlaas4hep_dask.specs.runs import copied, runs_of
 
 
 @dataclass(frozen=True)
@@ -104,6 +105,24 @@ class Encoded:
         The parameters are those of `dense`.
         """
         return self._write(kernels.scatter_missing, np.bool_, rows, positions, out)
+
+    def chosen(self, selected: NDArray[np.bool_]) -> Encoded:
+        """A copy of the events where ``selected``, shape (events,), is True; without counts."""
+        first, last = runs_of(selected)
+        offsets = np.zeros((len(self.offsets), np.count_nonzero(selected) + 1), dtype=np.int64)
+        np.cumsum(self.multiplicities()[:, selected], axis=1, out=offsets[:, 1:])
+        num_flat = len(self.layout.flat)
+        parts = []
+        for index, start in enumerate(self.starts.tolist()):
+            runs = first, last
+            if index >= num_flat:
+                own = self.offsets[self.layout.collection_rows[index - num_flat]]
+                runs = own[first], own[last]
+            parts.append(copied(self.values[start:], *runs))
+        starts = np.zeros_like(self.starts)
+        np.cumsum([part.size for part in parts[:-1]], out=starts[1:])
+        values = np.concatenate(parts) if parts else self.values
+        return Encoded(offsets.shape[1] - 1, self.layout, values, starts, offsets)
 
     def overflow(self) -> tuple[int, str] | None:
         """Event and branch of the first value that is too large for float32, if there is one."""

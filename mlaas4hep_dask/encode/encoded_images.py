@@ -15,6 +15,8 @@ from mlaas4hep_dask.encode.encoding import Encoding
 from mlaas4hep_dask.encode.image import COMBINES, Image
 from mlaas4hep_dask.encode.normalise import normalised
 from mlaas4hep_dask.specs import Events
+from mlaas4hep_dask.specs.events import offsets_of
+from mlaas4hep_dask.specs.runs import copied, runs_of
 
 FACTORS = (0.125, 0.25, 0.5, 1.0, 2.0, 4.0, 8.0, 16.0)  # of granularity, that are tried
 FEW_SHARED = 0.01  # fraction of objects that may share a cell at the suggested granularity
@@ -117,6 +119,15 @@ class EncodedImages:
         # A copy would receive the images instead of ``out``.
         flat_view = np.reshape(out, (len(out), size), copy=False)
         return rows, positions, out, height * width, flat_view
+
+    def chosen(self, selected: NDArray[np.bool_]) -> EncodedImages:
+        """A copy of the events where ``selected``, shape (events,), is True; without counts."""
+        first, last = runs_of(selected)
+        runs = self.offsets[first], self.offsets[last]
+        offsets = offsets_of(np.diff(self.offsets)[selected])
+        cells, values = copied(self.cells, *runs), copied(self.values, *runs)
+        flat = self.flat[selected]
+        return EncodedImages(len(flat), self.image, offsets, cells, values, flat)
 
     def overflow(self) -> tuple[int, str] | None:
         """Event and channel of the first value that is too large for float32, if there is one."""

@@ -229,7 +229,8 @@ def _epoch_line(record: Mapping[str, Any], num_epochs: int, kind: str) -> str:
     key, title = HEADLINES[kind]
     parts = [f"epoch {record['epoch']}/{num_epochs}"]
     for name in ("train", "validation", "test"):
-        split = record[name]
+        if (split := record.get(name)) is None:
+            continue  # test events are for the last epoch
         loss, metric = four_digits(split["loss"]), four_digits(split[key])
         parts.append(f"{name} loss {loss} {title} {metric}")
     parts.append(f"{record['events_per_second']:,.0f} events/s")

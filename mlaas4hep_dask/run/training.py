@@ -19,7 +19,8 @@ from mlaas4hep_dask.dataset.losses import lost_samples, require_events
 from mlaas4hep_dask.dataset.source import BlockPlan, forget_sources, known_counts
 from mlaas4hep_dask.encode import EncodeCounts
 from mlaas4hep_dask.errors import ClusterError, MLaaSError, TrainingError
-from mlaas4hep_dask.train.assign import Assignment, assign
+from mlaas4hep_dask.train.assign import Assignment, assign, follow
+from mlaas4hep_dask.train.feed import TEST, VALIDATION
 from mlaas4hep_dask.train.model import ModelSource
 from mlaas4hep_dask.train.session import (
     RankTask,
@@ -42,7 +43,10 @@ GRACE = 10  # seconds in which a death may explain another error
 
 @dataclass(frozen=True)
 class Epoch:
-    """Metrics of one epoch over all ranks, as JSON values, and its checkpoint."""
+    """Metrics of one epoch over all ranks, as JSON values, and its checkpoint.
+
+    Those of the test split are in the record of the last epoch alone.
+    """
 
     record: dict[str, Any]
     detail: dict[str, Any]
@@ -80,23 +84,21 @@ def assignments(dataset: Dataset) -> tuple[Assignment, Assignment, Assignment]:
     row_bytes = 4 * max(math.prod(dataset.encoding().row_shape), 1)
     if config.target.is_reconstruction:
         row_bytes *= 2  # masks, and rows that the network gives, stand beside them
-    made = []
-    for place, name in enumerate(("train", "validation", "test")):
-        own = [(sample, events[place]) for sample, events in counts]
-        if sum(events for _, events in own) == 0:
+    own = [[(sample, events[place]) for sample, events in counts] for place in range(3)]
+    for name, split in zip(("train", "validation", "test"), own, strict=True):
+        if sum(events for _, events in split) == 0:
             raise TrainingError(f"the {name} split has no event; there are too few events")
-        # Validation and test rows are used once, so their windows can be smaller.
-        window_bytes = WINDOW_BYTES if name == "train" else WINDOW_BYTES // 4
-        made.append(
-            assign(
-                own,
-                ranks=config.training.ranks,
-                batch_size=config.training.batch_size,
-                window_events=max(window_bytes // row_bytes, 1),
-                seed=config.seed + place,
-            )
-        )
-    return made[0], made[1], made[2]
+    train = assign(
+        own[0],
+        ranks=config.training.ranks,
+        batch_size=config.training.batch_size,
+        window_events=max(WINDOW_BYTES // row_bytes, 1),
+        seed=config.seed,
+    )
+    # Their rows are used once, so their windows can be smaller.
+    smaller = WINDOW_BYTES // 4 // row_bytes
+    validation, test = (follow(train, own[0], rest, window_events=smaller) for rest in own[1:])
+    return train, validation, test
 
 
 class Trainer:
@@ -250,7 +252,12 @@ class Trainer:
         logger.info("blocks, %d bytes packed, are kept: %s", self.packed_bytes, self.cache)
         least = min(info[worker]["memory_limit"] or math.inf for worker in self._workers)
         in_rank = self.cache == "memory" and self.packed_bytes / ranks <= MEMORY_SHARE * least
-        self._blocks = replace(self._blocks, on_disk=self.cache == "disk", in_rank=in_rank)
+        self._blocks = replace(
+            self._blocks,
+            on_disk=self.cache == "disk",
+            in_rank=in_rank,
+            kept=self._kept_splits(MEMORY_SHARE * least) if self.cache == "none" else (),
+        )
         if self.cache == "memory":
             self._hold_blocks(info)
         session = uuid.uuid4().hex
@@ -268,6 +275,7 @@ class Trainer:
             store=store,
             model=self._model,
             row_shape=self._row_shape,
+            epochs=self._config.training.epochs,
             learning_rate=self._config.training.learning_rate,
             seed=self._config.seed,
             mean_weight=self.weights.mean,
@@ -279,6 +287,15 @@ class Trainer:
         )
         self._tasks = [task.for_rank(rank) for rank in range(ranks)]
         self._session = session
+
+    def _kept_splits(self, room: float) -> tuple[int, ...]:
+        """Splits whose events fit into a rank: validation, measured most often, before test."""
+        split, kept = self._config.split, []
+        for number, fraction in ((VALIDATION, split.validation), (TEST, split.test)):
+            room -= fraction * self.packed_bytes / self._config.training.ranks
+            if room >= 0:
+                kept.append(number)
+        return tuple(kept)
 
     def _choose_cache(self, workers: dict[str, Any]) -> Literal["memory", "disk", "none"]:
         """Where blocks stay between epochs: what the configuration says, or what has room."""

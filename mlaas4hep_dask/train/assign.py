@@ -192,6 +192,49 @@ def assign(
     return Assignment(tuple(map(tuple, pieces)), max(window_events, 1), batch_size, seed)
 
 
+def follow(
+    leader: Assignment,
+    led: Sequence[tuple[str, int]],
+    counts: Sequence[tuple[str, int]],
+    *,
+    window_events: int,
+) -> Assignment:
+    """Assign the events of another split to the ranks that have their blocks already.
+
+    Parameters
+    ----------
+    leader : Assignment
+        Of the split that the ranks use first.
+    led, counts : sequence of (sample, events)
+        For each block the sample's name and the number of its events, in the leader's split and
+        in this one.
+    window_events : int
+        Most events that a rank holds as dense rows at once.
+
+    Returns
+    -------
+    Assignment
+        Every event at exactly one rank. Those of a block are divided as the leader's are; blocks of
+        which the leader has no event go to the ranks in turn.
+    """
+    pieces = []
+    for rank in range(leader.num_ranks):
+        groups = []
+        for sample in leader.pieces[rank]:
+            owned = []
+            for piece in sample:
+                size, total = counts[piece.block][1], led[piece.block][1]
+                start, stop = size * piece.start // total, size * piece.stop // total
+                if start < stop:
+                    owned.append(Piece(piece.block, start, stop))
+            groups.append(tuple(owned))
+        rest = range(rank, len(counts), leader.num_ranks)
+        alone = [n for n in rest if counts[n][1] and not led[n][1]]
+        groups.append(tuple(Piece(n, 0, counts[n][1]) for n in alone))
+        pieces.append(tuple(groups))
+    return Assignment(tuple(pieces), max(window_events, 1), leader.batch_size, leader.seed)
+
+
 def _part(total: int, index: int, num_parts: int) -> int:
     return total * index // num_parts
 

@@ -20,11 +20,11 @@ TRAIN, VALIDATION, TEST = 0, 1, 2  # values of Block.split
 class BlockSource(Protocol):
     """Where a rank gets its blocks from."""
 
-    def prefetch(self, blocks: Sequence[int]) -> None:
+    def prefetch(self, blocks: Sequence[int], split: int) -> None:
         """Start to fetch blocks that will be asked for next; all others may be let go."""
 
-    def get(self, block: int) -> Block:
-        """The block with this number."""
+    def get(self, block: int, split: int) -> Block:
+        """The block with this number; perhaps its events of the split alone, in their order."""
 
 
 @dataclass(frozen=True)
@@ -143,7 +143,7 @@ class Feed:
         if number + 1 < assignment.num_windows:  # remote blocks are on their way meanwhile
             later = assignment.window(rank, number + 1, epoch=epoch, shuffle=shuffle)
             wanted += [share.piece.block for share in later]
-        self.source.prefetch(wanted)
+        self.source.prefetch(wanted, self._split)
         size = assignment.window_size(rank, number)
         x = self._x[number % len(self._x)][:size]
         missing = self._missing[number % len(self._x)][:size] if self._missing else None
@@ -154,7 +154,7 @@ class Feed:
             places = assignment.positions(rank, number, epoch=epoch)
         begin = 0
         for share in shares:
-            block = self.source.get(share.piece.block)
+            block = self.source.get(share.piece.block, self._split)
             members = np.flatnonzero(block.split == self._split)
             rows = members[assignment.rows(share, num_rows=members.size, epoch=epoch)]
             positions = places[begin : begin + rows.size]

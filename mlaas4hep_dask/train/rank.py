@@ -119,10 +119,14 @@ class Rank:
     def run_epoch(
         self, source: BlockSource, progress: Callable[[int], None], epoch: int
     ) -> EpochResult:
-        """Learn from every training event once, then measure the other splits."""
+        """Learn from every training event once, then measure the validation events.
+
+        The test events are measured after the last epoch.
+        """
         task = self.task
+        measured = ["validation", *(["test"] if epoch == task.epochs else [])]
         torch.manual_seed(hash((task.seed, epoch, task.rank)))
-        sums = {name: _Sums(tally_of(task.outputs, task.samples)) for name in SPLITS}
+        sums = {name: _Sums(tally_of(task.outputs, task.samples)) for name in ("train", *measured)}
         self.learner.train()
         feed = self._feed("train", source)
         done = told = 0
@@ -138,7 +142,7 @@ class Rank:
             done += len(window.y)
             sums["train"].add(window, self._truth(window), weights, output)
         self.network.eval()
-        for name in ("validation", "test"):
+        for name in measured:
             for window in self._feed(name, source).windows(epoch, shuffle=False):
                 self._measure(window, sums[name])
         splits = {name: self._over_all_ranks(total) for name, total in sums.items()}
@@ -146,7 +150,7 @@ class Rank:
         return EpochResult(
             epoch,
             splits,
-            sums["test"].tally.detail(),
+            sums["test"].tally.detail() if "test" in sums else {},
             done,
             self._checkpoint(epoch) if task.rank == 0 else None,
         )

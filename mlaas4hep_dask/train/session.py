@@ -37,6 +37,8 @@ class RankTask:
         Builds the network.
     row_shape : tuple of int
         Shape of one event: (columns,), or (channels, ny, nx) of an image.
+    epochs : int
+        Number of epochs.
     learning_rate : float
         Step size of Adam (Kingma and Ba 2015).
     seed : int
@@ -61,6 +63,7 @@ class RankTask:
     store: tuple[str, int]
     model: ModelSource
     row_shape: tuple[int, ...]
+    epochs: int
     learning_rate: float
     seed: int
     mean_weight: float
@@ -97,10 +100,10 @@ class EpochResult:
     epoch : int
         Number of the epoch, from 1.
     splits : dict of str to SplitMetrics
-        ``train``, measured while learning, with dropout at work; ``validation`` and ``test``,
-        measured at the end of the epoch.
+        ``train``, measured while learning, with dropout at work; ``validation``, measured at the
+        end of the epoch; and at the end of the last one ``test``.
     detail : mapping
-        Curves and tables of the test split, as JSON values.
+        Curves and tables of the test split, as JSON values; empty before the last epoch.
     num_events : int
         Training events that this rank went through.
     state : bytes or None
