@@ -5,7 +5,7 @@ import pytest
 from mlaas4hep_dask.cluster import connect
 from mlaas4hep_dask.config import Cluster
 from mlaas4hep_dask.dataset.cache import VARIABLE
-from mlaas4hep_dask.reader import plan_file, read
+from mlaas4hep_dask.reader import access, plan_file, read
 from mlaas4hep_dask.specs.events import concatenate
 
 TESTS = Path(__file__).parent
@@ -60,3 +60,9 @@ def client():
     """A client of a local cluster with two workers, as a run starts it."""
     with connect(Cluster(workers=2), ranks=2) as client:
         yield client
+
+
+@pytest.fixture
+def hasty(monkeypatch):
+    """Pauses between attempts too short to wait for."""
+    monkeypatch.setattr(access, "FIRST_PAUSE", 0.01)

@@ -1,16 +1,21 @@
 """Servers in processes of their own, stopped by the tests that started them."""
 
+import shutil
 import subprocess
 import sys
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from xrootd_server import XRootDServer
 
 TESTS = Path(__file__).parent
 # Rucio's server and that of S3 do not go together with what is tested.
 OTHERS = TESTS.parent / ".venv-servers" / "bin" / "python"
 needs_servers = pytest.mark.skipif(not OTHERS.exists(), reason="make servers")
+needs_xrootd = pytest.mark.skipif(
+    shutil.which("xrootd") is None, reason="apt-get install xrootd-server"
+)
 
 
 @contextmanager
@@ -33,3 +38,20 @@ def http_server(folder):
     """The process and the URL of a server of a folder, with range requests."""
     with started(sys.executable, TESTS / "range_server.py", folder) as (process, port):
         yield process, f"http://127.0.0.1:{int(port)}"
+
+
+@contextmanager
+def xrootd_server(folder):
+    """The server and the URL of a folder by XRootD."""
+    server = XRootDServer(folder)
+    try:
+        yield server, server.url
+    finally:
+        server.end()
+
+
+# What a test of remote files takes as parameters.
+HTTP_AND_XROOTD = [
+    pytest.param(http_server, id="http"),
+    pytest.param(xrootd_server, id="root", marks=needs_xrootd),
+]

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from mlaas4hep_dask.errors import DataError, UnreadableFileError
-from mlaas4hep_dask.reader import Partition, access, plan_file, read
+from mlaas4hep_dask.reader import Partition, plan_file, read
 
 SERVER = Path(__file__).parent / "range_server.py"
 
@@ -23,12 +23,6 @@ def url(cms_files):
     process.terminate()
     process.wait(timeout=20)
     process.stdout.close()
-
-
-@pytest.fixture
-def hasty(monkeypatch):
-    """Pauses between attempts too short to wait for."""
-    monkeypatch.setattr(access, "FIRST_PAUSE", 0.01)
 
 
 def test_a_file_read_over_http_equals_the_local_file(url, cms_plans):

@@ -2,36 +2,19 @@
 
 import os
 import shutil
-from contextlib import contextmanager
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from servers import http_server
-from test_xrootd import needs_xrootd, whole
-from xrootd_server import XRootDServer
+from servers import HTTP_AND_XROOTD, http_server
+from test_xrootd import whole
 
 from mlaas4hep_dask.errors import DataError
 from mlaas4hep_dask.reader import Access, counting, opened, plan_file, read
 from mlaas4hep_dask.reader.stamp import is_same, stamp_of, with_content
 
 pytestmark = pytest.mark.timeout(120)
-
-
-@contextmanager
-def xrootd_server(folder):
-    server = XRootDServer(folder)
-    try:
-        yield server, server.url
-    finally:
-        server.end()
-
-
-BY = [
-    pytest.param(http_server, id="http"),
-    pytest.param(xrootd_server, id="root", marks=needs_xrootd),
-]
 
 
 def written(folder, name, cms_files):
@@ -57,7 +40,7 @@ def written(folder, name, cms_files):
     return path, again
 
 
-@pytest.mark.parametrize("start", BY)
+@pytest.mark.parametrize("start", HTTP_AND_XROOTD)
 @pytest.mark.parametrize("name", ["a.root", "a.parquet", "a.csv"])
 def test_a_remote_file_that_changes_in_place_is_noticed(
     start, name, tmp_path, cms_files, monkeypatch
@@ -83,7 +66,7 @@ def test_a_remote_file_that_changes_in_place_is_noticed(
         read(whole(renewed), branches)
 
 
-@pytest.mark.parametrize("start", BY)
+@pytest.mark.parametrize("start", HTTP_AND_XROOTD)
 def test_a_file_that_another_process_has_opened_before_the_change_is_noticed(
     start, tmp_path, cms_files
 ):

@@ -28,6 +28,10 @@ PACK = {
 
 @pytest.fixture(scope="module")
 def columns():
+    return made_columns()
+
+
+def made_columns():
     """Flat columns of several types, and two collections."""
     rng = np.random.default_rng(3)
     num_jets = rng.integers(0, 5, NUM_EVENTS)

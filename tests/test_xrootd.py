@@ -5,14 +5,12 @@ import threading
 
 import numpy as np
 import pytest
+from servers import needs_xrootd
 from test_remote import start_server
 from xrootd_server import XRootDServer
 
 from mlaas4hep_dask.errors import DataError, UnreadableFileError
-from mlaas4hep_dask.reader import Access, Partition, access, counting, plan_file, read
-
-XROOTD = shutil.which("xrootd")
-needs_xrootd = pytest.mark.skipif(XROOTD is None, reason="apt-get install xrootd-server")
+from mlaas4hep_dask.reader import Access, Partition, counting, plan_file, read
 
 
 @pytest.fixture
@@ -20,11 +18,6 @@ def server(cms_files):
     process = XRootDServer(cms_files[0].parent)
     yield process
     process.end()
-
-
-@pytest.fixture
-def hasty(monkeypatch):
-    monkeypatch.setattr(access, "FIRST_PAUSE", 0.01)
 
 
 def url_of(base, path):

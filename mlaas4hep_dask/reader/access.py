@@ -27,6 +27,7 @@ T = TypeVar("T")
 
 FIRST_PAUSE = 0.5  # seconds between two attempts, doubled after each
 XROOTD = ("root", "xroot")
+S3 = ("s3", "s3a")
 # Without these, the client waits minutes for a server that is gone.
 XROOTD_LIMITS = {
     "XRD_CONNECTIONWINDOW": "10",
@@ -120,6 +121,11 @@ class Access:
                 total=None, sock_connect=self.timeout, sock_read=self.timeout
             )
             options.setdefault("client_kwargs", {"timeout": limits})
+        elif scheme in S3:
+            bounds = {"connect_timeout": self.timeout, "read_timeout": self.timeout}
+            # Those of the client are beside our attempts; by default it goes on for 7 s.
+            retries = {"retries": {"mode": "standard", "max_attempts": 2}}
+            options["config_kwargs"] = bounds | retries | options.get("config_kwargs", {})
         return options
 
 
@@ -155,6 +161,8 @@ def require_scheme(scheme: str) -> None:
         if importlib.util.find_spec("fsspec_xrootd") is None:
             raise MissingExtraError.of("xrootd", module="fsspec_xrootd")
         return
+    if scheme in S3 and importlib.util.find_spec("s3fs") is None:
+        raise MissingExtraError.of("s3", module="s3fs")
     try:
         fsspec.get_filesystem_class(scheme)
     except ImportError as error:
