@@ -3,6 +3,7 @@ import json
 import logging
 import pickle
 
+import dask
 import pytest
 
 from mlaas4hep_dask.config import Config, load, resolve_files
@@ -312,3 +313,29 @@ def test_servers_and_time_outs_do_not_change_the_digest(folder):
 
     assert digest(timeout=3, redirector="root://h/", replicas=["http://h/"]) == digest()
     assert digest(types={"x": "float32"}) != digest()
+
+
+@pytest.mark.filterwarnings("ignore")  # coffea's advice on its interfaces changes with its versions
+@pytest.mark.parametrize("form", ["preprocessed", "model"])
+def test_what_coffeas_dataset_tools_write_gives_the_files(folder, cms_files, form):
+    from coffea.dataset_tools import DataGroupSpec, preprocess
+
+    files = [str(file) for file in cms_files]
+    fileset = {
+        "s": {"files": {files[0]: "events"}},
+        "other": {"files": dict.fromkeys(files[1:], "events")},
+    }
+    if form == "preprocessed":
+        with dask.config.set(scheduler="synchronous"):
+            available, _ = preprocess(fileset, step_size=1_000)
+        text = json.dumps(available)
+        assert '"steps": [[0, ' in text
+    else:
+        text = DataGroupSpec(fileset).model_dump_json()
+    (folder / "f.json").write_text(text)
+    samples = [
+        {"name": "s", "label": 1, "files": "f.json"},
+        {"name": "b", "label": 0, "files": "f.json#other"},
+    ]
+    config = Config.from_mapping({"samples": samples, "tree": "events"}, base=folder)
+    assert resolve_files(config) == {"s": files[:1], "b": files[1:]}
