@@ -2,6 +2,8 @@
 
 import os
 import shutil
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import numpy as np
 import pyarrow as pa
@@ -93,6 +95,38 @@ def test_a_replica_with_another_time_of_change_is_the_same_file(tmp_path, cms_fi
         with counting() as counts:
             read(whole(plan), [plan.branches["NJet"]])
         assert counts.retries == {plan.file: 1}
+
+
+class SendsOn(BaseHTTPRequestHandler):
+    """Sends its clients on to a server that is named in the path."""
+
+    def do_HEAD(self):
+        self.send_response(302)
+        self.send_header("Location", f"http:/{self.path}")
+        self.send_header("Content-Length", "0")
+        self.end_headers()
+
+    do_GET = do_HEAD
+
+    def log_message(self, *of):
+        """Nobody reads it."""
+
+
+def test_a_server_that_sends_its_clients_on_tells_no_version(tmp_path, cms_files):
+    shutil.copy(cms_files[0], tmp_path / "a.root")
+    with http_server(tmp_path) as (_, url), ThreadingHTTPServer(("127.0.0.1", 0), SendsOn) as door:
+        threading.Thread(target=door.serve_forever).start()
+        try:
+            through = f"http://127.0.0.1:{door.server_port}/{url.removeprefix('http://')}/a.root"
+            size = (tmp_path / "a.root").stat().st_size
+            assert stamp_of(through, Access()) == str(size)
+            assert stamp_of(f"{url}/a.root", Access()).startswith(f"{size}@")
+            plan = plan_file(through, "events", "s")
+            os.utime(tmp_path / "a.root", (1e9, 1e9))  # as a copy at another server may have
+            opened.forget(through)
+            read(whole(plan), [plan.branches["NJet"]])
+        finally:
+            door.shutdown()
 
 
 def test_an_open_file_is_asked_about_once_a_minute_not_once_a_partition(
