@@ -130,6 +130,36 @@ def test_any_branch_can_be_named_between_backticks():
     np.testing.assert_array_equal(Expression(text).evaluate(made), [5, 7])
 
 
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("event == 9007199254740993", [False, True, False]),
+        ("event >= 9007199254740993", [False, True, True]),
+        ("event != 18446744073709551615", [True, True, False]),
+        ("event < 99999999999999999999", [True, True, True]),
+        ("signed == -9223372036854775807", [True, False, False]),
+        ("18446744073709551615 > 1", [True, True, True]),
+        ("(event & 18446744073709551614) == 9007199254740992", [True, True, False]),
+        ("(event & signed) == 9007199254740992", [False, True, False]),
+        ("(event & -1) == event", [True, True, True]),
+        ("(byte & 300) == 300", [True, True, False]),
+        ("(byte > 0) != 18446744073709551615", [True, True, True]),
+        ("true < 18446744073709551615", [True, True, True]),
+        ("(byte | 256) == 255", [False, False, False]),
+        ("(byte | 256) == -1", [True, True, False]),
+    ],
+)
+def test_whole_numbers_are_exact_up_to_uint64(text, expected):
+    array = ak.Array(
+        {
+            "event": np.array([2**53, 2**53 + 1, 2**64 - 1], dtype=np.uint64),
+            "signed": np.array([1 - 2**63, -2, 0], dtype=np.int64),
+            "byte": np.array([-1, -1, 2], dtype=np.int8),
+        }
+    )
+    assert Expression(text).evaluate(Events.from_awkward(array)).tolist() == expected
+
+
 def test_conditions_joined_at_the_top_come_one_by_one():
     cut = Expression("met > 1 & (nJet > 2 | `x-y` < 3) & !(met == -2)")
     texts = [each.text for each in cut.conjuncts]

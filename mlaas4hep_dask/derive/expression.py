@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -100,8 +100,8 @@ class Expression:
         with _named(self.text), np.errstate(all="ignore"):
             found = evaluation.of(self._root)
             if not isinstance(found.values, np.ndarray):
-                dtype = {bool: np.bool_, int: np.int64, float: np.float64}[type(found.values)]
-                found = _Operand(np.full(events.num_events, found.values, dtype), EVENT)
+                # not NumPy's int64: a whole number may be as large as uint64
+                found = _Operand(np.full(events.num_events, found.values), EVENT)
         offsets = None if found.collection is EVENT else evaluation.offsets[found.collection]
         return Value(found.values, found.collection, offsets)
 
@@ -209,6 +209,8 @@ class _Evaluation:
                 return self.elementwise(lambda x: np.negative(_floating(x)), operands)
             return self.elementwise(np.subtract, operands, dtype=np.float64)
         if name in functions.COMPARISONS:
+            if len({operand.kind == "b" for operand in operands}) > 1:
+                operands = [_number(operand) for operand in operands]
             return self.elementwise(functions.COMPARISONS[name], operands)
         if name in functions.LOGIC or name == "!":
             return self.logical(name, operands)
@@ -254,8 +256,10 @@ class _Evaluation:
             if kinds != {"b"}:
                 raise _wrong("'!'", "a condition", operands[0])
             return self.elementwise(np.logical_not, operands)
-        if kinds == {"b"} or kinds <= {"i", "u"}:  # whole numbers are flags of bits
+        if kinds == {"b"}:
             return self.elementwise(functions.LOGIC[name], operands)
+        if kinds <= {"i", "u"}:  # whole numbers are flags of bits
+            return self.elementwise(partial(functions.bitwise, name), operands)
         wrong = max(operands, key=lambda operand: "biuf".index(operand.kind))
         raise _wrong(f"{name!r}", "a condition on both sides, or whole numbers", wrong)
 
@@ -314,6 +318,15 @@ def _floating(values: Any) -> Any:
     if isinstance(values, np.ndarray):
         return values if values.dtype.kind == "f" else values.astype(np.float64)
     return float(values)
+
+
+def _number(operand: _Operand) -> _Operand:
+    """A condition as 0 and 1; NumPy compares one with no whole number beyond int64."""
+    if operand.kind != "b":
+        return operand
+    values = operand.values
+    values = values.astype(np.int8) if isinstance(values, np.ndarray) else int(values)
+    return _Operand(values, operand.collection)
 
 
 def _over(function: Any, arrays: list[Any]) -> Any:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import operator
 from typing import Any
 
 import numpy as np
@@ -55,13 +56,14 @@ EXACT: dict[str, Any] = {
 
 TESTS: dict[str, Any] = {"isnan": np.isnan, "isfinite": np.isfinite}
 
+# Not NumPy's functions, which refuse a whole number beyond int64 beside another number.
 COMPARISONS: dict[str, Any] = {
-    "<": np.less,
-    "<=": np.less_equal,
-    ">": np.greater,
-    ">=": np.greater_equal,
-    "==": np.equal,
-    "!=": np.not_equal,
+    "<": operator.lt,
+    "<=": operator.le,
+    ">": operator.gt,
+    ">=": operator.ge,
+    "==": operator.eq,
+    "!=": operator.ne,
 }
 
 LOGIC: dict[str, Any] = {"&": np.bitwise_and, "|": np.bitwise_or}
@@ -81,6 +83,27 @@ FUNCTIONS: dict[str, tuple[int, int | None]] = {
     "delta_phi": (2, 2),
     "where": (3, 3),
 }
+
+
+def bitwise(name: str, x: Any, y: Any) -> Any:
+    """``&`` or ``|`` of whole numbers, arrays or Python's, bit by bit.
+
+    Where one is uint64 and the other negative, the latter stands for its bits in 64.
+    """
+    x, y = _of_width(x, beside=y), _of_width(y, beside=x)
+    dtype = np.result_type(x.dtype, y.dtype)
+    dtype = np.dtype(np.uint64) if dtype.kind == "f" else dtype
+    return LOGIC[name](x.astype(dtype, copy=False), y.astype(dtype, copy=False))
+
+
+def _of_width(value: Any, *, beside: Any) -> NDArray[Any]:
+    """A Python integer in the dtype beside it, if it fits."""
+    if isinstance(value, np.ndarray):
+        return value
+    dtype = beside.dtype if isinstance(beside, np.ndarray) else np.dtype(np.int64)
+    limits = np.iinfo(dtype)
+    fits = limits.min <= value <= limits.max
+    return np.asarray(value, dtype=dtype if fits else np.min_scalar_type(value))
 
 
 def delta_phi(a: NDArray[Any], b: NDArray[Any]) -> NDArray[np.float64]:

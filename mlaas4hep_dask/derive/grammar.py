@@ -175,7 +175,9 @@ class _Builder(Transformer[Token, Any]):
 
     def number(self, token: Token) -> Node:
         text = str(token)
-        return Number(int(text) if text.isdecimal() and len(text) < 16 else float(text))
+        # An event number has to be compared as it is written, and float64 ends at 2**53.
+        is_whole = text.isdecimal() and len(text) <= 20 and int(text) < 2**64
+        return Number(int(text) if is_whole else float(text))
 
     def name(self, token: Token) -> Node:
         name = str(token).strip("`")
@@ -243,7 +245,8 @@ class _Builder(Transformer[Token, Any]):
 
     def negative(self, operand: Node) -> Node:
         if isinstance(operand, Number):
-            return Number(-operand.value)
+            value = -operand.value
+            return Number(value if value >= -(2**63) else float(value))
         return _apply("-", operand)
 
     def positive(self, operand: Node) -> Node:
