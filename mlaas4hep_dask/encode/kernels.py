@@ -216,7 +216,8 @@ def scatter(
 @numba.njit(nogil=True, cache=True)  # type: ignore[untyped-decorator]
 def _tile(out: NDArray[Any]) -> int:
     """Number of rows that are written together."""
-    return max(TILE_BYTES // (max(out.shape[1], 1) * out.itemsize), 16)
+    num_rows: int = TILE_BYTES // (max(out.shape[1], 1) * out.itemsize)
+    return max(num_rows, 16)
 
 
 # Unsigned places: numba asks of a signed one whether it counts from the end.
