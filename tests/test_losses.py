@@ -3,7 +3,7 @@ import logging
 
 import numpy as np
 import pytest
-from test_remote import start_server
+from servers import http_server
 
 from mlaas4hep_dask.config import Config
 from mlaas4hep_dask.console import Reporter
@@ -15,15 +15,13 @@ from mlaas4hep_dask.run import fit
 @pytest.fixture
 def server(cms_files):
     """A server of the tutorial's files, and what ends it."""
-    process, base = start_server(cms_files[0].parent)
+    with http_server(cms_files[0].parent) as (process, base):
 
-    def end():
-        process.kill()
-        process.wait(timeout=20)
+        def end():
+            process.kill()
+            process.wait(timeout=20)
 
-    yield base, end
-    end()
-    process.stdout.close()
+        yield base, end
 
 
 def config_of(cms_files, base, **more):

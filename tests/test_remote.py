@@ -1,28 +1,15 @@
-import subprocess
-import sys
-from pathlib import Path
-
 import numpy as np
 import pytest
+from servers import http_server
 
 from mlaas4hep_dask.errors import DataError, UnreadableFileError
 from mlaas4hep_dask.reader import Partition, plan_file, read
 
-SERVER = Path(__file__).parent / "range_server.py"
-
-
-def start_server(folder):
-    process = subprocess.Popen([sys.executable, SERVER, folder], stdout=subprocess.PIPE, text=True)
-    return process, f"http://127.0.0.1:{int(process.stdout.readline())}"
-
 
 @pytest.fixture
 def url(cms_files):
-    process, base = start_server(cms_files[0].parent)
-    yield f"{base}/{cms_files[0].name}"
-    process.terminate()
-    process.wait(timeout=20)
-    process.stdout.close()
+    with http_server(cms_files[0].parent) as (_, base):
+        yield f"{base}/{cms_files[0].name}"
 
 
 def test_a_file_read_over_http_equals_the_local_file(url, cms_plans):
@@ -53,21 +40,16 @@ def test_a_tree_that_does_not_exist_over_http_is_named_with_the_nearest(url):
 
 
 def test_a_server_that_is_gone_is_tried_several_times(cms_files, hasty):
-    process, base = start_server(cms_files[0].parent)
-    process.terminate()
-    process.wait(timeout=20)
-    process.stdout.close()
+    with http_server(cms_files[0].parent) as (_, base):
+        pass
     with pytest.raises(UnreadableFileError, match="after 3 attempts"):
         plan_file(f"{base}/{cms_files[0].name}", "events", "any")
 
 
 @pytest.mark.timeout(60)
 def test_a_server_that_dies_between_plan_and_read_is_an_error_not_a_hang(cms_files, hasty):
-    process, base = start_server(cms_files[0].parent)
-    plan = plan_file(f"{base}/{cms_files[0].name}", "events", "any")
-    process.kill()
-    process.wait(timeout=20)
-    process.stdout.close()
+    with http_server(cms_files[0].parent) as (_, base):
+        plan = plan_file(f"{base}/{cms_files[0].name}", "events", "any")
     partition = Partition(plan.file, "events", plan.uuid, 0, 5_684, "any")
     with pytest.raises(UnreadableFileError, match="after 3 attempts"):
         read(partition, list(plan.branches.values()))

@@ -2,9 +2,6 @@ import html
 import math
 import os
 import shutil
-import subprocess
-import sys
-from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,6 +9,7 @@ import dask
 import numpy as np
 import pytest
 import uproot
+from servers import http_server
 
 from mlaas4hep_dask.config import Config
 from mlaas4hep_dask.dataset import Dataset
@@ -129,7 +127,7 @@ def test_a_file_on_a_server_that_is_written_to_again_is_measured_again(keys, cli
     folder.mkdir()
     file = folder / "a.root"
     uuids = []
-    with serving(folder) as base:
+    with http_server(folder) as (_, base):
         own = {
             **keys,
             "samples": [{"name": "one", "files": f"{base}/a.root"}],
@@ -153,19 +151,6 @@ def test_a_file_on_a_server_that_is_written_to_again_is_measured_again(keys, cli
             assert again.specs().branches["x"].max == largest
             assert again.num_cached() == 1_000
     assert uuids[0] != uuids[1]
-
-
-@contextmanager
-def serving(folder):
-    """The address of a server of a folder."""
-    server = Path(__file__).parent / "range_server.py"
-    process = subprocess.Popen([sys.executable, server, folder], stdout=subprocess.PIPE, text=True)
-    try:
-        yield f"http://127.0.0.1:{int(process.stdout.readline())}"
-    finally:
-        process.terminate()
-        process.wait(timeout=20)
-        process.stdout.close()
 
 
 def num_entries_of(dataset, path):

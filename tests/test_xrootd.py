@@ -5,9 +5,7 @@ import threading
 
 import numpy as np
 import pytest
-from servers import needs_xrootd
-from test_remote import start_server
-from xrootd_server import XRootDServer
+from servers import http_server, needs_xrootd, xrootd_server
 
 from mlaas4hep_dask.errors import DataError, UnreadableFileError
 from mlaas4hep_dask.reader import Access, Partition, counting, plan_file, read
@@ -15,9 +13,8 @@ from mlaas4hep_dask.reader import Access, Partition, counting, plan_file, read
 
 @pytest.fixture
 def server(cms_files):
-    process = XRootDServer(cms_files[0].parent)
-    yield process
-    process.end()
+    with xrootd_server(cms_files[0].parent) as (process, _):
+        yield process
 
 
 def url_of(base, path):
@@ -67,8 +64,7 @@ def test_a_server_that_dies_or_stops_in_mid_read_is_an_error_not_a_hang(
 @needs_xrootd
 @pytest.mark.timeout(120)
 def test_a_replica_takes_over_when_the_first_server_lacks_the_file(server, cms_files, tmp_path):
-    process, base = start_server(cms_files[0].parent)
-    try:
+    with http_server(cms_files[0].parent) as (_, base):
         file = f"{base}/nowhere/{cms_files[0].name}|{url_of(server.url, cms_files[0])}"
         with counting() as counts:
             plan = plan_file(file, "events", "any")
@@ -81,10 +77,6 @@ def test_a_replica_takes_over_when_the_first_server_lacks_the_file(server, cms_f
             Access(replicas=(server.url,), timeout=3),
         )
         assert moved.uuid == plan.uuid
-    finally:
-        process.terminate()
-        process.wait(timeout=20)
-        process.stdout.close()
 
 
 @pytest.fixture
@@ -123,13 +115,8 @@ def test_a_server_that_never_answers_is_given_up(mute, hasty, scheme, name):
 
 def test_another_file_at_a_replica_is_noticed(cms_files, cms_plans, tmp_path):
     shutil.copy(cms_files[1], tmp_path / cms_files[0].name)
-    process, base = start_server(tmp_path)
-    try:
+    with http_server(tmp_path) as (_, base):
         plan = cms_plans[0]
         file = f"{base}/{cms_files[0].name}"
         with pytest.raises(DataError, match="has changed since it was planned"):
             read(Partition(file, "events", plan.uuid, 0, 9, "s"), [plan.branches["NJet"]])
-    finally:
-        process.terminate()
-        process.wait(timeout=20)
-        process.stdout.close()
