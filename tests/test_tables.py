@@ -201,6 +201,41 @@ def test_a_truncated_table_is_never_read_as_if_it_were_whole(name, columns, tmp_
             plan_file(str(tmp_path / name), "Events", "s")
 
 
+@pytest.mark.parametrize("suffix", [".gz", ".bz2", ".zst"])
+def test_a_compressed_text_that_ends_too_early_is_unreadable(suffix, tmp_path):
+    lines = np.random.default_rng(0).integers(10**8, 10**9, 400_000)
+    content = "x\n" + "".join(f"{line}\n" for line in lines)
+    packed = PACK[suffix](content.encode())
+    path = tmp_path / f"a.csv{suffix}"
+    for part in (0.3, 0.6, 0.99):
+        path.write_bytes(packed[: int(part * len(packed))])
+        with pytest.raises(UnreadableFileError, match="end"):
+            plan_file(str(path), "Events", "s")
+    path.write_bytes(packed)
+    assert plan_file(str(path), "Events", "s").num_entries == len(lines)
+
+
+@pytest.mark.parametrize("suffix", [".gz", ".bz2", ".zst"])
+def test_a_compressed_text_may_be_joined_of_several(suffix, columns, tmp_path):
+    content = as_csv(columns).encode()
+    half = len(content) // 2
+    path = tmp_path / f"a.csv{suffix}"
+    path.write_bytes(PACK[suffix](content[:half]) + PACK[suffix](content[half:]))
+    assert plan_file(str(path), "Events", "s").num_entries == NUM_EVENTS
+
+
+@pytest.mark.parametrize(("name", "blank"), [("a.csv", "MET,Jet_pt\n"), ("a.jsonl", "")])
+def test_a_text_without_rows_fits_all_others(name, blank, columns, tmp_path):
+    write(tmp_path / name, columns)
+    whole = plan_file(str(tmp_path / name), "Events", "s")
+    (tmp_path / f"blank_{name}").write_text(blank)
+    empty = plan_file(str(tmp_path / f"blank_{name}"), "Events", "s")
+    assert empty.num_entries == 0
+    require_same_branches(whole, empty, ["MET", "Jet_pt"])
+    planned = empty.planned(["MET", "Jet_pt"])
+    assert planned.partitions(target_bytes=1_000, max_events=10, num_entries=0) == []
+
+
 def text_file(tmp_path, name, content):
     (tmp_path / name).write_text(content)
     return str(tmp_path / name)

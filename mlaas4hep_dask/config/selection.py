@@ -85,7 +85,9 @@ def select_branches(
     hidden = set(targets) | (set(weights) - set(branches.include))
     inputs = sorted(wanted - identifying - unfit.keys() - hidden)
     if not inputs:
-        text = f"no inputs are left of the {len(available)} branches of the tree"
+        name = next(iter(sorted(wanted & unfit.keys())), None)
+        why = "" if name is None else f"; branch {name!r} cannot be one: {unfit[name]}"
+        text = f"no inputs are left of the {len(available)} branches of the tree{why}"
         raise _error("branches.include", text, where)
     return Selection(
         inputs=inputs,

@@ -131,7 +131,7 @@ def preflight(config: Config) -> Preflight:
             plans.append(plan)
     if not plans:
         raise UnreadableFileError("no file of any sample can be read", file=None, reason="all bad")
-    reference = plans[0]
+    reference = next((plan for plan in plans if not plan.is_blank), plans[0])
     branches, left_out, traced = reference.branches, reference.left_out, None
     if (function := function_of(config)) is not None:
         traced = trace(function, next((plan for plan in plans if plan.num_entries), reference))
@@ -154,17 +154,23 @@ def preflight(config: Config) -> Preflight:
     keys = check_encode(config, inputs, recipe.branches)
     specs = reused_specs(config, inputs)
     checked = Preflight(files, reference, selection, recipe, supervision, specs, keys, traced)
-    for plan in plans[1:]:
+    for plan in plans:
         require_same_branches(reference, plan, checked.reads)
     check_heads(config, checked, plans)
     return checked
 
 
 def _first_readable(config: Config, sample: str, listed: Sequence[str]) -> FilePlan | None:
+    """The first file that tells what its branches are, else one that is blank."""
+    blank = None
     for file in listed:
         try:
-            return plan_file(file, config.tree, sample, access_of(config.reading))
+            plan = plan_file(file, config.tree, sample, access_of(config.reading))
         except UnreadableFileError:
             if config.on_bad_file == "error":
                 raise
-    return None
+            continue
+        if not plan.is_blank:
+            return plan
+        blank = blank or plan
+    return blank

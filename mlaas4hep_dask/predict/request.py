@@ -126,12 +126,19 @@ def check_request(
 def _first_readable(
     files: Sequence[str], tree: str, name: str, access: Access, *, skip: bool
 ) -> FilePlan:
+    blank = None
     for file in files:
         try:
-            return plan_file(file, tree, name, access)
+            plan = plan_file(file, tree, name, access)
         except UnreadableFileError:
             if not skip:
                 raise
+            continue
+        if not plan.is_blank:
+            return plan
+        blank = blank or plan
+    if blank is not None:
+        return blank
     raise UnreadableFileError(
         f"none of {len(files)} files can be read", file=files[0], reason="all bad"
     )

@@ -32,8 +32,14 @@ from mlaas4hep_dask.reader.columns import (
 )
 from mlaas4hep_dask.reader.partition import Partition
 from mlaas4hep_dask.reader.stamp import with_content
+from mlaas4hep_dask.reader.zstd import unpacked
 from mlaas4hep_dask.specs.events import Branch, Events
 
+_UNPACK: dict[str, Any] = {
+    "gzip": fsspec.compression.compr["gzip"],
+    "bz2": fsspec.compression.compr["bz2"],
+    "zstd": unpacked,
+}
 BATCH = 65_536  # rows of a row group that are decoded at once
 
 
@@ -298,8 +304,7 @@ class _TextTable(OpenTable):
             if self._compression is None:
                 source.seek(start)
             else:
-                unpack = fsspec.compression.compr[self._compression]
-                source = stack.enter_context(unpack(source, mode="rb"))
+                source = stack.enter_context(_UNPACK[self._compression](source))
                 while start:
                     passed = len(source.read(min(start, text.PIECE)))
                     heard()
