@@ -253,8 +253,8 @@ class Rank:
         sums.tally.sums = packed[3:].numpy()
         if not np.isfinite(loss):
             raise TrainingError(
-                "the loss is not finite: the learning rate, a weight or an encoded value may be too "
-                "large (encode.normalisation), or the network divides by zero",
+                "the loss is not finite: the learning rate, a weight or an encoded value (see "
+                "encode.normalisation) may be too large, or the network divides by zero",
                 rank=self.task.rank,
             )
         mean = loss / weights if weights > 0 else None
