@@ -253,9 +253,13 @@ def close_read(
     parsed: argparse.Namespace,
     ours: Callable[[], object],
     files: Files,
+    others: Mapping[str, Callable[[], object]] | None = None,
     **more: Any,
 ) -> None:
-    """Compare ``ours``, which reads all files, with all references, and print the JSON line."""
+    """Compare ``ours``, which reads all files, with all references, and print the JSON line.
+
+    ``others`` are compared too, but are nothing that --reference can choose.
+    """
     blocks, maps = compressed_blocks(files)
     references: dict[str, Callable[[], object]] = {
         "uproot": lambda: uproot_iterate(files),
@@ -267,7 +271,7 @@ def close_read(
         del references["uproot-isal"]
     if parsed.reference not in references:
         sys.exit(f"--reference {parsed.reference} goes with --compression zlib only")
-    results = compare_with(ours, references, parsed.repeats)
+    results = compare_with(ours, {**references, **(others or {})}, parsed.repeats)
     close(
         stage,
         parsed.events,

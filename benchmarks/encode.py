@@ -1,7 +1,9 @@
 """Encoding to dense float32 rows, against np.copy of the same bytes, on one core.
 
-With --with-read: read and encode, against our own read, bare uproot and decompression. The missing
-mask of padding is carried as multiplicities, so it is not written; --with-missing writes it too.
+With --with-read: read and encode, against our own read, bare uproot and decompression, into rows
+that are kept from one partition to the next, as the windows of a rank are; ``fresh`` is the same
+with new rows for each. The missing mask of padding is carried as multiplicities, so it is not
+written; --with-missing writes it too.
 --image: to images of two channels of 32 by 32 cells, filled by the first branches of a collection.
 """
 
@@ -40,19 +42,28 @@ def main() -> None:
     encoding = Encoding.from_specs(specs, image=IMAGE if parsed.image else None)
     numbers = math.prod(encoding.row_shape)
 
-    def densify(events: object) -> np.ndarray:
+    def densify(events: object, out: np.ndarray | None = None) -> np.ndarray:
         encoded = encode(events, encoding)
         if parsed.with_missing:
             encoded.missing()
-        return encoded.dense()
+        return encoded.dense(out=None if out is None else out[: len(events)])
 
     if parsed.with_read:
+        largest = max(map(len, files.partitions))
+        kept = np.empty((largest, *encoding.row_shape), dtype=np.float32)
 
-        def ours() -> None:
+        def all_into(out: np.ndarray | None) -> None:
             for partition in files.partitions:
-                densify(read(partition, files.branches))
+                densify(read(partition, files.branches), out)
 
-        common.close_read("read+encode", parsed, ours, files, columns=numbers)
+        common.close_read(
+            "read+encode",
+            parsed,
+            lambda: all_into(kept),
+            files,
+            {"fresh": lambda: all_into(None)},
+            columns=numbers,
+        )
     else:
         parts = [read(partition, files.branches) for partition in files.partitions[:2]]
         rows = [densify(part) for part in parts]
