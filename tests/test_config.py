@@ -728,6 +728,12 @@ def test_wildcards_mind_case():
             "branches.include",
             None,
         ),
+        (
+            {"include": ["*_name"]},
+            "no inputs are left of the 8 branches of the tree; branch 'Jet_name' cannot be one: text",
+            "branches.include",
+            None,
+        ),
     ],
 )
 def test_a_wrong_pattern_is_refused_at_its_line(patterns, message, key, near):

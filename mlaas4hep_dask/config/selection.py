@@ -85,8 +85,10 @@ def select_branches(
     hidden = set(targets) | (set(weights) - set(branches.include))
     inputs = sorted(wanted - identifying - unfit.keys() - hidden)
     if not inputs:
-        name = next(iter(sorted(wanted & unfit.keys())), None)
-        why = "" if name is None else f"; branch {name!r} cannot be one: {unfit[name]}"
+        reasons = [
+            f"; branch {n!r} cannot be one: {unfit[n]}" for n in sorted(wanted & unfit.keys())
+        ]
+        why = reasons[0] if reasons else ""
         text = f"no inputs are left of the {len(available)} branches of the tree{why}"
         raise _error("branches.include", text, where)
     return Selection(
