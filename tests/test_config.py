@@ -730,7 +730,10 @@ def test_wildcards_mind_case():
         ),
         (
             {"include": ["*_name"]},
-            "no inputs are left of the 8 branches of the tree; branch 'Jet_name' cannot be one",
+            (
+                "no inputs are left of the 8 branches of the tree; "
+                "branch 'Jet_name' cannot be one: text"
+            ),
             "branches.include",
             None,
         ),
