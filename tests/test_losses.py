@@ -10,6 +10,7 @@ from mlaas4hep_dask.console import Reporter
 from mlaas4hep_dask.dataset import Dataset
 from mlaas4hep_dask.errors import TrainingError, UnreadableFileError
 from mlaas4hep_dask.run import fit
+from mlaas4hep_dask.run.console import RunConsole
 
 
 @pytest.fixture
@@ -90,7 +91,7 @@ class Ends(Reporter):
 
 @pytest.mark.timeout(240)
 def test_training_goes_on_with_the_events_that_are_left(
-    cms_files, server, client, tmp_path, caplog
+    cms_files, server, client, tmp_path, caplog, capsys
 ):
     base, end = server
     dataset = Dataset(config_of(cms_files, base), client)
@@ -107,6 +108,9 @@ def test_training_goes_on_with_the_events_that_are_left(
     (warning,) = [note for note in counts["notes"] if note.startswith("WARNING")]
     assert f"of sample remote could be read in training ({counts['events_lost']:,} ev" in warning
     assert result.summary["test"]["auc"] > 0.5
+    RunConsole().table(result.summary)
+    (row,) = [line for line in capsys.readouterr().out.splitlines() if "lost in training" in line]
+    assert f" {counts['events_lost']:,} " in row
     report = result.report.read_text()
     assert "could not be read in training" in report
     assert "Retries" in report

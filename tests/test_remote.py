@@ -1,9 +1,11 @@
+import signal
+
 import numpy as np
 import pytest
 from servers import http_server
 
 from mlaas4hep_dask.errors import DataError, UnreadableFileError
-from mlaas4hep_dask.reader import Partition, plan_file, read
+from mlaas4hep_dask.reader import Access, Partition, plan_file, read
 
 
 @pytest.fixture
@@ -53,3 +55,15 @@ def test_a_server_that_dies_between_plan_and_read_is_an_error_not_a_hang(cms_fil
     partition = Partition(plan.file, "events", plan.uuid, 0, 5_684, "any")
     with pytest.raises(UnreadableFileError, match="after 3 attempts"):
         read(partition, list(plan.branches.values()))
+
+
+@pytest.mark.timeout(60)
+def test_what_stopped_a_read_is_told(cms_files):
+    with http_server(cms_files[0].parent) as (process, base):
+        access = Access(attempts=1, timeout=10)
+        plan = plan_file(f"{base}/{cms_files[0].name}", "events", "any", access)
+        process.send_signal(signal.SIGUSR1)
+        partition = Partition(plan.file, "events", plan.uuid, 0, 5_684, "any", access, plan.stamp)
+        with pytest.raises(UnreadableFileError, match=r"\(Client\w*Error|\(ServerDisconnected"):
+            read(partition, list(plan.branches.values()))
+        assert process.wait(timeout=20) == -signal.SIGKILL

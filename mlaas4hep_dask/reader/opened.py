@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from dataclasses import dataclass, field
+from functools import partial
 from threading import Lock
 from time import monotonic
 from typing import Any, NamedTuple
@@ -110,6 +111,7 @@ def _open_tree(file: str, location: str, tree: str, access: Access, stamp: str) 
     if is_remote(location):
         url = location.replace("xroot://", "root://", 1)
         opened = uproot.open({url: None}, **access.storage_options(location))
+        _let_raise(opened.file.source)
     else:
         opened = uproot.open({location: None}, handler=uproot.MemmapSource)
     trees = [
@@ -127,3 +129,15 @@ def _open_tree(file: str, location: str, tree: str, access: Access, stamp: str) 
     # A file that is written to again keeps its UUID, but ends elsewhere.
     stamp = with_content(stamp, str(opened.file.fEND))
     return OpenTree(file, tree, opened[tree], str(opened.file.uuid), stamp)
+
+
+def _let_raise(source: Any) -> None:
+    """Let a failed request raise its error.
+
+    By default fsspec returns the error where the data would be, and uproot takes a piece of it: a
+    TypeError that does not tell what happened.
+    """
+    fs = source._fs
+    # fsspec hands out the same file system again and again
+    if fs.async_impl and not isinstance(fs._cat_ranges, partial):
+        fs._cat_ranges = partial(fs._cat_ranges, on_error="raise")

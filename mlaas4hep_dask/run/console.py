@@ -28,6 +28,11 @@ class RunConsole(Console):
                 for name, number in counts["objects_removed"].items()
             ),
             ("events skipped", f"{counts['events_skipped']:,}"),
+            *(
+                [("events lost in training", f"{lost:,}")]
+                if (lost := counts["events_lost"])
+                else []
+            ),
             ("specs measured now", f"{counts['events_measured']:,} events"),
             ("specs from the cache", f"{counts['events_from_cache']:,} events"),
             ("specs", f"{counts['branches']} branches, {input_text(summary['model'])}"),
