@@ -408,8 +408,10 @@ def full_values(large, name, low, high):
 
 def test_the_report_and_the_notebook_say_that_specs_are_those_of_a_sample(large, client):
     sampled = dataset_of(large, client, specs={"mode": "sample", "fraction": 0.1})
-    (note,) = specs_notes(sampled)
+    note, unseen = specs_notes(sampled)
     assert "a sample of 10.00% of the events" in note
+    assert f"up to {sampled.specs().outside('normal'):.2g} of the values are expected" in note
+    assert unseen == "the sample of the specs has no value of empty"
     assert "standard deviations, and values outside are clipped" in note
     page = render({"counts": {"notes": [note]}}, sampled.specs(), {"branches": {}})
     assert "a sample of 10.00 % of the data" in page

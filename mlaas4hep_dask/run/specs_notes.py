@@ -37,6 +37,7 @@ def specs_notes(dataset: Dataset) -> list[str]:
     if config.specs.path is not None:
         notes.append(f"the specs are those of {config.specs.path}, of {specs.num_events:,} events")
     if specs.coverage < 1.0 and specs.branches:
+        unseen = sorted(n for n, entry in specs.branches.items() if not entry.moments.num_finite)
         name, outside = _worst(dataset, "outside")
         _, spread = _worst(dataset, "mean")
         notes.append(
@@ -45,6 +46,9 @@ def specs_notes(dataset: Dataset) -> list[str]:
             f"errors of up to {spread:.2g} standard deviations, and values outside are "
             f"{_OUTSIDE.get(str(config.encode.out_of_range), 'clipped or passed on, by branch')}"
         )
+        if unseen:
+            more = f" and {len(unseen) - 5} more branches" if len(unseen) > 5 else ""
+            notes.append(f"the sample of the specs has no value of {', '.join(unseen[:5])}{more}")
     return notes
 
 
@@ -52,7 +56,9 @@ def _worst(dataset: Dataset, what: str) -> tuple[str, float]:
     specs = dataset.specs()
     found: dict[str, float] = {}
     for name, entry in specs.branches.items():
-        if what == "outside":
+        if not entry.moments.num_finite:
+            found[name] = 0.0  # a note of its own
+        elif what == "outside":
             found[name] = specs.outside(name)
         else:
             found[name] = specs.mean_error(name) / entry.variance**0.5 if entry.variance else 0.0
