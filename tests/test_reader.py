@@ -11,6 +11,8 @@ import zstandard
 from hypothesis import given
 from hypothesis import strategies as st
 
+from mlaas4hep_dask.config import Config
+from mlaas4hep_dask.dataset.preflight import preflight
 from mlaas4hep_dask.errors import DataError, UnreadableFileError
 from mlaas4hep_dask.reader import (
     Partition,
@@ -507,6 +509,22 @@ def test_files_of_unlike_branches_are_both_named(other, what, tmp_path):
     assert first.file in str(caught.value)
     assert second.file in str(caught.value)
     assert (caught.value.file, caught.value.branch) == (second.file, "x")
+
+
+def test_a_sample_without_some_inputs_is_told_how_many_and_what_to_do(tmp_path):
+    full = write_columns(tmp_path / "full.root", {name: np.arange(3.0) for name in "wxyz"})
+    part = write_columns(tmp_path / "part.root", {"w": np.arange(3.0), "y": np.arange(3.0)})
+    samples = [
+        {"name": name, "label": label, "files": plan.file}
+        for label, (name, plan) in enumerate({"full": full, "part": part}.items())
+    ]
+    with pytest.raises(DataError, match=r"'x' is missing .*; 2 branches are missing there; inputs"):
+        preflight(Config.from_mapping({"samples": samples}))
+    excluded = {"samples": samples, "branches": {"exclude": ["x", "z"]}}
+    assert [branch.name for branch in preflight(Config.from_mapping(excluded)).branches] == [
+        "w",
+        "y",
+    ]
 
 
 def test_branches_of_one_collection_share_their_multiplicities(tmp_path):

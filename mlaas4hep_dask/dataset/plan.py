@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
 from mlaas4hep_dask.config import Config, Selection
-from mlaas4hep_dask.dataset.preflight import Preflight
+from mlaas4hep_dask.dataset.preflight import NOT_EVERYWHERE, Preflight
 from mlaas4hep_dask.dataset.prepare import (
     Preparation,
 )
@@ -58,7 +58,7 @@ def plan_one(
         if not skip:
             raise
         return Skipped(file, sample, 0, None, error.message)
-    require_same_branches(reference, plan, reads)
+    require_same_branches(reference, plan, reads, advice=NOT_EVERYWHERE)
     return replace(plan.planned(reads), read_counts=counts)
 
 

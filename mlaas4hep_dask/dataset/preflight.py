@@ -30,6 +30,8 @@ from mlaas4hep_dask.reader import (
 from mlaas4hep_dask.reader.function import Traced
 from mlaas4hep_dask.specs import Branch, Specs
 
+NOT_EVERYWHERE = "; inputs that not all files hold can be left out with branches.exclude"
+
 
 @dataclass(frozen=True)
 class Preflight:
@@ -155,7 +157,7 @@ def preflight(config: Config) -> Preflight:
     specs = reused_specs(config, inputs)
     checked = Preflight(files, reference, selection, recipe, supervision, specs, keys, traced)
     for plan in plans:
-        require_same_branches(reference, plan, checked.reads)
+        require_same_branches(reference, plan, checked.reads, advice=NOT_EVERYWHERE)
     check_heads(config, checked, plans)
     return checked
 

@@ -235,11 +235,14 @@ def _nominal_bytes(entry: Branch | str) -> float:
     return float(mean_multiplicity * np.dtype(entry.dtype).itemsize)
 
 
-def require_same_branches(reference: FilePlan, other: FilePlan, names: Sequence[str]) -> None:
+def require_same_branches(
+    reference: FilePlan, other: FilePlan, names: Sequence[str], *, advice: str = ""
+) -> None:
     """Raise a DataError unless both files hold the branches ``names`` with equal types.
 
     A user's function may read those that cannot be inputs too. A text without rows has no events
-    that could be of another type, and fits all others.
+    that could be of another type, and fits all others. ``advice`` ends the error of a branch that
+    is missing.
     """
     if other.is_blank:
         return
@@ -263,9 +266,11 @@ def require_same_branches(reference: FilePlan, other: FilePlan, names: Sequence[
         if found is None:
             why = other.left_out.get(name)
             state = f"is {why}" if why else "is missing"
+            missing = [n for n in names if n in reference.branches and n not in other.branches]
+            others = f"; {len(missing)} branches are missing there" if missing[1:] else ""
             raise DataError(
                 f"branch {name!r} {state} in tree {other.tree!r} of {other.file}; it is "
-                f"{expected.kind} {expected.dtype} in {reference.file}",
+                f"{expected.kind} {expected.dtype} in {reference.file}{others}{advice}",
                 file=other.file,
                 tree=other.tree,
                 branch=name,
