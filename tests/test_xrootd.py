@@ -29,6 +29,15 @@ def whole(plan):
 
 @needs_xrootd
 @pytest.mark.timeout(120)
+def test_a_path_that_lacks_its_second_slash_is_told_at_once(server, cms_files):
+    url = url_of(server.url, cms_files[0]).replace(f":{server.port}//", f":{server.port}/")
+    with pytest.raises(UnreadableFileError, match="two slashes, as in root://host//path") as caught:
+        plan_file(url, "events", "any")
+    assert "attempts" not in str(caught.value)
+
+
+@needs_xrootd
+@pytest.mark.timeout(120)
 def test_files_read_by_xrootd_equal_the_local_ones(server, cms_files, cms_plans):
     for path, local in zip(cms_files[:2], cms_plans, strict=False):
         remote = plan_file(url_of(server.url, path), "events", "any")

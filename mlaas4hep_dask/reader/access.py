@@ -281,12 +281,21 @@ def _unwrapped(error: Exception) -> Exception:
 
 def _is_permanent(error: Exception) -> bool:
     # 3011 is XRootD's number for a file that does not exist.
-    return isinstance(error, FileNotFoundError) or "[3011]" in str(error)
+    return (
+        isinstance(error, FileNotFoundError) or "[3011]" in str(error) or _is_relative_path(error)
+    )
+
+
+def _is_relative_path(error: Exception) -> bool:
+    """True when an XRootD server refuses the path of ``root://host/path``."""
+    return "[3010]" in str(error) and "relative path" in str(error)
 
 
 def _unreadable(file: str, error: Exception, attempts: int) -> UnreadableFileError:
     tried = f" after {attempts} attempts" if attempts > 1 else ""
     reason = reason_of(error)
+    if _is_relative_path(error):
+        reason += "; an absolute path stands after two slashes, as in root://host//path"
     return UnreadableFileError(f"{file} cannot be read{tried} ({reason})", file=file, reason=reason)
 
 
