@@ -737,6 +737,12 @@ def test_wildcards_mind_case():
             "branches.include",
             None,
         ),
+        (
+            {"include": ["run"]},
+            "no inputs are left of the 8 branches of the tree; branch 'run' is an identifier",
+            "branches.include",
+            None,
+        ),
     ],
 )
 def test_a_wrong_pattern_is_refused_at_its_line(patterns, message, key, near):

@@ -207,6 +207,13 @@ def test_encode_that_does_not_fit_the_branches_is_refused_before_a_cluster_is_ne
     assert message in str(caught.value)
 
 
+def test_inputs_without_any_object_are_refused(tutorial, client):
+    tutorial["branches"] = {"include": ["Jet_P?"]}
+    dataset = dataset_of(tutorial, client, objects={"Jet": "Jet_Px > 1e9"})
+    with pytest.raises(DataError, match="object in any of the inputs Jet_Px, Jet_Py, Jet_Pz: rows"):
+        dataset.to_dask()
+
+
 def test_a_function_that_fails_names_its_branch(tutorial, client, tmp_path):
     (tmp_path / "normalise.py").write_text("def f(specs):\n    return [1.0, 2.0]\n")
     tutorial["encode"] = {"normalisation": {"MET_px": "normalise.py:f"}}

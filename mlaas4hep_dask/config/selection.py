@@ -88,6 +88,7 @@ def select_branches(
         reasons = [
             f"; branch {n!r} cannot be one: {unfit[n]}" for n in sorted(wanted & unfit.keys())
         ]
+        reasons += [f"; branch {n!r} is an identifier" for n in sorted(included & identifying)]
         why = reasons[0] if reasons else ""
         text = f"no inputs are left of the {len(available)} branches of the tree{why}"
         raise _error("branches.include", text, where)

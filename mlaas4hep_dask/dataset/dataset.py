@@ -19,7 +19,7 @@ from mlaas4hep_dask.dataset.distributions import Distributions, distributions
 from mlaas4hep_dask.dataset.granularity import Suggestion, suggestions
 from mlaas4hep_dask.dataset.losses import Listener, Lost
 from mlaas4hep_dask.dataset.mean_image import NOTHING, ImageSums, sum_images
-from mlaas4hep_dask.dataset.normalise import encode_options
+from mlaas4hep_dask.dataset.normalise import encode_options, with_columns
 from mlaas4hep_dask.dataset.plan import Plan, Skipped, assemble, plan_one
 from mlaas4hep_dask.dataset.preflight import Preflight, preflight
 from mlaas4hep_dask.dataset.reuse import event_facts
@@ -205,8 +205,8 @@ class Dataset:
         return self._checked.specs
 
     def encoding(self) -> Encoding:
-        """Layout and normalisation, derived from the specs."""
-        return Encoding.from_specs(self.specs(), **self.encode_options())
+        """Layout and normalisation, derived from the specs; DataError when rows have no column."""
+        return with_columns(Encoding.from_specs(self.specs(), **self.encode_options()))
 
     def encode_options(self) -> dict[str, Any]:
         """The section ``encode`` with what its functions say of the specs, as JSON values."""

@@ -11,10 +11,10 @@ from dataclasses import asdict
 from typing import Any
 
 from mlaas4hep_dask.config import Config
-from mlaas4hep_dask.encode.encoding import clipped_branches, normalisations_of, sorts_of
+from mlaas4hep_dask.encode.encoding import Encoding, clipped_branches, normalisations_of, sorts_of
 from mlaas4hep_dask.encode.layout import width_rules
 from mlaas4hep_dask.encode.rules import matches
-from mlaas4hep_dask.errors import ConfigError, EncodeError, did_you_mean
+from mlaas4hep_dask.errors import ConfigError, DataError, EncodeError, did_you_mean
 from mlaas4hep_dask.specs import Branch, BranchSpecs, Specs
 
 Normaliser = Callable[[BranchSpecs], Any]
@@ -175,3 +175,14 @@ def _error(config: Config, reference: str, what: str) -> ConfigError:
     return ConfigError(
         f"{config.where(key)}: {key}: {reference} {what}", line=config.line_of(key), key=key
     )
+
+
+def with_columns(encoding: Encoding) -> Encoding:
+    """The encoding; DataError when its rows have no column, which no network can learn from."""
+    if encoding.image is None and not encoding.columns():
+        names = ", ".join(branch.name for branch in encoding.branches)
+        raise DataError(
+            f"no selected event has an object in any of the inputs {names}: rows would have no "
+            "column"
+        )
+    return encoding
