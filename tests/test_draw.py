@@ -1,5 +1,6 @@
 import json
 import math
+import pickle
 from functools import reduce
 from itertools import pairwise
 
@@ -176,3 +177,19 @@ def test_large_specs_survive_json_and_merging_afterwards():
     back = [Specs.from_json(part.to_json()) for part in parts]
     assert back == parts
     assert_same_draw(reduce(merge, back), WHOLE)
+
+
+@given(events())
+@settings(max_examples=30, deadline=None)
+def test_specs_survive_pickling(events):
+    specs = measure(events, sample="s")
+    assert pickle.loads(pickle.dumps(specs)) == specs  # noqa: S301  # made here
+
+
+def test_drawn_values_of_a_type_travel_together():
+    buffers = []
+    content = pickle.dumps(WHOLE, protocol=5, buffer_callback=buffers.append)
+    dtypes = {entry.drawn.dtype for entry in WHOLE.branches.values()}
+    assert len(buffers) == len(dtypes) + len(WHOLE.draws)
+    assert pickle.loads(content, buffers=buffers) == WHOLE  # noqa: S301  # made here
+    assert pickle.loads(pickle.dumps(Specs())) == Specs()  # noqa: S301  # made here

@@ -17,7 +17,8 @@ from mlaas4hep_dask.errors import SpecsError
 from mlaas4hep_dask.specs.branch import BranchSpecs
 from mlaas4hep_dask.specs.document import parts_of, text_of
 from mlaas4hep_dask.specs.draw import Draw, merge_draws
-from mlaas4hep_dask.specs.moments import merge_moments
+from mlaas4hep_dask.specs.events import Branch
+from mlaas4hep_dask.specs.moments import Moments, merge_moments
 from mlaas4hep_dask.specs.sample import SampleSpecs
 
 TOGETHER = 8  # parts that are merged in one go
@@ -58,6 +59,28 @@ class Specs:
         return a == b
 
     __hash__ = None  # type: ignore[assignment]
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # Dask sends every array by itself; the drawn values of all branches of a type go together.
+        names: dict[str, list[str]] = {}
+        for name, entry in self.branches.items():
+            names.setdefault(entry.drawn.dtype.str, []).append(name)
+        packed = [
+            (own, np.concatenate([self.branches[name].drawn for name in own]))
+            for own in names.values()
+        ]
+        rest = [
+            (entry.branch, entry.moments, entry.transformed, entry.drawn.size)
+            for entry in self.branches.values()
+        ]
+        return _unpacked, (
+            rest,
+            packed,
+            dict(self.multiplicities),
+            dict(self.samples),
+            dict(self.provenance),
+            dict(self.draws),
+        )
 
     @property
     def num_events(self) -> int:
@@ -166,6 +189,24 @@ class Specs:
             *(_brief(value) for value in (entry.min, entry.max, entry.mean)),
             f"{entry.moments.num_values - entry.moments.num_finite:,}",
         )
+
+
+def _unpacked(
+    rest: list[tuple[Branch, Moments, Mapping[str, Moments], int]],
+    packed: list[tuple[list[str], NDArray[Any]]],
+    *others: Any,
+) -> Specs:
+    """The specs that `Specs.__reduce__` took apart."""
+    sizes = {branch.name: size for branch, _, _, size in rest}
+    drawn: dict[str, NDArray[Any]] = {}
+    for names, values in packed:
+        ends = np.cumsum([sizes[name] for name in names])
+        drawn.update(zip(names, np.split(values, ends[:-1]), strict=True))
+    branches = {
+        branch.name: BranchSpecs(branch, moments, drawn[branch.name], transformed)
+        for branch, moments, transformed, _ in rest
+    }
+    return Specs(branches, *others)
 
 
 def _brief(value: float | None) -> str:
