@@ -1,5 +1,6 @@
 """Servers in processes of their own, stopped by the tests that started them."""
 
+import json
 import shutil
 import subprocess
 import sys
@@ -48,6 +49,19 @@ def xrootd_server(folder):
         yield server, server.url
     finally:
         server.end()
+
+
+def metrics_of_a_run(folder):
+    """What the command writes to metrics.json, run on the dataset.yaml of a folder."""
+    done = subprocess.run(
+        [sys.executable, "-m", "mlaas4hep_dask.run", "dataset.yaml", "--output", "out"],
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        timeout=110,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return json.loads((folder / "out" / "metrics.json").read_text())
 
 
 # What a test of remote files takes as parameters.

@@ -1,14 +1,11 @@
 """Parquet, CSV and JSON lines on servers."""
 
-import json
 import signal
-import subprocess
-import sys
 
 import awkward as ak
 import numpy as np
 import pytest
-from servers import HTTP_AND_XROOTD, http_server, needs_xrootd, xrootd_server
+from servers import HTTP_AND_XROOTD, http_server, metrics_of_a_run, needs_xrootd, xrootd_server
 from test_tables import FILES, NUM_EVENTS, made_columns, partitions_of, write
 
 from mlaas4hep_dask.config import Config
@@ -149,15 +146,7 @@ def test_the_whole_line_runs_on_tables_of_two_servers(tmp_path):
             f"  - {{name: background, label: 0, files: '{far}/background.jsonl.gz'}}\n"
             "training: {epochs: 2, batch_size: 100}\n"
         )
-        done = subprocess.run(
-            [sys.executable, "-m", "mlaas4hep_dask.run", "dataset.yaml", "--output", "out"],
-            cwd=tmp_path,
-            capture_output=True,
-            text=True,
-            timeout=110,
-        )
-    assert done.returncode == 0, done.stdout + done.stderr
-    metrics = json.loads((tmp_path / "out" / "metrics.json").read_text())
+        metrics = metrics_of_a_run(tmp_path)
     counts = metrics["counts"]
     assert counts["events_read"] == counts["events_selected"] == 4_000
     assert (counts["events_skipped"], counts["retries"]) == (0, {})

@@ -3,12 +3,10 @@
 import json
 import signal
 import socket
-import subprocess
-import sys
 from contextlib import contextmanager
 
 import pytest
-from servers import OTHERS, TESTS, http_server, needs_servers, started
+from servers import OTHERS, TESTS, http_server, metrics_of_a_run, needs_servers, started
 from test_remote_tables import require_equal
 from test_tables import made_columns, partitions_of, write
 from test_xrootd import whole
@@ -148,15 +146,7 @@ def test_the_whole_line_runs_on_objects(server, cms_files, cms_plans, tmp_path):
         f"reading: {{options: {json.dumps(options)}}}\n"
         "training: {epochs: 1}\n"
     )
-    done = subprocess.run(
-        [sys.executable, "-m", "mlaas4hep_dask.run", "dataset.yaml", "--output", "out"],
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-        timeout=110,
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-    counts = json.loads((tmp_path / "out" / "metrics.json").read_text())["counts"]
+    counts = metrics_of_a_run(tmp_path)["counts"]
     assert counts["events_read"] == sum(plan.num_entries for plan in cms_plans)
     assert (counts["events_skipped"], counts["retries"]) == (0, {})
 

@@ -51,7 +51,7 @@ class XRootDServer:
         while not self._is_ready():
             assert self._process.poll() is None, "xrootd has ended"
             assert time.monotonic() < deadline, "xrootd is not ready"
-            time.sleep(0.05)
+            time.sleep(0.05)  # between looks at its log
 
     def _is_ready(self):
         logs = list(self._own.rglob("log*"))

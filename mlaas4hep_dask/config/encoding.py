@@ -93,12 +93,17 @@ def _rules(value: Any, check: Callable[[Any], Problem | None]) -> Any:
     return [{pattern: how} for _, pattern, how in pairs]
 
 
-def _normalisation(value: Any) -> Any:
-    if isinstance(value, dict | list):
-        return _rules(value, _normalisation_problem)
-    if (problem := _normalisation_problem(value)) is not None:
+def _value_or_rules(value: Any, check: Callable[[Any], Problem | None], *, is_rules: bool) -> Any:
+    if is_rules:
+        return _rules(value, check)
+    if (problem := check(value)) is not None:
         raise invalid(problem)
     return value
+
+
+def _normalisation(value: Any) -> Any:
+    is_rules = isinstance(value, dict | list)
+    return _value_or_rules(value, _normalisation_problem, is_rules=is_rules)
 
 
 def _normalisation_problem(how: Any) -> Problem | None:
@@ -119,11 +124,7 @@ def _normalisation_problem(how: Any) -> Problem | None:
 
 def _width(value: Any) -> Any:
     is_rules = isinstance(value, list) or (isinstance(value, dict) and value.keys() != {"quantile"})
-    if is_rules:
-        return _rules(value, _width_problem)
-    if (problem := _width_problem(value)) is not None:
-        raise invalid(problem)
-    return value
+    return _value_or_rules(value, _width_problem, is_rules=is_rules)
 
 
 def _width_problem(width: Any) -> Problem | None:
@@ -141,11 +142,8 @@ def _width_problem(width: Any) -> Problem | None:
 
 
 def _out_of_range(value: Any) -> Any:
-    if isinstance(value, dict | list):
-        return _rules(value, _out_of_range_problem)
-    if (problem := _out_of_range_problem(value)) is not None:
-        raise invalid(problem)
-    return value
+    is_rules = isinstance(value, dict | list)
+    return _value_or_rules(value, _out_of_range_problem, is_rules=is_rules)
 
 
 def _out_of_range_problem(value: Any) -> Problem | None:

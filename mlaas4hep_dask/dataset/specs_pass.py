@@ -19,9 +19,7 @@ from mlaas4hep_dask.dataset.plan import Plan, Skipped
 from mlaas4hep_dask.dataset.reduce import MAX_TASKS, specs_graph
 from mlaas4hep_dask.dataset.reuse import event_facts, supervision_facts
 from mlaas4hep_dask.dataset.sampling import sampled_units
-from mlaas4hep_dask.dataset.tasks import (
-    Measured,
-)
+from mlaas4hep_dask.dataset.tasks import Measured
 from mlaas4hep_dask.errors import DataError
 from mlaas4hep_dask.reader import Partition
 from mlaas4hep_dask.specs import SampleSpecs, Specs

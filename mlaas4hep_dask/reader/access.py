@@ -238,7 +238,7 @@ def attempt(
             logger.warning("%s: attempt failed (%s); trying again", location, reason)
             count_retry(file)
             if number % len(locations) == 0:  # all of them have failed
-                time.sleep(pause)
+                time.sleep(pause)  # longer each time, so that a busy server gets air
                 pause *= 2
 
 

@@ -253,33 +253,27 @@ def require_same_branches(
         found = other.branches.get(name)
         if expected is None:
             reason, why = reference.left_out[name], other.left_out.get(name)
-            if why != reason:
-                state = why or (found.described() if found else "missing")
-                raise DataError(
-                    f"branch {name!r} is {state} in tree {other.tree!r} of {other.file}; it is "
-                    f"{reason} in {reference.file}",
-                    file=other.file,
-                    tree=other.tree,
-                    branch=name,
-                )
-            continue
-        if found is None:
+            if why == reason:
+                continue
+            state = why or (found.described() if found else "missing")
+            text = (
+                f"is {state} in tree {other.tree!r} of {other.file}; it is {reason} in "
+                f"{reference.file}"
+            )
+        elif found is None:
             why = other.left_out.get(name)
             state = f"is {why}" if why else "is missing"
             missing = [n for n in names if n in reference.branches and n not in other.branches]
             others = f"; {len(missing)} branches are missing there" if missing[1:] else ""
-            raise DataError(
-                f"branch {name!r} {state} in tree {other.tree!r} of {other.file}; it is "
-                f"{expected.kind} {expected.dtype} in {reference.file}{others}{advice}",
-                file=other.file,
-                tree=other.tree,
-                branch=name,
+            text = (
+                f"{state} in tree {other.tree!r} of {other.file}; it is {expected.kind} "
+                f"{expected.dtype} in {reference.file}{others}{advice}"
             )
-        if not expected.same_shape(found):
-            raise DataError(
-                f"branch {name!r} is {found.described()} in {other.file} but "
-                f"{expected.described()} in {reference.file}{hint if is_text else ''}",
-                file=other.file,
-                tree=other.tree,
-                branch=name,
+        elif not expected.same_shape(found):
+            text = (
+                f"is {found.described()} in {other.file} but {expected.described()} in "
+                f"{reference.file}{hint if is_text else ''}"
             )
+        else:
+            continue
+        raise DataError(f"branch {name!r} {text}", file=other.file, tree=other.tree, branch=name)
