@@ -1,13 +1,11 @@
 import pickle
 import shutil
-import struct
 from pathlib import Path
 
 import awkward as ak
 import numpy as np
 import pytest
 import uproot
-import zstandard
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -23,7 +21,8 @@ from mlaas4hep_dask.reader import (
     require_same_branches,
 )
 from mlaas4hep_dask.reader import baskets as baskets_module
-from mlaas4hep_dask.reader.baskets import UnsupportedBasketError, basket_table, read_baskets
+from mlaas4hep_dask.reader.baskets import basket_table, read_baskets
+from mlaas4hep_dask.reader.uncompress import UnsupportedBasketError
 from mlaas4hep_dask.specs import Branch
 from mlaas4hep_dask.specs.events import concatenate
 
@@ -137,7 +136,8 @@ def test_every_type_is_read_as_uproot_reads_it(codec, entries, counts, tmp_path)
 def test_plain_branches_are_decoded_here_and_not_by_uproot(codec, tmp_path):
     file = write(tmp_path / "a.root", codec=codec)
     with uproot.open({str(file): "Events"}) as tree:
-        tables = {branch.name: basket_table(branch) for branch in tree.branches}
+        known = {}
+        tables = {branch.name: basket_table(branch, known) for branch in tree.branches}
         assert None not in tables.values()
         contents, offsets = read_baskets(tree.file.source, tables, 5, 60)
         assert set(contents) == set(tree.keys())
@@ -284,36 +284,6 @@ def test_ranges_end_with_clusters_where_clusters_fit(size, num_clusters, per_ran
     # Half a cluster more than the limit needs, so that rounding has a cluster's end near.
     ranges = cut(ends[-1], max_events=size * per_range + size // 2, clusters=ends, baskets=ends)
     assert all(stop in ends for _, stop in ranges)
-
-
-def zstd_basket(data, border, *, checksum):
-    """A basket of one zstd block: its key, the data, of which the values are the beginning."""
-    frame = zstandard.ZstdCompressor(write_checksum=checksum).compress(data)
-    sizes = len(frame).to_bytes(3, "little") + len(data).to_bytes(3, "little")
-    header = struct.calcsize(">ihiIh") + struct.calcsize(">hiiii") + 1
-    nbytes = header + 9 + len(frame)
-    key = struct.pack(">ihiIh", nbytes, 4, len(data), 0, header)
-    basket = struct.pack(">hiiii", 3, 32_000, 1000, 0, header + border) + b"\0"
-    return bytearray(key + basket + b"ZS\1" + sizes + frame)
-
-
-@pytest.mark.parametrize("checksum", [False, True])
-def test_values_of_a_zstd_basket_come_without_its_offsets_unless_a_checksum_follows(checksum):
-    values = np.random.default_rng(1).normal(size=50_000).astype(">f4").tobytes()
-    data = values + np.arange(100_000, dtype=">i4").tobytes()
-    raw = zstd_basket(data, len(values), checksum=checksum)
-    uncompress = baskets_module._Uncompress()
-    assert bytes(uncompress.values(raw)) == values
-    assert bytes(uncompress(raw)[0]) == data
-    raw[-1] ^= 1  # of the checksum, or of the last block of offsets
-    if checksum:
-        with pytest.raises(zstandard.ZstdError):
-            uncompress.values(raw)
-    else:
-        assert bytes(uncompress.values(raw)) == values
-    del raw[len(raw) // 2 :]
-    with pytest.raises((ValueError, zstandard.ZstdError)):
-        uncompress.values(raw)
 
 
 def test_a_file_of_one_cluster_is_cut_where_baskets_end():
@@ -478,7 +448,7 @@ def test_entries_beyond_the_last_are_not_read(file):
 
 def test_baskets_that_do_not_cover_a_range_are_left_to_uproot(file):
     with uproot.open({file: "Events"}) as tree:
-        table = basket_table(tree["flat_int16"])
+        table = basket_table(tree["flat_int16"], {})
         for start, stop in ((60, 68), (-1, 3)):
             with pytest.raises(UnsupportedBasketError, match="cover"):
                 read_baskets(tree.file.source, {"flat_int16": table}, start, stop)

@@ -1,4 +1,4 @@
-"""Importing this module makes a process ready to measure and encode.
+"""Importing this module makes a process ready to read, measure and encode.
 
 The first call of a compiled kernel costs a second in numba's own start-up, even when the kernel
 is found in its cache. Worker processes are forked from one that has imported this.
@@ -9,6 +9,8 @@ import numpy as np
 from mlaas4hep_dask.compiled import postpone_extensions
 from mlaas4hep_dask.dataset import tasks as tasks  # what workers run
 from mlaas4hep_dask.encode import Encoding, encode
+from mlaas4hep_dask.reader.byteorder import FEW, copy_native
+from mlaas4hep_dask.reader.xxh64 import are_whole
 from mlaas4hep_dask.specs import Branch, Events
 from mlaas4hep_dask.specs.measure import measure
 
@@ -19,4 +21,7 @@ _EVENTS = Events(
     {"collection": np.array([0, 1, 3])},
 )
 postpone_extensions()
+are_whole(np.zeros(0, dtype=np.uint64), np.zeros(0, dtype=np.int64))
+for _many in (bytes(FEW), bytearray(FEW)):  # numba compiles another kernel for what is constant
+    copy_native(np.frombuffer(_many, dtype=np.uint32), np.zeros(FEW // 4, dtype=np.uint32))
 encode(_EVENTS, Encoding.from_specs(measure(_EVENTS, sample="none"))).dense()

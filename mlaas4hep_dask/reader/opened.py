@@ -9,7 +9,9 @@ from threading import Lock
 from time import monotonic
 from typing import Any, NamedTuple
 
+import numpy as np
 import uproot
+from numpy.typing import NDArray
 
 from mlaas4hep_dask.errors import DataError, did_you_mean
 from mlaas4hep_dask.reader.access import Access, heard, is_remote
@@ -25,7 +27,8 @@ FRESH = 60.0  # seconds after which a server is asked again whether an open file
 class OpenTree:
     """An open TTree or RNTuple and what has been learned of its branches.
 
-    ``layouts`` are those of NanoEvents, by schema.
+    ``layouts`` are those of NanoEvents, by schema. Branches whose baskets end at the same entries
+    share one array of these, which ``entries`` has by its bytes.
     """
 
     file: str
@@ -34,6 +37,7 @@ class OpenTree:
     uuid: str
     stamp: str
     tables: dict[str, BasketTable | None] = field(default_factory=dict)
+    entries: dict[bytes, NDArray[np.int64]] = field(default_factory=dict)
     layouts: dict[str, Any] = field(default_factory=dict)
 
     @property

@@ -13,7 +13,6 @@ from mlaas4hep_dask.errors import DataError
 from mlaas4hep_dask.reader.access import attempt, heard, is_remote
 from mlaas4hep_dask.reader.baskets import (
     BasketTable,
-    UnsupportedBasketError,
     basket_table,
     read_baskets,
 )
@@ -22,6 +21,7 @@ from mlaas4hep_dask.reader.opened import OpenTree, forget, open_data
 from mlaas4hep_dask.reader.partition import Partition
 from mlaas4hep_dask.reader.stamp import is_same
 from mlaas4hep_dask.reader.tables import OpenTable
+from mlaas4hep_dask.reader.uncompress import UnsupportedBasketError
 from mlaas4hep_dask.specs.events import Branch, Events
 
 logger = logging.getLogger(__name__)
@@ -137,7 +137,7 @@ def _tables(opened: OpenTree, branches: Sequence[Branch]) -> dict[str, BasketTab
 
 def _table(opened: OpenTree, name: str) -> BasketTable | None:
     if name not in opened.tables:
-        opened.tables[name] = basket_table(opened.tree[name])
+        opened.tables[name] = basket_table(opened.tree[name], opened.entries)
     return opened.tables[name]
 
 

@@ -117,9 +117,9 @@ def _at(values: NDArray[Any], places: NDArray[np.intp]) -> NDArray[Any]:
     return out
 
 
-# The reduction may be reassociated, and only that: LLVM then keeps several partial sums in
-# vector registers. NaN and infinities never reach it.
-@numba.njit(nogil=True, cache=True, fastmath={"reassoc", "nsz"})  # type: ignore[untyped-decorator]
+# The reduction may be reassociated, so that LLVM keeps several partial sums in vector registers,
+# and contracted to fused instructions, and only that. NaN and infinities never reach it.
+@numba.njit(nogil=True, cache=True, fastmath={"contract", "reassoc", "nsz"})  # type: ignore[untyped-decorator]
 def _mean_and_squares(values: NDArray[Any]) -> tuple[float, float]:
     pivot = np.float64(values[0])  # keeps the sum small next to the values
     total = 0.0
@@ -135,7 +135,7 @@ def _mean_and_squares(values: NDArray[Any]) -> tuple[float, float]:
 
 # Comparing floats would have to ask for NaN at every value; bits compare as they are, and put NaN
 # beyond the infinities. Those of negative floats are negative, and ascend with the magnitude.
-@numba.njit(nogil=True, cache=True, fastmath={"reassoc", "nsz"})  # type: ignore[untyped-decorator]
+@numba.njit(nogil=True, cache=True, fastmath={"contract", "reassoc", "nsz"})  # type: ignore[untyped-decorator]
 def _one_pass(
     values: NDArray[Any], bits: NDArray[Any], unsigned: NDArray[Any], ends: NDArray[Any]
 ) -> tuple[float, float, float]:

@@ -1,0 +1,212 @@
+"""Uncompresses baskets of TTrees.
+
+The layout of a basket is that of ROOT's TKey and TBasket (ROOT's `io/doc/TFile/datarecord.md`): a
+key whose last 19 bytes are the basket's own header, then the values, then for jagged branches
+their byte offsets. What follows the key is compressed in blocks of up to 16 MiB.
+"""
+
+from __future__ import annotations
+
+import itertools
+import struct
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
+
+import cramjam
+import deflate
+import numpy as np
+import xxhash
+import zstandard
+
+from mlaas4hep_dask.reader.xxh64 import are_whole
+
+CHECKED_TOGETHER = 2 * 1024 * 1024  # bytes
+FEW = 1024 * 1024  # bytes
+
+_KEY = struct.Struct(">ihiIh")  # fNbytes, fVersion, fObjlen, fDatime, fKeylen
+_BASKET = struct.Struct(">hiiii")  # fVersion, fBufferSize, fNevBufSize, fNevBuf, fLast
+_BASKET_HEADER = _BASKET.size + 1
+_BLOCK = struct.Struct("<2sxHBHB")  # algorithm, method, compressed and uncompressed size (24 bits)
+_CHECKSUM = 8  # bytes before the content of an lz4 block, big-endian
+
+
+class UnsupportedBasketError(Exception):
+    """A basket is not of the plain kind; uproot shall read its branch."""
+
+
+class _Block(NamedTuple):
+    algorithm: bytes
+    start: int  # in the memory of its basket
+    stop: int
+    size: int  # bytes when uncompressed
+
+
+class Basket(NamedTuple):
+    """A basket as it is in the file; `Uncompress` takes it.
+
+    ``memory``, which begins at ``address``, has the bytes [start, stop) after its key. ``size`` is
+    the number of bytes when uncompressed, ``border`` that of the values among them. Without
+    ``blocks`` it is not compressed. It holds the entries [first, last) of ``branch``.
+    """
+
+    branch: str
+    first: int
+    last: int
+    memory: memoryview
+    address: int
+    start: int
+    stop: int
+    keylen: int
+    size: int
+    border: int
+    blocks: list[_Block]
+
+
+def find_basket(
+    branch: str, first: int, last: int, memory: memoryview, address: int, start: int, stop: int
+) -> Basket:
+    """The basket whose key begins at ``start`` of ``memory``, and which ends until ``stop``.
+
+    Raises
+    ------
+    UnsupportedBasketError
+        When the key is not that of a basket.
+    ValueError
+        When the blocks are not those of a whole basket.
+    """
+    if stop - start < _KEY.size + _BASKET_HEADER:
+        raise UnsupportedBasketError("the basket is shorter than its key")
+    nbytes, _, size, _, keylen = _KEY.unpack_from(memory, start)
+    if not _KEY.size + _BASKET_HEADER <= keylen <= nbytes <= stop - start:
+        raise UnsupportedBasketError("the key's length lies outside the basket")
+    border = _BASKET.unpack_from(memory, start + keylen - _BASKET_HEADER)[4] - keylen
+    if not 0 <= border <= size:
+        raise UnsupportedBasketError("the values' length lies outside the basket")
+    stop = start + nbytes
+    start += keylen
+    blocks = []
+    if stop - start != size:
+        place, total = start, 0
+        while total < size:
+            begin = place + _BLOCK.size
+            if begin > stop:
+                raise ValueError(f"a basket ends after {total} of {size} bytes")
+            algorithm, low, high, out_low, out_high = _BLOCK.unpack_from(memory, place)
+            place = begin + (high << 16 | low)
+            num_uncompressed = out_high << 16 | out_low
+            total += num_uncompressed
+            if place > stop or total > size:
+                raise ValueError(f"a compressed block exceeds its basket of {size} bytes")
+            blocks.append(_Block(algorithm, begin, place, num_uncompressed))
+    return Basket(branch, first, last, memory, address, start, stop, keylen, size, border, blocks)
+
+
+def checked(baskets: Sequence[Basket]) -> Iterator[Basket]:
+    """The baskets, each after the checksums of its lz4 blocks were compared.
+
+    Some are checked together, few enough that they still are in a cache when they are
+    uncompressed. Other codecs compare checksums themselves.
+
+    Raises
+    ------
+    ValueError
+        When a checksum does not match.
+    """
+    addresses: list[int] = []
+    sizes: list[int] = []
+    groups = [(0, 0)]  # baskets and blocks up to the end of each
+    num_bytes = 0
+    for number, basket in enumerate(baskets):
+        for algorithm, start, stop, _ in basket.blocks:
+            if algorithm == b"L4":
+                if stop - start < _CHECKSUM:
+                    raise ValueError("an lz4 block is shorter than its checksum")
+                addresses.append(basket.address + start)
+                sizes.append(stop - start)
+        num_bytes += basket.stop - basket.start
+        if num_bytes >= CHECKED_TOGETHER or number + 1 == len(baskets):
+            groups.append((number + 1, len(sizes)))
+            num_bytes = 0
+    is_few = sum(sizes) < FEW  # not worth the start of numba
+    places, lengths = np.array(addresses, dtype=np.uint64), np.array(sizes, dtype=np.int64)
+    for (begin, first), (end, last) in itertools.pairwise(groups):
+        these = baskets[begin:end]
+        if is_few:
+            match = all(map(_is_whole, these))
+        else:
+            match = are_whole(places[first:last], lengths[first:last])
+        if not match:
+            raise ValueError("the checksum of an lz4 block does not match")
+        yield from these
+
+
+def _is_whole(basket: Basket) -> bool:
+    """True when the checksums of its lz4 blocks match."""
+    return all(
+        xxhash.xxh64(basket.memory[start + _CHECKSUM : stop]).digest()
+        == basket.memory[start : start + _CHECKSUM]
+        for algorithm, start, stop, _ in basket.blocks
+        if algorithm == b"L4"
+    )
+
+
+class Uncompress:
+    """Uncompresses one basket after the other; what it gives is valid until the next.
+
+    The checksums of lz4 are not looked at: see `checked`.
+    """
+
+    def __init__(self) -> None:
+        self._buffer = memoryview(b"")
+        self._zstd = zstandard.ZstdDecompressor()
+
+    def __call__(self, basket: Basket) -> memoryview:
+        """All of the basket's data: its values, and behind its border entry offsets."""
+        return self._first(basket, basket.size)
+
+    def values(self, basket: Basket) -> memoryview:
+        """The basket's values; entry offsets, often a quarter of the data, are not looked at."""
+        return self._first(basket, basket.border)
+
+    def _first(self, basket: Basket, wanted: int) -> memoryview:
+        if not basket.blocks:
+            return basket.memory[basket.start : basket.start + wanted]
+        if len(self._buffer) < basket.size:
+            self._buffer = memoryview(bytearray(basket.size))
+        total = 0
+        for block in basket.blocks:
+            if total >= wanted:
+                break
+            needed = min(block.size, wanted - total)
+            piece = self._block(basket.memory, block, needed, total)
+            if needed == wanted:  # nearly always: there is one block
+                return piece[:needed]
+            self._buffer[total : total + needed] = piece[:needed]
+            total += block.size
+        return self._buffer[:wanted]
+
+    def _block(self, memory: memoryview, block: _Block, needed: int, place: int) -> memoryview:
+        """At least the first ``needed`` bytes of a block, at ``place`` of the buffer."""
+        algorithm, start, stop, size = block
+        if algorithm == b"L4":
+            target = self._buffer[place : place + size]
+            content = memory[start + _CHECKSUM : stop]
+            piece = target[: cramjam.lz4.decompress_block_into(content, target)]
+        elif algorithm == b"ZL":  # all of it: its checksum stands at the end
+            piece = memoryview(deflate.zlib_decompress(memory[start:stop], size))
+        elif algorithm == b"ZS":
+            content = memory[start:stop]
+            size = size if _has_checksum(content) else needed
+            target = self._buffer[place : place + size]
+            with self._zstd.stream_reader(content, read_size=len(content)) as stream:
+                piece = target[: stream.readinto(target)]
+        else:
+            raise UnsupportedBasketError(f"compression {algorithm!r}")
+        if len(piece) != size:
+            raise ValueError(f"{len(piece)} bytes uncompressed, expected {size}")
+        return piece
+
+
+def _has_checksum(frame: Any) -> bool:
+    """True for a zstd frame whose content is followed by its checksum (RFC 8878, 3.1.1.1)."""
+    return len(frame) > 4 and bool(frame[4] & 0x04)

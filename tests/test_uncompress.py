@@ -1,0 +1,213 @@
+import itertools
+import struct
+import zlib
+
+import cramjam
+import numpy as np
+import pytest
+import xxhash
+import zstandard
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+from mlaas4hep_dask.reader import byteorder
+from mlaas4hep_dask.reader import uncompress as module
+from mlaas4hep_dask.reader.uncompress import (
+    Uncompress,
+    UnsupportedBasketError,
+    checked,
+    find_basket,
+)
+from mlaas4hep_dask.reader.xxh64 import hashes
+
+KEYLEN = struct.calcsize(">ihiIh") + struct.calcsize(">hiiii") + 1
+VALUES = np.random.default_rng(1).normal(size=5_000).astype(">f4").tobytes()
+OFFSETS = np.arange(10_000, dtype=">i4").tobytes()
+
+
+def block(algorithm, content, size):
+    sizes = len(content).to_bytes(3, "little") + size.to_bytes(3, "little")
+    return algorithm + b"\1" + sizes + content
+
+
+def lz4(data):
+    content = bytes(cramjam.lz4.compress_block(data, store_size=False))
+    return block(b"L4", xxhash.xxh64_digest(content) + content, len(data))
+
+
+def zstd(data, *, checksum=False):
+    compressor = zstandard.ZstdCompressor(write_checksum=checksum)
+    return block(b"ZS", compressor.compress(data), len(data))
+
+
+def basket(size, border, *blocks, nbytes=None):
+    """The bytes of a basket: its key and its blocks, or its data where they are not compressed."""
+    payload = b"".join(blocks)
+    nbytes = KEYLEN + len(payload) if nbytes is None else nbytes
+    key = struct.pack(">ihiIh", nbytes, 4, size, 0, KEYLEN)
+    own = struct.pack(">hiiii", 3, 32_000, 1000, 0, KEYLEN + border) + b"\0"
+    return bytearray(key + own + payload)
+
+
+def found(raw):
+    """The basket that lies somewhere in the memory of others."""
+    memory = np.frombuffer(b"before!" + bytes(raw) + b"behind", dtype=np.uint8)
+    return find_basket("x", 0, 1, memory.data, memory.ctypes.data, 7, 7 + len(raw))
+
+
+def values(raw):
+    (one,) = checked([found(raw)])
+    return bytes(Uncompress().values(one))
+
+
+def whole(raw):
+    (one,) = checked([found(raw)])
+    return bytes(Uncompress()(one))
+
+
+BLOCKS = {
+    "lz4": lz4,
+    "zstd": zstd,
+    "zlib": lambda data: block(b"ZL", zlib.compress(data), len(data)),
+    "none": bytes,
+}
+
+
+@pytest.mark.usefixtures("ways")
+@pytest.mark.parametrize("codec", BLOCKS)
+def test_a_basket_gives_its_values_or_all_of_its_data(codec):
+    raw = basket(len(VALUES + OFFSETS), len(VALUES), BLOCKS[codec](VALUES + OFFSETS))
+    assert values(raw) == VALUES
+    assert whole(raw) == VALUES + OFFSETS
+
+
+@pytest.mark.parametrize("codec", ["lz4", "zstd", "zlib"])
+def test_blocks_are_joined_and_those_behind_the_values_left_alone(codec):
+    data = VALUES + OFFSETS
+    pieces = [data[:7_001], data[7_001 : len(VALUES)], data[len(VALUES) :]]
+    raw = basket(len(data), len(VALUES), *map(BLOCKS[codec], pieces))
+    assert values(raw) == VALUES
+    assert whole(raw) == data
+
+
+def test_data_that_looks_like_a_block_is_not_one():
+    assert values(basket(40, 40, b"L4" + bytes(38))) == b"L4" + bytes(38)
+
+
+@pytest.fixture(params=["few", "many"])
+def ways(request, monkeypatch):
+    """Small data are checked and copied by libraries, large by our own kernels."""
+    if request.param == "many":
+        monkeypatch.setattr(module, "FEW", 0)
+        monkeypatch.setattr(byteorder, "FEW", 0)
+
+
+@pytest.mark.usefixtures("ways")
+@pytest.mark.parametrize("number", range(3))
+def test_the_checksum_of_each_lz4_block_is_compared(number):
+    blocks = [lz4(VALUES), lz4(OFFSETS), lz4(VALUES)]
+    place = KEYLEN + sum(map(len, blocks[:number])) + 9
+    for behind in (0, 7, 8, len(blocks[number]) - 10):  # the checksum's bytes, the content's
+        raw = basket(len(VALUES + OFFSETS + VALUES), len(VALUES), *blocks)
+        raw[place + behind] ^= 4
+        with pytest.raises(ValueError, match="checksum of an lz4 block does not match"):
+            values(raw)
+
+
+@pytest.mark.usefixtures("ways")
+def test_baskets_before_a_damaged_one_are_not_given_when_checked_with_it(monkeypatch):
+    good = basket(len(VALUES), len(VALUES), lz4(VALUES))
+    bad = bytearray(good)
+    bad[-1] ^= 1
+    with pytest.raises(ValueError, match="checksum"):
+        next(checked([found(good), found(bad)]))
+    monkeypatch.setattr(module, "CHECKED_TOGETHER", 1)
+    one_by_one = checked([found(good), found(good), found(bad)])
+    assert bytes(Uncompress().values(next(one_by_one))) == VALUES
+    next(one_by_one)
+    with pytest.raises(ValueError, match="checksum"):
+        next(one_by_one)
+
+
+@pytest.mark.parametrize("size", range(8))
+def test_an_lz4_block_without_a_whole_checksum_is_refused(size):
+    with pytest.raises(ValueError, match="shorter than its checksum"):
+        values(basket(40, 40, block(b"L4", bytes(size), 40)))
+
+
+@pytest.mark.parametrize(
+    ("raw", "error", "what"),
+    [
+        (basket(40, 40, bytes(40))[: KEYLEN - 1], UnsupportedBasketError, "shorter than its key"),
+        (basket(40, 40, bytes(40), nbytes=-1), UnsupportedBasketError, "key's length"),
+        (basket(40, 40, bytes(40), nbytes=KEYLEN - 1), UnsupportedBasketError, "key's length"),
+        (basket(40, 40, bytes(40), nbytes=KEYLEN + 41), UnsupportedBasketError, "key's length"),
+        (basket(40, 41, bytes(40)), UnsupportedBasketError, "values' length"),
+        (basket(40, -1, bytes(40)), UnsupportedBasketError, "values' length"),
+        (basket(40, 40, block(b"??", bytes(9), 40)), UnsupportedBasketError, "compression"),
+        (basket(40, 40, lz4(bytes(39))), ValueError, "ends after 39 of 40"),
+        (basket(40, 40, lz4(bytes(41))), ValueError, "exceeds its basket"),
+        (basket(40, 40, lz4(bytes(40))[:-1]), ValueError, "exceeds its basket"),
+        (basket(40, 40, b"L4\1\0\0"), ValueError, "ends after 0 of 40"),
+    ],
+)
+def test_a_basket_that_is_not_whole_is_refused(raw, error, what):
+    with pytest.raises(error, match=what):
+        values(raw)
+
+
+def test_an_lz4_block_that_says_another_size_is_refused():
+    content = bytes(cramjam.lz4.compress_block(bytes(39), store_size=False))
+    raw = basket(40, 40, block(b"L4", xxhash.xxh64_digest(content) + content, 40))
+    with pytest.raises(ValueError, match="39 bytes uncompressed, expected 40"):
+        values(raw)
+
+
+@pytest.mark.parametrize("checksum", [False, True])
+def test_offsets_behind_the_values_of_zstd_are_looked_at_only_for_a_checksum(checksum):
+    data = VALUES + OFFSETS * 20
+    raw = basket(len(data), len(VALUES), zstd(data, checksum=checksum))
+    assert values(raw) == VALUES
+    assert whole(raw) == data
+    raw[-1] ^= 1  # of the checksum, or of the last block of offsets
+    if checksum:
+        with pytest.raises(zstandard.ZstdError):
+            values(raw)
+    else:
+        assert values(raw) == VALUES
+    cut = KEYLEN + (len(raw) - KEYLEN) // 4
+    sizes = (cut - KEYLEN - 9).to_bytes(3, "little")
+    short = raw[:cut]
+    short[:4], short[KEYLEN + 3 : KEYLEN + 6] = cut.to_bytes(4, "big"), sizes
+    with pytest.raises((ValueError, zstandard.ZstdError)):
+        whole(short)
+
+
+@settings(deadline=None)  # the first call compiles
+@given(st.lists(st.integers(0, 300), max_size=9), st.integers(0, 40), st.integers(0, 2**32 - 1))
+@example([0, 31, 32, 33, 5_000, 63, 64, 65, 4_999], 3, 1)
+def test_checksums_are_those_of_xxhash(sizes, first, seed):
+    ends = first + np.cumsum([0, *sizes])
+    memory = np.random.default_rng(seed).integers(0, 256, ends[-1] + 1, dtype=np.uint8)
+    blocks = [memory[begin:end] for begin, end in itertools.pairwise(ends)]
+    addresses = (memory.ctypes.data + ends[:-1]).astype(np.uint64)
+    digests = hashes(addresses, np.array(sizes, dtype=np.int64))
+    assert digests.tolist() == [xxhash.xxh64_intdigest(block.tobytes()) for block in blocks]
+
+
+@pytest.mark.parametrize("copy", [byteorder.copy_native, byteorder._copy])
+@settings(deadline=None)  # the first call compiles
+@given(
+    st.sampled_from(["u1", "u2", "u4", "u8"]),
+    st.integers(0, 300),
+    st.integers(0, 17),
+    st.integers(0, 40),
+)
+def test_values_are_copied_to_any_place_and_nowhere_else(copy, dtype, size, source, target):
+    itemsize = np.dtype(dtype).itemsize
+    memory = np.random.default_rng(size).integers(0, 256, source + size * itemsize, dtype=np.uint8)
+    out = np.full(target + size + 70, 171, dtype=dtype)
+    copy(memory[source:].view(dtype), out[target : target + size])
+    expected = memory[source:].view(f">{dtype}").astype(dtype)
+    assert out[target : target + size].tolist() == expected.tolist()
+    assert (np.delete(out, np.s_[target : target + size]) == 171).all()
