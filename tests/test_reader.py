@@ -241,6 +241,15 @@ def test_an_rntuple_written_by_uproot_is_read(tmp_path):
     np.testing.assert_array_equal(events.contents["x"], columns["x"][3:44])
 
 
+def test_vectors_of_an_rntuple_are_collections_of_their_own_as_in_a_tree(tmp_path):
+    vectors = {name: ak.Array([[1.5], [], [2.5, 3.5]]) for name in ("Jet_pt", "Jet_eta", "x")}
+    with uproot.recreate(tmp_path / "rntuple.root") as out:
+        out.mkrntuple("Events", vectors)
+    plan = plan_file(str(tmp_path / "rntuple.root"), "Events", "s")
+    found = {name: branch.collection for name, branch in plan.branches.items()}
+    assert found == {"Jet_pt": "Jet_pt", "Jet_eta": "Jet_eta", "x": "x"}
+
+
 def test_branches_that_cannot_be_inputs_are_left_out_with_the_reason(edge_cases):
     plan = plan_file(str(edge_cases / "PHYSLITE_example.root"), "CollectionTree", "s")
     assert plan.left_out

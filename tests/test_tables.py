@@ -272,6 +272,21 @@ def test_many_pieces_of_blank_lines_keep_the_entries_in_place(tmp_path, monkeypa
         assert np.concatenate(found).tolist() == list(range(300))
 
 
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("a.jsonl", '{"x": 1} {"x": 2}\n{"x": 3}\n', "2 lines after entry 0 hold 3 rows"),
+        ("a.jsonl", '{\n"x": 1}\n', "2 lines after entry 0 hold 1 rows"),
+        ("a.jsonl", '{"x": 1}\n  \n', "2 lines after entry 0 hold 1 rows"),
+        ("a.csv", 'x,y\n1,"[1,\n2]"\n', "2 lines after entry 0 hold 1 rows"),
+    ],
+)
+def test_lines_that_are_not_one_row_each_are_refused(name, content, message, tmp_path):
+    plan = plan_file(text_file(tmp_path, name, content), "Events", "s")
+    with pytest.raises(DataError, match=message):
+        read(partitions_of(plan, 1)[0], [plan.branches["x"]])
+
+
 def test_what_cannot_be_an_input_is_left_out_with_the_reason(tmp_path):
     content = '{"x": 1, "name": "a", "empty": null, "deep": [[1], [2]], "no": []}\n'
     plan = plan_file(text_file(tmp_path, "a.jsonl", content), "Events", "s")

@@ -68,13 +68,19 @@ def _rntuple(tree: Any) -> Iterator[tuple[str, Branch | str]]:
         if field.is_numpy:
             yield name, _primitive(name, "flat", field, None)
         elif field.is_list and field.content.is_numpy and not field.parameter("__array__"):
-            yield name, _primitive(name, "jagged", field.content, field.form_key)
+            yield name, _primitive(name, "jagged", field.content, _counter(ntuple, top, field))
         elif field.parameter("__array__") == "string":
             yield name, "a string"
         elif field.is_list and field.content.is_list:
             yield name, f"doubly nested ({field.type})"
         else:
             yield name, f"of type {ntuple.field_records[top.field_id].type_name or field.type}"
+
+
+def _counter(ntuple: Any, top: Any, field: Any) -> str:
+    """The column that counts the objects, or the field's own name if it counts no others'."""
+    own = ntuple.column_records[int(field.form_key.removeprefix("column-"))].field_id
+    return str(top.name if own == top.field_id else field.form_key)
 
 
 def _primitive(name: str, kind: Any, form: Any, collection: str | None) -> Branch | str:

@@ -12,14 +12,15 @@ from mlaas4hep_dask.reader.access import PLAIN, Access
 
 
 class TextRange(NamedTuple):
-    """Whole lines of a text file, of which the first is the entry ``first_entry``.
+    """``num_entries`` whole lines of a text file, of which the first is ``first_entry``.
 
-    The bytes are counted in the uncompressed text.
+    Blank lines are not counted; the bytes are counted in the uncompressed text.
     """
 
     byte_start: int
     byte_stop: int
     first_entry: int
+    num_entries: int
 
 
 @dataclass(frozen=True, slots=True)

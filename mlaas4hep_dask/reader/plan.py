@@ -143,7 +143,8 @@ class PlannedFile:
             return None
         first = bisect_right(self.lines, start, key=lambda line: line[0]) - 1
         last = bisect_left(self.lines, stop, key=lambda line: line[0])
-        return TextRange(self.lines[first][1], self.lines[last][1], self.lines[first][0])
+        (first_entry, byte_start), (end, byte_stop) = self.lines[first], self.lines[last]
+        return TextRange(byte_start, byte_stop, first_entry, end - first_entry)
 
 
 def plan_file(file: str, tree: str, sample: str, access: Access = PLAIN) -> FilePlan:
@@ -272,7 +273,7 @@ def require_same_branches(
         elif not expected.same_shape(found):
             text = (
                 f"is {found.described()} in {other.file} but {expected.described()} in "
-                f"{reference.file}{hint if is_text else ''}"
+                f"{reference.file}{hint if is_text and found.dtype != expected.dtype else ''}"
             )
         else:
             continue

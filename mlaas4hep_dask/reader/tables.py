@@ -341,13 +341,14 @@ class _TextTable(OpenTable):
                 pieces.append(piece)
                 left -= len(piece)
         rows = self._parsed(b"".join(pieces), tops)
-        low = partition.entry_start - place.first_entry
-        if len(rows) < low + len(partition):
+        if len(rows) != place.num_entries:
             raise DataError(
-                f"{partition} has changed since it was planned: {len(rows)} lines found after "
-                f"entry {place.first_entry}",
+                f"{self.file}: {place.num_entries} lines after entry {place.first_entry} hold "
+                f"{len(rows)} rows; each row has to be a line of its own, and no line may hold white "
+                "space alone",
                 file=self.file,
             )
+        low = partition.entry_start - place.first_entry
         return rows.slice(low, len(partition))
 
     def _parsed(self, content: bytes, columns: list[str]) -> Any:
