@@ -344,8 +344,8 @@ class _TextTable(OpenTable):
         if len(rows) != place.num_entries:
             raise DataError(
                 f"{self.file}: {place.num_entries} lines after entry {place.first_entry} hold "
-                f"{len(rows)} rows; each row has to be a line of its own, and no line may hold white "
-                "space alone",
+                f"{len(rows)} rows; each row has to be a line of its own, and no line may hold "
+                "white space alone",
                 file=self.file,
             )
         low = partition.entry_start - place.first_entry
