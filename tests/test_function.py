@@ -34,6 +34,11 @@ def plain(events, min_pt=20):
     return events[ak.any(good, axis=1)]
 
 
+def scaled(events):
+    events["weight"] = events.weight * events.MET_pt
+    return events[events.MET_pt > 20]
+
+
 def rebuilt(events):
     return ak.zip({"HT": ak.sum(events.Jet_pt, axis=1)}, depth_limit=1)
 
@@ -125,6 +130,30 @@ def test_a_function_selects_and_derives_and_only_what_it_touches_is_read(
     flow = dataset.samples()["a"].cut_flow
     assert [*flow.values()] == [*expected.samples()["a"].cut_flow.values()]
     assert [*flow] == [function["callable"], "HT > 60"]
+
+
+def test_weights_that_a_function_returns_are_divided_by_the_sum_of_those_in_the_files(
+    tmp_path, client
+):
+    (tmp_path / "analysis.py").write_text(CODE)
+    weight = np.array([1.0, -2.0, 3.0, 4.0])
+    met = np.array([10.0, 30.0, 50.0, 70.0])
+    for name in "ab":
+        with uproot.recreate(tmp_path / f"{name}.root") as file:
+            file["Events"] = {"weight": weight, "MET_pt": met}
+    samples = [
+        {"name": name, "label": label, "files": f"{name}.root", "cross_section": 2.0}
+        for label, name in enumerate("ab")
+    ]
+    keys = {"samples": samples, "branches": {"include": ["MET_pt"]}, "specs": {"cache": None}}
+    config = config_of(keys, tmp_path, {"callable": "analysis.py:scaled"}, weight="weight")
+    dataset = Dataset(config, client)
+    expected = (weight * met)[1:] * 2.0 / weight.sum()
+    np.testing.assert_allclose(
+        client.compute(dataset.to_dask().w).result(), np.tile(expected, 2), rtol=1e-6
+    )
+    sample = dataset.samples()["a"]
+    assert (sample.weights_read, sample.sum_weights) == (6.0, (weight * met)[1:].sum())
 
 
 def test_a_function_that_returns_all_events_may_build_new_records(keys, tmp_path):

@@ -35,7 +35,8 @@ class Labelled:
     weights : ndarray of float64, shape (events,)
         Their own weights, before the factor of the sample.
     weights_read : ndarray of float64, shape (events read,)
-        The own weights of all events read, selected or not.
+        The own weights of all events read, selected or not, as they are in the file where it has
+        them.
     cut_flow, removed : mapping of str to int
         As those of `Prepared`.
     """
@@ -82,7 +83,9 @@ def label(partition: Partition, context: Context, keep: tuple[str, ...]) -> Labe
         weights_read = weights = supervision.weights(events, partition, entries)
     else:
         weights_read = _weights_read(raw, partition, preparation, supervision)
-        weights, ids, entries = weights_read[selected], ids[selected], entries[selected]
+        ids, entries = ids[selected], entries[selected]
+        # not those that were read: the function may have multiplied them by its scale factors
+        weights = supervision.weights(events, partition, entries)
     return Labelled(
         events=events if names == keep else only(events, keep),
         ids=ids,
