@@ -194,6 +194,11 @@ def test_every_option_of_encode_reaches_blocks_and_bundle(tutorial, client, cms_
             "encode.out_of_range: pattern 'Jte_*' matches no bra",
         ),
         ({"sort": {"Jet": "-Jet_PX"}}, "encode.sort: branch 'Jet_PX' is not in collection 'Jet'"),
+        (
+            {"normalisation": {"MET_p?": {"x": [0, 0], "y": [1, 2]}}},
+            "encode.normalisation of 'MET_p?': the x of a table ascend, each larger than the one",
+        ),
+        ({"normalisation": {"shift": 1, "scale": 0}}, "shift and scale are finite, and scale is"),
         ({"normalisation": "nowhere.py:f"}, "nowhere.py:f cannot be imported (FileNotFoundError"),
         ({"normalisation": "no_such_module:f"}, "no_such_module:f cannot be imported (ModuleNotF"),
         ({"normalisation": "json:dump_"}, "json:dump_ does not exist; did you mean 'dump"),

@@ -14,6 +14,7 @@ from dataclasses import replace
 
 import awkward as ak
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 import torch
 import uproot
@@ -208,6 +209,14 @@ def small(tmp_path_factory):
     return folder / "bundle", files
 
 
+def note_of(path):
+    """What an output tells of itself."""
+    if path.suffix == ".parquet":
+        return json.loads(pq.read_metadata(path).metadata[b"mlaas4hep_dask"])
+    with uproot.open(path) as file:
+        return json.loads(file["mlaas4hep_dask"])
+
+
 @pytest.mark.parametrize("suffix", [".root", ".parquet"])
 def test_identifiers_are_copied_with_every_bit(tmp_path, client, small, suffix):
     path, files = small
@@ -230,8 +239,8 @@ def test_the_output_tells_where_it_comes_from(tmp_path, client, small):
     path, files = small
     output = tmp_path / "out.root"
     predict(client, path, [*files[1:], files[0]], output, max_events=1_500)
+    note = note_of(output)
     with uproot.open(output) as file:
-        note = json.loads(file["mlaas4hep_dask"])
         assert file["events"].num_entries == 1_500
         assert file["events"]["source_file"].array().to_list() == [0] * 1_000 + [1] * 500
     assert [entry["file"] for entry in note["files"]] == [
@@ -407,6 +416,16 @@ def test_each_of_several_outputs_has_a_branch(tmp_path, client, small):
         np.testing.assert_allclose(found[f"score_{number}"], scores[:, number], rtol=0, atol=1e-6)
 
 
+def test_identifiers_are_those_of_the_training(tmp_path, client, small):
+    path, files = small
+    bundle = shutil.copytree(path, tmp_path / "bundle")
+    manifest = json.loads((bundle / "manifest.json").read_text())
+    manifest["data"] = {"tree": "events", "identifiers": ["ev*"]}
+    (bundle / "manifest.json").write_text(json.dumps(manifest))
+    done = predict(client, bundle, files[:1], tmp_path / "out.root")
+    assert done.branches == ("source_file", "source_entry", "event", "score")
+
+
 def test_branches_are_named_after_classes_and_targets():
     assert score_names({}, 1) == ("score",)
     assert score_names({"classes": ["QCD", "ttH"]}, 1) == ("score",)
@@ -498,6 +517,8 @@ def test_a_trained_model_of_several_outputs_scores_every_event_with_its_identifi
         assert ak.to_numpy(found[name]).dtype == whole.contents[name].dtype
         np.testing.assert_array_equal(found[name], whole.contents[name])
     np.testing.assert_array_equal(found["source_file"], np.repeat(range(3), 1_000))
+    assert bundle.manifest["data"]["identifiers"][:2] == ["run", "event"]
+    assert note_of(output)["outputs"] == dict(zip(names, bundle.outputs.names, strict=True))
 
 
 def autoencoder(columns, *, hidden=None):

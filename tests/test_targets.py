@@ -241,6 +241,22 @@ def made(tmp_path):
     }
 
 
+def test_distributions_by_class_are_those_of_the_objects_that_are_kept(cms_files, client):
+    keys = {
+        "tree": "events",
+        "samples": [{"name": "ww", "files": str(cms_files[1])}],
+        "target": {"branch": "where(NMuon > 0, 1, 0)", "classes": ["none", "muons"]},
+        "branches": {"include": ["Jet_Px"]},
+        "encode": {"width": {"Jet": 1}, "normalisation": "none"},
+        "specs": {"cache": None},
+    }
+    (shown,) = dataset_of(keys, client).distributions()
+    array = uproot.open(cms_files[1])["events"].arrays(["NMuon", "NJet"])
+    for label, own in (("0", array[array.NMuon == 0]), ("1", array[array.NMuon > 0])):
+        assert shown.raw["Jet_Px"].counts[label].sum() == ak.sum(own.NJet)
+        assert shown.encoded["Jet_Px"].counts[label].sum() == ak.sum(own.NJet > 0)
+
+
 def test_labels_and_negative_weights_from_branches(made, client, tmp_path):
     results = []
     for max_events in (1_000, 90):

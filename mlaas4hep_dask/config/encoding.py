@@ -47,6 +47,7 @@ _HOW_SCHEMA: dict[str, Any] = {
         },
     ]
 }
+_NUMBER_KEYS = ({"shift", "scale"}, {"x", "y"})
 OUT_OF_RANGE = ("pass", "clip")
 _OUT_OF_RANGE_SCHEMA: dict[str, Any] = {"anyOf": [{"enum": list(OUT_OF_RANGE)}]}
 _WIDTH_SCHEMA: dict[str, Any] = {
@@ -102,12 +103,14 @@ def _value_or_rules(value: Any, check: Callable[[Any], Problem | None], *, is_ru
 
 
 def _normalisation(value: Any) -> Any:
+    if isinstance(value, dict) and value.keys() in _NUMBER_KEYS:
+        value = {"*": value}
     is_rules = isinstance(value, dict | list)
     return _value_or_rules(value, _normalisation_problem, is_rules=is_rules)
 
 
 def _normalisation_problem(how: Any) -> Problem | None:
-    if isinstance(how, dict) and how.keys() in ({"shift", "scale"}, {"x", "y"}):
+    if isinstance(how, dict) and how.keys() in _NUMBER_KEYS:
         numbers = [how["shift"], how["scale"]] if "shift" in how else [how["x"], how["y"]]
         flat = [n for part in numbers for n in (part if isinstance(part, list) else [part])]
         if all(_is_number(n) for n in flat):

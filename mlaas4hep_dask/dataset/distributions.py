@@ -47,6 +47,7 @@ def distributions(partition: Partition, context: Context) -> Distributions:
     events = found.events
     encoded = encode_rows(events, context.encoding)
     names, groups = groups_of(found, partition, context)
+    kept = dict(zip(encoded.layout.collections, encoded.multiplicities(), strict=True))
     raw: dict[str, Histogram] = {}
     after: dict[str, Histogram] = {}
     for (branch, values), scaling, known in zip(
@@ -55,15 +56,16 @@ def distributions(partition: Partition, context: Context) -> Distributions:
         context.encoding.branches,
         strict=True,
     ):
-        own = groups
+        own = own_kept = groups
         if known.collection is not None:
             own = np.repeat(groups, np.diff(events.offsets[known.collection]))
-        for made, given, low, high in (
-            (raw, events.contents[branch], scaling.low, scaling.high),
-            (after, values, scaling.encoded_low, scaling.encoded_high),
+            own_kept = np.repeat(groups, kept[known.collection])  # without those truncated
+        for made, given, of_group, low, high in (
+            (raw, events.contents[branch], own, scaling.low, scaling.high),
+            (after, values, own_kept, scaling.encoded_low, scaling.encoded_high),
         ):
             counts = {
-                name: _histogram(given[own == number] if len(names) > 1 else given, low, high)
+                name: _histogram(given[of_group == number] if len(names) > 1 else given, low, high)
                 for number, name in enumerate(names)
             }
             made[branch] = Histogram(*_bounds(low, high), counts)
@@ -88,6 +90,7 @@ def _histogram(values: NDArray[Any], low: float, high: float) -> NDArray[np.int6
     low, high = _bounds(low, high)
     with np.errstate(invalid="ignore", over="ignore"):
         bins = (values.astype(np.float64) - low) * (NUM_BINS / (high - low))
-        inside = (bins >= 0) & (bins <= NUM_BINS)  # False for NaN
-        chosen = np.minimum(bins[inside], NUM_BINS - 1).astype(np.int64)
+        # False for NaN; the extremes themselves may be a rounding outside, in float32 above all
+        inside = (bins >= -1e-4) & (bins <= NUM_BINS + 1e-4)
+        chosen = np.clip(bins[inside], 0, NUM_BINS - 1).astype(np.int64)
     return np.bincount(chosen, minlength=NUM_BINS)

@@ -13,7 +13,8 @@ from typing import Any
 from mlaas4hep_dask.config import Config
 from mlaas4hep_dask.encode.encoding import Encoding, clipped_branches, normalisations_of, sorts_of
 from mlaas4hep_dask.encode.layout import width_rules
-from mlaas4hep_dask.encode.rules import matches
+from mlaas4hep_dask.encode.rules import matches, rules_of
+from mlaas4hep_dask.encode.scaling import require_usable
 from mlaas4hep_dask.errors import ConfigError, DataError, EncodeError, did_you_mean
 from mlaas4hep_dask.specs import Branch, BranchSpecs, Specs
 
@@ -44,6 +45,9 @@ def check_encode(
     collections = sorted({branch.collection for branch in inputs if branch.collection is not None})
     try:
         normalisations_of(config.encode.normalisation, names)
+        for pattern, how in rules_of(config.encode.normalisation):
+            if isinstance(how, Mapping):
+                require_usable(pattern, how)
         clipped_branches(config.encode.out_of_range, names)
         width_rules(config.encode.width, collections)
         sorts = sorts_of(config.encode.sort, list(available.values()), collections)

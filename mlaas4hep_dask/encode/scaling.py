@@ -198,6 +198,11 @@ def _quartiles(specs: BranchSpecs, transform: str) -> list[float]:
     return [math.log(q) for q in np.quantile(positive, fractions, method="inverted_cdf")]
 
 
+def require_usable(name: str, how: Mapping[str, Any]) -> None:
+    """Raise an EncodeError unless the numbers of a normalisation can be used."""
+    _given(name, how, 0.0, 0.0)
+
+
 def _given(name: str, how: Mapping[str, Any], low: float, high: float) -> Scaling:
     table: Table | None = None
     try:
@@ -216,7 +221,12 @@ def _given(name: str, how: Mapping[str, Any], low: float, high: float) -> Scalin
     except (KeyError, TypeError, ValueError, IndexError) as error:
         problem = f"expected numbers for shift and scale, or lists of them for x and y ({error!r})"
     if problem is not None:
-        raise EncodeError(f"normalisation of branch {name!r}: {problem}", branch=name)
+        raise EncodeError(
+            f"normalisation of {name!r}: {problem}",
+            branch=name,
+            option="normalisation",
+            pattern=name,
+        )
     return Scaling(shift, scale, low, high, first, last, table=table)
 
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from fnmatch import fnmatchcase
 from pathlib import Path
 
 from mlaas4hep_dask.bundle import Bundle
 from mlaas4hep_dask.config import Branches, Reading, expand_files
 from mlaas4hep_dask.dataset.preflight import access_of
+from mlaas4hep_dask.encode.rules import matches
 from mlaas4hep_dask.errors import ConfigError, UnreadableFileError, did_you_mean
 from mlaas4hep_dask.reader import (
     Access,
@@ -117,7 +117,10 @@ def check_request(
     inputs = {branch.name: branch for branch in bundle.reads}
     learned = replace(first, file=f"the bundle of model {bundle.name!r}", branches=inputs)
     require_same_branches(learned, first, list(inputs))
-    copied = _copied(first, patterns)
+    identifiers = recorded.get("identifiers")
+    if not isinstance(identifiers, list):  # a bundle that no run has made
+        identifiers = Branches().identifiers
+    copied = _copied(first, list(map(str, identifiers)), patterns)
     needed = {name: first.branches[name] for name in (*inputs, *copied)}
     reference = first.narrowed(list(needed))
     return Request(bundle, tuple(found), tree, reference, tuple(needed[name] for name in copied))
@@ -144,16 +147,16 @@ def _first_readable(
     )
 
 
-def _copied(first: FilePlan, patterns: Sequence[str]) -> list[str]:
-    """Names of the branches to copy: identifiers, then those of each pattern."""
-    identifiers = Branches().identifiers
+def _copied(first: FilePlan, identifiers: Sequence[str], patterns: Sequence[str]) -> list[str]:
+    """Names of the branches to copy: flat ones that identify, then those of each pattern."""
     chosen = dict.fromkeys(
         name
-        for name in identifiers
-        if name in first.branches and first.branches[name].kind == "flat"
+        for pattern in identifiers
+        for name, branch in first.branches.items()
+        if matches(pattern, name) and branch.kind == "flat"
     )
     for pattern in patterns:
-        found = [name for name in first.branches if name == pattern or fnmatchcase(name, pattern)]
+        found = [name for name in first.branches if matches(pattern, name)]
         if not found:
             reason = first.left_out.get(pattern)
             problem = (

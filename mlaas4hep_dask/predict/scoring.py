@@ -152,7 +152,7 @@ def predict_files(
                 file=lost[-1].file,
                 reason=lost[-1].reason,
             )
-        file.describe(_note(request, plans, made))
+        file.describe(_note(request, plans, made, scoring.outputs))
     return made
 
 
@@ -242,15 +242,21 @@ def _partitions(
 
 
 def _note(
-    request: Request, plans: Sequence[PlannedFile | Skipped], made: Predicted
+    request: Request,
+    plans: Sequence[PlannedFile | Skipped],
+    made: Predicted,
+    scores: tuple[str, ...],
 ) -> Mapping[str, Any]:
     """What the output tells of itself."""
+    outputs = request.bundle.outputs
+    is_named = outputs.kind in ("classes", "regression") and len(outputs.names) == len(scores)
     return {
         "package": __version__,
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
         "model": request.bundle.name,
         "files_of_bundle": request.bundle.manifest["files"],
         "tree": request.tree,
+        "outputs": dict(zip(scores, outputs.names, strict=True)) if is_named else {},
         "files": [
             {"file": plan.file, "uuid": None if isinstance(plan, Skipped) else plan.uuid}
             for plan in plans

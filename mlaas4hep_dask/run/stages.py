@@ -174,6 +174,7 @@ def fit(
             data={
                 "tree": config.tree,
                 "function": None if config.function is None else config.function.callable,
+                "identifiers": config.branches.identifiers,
                 "samples": summary["samples"],
                 "config": config.digest(),
             },
