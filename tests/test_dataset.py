@@ -188,6 +188,10 @@ def test_every_option_of_encode_reaches_blocks_and_bundle(tutorial, client, cms_
             {"normalisation": {"EventWeight": "none"}},
             "'EventWeight' matches no branch; 'EventWeight' is not among the inputs that bran",
         ),
+        (
+            {"width": {"Top": 2}},
+            "'Top' matches no collection; there are Electron, Jet, Muon, Photon",
+        ),
         ({"width": {"Jets": 2}}, "encode.width: pattern 'Jets' matches no collection; did you"),
         (
             {"out_of_range": {"Jte_*": "clip"}},

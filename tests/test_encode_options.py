@@ -216,7 +216,7 @@ def test_the_first_pattern_that_matches_holds_and_minmax_where_none_does():
         ),
         ({"normalisation": {"x": "log"}}, "hold no statistics of the log of branch 'x'; measure"),
         ({"normalisation": "log-max"}, "normalisation is 'log-max'; expected one of minmax"),
-        ({"normalisation": {"x": {"shift": 1}}}, "branch 'x': expected numbers for shift"),
+        ({"normalisation": {"x": {"shift": 1}}}, "of 'x': expected numbers for shift"),
         ({"normalisation": {"x": {"shift": 1, "scale": 0}}}, "scale is not 0"),
         ({"normalisation": {"x": {"x": [0, 0], "y": [0, 1]}}}, "the x of a table ascend"),
         ({"normalisation": {"x": {"x": [0, 1, 2], "y": [0, 1, 1]}}}, "ascend or descend"),

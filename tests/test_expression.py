@@ -193,7 +193,10 @@ def test_an_expression_survives_its_own_text_and_pickling(text):
         ("Jet_pt[nJet > 1]", "chosen by a condition on them, found one on events"),
         ("Jet_pt[0]", "one object of every event is [:, 0]"),
         ("sum(met)", "sum() needs one value per object, found one per event"),
-        ("nJet & met > 3", "needs a condition on both sides, or whole numbers, found whole"),
+        (
+            "nJet & met > 3",
+            "on both sides, found whole numbers beside a condition; bits are compared",
+        ),
         ("!nJet", "'!' needs a condition, found whole numbers"),
         ("any(Jet_pt)", "any() needs a condition, found numbers"),
         ("met ^ 2", "a power is written **"),

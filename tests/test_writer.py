@@ -241,6 +241,25 @@ def test_a_branch_that_a_tree_cannot_hold_is_named(tmp_path, branch, message):
     assert list(tmp_path.iterdir()) == []
 
 
+def test_chosen_objects_have_a_counter_whose_name_a_tree_can_hold(tmp_path):
+    branches = (
+        Branch("Low_pt", "jagged", "float32", "Jet[(Jet_pt < 30)]_ae"),
+        Branch("High_pt", "jagged", "float32", "Jet[(Jet_pt > 30)]_ae"),
+    )
+    contents = {"Low_pt": np.float32([1.0, 2.0]), "High_pt": np.float32([40.0])}
+    offsets = {branches[0].collection: [0, 2, 2], branches[1].collection: [0, 0, 1]}
+    offsets = {name: np.array(ends) for name, ends in offsets.items()}
+    path = tmp_path / "out.root"
+    with write_events(path, branches) as file:
+        file.append(Events(2, branches, contents, offsets))
+    with uproot.open(path) as file:
+        assert file["Events"].keys() == ["nLow_pt", "Low_pt", "nHigh_pt", "High_pt"]
+        assert file["Events"].arrays(["nHigh_pt", "High_pt"]).to_list() == [
+            {"nHigh_pt": 0, "High_pt": []},
+            {"nHigh_pt": 1, "High_pt": [40.0]},
+        ]
+
+
 def test_other_branches_and_a_wrong_counter_are_refused(tmp_path):
     wrong = Events(
         3,

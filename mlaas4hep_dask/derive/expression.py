@@ -261,7 +261,10 @@ class _Evaluation:
         if kinds <= {"i", "u"}:  # whole numbers are flags of bits
             return self.elementwise(partial(functions.bitwise, name), operands)
         wrong = max(operands, key=lambda operand: "biuf".index(operand.kind))
-        raise _wrong(f"{name!r}", "a condition on both sides, or whole numbers", wrong)
+        hint = ""
+        if kinds <= {"b", "i", "u"}:
+            hint = f" beside a condition; bits are compared in parentheses: (x {name} 1) > 0"
+        raise _wrong(f"{name!r}", "a condition or whole numbers on both sides", wrong, hint)
 
     def chosen(self, operand: _Operand, mask: _Operand, text: str) -> _Operand:
         self.objects(operand, "[condition]")

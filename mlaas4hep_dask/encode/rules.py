@@ -8,6 +8,7 @@ from typing import Any
 
 from mlaas4hep_dask.errors import EncodeError, did_you_mean
 
+MAX_LISTED = 10  # names in an error
 Rules = list[tuple[str, Any]]
 
 
@@ -49,13 +50,18 @@ def apply_rules(
                 + (
                     f"no {what} that earlier patterns leave to it"
                     if matched
-                    else f"no {what}{did_you_mean(pattern, names)}"
+                    else f"no {what}{did_you_mean(pattern, names) or _listed(names)}"
                 ),
                 option=option,
                 pattern=pattern,
             )
         chosen.update(dict.fromkeys(left, value))
     return {name: chosen.get(name, default) for name in names}
+
+
+def _listed(names: list[str]) -> str:
+    """The names, if they are few."""
+    return f"; there are {', '.join(names)}" if 0 < len(names) <= MAX_LISTED else ""
 
 
 def matches(pattern: str, name: str) -> bool:

@@ -18,6 +18,7 @@ from mlaas4hep_dask.writer.output import NOTE
 # int8 to uint64, float32, float64 and bool are what a TLeaf holds.
 DTYPES = "?bhilqBHILQfd"
 COUNTERS = ("int32", "uint32")  # what ROOT takes as the length of an array
+UNFIT = re.compile(r"[\[\]/:;\s]")  # in the name of a branch
 GROWTH = 10  # of the room for baskets in the tree's header
 
 
@@ -137,6 +138,9 @@ def counter_name(collection: str, names: Container[str]) -> str:
 def counters_of(branches: tuple[Branch, ...]) -> dict[str, str]:
     """By collection, the branch that will hold its multiplicities.
 
+    A collection whose name cannot be that of a branch is counted by one that is called after its
+    first branch.
+
     Raises
     ------
     WriteError
@@ -147,7 +151,9 @@ def counters_of(branches: tuple[Branch, ...]) -> dict[str, str]:
     for branch in branches:
         if branch.collection is None or branch.collection in counters:
             continue
-        counter = counter_name(branch.collection, known)
+        # Chosen objects are called like 'Jet[(Jet_pt > 30)]', which is no name for a counter.
+        is_name = UNFIT.search(branch.collection) is None
+        counter = counter_name(branch.collection if is_name else branch.name, known)
         taken = known.get(counter)
         if taken is not None and (taken.kind == "jagged" or taken.dtype not in COUNTERS):
             raise WriteError(
@@ -161,7 +167,7 @@ def counters_of(branches: tuple[Branch, ...]) -> dict[str, str]:
 
 
 def _require_fit(branch: Branch) -> None:
-    if re.search(r"[\[\]/:;\s]", branch.name) or not branch.name:
+    if UNFIT.search(branch.name) or not branch.name:
         raise WriteError(
             f"branch {branch.name!r} cannot be in a TTree: its name has a bracket, slash, colon or "
             "space; write Parquet",
