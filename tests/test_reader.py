@@ -1,5 +1,6 @@
 import pickle
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import awkward as ak
@@ -461,6 +462,88 @@ def test_baskets_that_do_not_cover_a_range_are_left_to_uproot(file):
         for start, stop in ((60, 68), (-1, 3)):
             with pytest.raises(UnsupportedBasketError, match="cover"):
                 read_baskets(tree.file.source, {"flat_int16": table}, start, stop)
+
+
+def read_changed(file, name, entries=(0, 67), **changes):
+    """What is read of a branch whose table, or that of its counter, is not that of the file."""
+    with uproot.open({file: "Events"}, handler=uproot.MemmapSource) as tree:
+        tables = {branch.name: basket_table(branch, {}) for branch in tree.branches}
+        names = {name, tables[name].counter or name}
+        changed = {
+            field: getattr(tables[value], field) if isinstance(value, str) else value
+            for field, value in changes.items()
+        }
+        wanted = {name: tables[name] for name in names} | {name: replace(tables[name], **changed)}
+        return read_baskets(tree.file.source, wanted, *entries)
+
+
+def test_a_basket_of_another_branch_is_refused(file):
+    for name, other, entries in (
+        ("Jet_float32", "Jet_int16", (0, 67)),
+        ("Jet_float32", "Jet_int16", (3, 50)),
+        ("Jet_int8", "Jet_float64", (3, 50)),
+        ("Jet_float32", "nJet", (0, 67)),
+        ("flat_int16", "flat_int8", (3, 50)),
+        ("flat_int16", "flat_float64", (0, 67)),
+        ("flat_int16", "Jet_int8", (0, 67)),
+    ):
+        what = f"basket of branch '{name}' with entries 0-30: .* bytes"
+        with pytest.raises(ValueError, match=what):
+            read_changed(file, name, entries, seeks=other, sizes=other)
+
+
+def test_baskets_in_another_order_are_refused(file):
+    with uproot.open({file: "Events"}) as tree:
+        table = basket_table(tree["Jet_int8"], {})
+    with pytest.raises(ValueError, match="with entries 60-67: its key says 30 entries"):
+        read_changed(file, "Jet_int8", seeks=table.seeks[::-1], sizes=table.sizes[::-1])
+
+
+@pytest.mark.parametrize(
+    ("seek", "size"),
+    [(-1, 500), (-(2**40), 500), (-(2**63), 500), (900, 0), (900, -1), (900, -(2**31))],
+)
+def test_a_basket_that_lies_nowhere_is_refused(file, seek, size):
+    seeks, sizes = np.full(3, seek), np.full(3, size)
+    with pytest.raises(ValueError, match=f"'flat_int16' has a basket of {size} bytes at {seek}"):
+        read_changed(file, "flat_int16", seeks=seeks, sizes=sizes)
+
+
+@pytest.mark.parametrize("seek", [2**20, 2**31, 2**62])
+def test_a_basket_beyond_the_end_of_the_file_is_refused(file, seek):
+    with pytest.raises((ValueError, OSError), match="expected"):
+        read_changed(file, "flat_int16", seeks=np.full(3, seek), sizes=np.full(3, 2**31 - 1))
+
+
+@pytest.mark.parametrize("counts", [[2**63 - 1, 2**63 - 1, 4], [2**62, 2**62, 2**63 - 1]])
+@pytest.mark.parametrize("dtype", ["int64", "uint64"])
+def test_multiplicities_whose_sum_leaves_64_bits_are_not_counted(counts, dtype, tmp_path):
+    columns = {"n": np.array(counts, dtype), "x": ak.Array([[1.0], [], [2.0]])}
+    write_columns(tmp_path / "a.root", columns)
+    with uproot.open({str(tmp_path / "a.root"): "Events"}) as tree:
+        tables = {name: basket_table(tree[name], {}) for name in ("n", "x")}
+        tables["x"] = replace(tables["x"], counter="n")
+        with pytest.raises(UnsupportedBasketError, match="huge multiplicity in 'n'"):
+            read_baskets(tree.file.source, tables, 0, 3)
+
+
+@pytest.mark.parametrize("shift", [-4, 2**30, -(2**31)])
+def test_offsets_that_leave_the_values_are_refused(shift, tmp_path):
+    path = write(tmp_path / "a.root", codec="none", entries=(30,), counts=(2, 2))
+    with uproot.open({str(path): "Events"}) as tree:
+        basket = tree["Jet_float32"].basket(0)
+        begin = int(tree["Jet_float32"].member("fBasketSeek")[0])
+    content = bytearray(path.read_bytes())
+    place = begin + basket.member("fKeylen") + basket.border + 4
+    offsets = np.frombuffer(content, ">i4", 30, place)
+    assert offsets[2] == basket.member("fKeylen") + 16
+    moved = offsets.astype("i4") + np.int32(shift)  # those of all entries: they stay apart
+    content[place : place + 120] = moved.astype(">i4").tobytes()
+    path.write_bytes(content)
+    plan = plan_file(str(path), "Events", "s")
+    ends = (0, 1) if shift < 0 else (28, 29)
+    with pytest.raises(UnreadableFileError, match=r"'Jet_float32' with entries 0-30: (off|.*byte)"):
+        read(all_of(plan, *ends), [plan.branches["Jet_float32"]])
 
 
 def write_columns(path, columns):

@@ -27,6 +27,7 @@ from mlaas4hep_dask.reader.uncompress import (
 
 MERGE_GAP = 64 * 1024  # bytes between two ranges that are fetched as one
 MERGE_LIMIT = 8 * 1024 * 1024  # bytes fetched at once: XRootD's client joins longer answers slowly
+MAX_MULTIPLICITY = 2**31 - 1  # a basket has fewer bytes; sums of more could leave 64 bits
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,8 +109,8 @@ def read_baskets(
     offsets: dict[str, NDArray[np.int64]] = {}
     for counter in dict.fromkeys(str(table.counter) for table in jagged.values()):
         counts = bits[counter].view(tables[counter].dtype.newbyteorder("="))
-        if num_entries and counts.min() < 0:
-            raise UnsupportedBasketError(f"negative multiplicity in {counter!r}")
+        if num_entries and not 0 <= counts.min() <= counts.max() <= MAX_MULTIPLICITY:
+            raise UnsupportedBasketError(f"negative or huge multiplicity in {counter!r}")
         offsets[counter] = np.zeros(num_entries + 1, dtype=np.int64)
         np.cumsum(counts, out=offsets[counter][1:])
     ends = {name: offsets[str(table.counter)] for name, table in jagged.items()}
@@ -156,6 +157,8 @@ def _fetch(source: Any, tables: Mapping[str, BasketTable], start: int, stop: int
         numbers, ends = found[id(table.entries)]
         seeks, sizes = table.seeks[numbers].tolist(), table.sizes[numbers].tolist()
         for i, seek in enumerate(seeks):
+            if seek < 0 or sizes[i] <= 0:
+                raise ValueError(f"branch {name!r} has a basket of {sizes[i]} bytes at {seek}")
             wanted.append((seek, seek + sizes[i], name, ends[i], ends[i + 1]))
     wanted.sort()
     spans: list[tuple[int, int]] = []
@@ -196,9 +199,7 @@ def _read_flat(
     basket: Basket, uncompress: Uncompress, start: int, stop: int, out: NDArray[Any]
 ) -> None:
     first, last = basket.first, basket.last
-    values = np.frombuffer(uncompress.values(basket), dtype=out.dtype)
-    if len(values) != last - first:
-        raise UnsupportedBasketError("number of values differs from number of entries")
+    values = _numbers(basket, uncompress.values(basket), out.dtype, last - first)
     low, high = max(first, start), min(last, stop)
     copy_native(values[low - first : high - first], out[low - start : high - start])
 
@@ -219,19 +220,30 @@ def _read_jagged(
         whole = uncompress(basket)
         begin, end = _entry_bytes(basket, whole, last - first, low - first, high - first)
         data = whole[begin:end]
-    values = np.frombuffer(data, dtype=out.dtype)
     target = out[offsets[low - start] : offsets[high - start]]
-    if len(values) != len(target):
-        raise UnsupportedBasketError("number of values differs from the counter's sum")
-    copy_native(values, target)
+    copy_native(_numbers(basket, data, out.dtype, len(target)), target)
+
+
+def _numbers(
+    basket: Basket, data: memoryview, dtype: np.dtype[Any], num_values: int
+) -> NDArray[Any]:
+    # uproot would leave the rest of its array to chance.
+    if len(data) != num_values * dtype.itemsize:
+        raise ValueError(
+            f"{basket}: {len(data)} bytes of values, expected {num_values} of {dtype.itemsize}"
+        )
+    return np.frombuffer(data, dtype=dtype)
 
 
 def _entry_bytes(
     basket: Basket, data: memoryview, num_entries: int, low: int, high: int
 ) -> tuple[int, int]:
     # int32: the number of entries + 1, the byte offset of each entry counted from the key, 0.
-    stored = np.frombuffer(data[basket.border :], dtype=">i4")
-    if len(stored) < num_entries + 1:
+    if len(data) - basket.border < 4 * (num_entries + 1):
         raise UnsupportedBasketError("no entry offsets")
-    ends = np.append(stored[1 : num_entries + 1] - basket.keylen, basket.border)
-    return int(ends[low]), int(ends[high])
+    stored = np.frombuffer(data, ">i4", num_entries + 1, basket.border)
+    ends = np.append(stored[1:] - basket.keylen, basket.border)
+    begin, end = int(ends[low]), int(ends[high])
+    if not 0 <= begin <= end <= basket.border:
+        raise ValueError(f"{basket}: offsets {begin}-{end} in its {basket.border} bytes of values")
+    return begin, end

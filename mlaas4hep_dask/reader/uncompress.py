@@ -18,6 +18,7 @@ import numpy as np
 import xxhash
 import zstandard
 
+from mlaas4hep_dask.reader.access import reason_of
 from mlaas4hep_dask.reader.xxh64 import are_whole
 
 CHECKED_TOGETHER = 2 * 1024 * 1024  # bytes
@@ -61,6 +62,13 @@ class Basket(NamedTuple):
     border: int
     blocks: list[_Block]
 
+    def __str__(self) -> str:
+        return _named(self.branch, self.first, self.last)
+
+
+def _named(branch: str, first: int, last: int) -> str:
+    return f"the basket of branch {branch!r} with entries {first}-{last}"
+
 
 def find_basket(
     branch: str, first: int, last: int, memory: memoryview, address: int, start: int, stop: int
@@ -72,14 +80,17 @@ def find_basket(
     UnsupportedBasketError
         When the key is not that of a basket.
     ValueError
-        When the blocks are not those of a whole basket.
+        When the blocks are not those of a whole basket, or it holds another number of entries.
     """
     if stop - start < _KEY.size + _BASKET_HEADER:
         raise UnsupportedBasketError("the basket is shorter than its key")
     nbytes, _, size, _, keylen = _KEY.unpack_from(memory, start)
     if not _KEY.size + _BASKET_HEADER <= keylen <= nbytes <= stop - start:
         raise UnsupportedBasketError("the key's length lies outside the basket")
-    border = _BASKET.unpack_from(memory, start + keylen - _BASKET_HEADER)[4] - keylen
+    _, _, _, num_entries, end = _BASKET.unpack_from(memory, start + keylen - _BASKET_HEADER)
+    if num_entries != last - first:
+        raise ValueError(f"{_named(branch, first, last)}: its key says {num_entries} entries")
+    border = end - keylen
     if not 0 <= border <= size:
         raise UnsupportedBasketError("the values' length lies outside the basket")
     stop = start + nbytes
@@ -90,13 +101,15 @@ def find_basket(
         while total < size:
             begin = place + _BLOCK.size
             if begin > stop:
-                raise ValueError(f"a basket ends after {total} of {size} bytes")
+                raise ValueError(
+                    f"{_named(branch, first, last)}: it ends after {total} of {size} bytes"
+                )
             algorithm, low, high, out_low, out_high = _BLOCK.unpack_from(memory, place)
             place = begin + (high << 16 | low)
             num_uncompressed = out_high << 16 | out_low
             total += num_uncompressed
             if place > stop or total > size:
-                raise ValueError(f"a compressed block exceeds its basket of {size} bytes")
+                raise ValueError(f"{_named(branch, first, last)}: a block exceeds its {size} bytes")
             blocks.append(_Block(algorithm, begin, place, num_uncompressed))
     return Basket(branch, first, last, memory, address, start, stop, keylen, size, border, blocks)
 
@@ -120,7 +133,7 @@ def checked(baskets: Sequence[Basket]) -> Iterator[Basket]:
         for algorithm, start, stop, _ in basket.blocks:
             if algorithm == b"L4":
                 if stop - start < _CHECKSUM:
-                    raise ValueError("an lz4 block is shorter than its checksum")
+                    raise ValueError(f"{basket}: an lz4 block is shorter than its checksum")
                 addresses.append(basket.address + start)
                 sizes.append(stop - start)
         num_bytes += basket.stop - basket.start
@@ -136,7 +149,8 @@ def checked(baskets: Sequence[Basket]) -> Iterator[Basket]:
         else:
             match = are_whole(places[first:last], lengths[first:last])
         if not match:
-            raise ValueError("the checksum of an lz4 block does not match")
+            damaged = next(itertools.filterfalse(_is_whole, these), these[0])
+            raise ValueError(f"{damaged}: the checksum of an lz4 block does not match")
         yield from these
 
 
@@ -153,7 +167,8 @@ def _is_whole(basket: Basket) -> bool:
 class Uncompress:
     """Uncompresses one basket after the other; what it gives is valid until the next.
 
-    The checksums of lz4 are not looked at: see `checked`.
+    The checksums of lz4 are not looked at: see `checked`. A ValueError names the basket that
+    cannot be uncompressed.
     """
 
     def __init__(self) -> None:
@@ -178,7 +193,12 @@ class Uncompress:
             if total >= wanted:
                 break
             needed = min(block.size, wanted - total)
-            piece = self._block(basket.memory, block, needed, total)
+            try:
+                piece = self._block(basket.memory, block, needed, total)
+            except UnsupportedBasketError:
+                raise
+            except Exception as error:  # codecs have errors of their own
+                raise ValueError(f"{basket}: {reason_of(error)}") from error
             if needed == wanted:  # nearly always: there is one block
                 return piece[:needed]
             self._buffer[total : total + needed] = piece[:needed]
