@@ -148,6 +148,22 @@ def test_diff_lists_branches_types_collections_samples_and_selection(parts):
     }
 
 
+def test_diff_shows_conditions_as_text(parts, capsys, tmp_path):
+    selections = (["NJet > 1", "MET_px > 0"], [])
+    files = [tmp_path / f"{number}.json" for number in range(len(selections))]
+    for select, file in zip(selections, files, strict=True):
+        events = {"derive": {}, "objects": {}, "select": select}
+        file.write_text(Specs.read(parts[0]).with_provenance(events=events).to_json())
+    status, out, _ = run(capsys, "diff", *files)
+    assert status == 1
+    row = next(line for line in out.splitlines() if "select" in line)
+    assert [cell.strip() for cell in row.split("│")[2:5]] == [
+        "select",
+        "NJet > 1; MET_px > 0",
+        "-",
+    ]
+
+
 def test_the_command_is_a_process_that_imports_neither_dask_nor_uproot(parts):
     code = (
         "import runpy, sys\n"

@@ -248,6 +248,8 @@ def _brief(value: Any) -> str:
         return "-"
     if isinstance(value, float):
         return f"{value:.6g}"
-    if isinstance(value, list):
+    if isinstance(value, list) and not all(isinstance(number, int) for number in value):
+        return "; ".join(map(str, value))  # conditions
+    if isinstance(value, list) and value:
         return f"{sum(value):,} events up to {len(value) - 1}"
-    return f"{value:,}" if isinstance(value, int) else str(value)
+    return f"{value:,}" if isinstance(value, int) else str(value or "-")
