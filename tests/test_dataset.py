@@ -1,5 +1,6 @@
 import json
 import shutil
+from pathlib import Path
 
 import awkward as ak
 import dask
@@ -363,6 +364,32 @@ def test_a_damaged_file_stops_the_run_and_is_named(tutorial, client, tmp_path, c
         dataset_of(tutorial, client).specs()
     assert bad in str(caught.value)
     assert caught.value.file == bad
+
+
+@pytest.mark.parametrize(
+    ("bad_samples", "length", "message"),
+    [
+        (
+            [1],
+            1_000,
+            "sample 'b' is empty: 0 readable files .* the first: .*bad1.root cannot",
+        ),
+        ([0, 1], 1_000, "no file of any sample can be read, the first: .*bad0.root cannot be read"),
+        ([1], None, "no event of sample 'b' could be read; 1 could not .* the first: .*bad1.root"),
+    ],
+)
+def test_a_sample_of_which_nothing_can_be_read_tells_why_though_it_may_be_skipped(
+    client, tmp_path, cms_files, bad_samples, length, message
+):
+    files = [str(file) for file in cms_files[:2]]
+    for number in bad_samples:
+        files[number] = damaged(tmp_path / f"bad{number}.root", cms_files[number])
+        if length is not None:
+            Path(files[number]).write_bytes(cms_files[number].read_bytes()[:length])
+    samples = [{"name": n, "label": 1 - i, "files": files[i]} for i, n in enumerate("ab")]
+    keys = {"tree": "events", "samples": samples, "on_bad_file": "skip"}
+    with pytest.raises(DataError, match=message):
+        dataset_of(keys, client).specs()
 
 
 def test_damaged_and_unopenable_files_are_skipped_and_counted_if_asked(

@@ -88,6 +88,12 @@ def test_merge_refuses_what_does_not_belong_together(parts, capsys, tmp_path):
     status, _, error = run(capsys, "merge", parts[1], tmp_path / "cut.json")
     assert status == 2
     assert "different events" in error
+    document = json.loads((parts[1] / "specs.json").read_text())
+    document["branches"]["Jet_Px"]["collection"] = "Jets"
+    document["multiplicities"]["Jets"] = document["multiplicities"]["Jet"]
+    (tmp_path / "other.json").write_text(json.dumps(document))
+    error = run(capsys, "merge", parts[0], tmp_path / "other.json")[2]
+    assert "jagged float32 (collection 'Jet') in one part and jagged float32 (coll" in error
     assert run(capsys, "merge", parts[0], parts[1], "-o", tmp_path / "no" / "x.json")[0] == 2
 
 

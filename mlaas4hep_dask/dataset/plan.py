@@ -39,6 +39,12 @@ class Skipped:
     reason: str
 
 
+def first_reason(skipped: Sequence[Skipped], sample: str) -> str:
+    """``; N could not be read, the first: …`` of what a sample lost; empty if that is nothing."""
+    reasons = [entry.reason for entry in skipped if entry.sample == sample]
+    return f"; {len(reasons)} could not be read, the first: {reasons[0]}" if reasons else ""
+
+
 def plan_one(
     file: str, tree: str, sample: str, reference: FilePlan, reads: Sequence[str], *, skip: bool
 ) -> PlannedFile | Skipped:
@@ -245,6 +251,7 @@ def assemble(config: Config, checked: Preflight, planned: Sequence[PlannedFile |
             left = min(left, config.max_events)
         if left == 0:
             why = f"{len(own)} readable files hold no events in tree {config.tree!r}"
+            why += first_reason(skipped, sample.name)
             raise DataError(f"sample {sample.name!r} is empty: {why}", tree=config.tree)
         for file in own:
             num_entries = min(file.num_entries, left)

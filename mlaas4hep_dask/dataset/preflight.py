@@ -127,12 +127,14 @@ def preflight(config: Config) -> Preflight:
     for listed in files.values():
         require_schemes(listed, access_of(config.reading))
     plans: list[FilePlan] = []
+    reasons: list[str] = []
     for sample, listed in files.items():
-        plan = _first_readable(config, sample, listed)
+        plan = _first_readable(config, sample, listed, reasons)
         if plan is not None:
             plans.append(plan)
     if not plans:
-        raise UnreadableFileError("no file of any sample can be read", file=None, reason="all bad")
+        text = f"no file of any sample can be read, the first: {reasons[0]}"
+        raise UnreadableFileError(text, file=None, reason=reasons[0])
     reference = next((plan for plan in plans if not plan.is_blank), plans[0])
     branches, left_out, traced = reference.branches, reference.left_out, None
     if (function := function_of(config)) is not None:
@@ -162,15 +164,21 @@ def preflight(config: Config) -> Preflight:
     return checked
 
 
-def _first_readable(config: Config, sample: str, listed: Sequence[str]) -> FilePlan | None:
-    """The first file that tells what its branches are, else one that is blank."""
+def _first_readable(
+    config: Config, sample: str, listed: Sequence[str], reasons: list[str]
+) -> FilePlan | None:
+    """The first file that tells what its branches are, else one that is blank.
+
+    ``reasons`` is told why others cannot be read.
+    """
     blank = None
     for file in listed:
         try:
             plan = plan_file(file, config.tree, sample, access_of(config.reading))
-        except UnreadableFileError:
+        except UnreadableFileError as error:
             if config.on_bad_file == "error":
                 raise
+            reasons.append(error.message)
             continue
         if not plan.is_blank:
             return plan

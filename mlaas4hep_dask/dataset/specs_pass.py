@@ -15,7 +15,7 @@ from mlaas4hep_dask.config import Config
 from mlaas4hep_dask.dataset.cache import cache_folder, entry_names, present, prune
 from mlaas4hep_dask.dataset.context import Context
 from mlaas4hep_dask.dataset.measuring import Piece, count_events, measure_pieces
-from mlaas4hep_dask.dataset.plan import Plan, Skipped
+from mlaas4hep_dask.dataset.plan import Plan, Skipped, first_reason
 from mlaas4hep_dask.dataset.reduce import MAX_TASKS, specs_graph
 from mlaas4hep_dask.dataset.reuse import event_facts, supervision_facts
 from mlaas4hep_dask.dataset.sampling import sampled_units
@@ -56,7 +56,8 @@ def specs_pass(
     for sample in plan.samples:
         found = measured.samples.get(sample)
         if found is None or found.num_read == 0:
-            raise DataError(f"no event of sample {sample!r} could be read", sample=sample)
+            why = first_reason(measured.skipped, sample)
+            raise DataError(f"no event of sample {sample!r} could be read{why}", sample=sample)
         if found.num_selected == 0:
             raise _nothing_selected(sample, found)
     if reused is not None:

@@ -290,8 +290,8 @@ def _require_same_branches(a: Specs, b: Specs) -> None:
         other = b.branches[name].branch
         if not specs.branch.same_shape(other):
             raise SpecsError(
-                f"branch {name!r} is {specs.branch.kind} {specs.branch.dtype} in one part and "
-                f"{other.kind} {other.dtype} in another",
+                f"branch {name!r} is {specs.branch.described()} in one part and "
+                f"{other.described()} in another",
                 branch=name,
             )
 
