@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, Self
 
 
@@ -95,6 +97,17 @@ class MissingExtraError(MLaaSError):
             extra=extra,
             module=module,
         )
+
+
+@contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Errors of the system, such as a full disk, become one that names the file."""
+    try:
+        yield
+    except OSError as error:
+        raise WriteError(
+            f"{path} cannot be written ({error.strerror or error})", path=str(path)
+        ) from error
 
 
 def nearest(name: str, candidates: Iterable[str]) -> str | None:

@@ -1,6 +1,7 @@
 import json
 import os
 import re
+import resource
 import shutil
 import signal
 import subprocess
@@ -18,10 +19,10 @@ import torch
 import yaml
 from distributed import LocalCluster
 
-from mlaas4hep_dask.bundle import open_bundle
+from mlaas4hep_dask.bundle import open_bundle, write_bundle
 from mlaas4hep_dask.config import load
 from mlaas4hep_dask.encode import encode
-from mlaas4hep_dask.errors import ConfigError
+from mlaas4hep_dask.errors import ConfigError, WriteError
 from mlaas4hep_dask.reader import plan_file, read
 from mlaas4hep_dask.run.cli import main
 from mlaas4hep_dask.run.directory import RunDirectory
@@ -187,6 +188,30 @@ def test_a_run_killed_before_its_report_is_taken_up(finished, tmp_path):
     assert "after epoch 5" in done.stdout
     assert (tmp_path / "run/report.html").exists()
     assert measured(tmp_path / "run") == measured(path)
+
+
+def test_a_full_disk_names_the_file_and_leaves_none(finished, tmp_path):
+    bundle = open_bundle(finished[0] / "bundle")
+    kept = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100, kept[1]))
+    try:
+        folder = RunDirectory(tmp_path, fingerprint="a")
+        with pytest.raises(WriteError, match=r"specs.json cannot be written \(File too large"):
+            folder.write("specs.json", bundle.specs.to_json())
+        with pytest.raises(WriteError, match=r"bundle cannot be written \(File too large"):
+            write_bundle(
+                tmp_path / "bundle",
+                name="any",
+                model=b"",
+                specs=bundle.specs,
+                encode=bundle.manifest["encode"],
+                metrics={},
+                data={},
+                card="",
+            )
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, kept)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_two_runs_cannot_write_to_one_folder(tmp_path):

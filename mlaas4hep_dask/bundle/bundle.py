@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 from mlaas4hep_dask import __version__
 from mlaas4hep_dask.encode.encoding import Encoding
 from mlaas4hep_dask.encode.outputs import BINARY, Outputs
-from mlaas4hep_dask.errors import BundleError, EncodeError, ExpressionError
+from mlaas4hep_dask.errors import BundleError, EncodeError, ExpressionError, writing
 from mlaas4hep_dask.specs import Branch, Events, Specs
 
 if TYPE_CHECKING:
@@ -133,49 +133,59 @@ def write_bundle(
         A raw event that was selected, as a client would send it.
     outputs : Outputs
         What the scores mean.
+
+    Raises
+    ------
+    WriteError
+        When the system cannot write it, as on a full disk.
     """
     encoding = Encoding.from_specs(specs, **encode)
     recipe = recipe.narrowed([branch.name for branch in encoding.reads]) if recipe else None
     reads = encoding.reads if recipe is None else _reads(recipe, encoding)
+    contents = {SPECS: specs.to_json().encode(), MODEL: model, CARD: card.encode()}
+    manifest = {
+        "format": FORMAT,
+        "version": VERSION,
+        "name": name,
+        "created": datetime.now(UTC).isoformat(timespec="seconds"),
+        "package": __version__,
+        "libraries": _library_versions(),
+        "files": {
+            member: {"sha256": hashlib.sha256(content).hexdigest(), "bytes": len(content)}
+            for member, content in contents.items()
+        },
+        "encode": dict(encode),
+        "input": {
+            "branches": [
+                {
+                    "name": branch.name,
+                    "kind": branch.kind,
+                    "dtype": branch.dtype,
+                    "collection": branch.collection,
+                    "unit": branch.unit,
+                }
+                for branch in reads
+            ],
+            "columns": encoding.columns(),
+            "shape": list(encoding.row_shape),
+        },
+        **({} if recipe is None else {"recipe": recipe.to_json(), "example": example}),
+        "output": outputs.as_json(),
+        "metrics": dict(metrics),
+        "data": dict(data),
+    }
+    text = json.dumps(manifest, indent=1, allow_nan=False) + "\n"
+    with writing(path):
+        _write(path, {**contents, MANIFEST: text.encode()})
+    return open_bundle(path)
+
+
+def _write(path: Path, contents: Mapping[str, bytes]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     part = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
     try:
-        contents = {SPECS: specs.to_json().encode(), MODEL: model, CARD: card.encode()}
         for member, content in contents.items():
             (part / member).write_bytes(content)
-        manifest = {
-            "format": FORMAT,
-            "version": VERSION,
-            "name": name,
-            "created": datetime.now(UTC).isoformat(timespec="seconds"),
-            "package": __version__,
-            "libraries": _library_versions(),
-            "files": {
-                member: {"sha256": hashlib.sha256(content).hexdigest(), "bytes": len(content)}
-                for member, content in contents.items()
-            },
-            "encode": dict(encode),
-            "input": {
-                "branches": [
-                    {
-                        "name": branch.name,
-                        "kind": branch.kind,
-                        "dtype": branch.dtype,
-                        "collection": branch.collection,
-                        "unit": branch.unit,
-                    }
-                    for branch in reads
-                ],
-                "columns": encoding.columns(),
-                "shape": list(encoding.row_shape),
-            },
-            **({} if recipe is None else {"recipe": recipe.to_json(), "example": example}),
-            "output": outputs.as_json(),
-            "metrics": dict(metrics),
-            "data": dict(data),
-        }
-        text = json.dumps(manifest, indent=1, allow_nan=False) + "\n"
-        (part / MANIFEST).write_text(text, encoding="utf-8")
         part.chmod(0o755)
         earlier = None
         if path.exists():
@@ -187,7 +197,6 @@ def write_bundle(
     except BaseException:
         shutil.rmtree(part, ignore_errors=True)
         raise
-    return open_bundle(path)
 
 
 def _library_versions() -> dict[str, str]:

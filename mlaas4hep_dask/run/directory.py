@@ -10,7 +10,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from mlaas4hep_dask.errors import ConfigError
+from mlaas4hep_dask.errors import ConfigError, writing
 
 STATE = "run.json"
 LOCK = ".lock"
@@ -99,8 +99,18 @@ class RunDirectory:
         self.write_json(STATE, {"status": status, "fingerprint": self.fingerprint})
 
     def write(self, name: str, content: str | bytes) -> Path:
-        """Write a file, whole or not at all; its path."""
+        """Write a file, whole or not at all; its path.
+
+        Raises
+        ------
+        WriteError
+            When the system cannot, as on a full disk.
+        """
         path = self.path / name
+        with writing(path):
+            return self._write(path, content)
+
+    def _write(self, path: Path, content: str | bytes) -> Path:
         path.parent.mkdir(parents=True, exist_ok=True)
         data = content.encode() if isinstance(content, str) else content
         handle, part = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)

@@ -12,7 +12,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from mlaas4hep_dask.errors import WriteError, did_you_mean
+from mlaas4hep_dask.errors import WriteError, did_you_mean, writing
 from mlaas4hep_dask.specs import Branch, Events
 from mlaas4hep_dask.specs.events import concatenate
 
@@ -88,12 +88,12 @@ class EventFile:
     def complete(self) -> None:
         """Write what is waiting and close the file."""
         self._flush()
-        with _naming(self.path):
+        with writing(self.path):
             self._sink.close(self._note)
 
     def _flush(self) -> None:
         if self._waiting:
-            with _naming(self.path):
+            with writing(self.path):
                 self._sink.append(concatenate(self._waiting))
         self._waiting = []
         self._waiting_bytes = self._waiting_events = 0
@@ -179,7 +179,7 @@ def write_events(
         raise WriteError(f"{path}: there is no branch to write", path=str(path))
     part = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}{path.suffix}")
     try:
-        with _naming(path):
+        with writing(path):
             sink = _sink(part, tuple(branches), tree)
         try:
             file = EventFile(path, sink, tuple(branches))
@@ -189,7 +189,7 @@ def write_events(
             with suppress(OSError):  # the disk may be full
                 sink.abandon()
             raise
-        with _naming(path):
+        with writing(path):
             _put_into_place(part, path, overwrite=overwrite)
     finally:
         part.unlink(missing_ok=True)
@@ -211,14 +211,3 @@ def _put_into_place(part: Path, path: Path, *, overwrite: bool) -> None:
         os.fsync(stream.fileno())
     check_output(path, overwrite=overwrite)  # another process may have written it meanwhile
     part.replace(path)
-
-
-@contextmanager
-def _naming(path: Path) -> Iterator[None]:
-    """Errors of the system, such as a full disk, name the file."""
-    try:
-        yield
-    except OSError as error:
-        raise WriteError(
-            f"{path} cannot be written ({error.strerror or error})", path=str(path)
-        ) from error
