@@ -122,6 +122,17 @@ def test_a_server_that_never_answers_is_given_up(mute, hasty, scheme, name):
     assert sum(counts.retries.values()) == 1
 
 
+@pytest.mark.timeout(60)
+def test_a_server_that_failed_is_not_waited_for_again(mute, hasty, cms_files, cms_plans):
+    with http_server(cms_files[0].parent) as (_, base), counting() as counts:
+        name = cms_files[0].name
+        how = Access(replicas=(f"{base}/",), timeout=1)
+        for number in range(3):
+            plan = plan_file(f"http://{mute}/{name}?{number}", "events", "any", how)
+            assert plan.uuid == cms_plans[0].uuid
+        assert sum(counts.retries.values()) == 1
+
+
 def test_another_file_at_a_replica_is_noticed(cms_files, cms_plans, tmp_path):
     shutil.copy(cms_files[1], tmp_path / cms_files[0].name)
     with http_server(tmp_path) as (_, base):

@@ -15,6 +15,7 @@ from dataclasses import astuple, dataclass, field
 from functools import cache
 from pathlib import Path
 from typing import Any, TypeVar
+from urllib.parse import urlsplit
 
 import fsspec
 
@@ -26,6 +27,7 @@ logger = logging.getLogger(__name__)
 T = TypeVar("T")
 
 FIRST_PAUSE = 0.5  # seconds between two attempts, doubled after each
+AVOIDED = 300.0  # seconds in which a server that failed is tried after the others
 XROOTD = ("root", "xroot")
 S3 = ("s3", "s3a")
 # Without these, the client waits minutes for a server that is gone.
@@ -185,6 +187,13 @@ class _Clock:
         self.heard = time.monotonic()
 
 
+_failures: dict[str, float] = {}  # by server, when it last failed
+
+
+def _server(url: str) -> str:
+    return "://".join(urlsplit(url)[:2])
+
+
 _clock: ContextVar[_Clock | None] = ContextVar("_clock", default=None)
 
 
@@ -201,8 +210,9 @@ def attempt(
     """What ``action`` returns for one of the file's locations; failures name the file.
 
     A remote file gets several attempts with growing pauses, at each of its replicas in turn; an
-    attempt ends when the server gives no answer in time. ``forget`` is told of a location that
-    failed, so that nothing of it is used again.
+    attempt ends when the server gives no answer in time. A server that has failed lately comes
+    last, so that not every partition waits for it. ``forget`` is told of a location that failed,
+    so that nothing of it is used again.
 
     Raises
     ------
@@ -216,7 +226,11 @@ def attempt(
             raise
         except Exception as error:  # uproot, pyarrow and codecs raise whatever the bytes cause
             raise _unreadable(file, error, 1) from error
-    locations = access.locations(file)
+    now = time.monotonic()
+    locations = sorted(
+        access.locations(file),
+        key=lambda location: now - _failures.get(_server(location), -math.inf) < AVOIDED,
+    )
     pause = FIRST_PAUSE
     number = 0
     while True:
@@ -235,6 +249,8 @@ def attempt(
                 number -= 1
             elif _is_permanent(cause) or number >= max(access.attempts, len(locations)):
                 raise _unreadable(file, cause, number) from raised
+            if not _is_permanent(cause):
+                _failures[_server(location)] = time.monotonic()
             logger.warning("%s: attempt failed (%s); trying again", location, reason)
             count_retry(file)
             if number % len(locations) == 0:  # all of them have failed
