@@ -130,21 +130,22 @@ def _first_readable(
     files: Sequence[str], tree: str, name: str, access: Access, *, skip: bool
 ) -> FilePlan:
     blank = None
+    reasons: list[str] = []
     for file in files:
         try:
             plan = plan_file(file, tree, name, access)
-        except UnreadableFileError:
+        except UnreadableFileError as error:
             if not skip:
                 raise
+            reasons.append(error.message)
             continue
         if not plan.is_blank:
             return plan
         blank = blank or plan
     if blank is not None:
         return blank
-    raise UnreadableFileError(
-        f"none of {len(files)} files can be read", file=files[0], reason="all bad"
-    )
+    text = f"none of {len(files)} files can be read, the first: {reasons[0]}"
+    raise UnreadableFileError(text, file=files[0], reason=reasons[0])
 
 
 def _copied(first: FilePlan, identifiers: Sequence[str], patterns: Sequence[str]) -> list[str]:
