@@ -156,6 +156,14 @@ def test_a_basket_that_is_not_whole_is_refused(raw, error, what):
         values(raw)
 
 
+@pytest.mark.parametrize(("before", "behind"), [(-8, 0), (0, 1), (0, 2**31), (99, -1)])
+def test_a_basket_that_leaves_the_memory_is_refused(before, behind):
+    memory = np.frombuffer(bytes(basket(40, 40, bytes(40))), dtype=np.uint8)
+    places = before, len(memory) + behind
+    with pytest.raises(ValueError, match=f"it lies at {before}-{places[1]} of 75 bytes"):
+        find_basket("x", 0, 1, memory.data, memory.ctypes.data, *places)
+
+
 @pytest.mark.parametrize("num_entries", [-1, 0, 2])
 def test_a_basket_with_another_number_of_entries_is_refused(num_entries):
     raw = basket(40, 40, bytes(40))

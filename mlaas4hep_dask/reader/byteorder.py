@@ -76,7 +76,8 @@ def _copy(values: NDArray[Any], target: NDArray[Any]) -> None:
 def copy_native(values: NDArray[Any], target: NDArray[Any]) -> None:
     """Copy the bits of big-endian ``values`` to those of native ones.
 
-    Both are unsigned integers, of one of `SIZES`, and of the same shape (values,).
+    Both are unsigned integers, of one of `SIZES`, and of the same shape (values,). ``values`` may
+    begin at any address, ``target`` at a multiple of a value's bytes.
     """
     if values.nbytes < FEW:  # not worth the start of numba
         target[:] = values.view(values.dtype.newbyteorder(">"))

@@ -80,8 +80,13 @@ def find_basket(
     UnsupportedBasketError
         When the key is not that of a basket.
     ValueError
-        When the blocks are not those of a whole basket, or it holds another number of entries.
+        When it lies outside the memory, the blocks are not those of a whole basket, or it holds
+        another number of entries.
     """
+    if not 0 <= start <= stop <= len(memory):  # kernels take addresses
+        raise ValueError(
+            f"{_named(branch, first, last)}: it lies at {start}-{stop} of {len(memory)} bytes"
+        )
     if stop - start < _KEY.size + _BASKET_HEADER:
         raise UnsupportedBasketError("the basket is shorter than its key")
     nbytes, _, size, _, keylen = _KEY.unpack_from(memory, start)
