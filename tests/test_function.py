@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import awkward as ak
 import numpy as np
 import pytest
 import uproot
@@ -10,7 +11,7 @@ from mlaas4hep_dask.config import Config, load
 from mlaas4hep_dask.dataset import Dataset
 from mlaas4hep_dask.dataset.plan import check_files
 from mlaas4hep_dask.dataset.preflight import preflight
-from mlaas4hep_dask.errors import ConfigError, FunctionError, UnreadableFileError
+from mlaas4hep_dask.errors import ConfigError, DataError, FunctionError, UnreadableFileError
 from mlaas4hep_dask.reader import plan_file, read
 from mlaas4hep_dask.writer import write_events
 
@@ -37,6 +38,13 @@ def plain(events, min_pt=20):
 def scaled(events):
     events["weight"] = events.weight * events.MET_pt
     return events[events.MET_pt > 20]
+
+
+def turning(events, name):
+    late = events.mlaas4hep_entry[-1] + events.offset[0] > 1000
+    values = {"fraction": events.nJet + 0.5, "jagged": events.Jet_pt}
+    events["x"] = values[name] if late else events.nJet
+    return events
 
 
 def rebuilt(events):
@@ -154,6 +162,33 @@ def test_weights_that_a_function_returns_are_divided_by_the_sum_of_those_in_the_
     )
     sample = dataset.samples()["a"]
     assert (sample.weights_read, sample.sum_weights) == (6.0, (weight * met)[1:].sum())
+
+
+@pytest.mark.parametrize(
+    ("name", "error", "message"),
+    [
+        ("fraction", DataError, "'x' is int32 in the first events, and float64 with values that"),
+        ("jagged", FunctionError, "returned a jagged 'x' for .* 1000-1500, and a flat one for"),
+    ],
+)
+def test_what_a_function_returns_does_not_change_its_type(tmp_path, client, name, error, message):
+    (tmp_path / "analysis.py").write_text(CODE)
+    jets = ak.unflatten(np.ones(3_000, dtype=np.float32), np.full(1_500, 2))
+    for sample in "ab":
+        with uproot.recreate(tmp_path / f"{sample}.root") as file:
+            offset = (np.arange(1_500) // 1_000 * 1_000).astype(np.int32)
+            types = {"Jet_pt": "var * float32", "offset": "int32"}
+            file.mktree("Events", types, counter_name=lambda branch: "nJet")
+            file["Events"].extend({"Jet_pt": jets, "offset": offset})
+    samples = [
+        {"name": sample, "label": label, "files": f"{sample}.root"}
+        for label, sample in enumerate("ab")
+    ]
+    keys = {"samples": samples, "branches": {"include": ["x"]}, "specs": {"cache": None}}
+    function = {"callable": "analysis.py:turning", "kwargs": {"name": name}}
+    config = config_of(keys, tmp_path, function, partition={"max_events": 1_000})
+    with pytest.raises(error, match=message):
+        Dataset(config, client).specs()
 
 
 def test_a_function_that_returns_all_events_may_build_new_records(keys, tmp_path):

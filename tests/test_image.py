@@ -265,9 +265,14 @@ def test_the_suggested_granularity_is_the_coarsest_that_keeps_objects_apart():
             "Jet_phi has 8, Jet_eta has 2",
         ),
         (
-            {"axes": {"Jet_eta": {"size": 1e-9}, "Jet_phi": {"periodic": True}}},
+            {"axes": {"Jet_eta": {"size": 1e-7}, "Jet_phi": {"periodic": True}}},
             "image.axes",
             "more than",
+        ),
+        (
+            {"axes": {"Jet_eta": {"size": 1e-320}, "Jet_phi": {"periodic": True}}},
+            "image.axes.Jet_eta.size",
+            "cells of 9.99989e-321 from 0 to 0.5 are more than",
         ),
         ({"planes": [["Jet_eta"]]}, "image", "cannot be used"),
     ],

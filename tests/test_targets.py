@@ -361,6 +361,18 @@ def test_a_constant_target_is_an_error(made, client):
         dataset_of(made, client).outputs()
 
 
+def test_events_of_one_class_alone_are_an_error(made, client):
+    with pytest.raises(DataError, match="'flavour' is class 'c' in every selected event"):
+        dataset_of({**made, "select": "flavour == 1"}, client).outputs()
+
+
+def test_a_class_without_events_is_noted(made, client, tmp_path):
+    training = {"epochs": 1, "ranks": 1}
+    dataset = dataset_of({**made, "select": "flavour != 1", "training": training}, client)
+    notes = fit(dataset, output=tmp_path / "run").summary["counts"]["notes"]
+    assert "WARNING: no selected event is of class c: the network never saw one" in notes
+
+
 def test_weights_that_cannot_be_balanced_are_an_error(made, client):
     made["weight"] = "where(flavour == 1, -1, 1)"
     made["training"]["balance"] = "classes"

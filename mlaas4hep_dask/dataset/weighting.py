@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from functools import reduce
 from typing import NamedTuple
@@ -148,9 +149,11 @@ def outputs_of(
     Raises
     ------
     DataError
-        When a target is constant.
+        When a target is constant, or all events are of one class.
     """
     if supervision.classes:
+        if supervision.targets:
+            _require_two_classes(supervision, samples)
         return Outputs.of_classes(supervision.classes)
     if supervision.samples:
         return Outputs("reconstruction", tuple(encoding.columns()))
@@ -170,6 +173,26 @@ def outputs_of(
         shifts.append(_nine_digits(found.mean))
         scales.append(1 / _nine_digits(spread))
     return Outputs("regression", tuple(names), tuple(shifts), tuple(scales))
+
+
+def _require_two_classes(supervision: Supervision, samples: Mapping[str, SampleSpecs]) -> None:
+    """Raise a DataError when a branch gives all events one class."""
+    number: Counter[str] = Counter()
+    for sample in samples.values():
+        number.update(
+            {
+                name: own.num_events
+                for name, own in zip(supervision.classes, sample.classes, strict=True)
+            }
+        )
+    (first, found), *others = number.most_common()
+    if found and not any(count for _, count in others):
+        (expression,) = supervision.targets
+        raise DataError(
+            f"target.branch {expression.text!r} is class {first!r} in every selected event: there "
+            "is nothing to learn",
+            branch=expression.text,
+        )
 
 
 def _steady(value: float, config: Config) -> float:

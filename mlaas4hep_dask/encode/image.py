@@ -289,6 +289,11 @@ def _with_range(
             f"image.axes.{name}", f"goes from {low:.6g} to {high:.6g}; give a range of its own"
         )
     size = options.get("size")
+    if size is not None and not (high - low) / size <= MAX_NUMBERS:
+        raise _error(
+            f"image.axes.{name}.size",
+            f"cells of {size:.6g} from {low:.6g} to {high:.6g} are more than {MAX_NUMBERS:,}",
+        )
     if size is None:
         num_cells = int(options.get("cells") or CELLS)
     elif is_periodic:

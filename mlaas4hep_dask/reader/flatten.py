@@ -85,7 +85,8 @@ def flattened(array: ak.Array, fields: Sequence[Field]) -> Events:
     Raises
     ------
     DataError
-        When branches of one collection have different multiplicities.
+        When branches of one collection have different multiplicities, or values do not fit into
+        the whole numbers that a field is said to hold.
     """
     contents: dict[str, NDArray[Any]] = {}
     offsets: dict[str, NDArray[np.int64]] = {}
@@ -115,4 +116,13 @@ def flattened(array: ak.Array, fields: Sequence[Field]) -> Events:
 def _numbers(values: ak.Array, branch: Branch) -> NDArray[Any]:
     if isinstance(ak.type(values).content, ak.types.OptionType):
         values = ak.fill_none(values, np.nan)
-    return np.ascontiguousarray(ak.to_numpy(values, allow_missing=False), dtype=branch.dtype)
+    found = ak.to_numpy(values, allow_missing=False)
+    with np.errstate(invalid="ignore", over="ignore"):
+        numbers = np.ascontiguousarray(found, dtype=branch.dtype)
+    if numbers.dtype.kind in "biu" and not np.array_equal(numbers, found):
+        raise DataError(
+            f"branch {branch.name!r} is {branch.dtype} in the first events, and {found.dtype} with "
+            "values that do not fit into that here; make it float everywhere",
+            branch=branch.name,
+        )
+    return numbers

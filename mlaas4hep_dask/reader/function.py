@@ -214,6 +214,14 @@ def run_function(
                 "for the first events",
                 callable=function.reference,
             )
+        first, here = each.branch, found[each.name].branch
+        # a str tells of no event's type in a partition without events
+        if isinstance(here, Branch) and isinstance(first, Branch) and here.kind != first.kind:
+            raise FunctionError(
+                f"{function.reference!r} returned a {here.kind} {each.name!r} for {partition}, and "
+                f"a {first.kind} one for the first events",
+                callable=function.reference,
+            )
     with _blame(function, partition):
         return flattened(result, fields), selected
 

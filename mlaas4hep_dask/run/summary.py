@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -36,6 +37,7 @@ def run_summary(
     for sample, numbers in dataset.split_counts():
         total = splits.setdefault(sample, [0, 0, 0])
         splits[sample] = [a + b for a, b in zip(total, numbers, strict=True)]
+    classes = _classes_json(dataset, trainer)
     return {
         "name": config.name,
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -76,6 +78,7 @@ def run_summary(
                 *specs_notes(dataset),
                 *map(str, dataset.cell_suggestions()),
                 *_weight_notes(dataset),
+                *_class_notes(classes),
                 *_loss_notes(dataset, trainer),
             ],
         },
@@ -96,7 +99,7 @@ def run_summary(
         ],
         "encode": encode_facts(config, encoding),
         "outputs": trainer.outputs.as_json(),
-        "classes": _classes_json(dataset, trainer),
+        "classes": classes,
         "epochs": epochs,
         "test": {**last.record["test"], **last.detail},
         "model": {
@@ -164,6 +167,15 @@ def _weight_notes(dataset: Dataset) -> list[str]:
                 "have negative weights"
             )
     return notes
+
+
+def _class_notes(classes: Sequence[Mapping[str, Any]]) -> list[str]:
+    """The classes of which there is nothing to learn."""
+    return [
+        f"WARNING: no selected event is of class {own['name']}: the network never saw one"
+        for own in classes
+        if not own["num_events"]
+    ]
 
 
 def plan_json(dataset: Dataset) -> dict[str, Any]:
