@@ -41,9 +41,8 @@ def scaled(events):
 
 
 def turning(events, name):
-    late = events.mlaas4hep_entry[-1] + events.offset[0] > 1000
     values = {"fraction": events.nJet + 0.5, "jagged": events.Jet_pt}
-    events["x"] = values[name] if late else events.nJet
+    events["x"] = values[name] if events.number[0] > 0 else events.nJet
     return events
 
 
@@ -168,18 +167,16 @@ def test_weights_that_a_function_returns_are_divided_by_the_sum_of_those_in_the_
     ("name", "error", "message"),
     [
         ("fraction", DataError, "'x' is int32 in the first events, and float64 with values that"),
-        ("jagged", FunctionError, "returned a jagged 'x' for .* 1000-1500, and a flat one for"),
+        ("jagged", FunctionError, "returned a jagged 'x' for .*-1500, and a flat one for"),
     ],
 )
 def test_what_a_function_returns_does_not_change_its_type(tmp_path, client, name, error, message):
     (tmp_path / "analysis.py").write_text(CODE)
-    jets = ak.unflatten(np.ones(3_000, dtype=np.float32), np.full(1_500, 2))
+    jets = ak.unflatten(ak.zip({"pt": np.ones(3_000, dtype=np.float32)}), np.full(1_500, 2))
     for sample in "ab":
         with uproot.recreate(tmp_path / f"{sample}.root") as file:
-            offset = (np.arange(1_500) // 1_000 * 1_000).astype(np.int32)
-            types = {"Jet_pt": "var * float32", "offset": "int32"}
-            file.mktree("Events", types, counter_name=lambda branch: "nJet")
-            file["Events"].extend({"Jet_pt": jets, "offset": offset})
+            tree = file.mktree("Events", {"Jet": jets.type, "number": "int32"})
+            tree.extend({"Jet": jets, "number": np.arange(1_500, dtype=np.int32)})
     samples = [
         {"name": sample, "label": label, "files": f"{sample}.root"}
         for label, sample in enumerate("ab")
