@@ -291,6 +291,22 @@ def test_a_fileset_of_coffea_gives_the_sample_its_files(resolve, folder, name):
             "f.json",
             "the steps of a.root cover 5 of 9 entries",
         ),
+        (
+            {"s": {"files": {"a.root": {"steps": [[0, 5], [0, 5]], "num_entries": 10}}}},
+            "f.json",
+            "the steps of a.root have gaps or overlap; files are read as a whole",
+        ),
+        (
+            {"s": {"files": {"a.root": {"steps": [[0, 5]]}}}},
+            "f.json",
+            "a.root has steps and no num_entries, by which to tell",
+        ),
+        (
+            {"s": {"files": {"a.root": {"steps": "all", "num_entries": 9}}}},
+            "f.json",
+            "the steps of a.root are no list of [start, stop]",
+        ),
+        ({"s": {"files": [1]}}, "f.json", "data set 's' of 'f.json' names 1, expected a path"),
         ({"s": {"files": {"x.root": "Events"}}}, "f.json", "f.json: no such file: "),
         ({"s": {"files": {}}}, "f.json", "names no file"),
         ([1], "f.json", "is no mapping of data sets to files"),

@@ -104,6 +104,8 @@ def fileset_files(path: Path, dataset: str | None, sample: str, tree: str | None
     if not isinstance(files, dict) or not files:
         raise Unusable(f"data set {dataset!r} of {path.name!r} names no file")
     for file, facts in files.items():
+        if not isinstance(file, str):
+            raise Unusable(f"data set {dataset!r} of {path.name!r} names {file!r}, expected a path")
         _require_whole(file, facts if isinstance(facts, dict) else {"object_path": facts}, tree)
         yield file
 
@@ -113,8 +115,18 @@ def _require_whole(file: str, facts: Mapping[str, Any], tree: str | None) -> Non
     if None not in (found, tree) and found != tree:
         raise Unusable(f"{file} has the tree {found!r}, but the key 'tree' says {tree!r}", found)
     steps, num_entries = facts.get("steps"), facts.get("num_entries")
-    if steps and num_entries is not None:
-        covered = sum(stop - start for start, stop in steps)
-        if covered != num_entries:
-            text = f"the steps of {file} cover {covered} of {num_entries} entries"
-            raise Unusable(f"{text}; files are read as a whole: leave the steps out")
+    if not steps:
+        return
+    try:
+        ends = [0, *(stop for _, stop in sorted(steps))]
+        is_gapless = ends[:-1] == [start for start, _ in sorted(steps)]
+    except (TypeError, ValueError):
+        raise Unusable(f"the steps of {file} are no list of [start, stop]") from None
+    if is_gapless and ends[-1] == num_entries:
+        return
+    text = f"the steps of {file} have gaps or overlap"
+    if is_gapless:
+        text = f"the steps of {file} cover {ends[-1]} of {num_entries} entries"
+    if num_entries is None:
+        text = f"{file} has steps and no num_entries, by which to tell that they cover it"
+    raise Unusable(f"{text}; files are read as a whole: leave the steps out")
