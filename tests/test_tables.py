@@ -215,6 +215,24 @@ def test_a_compressed_text_that_ends_too_early_is_unreadable(suffix, tmp_path):
     assert plan_file(str(path), "Events", "s").num_entries == len(lines)
 
 
+@pytest.mark.parametrize(
+    ("name", "head", "line"),
+    [("a.csv", "x,y\n", "1.5,2\n"), ("a.jsonl", "", '{"x": 1.5, "y": 2}\n')],
+)
+def test_a_text_that_is_cut_short_within_a_row_is_unreadable(
+    name, head, line, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(text_module, "PIECE", 1 << 12)
+    plan = plan_file(text_file(tmp_path, name, head + line * 4_000 + line[:3]), "Events", "s")
+    *whole, cut = partitions_of(plan, 1_000)
+    branches = list(plan.branches.values())
+    assert all(set(read(part, branches).contents["x"]) == {1.5} for part in whole)
+    with pytest.raises(UnreadableFileError, match=f"{name}: .*parse error"):
+        read(cut, branches)
+    with pytest.raises(UnreadableFileError, match=name):
+        plan_file(text_file(tmp_path, f"short_{name}", head + line[:3]), "Events", "s")
+
+
 @pytest.mark.parametrize("suffix", [".gz", ".bz2", ".zst"])
 def test_a_compressed_text_may_be_joined_of_several(suffix, columns, tmp_path):
     content = as_csv(columns).encode()
@@ -313,6 +331,8 @@ def test_what_is_no_table_is_named(name, content, message, tmp_path):
     with pytest.raises((DataError, UnreadableFileError), match=message) as caught:
         plan_file(text_file(tmp_path, name, content), "Events", "s")
     assert name in str(caught.value)
+    is_of_another_type = " changed from " in str(caught.value)
+    assert isinstance(caught.value, UnreadableFileError) != is_of_another_type
 
 
 @pytest.mark.parametrize(

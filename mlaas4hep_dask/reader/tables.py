@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 import xxhash
 from numpy.typing import NDArray
 
-from mlaas4hep_dask.errors import DataError, did_you_mean
+from mlaas4hep_dask.errors import DataError, UnreadableFileError, did_you_mean
 from mlaas4hep_dask.reader import text
 from mlaas4hep_dask.reader.access import Access, heard, is_remote, suffix_of
 from mlaas4hep_dask.reader.columns import (
@@ -288,7 +288,8 @@ class _TextTable(OpenTable):
         try:
             self._text = reader(head, delimiter, types)
         except (pa.ArrowInvalid, text.TextError) as error:
-            raise DataError(f"{self.file}: {error}", file=self.file) from error
+            kind = DataError if text.CHANGED_TYPE in str(error) else UnreadableFileError
+            raise kind(f"{self.file}: {error}", file=self.file, reason=str(error)) from error
         self._learn(self._text.schema)
         if is_remote(self.location):
             self.stamp = with_content(self.stamp, xxhash.xxh3_128_hexdigest(head))
@@ -355,6 +356,10 @@ class _TextTable(OpenTable):
         try:
             return self._text.parse(content, columns)
         except (pa.ArrowInvalid, text.TextError) as error:
+            if text.is_broken(error):
+                raise UnreadableFileError(
+                    f"{self.file}: {error}", file=self.file, reason=str(error)
+                ) from error
             raise DataError(
                 f"{self.file}: {self._culprit(content, columns)}{error}; the types are those of "
                 "the first lines, or of reading.types",

@@ -17,6 +17,7 @@ import xxhash
 
 PIECE = 1 << 20  # bytes; partitions can begin once in a piece
 BLOCK = 1 << 24  # bytes; the longest line that pyarrow reads
+CHANGED_TYPE = " changed from "  # pyarrow calls that a parse error of JSON, too
 _NUMBER = r"[-+]?(?:\d+\.?\d*(?:[eE][-+]?\d+)?|\.\d+(?:[eE][-+]?\d+)?|nan|inf|NaN|Infinity)"
 _LIST = re.compile(rf"^\s*\[\s*(?:{_NUMBER}(?:[\s,;]+{_NUMBER})*)?\s*\]\s*$")
 _INTEGERS = re.compile(r"^[\s\[\]\d,;+-]*$")
@@ -24,6 +25,11 @@ _INTEGERS = re.compile(r"^[\s\[\]\d,;+-]*$")
 
 class TextError(Exception):
     """A text is not the table it should be."""
+
+
+def is_broken(error: Exception) -> bool:
+    """True if a row cannot be told from the next, as at the end of a text that was cut short."""
+    return "parse error" in str(error) and CHANGED_TYPE not in str(error)
 
 
 class Lines(NamedTuple):
