@@ -482,6 +482,27 @@ def test_partitions_around_an_unreadable_unit_of_a_sample_are_left_out(keys, cli
     assert dataset.to_dask().x.compute().shape[0] == sum(s.num_read for s in found.values())
 
 
+def test_all_events_around_an_unreadable_unit_of_a_sample_are_reported(large, client, tmp_path):
+    bad = tmp_path / "background.root"
+    shutil.copy(large["samples"][1]["files"], bad)
+    with uproot.open(bad) as file:
+        seek = int(file["Events"]["heavy"].member("fBasketSeek")[20])
+    with bad.open("r+b") as file:
+        file.seek(seek + 500)
+        file.write(b"\x5a" * 500)
+    large["samples"][1]["files"] = str(bad)
+    sampling = {"specs": {"mode": "sample", "fraction": 0.99, "cache": None}}
+    partition = {"max_events": 25_000}
+    dataset = dataset_of(large, client, **sampling, on_bad_file="skip", partition=partition)
+    specs = dataset.specs()
+    (lost,) = dataset.skipped()
+    assert (lost.entry_start, lost.entry_stop) == (50_000, 75_000)
+    assert "cannot be read" in lost.reason
+    assert sum(s.num_read for s in dataset.samples().values()) == 200_000 - 25_000
+    assert specs.coverage <= 1
+    assert all(found.num_unread >= 0 for found in specs.samples.values())
+
+
 def test_an_explicit_out_of_range_is_kept_when_specs_are_sampled(large):
     config = Config.from_mapping(
         {**large, "specs": {"mode": "sample"}, "encode": {"out_of_range": "pass"}}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import replace
 from itertools import groupby
 from pathlib import Path
@@ -101,9 +101,10 @@ def _sampled(config: Config, client: Client, plan: Plan, context: Context, token
     )
     pieces = [Piece((unit,), number) for number, unit in enumerate(units)]
     measured = _compute(client, pieces, context, f"{token}-units")
-    counted = _counted(client, plan, context, token, without=measured.skipped)
-    samples = {
-        name: replace(found, num_unread=counted.samples[name].num_read - found.num_read)
+    left_out = _around(plan.partitions, measured.skipped)
+    counted = _counted(client, plan, context, token, without=left_out)
+    samples = {  # of partitions that are left out, other units may have been read
+        name: replace(found, num_unread=max(counted.samples[name].num_read - found.num_read, 0))
         for name, found in measured.specs.samples.items()
         if name in counted.samples
     }
@@ -114,19 +115,20 @@ def _sampled(config: Config, client: Client, plan: Plan, context: Context, token
     return replace(
         counted,
         specs=specs,
-        skipped=measured.skipped + counted.skipped,
+        skipped=tuple(left_out.values()) + counted.skipped,
         read_counts=measured.read_counts + counted.read_counts,
     )
 
 
 def _counted(
-    client: Client, plan: Plan, context: Context, token: str, *, without: Sequence[Skipped] = ()
+    client: Client, plan: Plan, context: Context, token: str, *, without: Container[int] = ()
 ) -> Measured:
-    """Counts of all partitions but those that overlap with unreadable entries."""
-    pieces = []
-    for number, part in enumerate(plan.partitions):
-        if not any(_overlap(part, lost) for lost in without if lost.file == part.file):
-            pieces.append(Piece((part,), number))
+    """Counts of all partitions but those with the numbers ``without``."""
+    pieces = [
+        Piece((part,), number)
+        for number, part in enumerate(plan.partitions)
+        if number not in without
+    ]
     parts = min(len(pieces), MAX_TASKS)
     if context.preparation.counting() is None:
         parts = sum(len(piece.partitions[0]) for piece in pieces) // COUNTED_TOGETHER + 1
@@ -135,6 +137,18 @@ def _counted(
     )
     measured: Measured = client.get(graph, key)
     return replace(measured, samples=measured.specs.samples)
+
+
+def _around(partitions: Sequence[Partition], units: Sequence[Skipped]) -> dict[int, Skipped]:
+    """The partitions that hold unreadable units of a sample, by number: all of them are lost."""
+    found = {}
+    for number, part in enumerate(partitions):
+        reasons = [lost.reason for lost in units if lost.file == part.file and _overlap(part, lost)]
+        if reasons:
+            found[number] = Skipped(
+                part.file, part.sample, part.entry_start, part.entry_stop, reasons[0]
+            )
+    return found
 
 
 def _overlap(part: Partition, lost: Skipped) -> bool:
