@@ -164,6 +164,22 @@ def test_a_basket_that_leaves_the_memory_is_refused(before, behind):
         find_basket("x", 0, 1, memory.data, memory.ctypes.data, *places)
 
 
+@pytest.mark.parametrize("keylen", [-(2**15), -1, 0, 18, KEYLEN - 1])
+def test_a_key_without_room_for_the_header_of_a_basket_is_refused(keylen):
+    raw = basket(40, 40, bytes(40))
+    raw[14:16] = keylen.to_bytes(2, "big", signed=True)
+    with pytest.raises(UnsupportedBasketError, match="key's length"):
+        values(raw)
+
+
+@pytest.mark.parametrize("codec", ["lz4", "zstd", "zlib"])
+def test_a_block_may_take_more_than_64_kib(codec):
+    data = np.random.default_rng(2).bytes(150_000)
+    raw = basket(len(data) + 50_000, len(data), BLOCKS[codec](data + bytes(50_000)))
+    assert len(raw) > 2 * 2**16
+    assert values(raw) == data
+
+
 @pytest.mark.parametrize("num_entries", [-1, 0, 2])
 def test_a_basket_with_another_number_of_entries_is_refused(num_entries):
     raw = basket(40, 40, bytes(40))
