@@ -64,5 +64,6 @@ def client():
 
 @pytest.fixture
 def hasty(monkeypatch):
-    """Pauses between attempts too short to wait for."""
+    """Pauses between attempts too short to wait for; and no server has failed before."""
     monkeypatch.setattr(access, "FIRST_PAUSE", 0.01)
+    monkeypatch.setattr(access, "_failures", {})

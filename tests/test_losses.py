@@ -119,8 +119,8 @@ def test_training_goes_on_with_the_events_that_are_left(
 TASKS = {
     "a label": ({}, "class 'remote'"),
     "a class from a branch": (
-        {"target": {"branch": "where(MET_py > 1e9, 0, 1)", "classes": ["none", "all"]}},
-        "class 'all'",
+        {"target": {"branch": "where(MET_py > 0, 0, 1)", "classes": ["up", "down"]}},
+        "class 'up'",
     ),
     "a regression": ({"target": {"kind": "regression", "branch": "MET_py"}}, "the data set"),
 }

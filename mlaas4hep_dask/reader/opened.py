@@ -45,10 +45,6 @@ class OpenTree:
         """True for an RNTuple, False for a TTree."""
         return not hasattr(self.tree, "branches")
 
-    def close(self) -> None:
-        """Close the file."""
-        self.tree.file.close()
-
 
 class _Entry(NamedTuple):
     stamp: str
