@@ -39,6 +39,7 @@ def main() -> None:
         __doc__.splitlines()[0],
         small_events={"type": int, "default": 250, "help": "events of small partitions"},
         num_small={"type": int, "default": 200, "help": "small partitions, and no-ops"},
+        partition_events={"type": int, "help": "events of a partition, instead of the default"},
     )
     paths = data.generate(parsed.data, events=parsed.events, compression=parsed.compression)
     few = data.generate(
@@ -51,7 +52,10 @@ def main() -> None:
         tempfile.TemporaryDirectory() as folder,
         connect(Cluster(workers=WORKERS), ranks=WORKERS) as client,
     ):
-        dataset = Dataset.from_yaml(common.write_config(Path(folder) / "a.yaml", paths), client)
+        chosen = {"max_events": parsed.partition_events, "target_bytes": 2**40}
+        sections = {"partition": chosen} if parsed.partition_events else {}
+        config = common.write_config(Path(folder) / "a.yaml", paths, **sections)
+        dataset = Dataset.from_yaml(config, client)
         blocks = dataset.blocks()
         size = {"max_events": parsed.small_events}
         fine = common.write_config(Path(folder) / "fine.yaml", few, partition=size)
