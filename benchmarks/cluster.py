@@ -1,6 +1,7 @@
 """Two workers of a local cluster, against two pinned processes that do the same work.
 
-The work is the specs pass, and reading and encoding to dense rows, in turns in one run. ``noop_ms``
+The work is the specs pass, and reading and encoding to dense rows, in turns in one run; who goes
+first changes with every turn, since the speed of shared machines drifts. ``noop_ms``
 is what the cluster takes per partition when there is nothing to do, and ``small_ms`` what it takes
 for partitions of --small-events events each, beyond what the processes take. ``cpu_ratios`` compare
 processor time: of the processes, over that of workers, scheduler and client together.
@@ -84,7 +85,7 @@ def report(
 
     def specs() -> None:
         pieces = file_pieces(dataset.plan(), None, {})
-        client.get(*specs_graph(pieces, context, token=uuid.uuid4().hex))
+        client.get(*specs_graph(pieces, context, token=uuid.uuid4().hex, threads=WORKERS))
 
     cluster: dict[str, Callable[[], object]] = {
         "specs": specs,
@@ -98,18 +99,18 @@ def report(
         "small": lambda: small_processes.run(work.encode_all),
     }
     walls: dict[str, list[tuple[float, float]]] = {name: [] for name in cluster}
-    cpus: dict[str, list[tuple[float, float]]] = {name: [] for name in direct}
+    cpus: dict[str, list[tuple[float, float]]] = {name: [] for name in cluster}
     try:
         for turn in range(parsed.repeats + 1):
             for name, run in cluster.items():
-                ours = _timed(run, lambda: _cpu(client))
-                began = time.perf_counter()
-                seconds = direct[name]() if name in direct else []
-                reference = time.perf_counter() - began
+                found = {}
+                for side in ("ours", "direct") if turn % 2 else ("direct", "ours"):
+                    found[side] = (
+                        _timed(run, client) if side == "ours" else _alone(direct.get(name))
+                    )
                 if turn:
-                    walls[name].append((ours[0], reference))
-                    if seconds:
-                        cpus[name].append((ours[1], sum(seconds)))
+                    walls[name].append((found["ours"][0], found["direct"][0]))
+                    cpus[name].append((found["ours"][1], found["direct"][1]))
     finally:
         processes.close()
         small_processes.close()
@@ -134,8 +135,7 @@ def report(
         partitions=len(partitions),
         ratios={name: round(ratio, 4) for name, ratio in ratios.items()},
         cpu_ratios={
-            name: round(statistics.median(b / a for a, b in pairs), 4)
-            for name, pairs in cpus.items()
+            name: round(statistics.median(b / a for a, b in cpus[name]), 4) for name in direct
         },
         noop_ms=round(noop * 1e3, 3),
         small_ms=round(beyond * 1e3, 3),
@@ -143,16 +143,24 @@ def report(
     )
 
 
-def _timed(run: Callable[[], object], cpu: Callable[[], float]) -> tuple[float, float]:
-    before, began = cpu(), time.perf_counter()
+def _timed(run: Callable[[], object], client: Client) -> tuple[float, float]:
+    """Wall and processor seconds of something that the cluster does."""
+    before, began = _cpu(client), time.perf_counter()
     run()
     wall = time.perf_counter() - began
-    return wall, cpu() - before
+    return wall, _cpu(client) - before
 
 
 def _cpu(client: Client) -> float:
     """Processor seconds of the workers, and of this process, which is client and scheduler."""
     return time.process_time() + sum(client.run(time.process_time).values())
+
+
+def _alone(run: Callable[[], list[float]] | None) -> tuple[float, float]:
+    """Wall and processor seconds of what the pinned processes do; none if they have no part."""
+    began = time.perf_counter()
+    seconds = run() if run is not None else []
+    return time.perf_counter() - began, sum(seconds)
 
 
 if __name__ == "__main__":

@@ -89,7 +89,10 @@ def build(parsed: argparse.Namespace) -> dict[str, float]:
         graphs: list[Any]
         if parsed.graph == "specs":
             pieces = file_pieces(plan, None, {})
-            graphs = [specs_graph(pieces, fine._context(), token=fine.token())[0]]
+            graph, _ = specs_graph(
+                pieces, fine._context(), token=fine.token(), threads=len(plan.partitions)
+            )
+            graphs = [graph]
         else:
             graphs = [array.dask for array in fine.to_dask()]
         found = {

@@ -1,6 +1,7 @@
 import html
 import math
 import os
+import pickle
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -9,6 +10,7 @@ import dask
 import numpy as np
 import pytest
 import uproot
+from dask.sizeof import sizeof
 from servers import http_server
 
 from mlaas4hep_dask.config import Config
@@ -19,9 +21,10 @@ from mlaas4hep_dask.dataset.preflight import preflight
 from mlaas4hep_dask.dataset.reduce import specs_graph
 from mlaas4hep_dask.dataset.sampling import sampled_units
 from mlaas4hep_dask.dataset.specs_pass import file_pieces
+from mlaas4hep_dask.dataset.tasks import make_block, measure_partition
 from mlaas4hep_dask.encode import EncodeCounts
 from mlaas4hep_dask.errors import ConfigError, DataError, SpecsError
-from mlaas4hep_dask.reader import PlannedFile
+from mlaas4hep_dask.reader import PlannedFile, read
 from mlaas4hep_dask.run.report import render
 from mlaas4hep_dask.run.specs_notes import specs_notes
 from mlaas4hep_dask.specs import Specs
@@ -295,6 +298,43 @@ def test_coarser_tasks_give_the_same_specs_and_fill_the_cache_too(keys, client, 
         assert sorted(measured.counts) == list(range(len(plan.partitions)))
         assert_same(measured.specs, dataset_of(keys, client, specs={"cache": None}).specs())
     assert len(entries(keys)) == 4
+
+
+@pytest.mark.parametrize(("threads", "size"), [(1, 4), (5, 4), (6, 3), (10, 2), (12, 1), (999, 1)])
+def test_tasks_take_several_partitions_if_all_threads_have_enough_of_them(
+    keys, client, threads, size
+):
+    dataset = dataset_of(keys, client, partition={"max_events": 100})
+    plan = dataset.plan()
+    assert len(plan.partitions) == 165
+    pieces = file_pieces(plan, None, {})
+    graph, _ = specs_graph(pieces, dataset._context(), token="any", threads=threads)  # noqa: S106
+    tasks = [
+        task[1]
+        for key, task in graph.items()
+        if isinstance(key, tuple) and key[0].startswith("measure-")
+    ]
+    numbers = []
+    for (piece,) in tasks:
+        last = piece.first + len(piece)
+        assert piece.partitions == plan.partitions[piece.first : last]
+        if len(piece) != size:  # what is left of a file
+            following = plan.partitions[last : last + 1]
+            assert all(part.file != piece.partitions[0].file for part in following)
+        numbers += range(piece.first, last)
+    assert numbers == list(range(165))
+
+
+def test_dask_knows_the_size_of_what_tasks_return(keys, client):
+    dataset = dataset_of(keys, client)
+    blocks = dataset.blocks()
+    block = make_block(blocks.partitions[0], blocks.context)
+    assert sizeof(block) == pytest.approx(block.nbytes, rel=0.01)
+    measured = measure_partition(blocks.partitions[0], 0, blocks.context)
+    assert sizeof(measured) == pytest.approx(len(pickle.dumps(measured)), rel=0.1)
+    events = read(blocks.partitions[0], dataset.plan().branches)
+    held = [*events.contents.values(), *events.offsets.values()]
+    assert sizeof(events) == pytest.approx(sum(array.nbytes for array in held), rel=0.01)
 
 
 # Sampling

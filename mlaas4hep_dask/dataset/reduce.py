@@ -1,4 +1,4 @@
-"""The specs pass as a Dask graph: one task per partition, merged in a tree."""
+"""The specs pass as a Dask graph: tasks of a few partitions, merged in a tree."""
 
 from __future__ import annotations
 
@@ -8,13 +8,12 @@ from typing import Any
 
 from mlaas4hep_dask.dataset.context import Context
 from mlaas4hep_dask.dataset.measuring import Piece, finish_piece, measure_pieces
-from mlaas4hep_dask.dataset.tasks import (
-    Measured,
-    merge_measured,
-)
+from mlaas4hep_dask.dataset.tasks import Measured, merge_measured
 
 FAN_IN = 8  # merging is cheap next to the 2 ms that a task costs, and specs are small
-MAX_TASKS = 100_000  # beyond, a task measures several partitions
+MAX_TASKS = 100_000  # beyond, a task measures as many partitions as it takes
+TOGETHER = 4  # partitions of a task, while each thread has at least `TASKS_PER_THREAD`
+TASKS_PER_THREAD = 8  # with fewer, threads would wait long for the last one
 
 
 def specs_graph(
@@ -23,9 +22,13 @@ def specs_graph(
     *,
     token: str,
     function: Callable[[Sequence[Piece], Context], Measured] = measure_pieces,
+    threads: int = 1,
     max_tasks: int = MAX_TASKS,
 ) -> tuple[dict[Any, Any], Any]:
     """A low-level graph, and its key whose value is a `Measured` of all pieces.
+
+    A task costs workers 4 ms, half of that to send and merge its result, so it takes up to
+    `TOGETHER` partitions.
 
     Parameters
     ----------
@@ -37,16 +40,22 @@ def specs_graph(
         Names the tasks.
     function : callable
         What a task does with pieces.
+    threads : int
+        How many tasks the cluster works on at a time.
     max_tasks : int
         A task handles as many partitions as it takes to stay near this number.
     """
     tree = _Tree(context, token)
-    num_partitions = sum(1 if piece.is_cached else len(piece) for piece in pieces)
-    size = math.ceil(num_partitions / max_tasks)
+    num_partitions = sum(map(_cost, pieces))
+    size = max(
+        1,
+        math.ceil(num_partitions / max_tasks),
+        min(TOGETHER, num_partitions // (TASKS_PER_THREAD * threads)),
+    )
     together: list[Piece] = []
     load = 0
     for piece in pieces:
-        cost = 1 if piece.is_cached else len(piece)
+        cost = _cost(piece)
         if cost > size and piece.entry is None:
             tree.level += [tree.task(function, (part,)) for part in piece.divided(size)]
             continue
@@ -62,6 +71,11 @@ def specs_graph(
     if together:
         tree.level.append(tree.task(function, tuple(together)))
     return tree.graph, tree.merge(tree.level)
+
+
+def _cost(piece: Piece) -> int:
+    """The partitions that have to be read, or one look into the cache."""
+    return 1 if piece.is_cached else len(piece)
 
 
 class _Tree:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Container, Mapping, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 from dataclasses import replace
 from itertools import groupby
 from pathlib import Path
@@ -132,10 +132,7 @@ def _counted(
     parts = min(len(pieces), MAX_TASKS)
     if context.preparation.counting() is None:
         parts = sum(len(piece.partitions[0]) for piece in pieces) // COUNTED_TOGETHER + 1
-    graph, key = specs_graph(
-        pieces, context, token=f"{token}-counts", function=count_events, max_tasks=parts
-    )
-    measured: Measured = client.get(graph, key)
+    measured = _run(client, pieces, context, f"{token}-counts", count_events, parts)
     return replace(measured, samples=measured.specs.samples)
 
 
@@ -157,9 +154,24 @@ def _overlap(part: Partition, lost: Skipped) -> bool:
 
 
 def _compute(client: Client, pieces: Sequence[Piece], context: Context, token: str) -> Measured:
-    graph, key = specs_graph(pieces, context, token=token, function=measure_pieces)
-    measured: Measured = client.get(graph, key)
+    measured = _run(client, pieces, context, token, measure_pieces, MAX_TASKS)
     return replace(measured, specs=measured.specs.in_order())
+
+
+def _run(
+    client: Client,
+    pieces: Sequence[Piece],
+    context: Context,
+    token: str,
+    function: Callable[[Sequence[Piece], Context], Measured],
+    max_tasks: int,
+) -> Measured:
+    threads = max(1, sum(client.nthreads().values()))  # the first worker may not have come yet
+    graph, key = specs_graph(
+        pieces, context, token=token, function=function, threads=threads, max_tasks=max_tasks
+    )
+    measured: Measured = client.get(graph, key)
+    return measured
 
 
 def file_pieces(plan: Plan, folder: Path | None, facts: Mapping[str, Any]) -> list[Piece]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
@@ -55,6 +56,9 @@ class Measured:
     num_cached: int = 0
     samples: Mapping[str, SampleSpecs] = field(default_factory=dict)
     read_counts: ReadCounts = field(default_factory=ReadCounts)
+
+    def __sizeof__(self) -> int:
+        return object.__sizeof__(self) + sys.getsizeof(self.specs)
 
 
 def measure_partition(partition: Partition, number: int, context: Context) -> Measured:

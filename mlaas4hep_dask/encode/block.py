@@ -49,3 +49,7 @@ class Block:
         """Bytes held."""
         arrays = (self.y, self.w, self.id, self.split)
         return self.encoded.nbytes + sum(array.nbytes for array in arrays)
+
+    def __sizeof__(self) -> int:
+        # Dask asks, to know how much a worker holds, when to spill and how much to send at once.
+        return object.__sizeof__(self) + self.nbytes

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from dataclasses import dataclass, field
 from threading import Lock
 from typing import Any
@@ -100,6 +101,9 @@ class ScoredPart:
     counts: EncodeCounts = field(default_factory=EncodeCounts)
     num_not_finite: int = 0
     skipped: Skipped | None = None
+
+    def __sizeof__(self) -> int:
+        return object.__sizeof__(self) + sys.getsizeof(self.events)
 
 
 def num_outputs(scoring: Scoring) -> int | None:

@@ -81,6 +81,10 @@ class Events:
     def __len__(self) -> int:
         return self.num_events
 
+    def __sizeof__(self) -> int:
+        arrays = (*self.contents.values(), *self.offsets.values())
+        return object.__sizeof__(self) + sum(array.nbytes for array in arrays)
+
     def to_awkward(self) -> ak.Array:
         """Record array of the same events, sharing memory with this object."""
         import awkward as ak

@@ -82,6 +82,12 @@ class Specs:
             dict(self.draws),
         )
 
+    def __sizeof__(self) -> int:
+        drawn = sum(entry.drawn.nbytes for entry in self.branches.values())
+        return (
+            object.__sizeof__(self) + drawn + sum(draw.keys.nbytes for draw in self.draws.values())
+        )
+
     @property
     def num_events(self) -> int:
         """Number of selected events."""
