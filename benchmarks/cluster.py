@@ -4,7 +4,8 @@ The work is the specs pass, and reading and encoding to dense rows, in turns in 
 first changes with every turn, since the speed of shared machines drifts. ``noop_ms``
 is what the cluster takes per partition when there is nothing to do, and ``small_ms`` what it takes
 for partitions of --small-events events each, beyond what the processes take. ``cpu_ratios`` compare
-processor time: of the processes, over that of workers, scheduler and client together.
+processor time: of the processes, over that of workers, scheduler and client together. The generated
+files are linked under --times names each, so that there is as much work as clusters are used for.
 """
 
 from __future__ import annotations
@@ -38,8 +39,9 @@ JOBS = ("specs", "encode")
 def main() -> None:
     parsed = common.options(
         __doc__.splitlines()[0],
+        times={"type": int, "default": 32, "help": "names of every file, all of which are read"},
         small_events={"type": int, "default": 250, "help": "events of small partitions"},
-        num_small={"type": int, "default": 200, "help": "small partitions, and no-ops"},
+        num_small={"type": int, "default": 1_000, "help": "small partitions, and no-ops"},
         partition_events={"type": int, "help": "events of a partition, instead of the default"},
     )
     paths = data.generate(parsed.data, events=parsed.events, compression=parsed.compression)
@@ -50,12 +52,13 @@ def main() -> None:
         cluster_events=parsed.small_events,
     )
     with (
-        tempfile.TemporaryDirectory() as folder,
+        tempfile.TemporaryDirectory(dir=parsed.data) as folder,
         connect(Cluster(workers=WORKERS), ranks=WORKERS) as client,
     ):
         chosen = {"max_events": parsed.partition_events, "target_bytes": 2**40}
         sections = {"partition": chosen} if parsed.partition_events else {}
-        config = common.write_config(Path(folder) / "a.yaml", paths, **sections)
+        links = data.linked(paths, Path(folder), times=parsed.times)
+        config = common.write_config(Path(folder) / "a.yaml", links, **sections)
         dataset = Dataset.from_yaml(config, client)
         blocks = dataset.blocks()
         size = {"max_events": parsed.small_events}
@@ -123,7 +126,7 @@ def report(
     beyond = statistics.median(ours - reference for ours, reference in walls["small"]) / len(small)
     common.close(
         "cluster",
-        parsed.events,
+        sum(map(len, partitions)),
         common.Comparison(
             statistics.median(ours for ours, _ in walls[worst]),
             statistics.median(reference for _, reference in walls[worst]),

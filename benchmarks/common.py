@@ -197,6 +197,7 @@ def write_config(file: Path, paths: list[Path], **sections: Any) -> Path:
             for kind, label in (("signal", 1), ("background", 0))
         ],
         "branches": {"include": INPUTS},
+        "specs": {"cache": None},  # every run reads the events
         **sections,
     }
     file.write_text(json.dumps(config), encoding="utf-8")  # JSON is YAML

@@ -101,6 +101,14 @@ def generate(
     return paths
 
 
+def linked(paths: list[Path], folder: Path, *, times: int) -> list[Path]:
+    """Each file under ``times`` names in ``folder``, which is on the same disk."""
+    links = [folder / f"{path.stem}_{number}.root" for path in paths for number in range(times)]
+    for number, link in enumerate(links):
+        link.hardlink_to(paths[number // times])
+    return links
+
+
 def main() -> None:
     """Generate files and print their paths as one JSON object."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])

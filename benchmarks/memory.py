@@ -42,7 +42,7 @@ def main() -> None:
         names = [branch.name for branch in one.plan().branches]
         per_event = one.plan().files[0].bytes_per_event
         num_links = max(1, round(parsed.times * limit / (per_event * parsed.events)))
-        links = [_link(path, Path(folder), i) for path in paths for i in range(num_links)]
+        links = data.linked(paths, Path(folder), times=num_links)
         size = {"target_bytes": parse_bytes(parsed.target_bytes)}
         config = common.write_config(Path(folder) / "many.yaml", links, partition=size)
         dataset = Dataset.from_yaml(config, client)
@@ -94,12 +94,6 @@ def report(
         dense_bytes=4 * columns * largest,
         branches=branches,
     )
-
-
-def _link(path: Path, folder: Path, number: int) -> Path:
-    link = folder / f"{path.stem}_{number}.root"
-    link.hardlink_to(path)
-    return link
 
 
 if __name__ == "__main__":

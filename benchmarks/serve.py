@@ -36,6 +36,8 @@ try:
 except ModuleNotFoundError as error:
     sys.exit(str(MissingExtraError.of("bench", module=str(error.name))))
 
+START_SECONDS = 120  # until a server must listen
+
 
 class Connection(asyncio.Protocol):
     """One keep-alive connection that sends the next request when an answer is complete."""
@@ -125,13 +127,16 @@ def started(command: list[str], port: int, core: int) -> subprocess.Popen[bytes]
     """A server process on a core, once it accepts connections."""
     process = subprocess.Popen([sys.executable, *command], stdout=subprocess.DEVNULL)
     os.sched_setaffinity(process.pid, {core})
-    while True:
+    until = time.monotonic() + START_SECONDS
+    while time.monotonic() < until:
         if process.poll() is not None:
             sys.exit(f"{command} ended with {process.returncode}")
         with socket.socket() as probe:
             if probe.connect_ex(("127.0.0.1", port)) == 0:
                 return process
         time.sleep(0.05)  # between looks at whether it listens
+    process.kill()
+    sys.exit(f"{command} did not listen within {START_SECONDS} s")
 
 
 def example_bundle(folder: Path, parsed: object) -> tuple[Path, list[bytes]]:

@@ -34,7 +34,7 @@ def data_folder(tmp_path_factory):
         "train.py",
         "graph.py --partitions 40",
         "peers.py --branches small",
-        "cluster.py --num-small 4",
+        "cluster.py --num-small 4 --times 2",
     ],
 )
 def test_a_benchmark_ends_with_one_json_object(command, data_folder):

@@ -1,8 +1,10 @@
+import re
 import signal
+import sys
 
 import numpy as np
 import pytest
-from servers import http_server
+from servers import http_server, started
 
 from mlaas4hep_dask.errors import DataError, UnreadableFileError
 from mlaas4hep_dask.reader import Access, Partition, plan_file, read
@@ -39,6 +41,14 @@ def test_a_url_that_does_not_exist_is_named_at_once(url):
 def test_a_tree_that_does_not_exist_over_http_is_named_with_the_nearest(url):
     with pytest.raises(DataError, match="did you mean 'events'"):
         plan_file(url, "Events2", "any")
+
+
+def test_a_server_without_range_requests_is_told_apart(cms_files, hasty):
+    command = ["-u", "-m", "http.server", "0", "--bind", "127.0.0.1", "--directory"]
+    with started(sys.executable, *command, cms_files[0].parent) as (_, line):
+        port = re.search(r"port (\d+)", line)[1]
+        with pytest.raises(UnreadableFileError, match=f"{port} answers no range requests"):
+            plan_file(f"http://127.0.0.1:{port}/{cms_files[0].name}", "events", "any")
 
 
 def test_a_server_that_is_gone_is_tried_several_times(cms_files, hasty):

@@ -604,6 +604,20 @@ def test_specs_that_do_not_agree_are_refused_with_every_difference(keys, client,
     ]
 
 
+def test_specs_of_the_same_selection_agree_however_it_is_written(keys, client, tmp_path):
+    first = {"select": ["NJet>=2 and MET_px<50"], "derive": {"HT": "sum(Jet_Px)*2"}}
+    (tmp_path / "specs.json").write_text(dataset_of({**keys, **first}, client).specs().to_json())
+    keys = {**keys, "specs": str(tmp_path)}
+    again = {"select": ["MET_px < 50", "(NJet >= 2)"], "derive": {"HT": "2.0 * sum(Jet_Px)"}}
+    with pytest.raises(SpecsError, match="do not agree") as caught:
+        preflight(Config.from_mapping({**keys, **again}))
+    assert caught.value.differences == [
+        "derive is {'HT': '(2.0 * sum(Jet_Px))'}, in the specs {'HT': '(sum(Jet_Px) * 2)'}"
+    ]
+    again["derive"] = {"HT": "sum( Jet_Px ) * 2"}
+    assert preflight(Config.from_mapping({**keys, **again})).specs is not None
+
+
 def test_specs_that_are_not_there_are_refused_before_anything_runs(keys, tmp_path):
     config = Config.from_mapping({**keys, "specs": {"path": str(tmp_path / "none.json")}})
     with pytest.raises(SpecsError, match=r"none\.json: cannot be read"):

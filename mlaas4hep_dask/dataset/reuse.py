@@ -9,18 +9,26 @@ from typing import Any
 
 from mlaas4hep_dask.config import Config
 from mlaas4hep_dask.dataset.prepare import function_of
+from mlaas4hep_dask.derive import Expression
 from mlaas4hep_dask.encode.encoding import transforms_of
 from mlaas4hep_dask.errors import SpecsError
 from mlaas4hep_dask.specs import Branch, Specs
 
-# What decides, besides files and inputs, which events and values are measured.
-EVENT_KEYS = ("derive", "objects", "select")
-
 
 def event_facts(config: Config) -> dict[str, Any]:
-    """The part of the configuration that decides which events and values are measured."""
+    """The part of the configuration that decides which events and values are measured.
+
+    Expressions are equal if they mean the same by their grammar, however they are written.
+    """
     document = config.model_dump(mode="json")
-    facts = {key: document[key] for key in EVENT_KEYS if document.get(key)}
+    facts: dict[str, Any] = {
+        key: {name: Expression(text).written_out for name, text in document[key].items()}
+        for key in ("derive", "objects")
+        if document[key]
+    }
+    if document["select"]:
+        conditions = [c for text in document["select"] for c in Expression(text).conjuncts]
+        facts["select"] = sorted({condition.written_out for condition in conditions})
     if (function := function_of(config)) is not None:
         facts["function"] = {**document["function"], "sha256": function.source_digest}
     return facts

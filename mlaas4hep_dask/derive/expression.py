@@ -83,6 +83,11 @@ class Expression:
         nodes = tuple(_conjuncts(self._root))
         return tuple(map(Expression, map(shown, nodes))) if len(nodes) > 1 else (self,)
 
+    @cached_property
+    def written_out(self) -> str:
+        """The text with all its parentheses, whatever was written for ``&`` and the like."""
+        return shown(self._root)
+
     def value(self, events: Events) -> Value:
         """The values for some events, with the collection that they belong to.
 

@@ -190,7 +190,8 @@ class _Clock:
 _failures: dict[str, float] = {}  # by server, when it last failed
 
 
-def _server(url: str) -> str:
+def server_of(url: str) -> str:
+    """Scheme and host of a URL."""
     return "://".join(urlsplit(url)[:2])
 
 
@@ -229,7 +230,7 @@ def attempt(
     now = time.monotonic()
     locations = sorted(
         access.locations(file),
-        key=lambda location: now - _failures.get(_server(location), -math.inf) < AVOIDED,
+        key=lambda location: now - _failures.get(server_of(location), -math.inf) < AVOIDED,
     )
     pause = FIRST_PAUSE
     number = 0
@@ -250,7 +251,7 @@ def attempt(
             elif _is_permanent(cause) or number >= max(access.attempts, len(locations)):
                 raise _unreadable(file, cause, number) from raised
             if not _is_permanent(cause):
-                _failures[_server(location)] = time.monotonic()
+                _failures[server_of(location)] = time.monotonic()
             logger.warning("%s: attempt failed (%s); trying again", location, reason)
             count_retry(file)
             if number % len(locations) == 0:  # all of them have failed

@@ -11,10 +11,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import uproot
+from fsspec.core import url_to_fs
 from numpy.typing import NDArray
 
 from mlaas4hep_dask.errors import DataError, did_you_mean
-from mlaas4hep_dask.reader.access import Access, heard, is_remote
+from mlaas4hep_dask.reader.access import Access, heard, is_remote, server_of
 from mlaas4hep_dask.reader.baskets import BasketTable
 from mlaas4hep_dask.reader.stamp import stamp_of, with_content
 from mlaas4hep_dask.reader.tables import OpenTable, open_table
@@ -54,6 +55,7 @@ class _Entry(NamedTuple):
 
 _open: OrderedDict[tuple[str, str], _Entry] = OrderedDict()
 _lock = Lock()
+_with_ranges: set[str] = set()  # HTTP servers that are known to answer range requests
 
 
 def open_data(file: str, location: str, tree: str, access: Access) -> OpenTree | OpenTable:
@@ -110,6 +112,7 @@ def _open_tree(file: str, location: str, tree: str, access: Access, stamp: str) 
     # A dict, because uproot would split a plain path at its last colon.
     if is_remote(location):
         url = location.replace("xroot://", "root://", 1)
+        _require_ranges(location, access)
         opened = uproot.open({url: None}, **access.storage_options(location))
         _let_raise(opened.file.source)
     else:
@@ -129,6 +132,24 @@ def _open_tree(file: str, location: str, tree: str, access: Access, stamp: str) 
     # A file that is written to again keeps its UUID, but ends elsewhere.
     stamp = with_content(stamp, str(opened.file.fEND))
     return OpenTree(file, tree, opened[tree], str(opened.file.uuid), stamp)
+
+
+def _require_ranges(location: str, access: Access) -> None:
+    """Raise when an HTTP server sends no parts of files: every read would get all of it."""
+    server = server_of(location)
+    if server in _with_ranges or not location.startswith(("http://", "https://")):
+        return
+    fs, path = url_to_fs(location, **access.storage_options(location))
+    with fs.open(path, cache_type="none") as file:
+        if file.size is None:  # it can be read in order only; uproot has its own way
+            return
+        file.seek(1)
+        try:
+            file.read(1)
+        except ValueError:  # which names no server
+            text = f"{server} answers no range requests, without which no part of a file is read"
+            raise OSError(text) from None
+    _with_ranges.add(server)
 
 
 def _let_raise(source: Any) -> None:
