@@ -1,5 +1,7 @@
 import json
 import logging
+import signal
+from functools import partial
 
 import numpy as np
 import pytest
@@ -145,6 +147,36 @@ def test_a_class_of_which_nothing_is_left_in_training_ends_the_run(
     assert f"{num_lost:,} events of remote are lost" in error.value.message
     assert error.value.file == remote["files"]
     assert not (tmp_path / "run" / "bundle").exists()
+
+
+class Stops(Ends):
+    """Ends the server after the specs pass, and the run after its first epoch."""
+
+    def say(self, text):
+        super().say(text)
+        if text.startswith("epoch 1/"):
+            raise KeyboardInterrupt
+
+
+@pytest.mark.timeout(180)
+def test_a_run_that_is_taken_up_again_reports_what_it_had_lost_before(cms_files, client, tmp_path):
+    with http_server(cms_files[0].parent) as (process, base):
+        config = config_of(cms_files, base, reading={"attempts": 1, "timeout": 1.0})
+        with pytest.raises(KeyboardInterrupt):
+            fit(
+                Dataset(config, client),
+                output=tmp_path / "run",
+                reporter=Stops(partial(process.send_signal, signal.SIGSTOP)),
+            )
+        process.send_signal(signal.SIGCONT)
+        dataset = Dataset(config, client)
+        result = fit(dataset, output=tmp_path / "run")
+    counts = result.summary["counts"]
+    remote = [sum(c) for sample, c in dataset.split_counts() if sample == "remote"]
+    assert counts["events_lost"] == sum(remote) > 0
+    assert [entry["num_events"] for entry in counts["lost"]] == remote
+    assert len(result.summary["epochs"]) == 2
+    assert not (tmp_path / "run.1").exists()
 
 
 def test_what_uproot_reads_is_counted_by_branch(edge_cases, client):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import html
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -71,7 +71,7 @@ class Dataset:
         self._plan: Plan | None = None
         self._measured: Measured | None = None
         self._encode_options: dict[str, Any] | None = None
-        self._losses: Listener | None = None
+        self._losses = Listener()
         self._image_sums: ImageSums | None = None
 
     @classmethod
@@ -139,13 +139,15 @@ class Dataset:
 
     def lost(self) -> tuple[Lost, ...]:
         """Partitions that pass 1 read and pass 2 could not; their events have weight 0."""
-        lost = {} if self._losses is None else self._losses.lost
-        return tuple(lost[key] for key in sorted(lost))
+        return tuple(entry for _, entry in sorted(self._losses.lost.items()))
+
+    def recall_lost(self, lost: Iterable[Lost]) -> None:
+        """Count among `lost` what an earlier process lost in the same training."""
+        self._losses.recall(lost)
 
     def read_counts(self) -> ReadCounts:
         """What reading has cost beside the plain way: in plan, pass 1 and pass 2."""
-        counts = self.plan().read_counts + self._measure().read_counts
-        return counts if self._losses is None else counts + self._losses.counts
+        return self.plan().read_counts + self._measure().read_counts + self._losses.counts
 
     def split_counts(self) -> list[tuple[str, tuple[int, int, int]]]:
         """For each block its sample and its events for training, validation and test."""
@@ -252,9 +254,7 @@ class Dataset:
         supervision = replace(self.plan().supervision, factors=self.factors())
         token = self.token("blocks", json.dumps(self.encode_options()))
         topic = f"mlaas4hep_dask-losses-{token}"
-        if self._losses is None:
-            self._losses = Listener()
-            self._losses.listen(self.client, topic)
+        self._losses.listen(self.client, topic)
         context = replace(
             self._context(), encoding=self.encoding(), supervision=supervision, topic=topic
         )

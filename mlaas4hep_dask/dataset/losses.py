@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 from distributed import Client, get_worker
@@ -29,6 +29,16 @@ class Lost:
 
     skipped: Skipped
     num_events: int
+
+    def as_json(self) -> dict[str, Any]:
+        """The facts as JSON values."""
+        return {**asdict(self.skipped), "num_events": self.num_events}
+
+    @classmethod
+    def from_json(cls, facts: Mapping[str, Any]) -> Self:
+        """What `as_json` gave."""
+        place = {key: value for key, value in facts.items() if key != "num_events"}
+        return cls(Skipped(**place), facts["num_events"])
 
 
 def lost_samples(
@@ -129,15 +139,22 @@ class Listener:
 
     lost: dict[tuple[str, int], Lost] = field(default_factory=dict)
     counts: ReadCounts = field(default_factory=ReadCounts)
+    topic: str = ""
 
     def listen(self, client: Client, topic: str) -> None:
-        """Hear what is told from now on."""
-        client.subscribe_topic(topic, self._hear)
+        """Hear what is told from now on, once however often it is called."""
+        if self.topic != topic:
+            client.subscribe_topic(topic, self._hear)
+            self.topic = topic
+
+    def recall(self, lost: Iterable[Lost]) -> None:
+        """Keep what another process was told."""
+        for entry in lost:
+            self.lost[entry.skipped.file, entry.skipped.entry_start] = entry
 
     def _hear(self, event: tuple[Any, Mapping[str, Any]]) -> None:
         told = event[1]
         self.counts.retries.update(told["retries"])
         if told["lost"]:
             *skipped, num_events = told["lost"]
-            entry = Skipped(*skipped)
-            self.lost[entry.file, entry.entry_start] = Lost(entry, num_events)
+            self.recall([Lost(Skipped(*skipped), num_events)])

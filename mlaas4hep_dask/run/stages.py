@@ -20,6 +20,7 @@ from mlaas4hep_dask.config import Config
 from mlaas4hep_dask.console import Reporter, Stage
 from mlaas4hep_dask.dataset import Dataset
 from mlaas4hep_dask.dataset.dataset import watching
+from mlaas4hep_dask.dataset.losses import Lost
 from mlaas4hep_dask.dataset.mean_image import images_json
 from mlaas4hep_dask.dataset.normalise import source_digest
 from mlaas4hep_dask.run.card import model_card
@@ -202,6 +203,7 @@ def _train(
         epochs = earlier["epochs"]
         state = (folder.path / _checkpoint(len(epochs))).read_bytes()
         last = Epoch(epochs[-1], earlier["detail"], state)
+        dataset.recall_lost(map(Lost.from_json, earlier["lost"]))
         reporter.say(f"taking up the run in {folder.path} after epoch {len(epochs)}")
     left = num_epochs - len(epochs)
     with (
@@ -215,7 +217,8 @@ def _train(
             epochs.append(epoch.record)
             # A run killed between these lines goes on from the earlier checkpoint.
             folder.write(_checkpoint(len(epochs)), epoch.state)
-            folder.write_json(EPOCHS, {"epochs": epochs, "detail": epoch.detail})
+            lost = [entry.as_json() for entry in dataset.lost()]
+            folder.write_json(EPOCHS, {"epochs": epochs, "detail": epoch.detail, "lost": lost})
             (folder.path / _checkpoint(len(epochs) - 1)).unlink(missing_ok=True)
             reporter.say(_epoch_line(epoch.record, num_epochs, trainer.outputs.kind))
     assert last is not None  # there is at least one epoch

@@ -62,10 +62,7 @@ def run_summary(
             ),
             "skipped": [asdict(entry) for entry in skipped],
             "events_lost": sum(entry.num_events for entry in dataset.lost()),
-            "lost": [
-                {**asdict(entry.skipped), "num_events": entry.num_events}
-                for entry in dataset.lost()
-            ],
+            "lost": [entry.as_json() for entry in dataset.lost()],
             **dataset.read_counts().as_json(),
             **counts.as_json(),
             "left_out": plan.selection.left_out,
