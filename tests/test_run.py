@@ -297,11 +297,12 @@ def test_a_run_joins_a_scheduler_that_is_already_there(tmp_path):
         )
         for _ in range(2)
     ]
+    file = tmp_path / "scheduler.json"
     try:
-        while not (tmp_path / "scheduler.json").exists():
+        while not file.exists() or not file.stat().st_size:
             assert scheduler.poll() is None
             time.sleep(0.05)  # polls for the scheduler's file
-        address = json.loads((tmp_path / "scheduler.json").read_text())["address"]
+        address = json.loads(file.read_text())["address"]
         settings = ["--cluster", address, "--set", "training.epochs=1"]
         done = run(TUTORIAL, "--output", "run", *settings, cwd=tmp_path)
         assert done.returncode == 0, done.stderr
