@@ -67,3 +67,4 @@ def hasty(monkeypatch):
     """Pauses between attempts too short to wait for; and no server has failed before."""
     monkeypatch.setattr(access, "FIRST_PAUSE", 0.01)
     monkeypatch.setattr(access, "_failures", {})
+    monkeypatch.setattr(access, "_silences", {})

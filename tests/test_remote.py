@@ -77,3 +77,22 @@ def test_what_stopped_a_read_is_told(cms_files):
         with pytest.raises(UnreadableFileError, match=r"\(Client\w*Error|\(ServerDisconnected"):
             read(partition, list(plan.branches.values()))
         assert process.wait(timeout=20) == -signal.SIGKILL
+
+
+def test_a_server_that_stays_silent_gets_one_attempt_until_it_answers(cms_files, hasty):
+    name = cms_files[0].name
+    quick = Access(timeout=0.5, attempts=3)
+    with http_server(cms_files[0].parent) as (process, base):
+
+        def plan():
+            return plan_file(f"{base}/{name}", "events", "any", quick)
+
+        for tried in ("after 3 attempts (", "cannot be read ("):
+            process.send_signal(signal.SIGSTOP)
+            with pytest.raises(UnreadableFileError, match=re.escape(tried)):
+                plan()
+        process.send_signal(signal.SIGCONT)
+        assert plan().num_entries == 5_684
+        process.send_signal(signal.SIGSTOP)
+        with pytest.raises(UnreadableFileError, match="after 3 attempts"):
+            plan()

@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping
 from contextvars import ContextVar, copy_context
 from dataclasses import astuple, dataclass, field
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
@@ -27,7 +27,7 @@ logger = logging.getLogger(__name__)
 T = TypeVar("T")
 
 FIRST_PAUSE = 0.5  # seconds between two attempts, doubled after each
-AVOIDED = 300.0  # seconds in which a server that failed is tried after the others
+AVOIDED = 300.0  # seconds in which a server that failed is tried after the others, or only once
 XROOTD = ("root", "xroot")
 S3 = ("s3", "s3a")
 # Without these, the client waits minutes for a server that is gone.
@@ -188,6 +188,7 @@ class _Clock:
 
 
 _failures: dict[str, float] = {}  # by server, when it last failed
+_silences: dict[str, float] = {}  # by server, when it last kept silent in the last of all attempts
 
 
 def server_of(url: str) -> str:
@@ -212,7 +213,8 @@ def attempt(
 
     A remote file gets several attempts with growing pauses, at each of its replicas in turn; an
     attempt ends when the server gives no answer in time. A server that has failed lately comes
-    last, so that not every partition waits for it. ``forget`` is told of a location that failed,
+    last, so that not every partition waits for it; one that kept silent to the last attempt gets
+    a single one as long, or until it answers. ``forget`` is told of a location that failed,
     so that nothing of it is used again.
 
     Raises
@@ -227,11 +229,9 @@ def attempt(
             raise
         except Exception as error:  # uproot, pyarrow and codecs raise whatever the bytes cause
             raise _unreadable(file, error, 1) from error
-    now = time.monotonic()
-    locations = sorted(
-        access.locations(file),
-        key=lambda location: now - _failures.get(server_of(location), -math.inf) < AVOIDED,
-    )
+    locations = sorted(access.locations(file), key=partial(_is_lately, _failures))
+    is_silent = all(_is_lately(_silences, location) for location in locations)
+    attempts = max(1 if is_silent else access.attempts, len(locations))
     pause = FIRST_PAUSE
     number = 0
     while True:
@@ -248,7 +248,9 @@ def attempt(
             if _is_permanent(cause) and len(locations) > 1:
                 locations.remove(location)
                 number -= 1
-            elif _is_permanent(cause) or number >= max(access.attempts, len(locations)):
+            elif _is_permanent(cause) or number >= attempts:
+                if _is_silence(cause):
+                    _silences[server_of(location)] = time.monotonic()
                 raise _unreadable(file, cause, number) from raised
             if not _is_permanent(cause):
                 _failures[server_of(location)] = time.monotonic()
@@ -279,6 +281,7 @@ def _in_time(action: Callable[[str], T], location: str, timeout: float) -> T:
         if time.monotonic() - clock.heard >= timeout:
             raise TimeoutError(f"no answer within {timeout:g} s")
     result, error = outcome[0]
+    _silences.pop(server_of(location), None)
     if error is not None:
         raise error
     return result  # type: ignore[return-value]  # None only if the action gives None
@@ -294,6 +297,16 @@ def _unwrapped(error: Exception) -> Exception:
     if not isinstance(cause, aiohttp.ClientError | TimeoutError):
         return error
     return error if getattr(cause, "status", None) in _ABSENT else cause
+
+
+def _is_lately(failures: Mapping[str, float], location: str) -> bool:
+    """True when the location's server is among those that failed in the last minutes."""
+    return time.monotonic() - failures.get(server_of(location), -math.inf) < AVOIDED
+
+
+def _is_silence(error: Exception) -> bool:
+    """True for a time-out: ours, or that of a client, which XRootD calls expired."""
+    return "timeout" in type(error).__name__.lower() or "expired" in str(error)
 
 
 def _is_permanent(error: Exception) -> bool:
