@@ -1,8 +1,10 @@
 """Serves a folder over HTTP with range requests; prints its port.
 
+A second argument is the number of bytes that it sends in a second, the same for all together.
 After the signal SIGUSR1 it dies in the middle of the next answer that has more than 1,000 bytes.
 """
 
+import asyncio
 import os
 import signal
 import socket
@@ -34,11 +36,29 @@ class Mortal:
         await self._app(scope, receive, send_some)
 
 
+class Slow:
+    """An application that sends so many bytes per second."""
+
+    def __init__(self, app, rate):
+        self._app = app
+        self._rate = rate
+        self._line = asyncio.Lock()
+
+    async def __call__(self, scope, receive, send):
+        async def send_slowly(message):
+            async with self._line:
+                await asyncio.sleep(len(message.get("body", b"")) / self._rate)
+            await send(message)
+
+        await self._app(scope, receive, send_slowly)
+
+
 if __name__ == "__main__":
     listening = socket.socket()
     listening.bind(("127.0.0.1", 0))
     listening.listen()
     app = Starlette(routes=[Mount("/", StaticFiles(directory=sys.argv[1], follow_symlink=True))])
-    config = uvicorn.Config(Mortal(app), log_level="error")
+    app = Slow(app, float(sys.argv[2])) if sys.argv[2:] else Mortal(app)
+    config = uvicorn.Config(app, log_level="error")
     print(listening.getsockname()[1], flush=True)  # noqa: T201  # the test reads it
     uvicorn.Server(config).run(sockets=[listening])

@@ -35,9 +35,9 @@ def started(*command, log=None):
 
 
 @contextmanager
-def http_server(folder):
+def http_server(folder, *rate):
     """The process and the URL of a server of a folder, with range requests."""
-    with started(sys.executable, TESTS / "range_server.py", folder) as (process, port):
+    with started(sys.executable, TESTS / "range_server.py", folder, *rate) as (process, port):
         yield process, f"http://127.0.0.1:{int(port)}"
 
 

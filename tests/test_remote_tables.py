@@ -4,6 +4,8 @@ import signal
 
 import awkward as ak
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from servers import HTTP_AND_XROOTD, http_server, metrics_of_a_run, needs_xrootd, xrootd_server
 from test_tables import FILES, NUM_EVENTS, made_columns, partitions_of, write
@@ -11,7 +13,7 @@ from test_tables import FILES, NUM_EVENTS, made_columns, partitions_of, write
 from mlaas4hep_dask.config import Config
 from mlaas4hep_dask.dataset import Dataset
 from mlaas4hep_dask.errors import UnreadableFileError
-from mlaas4hep_dask.reader import Access, counting, plan_file, read
+from mlaas4hep_dask.reader import Access, counting, paced, plan_file, read
 from mlaas4hep_dask.reader import text as text_module
 
 pytestmark = pytest.mark.timeout(120)
@@ -84,6 +86,21 @@ def test_a_replica_takes_over_in_the_middle_of_a_table(folder, hasty, name):
         assert counts.retries == {plan.file: 1}
         (local,) = partitions_of(plan_file(str(folder / name), "Events", "s"))
         require_equal(there, read(local, branches))
+
+
+def test_a_row_group_may_take_longer_than_the_time_out_if_its_pieces_do_not(tmp_path, monkeypatch):
+    monkeypatch.setattr(paced, "PIECE", 1 << 17)
+    numbers = np.random.default_rng(3).random((10, 60_000))
+    columns = {f"x{i}": values for i, values in enumerate(numbers)}
+    path = tmp_path / "a.parquet"
+    pq.write_table(pa.table(columns), path, compression="none", use_dictionary=False)
+    with http_server(tmp_path, "2e6") as (_, base):  # 4.8 MB: 2.4 s
+        access = Access(attempts=1, timeout=1.2)
+        plan = plan_file(f"{base}/a.parquet", "Events", "s", access)
+        (part,) = partitions_of(plan)
+        found = read(part, list(plan.branches.values())).contents
+        for name, values in columns.items():
+            np.testing.assert_array_equal(found[name], values)
 
 
 @needs_xrootd

@@ -184,6 +184,9 @@ def require_schemes(files: Iterable[str], access: Access) -> None:
 
 class _Clock:
     def __init__(self) -> None:
+        self.hear()
+
+    def hear(self) -> None:
         self.heard = time.monotonic()
 
 
@@ -201,9 +204,13 @@ _clock: ContextVar[_Clock | None] = ContextVar("_clock", default=None)
 
 def heard() -> None:
     """Tell that a server has answered: its time begins anew."""
-    clock = _clock.get()
-    if clock is not None:
-        clock.heard = time.monotonic()
+    listener()()
+
+
+def listener() -> Callable[[], None]:
+    """What `heard` does here, to be called from other threads."""
+    clock = _clock.get() or _Clock()
+    return clock.hear
 
 
 def attempt(

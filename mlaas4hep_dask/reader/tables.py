@@ -30,6 +30,7 @@ from mlaas4hep_dask.reader.columns import (
     retyped,
     values_of,
 )
+from mlaas4hep_dask.reader.paced import BLOCK, PacedFile
 from mlaas4hep_dask.reader.partition import Partition
 from mlaas4hep_dask.reader.stamp import with_content
 from mlaas4hep_dask.reader.zstd import unpacked
@@ -182,7 +183,7 @@ class _ParquetTable(OpenTable):
     def _open(self) -> Any:
         if not is_remote(self.location):
             return pa.memory_map(self.location)
-        return _open_remote(self.location, self.access)
+        return PacedFile(_open_remote(self.location, self.access, block_size=BLOCK))
 
     def _columns(self, names: Sequence[str]) -> list[str]:
         schema = self._metadata.schema
@@ -376,8 +377,8 @@ class _TextTable(OpenTable):
         return ""
 
 
-def _open_remote(location: str, access: Access) -> Any:
+def _open_remote(location: str, access: Access, **how: Any) -> Any:
     fs, path = fsspec.url_to_fs(
         location.replace("xroot://", "root://", 1), **access.storage_options(location)
     )
-    return fs.open(path, "rb")
+    return fs.open(path, "rb", **how)
