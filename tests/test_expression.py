@@ -110,6 +110,39 @@ def test_whole_numbers_do_not_wrap_around():
     np.testing.assert_array_equal(Expression("abs(n)").evaluate(made), [0, 255])
 
 
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("where(n > 0, n, -1)", [-1, 255]),
+        ("where(n > 0, 300, n)", [0, 300]),
+        ("where(i < 0, i, 1000)", [-5, 1000]),
+        ("where(u > 0, u, -1)", [-1, 2**64 - 1]),
+        ("where(u > 0, u, 0)", [0, 2**64 - 1]),
+        ("where(n > 0, 18446744073709551615, n)", [0, 2**64 - 1]),
+        ("where(n > 0, 18446744073709551615, 0)", [0, 2**64 - 1]),
+        ("where(n > 0, x, -1e300)", [-1e300, 2.5]),
+        ("where(n > 0, x, -inf)", [-np.inf, 2.5]),
+        ("where(n > 0, n, nan)", [np.nan, 255]),
+    ],
+)
+def test_a_choice_holds_both_of_its_values_whatever_the_branch_is(text, expected):
+    made = Events.from_awkward(
+        ak.Array(
+            {
+                "n": np.array([0, 255], dtype=np.uint8),
+                "i": np.array([-5, 7], dtype=np.int8),
+                "u": np.array([0, 2**64 - 1], dtype=np.uint64),
+                "x": np.array([1.5, 2.5], dtype=np.float32),
+            }
+        )
+    )
+    expression = Expression(text)
+    found = expression.evaluate(made)
+    assert found.tolist() == pytest.approx(expected, rel=1e-15, nan_ok=True)
+    available = {branch.name: branch for branch in made.branches}
+    assert expression.result("chosen", available).dtype == found.dtype
+
+
 def test_a_float32_branch_is_compared_in_its_own_precision():
     made = Events.from_awkward(ak.Array({"btag": np.array([0.1, 0.2], dtype=np.float32)}))
     np.testing.assert_array_equal(Expression("btag == 0.1").evaluate(made), [True, False])

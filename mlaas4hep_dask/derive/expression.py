@@ -234,7 +234,7 @@ class _Evaluation:
         if name == "where":
             if operands[0].kind != "b":
                 raise _wrong("where()", "a condition", operands[0])
-            return self.elementwise(np.where, operands)
+            return self.elementwise(functions.where, operands)
         return self.reduced(name, self.objects(operands[0], f"{name}()"))
 
     def reduced(self, name: str, operand: _Operand) -> _Operand:

@@ -106,6 +106,24 @@ def _of_width(value: Any, *, beside: Any) -> NDArray[Any]:
     return np.asarray(value, dtype=dtype if fits else np.min_scalar_type(value))
 
 
+def where(condition: Any, x: Any, y: Any) -> Any:
+    """``x`` where the condition holds, else ``y``, in a dtype that holds both.
+
+    NumPy makes -1 beside unsigned numbers their largest one.
+    """
+    return np.where(condition, _wide(x, beside=y), _wide(y, beside=x))
+
+
+def _wide(value: Any, *, beside: Any) -> Any:
+    """A Python number in a wider dtype than that beside it, if it does not fit into that."""
+    kind = beside.dtype.kind if isinstance(beside, np.ndarray) else ""
+    if type(value) is int and kind in "iu":  # also beside a Python number
+        return _of_width(value, beside=beside)
+    if isinstance(value, np.ndarray) or kind != "f" or not math.isfinite(value):
+        return value
+    return value if abs(value) <= np.finfo(beside.dtype).max else np.float64(value)
+
+
 def delta_phi(a: NDArray[Any], b: NDArray[Any]) -> NDArray[np.float64]:
     """The difference of two angles in radians, in [-pi, pi)."""
     difference = np.subtract(a, b, dtype=np.float64)
