@@ -46,6 +46,16 @@ def turning(events, name):
     return events
 
 
+def hard(events):
+    events["GoodJet"] = ak.mask(events.Jet_eta, events.MET_pt > 20)
+    return events[ak.firsts(events.Jet_pt) > 40]  # None without a jet
+
+
+def hard_nano(events):
+    events["GoodJet"] = ak.mask(events.Jet, events.MET.pt > 20)
+    return ak.mask(events, ak.fill_none(ak.firsts(events.Jet.pt) > 40, False))
+
+
 def rebuilt(events):
     return ak.zip({"HT": ak.sum(events.Jet_pt, axis=1)}, depth_limit=1)
 
@@ -137,6 +147,36 @@ def test_a_function_selects_and_derives_and_only_what_it_touches_is_read(
     flow = dataset.samples()["a"].cut_flow
     assert [*flow.values()] == [*expected.samples()["a"].cut_flow.values()]
     assert [*flow] == [function["callable"], "HT > 60"]
+
+
+@pytest.mark.parametrize(
+    ("function", "branch"),
+    [
+        ({"callable": "analysis.py:hard"}, "GoodJet"),
+        ({"callable": "analysis.py:hard_nano", "events": "nanoaod"}, "GoodJet_eta"),
+    ],
+)
+def test_missing_events_are_not_selected_and_missing_lists_hold_no_object(
+    keys, tmp_path, client, function, branch
+):
+    keys["branches"] = {"include": ["MET_pt", branch]}
+    encode = {"normalisation": "none"}
+    config = config_of(keys, tmp_path, function, encode=encode, partition={"max_events": 13})
+    dataset = Dataset(config, client)
+    lazy = dataset.to_dask()
+    x, missing, y = client.gather(client.compute([lazy.x, lazy.missing, lazy.y]))
+    with uproot.open(keys["samples"][0]["files"]) as file:
+        tree = file["Events"].arrays(["Jet_pt", "Jet_eta", "MET_pt"])
+    kept = tree[ak.fill_none(ak.firsts(tree.Jet_pt) > 40, False)]
+    jets = ak.where(kept.MET_pt > 20, kept.Jet_eta, kept.Jet_eta[:, :0])
+    assert 0 < len(kept) < len(tree)
+    assert 0 < ak.sum(ak.num(jets)) < ak.sum(ak.num(kept.Jet_eta))
+    for label in (0, 1):  # the same events, copied
+        rows = y == label
+        np.testing.assert_array_equal(x[rows, 0], kept.MET_pt)
+        np.testing.assert_array_equal((~missing[rows, 1:]).sum(axis=1), ak.num(jets))
+        np.testing.assert_array_equal(x[rows, 1:][~missing[rows, 1:]], ak.flatten(jets))
+    assert dataset.samples()["a"].num_read == len(tree)
 
 
 def test_weights_that_a_function_returns_are_divided_by_the_sum_of_those_in_the_files(

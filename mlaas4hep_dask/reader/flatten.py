@@ -101,6 +101,8 @@ def flattened(array: ak.Array, fields: Sequence[Field]) -> Events:
         if branch.collection is None:
             contents[branch.name] = _numbers(values, branch)
             continue
+        if isinstance(ak.type(values).content, ak.types.OptionType):
+            values = ak.fill_none(values, [], axis=0)
         packed = ak.to_packed(values, highlevel=False).to_ListOffsetArray64(True)
         own = np.asarray(packed.offsets.data, dtype=np.int64)
         if not np.array_equal(offsets.setdefault(branch.collection, own), own):

@@ -246,7 +246,17 @@ def _run(
                 f"{num_events} events with fields",
                 callable=function.reference,
             )
+        if isinstance(ak.type(result).content, ak.types.OptionType):
+            result = _without_none(result)
         return result, _selected(result, num_events, function)
+
+
+def _without_none(result: ak.Array) -> ak.Array:
+    """The events that are not None; ``ak.drop_none`` would read all their fields."""
+    layout = ak.to_layout(result).to_IndexedOptionArray64()
+    index = np.asarray(layout.index.data)
+    content = ak.Array(layout.content, behavior=result.behavior, attrs=result.attrs)
+    return content[index[index >= 0]]
 
 
 def _selected(result: ak.Array, num_events: int, function: UserFunction) -> NDArray[np.bool_]:
