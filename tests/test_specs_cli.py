@@ -54,6 +54,41 @@ def test_show_prints_the_chosen_branches_and_the_samples(parts, capsys):
     assert found["num_events"] == specs.num_events
 
 
+@pytest.mark.parametrize(
+    ("keys", "value", "message"),
+    [
+        (("branches", "NJet", "num_values"), -5, "moments of branch 'NJet' are negative"),
+        (("samples", "ww", "num_read"), -1, "numbers of events are negative"),
+        (("provenance", "files"), ["a.root"], "'files' of the provenance is no mapping"),
+        (("provenance", "events"), None, "'events' of the provenance is no mapping"),
+    ],
+)
+@pytest.mark.parametrize("command", ["show", "diff", "merge"])
+def test_what_no_specs_can_hold_is_an_error_that_names_the_file(
+    parts, capsys, tmp_path, keys, value, message, command
+):
+    document = json.loads(parts[0].read_text())
+    *outer, last = keys
+    place = document
+    for key in outer:
+        place = place[key]
+    place[last] = value
+    (tmp_path / "odd.json").write_text(json.dumps(document))
+    others = [] if command == "show" else [parts[1]]
+    status, out, error = run(capsys, command, tmp_path / "odd.json", *others)
+    assert (status, out) == (2, "")
+    assert "odd.json: not a specs file" in error
+    assert message in error
+
+
+@pytest.mark.parametrize("tolerance", ["-1", "nan", "a"])
+def test_a_tolerance_that_is_none_is_refused(parts, capsys, tolerance):
+    with pytest.raises(SystemExit) as caught:
+        main(["diff", *map(str, parts), f"--tolerance={tolerance}"])
+    assert caught.value.code == 2
+    assert "argument --tolerance" in capsys.readouterr().err
+
+
 def test_show_names_the_nearest_branch(parts, capsys):
     status, out, error = run(capsys, "show", parts[0], "jet_px")
     assert (status, out) == (2, "")

@@ -55,7 +55,7 @@ def parser() -> argparse.ArgumentParser:
     diff.add_argument("b", metavar="B", help=FILE)
     diff.add_argument(
         "--tolerance",
-        type=float,
+        type=_tolerance,
         default=1e-9,
         metavar="FRACTION",
         help="of a standard deviation by which numbers may differ (%(default)s)",
@@ -63,6 +63,13 @@ def parser() -> argparse.ArgumentParser:
     diff.add_argument("--json", action="store_true", help="print JSON")
     diff.set_defaults(run=_diff)
     return made
+
+
+def _tolerance(text: str) -> float:
+    value = float(text)
+    if not value >= 0:  # NaN would find nothing different
+        raise argparse.ArgumentTypeError(f"expected a number that is not negative, found {text!r}")
+    return value
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -100,7 +100,7 @@ def parts_of(text: str, *, source: str) -> dict[str, Any]:
             "branches": branches,
             "multiplicities": multiplicities,
             "samples": samples,
-            "provenance": dict(data["provenance"]),
+            "provenance": _provenance_from(data["provenance"]),
             "draws": draws,
         }
     except (KeyError, TypeError, ValueError, AttributeError) as error:
@@ -143,4 +143,14 @@ def _moments_from(name: str, entry: dict[str, Any]) -> Moments:
     numbers += [value for value in (moments.min, moments.max) if value is not None]
     if not all(map(math.isfinite, numbers)):
         raise ValueError(f"moments of branch {name!r} are not finite")
+    if min(moments.squares, *moments[:4]) < 0:
+        raise ValueError(f"moments of branch {name!r} are negative")
     return moments
+
+
+def _provenance_from(entry: dict[str, Any]) -> dict[str, Any]:
+    """The provenance, whose sections that others rely on are mappings."""
+    for key in ("files", "events", "versions"):
+        if not isinstance(entry.get(key, {}), dict):
+            raise TypeError(f"{key!r} of the provenance is no mapping")
+    return dict(entry)

@@ -122,12 +122,14 @@ class SampleSpecs:
         sums += [number for entry in classes for number in entry]
         if not all(map(math.isfinite, sums)):
             raise ValueError("sums of weights are not finite")
+        counts = {key: index(entry[key]) for key in ("num_read", "num_selected")}
+        counts |= {key: index(entry.get(key, 0)) for key in ("num_unread", "num_negative")}
+        if min(counts.values()) < 0:
+            raise ValueError("numbers of events are negative")
         return cls(
             **{
                 **entry,
-                "num_read": index(entry["num_read"]),
-                "num_selected": index(entry["num_selected"]),
-                "num_unread": index(entry.get("num_unread", 0)),
+                **counts,
                 "classes": classes,
                 "targets": targets,
             }
