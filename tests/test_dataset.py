@@ -1,4 +1,5 @@
 import json
+import logging
 import shutil
 from pathlib import Path
 
@@ -340,6 +341,35 @@ def test_a_copy_of_a_file_in_the_same_sample_is_noted(tmp_path, client):
     assert plan.num_events == 60
     assert len(plan.notes) == 1
     assert "may count twice" in plan.notes[0]
+
+
+@pytest.mark.filterwarnings("ignore")  # coffea's advice on its interfaces changes with its versions
+def test_a_file_that_is_not_what_its_file_set_recorded_is_told(tmp_path, client, caplog):
+    from coffea.dataset_tools import preprocess
+
+    files = {
+        name: write_tree(tmp_path / f"{name}.root", seed=seed)
+        for seed, name in enumerate(("signal", "kept", "longer", "again"))
+    }
+    background = {files[name]: "Events" for name in ("kept", "longer", "again")}
+    with dask.config.set(scheduler="synchronous"):
+        made, _ = preprocess({"background": {"files": background}})
+    (tmp_path / "fileset.json").write_text(json.dumps(made))
+    uuids = {name: str(uproot.open(file).file.uuid) for name, file in files.items()}
+    write_tree(files["longer"], events=25, seed=7)
+    write_tree(files["again"], seed=8)
+    keys = two_samples(files["signal"], str(tmp_path / "fileset.json"))
+    with caplog.at_level(logging.WARNING):  # a local cluster silences pytest's handler
+        plan = dataset_of(keys, client).plan()
+    assert plan.num_events == 20 + 20 + 25 + 20
+    longer, again = plan.notes
+    assert longer.startswith(f"{files['longer']} is not what its file set recorded")
+    assert "20 entries, and it has 25" in longer
+    assert again.startswith(f"{files['again']} is not what its file set recorded")
+    assert "entries" not in again
+    assert uuids["again"] in again
+    assert str(uproot.open(files["again"]).file.uuid) in again
+    assert [text for text in caplog.messages if "file set" in text] == [longer, again]
 
 
 def test_a_sample_without_events_is_an_error(tmp_path, client):

@@ -11,7 +11,13 @@ from pathlib import Path
 from typing import NamedTuple
 from urllib.parse import unquote
 
-from mlaas4hep_dask.config.locations import Unusable, checked_url, fileset_files, logical_url
+from mlaas4hep_dask.config.locations import (
+    Recorded,
+    Unusable,
+    checked_url,
+    fileset_files,
+    logical_url,
+)
 from mlaas4hep_dask.config.problems import Places, Problem, config_error
 from mlaas4hep_dask.config.reading import Reading, is_logical
 from mlaas4hep_dask.config.root import Config
@@ -23,7 +29,9 @@ _log = logging.getLogger(__name__)
 _MAX_NAMED = 3
 
 
-def resolve_files(config: Config) -> dict[str, list[str]]:
+def resolve_files(
+    config: Config, recorded: dict[str, Recorded] | None = None
+) -> dict[str, list[str]]:
     """The files of every sample, in the order of the YAML; those of a glob in alphabetical order.
 
     Local files become absolute paths, URLs stay as they are written. Local files are looked up,
@@ -34,6 +42,8 @@ def resolve_files(config: Config) -> dict[str, list[str]]:
     ----------
     config
         Its ``samples[].files`` are expanded, starting from the folder of the YAML.
+    recorded
+        Gets, by file, what file sets record of it.
 
     Returns
     -------
@@ -55,9 +65,8 @@ def resolve_files(config: Config) -> dict[str, list[str]]:
         for j, entry in enumerate(sample.files):
             key = f"samples.{i}.files.{j}"
             try:
-                found = list(
-                    _expand(entry, _Place(config.base, sample.name, config.reading, config.tree))
-                )
+                place = _Place(config.base, sample.name, config.reading, config.tree, recorded)
+                found = list(_expand(entry, place))
             except Unusable as error:
                 problems.append(Problem(key, error.text, error.near))
                 continue
@@ -128,12 +137,13 @@ def expand_files(
 
 
 class _Place(NamedTuple):
-    """Where an entry stands: the folder that it starts from, and its sample."""
+    """Where an entry stands: the folder that it starts from, its sample and the like."""
 
     base: Path
     sample: str
     reading: Reading
     tree: str | None = None
+    recorded: dict[str, Recorded] | None = None
     is_listed: bool = False
 
 
@@ -176,11 +186,14 @@ def _of_fileset(path: Path, dataset: str, place: _Place) -> Iterator[str]:
     if place.is_listed:
         raise Unusable(f"a list cannot name a file set, found {path.name!r}")
     inner = place._replace(base=path.parent, is_listed=True)
-    for entry in fileset_files(path, dataset or None, place.sample, place.tree):
+    for entry, facts in fileset_files(path, dataset or None, place.sample, place.tree):
         try:
-            yield from _expand(entry, inner)
+            files = list(_expand(entry, inner))
         except Unusable as error:
             raise Unusable(f"{path.name}: {error.text}", error.near) from None
+        if place.recorded is not None and len(files) == 1:  # not a pattern
+            place.recorded[files[0]] = facts
+        yield from files
 
 
 def _is_url(entry: str) -> bool:

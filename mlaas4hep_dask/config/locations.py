@@ -8,7 +8,7 @@ import re
 from collections.abc import Iterator, Mapping
 from importlib.metadata import entry_points
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from mlaas4hep_dask.errors import nearest
 
@@ -47,6 +47,13 @@ class Unusable(Exception):  # noqa: N818  # becomes a Problem once its key is kn
         self.near = near
 
 
+class Recorded(NamedTuple):
+    """What a file set says of a file; None where it says nothing."""
+
+    uuid: str | None
+    num_entries: int | None
+
+
 def checked_url(entry: str) -> str:
     """The URL, or URLs of replicas joined by ``|``, of schemes that fsspec knows."""
     for url in re.split(r"\|", entry):
@@ -78,7 +85,9 @@ def logical_url(entry: str, redirector: str | None) -> str:
     return f"{redirector}{'/' if is_xrootd else ''}{path}"
 
 
-def fileset_files(path: Path, dataset: str | None, sample: str, tree: str | None) -> Iterator[str]:
+def fileset_files(
+    path: Path, dataset: str | None, sample: str, tree: str | None
+) -> Iterator[tuple[str, Recorded]]:
     """Files of one data set of a file set, in the JSON form that coffea reads and writes.
 
     The data set is the one named after ``#``, or the one called like the sample, or the only one.
@@ -106,8 +115,9 @@ def fileset_files(path: Path, dataset: str | None, sample: str, tree: str | None
     for file, facts in files.items():
         if not isinstance(file, str):
             raise Unusable(f"data set {dataset!r} of {path.name!r} names {file!r}, expected a path")
-        _require_whole(file, facts if isinstance(facts, dict) else {"object_path": facts}, tree)
-        yield file
+        facts = facts if isinstance(facts, dict) else {"object_path": facts}
+        _require_whole(file, facts, tree)
+        yield file, Recorded(facts.get("uuid"), facts.get("num_entries"))
 
 
 def _require_whole(file: str, facts: Mapping[str, Any], tree: str | None) -> None:

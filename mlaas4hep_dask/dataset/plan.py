@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import html
-from collections.abc import Sequence
+import logging
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from mlaas4hep_dask.config import Config, Selection
+from mlaas4hep_dask.config import Config, Recorded, Selection
 from mlaas4hep_dask.dataset.preflight import NOT_EVERYWHERE, Preflight
 from mlaas4hep_dask.dataset.prepare import (
     Preparation,
@@ -23,6 +24,8 @@ from mlaas4hep_dask.reader import (
     require_same_branches,
 )
 from mlaas4hep_dask.specs import Branch
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -242,7 +245,7 @@ def assemble(config: Config, checked: Preflight, planned: Sequence[PlannedFile |
     """
     files = [entry for entry in planned if isinstance(entry, PlannedFile)]
     skipped = tuple(entry for entry in planned if isinstance(entry, Skipped))
-    notes = _require_distinct(files)
+    notes = _require_distinct(files) + _unlike_recorded(files, checked.recorded)
     partitions: list[Partition] = []
     for sample in config.samples:
         own = [file for file in files if file.sample == sample.name]
@@ -291,6 +294,27 @@ def _require_distinct(files: Sequence[PlannedFile]) -> list[str]:
                 file=file.file,
             )
         notes.append(f"{file.file} has the UUID of {known.file}: its events may count twice")
+    return notes
+
+
+def _unlike_recorded(files: Sequence[PlannedFile], recorded: Mapping[str, Recorded]) -> list[str]:
+    """Notes, logged as warnings too, on files that are not what their file set says of them."""
+    notes = []
+    for file in files:
+        known = recorded.get(file.file, Recorded(None, None))
+        found = []
+        if known.num_entries not in (None, file.num_entries):
+            found.append(f"{known.num_entries} entries, and it has {file.num_entries}")
+        is_root = file.access.format_of(file.file) == "root"  # coffea identifies others in its way
+        if is_root and known.uuid not in (None, file.uuid):
+            found.append(f"the UUID {known.uuid}, and it has {file.uuid}")
+        if found:
+            notes.append(
+                f"{file.file} is not what its file set recorded: {'; '.join(found)}; all of the "
+                "file is read as it is now"
+            )
+    for note in notes:
+        logger.warning("%s", note)
     return notes
 
 

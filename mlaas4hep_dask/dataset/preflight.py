@@ -3,9 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
-from mlaas4hep_dask.config import Config, Reading, Selection, resolve_files, select_branches
+from mlaas4hep_dask.config import (
+    Config,
+    Reading,
+    Recorded,
+    Selection,
+    resolve_files,
+    select_branches,
+)
 from mlaas4hep_dask.dataset.head import check_heads
 from mlaas4hep_dask.dataset.image import with_image_inputs
 from mlaas4hep_dask.dataset.normalise import check_encode
@@ -55,6 +62,8 @@ class Preflight:
         Branches that objects are sorted by and that are no inputs.
     traced : Traced or None
         What the user's function does with some events.
+    recorded : mapping of str to Recorded
+        By file: what file sets record of it.
     """
 
     files: Mapping[str, list[str]]
@@ -65,6 +74,7 @@ class Preflight:
     specs: Specs | None = None
     keys: tuple[Branch, ...] = ()
     traced: Traced | None = None
+    recorded: Mapping[str, Recorded] = field(default_factory=dict)
 
     @property
     def branches(self) -> tuple[Branch, ...]:
@@ -123,7 +133,8 @@ def preflight(config: Config) -> Preflight:
         When specs that are to be used do not agree with the configuration.
     """
     supervision = Supervision.of(config)
-    files = resolve_files(config)
+    recorded: dict[str, Recorded] = {}
+    files = resolve_files(config, recorded)
     for listed in files.values():
         require_schemes(listed, access_of(config.reading))
     plans: list[FilePlan] = []
@@ -157,7 +168,9 @@ def preflight(config: Config) -> Preflight:
     inputs = [recipe.branches[name] for name in selection.inputs]
     keys = check_encode(config, inputs, recipe.branches)
     specs = reused_specs(config, inputs)
-    checked = Preflight(files, reference, selection, recipe, supervision, specs, keys, traced)
+    checked = Preflight(
+        files, reference, selection, recipe, supervision, specs, keys, traced, recorded
+    )
     for plan in plans:
         require_same_branches(reference, plan, checked.reads, advice=NOT_EVERYWHERE)
     check_heads(config, checked, plans)
