@@ -27,7 +27,7 @@ from mlaas4hep_dask.encode import Encoding, decode, encode
 from mlaas4hep_dask.errors import MLaaSError
 from mlaas4hep_dask.export import to_torchscript
 from mlaas4hep_dask.predict import predict_files
-from mlaas4hep_dask.predict.cli import main
+from mlaas4hep_dask.predict.cli import main, parser
 from mlaas4hep_dask.predict.outputs import score_names
 from mlaas4hep_dask.predict.request import check_request
 from mlaas4hep_dask.predict.stream import AHEAD, in_order
@@ -424,6 +424,11 @@ def test_identifiers_are_those_of_the_training(tmp_path, client, small):
     (bundle / "manifest.json").write_text(json.dumps(manifest))
     done = predict(client, bundle, files[:1], tmp_path / "out.root")
     assert done.branches == ("source_file", "source_entry", "event", "score")
+
+
+def test_branches_may_be_asked_for_more_than_once():
+    given = ["bundle", "a.root", "--output", "o.root", "--branches", "x", "--branches", "y", "z"]
+    assert parser().parse_args(given).branches == ["x", "y", "z"]
 
 
 def test_branches_are_named_after_classes_and_targets():

@@ -320,6 +320,51 @@ def test_a_bad_label_or_weight_names_file_and_entry(made, client, fault):
     assert caught.value.entry == np.flatnonzero(bad[fault])[0]
 
 
+def test_weights_of_events_that_are_not_selected_are_finite_only_where_their_sum_counts(
+    made, client
+):
+    made |= {"weight": "1 / flavour", "select": "flavour > 0"}
+    expected = []
+    for sample in made["samples"]:
+        flavour = uproot.open(sample["files"])["t"]["flavour"].array(library="np")
+        expected.append(1 / flavour[flavour > 0])
+    lazy = dataset_of(made, client).to_dask()
+    np.testing.assert_allclose(client.compute(lazy.w).result(), np.concatenate(expected))
+
+    for sample in made["samples"]:
+        sample |= {"cross_section": 2.0, "sum_weights": 50.0}
+    lazy = dataset_of(made, client).to_dask()
+    np.testing.assert_allclose(
+        client.compute(lazy.w).result(), np.concatenate(expected) / 25, rtol=1e-6
+    )
+
+    del made["samples"][1]["sum_weights"]
+    with pytest.raises(DataError, match=r"entry \d+: weight '1 / flavour' is inf"):
+        dataset_of(made, client).specs()
+
+
+def test_a_sum_of_weights_that_is_0_is_kept_in_the_cache(tmp_path, client):
+    folder = str(tmp_path / "cache")
+    columns = {"x": np.array([1.0, 2.0]), "w": np.array([-1.0, 1.0])}
+    more = {"x": np.array([3.0, 4.0, 5.0]), "w": np.array([1.0, 1.0, 1.0])}
+    files = [write(tmp_path / "a.root", **columns), write(tmp_path / "b.root", **more)]
+    other = write(tmp_path / "c.root", **more)
+    keys = {
+        "tree": "t",
+        "samples": [
+            {"name": "s", "label": 1, "files": files, "cross_section": 6.0},
+            {"name": "b", "label": 0, "files": other, "cross_section": 6.0},
+        ],
+        "weight": "w",
+        "select": "x > 1",
+        "specs": {"cache": folder},
+    }
+    for num_cached in (0, 8):
+        dataset = dataset_of(keys, client)
+        assert dataset.factors() == {"s": 2.0, "b": 2.0}
+        assert dataset.num_cached() == num_cached
+
+
 def test_a_selection_leaves_events_of_no_class_out(made, client):
     made |= {"target": {"branch": "flavour", "classes": ["light", "c"]}, "select": "flavour < 2"}
     samples = dataset_of(made, client).samples()

@@ -108,12 +108,12 @@ def _weights_read(
         return np.ones(len(partition))
     if raw.selected is None:
         events = recipe.prepare(raw.events, names, select=False).events
-        return supervision.weights(events, partition, entries)
+        return supervision.weights_read(events, partition, entries)
     assert preparation.use is not None  # only a function selects before the recipe
     tree = {branch.name: branch for branch in preparation.use.tree}
     if tree.keys() >= set(names):
         events = read(partition, [tree[name] for name in names])
-        return supervision.weights(events, partition, entries)
+        return supervision.weights_read(events, partition, entries)
     # What the function makes is known of the events that it returns.
     events = recipe.prepare(raw.events, names, select=False).events if recipe else raw.events
     weights = np.zeros(len(partition))

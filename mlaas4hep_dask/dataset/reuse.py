@@ -9,6 +9,7 @@ from typing import Any
 
 from mlaas4hep_dask.config import Config
 from mlaas4hep_dask.dataset.prepare import function_of
+from mlaas4hep_dask.dataset.supervision import divides
 from mlaas4hep_dask.derive import Expression
 from mlaas4hep_dask.encode.encoding import transforms_of
 from mlaas4hep_dask.errors import SpecsError
@@ -39,7 +40,8 @@ def supervision_facts(config: Config) -> dict[str, Any]:
     if not config.target.branch and config.weight is None:
         return {}
     document = config.model_dump(mode="json")
-    return {key: document[key] for key in ("target", "weight", "split", "seed")}
+    facts = {key: document[key] for key in ("target", "weight", "split", "seed")}
+    return {**facts, "divides": divides(config)}
 
 
 def reused_specs(config: Config, inputs: Sequence[Branch]) -> Specs | None:

@@ -37,6 +37,8 @@ class Supervision:
         By sample: the factor on all weights; empty until the sums of weights are known.
     samples : tuple of str
         Of a reconstruction, whose events get the number of their sample here as a label.
+    divides : bool
+        A cross section is divided by the sum of the weights of all events read.
     """
 
     targets: tuple[Expression, ...] = ()
@@ -45,6 +47,7 @@ class Supervision:
     weight: Expression | None = None
     factors: Mapping[str, float] = field(default_factory=dict)
     samples: tuple[str, ...] = ()
+    divides: bool = False
 
     @classmethod
     def of(cls, config: Config) -> Supervision:
@@ -61,7 +64,14 @@ class Supervision:
         samples: tuple[str, ...] = ()
         if config.target.is_reconstruction:
             samples = tuple(sample.name for sample in config.samples)
-        return cls(target, config.classes, labels, weight[0] if weight else None, samples=samples)
+        return cls(
+            target,
+            config.classes,
+            labels,
+            weight[0] if weight else None,
+            samples=samples,
+            divides=divides(config),
+        )
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -193,6 +203,19 @@ class Supervision:
         _require(np.isfinite(values), values, partition, entries, self.weight, expected)
         return values
 
+    def weights_read(
+        self, events: Events, partition: Partition, entries: NDArray[np.int64]
+    ) -> NDArray[np.float64]:
+        """Weights of events that may not be selected, shape (events,).
+
+        One that is not finite, such as that of a muon which an event lacks, counts as 0 unless
+        the sum is divided by. The parameters and errors are those of `weights`.
+        """
+        if self.divides or self.weight is None:
+            return self.weights(events, partition, entries)
+        values = self.weight.per_event(events).astype(np.float64)
+        return np.where(np.isfinite(values), values, 0.0)
+
     def sums(
         self,
         learned: NDArray[np.float32],
@@ -240,6 +263,13 @@ class Supervision:
             classes=tuple(ClassSums(*row) for row in zip(*columns, strict=True)),
             targets=targets,
         )
+
+
+def divides(config: Config) -> bool:
+    """Whether a cross section is divided by the sum of the weights of the events read."""
+    return any(
+        sample.cross_section is not None and sample.sum_weights is None for sample in config.samples
+    )
 
 
 def _parsed(config: Config, key: str) -> tuple[Expression, ...]:

@@ -54,6 +54,7 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument(
         "--branches",
         nargs="+",
+        action="extend",
         default=[],
         metavar="PATTERN",
         help="branches to copy beside run and event numbers; put them after the files",

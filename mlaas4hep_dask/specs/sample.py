@@ -101,7 +101,9 @@ class SampleSpecs:
         targets = {name: moments._asdict() for name, moments in sorted(self.targets.items())}
         classes = [list(sums) for sums in self.classes]
         made = {**asdict(self), "targets": targets, "classes": classes}
-        optional = ("cut_flow", "removed", "sum_weights_read", "num_negative", "classes", "targets")
+        optional = ("cut_flow", "removed", "num_negative", "classes", "targets")
+        if self.sum_weights_read is None:  # 0.0 is a sum
+            del made["sum_weights_read"]
         return {key: value for key, value in made.items() if value or key not in optional}
 
     @classmethod
