@@ -309,6 +309,31 @@ def test_decoded_rows_in_a_file_are_those_that_decode_gives(tmp_path, edge_cases
     assert ak.any(found["nJet_value"] > found["nJet"])  # the encoding cuts
 
 
+@pytest.mark.parametrize("suffix", [".root", ".parquet"])
+def test_whole_numbers_without_a_logarithm_are_nan_in_a_file(tmp_path, suffix):
+    path = tmp_path / f"decoded{suffix}"
+    array = ak.Array(
+        {
+            "number": np.array([0, 3, 200], dtype=np.uint8),
+            "nJet": np.array([2, 0, 1], dtype=np.int32),
+            "Jet_id": ak.Array([[0, 7], [], [5]]),
+        }
+    )
+    events = Events.from_awkward(array)
+    specs = measure(events, sample="s", transforms=dict.fromkeys(array.fields, "log"))
+    encoding = Encoding.from_specs(specs, normalisation="log")
+    encoded = encode(events, encoding)
+    counts = encoded.multiplicities()
+    x, missing = encoded.dense(), encoded.missing()
+    decode_to_file(path, x, missing, encoding, multiplicities=counts)
+    found = ak.from_parquet(path) if suffix == ".parquet" else uproot.open(path)["Events"].arrays()
+    np.testing.assert_allclose(found["number"], [np.nan, 3, 200], rtol=1e-6)
+    np.testing.assert_array_equal(found["nJet"], [2, 0, 1])
+    np.testing.assert_allclose(found["nJet_value"], [2, np.nan, 1], rtol=1e-6)
+    assert ak.num(found["Jet_id"]).to_list() == [2, 0, 1]
+    np.testing.assert_allclose(ak.flatten(found["Jet_id"]), [np.nan, 7, 5], rtol=1e-6)
+
+
 def test_a_missing_integer_is_an_error_since_a_file_has_no_nan_for_it(edge_cases):
     events, encoding = nano(edge_cases)
     encoded = encode(events, encoding)

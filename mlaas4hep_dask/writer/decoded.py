@@ -34,12 +34,24 @@ def decoded_branches(encoding: Encoding, *, suffix: str = "") -> tuple[Branch, .
         if branch.collection is not None
     }
     found = []
-    for branch in encoding.branches:
+    for branch, dtype in zip(encoding.branches, _dtypes(encoding), strict=True):
         collection = None if branch.collection is None else f"{branch.collection}{suffix}"
-        found.append(replace(branch, name=f"{branch.name}{suffix}", collection=collection))
+        made = replace(branch, name=f"{branch.name}{suffix}", collection=collection, dtype=dtype)
         if branch.name in counters:
-            found.append(replace(branch, name=f"{branch.name}{suffix}_value"))
+            found.append(replace(made, dtype=branch.dtype))
+            made = replace(made, name=f"{branch.name}{suffix}_value")
+        found.append(made)
     return tuple(found)
+
+
+def _dtypes(encoding: Encoding) -> list[str]:
+    """By branch, the dtype in a file: a whole number without a logarithm is missing, thus NaN."""
+    return [
+        "float64"
+        if scaling.transform == "log" and np.dtype(branch.dtype).kind != "f"
+        else branch.dtype
+        for branch, scaling in zip(encoding.branches, encoding.scalings, strict=True)
+    ]
 
 
 def decoded_events(
@@ -51,6 +63,9 @@ def decoded_events(
     suffix: str = "",
 ) -> Events:
     """The events that rows stand for, with the dtypes of the encoding's branches.
+
+    Whole numbers and booleans that are encoded by their logarithm become float64, since one that
+    has none is missing.
 
     A flat branch that counts a collection, such as ``nJet`` beside ``Jet_pt``, becomes the number
     of objects that the event has here; the row's own value of it is ``nJet_value``.
@@ -65,8 +80,8 @@ def decoded_events(
     Raises
     ------
     EncodeError
-        When the shapes do not fit, or an integer or a boolean is missing or not finite: a file
-        has no NaN for them.
+        When the shapes do not fit, or an integer or a boolean is not finite, or missing though
+        none could be: a file has no NaN for them.
     """
     events = decode_events(x, missing, encoding, multiplicities=multiplicities)
     _require_numbers(x, missing, encoding, events)
@@ -74,8 +89,8 @@ def decoded_events(
     contents = {}
     offsets = {f"{name}{suffix}": ends for name, ends in events.offsets.items()}
     counted = {counter_name(name, events.contents): ends for name, ends in events.offsets.items()}
-    for branch in encoding.branches:
-        values = events.contents[branch.name]
+    for branch, dtype in zip(encoding.branches, _dtypes(encoding), strict=True):
+        values = events.contents[branch.name].astype(dtype, copy=False)
         name = f"{branch.name}{suffix}"
         if branch.collection is None and branch.name in counted:
             contents[f"{name}_value"] = values
@@ -90,10 +105,10 @@ def _require_numbers(
     bad = ~np.isfinite(x) & ~missing
     columns = encoding.layout.branch_of_columns()
     kinds = [np.dtype(branch.dtype).kind for branch in encoding.branches]
-    for place, branch in enumerate(encoding.branches):
+    for place, (branch, dtype) in enumerate(zip(encoding.branches, _dtypes(encoding), strict=True)):
         if kinds[place] == "f":
             continue
-        if events.contents[branch.name].dtype != branch.dtype:
+        if dtype == branch.dtype != events.contents[branch.name].dtype:
             problem = "is missing"
         elif bad[:, columns == place].any():
             problem = "is not finite"
