@@ -298,7 +298,7 @@ def _require_distinct(files: Sequence[PlannedFile]) -> list[str]:
 
 
 def _unlike_recorded(files: Sequence[PlannedFile], recorded: Mapping[str, Recorded]) -> list[str]:
-    """Notes, logged as warnings too, on files that are not what their file set says of them."""
+    """Notes on files that are not what their file set says of them; the first is logged too."""
     notes = []
     for file in files:
         known = recorded.get(file.file, Recorded(None, None))
@@ -313,8 +313,9 @@ def _unlike_recorded(files: Sequence[PlannedFile], recorded: Mapping[str, Record
                 f"{file.file} is not what its file set recorded: {'; '.join(found)}; all of the "
                 "file is read as it is now"
             )
-    for note in notes:
-        logger.warning("%s", note)
+    if notes:
+        more = f"; likewise {len(notes) - 1} more" if notes[1:] else ""
+        logger.warning("%s%s", notes[0], more)
     return notes
 
 
