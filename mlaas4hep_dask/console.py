@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, TextIO
@@ -15,6 +15,8 @@ from rich.table import Table
 from rich.text import Text
 
 logger = logging.getLogger(__name__)
+
+MAX_SHOWN = 10  # skipped files and entry ranges
 
 
 @dataclass(frozen=True)
@@ -98,6 +100,16 @@ class Console(Reporter):
         """Print one line."""
         super().say(text)
         self._rich.print(text, markup=False)
+
+    def say_skipped(self, skipped: Sequence[Mapping[str, Any]]) -> None:
+        """Print files and entry ranges that were left out, and why; the first of them only."""
+        for lost in skipped[:MAX_SHOWN]:
+            entries = ""
+            if lost["entry_stop"] is not None:
+                entries = f", entries {lost['entry_start']}-{lost['entry_stop']}"
+            self.say(f"skipped: {lost['file']}{entries} ({lost['reason']})")
+        if len(skipped) > MAX_SHOWN:
+            self.say(f"skipped: {len(skipped) - MAX_SHOWN} more")
 
     @contextmanager
     def _bar(self, name: str, total: int) -> Iterator[Callable[[int], None]]:

@@ -700,7 +700,7 @@ def test_what_is_wrong_is_told_before_a_cluster_is_started(tmp_path, small, cms_
     assert "'x' is missing in tree 'events' of" in error(cms_files[0])
     assert "of model 'model'" in error(cms_files[0])
     assert "did you mean 'Jet_pt'" in error(files[0], "--branches", "Jet_Pt")
-    assert "exists; it is kept" in error(files[0], to=taken)
+    assert "exists; it is kept without --overwrite" in error(files[0], to=taken)
     assert "suffix '.h5' tells no format" in error(files[0], to=tmp_path / "out.h5")
     assert "no folder" in error(files[0], to=tmp_path / "none" / "out.root")
     assert "is among the files" in error(files[0], "--overwrite", to=files[0])

@@ -387,6 +387,13 @@ def test_a_file_of_another_format_is_named(content, tmp_path):
     assert caught.value.file == str(path)
 
 
+def test_a_file_that_is_cut_short_is_said_to_be(tmp_path, cms_files):
+    path = tmp_path / "cut.root"
+    path.write_bytes(cms_files[0].read_bytes()[:100_000])
+    with pytest.raises(UnreadableFileError, match=r"but there are fewer bytes: the file is cut"):
+        plan_file(str(path), "events", "s")
+
+
 def test_a_folder_is_not_a_file(tmp_path):
     with pytest.raises(UnreadableFileError, match="cannot be read"):
         plan_file(str(tmp_path), "Events", "s")

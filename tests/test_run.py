@@ -413,6 +413,32 @@ def test_a_bad_configuration_fails_early_with_its_message(fault, tmp_path, capsy
     assert not output.exists()  # nothing was started
 
 
+def test_the_command_tells_of_a_file_that_it_left_out(tmp_path, capsys, cms_files):
+    cut = tmp_path / "cut.root"
+    cut.write_bytes(cms_files[1].read_bytes()[:1_000])
+    content = yaml.safe_load(TUTORIAL.read_text())
+    content["samples"][0]["files"] = str(cms_files[0])
+    content["samples"][1]["files"] = [str(cut), str(cms_files[3])]
+    content |= {"on_bad_file": "skip", "training": {"epochs": 1}}
+    (tmp_path / "dataset.yaml").write_text(yaml.safe_dump(content))
+    run = [str(tmp_path / "dataset.yaml"), "--output", str(tmp_path / "run")]
+    assert main(run) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert "│ files that did not open │ 1" in " ".join(lines)
+    assert [line for line in lines if line.startswith(f"skipped: {cut} (")]
+    # The specs of fewer events, used for all: what lies outside is counted in the table too.
+    first = json.loads((tmp_path / "run" / "metrics.json").read_text())["counts"]
+    assert first["out_of_range"] == {}
+    content["samples"][1]["files"] = [str(file) for file in cms_files[1:]]
+    content["specs"] = "run"
+    (tmp_path / "dataset.yaml").write_text(yaml.safe_dump(content))
+    run[-1] = str(tmp_path / "more")
+    assert main(run) == 0
+    counts = json.loads((tmp_path / "more" / "metrics.json").read_text())["counts"]
+    (row,) = [line for line in capsys.readouterr().out.splitlines() if "out of range" in line]
+    assert f"│ {sum(counts['out_of_range'].values()):,} " in row
+
+
 def test_a_set_option_overrides_the_file(tmp_path, capsys):
     assert main([str(TUTORIAL), "--check", "--set", "tree=Event"]) == 2
     assert "did you mean 'events'" in capsys.readouterr().err

@@ -7,6 +7,7 @@ import logging
 import sys
 import tempfile
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -26,7 +27,6 @@ examples:
 
 exit status: 0 success, 1 a fault of this program, 2 something you can mend, 130 interrupted
 """
-MAX_SHOWN = 10  # skipped files
 
 
 def parser() -> argparse.ArgumentParser:
@@ -204,12 +204,6 @@ def _report(made: Predicted, console: Console) -> None:
     for title, number in rows.items():
         table.add_row(title, f"{number:,}")
     console.print(table)
-    for lost in made.skipped[:MAX_SHOWN]:
-        entries = (
-            "" if lost.entry_stop is None else f", entries {lost.entry_start}-{lost.entry_stop}"
-        )
-        console.say(f"skipped: {lost.file}{entries} ({lost.reason})")
-    if len(made.skipped) > MAX_SHOWN:
-        console.say(f"skipped: {len(made.skipped) - MAX_SHOWN} more")
+    console.say_skipped([asdict(lost) for lost in made.skipped])
     console.say(f"branches: {', '.join(made.branches)}")
     console.say(f"scores: {made.path}")

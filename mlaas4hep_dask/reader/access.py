@@ -333,6 +333,8 @@ def _unreadable(file: str, error: Exception, attempts: int) -> UnreadableFileErr
     reason = reason_of(error)
     if _is_relative_path(error):
         reason += "; an absolute path stands after two slashes, as in root://host//path"
+    if "expected Chunk of length" in reason:  # uproot's words, cut at the end of their first line
+        reason += " but there are fewer bytes: the file is cut short, or of another format"
     return UnreadableFileError(f"{file} cannot be read{tried} ({reason})", file=file, reason=reason)
 
 

@@ -18,6 +18,8 @@ class RunConsole(Console):
     def table(self, summary: Mapping[str, Any]) -> None:
         """Print the closing table of a run."""
         counts, test = summary["counts"], summary["test"]
+        unopened = sum(lost["entry_stop"] is None for lost in counts["skipped"])
+        outside = sum(counts["out_of_range"].values())
         table = Table(title=f"run {summary['name']}", show_header=False)
         rows: Sequence[tuple[str, str]] = [
             ("events read", f"{counts['events_read']:,}"),
@@ -28,6 +30,7 @@ class RunConsole(Console):
                 for name, number in counts["objects_removed"].items()
             ),
             ("events skipped", f"{counts['events_skipped']:,}"),
+            *([("files that did not open", f"{unopened:,}")] if unopened else []),
             *(
                 [("events lost in training", f"{lost:,}")]
                 if (lost := counts["events_lost"])
@@ -46,6 +49,7 @@ class RunConsole(Console):
                 for name, number in counts.get("shared_cell", {}).items()
             ),
             ("values not finite", f"{sum(counts['not_finite'].values()):,}"),
+            *([("values out of range", f"{outside:,}")] if outside else []),
             ("test events", f"{test['num_events']:,}"),
             *((f"test {name}", value) for name, value in metric_rows(summary)),
             *(
@@ -57,3 +61,4 @@ class RunConsole(Console):
         for name, value in rows:
             table.add_row(name, value)
         self.print(table)
+        self.say_skipped(counts["skipped"])

@@ -136,7 +136,9 @@ def check_output(path: str | Path, *, overwrite: bool = False) -> None:
     if path.is_dir():
         raise WriteError(f"{path} is a folder, expected a file", path=str(path))
     if path.exists() and not overwrite:
-        raise WriteError(f"{path} exists; it is kept unless you ask to overwrite", path=str(path))
+        raise WriteError(
+            f"{path} exists; it is kept without --overwrite (overwrite=True)", path=str(path)
+        )
     folder = path.absolute().parent
     if not folder.is_dir():
         raise WriteError(f"{path} cannot be written: no folder {folder}", path=str(path))
