@@ -221,6 +221,7 @@ def test_an_expression_survives_its_own_text_and_pickling(text):
     ("text", "message"),
     [
         ("Jet_Pt > 3", "column 1: there is no branch 'Jet_Pt'; did you mean 'Jet_pt'?"),
+        ("met > 0 & True", "column 11: there is no branch 'True'; did you mean 'true'?"),
         ("met + summ(Jet_pt)", "column 7: there is no function 'summ'; did you mean 'sum'?"),
         ("Jet_pt + Muon_pt", "objects of 'Jet' and of 'Muon' cannot be combined"),
         ("Jet_pt[nJet > 1]", "chosen by a condition on them, found one on events"),

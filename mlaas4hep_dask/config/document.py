@@ -185,6 +185,12 @@ def _syntax_error(place: str, error: yaml.MarkedYAMLError) -> ConfigError:
     text = f"not valid YAML: {error.problem or error.context}"
     if "alias" in f"{error.context} {error.problem}":
         text += "; a pattern that begins with '*' needs quotes"
+    elif "'\\t'" in text:
+        text += "; indent with spaces, not tabs"
+    elif "block end" in text:
+        text += "; keys of one mapping begin in one column, and so do the '-' of one list"
+    elif "mapping values are not allowed" in text:
+        text += "; text that holds ': ' needs quotes"
     return _error(place, "", mark.line + 1 if mark else None, text)
 
 

@@ -136,6 +136,9 @@ def _translate(detail: ErrorDetails, model: type[BaseModel]) -> list[Problem]:
         expected = f"{words} {ctx[limit]:g}"
     elif kind in _EXPECTED:
         expected = _EXPECTED[kind]
+        if kind.startswith("model_"):
+            keys = ", ".join(repr(name) for name in [*_section(model, loc).model_fields][:4])
+            expected += f" with keys such as {keys}"
     else:
         return [Problem(key, f"{detail['msg']}, found {describe(found)}")]
     return [Problem(key, f"expected {expected}, found {describe(found)}", near)]

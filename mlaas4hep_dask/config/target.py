@@ -112,7 +112,10 @@ def label_problems(samples: list[Sample], target: Target) -> list[Problem]:
     absent = [label for label in range(num_classes) if label not in labels]
     if absent and num_classes == 2:
         found = ", ".join(map(str, sorted(label for label in labels if label is not None)))
-        text = f"expected samples of both labels, 0 and 1, found only label {found}"
+        text = (
+            f"expected samples of both labels, 0 and 1, found only label {found}; add a sample, or "
+            "give target.branch and no labels to take the class of each event from a branch"
+        )
         return [Problem("samples", text)]
     if absent:
         text = f"expected labels 0 to {num_classes - 1}, but no sample has label {absent[0]}"

@@ -353,12 +353,13 @@ def _whose(collection: str | None) -> str:
 
 
 def _absent(node: Name, available: Mapping[str, Any]) -> ExpressionError:
+    candidates = [*available, *functions.CONSTANTS]  # Python's True is true here
     return ExpressionError(
         f"column {node.column}: there is no branch {node.name!r}"
-        f"{did_you_mean(node.name, available)}",
+        f"{did_you_mean(node.name, candidates)}",
         name=node.name,
         column=node.column,
-        nearest=nearest(node.name, available),
+        nearest=nearest(node.name, candidates),
     )
 
 

@@ -187,8 +187,10 @@ def find_model(
             text = path.read_text(encoding="utf-8")
         except (OSError, UnicodeDecodeError) as error:
             near = did_you_mean(path.name, [p.name for p in path.parent.glob("*.py")])
+            reason = getattr(error, "strerror", None) or error
             raise ModelError(
-                f"{where}: model file {path} cannot be read ({error}){near}", callable=reference
+                f"{where}: model.callable: {path} cannot be read ({reason}){near}",
+                callable=reference,
             ) from error
         module = str(path)
         source = text
