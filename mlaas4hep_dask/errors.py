@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable, Iterator
+import inspect
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Self
@@ -121,3 +122,18 @@ def did_you_mean(name: str, candidates: Iterable[str]) -> str:
     """``; did you mean 'x'?`` for the nearest candidate, or an empty string."""
     found = nearest(name, candidates)
     return f"; did you mean {found!r}?" if found else ""
+
+
+def unknown_keyword(function: Callable[..., Any], keywords: Iterable[str]) -> str:
+    """What to say of the first keyword that a user's function does not take; else empty."""
+    try:
+        parameters = inspect.signature(function).parameters
+    except (TypeError, ValueError):  # of C code without a signature
+        return ""
+    if any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values()):
+        return ""
+    for name in keywords:
+        if name not in parameters:
+            takes = ", ".join(parameters)
+            return f"has no parameter {name!r}, it takes {takes}{did_you_mean(name, parameters)}"
+    return ""

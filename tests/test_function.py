@@ -261,8 +261,17 @@ def test_an_unknown_function_is_an_error_with_its_line(keys, tmp_path):
         "function:\n"
         "  callable: analysis.py:plane\n"
     )
+    with pytest.raises(ConfigError, match=r"function.callable: .*; did you mean 'analysis.py'\?"):
+        preflight(config_of(keys, tmp_path, {"callable": "anlysis.py:plain"}))
     with pytest.raises(ConfigError, match=r"dataset.yaml:5: function.callable: .*'plain'\?"):
         preflight(load(path))
+
+
+def test_an_argument_that_a_function_does_not_take_is_named(keys, tmp_path):
+    function = {"callable": "analysis.py:nano", "events": "nanoaod", "kwargs": {"min_Pt": 3}}
+    expected = r"function.kwargs: .* no parameter 'min_Pt', it takes .*; did you mean 'min_pt'\?"
+    with pytest.raises(ConfigError, match=expected):
+        preflight(config_of(keys, tmp_path, function))
 
 
 @pytest.mark.parametrize("events", ["awkward", "nanoaod"])

@@ -231,5 +231,5 @@ def test_a_class_is_a_callable_too(tmp_path):
 
 
 def test_unknown_arguments_of_the_callable_are_named(tmp_path):
-    with pytest.raises(ModelError, match="hiden"):
+    with pytest.raises(ModelError, match=r"'hiden', it takes .*; did you mean 'hidden'"):
         find(tmp_path, GOOD, kwargs={"hiden": 3}).build(4)

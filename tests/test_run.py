@@ -441,6 +441,8 @@ def test_the_command_tells_of_a_file_that_it_left_out(tmp_path, capsys, cms_file
 
 def test_a_set_option_overrides_the_file(tmp_path, capsys):
     assert main([str(TUTORIAL), "--check", "--set", "tree=Event"]) == 2
-    assert "did you mean 'events'" in capsys.readouterr().err
+    told = capsys.readouterr().err
+    assert told.startswith("error: override 'tree=Event': tree: tree 'Event' is not in ")
+    assert "did you mean 'events'" in told
     assert main([str(TUTORIAL), "--check", "--set", "trainin.epochs=1"]) == 2
     assert "training" in capsys.readouterr().err

@@ -26,7 +26,7 @@ from mlaas4hep_dask.dataset.prepare import (
 from mlaas4hep_dask.dataset.reuse import reused_specs
 from mlaas4hep_dask.dataset.supervision import Supervision
 from mlaas4hep_dask.derive.recipe import Recipe
-from mlaas4hep_dask.errors import UnreadableFileError
+from mlaas4hep_dask.errors import DataError, UnreadableFileError
 from mlaas4hep_dask.reader import (
     Access,
     FilePlan,
@@ -193,6 +193,12 @@ def _first_readable(
                 raise
             reasons.append(error.message)
             continue
+        except DataError as error:
+            if error.facts.get("tree") != config.tree:
+                raise
+            # the tree's own key, for it may stand far from the files
+            where = f"{config.where('tree')}: tree"
+            raise DataError(f"{where}: {error.message}", **error.facts) from None
         if not plan.is_blank:
             return plan
         blank = blank or plan

@@ -10,7 +10,7 @@ from distributed import get_worker
 
 from mlaas4hep_dask.config import Config
 from mlaas4hep_dask.derive.recipe import Prepared, Recipe
-from mlaas4hep_dask.errors import ConfigError, ExpressionError, FunctionError
+from mlaas4hep_dask.errors import ConfigError, ExpressionError, FunctionError, unknown_keyword
 from mlaas4hep_dask.reader import FilePlan, Partition, limit_mapped, read
 from mlaas4hep_dask.reader.flatten import Field
 from mlaas4hep_dask.reader.function import Traced, UserFunction, run_function
@@ -162,12 +162,12 @@ def function_of(config: Config) -> UserFunction | None:
     Raises
     ------
     ConfigError
-        When it cannot.
+        When it cannot, or takes no such keyword arguments.
     """
     if config.function is None:
         return None
     try:
-        return UserFunction.find(
+        found = UserFunction.find(
             config.function.callable,
             events=config.function.events,
             kwargs=config.function.kwargs,
@@ -178,6 +178,14 @@ def function_of(config: Config) -> UserFunction | None:
         raise ConfigError(
             f"{config.where(key)}: {key}: {error.message}", line=config.line_of(key), key=key
         ) from error
+    if wrong := unknown_keyword(found.load(), config.function.kwargs):
+        key = "function.kwargs"
+        raise ConfigError(
+            f"{config.where(key)}: {key}: {found.reference!r} {wrong}",
+            line=config.line_of(key),
+            key=key,
+        )
+    return found
 
 
 def trace(function: UserFunction, plan: FilePlan) -> Traced:

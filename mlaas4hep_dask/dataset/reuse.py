@@ -12,7 +12,7 @@ from mlaas4hep_dask.dataset.prepare import function_of
 from mlaas4hep_dask.dataset.supervision import divides
 from mlaas4hep_dask.derive import Expression
 from mlaas4hep_dask.encode.encoding import transforms_of
-from mlaas4hep_dask.errors import SpecsError
+from mlaas4hep_dask.errors import SpecsError, did_you_mean
 from mlaas4hep_dask.specs import Branch, Specs
 
 
@@ -64,6 +64,10 @@ def reused_specs(config: Config, inputs: Sequence[Branch]) -> Specs | None:
             f"file; did you mean {str(here)!r}?",
             file=str(path),
         )
+    if not path.exists():
+        beside = [*config.resolve(config.specs.path).parent.glob("*")]
+        near = did_you_mean(path.name, [entry.name for entry in beside])
+        raise SpecsError(f"{where}: specs: {path} does not exist{near}", file=str(path))
     specs = Specs.read(path)
     found = [*_branch_differences(specs, inputs), *_event_differences(specs, event_facts(config))]
     transforms = transforms_of(config.encode.normalisation, [branch.name for branch in inputs])

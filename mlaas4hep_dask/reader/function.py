@@ -88,8 +88,12 @@ class UserFunction:
                 if spec is not None and spec.origin is not None and Path(spec.origin).is_file():
                     source = Path(spec.origin).read_bytes()
         except (OSError, ImportError, UnicodeDecodeError) as error:
+            near = ""
+            if isinstance(error, FileNotFoundError):
+                path = resolve(module)
+                near = did_you_mean(path.name, [file.name for file in path.parent.glob("*.py")])
             raise FunctionError(
-                f"{reference!r} cannot be imported ({error})", callable=reference
+                f"{reference!r} cannot be imported ({error}){near}", callable=reference
             ) from error
         found = cls(module, name, text, events, kwargs, hashlib.sha256(source).hexdigest())
         found.load()

@@ -15,7 +15,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
-from mlaas4hep_dask.errors import ModelError, did_you_mean
+from mlaas4hep_dask.errors import ModelError, did_you_mean, unknown_keyword
 
 if TYPE_CHECKING:
     import torch
@@ -74,6 +74,8 @@ class ModelSource:
         shape = (shape,) if isinstance(shape, int) else shape
         told = shape[0] if len(shape) == 1 else shape
         factory = self._factory()
+        if wrong := unknown_keyword(factory, self.kwargs):
+            raise self._error(f"{wrong} (model.kwargs)")
         try:
             network = factory(told, **self._told(factory, num_outputs), **self.kwargs)
         except Exception as error:  # whatever the user's code raises
