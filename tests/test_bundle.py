@@ -153,6 +153,11 @@ def test_a_link_is_not_a_file_of_the_bundle(member, bundle, tmp_path):
         open_bundle(bundle.path)
 
 
+def test_a_run_directory_in_place_of_its_bundle_is_mended(bundle):
+    with pytest.raises(BundleError, match=r"; did you mean '.*bundle'\?$"):
+        open_bundle(bundle.path.parent)
+
+
 def test_no_such_bundle_is_an_error(tmp_path):
     with pytest.raises(BundleError, match="no such bundle"):
         open_bundle(tmp_path / "absent")

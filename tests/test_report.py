@@ -15,6 +15,7 @@ from mlaas4hep_dask.run.axes import MINUS, Axis, label
 from mlaas4hep_dask.run.charts import separation
 from mlaas4hep_dask.run.figures import Line, bar, line_chart, roc_curve, step_histogram
 from mlaas4hep_dask.run.mean_images import channel_figure
+from mlaas4hep_dask.run.metrics import metric_rows
 from mlaas4hep_dask.run.report import render
 from mlaas4hep_dask.specs import Branch, Events, Specs
 from mlaas4hep_dask.specs.measure import measure
@@ -420,6 +421,17 @@ def test_any_key_of_the_summary_may_be_missing(summary, specs, distributions, va
     for key in summary["counts"]:
         part = {**summary, "counts": {**summary["counts"], key: value}}
         assert Page(render(part, specs, distributions)).open == []
+
+
+def test_a_missing_area_names_the_class_without_a_test_event(summary, specs, distributions):
+    outputs = {"kind": "binary", "classes": ["QCD", "ttH"]}
+    test = summary["test"] | {"auc": None, "confusion": [[9.0, 3.0], [0.0, 0.0]]}
+    changed = summary | {"outputs": outputs, "test": test}
+    assert dict(metric_rows(changed))["AUC"] == "none (no test event of ttH)"
+    text = Page(render(changed, specs, distributions)).text
+    assert f"AUC {DASH} (no test event of ttH)" in text
+    test["confusion"][1] = [0.0, 1.0]
+    assert dict(metric_rows(changed))["AUC"] == "none"
 
 
 def test_unknown_numbers_are_an_en_dash(summary, specs, distributions):

@@ -288,8 +288,10 @@ def _read_manifest(path: Path) -> dict[str, Any]:
     try:
         manifest = json.loads((path / MANIFEST).read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
+        inner = path / "bundle"  # of a run directory
+        near = f"; did you mean {str(inner)!r}?" if (inner / MANIFEST).is_file() else ""
         raise BundleError(
-            f"{path}: {MANIFEST} cannot be read ({error})", path=str(path), member=MANIFEST
+            f"{path}: {MANIFEST} cannot be read ({error}){near}", path=str(path), member=MANIFEST
         ) from error
     if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
         raise BundleError(f"{path}: {MANIFEST} is not that of a bundle", path=str(path))

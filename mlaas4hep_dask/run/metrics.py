@@ -42,11 +42,21 @@ def metric_rows(summary: Mapping[str, Any]) -> list[tuple[str, str]]:
             shown = [f"{title} {short(errors.get(key))}" for key, title in _ERRORS]
             rows.append((f"error of {name}", ", ".join(shown)))
         return rows
-    rows.append(("AUC" if kind == "binary" else "mean AUC", four_digits(test.get("auc"))))
+    area = four_digits(test.get("auc"))
+    if area == NONE and (absent := _absent_classes(summary)):
+        area += f" (no test event of {', '.join(absent)})"
+    rows.append(("AUC" if kind == "binary" else "mean AUC", area))
     rows.append(("accuracy", four_digits(test.get("accuracy"))))
     by_class = test.get("auc_by_class") or {}
     rows += [(f"AUC {name}", four_digits(area)) for name, area in by_class.items()]
     return rows
+
+
+def _absent_classes(summary: Mapping[str, Any]) -> list[str]:
+    """The classes that no test event with a weight is of."""
+    names = (summary.get("outputs") or {}).get("classes") or []
+    matrix = (summary.get("test") or {}).get("confusion") or []
+    return [name for name, row in zip(names, matrix, strict=False) if not any(row)]
 
 
 def four_digits(value: float | None) -> str:

@@ -42,7 +42,7 @@ def results(summary: Mapping[str, Any]) -> dict[str, Any]:
         "metric": metric,
         "key": key,
         "value": test.get(key),
-        "rows": [(name, value.replace(NONE, DASH)) for name, value in metric_rows(summary)]
+        "rows": [(name, value.replace(NONE, DASH, 1)) for name, value in metric_rows(summary)]
         if test
         else [],
         "figures": sequence(curves, "figures"),
