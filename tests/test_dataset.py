@@ -343,6 +343,13 @@ def test_a_copy_of_a_file_in_the_same_sample_is_noted(tmp_path, client):
     assert "may count twice" in plan.notes[0]
 
 
+def test_files_without_events_are_noted(tmp_path, client):
+    signal, background = (write_tree(tmp_path / f"{n}.root", seed=n) for n in range(2))
+    blank = write_tree(tmp_path / "blank.root", events=0)
+    plan = dataset_of(two_samples([signal, blank], background), client).plan()
+    assert plan.notes == (f"1 of 3 files hold no events, the first: {blank}",)
+
+
 @pytest.mark.filterwarnings("ignore")  # coffea's advice on its interfaces changes with its versions
 def test_a_file_that_is_not_what_its_file_set_recorded_is_told(tmp_path, client, caplog):
     from coffea.dataset_tools import preprocess

@@ -81,13 +81,14 @@ def test_without_skip_a_file_that_breaks_in_pass_2_is_an_error(cms_files, server
 class Ends(Reporter):
     """Calls a function when the specs pass is done."""
 
-    def __init__(self, end):
+    def __init__(self, end, *, after="specs"):
         super().__init__()
         self._end = end
+        self._after = after
 
     def record(self, stage):
         super().record(stage)
-        if stage.stage == "specs":
+        if stage.stage == self._after:
             self._end()
 
 
@@ -116,6 +117,17 @@ def test_training_goes_on_with_the_events_that_are_left(
     report = result.report.read_text()
     assert "could not be read in training" in report
     assert "Retries" in report
+
+
+@pytest.mark.timeout(120)
+def test_a_server_that_ends_once_training_has_costs_nothing(cms_files, server, client, tmp_path):
+    base, end = server
+    config = config_of(cms_files, base, on_bad_file="error")
+    dataset = Dataset(config, client)
+    result = fit(dataset, output=tmp_path / "run", reporter=Ends(end, after="train"))
+    assert result.summary["counts"]["retries"] == {}
+    assert result.bundle.manifest["example"]["NJet"] >= 1
+    assert result.report.exists()
 
 
 TASKS = {

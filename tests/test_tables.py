@@ -254,6 +254,14 @@ def test_a_text_without_rows_fits_all_others(name, blank, columns, tmp_path):
     assert planned.partitions(target_bytes=1_000, max_events=10, num_entries=0) == []
 
 
+def test_a_text_without_rows_whose_header_lacks_an_input_is_refused(columns, tmp_path):
+    write(tmp_path / "a.csv", columns)
+    whole = plan_file(str(tmp_path / "a.csv"), "Events", "s")
+    answer = text_file(tmp_path, "b.csv", "<html>please log in</html>")
+    with pytest.raises(DataError, match=r"'MET' is missing .*b\.csv; .*2 branches are missing"):
+        require_same_branches(whole, plan_file(answer, "Events", "s"), ["MET", "Jet_pt"])
+
+
 def text_file(tmp_path, name, content):
     (tmp_path / name).write_text(content)
     return str(tmp_path / name)

@@ -134,7 +134,7 @@ def store(path: Path, entry: Entry) -> None:
             Path(part).unlink(missing_ok=True)
             raise
     except OSError as error:
-        logger.warning("specs are not kept: %s", error)
+        logger.warning("specs are not kept as %s: %s", path, error)
 
 
 def load(path: Path) -> Entry | None:

@@ -246,6 +246,8 @@ def assemble(config: Config, checked: Preflight, planned: Sequence[PlannedFile |
     files = [entry for entry in planned if isinstance(entry, PlannedFile)]
     skipped = tuple(entry for entry in planned if isinstance(entry, Skipped))
     notes = _require_distinct(files) + _unlike_recorded(files, checked.recorded)
+    if blank := [file.file for file in files if not file.num_entries]:
+        notes.append(f"{len(blank)} of {len(files)} files hold no events, the first: {blank[0]}")
     partitions: list[Partition] = []
     for sample in config.samples:
         own = [file for file in files if file.sample == sample.name]

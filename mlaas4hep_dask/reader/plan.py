@@ -242,11 +242,12 @@ def require_same_branches(
     """Raise a DataError unless both files hold the branches ``names`` with equal types.
 
     A user's function may read those that cannot be inputs too. A text without rows has no events
-    that could be of another type, and fits all others. ``advice`` ends the error of a branch that
-    is missing.
+    that could be of another type, and fits all others if its header does. ``advice`` ends the error
+    of a branch that is missing.
     """
     if other.is_blank:
-        return
+        header = other.branches.keys() | other.left_out.keys()  # JSON lines have none
+        names = [n for n in names if header and n in reference.branches and n not in header]
     is_text = bool(other.lines) or bool(reference.lines)
     hint = "; types that the first lines do not tell can be given in reading.types"
     for name in names:

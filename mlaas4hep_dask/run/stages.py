@@ -157,6 +157,11 @@ def fit(
         folder.write("specs.json", specs.to_json())
         trainer = Trainer(dataset, model)
         del importing
+        # Read before training, after which a server may be gone: a result that lacks nothing but
+        # an example and figures would be lost.
+        example = dataset.example_event()
+        shown = distributions_json(dataset.distributions())
+        dataset.image_sums()
         epochs, last = _train(trainer, dataset, folder, reporter)
         began = time.perf_counter()
         content, num_parameters = trainer.export(last.state, dataset)
@@ -181,12 +186,11 @@ def fit(
             },
             card=model_card(summary, config),
             recipe=dataset.plan().preparation.recipe,
-            example=dataset.example_event(),
+            example=example,
         )
         result = RunResult(path, summary, bundle)
         summary["serve"] = result.serve_command
         folder.write_json(METRICS, summary)
-        shown = distributions_json(dataset.distributions())
         images = images_json(dataset.image_sums(), dataset.encoding().image, specs)
         folder.write("report.html", render(summary, specs, shown, images))
     return result
