@@ -280,6 +280,39 @@ def test_derived_branches_and_object_cuts_are_applied_to_what_is_scored(tmp_path
     np.testing.assert_allclose(found["score"], scores, rtol=0, atol=1e-5)
 
 
+def test_what_a_cut_needs_is_that_of_all_objects_though_the_model_does_not_need_the_cut(
+    tmp_path, client
+):
+    branches = tuple(Branch(f"{name}_pt", "jagged", "float32", name) for name in ("Jet", "Muon"))
+    rng = np.random.default_rng(0)
+    offsets = {name: offsets_of(rng.integers(0, 4, 200)) for name in ("Jet", "Muon")}
+    contents = {
+        f"{name}_pt": rng.exponential(30, own[-1]).astype(np.float32)
+        for name, own in offsets.items()
+    }
+    events = Events(200, branches, contents, offsets)
+    recipe = Recipe.of(
+        {branch.name: branch for branch in branches},
+        derive={"num_soft": "count(Muon_pt > 10)"},
+        objects={"Jet": "Jet_pt > 10 * num_soft", "Muon": "Muon_pt > 25"},
+        select=["count(Jet_pt) >= 1"],
+    )
+    inputs = recipe.prepare(events, ["num_soft"]).events
+    raw = ak.to_list(events.to_awkward())
+    network = make_bundle(tmp_path / "bundle", inputs, mlp, recipe=recipe, example=raw[0])
+    with write_events(tmp_path / "in.root", branches, tree="events") as out:
+        out.append(events)
+    predict(client, tmp_path / "bundle", [tmp_path / "in.root"], tmp_path / "out.root")
+    number = ak.to_numpy(ak.sum(events.to_awkward().Muon_pt > 10, axis=1)).astype(np.float32)
+    low, high = np.float32([f(inputs.contents["num_soft"]) for f in (np.min, np.max)])
+    with torch.no_grad():
+        rows = torch.from_numpy((number[:, None] - low) / np.float32(high - low))
+        scores = torch.sigmoid(network(rows)).reshape(-1).numpy()
+    np.testing.assert_allclose(rows_of(tmp_path / "out.root")["score"], scores, rtol=0, atol=1e-5)
+    (served,) = load_model(tmp_path / "bundle").score([Part(raw)])
+    np.testing.assert_allclose(served.scores, scores, rtol=0, atol=1e-5)
+
+
 @pytest.mark.parametrize("cut", ["(Jet_jetId & 2) > 0", "Jet_tight"])
 def test_a_recipe_that_refuses_nulls_is_served_as_it_predicts(tmp_path, client, cut):
     branches = (

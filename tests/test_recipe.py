@@ -117,6 +117,40 @@ def test_a_counter_counts_the_objects_that_are_left():
     assert cut.steps(["nJet"]).read == ("Jet_pt", "nJet")
 
 
+def test_a_branch_has_the_same_values_whatever_else_is_asked_for():
+    array = ak.Array(
+        {
+            "Jet_pt": [[50.0, 20.0], [90.0], [5.0]],
+            "Muon_pt": [[30.0, 12.0], [11.0], []],
+        }
+    )
+    made = Events.from_awkward(array)
+    available = {branch.name: branch for branch in made.branches}
+    cut = Recipe.of(
+        available,
+        derive={"soft": "count(Muon_pt > 10)", "twice": "2 * soft", "hard": "count(Muon_pt)"},
+        objects={"Jet": "Jet_pt > 10 * soft", "Muon": "Muon_pt > 25"},
+        select=["count(Jet_pt) >= 1"],
+    )
+    names = ["soft", "twice", "hard", "Jet_pt", "Muon_pt"]
+    trained = cut.prepare(made, names).events
+    # those that the cut on jets needs are of all muons
+    assert trained.contents["soft"].tolist() == [2, 1, 0]
+    assert trained.contents["hard"].tolist() == [1, 0, 0]
+    for name in names:
+        served = cut.narrowed([name])
+        texts = served.to_json()
+        reads = {each: available[each] for each in served.steps([name], select=False).read}
+        sent = Recipe.of(
+            reads, derive=texts["derive"], objects=texts["objects"], early=texts.get("early", ())
+        )
+        for other in (cut, served, sent):
+            found = other.prepare(made, [name], select=False).events
+            np.testing.assert_array_equal(found.contents[name], trained.contents[name])
+    assert cut.narrowed(["soft"]).to_json()["early"] == ["soft"]
+    assert "early" not in cut.to_json()
+
+
 def test_cuts_on_two_collections_do_not_depend_on_each_other():
     first = recipe(objects={"Jet": "Jet_pt > 0", "Muon": "Muon_pt > sum(Jet_pt)"})
     second = recipe(objects={"Muon": "Muon_pt > sum(Jet_pt)", "Jet": "Jet_pt > 0"})

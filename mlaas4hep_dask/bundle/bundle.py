@@ -262,6 +262,7 @@ def _recipe(path: Path, manifest: Mapping[str, Any], encoding: Encoding) -> Reci
             {branch.name: branch for branch in branches},
             derive=texts["derive"],
             objects=texts["objects"],
+            early=texts.get("early", ()),
         )
         made = {branch.name: recipe.branches[branch.name] for branch in encoding.reads}
     except (ExpressionError, TypeError, KeyError, AttributeError) as error:

@@ -78,12 +78,16 @@ class Recipe:
         Conditions that selected events fulfil.
     branches : mapping of str to Branch
         The branches it was made for and the derived ones.
+    early : frozenset of str
+        Derived branches that come before object cuts. They do so also where the cut that needs
+        them is not asked for, so that they have the same values in training and when served.
     """
 
     derived: Mapping[str, Expression] = field(default_factory=dict)
     objects: Mapping[str, Expression] = field(default_factory=dict)
     cuts: tuple[Expression, ...] = ()
     branches: Mapping[str, Branch] = field(default_factory=dict)
+    early: frozenset[str] = frozenset()
 
     @classmethod
     def of(
@@ -93,6 +97,7 @@ class Recipe:
         derive: Mapping[str, str] | None = None,
         objects: Mapping[str, str] | None = None,
         select: Sequence[str] = (),
+        early: Sequence[str] = (),
     ) -> Recipe:
         """The recipe of some texts, checked on the branches that there are.
 
@@ -106,6 +111,8 @@ class Recipe:
             By collection: a condition on its objects.
         select : sequence of str
             Conditions on events.
+        early : sequence of str
+            Derived branches that come before object cuts, beside those that these cuts need.
 
         Raises
         ------
@@ -139,17 +146,21 @@ class Recipe:
                     _require_cut(cut, branches)
                 cuts.setdefault(_label(cut), cut)
         ordered = {name: derived[name] for name in order}
-        return cls(ordered, masks, tuple(cuts.values()), branches)
+        made = cls(ordered, masks, tuple(cuts.values()), branches)
+        first = made._with_operands({*early, *made._of_masks()})
+        return replace(made, early=frozenset(first & ordered.keys()))
 
     def __bool__(self) -> bool:
         return bool(self.derived or self.objects or self.cuts)
 
     def to_json(self) -> dict[str, Any]:
         """The texts of derived branches and object cuts, which are applied when serving too."""
+        early = self.early - self._with_operands(self._of_masks())
         return {
             "derive": {name: made.text for name, made in self.derived.items()},
             "objects": {name: mask.text for name, mask in self.objects.items()},
             "select": [_label(cut) for cut in self.cuts],
+            **({"early": sorted(early)} if early else {}),
         }
 
     def narrowed(self, keep: Iterable[str]) -> Recipe:
@@ -165,6 +176,7 @@ class Recipe:
                 for name, branch in self.branches.items()
                 if name in {*steps.read, *derived, *keep}
             },
+            early=self.early & derived,
         )
 
     @cached_property
@@ -195,19 +207,19 @@ class Recipe:
             wanted.update(name for cut in self.cuts for name in cut.names)
         wanted = self._with_operands(wanted)
         collections: set[str] = set()
-        early: set[str] = set()
+        needed: set[str] = set()
         # A cut may need a branch of another collection, which has a cut as well.
-        while more := self._cut_collections(wanted | early) - collections:
+        while more := self._cut_collections(wanted | needed) - collections:
             collections |= more
-            early |= self._with_operands(
+            needed |= self._with_operands(
                 name for collection in more for name in self.objects[collection].names
             )
-        names = wanted | early
+        names = wanted | needed
         return Steps(
             read=tuple(sorted(names - self.derived.keys())),
-            early=tuple(name for name in self.derived if name in early),
+            early=tuple(name for name in self.derived if name in names & self.early),
             collections=tuple(name for name in self.objects if name in collections),
-            late=tuple(name for name in self.derived if name in wanted - early),
+            late=tuple(name for name in self.derived if name in names - self.early),
         )
 
     def prepare(self, events: Events, keep: Sequence[str], *, select: bool = True) -> Prepared:
@@ -253,6 +265,10 @@ class Recipe:
         if selected is not None:
             events = chosen_events(events, selected)
         return Prepared(events, selected, cut_flow, removed)
+
+    def _of_masks(self) -> set[str]:
+        """The branches that the object cuts name."""
+        return {name for mask in self.objects.values() for name in mask.names}
 
     def _with_operands(self, names: Iterable[str]) -> set[str]:
         found: set[str] = set()
