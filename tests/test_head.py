@@ -77,10 +77,12 @@ def test_the_first_object_of_an_event_without_any_is_no_target(keys):
     check(keys, target=target, select="count(Jet_pt) > 0")
 
 
-def test_a_weight_is_finite_for_events_that_are_not_selected_too(keys):
-    # The sum of weights of all events normalises a sample.
+def test_a_weight_is_finite_for_events_that_are_not_selected_if_their_sum_normalises(keys):
+    keys = labelled(keys)
+    check(keys, weight="w", select="flavour < 2")
+    keys["samples"] = [{**sample, "cross_section": 2.0} for sample in keys["samples"]]
     with pytest.raises(DataError, match=r"b\.root: entry 7: weight 'w' is nan, expected a finite"):
-        check(labelled(keys), weight="w", select="flavour < 2")
+        check(keys, weight="w", select="flavour < 2")
 
 
 def test_a_label_of_an_event_that_is_not_selected_does_not_matter(keys):
