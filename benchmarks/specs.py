@@ -5,11 +5,24 @@ and pure decompression. --reference chooses the one that ``ratio`` is taken with
 them all, from the same run.
 """
 
+from collections.abc import Sequence
+
 import common
 
-from mlaas4hep_dask.reader import read
+from mlaas4hep_dask.encode.split import file_id
+from mlaas4hep_dask.reader import Partition, read
+from mlaas4hep_dask.specs import Branch, Specs
+from mlaas4hep_dask.specs.draw import entry_keys
 from mlaas4hep_dask.specs.measure import measure
+from mlaas4hep_dask.specs.meter import Meter
 from mlaas4hep_dask.specs.specs import merge_all
+
+
+def measured(partition: Partition, branches: Sequence[Branch]) -> Specs:
+    """Specs of a partition, as the workers of a run measure it."""
+    keys = entry_keys(file_id(partition.uuid), partition.entry_start, partition.entry_stop)
+    meter = Meter(keys)
+    return measure(read(partition, branches, meter), sample=partition.sample, meter=meter)
 
 
 def main() -> None:
@@ -18,10 +31,7 @@ def main() -> None:
     files = common.planned_files(parsed)
 
     def ours() -> None:
-        merge_all(
-            measure(read(partition, files.branches), sample=partition.sample)
-            for partition in files.partitions
-        )
+        merge_all(measured(partition, files.branches) for partition in files.partitions)
 
     common.close_read("specs", parsed, ours, files)
 

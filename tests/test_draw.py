@@ -13,7 +13,14 @@ from strategies import events, part_of
 from mlaas4hep_dask.encode.split import event_ids, split_of
 from mlaas4hep_dask.errors import SpecsError
 from mlaas4hep_dask.specs import Branch, Events, Specs
-from mlaas4hep_dask.specs.draw import EVERYTHING, SIZE, draw_events, draw_objects, event_keys
+from mlaas4hep_dask.specs.draw import (
+    EVERYTHING,
+    SIZE,
+    draw_events,
+    draw_objects,
+    entry_keys,
+    event_keys,
+)
 from mlaas4hep_dask.specs.events import offsets_of
 from mlaas4hep_dask.specs.measure import measure
 from mlaas4hep_dask.specs.specs import merge, merge_all
@@ -108,6 +115,7 @@ def test_quantiles_of_few_values_are_exact(events):
 def test_a_draw_is_uniform_over_entries_places_in_the_event_and_splits():
     keys = event_keys(IDS)
     draw, places = draw_events(keys)
+    assert np.array_equal(keys, entry_keys(int(IDS[0, 0]), 0, NUM_EVENTS))
     assert 0.93 * SIZE < len(draw) <= SIZE
     assert 0 < draw.limit < EVERYTHING
     error = math.sqrt(SIZE) / 2
@@ -115,9 +123,8 @@ def test_a_draw_is_uniform_over_entries_places_in_the_event_and_splits():
     split = np.bincount(split_of(IDS[places], FRACTIONS, seed=0), minlength=3)
     assert np.all(np.abs(split - len(draw) * np.array(FRACTIONS)) < 4 * error)
 
-    draw, places = draw_objects(
-        keys, EVENTS.offsets["Jet"], widest=np.diff(EVENTS.offsets["Jet"]).max()
-    )
+    draw, places, counts = draw_objects(keys, EVENTS.offsets["Jet"])
+    assert counts.tolist() == np.bincount(np.diff(EVENTS.offsets["Jet"])).tolist()
     assert 0.93 * SIZE < len(draw) <= SIZE
     number = EVENTS.contents["Jet_number"]
     for n in range(6):
@@ -129,7 +136,7 @@ def test_a_draw_is_uniform_over_entries_places_in_the_event_and_splits():
 def test_events_with_thousands_of_objects_are_drawn_from():
     counts = np.array([0, 9_000, 3, 0, 6_000])
     offsets = offsets_of(counts)
-    draw, places = draw_objects(event_keys(IDS[:5]), offsets, widest=9_000)
+    draw, places, _ = draw_objects(event_keys(IDS[:5]), offsets)
     assert SIZE / 2 < len(draw) <= SIZE
     share = np.diff(np.searchsorted(np.sort(places), offsets)) / counts.clip(1)
     assert share[1] == pytest.approx(share[4], rel=0.2)

@@ -13,9 +13,11 @@ from mlaas4hep_dask.dataset.prepare import Preparation, applied, read_raw
 from mlaas4hep_dask.dataset.supervision import Supervision
 from mlaas4hep_dask.derive.recipe import Prepared
 from mlaas4hep_dask.derive.rows import only
-from mlaas4hep_dask.encode.split import event_ids, split_of
+from mlaas4hep_dask.encode.split import event_ids, file_id, split_of
 from mlaas4hep_dask.reader import Partition, read
 from mlaas4hep_dask.specs import Events
+from mlaas4hep_dask.specs.draw import entry_keys
+from mlaas4hep_dask.specs.meter import Meter
 
 
 @dataclass(frozen=True)
@@ -39,6 +41,8 @@ class Labelled:
         them.
     cut_flow, removed : mapping of str to int
         As those of `Prepared`.
+    meter : Meter or None
+        What was measured while they were read.
     """
 
     events: Events
@@ -49,9 +53,12 @@ class Labelled:
     weights_read: NDArray[np.float64]
     cut_flow: Mapping[str, int]
     removed: Mapping[str, int]
+    meter: Meter | None = None
 
 
-def label(partition: Partition, context: Context, keep: tuple[str, ...]) -> Labelled:
+def label(
+    partition: Partition, context: Context, keep: tuple[str, ...], *, metered: bool = False
+) -> Labelled:
     """The selected events of one partition, with labels or targets, and weights.
 
     Parameters
@@ -62,6 +69,8 @@ def label(partition: Partition, context: Context, keep: tuple[str, ...]) -> Labe
         What all partitions share.
     keep : tuple of str
         Branches of the result, in this order.
+    metered : bool
+        Measure them while they are read, where no event or object is left out afterwards.
 
     Raises
     ------
@@ -74,7 +83,11 @@ def label(partition: Partition, context: Context, keep: tuple[str, ...]) -> Labe
     names = tuple(dict.fromkeys([*keep, *supervision.names]))
     if names != preparation.keep:
         preparation = preparation.fewer(names)
-    raw = read_raw(partition, preparation)
+    meter = None
+    if metered and not preparation.leaves_out:
+        start, stop = partition.entry_start, partition.entry_stop
+        meter = Meter(entry_keys(file_id(partition.uuid), start, stop))
+    raw = read_raw(partition, preparation, meter)
     prepared = applied(raw, preparation)
     events, selected = prepared.events, prepared.selected
     ids = event_ids(partition.uuid, partition.entry_start, partition.entry_stop)
@@ -95,6 +108,7 @@ def label(partition: Partition, context: Context, keep: tuple[str, ...]) -> Labe
         weights_read=weights_read,
         cut_flow=prepared.cut_flow,
         removed=prepared.removed,
+        meter=meter,
     )
 
 

@@ -10,9 +10,12 @@ from mlaas4hep_dask.compiled import postpone_extensions
 from mlaas4hep_dask.dataset import tasks as tasks  # what workers run
 from mlaas4hep_dask.encode import Encoding, encode
 from mlaas4hep_dask.reader.byteorder import FEW, copy_native
+from mlaas4hep_dask.reader.metered import copy_metered
 from mlaas4hep_dask.reader.xxh64 import are_whole
 from mlaas4hep_dask.specs import Branch, Events
+from mlaas4hep_dask.specs.draw import entry_keys
 from mlaas4hep_dask.specs.measure import measure
+from mlaas4hep_dask.specs.meter import Meter
 
 _EVENTS = Events(
     2,
@@ -23,5 +26,8 @@ _EVENTS = Events(
 postpone_extensions()
 are_whole(np.zeros(0, dtype=np.uint64), np.zeros(0, dtype=np.int64))
 for _many in (bytes(FEW), bytearray(FEW)):  # numba compiles another kernel for what is constant
-    copy_native(np.frombuffer(_many, dtype=np.uint32), np.zeros(FEW // 4, dtype=np.uint32))
+    _values, _out = np.frombuffer(_many, dtype=np.uint32), np.zeros(FEW // 4, dtype=np.uint32)
+    copy_native(_values, _out)
+    _meter = Meter(entry_keys(0, 0, _out.size))
+    copy_metered(_values, _out, 0, _meter.watch(_EVENTS.branches[0], _out.view(np.float32), None))
 encode(_EVENTS, Encoding.from_specs(measure(_EVENTS, sample="none"))).dense()

@@ -15,6 +15,7 @@ from mlaas4hep_dask.reader import FilePlan, Partition, limit_mapped, read
 from mlaas4hep_dask.reader.flatten import Field
 from mlaas4hep_dask.reader.function import Traced, UserFunction, run_function
 from mlaas4hep_dask.specs import Branch
+from mlaas4hep_dask.specs.meter import Meter
 
 HEAD_EVENTS = 1_000  # of a file, on which things are tried before a cluster is started
 
@@ -101,11 +102,17 @@ class Preparation:
         available = {branch.name: branch for branch in self.reads}
         return Preparation.of(self.recipe, keep, available, self.use)
 
+    @property
+    def leaves_out(self) -> bool:
+        """True when some events or objects that are read may not be kept."""
+        collections = self.recipe.steps(self.keep).collections
+        return bool(self.recipe.cuts or collections) or self.use is not None
+
     def counting(self) -> Preparation | None:
         """The preparation that reads no more than cuts need; None when there is none."""
-        collections = self.recipe.steps(self.keep).collections
-        if not self.recipe.cuts and not collections and self.use is None:
+        if not self.leaves_out:
             return None
+        collections = self.recipe.steps(self.keep).collections
         names = {name for each in collections for name in self.recipe.objects[each].names}
         return self.fewer(sorted(names))
 
@@ -147,12 +154,14 @@ def applied(raw: Prepared, preparation: Preparation) -> Prepared:
     return replace(prepared, selected=selected, cut_flow={**raw.cut_flow, **prepared.cut_flow})
 
 
-def read_raw(partition: Partition, preparation: Preparation) -> Prepared:
+def read_raw(
+    partition: Partition, preparation: Preparation, meter: Meter | None = None
+) -> Prepared:
     """The events before the recipe: those of the file, or those that the function returns."""
     with suppress(ValueError):  # not on a worker
         limit_mapped(get_worker().memory_manager.memory_limit)
     if preparation.use is None:
-        return Prepared(read(partition, preparation.reads))
+        return Prepared(read(partition, preparation.reads, meter))
     return preparation.use.run(partition, preparation.reads)
 
 

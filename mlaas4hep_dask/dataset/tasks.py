@@ -73,7 +73,7 @@ def measure_partition(partition: Partition, number: int, context: Context) -> Me
     """
     try:
         with counting() as counts:
-            found = label(partition, context, context.inputs)
+            found = label(partition, context, context.inputs, metered=True)
     except UnreadableFileError as error:
         if not context.skip:
             raise
@@ -82,6 +82,7 @@ def measure_partition(partition: Partition, number: int, context: Context) -> Me
         found.events,
         sample=partition.sample,
         ids=found.ids,
+        meter=found.meter,
         transforms=context.transforms,
     )
     specs = replace(specs, samples={partition.sample: sample_specs(found, context)})

@@ -6,7 +6,7 @@ that is not a plain number, or a list of them counted by another branch, is left
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from mlaas4hep_dask.reader.access import heard
 from mlaas4hep_dask.reader.byteorder import SIZES, copy_native
 from mlaas4hep_dask.reader.mapped import let_go
+from mlaas4hep_dask.reader.metered import copy_metered
 from mlaas4hep_dask.reader.uncompress import (
     Basket,
     Uncompress,
@@ -24,6 +25,8 @@ from mlaas4hep_dask.reader.uncompress import (
     checked,
     find_basket,
 )
+from mlaas4hep_dask.specs.events import Branch
+from mlaas4hep_dask.specs.meter import Meter, Watch
 
 MERGE_GAP = 64 * 1024  # bytes between two ranges that are fetched as one
 MERGE_LIMIT = 8 * 1024 * 1024  # bytes fetched at once: XRootD's client joins longer answers slowly
@@ -87,11 +90,17 @@ def basket_table(branch: Any, known_entries: dict[bytes, NDArray[np.int64]]) -> 
 
 
 def read_baskets(
-    source: Any, tables: Mapping[str, BasketTable], start: int, stop: int
+    source: Any,
+    tables: Mapping[str, BasketTable],
+    start: int,
+    stop: int,
+    branches: Sequence[Branch] = (),
+    meter: Meter | None = None,
 ) -> tuple[dict[str, NDArray[Any]], dict[str, NDArray[np.int64]]]:
     """Contents of every branch, and offsets by counter, of the entries [start, stop).
 
-    ``tables`` holds the counters of all jagged branches too.
+    ``tables`` holds the counters of all jagged branches too. ``meter`` measures those of
+    ``branches`` that are read.
 
     Raises
     ------
@@ -104,25 +113,46 @@ def read_baskets(
     uncompress = Uncompress()
     num_entries = stop - start
     bits = _empty({name: (table.dtype.itemsize, num_entries) for name, table in flat.items()})
+    contents = {name: _native(bits[name], table) for name, table in flat.items()}
+    wanted = {} if meter is None else {b.name: b for b in branches if b.name in tables}
+    watched = {
+        name: meter.watch(wanted[name], contents[name], None)
+        for name in flat
+        if meter is not None and name in wanted
+    }
     for basket in checked([basket for basket in fetched if basket.branch in flat]):
-        _read_flat(basket, uncompress, start, stop, bits[basket.branch])
+        values, first = _read_flat(basket, uncompress, start, stop, bits[basket.branch].dtype)
+        _put(values, bits[basket.branch], first, watched.get(basket.branch))
+    collections = {
+        jagged[name].counter: b.collection for name, b in wanted.items() if name in jagged
+    }
     offsets: dict[str, NDArray[np.int64]] = {}
     for counter in dict.fromkeys(str(table.counter) for table in jagged.values()):
-        counts = bits[counter].view(tables[counter].dtype.newbyteorder("="))
+        counts = contents[counter]
         if num_entries and not 0 <= counts.min() <= counts.max() <= MAX_MULTIPLICITY:
             raise UnsupportedBasketError(f"negative or huge multiplicity in {counter!r}")
         offsets[counter] = np.zeros(num_entries + 1, dtype=np.int64)
         np.cumsum(counts, out=offsets[counter][1:])
+        if meter is not None and counter in collections:  # while they are in a cache
+            meter.group(collections[counter], offsets[counter])
     ends = {name: offsets[str(table.counter)] for name, table in jagged.items()}
     bits |= _empty({name: (jagged[name].dtype.itemsize, int(ends[name][-1])) for name in jagged})
+    contents |= {name: _native(bits[name], table) for name, table in jagged.items()}
+    watched |= {
+        name: meter.watch(wanted[name], contents[name], ends[name])
+        for name in jagged
+        if meter is not None and name in wanted
+    }
     for basket in checked([basket for basket in fetched if basket.branch in jagged]):
         name = basket.branch
-        _read_jagged(basket, uncompress, start, stop, ends[name], bits[name])
+        values, first = _read_jagged(basket, uncompress, start, stop, ends[name], bits[name].dtype)
+        _put(values, bits[name], first, watched.get(name))
     let_go(source, sum(basket.stop - basket.start for basket in fetched))
-    contents = {
-        name: bits[name].view(table.dtype.newbyteorder("=")) for name, table in tables.items()
-    }
     return contents, offsets
+
+
+def _native(bits: NDArray[Any], table: BasketTable) -> NDArray[Any]:
+    return bits.view(table.dtype.newbyteorder("="))
 
 
 def _empty(wanted: Mapping[str, tuple[int, int]]) -> dict[str, NDArray[Any]]:
@@ -193,13 +223,21 @@ class _Discard:
         """Drop the item."""
 
 
+def _put(values: NDArray[Any], out: NDArray[Any], first: int, watch: Watch | None) -> None:
+    if watch is None:
+        copy_native(values, out[first : first + len(values)])
+    else:
+        copy_metered(values, out, first, watch)
+
+
 def _read_flat(
-    basket: Basket, uncompress: Uncompress, start: int, stop: int, out: NDArray[Any]
-) -> None:
+    basket: Basket, uncompress: Uncompress, start: int, stop: int, dtype: np.dtype[Any]
+) -> tuple[NDArray[Any], int]:
+    """Big-endian values of a basket, and where the first of them belongs."""
     first, last = basket.first, basket.last
-    values = _numbers(basket, uncompress.values(basket), out.dtype, last - first)
+    values = _numbers(basket, uncompress.values(basket), dtype, last - first)
     low, high = max(first, start), min(last, stop)
-    copy_native(values[low - first : high - first], out[low - start : high - start])
+    return values[low - first : high - first], low - start
 
 
 def _read_jagged(
@@ -208,8 +246,8 @@ def _read_jagged(
     start: int,
     stop: int,
     offsets: NDArray[np.int64],
-    out: NDArray[Any],
-) -> None:
+    dtype: np.dtype[Any],
+) -> tuple[NDArray[Any], int]:
     first, last = basket.first, basket.last
     low, high = max(first, start), min(last, stop)
     if low == first and high == last:
@@ -218,8 +256,8 @@ def _read_jagged(
         whole = uncompress(basket)
         begin, end = _entry_bytes(basket, whole, last - first, low - first, high - first)
         data = whole[begin:end]
-    target = out[offsets[low - start] : offsets[high - start]]
-    copy_native(_numbers(basket, data, out.dtype, len(target)), target)
+    place = int(offsets[low - start])
+    return _numbers(basket, data, dtype, int(offsets[high - start]) - place), place
 
 
 def _numbers(

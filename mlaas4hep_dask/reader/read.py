@@ -23,12 +23,22 @@ from mlaas4hep_dask.reader.stamp import is_same
 from mlaas4hep_dask.reader.tables import OpenTable
 from mlaas4hep_dask.reader.uncompress import UnsupportedBasketError
 from mlaas4hep_dask.specs.events import Branch, Events
+from mlaas4hep_dask.specs.meter import Meter
 
 logger = logging.getLogger(__name__)
 
 
-def read(partition: Partition, branches: Sequence[Branch]) -> Events:
+def read(partition: Partition, branches: Sequence[Branch], meter: Meter | None = None) -> Events:
     """Events of one partition with the given branches, as the plan found them.
+
+    Parameters
+    ----------
+    partition : Partition
+        Entry range of a file.
+    branches : sequence of Branch
+        What to read.
+    meter : Meter, optional
+        Measures what it can of the values while they are read; for `measure` to use.
 
     Raises
     ------
@@ -38,7 +48,7 @@ def read(partition: Partition, branches: Sequence[Branch]) -> Events:
         When the file has changed since it was planned, or its collections are not consistent.
     """
     return attempt(
-        lambda location: _read_at(location, partition, branches),
+        lambda location: _read_at(location, partition, branches, meter),
         partition.file,
         partition.access,
         forget=forget,
@@ -55,11 +65,13 @@ def open_partition(partition: Partition) -> OpenTree | OpenTable:
     )
 
 
-def _read_at(location: str, partition: Partition, branches: Sequence[Branch]) -> Events:
+def _read_at(
+    location: str, partition: Partition, branches: Sequence[Branch], meter: Meter | None
+) -> Events:
     opened = _open_at(location, partition)
     if isinstance(opened, OpenTable):
         return opened.read(partition, branches)
-    return _read(opened, partition, branches)
+    return _read(opened, partition, branches, meter)
 
 
 def _open_at(location: str, partition: Partition) -> OpenTree | OpenTable:
@@ -94,7 +106,9 @@ def _changed(partition: Partition, how: str) -> DataError:
     )
 
 
-def _read(opened: OpenTree, partition: Partition, branches: Sequence[Branch]) -> Events:
+def _read(
+    opened: OpenTree, partition: Partition, branches: Sequence[Branch], meter: Meter | None
+) -> Events:
     contents: dict[str, NDArray[Any]] = {}
     offsets: dict[str, NDArray[np.int64]] = {}
     by_uproot = list(branches)
@@ -102,7 +116,12 @@ def _read(opened: OpenTree, partition: Partition, branches: Sequence[Branch]) ->
     if tables:
         try:
             read_contents, by_counter = read_baskets(
-                opened.tree.file.source, tables, partition.entry_start, partition.entry_stop
+                opened.tree.file.source,
+                tables,
+                partition.entry_start,
+                partition.entry_stop,
+                branches,
+                meter,
             )
         except UnsupportedBasketError as reason:
             logger.info("%s is read by uproot: %s", partition, reason)

@@ -24,7 +24,8 @@ from mlaas4hep_dask.compiled import numba
 SIZE = 4096  # values kept per branch at most: a standard error of 0.8 % in rank
 EVERYTHING = 2**64 - 1  # the limit of a draw that left nothing out
 
-_ROUND = 5  # significant bits of a limit, which leaves at most 6 % of the room unused
+_STEPS = 16  # round numbers between powers of two, which leaves at most 6 % of the room unused
+_NUM_ROUND = 61 * _STEPS  # those of 64 bits
 _STEP = np.uint64(0x9E3779B97F4A7C15)
 _FIRST = np.uint64(0xBF58476D1CE4E5B9)
 _SECOND = np.uint64(0x94D049BB133111EB)
@@ -70,13 +71,8 @@ def merge_draws(draws: Sequence[Draw]) -> tuple[Draw, NDArray[np.intp]]:
 
 def _limited(keys: NDArray[np.uint64], limit: int) -> tuple[Draw, NDArray[np.intp]]:
     """The draw from some keys, which hold all that are below the limit; and where they stand."""
-    members = np.flatnonzero(keys < np.uint64(limit))
-    if members.size > SIZE:
-        first_out = int(np.partition(keys[members], SIZE)[SIZE])
-        bits = max(first_out.bit_length() - _ROUND, 0)
-        limit = first_out >> bits << bits
-        members = np.flatnonzero(keys < np.uint64(limit))
-    return Draw(limit, keys[members]), members
+    lowered, drawn, members = _members(keys, np.uint64(limit))
+    return Draw(lowered, drawn), members
 
 
 def _share(num_values: int) -> float:
@@ -93,8 +89,7 @@ def draw_events(keys: NDArray[np.uint64]) -> tuple[Draw, NDArray[np.intp]]:
         From `event_keys`.
     """
     if _share(keys.size) < 1.0:
-        below = np.uint64(int(_share(keys.size) * EVERYTHING))
-        places = np.flatnonzero(keys < below)
+        places = _below(keys, np.uint64(int(_share(keys.size) * EVERYTHING)))
         if places.size > SIZE:
             draw, members = _limited(keys[places], EVERYTHING)
             return draw, places[members]
@@ -102,9 +97,9 @@ def draw_events(keys: NDArray[np.uint64]) -> tuple[Draw, NDArray[np.intp]]:
 
 
 def draw_objects(
-    keys: NDArray[np.uint64], offsets: NDArray[np.int64], *, widest: int
-) -> tuple[Draw, NDArray[np.intp]]:
-    """The draw of a collection's objects, and the drawn objects, ascending.
+    keys: NDArray[np.uint64], offsets: NDArray[np.int64]
+) -> tuple[Draw, NDArray[np.intp], NDArray[np.int64]]:
+    """The draw of a collection's objects, the drawn ones, ascending, and events by multiplicity.
 
     Parameters
     ----------
@@ -112,8 +107,6 @@ def draw_objects(
         From `event_keys`.
     offsets : ndarray of int64, shape (events + 1,)
         Where each event's objects begin.
-    widest : int
-        Most objects of an event.
     """
     num_objects = int(offsets[-1])
     share = _share(num_objects)
@@ -122,17 +115,23 @@ def draw_objects(
         room = num_objects if share >= 1.0 else min(num_objects, 2 * int(share * num_objects))
         found = np.empty(room, dtype=np.uint64)
         places = np.empty(room, dtype=np.intp)
-        num_found = _keys_below(keys, offsets, widest, np.uint64(below), found, places)
+        num_found, multiplicities = _keys_below(keys, offsets, np.uint64(below), found, places)
         if share >= 1.0 or SIZE < num_found <= room:
             break
         share = 1.0 if num_found > room else 2.0 * share
     draw, members = _limited(found[:num_found], EVERYTHING)
-    return draw, places[members]
+    return draw, places[members], multiplicities
 
 
 def event_keys(ids: NDArray[np.uint64]) -> NDArray[np.uint64]:
     """Keys, shape (events,), of events with the given ids, shape (events, 2)."""
     keys: NDArray[np.uint64] = _event_keys(np.ascontiguousarray(ids))
+    return keys
+
+
+def entry_keys(file_id: int, entry_start: int, entry_stop: int) -> NDArray[np.uint64]:
+    """Keys, shape (events,), of the entries [entry_start, entry_stop) of a file."""
+    keys: NDArray[np.uint64] = _entry_keys(np.uint64(file_id), entry_start, entry_stop)
     return keys
 
 
@@ -145,6 +144,7 @@ def _mix(z: np.uint64) -> np.uint64:
     return z ^ (z >> np.uint64(31))
 
 
+# Indices are unsigned below where that matters, lest numba look for negative ones.
 @numba.njit(nogil=True, cache=True)  # type: ignore[untyped-decorator]
 def _event_keys(ids: NDArray[np.uint64]) -> NDArray[np.uint64]:
     keys = np.empty(ids.shape[0], dtype=np.uint64)
@@ -154,38 +154,125 @@ def _event_keys(ids: NDArray[np.uint64]) -> NDArray[np.uint64]:
 
 
 @numba.njit(nogil=True, cache=True)  # type: ignore[untyped-decorator]
+def _entry_keys(file_id: np.uint64, start: int, stop: int) -> NDArray[np.uint64]:
+    keys = np.empty(stop - start, dtype=np.uint64)
+    mixed = _mix(file_id ^ _SALT)
+    for event in range(keys.size):
+        keys[event] = _mix(np.uint64(start + event) ^ mixed)
+    return keys
+
+
+@numba.njit(nogil=True, cache=True)  # type: ignore[untyped-decorator]
+def _below(keys: NDArray[np.uint64], limit: np.uint64) -> NDArray[np.intp]:
+    """Where the keys below a limit stand, ascending."""
+    places = np.empty(keys.size, dtype=np.intp)
+    num = np.uint64(0)
+    for place in range(keys.size):
+        places[num] = place  # written first and counted then: nothing to guess for the processor
+        num += np.uint64(keys[place] < limit)
+    return places[:num].copy()
+
+
+@numba.njit(nogil=True, cache=True)  # type: ignore[untyped-decorator]
+def _members(
+    keys: NDArray[np.uint64], limit: np.uint64
+) -> tuple[np.uint64, NDArray[np.uint64], NDArray[np.intp]]:
+    lowered = _limit(keys, limit)
+    members = _below(keys, lowered)
+    return lowered, keys[members], members
+
+
+@numba.njit(nogil=True, cache=True)  # type: ignore[untyped-decorator]
+def _limit(keys: NDArray[np.uint64], limit: np.uint64) -> np.uint64:
+    """The largest round number with at most SIZE keys below; the limit if these are no more."""
+    if _num_below(keys, limit) <= SIZE:
+        return limit
+    low, high = 0, _NUM_ROUND  # by bisection: enough are below the one, too many below the other
+    while high - low > 1:
+        middle = (low + high) // 2
+        number = _round_number(middle)
+        if number < limit and _num_below(keys, number) <= SIZE:
+            low = middle
+        else:
+            high = middle
+    found: np.uint64 = _round_number(low)
+    return found
+
+
+@numba.njit(nogil=True, cache=True)  # type: ignore[untyped-decorator]
+def _num_below(keys: NDArray[np.uint64], limit: np.uint64) -> int:
+    num = 0
+    for place in range(keys.size):
+        num += keys[place] < limit
+    return num
+
+
+@numba.njit(nogil=True, cache=True)  # type: ignore[untyped-decorator]
+def _round_number(number: int) -> np.uint64:
+    """The round numbers, ascending from 0."""
+    octave, step = number // _STEPS, number % _STEPS
+    if octave == 0:
+        return np.uint64(step)
+    return np.uint64(_STEPS + step) << np.uint64(octave - 1)
+
+
+@numba.njit(nogil=True, cache=True)  # type: ignore[untyped-decorator]
 def _keys_below(
     keys: NDArray[np.uint64],
     offsets: NDArray[np.int64],
-    widest: int,
     below: np.uint64,
     found: NDArray[np.uint64],
     places: NDArray[np.intp],
-) -> int:
-    """Number of objects with keys up to ``below``; the first of them go into the last two.
+) -> tuple[int, NDArray[np.int64]]:
+    """Number of objects with keys up to ``below``, and events by multiplicity.
 
-    The key of an object is that of its event plus a constant for its number in the event: a
-    multiple of 2**52, so that the upper 12 bits of an event's key tell the first number that
-    can lie below. Most events are done with after one look.
+    The first of the objects go into ``found`` and ``places``. The key of an object is that of its
+    event plus a constant for its number in the event: a multiple of 2**52, so that the upper 12
+    bits of an event's key tell the first number that can lie below. Most events are done with
+    after one look.
     """
-    first = np.full(_BINS, widest, dtype=np.int64)
-    num_bins = np.int64(below >> _SHIFT) + 1
-    for number in range(min(widest, _BINS) - 1, -1, -1):
+    num_bins = 0  # of multiplicities; none without events
+    for event in range(keys.size):
+        num_bins = max(num_bins, offsets[event + 1] - offsets[event] + 1)
+    widest = min(max(num_bins - 1, 0), _BINS)
+    first, second = _first_numbers(widest, np.int64(below >> _SHIFT) + 1)
+    counts = np.zeros((2, num_bins), dtype=np.int64)  # neighbours go apart, lest one await another
+    events = np.empty(keys.size, dtype=np.uint32)
+    num_events = np.uint64(0)
+    for event in range(keys.size):
+        events[num_events] = event
+        count = offsets[event + 1] - offsets[event]
+        counts[event % 2, np.uint64(count)] += 1
+        num_events += np.uint64(first[keys[event] >> _SHIFT] < count)
+    num_found = 0
+    for event in events[:num_events]:
+        start, stop = offsets[event], offsets[event + np.uint64(1)]
+        bins = keys[event] >> _SHIFT
+        last = stop if start + second[bins] < stop else start + first[bins] + 1
+        for place in range(start + first[bins], last):  # nearly always just one
+            steps = np.uint64((place - start) * _STRIDE % _BINS)
+            key = keys[event] + (steps << _SHIFT)
+            if num_found < found.size:
+                found[num_found] = key
+                places[num_found] = place
+            num_found += key <= below
+    return num_found, counts[0] + counts[1]
+
+
+@numba.njit(nogil=True, cache=True)  # type: ignore[untyped-decorator]
+def _first_numbers(widest: int, num_bins: int) -> tuple[NDArray[np.int16], NDArray[np.int16]]:
+    """By the upper bits of an event's key: numbers of the first two objects that may be drawn.
+
+    They are ``widest`` where there are none. Drawn are keys in the first ``num_bins``.
+    """
+    first = np.full(_BINS, widest, dtype=np.int16)
+    second = first.copy()
+    for number in range(widest - 1, -1, -1):
         start = _BINS - (number * _STRIDE) % _BINS
         for place in range(start, start + num_bins):
-            first[place % _BINS] = number
-    num_found = 0
-    for event in range(keys.size):
-        start, stop = offsets[event], offsets[event + 1]
-        for place in range(start + first[np.int64(keys[event] >> _SHIFT)], stop):
-            bins = np.uint64((place - start) * _STRIDE % _BINS)
-            key = keys[event] + (bins << _SHIFT)
-            if key <= below:
-                if num_found < found.size:
-                    found[num_found] = key
-                    places[num_found] = place
-                num_found += 1
-    return num_found
+            bins = np.uint64(place % _BINS)
+            first[bins], second[bins] = number, first[bins]
+    return first, second
 
 
 def to_text(values: NDArray[Any]) -> str:

@@ -11,8 +11,9 @@ from numpy.typing import NDArray
 
 from mlaas4hep_dask.compiled import numba
 from mlaas4hep_dask.specs.branch import FLAT, BranchSpecs
-from mlaas4hep_dask.specs.draw import Draw, draw_events, draw_objects, event_keys
+from mlaas4hep_dask.specs.draw import Draw, entry_keys, event_keys
 from mlaas4hep_dask.specs.events import Events
+from mlaas4hep_dask.specs.meter import Meter
 from mlaas4hep_dask.specs.moments import EMPTY, LARGEST, Moments
 from mlaas4hep_dask.specs.sample import SampleSpecs
 from mlaas4hep_dask.specs.specs import Specs
@@ -24,6 +25,7 @@ def measure(
     *,
     sample: str,
     ids: NDArray[np.uint64] | None = None,
+    meter: Meter | None = None,
     num_read: int | None = None,
     sum_weights: float | None = None,
     transforms: Mapping[str, Transform] | None = None,
@@ -41,6 +43,9 @@ def measure(
     ids : ndarray of uint64, shape (events, 2), optional
         File's id and entry of each event, by which values are drawn for quantiles; by default
         the events count from 0, which suits specs that are not merged with others.
+    meter : Meter, optional
+        Made with the same ids, and given to `read`: what it has seen of the events is not measured
+        again.
     num_read : int, optional
         Events read before the selection; by default as many as were selected.
     sum_weights : float, optional
@@ -56,36 +61,29 @@ def measure(
     Specs
         Statistics over ``events`` alone; `merge` adds those of other partitions.
     """
-    if ids is None:
-        ids = np.zeros((events.num_events, 2), dtype=np.uint64)
-        ids[:, 1] = np.arange(events.num_events, dtype=np.uint64)
-    keys = event_keys(ids)
+    if meter is None or len(meter) != events.num_events:
+        meter = Meter(entry_keys(0, 0, events.num_events) if ids is None else event_keys(ids))
     multiplicities = {
-        collection: tuple(_histogram(offsets).tolist())
+        collection: meter.group(collection, offsets).multiplicities
         for collection, offsets in events.offsets.items()
     }
+    seen = meter.seen(events.contents)
     draws: dict[str, Draw] = {}
-    places: dict[str, NDArray[np.intp]] = {}
     branches = {}
     for branch in events.branches:
         values = events.contents[branch.name]
-        group = FLAT if branch.collection is None else branch.collection
-        if group not in draws:
-            draws[group], places[group] = (
-                draw_events(keys)
-                if branch.collection is None
-                else draw_objects(
-                    keys,
-                    events.offsets[branch.collection],
-                    widest=len(multiplicities[branch.collection]) - 1,
-                )
-            )
+        group = meter.group(
+            branch.collection,
+            None if branch.collection is None else events.offsets[branch.collection],
+        )
+        draws[FLAT if branch.collection is None else branch.collection] = group.draw
         transformed: dict[str, Moments] = {}
         if transforms is not None and (transform := transforms.get(branch.name)) is not None:
             transformed[transform] = moments(logarithms(values, transform == "symlog"))
-        branches[branch.name] = BranchSpecs(
-            branch, moments(values), _at(values, places[group]), transformed
-        )
+        found = seen.get(branch.name)
+        if found is None:
+            found = moments(values), _at(values, group.places)
+        branches[branch.name] = BranchSpecs(branch, *found, transformed)
     counts = SampleSpecs(
         num_read=events.num_events if num_read is None else num_read,
         num_selected=events.num_events,
@@ -94,18 +92,6 @@ def measure(
         removed=removed or {},
     )
     return Specs(branches, multiplicities, {sample: counts}, draws=draws)
-
-
-@numba.njit(nogil=True, cache=True)  # type: ignore[untyped-decorator]
-def _histogram(offsets: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Events by multiplicity; empty without any."""
-    num_bins = 0
-    for event in range(offsets.size - 1):
-        num_bins = max(num_bins, offsets[event + 1] - offsets[event] + 1)
-    counts = np.zeros(num_bins, dtype=np.int64)
-    for event in range(offsets.size - 1):
-        counts[offsets[event + 1] - offsets[event]] += 1
-    return counts
 
 
 @numba.njit(nogil=True, cache=True)  # type: ignore[untyped-decorator]
