@@ -22,7 +22,8 @@ def measured(partition: Partition, branches: Sequence[Branch]) -> Specs:
     """Specs of a partition, as the workers of a run measure it."""
     keys = entry_keys(file_id(partition.uuid), partition.entry_start, partition.entry_stop)
     meter = Meter(keys)
-    return measure(read(partition, branches, meter), sample=partition.sample, meter=meter)
+    events = read(partition, branches, meter, keep=())
+    return measure(events, sample=partition.sample, meter=meter, branches=branches)
 
 
 def main() -> None:

@@ -193,10 +193,10 @@ def test_specs_survive_pickling(events):
     assert pickle.loads(pickle.dumps(specs)) == specs  # noqa: S301  # made here
 
 
-def test_drawn_values_of_a_type_travel_together():
+def test_drawn_values_of_a_collection_and_type_travel_together():
     buffers = []
     content = pickle.dumps(WHOLE, protocol=5, buffer_callback=buffers.append)
-    dtypes = {entry.drawn.dtype for entry in WHOLE.branches.values()}
-    assert len(buffers) == len(dtypes) + len(WHOLE.draws)
+    together = {(entry.group, entry.drawn.dtype) for entry in WHOLE.branches.values()}
+    assert len(buffers) == len(together) + len(WHOLE.draws) + 1  # and all moments
     assert pickle.loads(content, buffers=buffers) == WHOLE  # noqa: S301  # made here
     assert pickle.loads(pickle.dumps(Specs())) == Specs()  # noqa: S301  # made here

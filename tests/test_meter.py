@@ -1,5 +1,7 @@
 """What is measured while values are read equals what is measured afterwards."""
 
+from dataclasses import replace
+
 import awkward as ak
 import numpy as np
 import pytest
@@ -14,6 +16,7 @@ from mlaas4hep_dask.specs.draw import entry_keys
 from mlaas4hep_dask.specs.events import Branch
 from mlaas4hep_dask.specs.measure import measure, moments
 from mlaas4hep_dask.specs.meter import Meter
+from mlaas4hep_dask.specs.moments import from_row
 
 INTEGERS = [f"{kind}{size}" for kind in ("int", "uint") for size in (8, 16, 32, 64)]
 DTYPES = [*INTEGERS, "float32", "float64"]
@@ -64,18 +67,19 @@ def write(path, *, codec, entries, seed=3):
     return plan_file(str(path), "Events", "s")
 
 
-def both(plan, start, stop):
-    """Specs of some entries: measured while they are read, and afterwards."""
+def both(plan, start, stop, keep=None):
+    """Specs of some entries: measured while they are read, and afterwards; and the events."""
     branches = list(plan.branches.values())
     partition = Partition(plan.file, plan.tree, plan.uuid, start, stop, "s")
     meter = Meter(entry_keys(file_id(plan.uuid), start, stop))
-    events = read(partition, branches, meter)
+    events = read(partition, branches, meter, keep)
     plain = read(partition, branches)
-    for name, values in plain.contents.items():
-        assert events.contents[name].dtype == values.dtype
-        assert events.contents[name].tobytes() == values.tobytes()
+    for name, values in events.contents.items():
+        assert values.dtype == plain.contents[name].dtype
+        assert values.tobytes() == plain.contents[name].tobytes()
     afterwards = measure(plain, sample="s", ids=event_ids(plan.uuid, start, stop))
-    return measure(events, sample="s", meter=meter), afterwards, meter.seen(events.contents)
+    metered = measure(events, sample="s", meter=meter, branches=branches)
+    return metered, afterwards, events, meter
 
 
 def assert_same(found, expected):
@@ -96,24 +100,54 @@ def assert_close(found, expected):
     assert found.squares == pytest.approx(expected.squares, **CLOSE)
 
 
+# Not finite, or so close together that sums of squares lose digits.
+ODD = {f"flat_{name}" for name in ("nan", "infinite", "constant", "close", "huge", "run")}
+
+
 @pytest.mark.parametrize("codec", CODECS)
 @pytest.mark.parametrize("entries", [(9_000, 9_000, 500), (40,) * 30, (1, 1, 1)])
 def test_specs_are_the_same_whenever_events_are_measured(codec, entries, tmp_path):
     plan = write(tmp_path / "a.root", codec=codec, entries=entries)
     total = sum(entries)
     for start, stop in ((0, total), (1, total - 1), (total // 3, total // 2), (total, total)):
-        metered, afterwards, seen = both(plan, start, stop)
+        metered, afterwards, events, meter = both(plan, start, stop)
         assert_same(metered, afterwards)
+        assert events.contents.keys() == plan.branches.keys()
         if (start, stop) == (0, total) and total > 100:
-            left = {"nan", "infinite", "constant", "close", "huge", "run"}
-            assert plan.branches.keys() - seen.keys() == {f"flat_{name}" for name in left}
+            enough = {name for name in plan.branches if meter.is_enough(name)}
+            assert plan.branches.keys() - enough == ODD
+
+
+@pytest.mark.parametrize("keep", [(), ("flat_int16", "Jet_float32")])
+def test_values_that_nothing_needs_are_not_kept(keep, tmp_path):
+    plan = write(tmp_path / "a.root", codec="lz4", entries=(900, 900, 500))
+    for start, stop in ((0, 2_300), (7, 1_900), (5, 5)):
+        metered, afterwards, events, _ = both(plan, start, stop, keep)
+        assert_same(metered, afterwards)
+        assert events.offsets.keys() == {"Jet"}
+        odd = ODD if (start, stop) == (0, 2_300) else ODD & events.contents.keys()
+        assert events.contents.keys() == {*keep, *odd, "nJet"}
+        assert [branch.name for branch in events.branches] == [
+            name for name in plan.branches if name in events.contents
+        ]
+
+
+def test_branches_that_only_uproot_reads_are_kept(tmp_path):
+    plan = write(tmp_path / "a.root", codec="lz4", entries=(30,))
+    with uproot.recreate(tmp_path / "b.root", compression=uproot.LZMA(1)) as file:
+        file["Events"] = {"x": np.arange(30.0), "y": np.arange(30)}
+    plan = plan_file(str(tmp_path / "b.root"), "Events", "s")
+    metered, afterwards, events, meter = both(plan, 3, 20, ())
+    assert_same(metered, afterwards)
+    assert events.contents.keys() == {"x", "y"}
+    assert not meter.is_enough("x") or not meter.is_enough("y")
 
 
 def test_extremes_and_draws_are_those_of_the_values(tmp_path):
     plan = write(tmp_path / "a.root", codec="lz4", entries=(6_000,) * 2)
-    metered, _, seen = both(plan, 0, 12_000)
+    metered, _, _, meter = both(plan, 0, 12_000, ())
     with uproot.open({plan.file: "Events"}) as tree:
-        for name in seen:
+        for name in filter(meter.is_enough, plan.branches):
             values = ak.to_numpy(ak.flatten(tree[name].array(), axis=None)).astype(np.float64)
             entry = metered.branches[name]
             assert (entry.min, entry.max) == (values.min(), values.max())
@@ -124,15 +158,21 @@ def test_extremes_and_draws_are_those_of_the_values(tmp_path):
 
 def test_what_was_read_but_then_changed_is_measured_anew(tmp_path):
     plan = write(tmp_path / "a.root", codec="lz4", entries=(2_000,))
-    branches = [plan.branches["flat_float32"]]
+    branches = [plan.branches["flat_float32"], plan.branches["flat_float64"]]
     partition = Partition(plan.file, plan.tree, plan.uuid, 0, 2_000, "s")
     keys = entry_keys(file_id(plan.uuid), 0, 2_000)
     meter = Meter(keys)
     events = read(partition, branches, meter)
-    assert meter.seen(events.contents).keys() == {"flat_float32"}
-    assert meter.seen({"flat_float32": events.contents["flat_float32"] * 2}) == {}
-    again = read(partition, branches)
-    assert meter.seen(again.contents) == {}
+    doubled = events.contents["flat_float32"] * 2
+    changed = replace(events, contents={**events.contents, "flat_float32": doubled})
+    found = measure(changed, sample="s", meter=meter)
+    ids = event_ids(plan.uuid, 0, 2_000)
+    assert_same(found, measure(changed, sample="s", ids=ids))
+    assert found.branches["flat_float32"].max == doubled.max()
+    few = replace(events, num_events=3, contents={n: v[:3] for n, v in events.contents.items()})
+    assert_same(
+        measure(few, sample="s", ids=ids[:3], meter=meter), measure(few, sample="s", ids=ids[:3])
+    )
 
 
 @settings(deadline=None)  # the first call compiles
@@ -141,28 +181,32 @@ def test_what_was_read_but_then_changed_is_measured_anew(tmp_path):
     st.lists(st.integers(0, 300), min_size=1, max_size=4),
     st.integers(0, 17),
     st.integers(0, 40),
+    st.booleans(),
     st.integers(0, 2**32 - 1),
 )
-def test_values_are_copied_and_measured_at_any_place(dtype, sizes, source, target, seed):
+def test_values_are_copied_and_measured_at_any_place(dtype, sizes, source, target, kept, seed):
     rng = np.random.default_rng(seed)
     dtype = np.dtype(dtype)
     values = numbers(rng, dtype, sum(sizes))
     memory = np.zeros(target + values.size + 70, dtype=f"u{dtype.itemsize}")
     out = memory[target : target + values.size]
     meter = Meter(entry_keys(seed, 0, values.size))
-    watch = meter.watch(Branch("x", "flat", dtype.name), out.view(dtype), None)
+    branch = Branch("x", "flat", dtype.name)
+    watch = meter.watch([branch], {"x": out.view(dtype)}, None)["x"]
     first = 0
     for size in sizes:  # one basket after the other
         piece = values[first : first + size].astype(dtype.newbyteorder(">"))
         raw = np.frombuffer(bytes(source) + piece.tobytes(), np.uint8)[source:]
-        copy_metered(raw.view(out.dtype), out, first, watch)
+        copy_metered(raw.view(out.dtype), out if kept else None, first, watch)
         first += size
-    assert out.tobytes() == values.tobytes()
+    assert out.tobytes() == (values.tobytes() if kept else bytes(values.nbytes))
     assert not memory[:target].any()
     assert not memory[target + values.size :].any()
-    seen = meter.seen({"x": watch.values})
-    if values.size == 0:
-        assert seen == {}
-    elif np.ptp(values.astype(np.float64)) > 0.1 * np.abs(values.astype(np.float64)).max():
-        assert_close(seen["x"][0], moments(values))
-        assert seen["x"][1].tobytes() == values.tobytes()  # few enough that all are drawn
+    assert watch.drawn.tobytes() == values.tobytes()  # few enough that all are drawn
+    wide = values.astype(np.float64)
+    if values.size and np.ptp(wide) > 0.1 * np.abs(wide).max():
+        assert meter.is_enough("x")
+        seen, rows = meter.seen(["x"], {"x": out.view(dtype)})
+        assert rows == [None]  # another view of the same memory may be anything
+        seen, _ = meter.seen(["x"], {})
+        assert_close(from_row(seen.numbers()[0][0]), moments(values))

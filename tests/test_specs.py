@@ -192,7 +192,7 @@ def test_json_gives_back_the_same_specs_and_never_holds_nan(events):
 
 def test_the_order_of_branches_does_not_change_the_file(cms_events):
     specs = measure(cms_events, sample="s")
-    turned = replace(specs, branches=dict(reversed(specs.branches.items())))
+    turned = replace(specs, branches=dict(reversed([*specs.branches.items()])))
     assert turned.to_json() == specs.to_json()
 
 

@@ -15,7 +15,7 @@ from mlaas4hep_dask.derive.recipe import Prepared
 from mlaas4hep_dask.derive.rows import only
 from mlaas4hep_dask.encode.split import event_ids, file_id, split_of
 from mlaas4hep_dask.reader import Partition, read
-from mlaas4hep_dask.specs import Events
+from mlaas4hep_dask.specs import Branch, Events
 from mlaas4hep_dask.specs.draw import entry_keys
 from mlaas4hep_dask.specs.meter import Meter
 
@@ -27,7 +27,7 @@ class Labelled:
     Parameters
     ----------
     events : Events
-        The branches that were asked for.
+        The branches that were asked for; where they were metered others too, and not all.
     ids : ndarray of uint64, shape (events, 2)
         Stable ids.
     split : ndarray of uint8, shape (events,)
@@ -41,8 +41,10 @@ class Labelled:
         them.
     cut_flow, removed : mapping of str to int
         As those of `Prepared`.
+    branches : tuple of Branch
+        The branches that were asked for.
     meter : Meter or None
-        What was measured while they were read.
+        What was measured while they were read: enough of those that ``events`` lacks.
     """
 
     events: Events
@@ -53,6 +55,7 @@ class Labelled:
     weights_read: NDArray[np.float64]
     cut_flow: Mapping[str, int]
     removed: Mapping[str, int]
+    branches: tuple[Branch, ...]
     meter: Meter | None = None
 
 
@@ -70,7 +73,8 @@ def label(
     keep : tuple of str
         Branches of the result, in this order.
     metered : bool
-        Measure them while they are read, where no event or object is left out afterwards.
+        Measure them while they are read, where no event or object is left out afterwards. Values
+        that nothing else needs are not kept then.
 
     Raises
     ------
@@ -87,9 +91,13 @@ def label(
     if metered and not preparation.leaves_out:
         start, stop = partition.entry_start, partition.entry_stop
         meter = Meter(entry_keys(file_id(partition.uuid), start, stop))
-    raw = read_raw(partition, preparation, meter)
+    needed = None
+    if not preparation.recipe:  # its expressions may need any
+        needed = {*supervision.names, *context.transforms}
+    raw = read_raw(partition, preparation, meter, needed)
     prepared = applied(raw, preparation)
     events, selected = prepared.events, prepared.selected
+    known = {branch.name: branch for branch in (*preparation.reads, *events.branches)}
     ids = event_ids(partition.uuid, partition.entry_start, partition.entry_stop)
     entries = np.arange(partition.entry_start, partition.entry_stop)
     if selected is None:
@@ -100,7 +108,7 @@ def label(
         # not those that were read: the function may have multiplied them by its scale factors
         weights = supervision.weights(events, partition, entries)
     return Labelled(
-        events=events if names == keep else only(events, keep),
+        events=events if names == keep or meter is not None else only(events, keep),
         ids=ids,
         split=split_of(ids, context.fractions, seed=context.seed),
         learned=supervision.learned(events, partition, entries),
@@ -108,6 +116,7 @@ def label(
         weights_read=weights_read,
         cut_flow=prepared.cut_flow,
         removed=prepared.removed,
+        branches=tuple(known[name] for name in keep),
         meter=meter,
     )
 

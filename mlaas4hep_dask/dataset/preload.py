@@ -29,5 +29,6 @@ for _many in (bytes(FEW), bytearray(FEW)):  # numba compiles another kernel for 
     _values, _out = np.frombuffer(_many, dtype=np.uint32), np.zeros(FEW // 4, dtype=np.uint32)
     copy_native(_values, _out)
     _meter = Meter(entry_keys(0, 0, _out.size))
-    copy_metered(_values, _out, 0, _meter.watch(_EVENTS.branches[0], _out.view(np.float32), None))
+    _watched = _meter.watch(_EVENTS.branches[:1], {"flat": _out.view(np.float32)}, None)
+    copy_metered(_values, _out, 0, _watched["flat"])
 encode(_EVENTS, Encoding.from_specs(measure(_EVENTS, sample="none"))).dense()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 
@@ -155,13 +155,19 @@ def applied(raw: Prepared, preparation: Preparation) -> Prepared:
 
 
 def read_raw(
-    partition: Partition, preparation: Preparation, meter: Meter | None = None
+    partition: Partition,
+    preparation: Preparation,
+    meter: Meter | None = None,
+    needed: Collection[str] | None = None,
 ) -> Prepared:
-    """The events before the recipe: those of the file, or those that the function returns."""
+    """The events before the recipe: those of the file, or those that the function returns.
+
+    Values of the file are given to ``meter``. Those that are not ``needed`` may then be absent.
+    """
     with suppress(ValueError):  # not on a worker
         limit_mapped(get_worker().memory_manager.memory_limit)
     if preparation.use is None:
-        return Prepared(read(partition, preparation.reads, meter))
+        return Prepared(read(partition, preparation.reads, meter, needed))
     return preparation.use.run(partition, preparation.reads)
 
 

@@ -83,6 +83,7 @@ def measure_partition(partition: Partition, number: int, context: Context) -> Me
         sample=partition.sample,
         ids=found.ids,
         meter=found.meter,
+        branches=found.branches,
         transforms=context.transforms,
     )
     specs = replace(specs, samples={partition.sample: sample_specs(found, context)})

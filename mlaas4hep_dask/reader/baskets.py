@@ -6,7 +6,7 @@ that is not a plain number, or a list of them counted by another branch, is left
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -96,11 +96,12 @@ def read_baskets(
     stop: int,
     branches: Sequence[Branch] = (),
     meter: Meter | None = None,
+    keep: Collection[str] | None = None,
 ) -> tuple[dict[str, NDArray[Any]], dict[str, NDArray[np.int64]]]:
     """Contents of every branch, and offsets by counter, of the entries [start, stop).
 
     ``tables`` holds the counters of all jagged branches too. ``meter`` measures those of
-    ``branches`` that are read.
+    ``branches`` that are read; contents are given only of those that are in ``keep``, or all.
 
     Raises
     ------
@@ -112,43 +113,52 @@ def read_baskets(
     fetched = _fetch(source, tables, start, stop)
     uncompress = Uncompress()
     num_entries = stop - start
-    bits = _empty({name: (table.dtype.itemsize, num_entries) for name, table in flat.items()})
-    contents = {name: _native(bits[name], table) for name, table in flat.items()}
-    wanted = {} if meter is None else {b.name: b for b in branches if b.name in tables}
-    watched = {
-        name: meter.watch(wanted[name], contents[name], None)
-        for name in flat
-        if meter is not None and name in wanted
-    }
+    counters = dict.fromkeys(str(table.counter) for table in jagged.values())
+    wanted: dict[str | None, list[Branch]] = {}  # to be measured, by their counter
+    for branch in branches if meter is not None else ():
+        if branch.name in tables:
+            wanted.setdefault(tables[branch.name].counter, []).append(branch)
+    passing = set()  # not kept
+    if keep is not None:
+        passing = {b.name for own in wanted.values() for b in own} - {*keep, *counters}
+    bits = _empty(
+        {n: (table.dtype.itemsize, num_entries) for n, table in flat.items() if n not in passing}
+    )
+    contents = {name: _native(own, tables[name]) for name, own in bits.items()}
+    watched: dict[str, Watch] = {}
+    if meter is not None and None in wanted:
+        watched |= meter.watch(wanted[None], contents, None)
     for basket in checked([basket for basket in fetched if basket.branch in flat]):
-        values, first = _read_flat(basket, uncompress, start, stop, bits[basket.branch].dtype)
-        _put(values, bits[basket.branch], first, watched.get(basket.branch))
-    collections = {
-        jagged[name].counter: b.collection for name, b in wanted.items() if name in jagged
-    }
+        name = basket.branch
+        values, first = _read_flat(basket, uncompress, start, stop, _bits_of(flat[name]))
+        _put(values, bits.get(name), first, watched.get(name))
     offsets: dict[str, NDArray[np.int64]] = {}
-    for counter in dict.fromkeys(str(table.counter) for table in jagged.values()):
+    for counter in counters:
         counts = contents[counter]
         if num_entries and not 0 <= counts.min() <= counts.max() <= MAX_MULTIPLICITY:
             raise UnsupportedBasketError(f"negative or huge multiplicity in {counter!r}")
         offsets[counter] = np.zeros(num_entries + 1, dtype=np.int64)
         np.cumsum(counts, out=offsets[counter][1:])
-        if meter is not None and counter in collections:  # while they are in a cache
-            meter.group(collections[counter], offsets[counter])
+        if meter is not None and counter in wanted:  # while they are in a cache
+            meter.group(wanted[counter][0].collection, offsets[counter])
     ends = {name: offsets[str(table.counter)] for name, table in jagged.items()}
-    bits |= _empty({name: (jagged[name].dtype.itemsize, int(ends[name][-1])) for name in jagged})
-    contents |= {name: _native(bits[name], table) for name, table in jagged.items()}
-    watched |= {
-        name: meter.watch(wanted[name], contents[name], ends[name])
-        for name in jagged
-        if meter is not None and name in wanted
-    }
+    sizes = {n: (jagged[n].dtype.itemsize, int(ends[n][-1])) for n in jagged if n not in passing}
+    bits |= _empty(sizes)
+    contents |= {name: _native(bits[name], tables[name]) for name in sizes}
+    for counter, own in offsets.items():
+        if meter is not None and counter in wanted:
+            watched |= meter.watch(wanted[counter], contents, own)
     for basket in checked([basket for basket in fetched if basket.branch in jagged]):
         name = basket.branch
-        values, first = _read_jagged(basket, uncompress, start, stop, ends[name], bits[name].dtype)
-        _put(values, bits[name], first, watched.get(name))
+        dtype = _bits_of(jagged[name])
+        values, first = _read_jagged(basket, uncompress, start, stop, ends[name], dtype)
+        _put(values, bits.get(name), first, watched.get(name))
     let_go(source, sum(basket.stop - basket.start for basket in fetched))
     return contents, offsets
+
+
+def _bits_of(table: BasketTable) -> np.dtype[Any]:
+    return np.dtype(f"u{table.dtype.itemsize}")
 
 
 def _native(bits: NDArray[Any], table: BasketTable) -> NDArray[Any]:
@@ -223,11 +233,11 @@ class _Discard:
         """Drop the item."""
 
 
-def _put(values: NDArray[Any], out: NDArray[Any], first: int, watch: Watch | None) -> None:
-    if watch is None:
-        copy_native(values, out[first : first + len(values)])
-    else:
+def _put(values: NDArray[Any], out: NDArray[Any] | None, first: int, watch: Watch | None) -> None:
+    if watch is not None:
         copy_metered(values, out, first, watch)
+    elif out is not None:
+        copy_native(values, out[first : first + len(values)])
 
 
 def _read_flat(

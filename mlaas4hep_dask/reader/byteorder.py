@@ -26,8 +26,8 @@ def line_type(values: Any) -> ir.VectorType:
     return ir.VectorType(ir.IntType(size), LINE * 8 // size)
 
 
-def copied_line(builder: ir.IRBuilder, source: Any, target: Any, index: Any) -> Any:
-    """Copy a line from one pointer's place to another's; the native line.
+def native_line(builder: ir.IRBuilder, source: Any, target: Any, index: Any) -> Any:
+    """A line at one pointer's place, made native and stored at another's unless that is None.
 
     ``target`` begins a cache line, ``source`` lies anywhere.
     """
@@ -40,8 +40,9 @@ def copied_line(builder: ir.IRBuilder, source: Any, target: Any, index: Any) -> 
             f"llvm.bswap.v{lines.type.count}i{size}",
         )
         lines = builder.call(swap, [lines])
-    store = builder.store(lines, builder.gep(target, [index]), align=LINE)
-    store.set_metadata("nontemporal", builder.module.add_metadata([ir.IntType(32)(1)]))
+    if target is not None:
+        store = builder.store(lines, builder.gep(target, [index]), align=LINE)
+        store.set_metadata("nontemporal", builder.module.add_metadata([ir.IntType(32)(1)]))
     return lines
 
 
@@ -58,7 +59,7 @@ def _swap_lines(_: Any, values: Any, target: Any, num_lines: Any) -> Any:
             for kind, array in zip(signature.args[:2], arguments[:2], strict=True)
         )
         with numba.core.cgutils.for_range(builder, arguments[2]) as loop:
-            copied_line(builder, source, target, loop.index)
+            native_line(builder, source, target, loop.index)
         builder.fence("seq_cst")  # such stores are not ordered with those that follow
         return context.get_dummy_value()
 

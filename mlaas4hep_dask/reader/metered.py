@@ -13,7 +13,7 @@ from llvmlite import ir
 from numpy.typing import NDArray
 
 from mlaas4hep_dask.compiled import numba
-from mlaas4hep_dask.reader.byteorder import LINE, copied_line, line_type, native
+from mlaas4hep_dask.reader.byteorder import LINE, line_type, native, native_line
 from mlaas4hep_dask.specs.meter import HIGH, LANES, LOW, SQUARES, TOTAL, Watch
 
 _WIDE = ir.VectorType(ir.DoubleType(), LANES)
@@ -51,32 +51,35 @@ def _chosen(builder: ir.IRBuilder, sign: str, a: Any, b: Any, dtype: Any) -> Any
 
 @numba.extending.intrinsic  # type: ignore[untyped-decorator]  # numba is not annotated
 def _meter_lines(_: Any, values: Any, target: Any, num_lines: Any, sums: Any, like: Any) -> Any:
-    """Copy whole cache lines, at least one, of numbers of the type of the array ``like``."""
+    """Measure whole cache lines, at least one, of numbers of the type of the array ``like``.
+
+    They are copied to ``target`` too, unless that is None.
+    """
     line = line_type(values)
     parts = range(line.count // LANES)
     fused = ("contract",)
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        source, target, _, sums, _ = (
-            context.make_array(kind)(context, builder, array).data
-            if isinstance(kind, numba.types.Array)
-            else array
-            for kind, array in zip(signature.args, arguments, strict=True)
-        )
-        source, target = (builder.bitcast(place, line.as_pointer()) for place in (source, target))
-        sums = builder.bitcast(sums, _WIDE.as_pointer())
+        def pointer(place: int, to: Any) -> Any:
+            kind = signature.args[place]
+            if isinstance(kind, numba.types.NoneType):
+                return None
+            data = context.make_array(kind)(context, builder, arguments[place]).data
+            return builder.bitcast(data, to.as_pointer())
+
+        source, target, sums = pointer(0, line), pointer(1, line), pointer(3, _WIDE)
         rows = [builder.gep(sums, [ir.IntType(64)(row)]) for row in range(4)]
         numbers = ir.VectorType(context.get_value_type(like.dtype), line.count)
 
         def variable(value: Any) -> Any:
             return numba.core.cgutils.alloca_once_value(builder, value)
 
-        first = builder.bitcast(copied_line(builder, source, target, ir.IntType(64)(0)), numbers)
+        first = builder.bitcast(native_line(builder, source, target, ir.IntType(64)(0)), numbers)
         low, high = variable(first), variable(first)
         zero = ir.Constant(_WIDE, [0.0] * LANES)
         totals, squares = ([variable(zero) for _ in parts] for _ in range(2))
         with numba.core.cgutils.for_range(builder, arguments[2]) as loop:
-            found = builder.bitcast(copied_line(builder, source, target, loop.index), numbers)
+            found = builder.bitcast(native_line(builder, source, target, loop.index), numbers)
             for place, sign in ((low, "<"), (high, ">")):
                 best = _chosen(builder, sign, found, builder.load(place), like.dtype)
                 builder.store(best, place)
@@ -106,40 +109,48 @@ def _meter_lines(_: Any, values: Any, target: Any, num_lines: Any, sums: Any, li
 @numba.njit(nogil=True, cache=True)  # type: ignore[untyped-decorator]
 def _copy(
     values: NDArray[Any],
-    out: NDArray[Any],
+    out: NDArray[Any] | None,
     first: int,
     sums: NDArray[np.float64],
     places: NDArray[np.intp],
     drawn: NDArray[Any],
 ) -> None:
     size, num = values.itemsize, values.size
-    target = out[first : first + num]
     begin, end = np.searchsorted(places, first), np.searchsorted(places, first + num)
     for i in range(begin, end):
         place = np.uint64(places[i] - first)  # unsigned, lest numba look for negative ones
         drawn[i] = _as_number(native(values[place]), drawn)
-    head = min((-target.ctypes.data % LINE) // size, num)
+    head = 0
+    if out is not None:
+        target = out[first : first + num]
+        head = min((-target.ctypes.data % LINE) // size, num)
     num_lines = (num - head) * size // LINE
     tail = head + num_lines * LINE // size
     if num_lines:
-        _meter_lines(values[head:], target[head:], num_lines, sums, drawn)
+        if out is None:
+            _meter_lines(values, None, num_lines, sums, drawn)
+        else:
+            _meter_lines(values[head:], target[head:], num_lines, sums, drawn)
     for start, stop in ((0, head), (tail, num)):
         for i in range(start, stop):
-            target[i] = native(values[i])
-            number = np.float64(_as_number(target[i], drawn))
+            bits = native(values[i])
+            if out is not None:
+                target[i] = bits
+            number = np.float64(_as_number(bits, drawn))
             sums[LOW, 0] = min(sums[LOW, 0], number)
             sums[HIGH, 0] = max(sums[HIGH, 0], number)
             sums[TOTAL, 0] += number
             sums[SQUARES, 0] += number * number
 
 
-def copy_metered(values: NDArray[Any], out: NDArray[Any], first: int, watch: Watch) -> None:
-    """Copy the bits of big-endian ``values`` to ``out[first:]``, and note them in ``watch``.
+def copy_metered(values: NDArray[Any], out: NDArray[Any] | None, first: int, watch: Watch) -> None:
+    """Note big-endian ``values`` in ``watch``, and copy their bits to ``out[first:]``.
 
     Parameters
     ----------
     values, out : ndarray
-        As those of `copy_native`; ``out`` has the bits of all values that are watched.
+        As those of `copy_native`; ``out`` has the bits of all values that are watched. None when
+        these are not needed.
     first : int
         Where the first of ``values`` belongs.
     watch : Watch

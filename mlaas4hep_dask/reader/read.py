@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -28,7 +29,12 @@ from mlaas4hep_dask.specs.meter import Meter
 logger = logging.getLogger(__name__)
 
 
-def read(partition: Partition, branches: Sequence[Branch], meter: Meter | None = None) -> Events:
+def read(
+    partition: Partition,
+    branches: Sequence[Branch],
+    meter: Meter | None = None,
+    keep: Collection[str] | None = None,
+) -> Events:
     """Events of one partition with the given branches, as the plan found them.
 
     Parameters
@@ -39,6 +45,9 @@ def read(partition: Partition, branches: Sequence[Branch], meter: Meter | None =
         What to read.
     meter : Meter, optional
         Measures what it can of the values while they are read; for `measure` to use.
+    keep : collection of str, optional
+        Names of the branches whose values are needed; by default those of all. The events may lack
+        others, of which the meter has seen all that `measure` needs.
 
     Raises
     ------
@@ -47,12 +56,20 @@ def read(partition: Partition, branches: Sequence[Branch], meter: Meter | None =
     DataError
         When the file has changed since it was planned, or its collections are not consistent.
     """
-    return attempt(
-        lambda location: _read_at(location, partition, branches, meter),
+    events = attempt(
+        lambda location: _read_at(location, partition, branches, meter, keep),
         partition.file,
         partition.access,
         forget=forget,
     )
+    missing = [branch for branch in branches if branch.name not in events.contents]
+    again = [branch for branch in missing if meter is None or not meter.is_enough(branch.name)]
+    if again:
+        more = read(partition, again).contents
+        contents = {**events.contents, **more}
+        present = tuple(branch for branch in branches if branch.name in contents)
+        events = replace(events, branches=present, contents=contents)
+    return events
 
 
 def open_partition(partition: Partition) -> OpenTree | OpenTable:
@@ -66,12 +83,16 @@ def open_partition(partition: Partition) -> OpenTree | OpenTable:
 
 
 def _read_at(
-    location: str, partition: Partition, branches: Sequence[Branch], meter: Meter | None
+    location: str,
+    partition: Partition,
+    branches: Sequence[Branch],
+    meter: Meter | None,
+    keep: Collection[str] | None,
 ) -> Events:
     opened = _open_at(location, partition)
     if isinstance(opened, OpenTable):
         return opened.read(partition, branches)
-    return _read(opened, partition, branches, meter)
+    return _read(opened, partition, branches, meter, keep)
 
 
 def _open_at(location: str, partition: Partition) -> OpenTree | OpenTable:
@@ -107,7 +128,11 @@ def _changed(partition: Partition, how: str) -> DataError:
 
 
 def _read(
-    opened: OpenTree, partition: Partition, branches: Sequence[Branch], meter: Meter | None
+    opened: OpenTree,
+    partition: Partition,
+    branches: Sequence[Branch],
+    meter: Meter | None,
+    keep: Collection[str] | None,
 ) -> Events:
     contents: dict[str, NDArray[Any]] = {}
     offsets: dict[str, NDArray[np.int64]] = {}
@@ -122,6 +147,7 @@ def _read(
                 partition.entry_stop,
                 branches,
                 meter,
+                keep,
             )
         except UnsupportedBasketError as reason:
             logger.info("%s is read by uproot: %s", partition, reason)
@@ -130,12 +156,14 @@ def _read(
             for branch in branches:
                 table = tables.get(branch.name)
                 if table is not None:
-                    contents[branch.name] = read_contents[branch.name]
+                    if branch.name in read_contents:
+                        contents[branch.name] = read_contents[branch.name]
                     if branch.collection is not None and table.counter is not None:
                         offsets[branch.collection] = by_counter[table.counter]
     if by_uproot:
         _read_by_uproot(opened, partition, by_uproot, contents, offsets)
-    return Events(len(partition), tuple(branches), contents, offsets)
+    present = tuple(branch for branch in branches if branch.name in contents)
+    return Events(len(partition), present, contents, offsets)
 
 
 def _tables(opened: OpenTree, branches: Sequence[Branch]) -> dict[str, BasketTable]:

@@ -17,6 +17,11 @@ from mlaas4hep_dask.specs.moments import EMPTY, Moments
 FLAT = ""  # the group of the flat branches among the collections
 
 
+def group_of(branch: Branch) -> str:
+    """The branches that are drawn together: those of a collection, or the flat ones."""
+    return FLAT if branch.collection is None else branch.collection
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class BranchSpecs:
     """Statistics of one branch.
@@ -53,8 +58,8 @@ class BranchSpecs:
 
     @property
     def group(self) -> str:
-        """The branches that are drawn together: those of a collection, or the flat ones."""
-        return FLAT if self.branch.collection is None else self.branch.collection
+        """The group that it is drawn with; see `group_of`."""
+        return group_of(self.branch)
 
     @property
     def min(self) -> float | None:

@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from mlaas4hep_dask.compiled import numba
-from mlaas4hep_dask.specs.branch import FLAT, BranchSpecs
 from mlaas4hep_dask.specs.draw import Draw, entry_keys, event_keys
-from mlaas4hep_dask.specs.events import Events
-from mlaas4hep_dask.specs.meter import Meter
-from mlaas4hep_dask.specs.moments import EMPTY, LARGEST, Moments
+from mlaas4hep_dask.specs.events import Branch, Events
+from mlaas4hep_dask.specs.meter import Group, Meter
+from mlaas4hep_dask.specs.moments import EMPTY, LARGEST, Moments, to_row
 from mlaas4hep_dask.specs.sample import SampleSpecs
 from mlaas4hep_dask.specs.specs import Specs
+from mlaas4hep_dask.specs.table import BranchTable, Drawn, group_rows
 from mlaas4hep_dask.specs.transforms import Transform, logarithms
 
 
@@ -26,6 +26,7 @@ def measure(
     sample: str,
     ids: NDArray[np.uint64] | None = None,
     meter: Meter | None = None,
+    branches: Sequence[Branch] | None = None,
     num_read: int | None = None,
     sum_weights: float | None = None,
     transforms: Mapping[str, Transform] | None = None,
@@ -46,6 +47,8 @@ def measure(
     meter : Meter, optional
         Made with the same ids, and given to `read`: what it has seen of the events is not measured
         again.
+    branches : sequence of Branch, optional
+        What to measure, by default all of ``events``; others when ``meter`` has seen them.
     num_read : int, optional
         Events read before the selection; by default as many as were selected.
     sum_weights : float, optional
@@ -63,27 +66,35 @@ def measure(
     """
     if meter is None or len(meter) != events.num_events:
         meter = Meter(entry_keys(0, 0, events.num_events) if ids is None else event_keys(ids))
+    offsets = events.offsets
+    if branches is None:
+        branches = events.branches
+    else:
+        collections = {branch.collection for branch in branches}
+        offsets = {name: own for name, own in offsets.items() if name in collections}
     multiplicities = {
-        collection: meter.group(collection, offsets).multiplicities
-        for collection, offsets in events.offsets.items()
+        collection: meter.group(collection, own).multiplicities
+        for collection, own in offsets.items()
     }
-    seen = meter.seen(events.contents)
+    numbers = np.empty((len(branches), 8))
     draws: dict[str, Draw] = {}
-    branches = {}
-    for branch in events.branches:
-        values = events.contents[branch.name]
-        group = meter.group(
-            branch.collection,
-            None if branch.collection is None else events.offsets[branch.collection],
-        )
-        draws[FLAT if branch.collection is None else branch.collection] = group.draw
-        transformed: dict[str, Moments] = {}
-        if transforms is not None and (transform := transforms.get(branch.name)) is not None:
-            transformed[transform] = moments(logarithms(values, transform == "symlog"))
-        found = seen.get(branch.name)
-        if found is None:
-            found = moments(values), _at(values, group.places)
-        branches[branch.name] = BranchSpecs(branch, *found, transformed)
+    drawn: list[Drawn] = []
+    for (name, _), rows in group_rows(branches).items():
+        collection = branches[rows[0]].collection
+        group = meter.group(collection, None if collection is None else offsets[collection])
+        draws[name] = group.draw
+        names = [branches[row].name for row in rows]
+        numbers[rows], values = _measured(names, events, meter, group)
+        drawn.append(Drawn(name, tuple(rows), values))
+    further, logarithm_rows = [], []
+    for row, branch in enumerate(branches):
+        if transforms is not None and (key := transforms.get(branch.name)) is not None:
+            logarithm = logarithms(events.contents[branch.name], key == "symlog")
+            logarithm_rows.append(to_row(moments(logarithm)))
+            further.append((row, key))
+    if further:
+        numbers = np.concatenate([numbers, np.array(logarithm_rows)])
+    table = BranchTable(branches, numbers, drawn, further)
     counts = SampleSpecs(
         num_read=events.num_events if num_read is None else num_read,
         num_selected=events.num_events,
@@ -91,7 +102,38 @@ def measure(
         cut_flow=cut_flow or {},
         removed=removed or {},
     )
-    return Specs(branches, multiplicities, {sample: counts}, draws=draws)
+    return Specs(table, multiplicities, {sample: counts}, draws=draws)
+
+
+def _measured(
+    names: list[str], events: Events, meter: Meter, group: Group
+) -> tuple[NDArray[np.float64], NDArray[Any]]:
+    """Rows of moments, shape (branches, 8), and drawn values of branches of one group and dtype."""
+    seen, rows = meter.seen(names, events.contents)
+    if seen is not None and rows == [*range(len(seen.values))]:
+        numbers, good = seen.numbers()
+        drawn = seen.drawn
+    else:
+        numbers, good = np.empty((len(names), 8)), [False] * len(names)
+        drawn = np.stack(
+            [
+                _at(events.contents[name], group.places)
+                if seen is None or row is None
+                else seen.drawn[row]
+                for name, row in zip(names, rows, strict=True)
+            ]
+        )
+        if seen is not None:
+            known, trusted = seen.numbers()
+            for number, row in enumerate(rows):
+                if row is not None:
+                    numbers[number], good[number] = known[row], trusted[row]
+    for number, name in enumerate(names):
+        if not good[number] and name not in events.contents:
+            numbers[number] = to_row(EMPTY)  # there is no value
+        elif not good[number]:
+            numbers[number] = to_row(moments(events.contents[name]))
+    return numbers, drawn
 
 
 @numba.njit(nogil=True, cache=True)  # type: ignore[untyped-decorator]

@@ -7,16 +7,17 @@ fraction of what it costs to fetch all values from memory again.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from mlaas4hep_dask.compiled import numba
 from mlaas4hep_dask.specs.draw import Draw, draw_events, draw_objects
 from mlaas4hep_dask.specs.events import Branch
-from mlaas4hep_dask.specs.moments import Moments
+from mlaas4hep_dask.specs.table import group_rows
 
 LANES = 8  # partial sums that are kept of each, as many as a vector holds
 LOW, HIGH, TOTAL, SQUARES = range(4)  # rows of the partial sums
@@ -52,8 +53,6 @@ class Watch:
 
     Parameters
     ----------
-    values : ndarray, shape (values,)
-        All values, once they are read.
     sums : ndarray of float64, shape (4, LANES)
         Partial extremes and sums of what was read: rows `LOW`, `HIGH`, `TOTAL` and `SQUARES`.
     places : ndarray of intp, shape (drawn,)
@@ -62,17 +61,67 @@ class Watch:
         These values, once they are read; booleans as bytes.
     """
 
-    values: NDArray[Any]
     sums: NDArray[np.float64]
     places: NDArray[np.intp]
     drawn: NDArray[Any]
 
 
+@dataclass(slots=True)
+class Seen:
+    """What was seen of some branches of a group, of one dtype.
+
+    Parameters
+    ----------
+    values : dict of str to ndarray, shape (values,), or None
+        All values of each branch; None when they are not kept.
+    num_values : int
+        How many each branch has.
+    sums : ndarray of float64, shape (branches, 4, LANES)
+        What each `Watch` has.
+    drawn : ndarray, shape (branches, drawn)
+        The drawn values.
+    """
+
+    values: dict[str, NDArray[Any] | None]
+    num_values: int
+    sums: NDArray[np.float64]
+    drawn: NDArray[Any]
+    _numbers: tuple[NDArray[np.float64], list[bool]] | None = None
+
+    def numbers(self) -> tuple[NDArray[np.float64], list[bool]]:
+        """Rows of moments, shape (branches, 8), and whether they can be trusted.
+
+        They cannot where values are not finite, or lie so close together that the difference of
+        sums has lost digits, or where there is none. All values have been read by now.
+        """
+        if self._numbers is None:
+            numbers, good = _numbers(self.sums, self.num_values)
+            self._numbers = numbers, good.tolist()
+        return self._numbers
+
+
+@numba.njit(nogil=True, cache=True, error_model="numpy")  # type: ignore[untyped-decorator]
+def _numbers(
+    sums: NDArray[np.float64], num_values: int
+) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
+    numbers = np.zeros((sums.shape[0], 8))
+    good = np.empty(sums.shape[0], dtype=np.bool_)
+    for row in range(sums.shape[0]):
+        low, high = sums[row, LOW].min(), sums[row, HIGH].max()
+        squares = sums[row, SQUARES].sum()
+        mean = sums[row, TOTAL].sum() / num_values
+        spread = squares - mean * mean * num_values
+        good[row] = math.isfinite(low + high) and _LEAST * squares <= spread < math.inf
+        numbers[row, 0] = num_values
+        numbers[row, 4:] = low + 0.0, high + 0.0, mean, spread  # not -0.0
+    return numbers, good
+
+
 class Meter:
     """Specs of one partition in the making.
 
-    `watch` is for the reader, before it copies the values of a branch. Whatever was not watched
-    is measured afterwards, and so is what other values stand for by then.
+    `watch` is for the reader, before it copies the values of branches. Whatever was not watched
+    is measured afterwards, and so is a branch that has other values by then.
 
     Parameters
     ----------
@@ -83,7 +132,7 @@ class Meter:
     def __init__(self, keys: NDArray[np.uint64]) -> None:
         self._keys = keys
         self._groups: dict[str | None, Group] = {}
-        self._watched: dict[str, Watch] = {}
+        self._seen: dict[str, tuple[Seen, int]] = {}  # by branch, with its row
 
     def __len__(self) -> int:
         return self._keys.size
@@ -101,44 +150,51 @@ class Meter:
         return group
 
     def watch(
-        self, branch: Branch, values: NDArray[Any], offsets: NDArray[np.int64] | None
-    ) -> Watch:
-        """Where to note what is seen of ``values``, which are yet to be read."""
-        places = self.group(branch.collection, offsets).places
-        dtype = np.dtype(np.uint8) if values.dtype.kind == "b" else values.dtype
-        watch = Watch(values, _START.copy(), places, np.empty(places.size, dtype))
-        self._watched[branch.name] = watch
-        return watch
+        self,
+        branches: Sequence[Branch],
+        contents: Mapping[str, NDArray[Any]],
+        offsets: NDArray[np.int64] | None,
+    ) -> dict[str, Watch]:
+        """By branch of one group: where to note what is seen of its values, yet to be read.
 
-    def seen(self, contents: Mapping[str, NDArray[Any]]) -> dict[str, tuple[Moments, NDArray[Any]]]:
-        """By branch: moments and drawn values of those of ``contents`` that were watched.
-
-        All their values have been read. Left out are branches with values that are not finite, or
-        that lie so close together that the difference of sums has lost digits.
+        ``contents`` has the arrays of those that are kept.
         """
-        watched = {
-            name: watch
-            for name, watch in self._watched.items()
-            if watch.values.size and contents.get(name) is watch.values
-        }
-        if not watched:
-            return {}
-        sums = np.stack([watch.sums for watch in watched.values()])
-        sizes = np.array([watch.values.size for watch in watched.values()])
-        with np.errstate(all="ignore"):  # what is not finite is left out below
-            low, high = sums[:, LOW].min(1), sums[:, HIGH].max(1)
-            total, squares = sums[:, TOTAL].sum(1), sums[:, SQUARES].sum(1)
-            mean = total / sizes
-            spread = squares - total * mean
-            good = np.isfinite(low + high) & (spread >= _LEAST * squares) & np.isfinite(spread)
-        numbers = np.stack([low + 0.0, high + 0.0, mean, spread], axis=1).tolist()  # not -0.0
-        return {
-            name: (
-                Moments(watch.values.size, 0, 0, 0, *ends_and_sums),
-                watch.drawn.view(watch.values.dtype),
-            )
-            for (name, watch), ends_and_sums, is_good in zip(
-                watched.items(), numbers, good.tolist(), strict=True
-            )
-            if is_good
-        }
+        watches: dict[str, Watch] = {}
+        places = self.group(branches[0].collection, offsets).places
+        num_values = len(self) if offsets is None else int(offsets[-1])
+        for (_, dtype), rows in group_rows(branches).items():
+            names = [branches[row].name for row in rows]
+            drawn = np.empty((len(names), places.size), dtype)
+            sums = np.empty((len(names), *_START.shape))
+            sums[:] = _START
+            seen = Seen({name: contents.get(name) for name in names}, num_values, sums, drawn)
+            noted = drawn.view(np.uint8) if drawn.dtype.kind == "b" else drawn
+            for row, name in enumerate(names):
+                watches[name] = Watch(sums[row], places, noted[row])
+                self._seen[name] = seen, row
+        return watches
+
+    def is_enough(self, name: str) -> bool:
+        """True when all that specs need was seen of a branch."""
+        if name not in self._seen:
+            return False
+        seen, row = self._seen[name]
+        return seen.num_values == 0 or seen.numbers()[1][row]
+
+    def seen(
+        self, names: Sequence[str], contents: Mapping[str, NDArray[Any]]
+    ) -> tuple[Seen | None, list[int | None]]:
+        """What was seen of branches of one group and dtype, and in which row each stands there.
+
+        The row is None for a branch whose values have not been seen, or have changed since.
+        """
+        found = [self._seen.get(name) for name in names]
+        seen = next((each[0] for each in found if each is not None), None)
+        if seen is None:
+            return None, [None] * len(names)
+        return seen, [
+            each[1]
+            if each is not None and each[0] is seen and seen.values[name] is contents.get(name)
+            else None
+            for name, each in zip(names, found, strict=True)
+        ]

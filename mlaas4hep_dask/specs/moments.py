@@ -6,6 +6,9 @@ import math
 import sys
 from typing import NamedTuple
 
+import numpy as np
+from numpy.typing import NDArray
+
 LARGEST = sys.float_info.max
 
 
@@ -35,31 +38,43 @@ class Moments(NamedTuple):
 EMPTY = Moments(0, 0, 0, 0, None, None, 0.0, 0.0)
 
 
-def merge_moments(a: Moments, b: Moments) -> Moments:
-    """Moments of the values of both.
+def to_row(moments: Moments) -> tuple[float, ...]:
+    """The numbers of `Moments`, NaN in place of None."""
+    low, high = (math.nan if end is None else end for end in (moments.min, moments.max))
+    return (*moments[:4], low, high, *moments[6:])
+
+
+def from_row(row: NDArray[np.float64]) -> Moments:
+    """The moments that `to_row` gave the numbers of."""
+    low, high, mean, squares = row[4:].tolist()
+    num, num_nan, num_posinf, num_neginf = map(int, row[:4].tolist())
+    ends = (None if math.isnan(low) else low, None if math.isnan(high) else high)
+    return Moments(num, num_nan, num_posinf, num_neginf, *ends, mean, squares)
+
+
+def merge_rows(a: NDArray[np.float64], b: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Rows of the moments of the values of both, shape (branches, 8).
 
     The pairwise update of the mean and of the squared deviations is that of Chan, Golub and
     LeVeque (1979), eq. 2.1.
     """
-    n_a, n_b = a.num_finite, b.num_finite
-    if n_a == 0 or n_b == 0:
-        mean, squares = (b.mean, b.squares) if n_a == 0 else (a.mean, a.squares)
-    else:
+    merged = np.empty_like(a)
+    merged[:, :4] = a[:, :4] + b[:, :4]
+    merged[:, 4], merged[:, 5] = np.fmin(a[:, 4], b[:, 4]), np.fmax(a[:, 5], b[:, 5])
+    n_a, n_b = (each[:, 0] - each[:, 1:4].sum(axis=1) for each in (a, b))
+    with np.errstate(all="ignore"):  # what is not finite is replaced
         total = n_a + n_b
-        delta = b.mean - a.mean
-        mean = (n_a * a.mean + n_b * b.mean) / total
-        if not math.isfinite(mean):
-            mean = a.mean * (n_a / total) + b.mean * (n_b / total)
-        squares = min(a.squares + b.squares + delta * delta * (n_a / total) * n_b, LARGEST)
-    lows = [low for low in (a.min, b.min) if low is not None]
-    highs = [high for high in (a.max, b.max) if high is not None]
-    return Moments(
-        a.num_values + b.num_values,
-        a.num_nan + b.num_nan,
-        a.num_posinf + b.num_posinf,
-        a.num_neginf + b.num_neginf,
-        min(lows) if lows else None,
-        max(highs) if highs else None,
-        mean,
-        squares,
-    )
+        delta = b[:, 6] - a[:, 6]
+        mean = (n_a * a[:, 6] + n_b * b[:, 6]) / total
+        other = a[:, 6] * (n_a / total) + b[:, 6] * (n_b / total)
+        squares = a[:, 7] + b[:, 7] + delta * delta * (n_a / total) * n_b
+    mean = np.where(np.isfinite(mean), mean, other)
+    squares = np.minimum(squares, LARGEST)
+    for column, both in ((6, mean), (7, squares)):
+        merged[:, column] = np.where(n_a == 0, b[:, column], np.where(n_b == 0, a[:, column], both))
+    return merged
+
+
+def merge_moments(a: Moments, b: Moments) -> Moments:
+    """Moments of the values of both."""
+    return from_row(merge_rows(np.array([to_row(a)]), np.array([to_row(b)]))[0])

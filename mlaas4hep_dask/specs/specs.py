@@ -11,15 +11,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from mlaas4hep_dask.errors import SpecsError
 from mlaas4hep_dask.specs.branch import BranchSpecs
 from mlaas4hep_dask.specs.document import parts_of, text_of
-from mlaas4hep_dask.specs.draw import Draw, merge_draws
-from mlaas4hep_dask.specs.events import Branch
-from mlaas4hep_dask.specs.moments import Moments, merge_moments
+from mlaas4hep_dask.specs.draw import Draw
 from mlaas4hep_dask.specs.sample import SampleSpecs
+from mlaas4hep_dask.specs.table import BranchTable, merge_tables
 
 TOGETHER = 8  # parts that are merged in one go
 
@@ -60,30 +58,11 @@ class Specs:
 
     __hash__ = None  # type: ignore[assignment]
 
-    def __reduce__(self) -> tuple[Any, ...]:
-        # Dask sends every array by itself; the drawn values of all branches of a type go together.
-        names: dict[str, list[str]] = {}
-        for name, entry in self.branches.items():
-            names.setdefault(entry.drawn.dtype.str, []).append(name)
-        packed = [
-            (own, np.concatenate([self.branches[name].drawn for name in own]))
-            for own in names.values()
-        ]
-        rest = [
-            (entry.branch, entry.moments, entry.transformed, entry.drawn.size)
-            for entry in self.branches.values()
-        ]
-        return _unpacked, (
-            rest,
-            packed,
-            dict(self.multiplicities),
-            dict(self.samples),
-            dict(self.provenance),
-            dict(self.draws),
-        )
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "branches", BranchTable.of(self.branches))
 
     def __sizeof__(self) -> int:
-        drawn = sum(entry.drawn.nbytes for entry in self.branches.values())
+        drawn = BranchTable.of(self.branches).nbytes
         return (
             object.__sizeof__(self) + drawn + sum(draw.keys.nbytes for draw in self.draws.values())
         )
@@ -197,24 +176,6 @@ class Specs:
         )
 
 
-def _unpacked(
-    rest: list[tuple[Branch, Moments, Mapping[str, Moments], int]],
-    packed: list[tuple[list[str], NDArray[Any]]],
-    *others: Any,
-) -> Specs:
-    """The specs that `Specs.__reduce__` took apart."""
-    sizes = {branch.name: size for branch, _, _, size in rest}
-    drawn: dict[str, NDArray[Any]] = {}
-    for names, values in packed:
-        ends = np.cumsum([sizes[name] for name in names])
-        drawn.update(zip(names, np.split(values, ends[:-1]), strict=True))
-    branches = {
-        branch.name: BranchSpecs(branch, moments, drawn[branch.name], transformed)
-        for branch, moments, transformed, _ in rest
-    }
-    return Specs(branches, *others)
-
-
 def _brief(value: float | None) -> str:
     return "" if value is None else f"{value:.6g}"
 
@@ -246,11 +207,10 @@ def merge_all(parts: Iterable[Specs]) -> Specs:
 
 def _merge(parts: Sequence[Specs]) -> Specs:
     filled = [part for part in parts if part.branches]
-    for part in filled[1:]:
-        _require_same_branches(filled[0], part)
     branches, draws = filled[0].branches if filled else {}, filled[0].draws if filled else {}
     if len(filled) > 1:
-        branches, draws = _merge_branches(filled)
+        tables = [BranchTable.of(part.branches) for part in filled]
+        branches, draws = merge_tables(tables, [part.draws for part in filled])
     names = sorted({name for part in parts for name in part.multiplicities})
     multiplicities = {
         name: reduce(_add, (part.multiplicities.get(name, ()) for part in parts)) for name in names
@@ -262,44 +222,6 @@ def _merge(parts: Sequence[Specs]) -> Specs:
     samples = dict(sorted(samples.items()))
     provenance = reduce(_merge_provenance, (part.provenance for part in parts))
     return Specs(branches, multiplicities, samples, provenance, draws)
-
-
-def _merge_branches(parts: Sequence[Specs]) -> tuple[dict[str, BranchSpecs], dict[str, Draw]]:
-    draws: dict[str, Draw] = {}
-    orders: dict[str, NDArray[np.intp]] = {}
-    for group in sorted({group for part in parts for group in part.draws}):
-        draws[group], orders[group] = merge_draws([part.draws.get(group, Draw()) for part in parts])
-    branches = {}
-    for name, first in parts[0].branches.items():
-        own = [part.branches[name] for part in parts]
-        drawn = np.zeros(0, first.drawn.dtype)
-        if (order := orders.get(first.group)) is not None and order.size:
-            drawn = np.concatenate([specs.drawn for specs in own])[order]
-        shared = set.intersection(*(set(specs.transformed) for specs in own))
-        branches[name] = BranchSpecs(
-            first.branch,
-            reduce(merge_moments, (specs.moments for specs in own)),
-            drawn,
-            {
-                key: reduce(merge_moments, (specs.transformed[key] for specs in own))
-                for key in sorted(shared)
-            },
-        )
-    return branches, draws
-
-
-def _require_same_branches(a: Specs, b: Specs) -> None:
-    if a.branches.keys() != b.branches.keys():
-        odd = sorted(a.branches.keys() ^ b.branches.keys())
-        raise SpecsError(f"specs of different branches cannot be merged: {odd}", branch=odd[0])
-    for name, specs in a.branches.items():
-        other = b.branches[name].branch
-        if not specs.branch.same_shape(other):
-            raise SpecsError(
-                f"branch {name!r} is {specs.branch.described()} in one part and "
-                f"{other.described()} in another",
-                branch=name,
-            )
 
 
 def _add(a: tuple[int, ...], b: tuple[int, ...]) -> tuple[int, ...]:
