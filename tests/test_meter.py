@@ -21,7 +21,6 @@ from mlaas4hep_dask.specs.moments import from_row
 INTEGERS = [f"{kind}{size}" for kind in ("int", "uint") for size in (8, 16, 32, 64)]
 DTYPES = [*INTEGERS, "float32", "float64"]
 CODECS = {"zlib": uproot.ZLIB(1), "lz4": uproot.LZ4(1), "zstd": uproot.ZSTD(1), "none": None}
-CLOSE = {"rel": 1e-10, "abs": 1e-300}
 
 
 def numbers(rng, dtype, size):
@@ -35,13 +34,15 @@ def numbers(rng, dtype, size):
 
 
 def odd_columns(rng, size):
-    """Columns whose moments have to be taken afterwards, and some that are nearly such."""
+    """Columns whose plain sums are not finite, or lose digits."""
     with_nan = rng.normal(size=size).astype(np.float32)
     with_nan[size // 2] = np.nan
     infinite = rng.normal(size=size)
     infinite[-1] = -np.inf
     return {
         "flat_nan": with_nan,
+        "flat_only_nan": np.full(size, np.nan),
+        "flat_all_kinds": rng.choice(np.array([np.nan, np.inf, -np.inf, 2.0, 3.0]), size),
         "flat_infinite": infinite,
         "flat_constant": np.full(size, 0.1),
         "flat_close": 1e6 + rng.normal(size=size),
@@ -97,11 +98,11 @@ def assert_close(found, expected):
     assert found[:6] == expected[:6]  # all but mean and squares, which are sums in some order
     spread = max(abs(expected.max or 0.0), abs(expected.min or 0.0))
     assert found.mean == pytest.approx(expected.mean, rel=1e-10, abs=1e-12 * spread)
-    assert found.squares == pytest.approx(expected.squares, **CLOSE)
+    rounding = min(expected.num_finite * (1e-15 * spread) * 1e-15 * spread, 1e300)
+    assert found.squares == pytest.approx(expected.squares, rel=1e-10, abs=rounding)
 
 
-# Not finite, or so close together that sums of squares lose digits.
-ODD = {f"flat_{name}" for name in ("nan", "infinite", "constant", "close", "huge", "run")}
+ODD = {"flat_huge"}  # sums leave float64
 
 
 @pytest.mark.parametrize("codec", CODECS)
@@ -125,8 +126,7 @@ def test_values_that_nothing_needs_are_not_kept(keep, tmp_path):
         metered, afterwards, events, _ = both(plan, start, stop, keep)
         assert_same(metered, afterwards)
         assert events.offsets.keys() == {"Jet"}
-        odd = ODD if (start, stop) == (0, 2_300) else ODD & events.contents.keys()
-        assert events.contents.keys() == {*keep, *odd, "nJet"}
+        assert events.contents.keys() == {*keep, "nJet", *(ODD if stop > start else ())}
         assert [branch.name for branch in events.branches] == [
             name for name in plan.branches if name in events.contents
         ]
@@ -149,11 +149,14 @@ def test_extremes_and_draws_are_those_of_the_values(tmp_path):
     with uproot.open({plan.file: "Events"}) as tree:
         for name in filter(meter.is_enough, plan.branches):
             values = ak.to_numpy(ak.flatten(tree[name].array(), axis=None)).astype(np.float64)
+            values = values[np.isfinite(values)]
+            if values.size == 0:
+                assert metered.branches[name].min is None
+                continue
             entry = metered.branches[name]
             assert (entry.min, entry.max) == (values.min(), values.max())
             assert entry.mean == pytest.approx(values.mean(), rel=1e-9, abs=1e-12 * np.ptp(values))
             assert entry.variance == pytest.approx(values.var(), rel=1e-9)
-            assert np.isin(entry.drawn.astype(np.float64), values).all()
 
 
 def test_what_was_read_but_then_changed_is_measured_anew(tmp_path):
@@ -203,10 +206,9 @@ def test_values_are_copied_and_measured_at_any_place(dtype, sizes, source, targe
     assert not memory[:target].any()
     assert not memory[target + values.size :].any()
     assert watch.drawn.tobytes() == values.tobytes()  # few enough that all are drawn
-    wide = values.astype(np.float64)
-    if values.size and np.ptp(wide) > 0.1 * np.abs(wide).max():
-        assert meter.is_enough("x")
+    assert meter.is_enough("x")
+    if values.size:
         seen, rows = meter.seen(["x"], {"x": out.view(dtype)})
         assert rows == [None]  # another view of the same memory may be anything
         seen, _ = meter.seen(["x"], {})
-        assert_close(from_row(seen.numbers()[0][0]), moments(values))
+        assert_close(from_row(seen.numbers[0]), moments(values))

@@ -6,6 +6,7 @@ then; they cost twice the copy if all values are fetched from memory for them.
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -14,8 +15,12 @@ from numpy.typing import NDArray
 
 from mlaas4hep_dask.compiled import numba
 from mlaas4hep_dask.reader.byteorder import LINE, line_type, native, native_line
-from mlaas4hep_dask.specs.meter import HIGH, LANES, LOW, SQUARES, TOTAL, Watch
+from mlaas4hep_dask.specs.meter import Watch
+from mlaas4hep_dask.specs.moments import add_row
 
+LANES = 8  # partial sums that are kept of each, as many as a vector holds
+LOW, HIGH, TOTAL, SQUARES = range(4)  # rows of the partial sums
+_LEAST = 1e-3  # of the sum of squares: squared deviations from the mean that have lost few digits
 _WIDE = ir.VectorType(ir.DoubleType(), LANES)
 
 
@@ -111,7 +116,7 @@ def _copy(
     values: NDArray[Any],
     out: NDArray[Any] | None,
     first: int,
-    sums: NDArray[np.float64],
+    numbers: NDArray[np.float64],
     places: NDArray[np.intp],
     drawn: NDArray[Any],
 ) -> None:
@@ -126,6 +131,8 @@ def _copy(
         head = min((-target.ctypes.data % LINE) // size, num)
     num_lines = (num - head) * size // LINE
     tail = head + num_lines * LINE // size
+    sums = np.empty((4, LANES))
+    sums[LOW], sums[HIGH], sums[TOTAL], sums[SQUARES] = math.inf, -math.inf, 0.0, 0.0
     if num_lines:
         if out is None:
             _meter_lines(values, None, num_lines, sums, drawn)
@@ -141,6 +148,45 @@ def _copy(
             sums[HIGH, 0] = max(sums[HIGH, 0], number)
             sums[TOTAL, 0] += number
             sums[SQUARES, 0] += number * number
+    squares = sums[SQUARES].sum()
+    mean = sums[TOTAL].sum() / num
+    spread = squares - mean * mean * num
+    row = np.zeros(8)
+    row[0], row[4], row[5], row[6], row[7] = num, sums[LOW].min(), sums[HIGH].max(), mean, spread
+    if not _LEAST * squares <= spread < math.inf:
+        _measure(values, drawn, row)
+    row[4:6] += 0.0  # not -0.0
+    add_row(numbers, row)
+
+
+@numba.njit(nogil=True, cache=True, error_model="numpy")  # type: ignore[untyped-decorator]
+def _measure(values: NDArray[Any], like: NDArray[Any], row: NDArray[np.float64]) -> None:
+    """Moments of values that are not finite, or so close together that sums have lost digits."""
+    row[1:6] = 0.0, 0.0, 0.0, math.inf, -math.inf
+    total = pivot = 0.0
+    num_finite = 0
+    for i in range(values.size):
+        number = np.float64(_as_number(native(values[i]), like))
+        if number - number == 0.0:
+            if num_finite == 0:
+                pivot = number
+            num_finite += 1
+            total += number - pivot
+            row[4], row[5] = min(row[4], number), max(row[5], number)
+        else:
+            row[1] += math.isnan(number)
+            row[2] += number > 0.0
+            row[3] += number < 0.0
+    mean = pivot + total / max(num_finite, 1)
+    squares = 0.0
+    for i in range(values.size):
+        number = np.float64(_as_number(native(values[i]), like))
+        if number - number == 0.0:
+            squares += (number - mean) ** 2
+    if num_finite == 0:
+        row[4] = row[5] = math.nan
+    # Beyond float64, such as for sentinels at its end: NaN, for others to see to.
+    row[6], row[7] = mean, squares if math.isfinite(squares) else math.nan
 
 
 def copy_metered(values: NDArray[Any], out: NDArray[Any] | None, first: int, watch: Watch) -> None:
@@ -157,4 +203,4 @@ def copy_metered(values: NDArray[Any], out: NDArray[Any] | None, first: int, wat
         What was seen so far.
     """
     if values.size:
-        _copy(values, out, first, watch.sums, watch.places, watch.drawn)
+        _copy(values, out, first, watch.numbers, watch.places, watch.drawn)

@@ -79,12 +79,12 @@ def measure(
     numbers = np.empty((len(branches), 8))
     draws: dict[str, Draw] = {}
     drawn: list[Drawn] = []
-    for (name, _), rows in group_rows(branches).items():
+    for (name, dtype), rows in group_rows(branches).items():
         collection = branches[rows[0]].collection
         group = meter.group(collection, None if collection is None else offsets[collection])
         draws[name] = group.draw
         names = [branches[row].name for row in rows]
-        numbers[rows], values = _measured(names, events, meter, group)
+        numbers[rows], values = _measured(names, dtype, events, meter, group)
         drawn.append(Drawn(name, tuple(rows), values))
     further, logarithm_rows = [], []
     for row, branch in enumerate(branches):
@@ -106,32 +106,24 @@ def measure(
 
 
 def _measured(
-    names: list[str], events: Events, meter: Meter, group: Group
+    names: list[str], dtype: str, events: Events, meter: Meter, group: Group
 ) -> tuple[NDArray[np.float64], NDArray[Any]]:
     """Rows of moments, shape (branches, 8), and drawn values of branches of one group and dtype."""
     seen, rows = meter.seen(names, events.contents)
     if seen is not None and rows == [*range(len(seen.values))]:
-        numbers, good = seen.numbers()
-        drawn = seen.drawn
+        numbers, drawn, good = seen.numbers.copy(), seen.drawn, seen.are_enough()
     else:
         numbers, good = np.empty((len(names), 8)), [False] * len(names)
-        drawn = np.stack(
-            [
-                _at(events.contents[name], group.places)
-                if seen is None or row is None
-                else seen.drawn[row]
-                for name, row in zip(names, rows, strict=True)
-            ]
-        )
-        if seen is not None:
-            known, trusted = seen.numbers()
-            for number, row in enumerate(rows):
-                if row is not None:
-                    numbers[number], good[number] = known[row], trusted[row]
+        drawn = np.empty((len(names), group.places.size), dtype)
+        enough = [] if seen is None else seen.are_enough()
+        for number, (name, row) in enumerate(zip(names, rows, strict=True)):
+            if seen is not None and row is not None and enough[row]:
+                numbers[number], drawn[number] = seen.numbers[row], seen.drawn[row]
+                good[number] = True
+            else:
+                drawn[number] = _at(events.contents[name], group.places)
     for number, name in enumerate(names):
-        if not good[number] and name not in events.contents:
-            numbers[number] = to_row(EMPTY)  # there is no value
-        elif not good[number]:
+        if not good[number]:
             numbers[number] = to_row(moments(events.contents[name]))
     return numbers, drawn
 

@@ -6,7 +6,6 @@ fraction of what it costs to fetch all values from memory again.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -14,15 +13,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mlaas4hep_dask.compiled import numba
 from mlaas4hep_dask.specs.draw import Draw, draw_events, draw_objects
 from mlaas4hep_dask.specs.events import Branch
+from mlaas4hep_dask.specs.moments import EMPTY, to_row
 from mlaas4hep_dask.specs.table import group_rows
 
-LANES = 8  # partial sums that are kept of each, as many as a vector holds
-LOW, HIGH, TOTAL, SQUARES = range(4)  # rows of the partial sums
-_START = np.repeat(np.array([[math.inf], [-math.inf], [0.0], [0.0]]), LANES, axis=1)
-_LEAST = 1e-3  # of the sum of squares: squared deviations from the mean that have lost few digits
+_NOTHING = np.array(to_row(EMPTY))
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,20 +49,20 @@ class Watch:
 
     Parameters
     ----------
-    sums : ndarray of float64, shape (4, LANES)
-        Partial extremes and sums of what was read: rows `LOW`, `HIGH`, `TOTAL` and `SQUARES`.
+    numbers : ndarray of float64, shape (8,)
+        Moments of what was read; see `to_row`.
     places : ndarray of intp, shape (drawn,)
         Where the values to be drawn stand, ascending.
     drawn : ndarray, shape (drawn,)
         These values, once they are read; booleans as bytes.
     """
 
-    sums: NDArray[np.float64]
+    numbers: NDArray[np.float64]
     places: NDArray[np.intp]
     drawn: NDArray[Any]
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class Seen:
     """What was seen of some branches of a group, of one dtype.
 
@@ -76,7 +72,7 @@ class Seen:
         All values of each branch; None when they are not kept.
     num_values : int
         How many each branch has.
-    sums : ndarray of float64, shape (branches, 4, LANES)
+    numbers : ndarray of float64, shape (branches, 8)
         What each `Watch` has.
     drawn : ndarray, shape (branches, drawn)
         The drawn values.
@@ -84,37 +80,14 @@ class Seen:
 
     values: dict[str, NDArray[Any] | None]
     num_values: int
-    sums: NDArray[np.float64]
+    numbers: NDArray[np.float64]
     drawn: NDArray[Any]
-    _numbers: tuple[NDArray[np.float64], list[bool]] | None = None
 
-    def numbers(self) -> tuple[NDArray[np.float64], list[bool]]:
-        """Rows of moments, shape (branches, 8), and whether they can be trusted.
-
-        They cannot where values are not finite, or lie so close together that the difference of
-        sums has lost digits, or where there is none. All values have been read by now.
-        """
-        if self._numbers is None:
-            numbers, good = _numbers(self.sums, self.num_values)
-            self._numbers = numbers, good.tolist()
-        return self._numbers
-
-
-@numba.njit(nogil=True, cache=True, error_model="numpy")  # type: ignore[untyped-decorator]
-def _numbers(
-    sums: NDArray[np.float64], num_values: int
-) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
-    numbers = np.zeros((sums.shape[0], 8))
-    good = np.empty(sums.shape[0], dtype=np.bool_)
-    for row in range(sums.shape[0]):
-        low, high = sums[row, LOW].min(), sums[row, HIGH].max()
-        squares = sums[row, SQUARES].sum()
-        mean = sums[row, TOTAL].sum() / num_values
-        spread = squares - mean * mean * num_values
-        good[row] = math.isfinite(low + high) and _LEAST * squares <= spread < math.inf
-        numbers[row, 0] = num_values
-        numbers[row, 4:] = low + 0.0, high + 0.0, mean, spread  # not -0.0
-    return numbers, good
+    def are_enough(self) -> list[bool]:
+        """By branch: whether all of its values were seen, and their sums are finite."""
+        is_whole = self.numbers[:, 0] == self.num_values
+        enough: list[bool] = (is_whole & np.isfinite(self.numbers[:, 7])).tolist()
+        return enough
 
 
 class Meter:
@@ -165,12 +138,12 @@ class Meter:
         for (_, dtype), rows in group_rows(branches).items():
             names = [branches[row].name for row in rows]
             drawn = np.empty((len(names), places.size), dtype)
-            sums = np.empty((len(names), *_START.shape))
-            sums[:] = _START
-            seen = Seen({name: contents.get(name) for name in names}, num_values, sums, drawn)
+            numbers = np.empty((len(names), _NOTHING.size))
+            numbers[:] = _NOTHING
+            seen = Seen({name: contents.get(name) for name in names}, num_values, numbers, drawn)
             noted = drawn.view(np.uint8) if drawn.dtype.kind == "b" else drawn
             for row, name in enumerate(names):
-                watches[name] = Watch(sums[row], places, noted[row])
+                watches[name] = Watch(numbers[row], places, noted[row])
                 self._seen[name] = seen, row
         return watches
 
@@ -179,7 +152,7 @@ class Meter:
         if name not in self._seen:
             return False
         seen, row = self._seen[name]
-        return seen.num_values == 0 or seen.numbers()[1][row]
+        return seen.are_enough()[row]
 
     def seen(
         self, names: Sequence[str], contents: Mapping[str, NDArray[Any]]

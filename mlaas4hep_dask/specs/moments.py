@@ -9,6 +9,8 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from mlaas4hep_dask.compiled import numba
+
 LARGEST = sys.float_info.max
 
 
@@ -53,26 +55,38 @@ def from_row(row: NDArray[np.float64]) -> Moments:
 
 
 def merge_rows(a: NDArray[np.float64], b: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Rows of the moments of the values of both, shape (branches, 8).
+    """Rows of the moments of the values of both, shape (branches, 8)."""
+    merged = a.copy()
+    _add_rows(merged, b)
+    return merged
+
+
+@numba.njit(nogil=True, cache=True)  # type: ignore[untyped-decorator]
+def _add_rows(rows: NDArray[np.float64], others: NDArray[np.float64]) -> None:
+    for row in range(rows.shape[0]):
+        add_row(rows[row], others[row])
+
+
+@numba.njit(nogil=True, cache=True, error_model="numpy")  # type: ignore[untyped-decorator]
+def add_row(row: NDArray[np.float64], other: NDArray[np.float64]) -> None:
+    """Add to a row the moments of further values.
 
     The pairwise update of the mean and of the squared deviations is that of Chan, Golub and
     LeVeque (1979), eq. 2.1.
     """
-    merged = np.empty_like(a)
-    merged[:, :4] = a[:, :4] + b[:, :4]
-    merged[:, 4], merged[:, 5] = np.fmin(a[:, 4], b[:, 4]), np.fmax(a[:, 5], b[:, 5])
-    n_a, n_b = (each[:, 0] - each[:, 1:4].sum(axis=1) for each in (a, b))
-    with np.errstate(all="ignore"):  # what is not finite is replaced
+    n_a, n_b = row[0] - row[1:4].sum(), other[0] - other[1:4].sum()
+    row[:4] += other[:4]
+    if n_a == 0:
+        row[4:] = other[4:]
+    elif n_b > 0:
         total = n_a + n_b
-        delta = b[:, 6] - a[:, 6]
-        mean = (n_a * a[:, 6] + n_b * b[:, 6]) / total
-        other = a[:, 6] * (n_a / total) + b[:, 6] * (n_b / total)
-        squares = a[:, 7] + b[:, 7] + delta * delta * (n_a / total) * n_b
-    mean = np.where(np.isfinite(mean), mean, other)
-    squares = np.minimum(squares, LARGEST)
-    for column, both in ((6, mean), (7, squares)):
-        merged[:, column] = np.where(n_a == 0, b[:, column], np.where(n_b == 0, a[:, column], both))
-    return merged
+        delta = other[6] - row[6]
+        mean = (n_a * row[6] + n_b * other[6]) / total
+        if not math.isfinite(mean):
+            mean = row[6] * (n_a / total) + other[6] * (n_b / total)
+        row[4], row[5], row[6] = min(row[4], other[4]), max(row[5], other[5]), mean
+        squares = row[7] + other[7] + delta * delta * (n_a / total) * n_b
+        row[7] = LARGEST if squares > LARGEST else squares  # NaN stays
 
 
 def merge_moments(a: Moments, b: Moments) -> Moments:
