@@ -92,7 +92,7 @@ def label(
         start, stop = partition.entry_start, partition.entry_stop
         meter = Meter(entry_keys(file_id(partition.uuid), start, stop))
     needed = None
-    if not preparation.recipe:  # its expressions may need any
+    if meter is not None and not preparation.recipe:  # its expressions may need any
         needed = {*supervision.names, *context.transforms}
     raw = read_raw(partition, preparation, meter, needed)
     prepared = applied(raw, preparation)

@@ -1,7 +1,7 @@
-"""Measures the values of a partition while they are read.
+"""Specs of a partition in the making: what a reader sees of values while it reads them.
 
-A reader that copies values has each of them in a register once. What is measured there costs a
-fraction of what it costs to fetch all values from memory again.
+Each value is in a register once then. What is measured there costs a fraction of what it costs to
+fetch all values from memory again, and values that nothing else needs never have to be kept.
 """
 
 from __future__ import annotations
