@@ -133,10 +133,19 @@ def read_baskets(
         values, first = _read_flat(basket, uncompress, start, stop, _bits_of(flat[name]))
         _put(values, bits.get(name), first, watched.get(name))
     offsets: dict[str, NDArray[np.int64]] = {}
+    room = dict.fromkeys(counters, 0)  # bytes of the largest basket
+    for basket in fetched:
+        if (owner := tables[basket.branch].counter) is not None:
+            room[owner] = max(room[owner], basket.size)
     for counter in counters:
         counts = contents[counter]
         if num_entries and not 0 <= counts.min() <= counts.max() <= MAX_MULTIPLICITY:
             raise UnsupportedBasketError(f"negative or huge multiplicity in {counter!r}")
+        if num_entries and counts.max() > room[counter]:  # which memory would be taken for
+            raise ValueError(
+                f"a multiplicity of {counts.max()} in {counter!r}, and no basket has more than "
+                f"{room[counter]} bytes"
+            )
         offsets[counter] = np.zeros(num_entries + 1, dtype=np.int64)
         np.cumsum(counts, out=offsets[counter][1:])
         if meter is not None and counter in wanted:  # while they are in a cache

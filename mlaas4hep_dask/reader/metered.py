@@ -121,7 +121,7 @@ def _copy(
     drawn: NDArray[Any],
 ) -> None:
     size, num = values.itemsize, values.size
-    begin, end = np.searchsorted(places, first), np.searchsorted(places, first + num)
+    begin, end = _first_from(places, first), _first_from(places, first + num)
     for i in range(begin, end):
         place = np.uint64(places[i] - first)  # unsigned, lest numba look for negative ones
         drawn[i] = _as_number(native(values[place]), drawn)
@@ -131,8 +131,7 @@ def _copy(
         head = min((-target.ctypes.data % LINE) // size, num)
     num_lines = (num - head) * size // LINE
     tail = head + num_lines * LINE // size
-    sums = np.empty((4, LANES))
-    sums[LOW], sums[HIGH], sums[TOTAL], sums[SQUARES] = math.inf, -math.inf, 0.0, 0.0
+    sums = _no_sums()
     if num_lines:
         if out is None:
             _meter_lines(values, None, num_lines, sums, drawn)
@@ -143,20 +142,58 @@ def _copy(
             bits = native(values[i])
             if out is not None:
                 target[i] = bits
-            number = np.float64(_as_number(bits, drawn))
-            sums[LOW, 0] = min(sums[LOW, 0], number)
-            sums[HIGH, 0] = max(sums[HIGH, 0], number)
-            sums[TOTAL, 0] += number
-            sums[SQUARES, 0] += number * number
-    squares = sums[SQUARES].sum()
-    mean = sums[TOTAL].sum() / num
+            _note(np.float64(_as_number(bits, drawn)), sums)
+    row = _row_of(sums, num)
+    if math.isnan(row[7]):
+        _measure(values, drawn, row)
+    add_row(numbers, row)
+
+
+# What does not depend on the type of the values, and is compiled once.
+@numba.njit(nogil=True, cache=True)  # type: ignore[untyped-decorator]
+def _first_from(places: NDArray[np.intp], least: int) -> int:
+    """Where the first of the ascending places that is not less stands."""
+    low, high = 0, places.size
+    while low < high:
+        middle = (low + high) // 2
+        if places[middle] < least:
+            low = middle + 1
+        else:
+            high = middle
+    return low
+
+
+@numba.njit(nogil=True, cache=True)  # type: ignore[untyped-decorator]
+def _no_sums() -> NDArray[np.float64]:
+    sums = np.empty((4, LANES))
+    for lane in range(LANES):
+        sums[LOW, lane], sums[HIGH, lane] = math.inf, -math.inf
+        sums[TOTAL, lane] = sums[SQUARES, lane] = 0.0
+    return sums
+
+
+@numba.njit(nogil=True, cache=True)  # type: ignore[untyped-decorator]
+def _note(number: float, sums: NDArray[np.float64]) -> None:
+    sums[LOW, 0] = min(sums[LOW, 0], number)
+    sums[HIGH, 0] = max(sums[HIGH, 0], number)
+    sums[TOTAL, 0] += number
+    sums[SQUARES, 0] += number * number
+
+
+@numba.njit(nogil=True, cache=True)  # type: ignore[untyped-decorator]
+def _row_of(sums: NDArray[np.float64], num: int) -> NDArray[np.float64]:
+    """The row of moments; squared deviations are NaN where sums do not tell them."""
+    low, high, total, squares = math.inf, -math.inf, 0.0, 0.0
+    for lane in range(LANES):
+        low, high = min(low, sums[LOW, lane]), max(high, sums[HIGH, lane])
+        total += sums[TOTAL, lane]
+        squares += sums[SQUARES, lane]
+    mean = total / num
     spread = squares - mean * mean * num
     row = np.zeros(8)
-    row[0], row[4], row[5], row[6], row[7] = num, sums[LOW].min(), sums[HIGH].max(), mean, spread
-    if not _LEAST * squares <= spread < math.inf:
-        _measure(values, drawn, row)
-    row[4:6] += 0.0  # not -0.0
-    add_row(numbers, row)
+    row[0], row[4], row[5], row[6] = num, low + 0.0, high + 0.0, mean  # not -0.0
+    row[7] = spread if _LEAST * squares <= spread < math.inf else math.nan
+    return row
 
 
 # No flag lets LLVM assume that there are no NaN or infinities. Nothing branches on a value: which
@@ -182,9 +219,9 @@ def _measure(values: NDArray[Any], like: NDArray[Any], row: NDArray[np.float64])
         total += value - pivot
         low = value if value < low else low
         high = value if value > high else high
-    row[1:] = 0.0
     row[1], row[2] = num_nan, num_posinf
     row[3] = values.size - num_finite - num_nan - num_posinf
+    row[6] = row[7] = 0.0
     if num_finite == 0:
         row[4] = row[5] = math.nan
         return
@@ -195,7 +232,8 @@ def _measure(values: NDArray[Any], like: NDArray[Any], row: NDArray[np.float64])
         deviation = number - mean if math.isfinite(number) else 0.0
         squares += deviation * deviation
     # Beyond float64, such as for sentinels at its end: NaN, for others to see to.
-    row[4:] = low, high, mean, squares if math.isfinite(squares) else math.nan
+    row[4], row[5], row[6] = low + 0.0, high + 0.0, mean
+    row[7] = squares if math.isfinite(squares) else math.nan
 
 
 def copy_metered(values: NDArray[Any], out: NDArray[Any] | None, first: int, watch: Watch) -> None:
@@ -204,12 +242,15 @@ def copy_metered(values: NDArray[Any], out: NDArray[Any] | None, first: int, wat
     Parameters
     ----------
     values, out : ndarray
-        As those of `copy_native`; ``out`` has the bits of all values that are watched. None when
-        these are not needed.
+        As those of `copy_native`. ``values`` become read-only; ``out`` has the bits of all values
+        that are watched, or is None when these are not needed.
     first : int
         Where the first of ``values`` belongs.
     watch : Watch
         What was seen so far.
     """
     if values.size:
+        if not values.flags.aligned:
+            values = values.copy()
+        values.flags.writeable = False  # numba compiles another kernel for any other kind of array
         _copy(values, out, first, watch.numbers, watch.places, watch.drawn)

@@ -56,12 +56,15 @@ def read(
     DataError
         When the file has changed since it was planned, or its collections are not consistent.
     """
-    events = attempt(
-        lambda location: _read_at(location, partition, branches, meter, keep),
-        partition.file,
-        partition.access,
-        forget=forget,
-    )
+
+    def once(location: str) -> tuple[Events, Meter | None]:
+        # An attempt that is given up may still be at it when the next one has ended.
+        own = None if meter is None else meter.fresh()
+        return _read_at(location, partition, branches, own, keep), own
+
+    events, own = attempt(once, partition.file, partition.access, forget=forget)
+    if meter is not None and own is not None:
+        meter.adopt(own)
     missing = [branch for branch in branches if branch.name not in events.contents]
     again = [branch for branch in missing if meter is None or not meter.is_enough(branch.name)]
     if again:

@@ -110,6 +110,14 @@ class Meter:
     def __len__(self) -> int:
         return self._keys.size
 
+    def fresh(self) -> Meter:
+        """One with the same keys that has seen nothing, for an attempt of its own to read."""
+        return Meter(self._keys)
+
+    def adopt(self, other: Meter) -> None:
+        """Take over what another has seen."""
+        self._groups, self._seen = other._groups, other._seen
+
     def group(self, collection: str | None, offsets: NDArray[np.int64] | None) -> Group:
         """The group of a collection whose objects begin at ``offsets``; None is for flat."""
         group = self._groups.get(collection)

@@ -74,10 +74,13 @@ def add_row(row: NDArray[np.float64], other: NDArray[np.float64]) -> None:
     The pairwise update of the mean and of the squared deviations is that of Chan, Golub and
     LeVeque (1979), eq. 2.1.
     """
-    n_a, n_b = row[0] - row[1:4].sum(), other[0] - other[1:4].sum()
-    row[:4] += other[:4]
+    # Without slices, which take numba seconds to compile.
+    n_a, n_b = row[0] - row[1] - row[2] - row[3], other[0] - other[1] - other[2] - other[3]
+    for column in range(4):
+        row[column] += other[column]
     if n_a == 0:
-        row[4:] = other[4:]
+        for column in range(4, 8):
+            row[column] = other[column]
     elif n_b > 0:
         total = n_a + n_b
         delta = other[6] - row[6]
