@@ -115,8 +115,7 @@ def test_specs_are_the_same_whenever_events_are_measured(codec, entries, tmp_pat
         assert_same(metered, afterwards)
         assert events.contents.keys() == plan.branches.keys()
         if (start, stop) == (0, total) and total > 100:
-            enough = {name for name in plan.branches if meter.is_enough(name)}
-            assert plan.branches.keys() - enough == ODD
+            assert plan.branches.keys() - meter.enough() == ODD
 
 
 @pytest.mark.parametrize("keep", [(), ("flat_int16", "Jet_float32")])
@@ -140,14 +139,14 @@ def test_branches_that_only_uproot_reads_are_kept(tmp_path):
     metered, afterwards, events, meter = both(plan, 3, 20, ())
     assert_same(metered, afterwards)
     assert events.contents.keys() == {"x", "y"}
-    assert not meter.is_enough("x") or not meter.is_enough("y")
+    assert meter.enough() == set()
 
 
 def test_extremes_and_draws_are_those_of_the_values(tmp_path):
     plan = write(tmp_path / "a.root", codec="lz4", entries=(6_000,) * 2)
     metered, _, _, meter = both(plan, 0, 12_000, ())
     with uproot.open({plan.file: "Events"}) as tree:
-        for name in filter(meter.is_enough, plan.branches):
+        for name in meter.enough():
             values = ak.to_numpy(ak.flatten(tree[name].array(), axis=None)).astype(np.float64)
             values = values[np.isfinite(values)]
             if values.size == 0:
@@ -206,7 +205,7 @@ def test_values_are_copied_and_measured_at_any_place(dtype, sizes, source, targe
     assert not memory[:target].any()
     assert not memory[target + values.size :].any()
     assert watch.drawn.tobytes() == values.tobytes()  # few enough that all are drawn
-    assert meter.is_enough("x")
+    assert meter.enough() == {"x"}
     if values.size:
         seen, rows = meter.seen(["x"], {"x": out.view(dtype)})
         assert rows == [None]  # another view of the same memory may be anything

@@ -65,8 +65,10 @@ def read(
     events, own = attempt(once, partition.file, partition.access, forget=forget)
     if meter is not None and own is not None:
         meter.adopt(own)
-    missing = [branch for branch in branches if branch.name not in events.contents]
-    again = [branch for branch in missing if meter is None or not meter.is_enough(branch.name)]
+    again = []
+    if meter is not None and len(events.branches) < len(branches):
+        known = events.contents.keys() | meter.enough()
+        again = [branch for branch in branches if branch.name not in known]
     if again:
         more = read(partition, again).contents
         contents = {**events.contents, **more}

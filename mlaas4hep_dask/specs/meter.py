@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import compress
 from typing import Any
 
 import numpy as np
@@ -155,12 +156,12 @@ class Meter:
                 self._seen[name] = seen, row
         return watches
 
-    def is_enough(self, name: str) -> bool:
-        """True when all that specs need was seen of a branch."""
-        if name not in self._seen:
-            return False
-        seen, row = self._seen[name]
-        return seen.are_enough()[row]
+    def enough(self) -> set[str]:
+        """The branches of which all that specs need was seen."""
+        groups = {id(seen): seen for seen, _ in self._seen.values()}
+        return {
+            name for seen in groups.values() for name in compress(seen.values, seen.are_enough())
+        }
 
     def seen(
         self, names: Sequence[str], contents: Mapping[str, NDArray[Any]]
