@@ -1,5 +1,6 @@
 """What is measured while values are read equals what is measured afterwards."""
 
+import sys
 from dataclasses import replace
 
 import awkward as ak
@@ -10,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mlaas4hep_dask.encode.split import event_ids, file_id
+from mlaas4hep_dask.errors import UnreadableFileError
 from mlaas4hep_dask.reader import Partition, plan_file, read
 from mlaas4hep_dask.reader.metered import copy_metered
 from mlaas4hep_dask.specs.draw import entry_keys
@@ -20,6 +22,7 @@ from mlaas4hep_dask.specs.moments import from_row
 
 INTEGERS = [f"{kind}{size}" for kind in ("int", "uint") for size in (8, 16, 32, 64)]
 DTYPES = [*INTEGERS, "float32", "float64"]
+read_module = sys.modules["mlaas4hep_dask.reader.read"]  # the room has a function of that name
 CODECS = {"zlib": uproot.ZLIB(1), "lz4": uproot.LZ4(1), "zstd": uproot.ZSTD(1), "none": None}
 
 
@@ -211,3 +214,47 @@ def test_values_are_copied_and_measured_at_any_place(dtype, sizes, source, targe
         assert rows == [None]  # another view of the same memory may be anything
         seen, _ = meter.seen(["x"], {})
         assert_close(from_row(seen.numbers[0]), moments(values))
+
+
+def test_an_attempt_that_was_given_up_does_not_disturb_the_next(tmp_path, monkeypatch):
+    plan = write(tmp_path / "a.root", codec="lz4", entries=(300,))
+    meters = []
+    read_at = read_module._read_at
+
+    def noted(location, partition, branches, meter, keep):
+        meters.append(meter)
+        return read_at(location, partition, branches, meter, keep)
+
+    def twice(action, file, *_, **__):
+        action(file)
+        return action(file)
+
+    monkeypatch.setattr(read_module, "_read_at", noted)
+    monkeypatch.setattr(read_module, "attempt", twice)
+    branches = list(plan.branches.values())
+    partition = Partition(plan.file, plan.tree, plan.uuid, 0, 300, "s")
+    meter = Meter(entry_keys(file_id(plan.uuid), 0, 300))
+    events = read(partition, branches, meter, ())
+    flat = [branch for branch in branches if branch.kind == "flat"]
+    meters[0].watch(flat, {}, None)  # the first wakes up and starts again
+    found = measure(events, sample="s", meter=meter, branches=branches)
+    monkeypatch.undo()
+    plain = read(partition, branches)
+    assert_same(found, measure(plain, sample="s", ids=event_ids(plan.uuid, 0, 300)))
+
+
+def test_a_damaged_multiplicity_takes_no_memory(tmp_path):
+    path = tmp_path / "a.root"
+    counts = np.random.default_rng(1).integers(0, 4, 100)
+    jets = ak.zip({"pt": np.arange(counts.sum(), dtype=np.float32)})
+    with uproot.recreate(path, compression=None) as file:
+        file.mktree("Events", {"Jet": ak.types.ListType(jets.type.content)})
+        file["Events"].extend({"Jet": ak.unflatten(jets, counts)})
+    raw = path.read_bytes()
+    place = raw.index(counts.astype(">i4").tobytes())
+    path.write_bytes(raw[:place] + (2**30).to_bytes(4, "big") + raw[place + 4 :])
+    plan = plan_file(str(path), "Events", "s")
+    partition = Partition(plan.file, plan.tree, plan.uuid, 0, 100, "s")
+    meter = Meter(entry_keys(file_id(plan.uuid), 0, 100))
+    with pytest.raises(UnreadableFileError, match=r"multiplicity of 1073741824 in 'nJet'"):
+        read(partition, list(plan.branches.values()), meter, ())
