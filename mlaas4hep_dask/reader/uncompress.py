@@ -21,7 +21,7 @@ import zstandard
 from mlaas4hep_dask.reader.access import reason_of
 from mlaas4hep_dask.reader.xxh64 import are_whole
 
-CHECKED_TOGETHER = 2 * 1024 * 1024  # bytes
+CHECKED_TOGETHER = 1024 * 1024  # bytes
 FEW = 1024 * 1024  # bytes
 
 _KEY = struct.Struct(">ihiIh")  # fNbytes, fVersion, fObjlen, fDatime, fKeylen
