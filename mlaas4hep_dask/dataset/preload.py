@@ -25,9 +25,8 @@ _EVENTS = Events(
 )
 postpone_extensions()
 are_whole(np.zeros(0, dtype=np.uint64), np.zeros(0, dtype=np.int64))
-for _many in (bytes(FEW), bytearray(FEW)):  # numba compiles another kernel for what is constant
-    _values, _out = np.frombuffer(_many, dtype=np.uint32), np.zeros(FEW // 4, dtype=np.uint32)
-    copy_native(_values, _out)
+_values, _out = np.frombuffer(bytes(FEW), dtype=np.uint32), np.zeros(FEW // 4, dtype=np.uint32)
+copy_native(_values, _out)
 _meter = Meter(entry_keys(0, 0, _out.size))
 _watched = _meter.watch(_EVENTS.branches[:1], {}, None)
 copy_metered(_values, None, 0, _watched["flat"])  # as pass 1 does it

@@ -25,11 +25,12 @@ from mlaas4hep_dask.reader.uncompress import (
     checked,
     find_basket,
 )
-from mlaas4hep_dask.specs.events import Branch
+from mlaas4hep_dask.specs.events import Branch, offsets_of
 from mlaas4hep_dask.specs.meter import Meter, Watch
 
 MERGE_GAP = 64 * 1024  # bytes between two ranges that are fetched as one
 MERGE_LIMIT = 8 * 1024 * 1024  # bytes fetched at once: XRootD's client joins longer answers slowly
+_BITS = {size: np.dtype(f"u{size}") for size in SIZES}
 MAX_MULTIPLICITY = 2**31 - 1  # a basket has fewer bytes; sums of more could leave 64 bits
 
 
@@ -130,7 +131,9 @@ def read_baskets(
         watched |= meter.watch(wanted[None], contents, None)
     for basket in checked([basket for basket in fetched if basket.branch in flat]):
         name = basket.branch
-        values, first = _read_flat(basket, uncompress, start, stop, _bits_of(flat[name]))
+        values, first = _read_flat(
+            basket, uncompress, start, stop, _BITS[flat[name].dtype.itemsize]
+        )
         _put(values, bits.get(name), first, watched.get(name))
     offsets: dict[str, NDArray[np.int64]] = {}
     room = dict.fromkeys(counters, 0)  # bytes of the largest basket
@@ -146,8 +149,7 @@ def read_baskets(
                 f"a multiplicity of {counts.max()} in {counter!r}, and no basket has more than "
                 f"{room[counter]} bytes"
             )
-        offsets[counter] = np.zeros(num_entries + 1, dtype=np.int64)
-        np.cumsum(counts, out=offsets[counter][1:])
+        offsets[counter] = offsets_of(counts)
         if meter is not None and counter in wanted:  # while they are in a cache
             meter.group(wanted[counter][0].collection, offsets[counter])
     ends = {name: offsets[str(table.counter)] for name, table in jagged.items()}
@@ -159,15 +161,11 @@ def read_baskets(
             watched |= meter.watch(wanted[counter], contents, own)
     for basket in checked([basket for basket in fetched if basket.branch in jagged]):
         name = basket.branch
-        dtype = _bits_of(jagged[name])
+        dtype = _BITS[jagged[name].dtype.itemsize]
         values, first = _read_jagged(basket, uncompress, start, stop, ends[name], dtype)
         _put(values, bits.get(name), first, watched.get(name))
     let_go(source, sum(basket.stop - basket.start for basket in fetched))
     return contents, offsets
-
-
-def _bits_of(table: BasketTable) -> np.dtype[Any]:
-    return np.dtype(f"u{table.dtype.itemsize}")
 
 
 def _native(bits: NDArray[Any], table: BasketTable) -> NDArray[Any]:
@@ -227,7 +225,7 @@ def _fetch(source: Any, tables: Mapping[str, BasketTable], start: int, stop: int
     for chunk, (begin, _), inside in zip(chunks, spans, members, strict=True):
         content = np.ascontiguousarray(chunk.raw_data)
         heard()
-        memory, address = content.data.cast("B"), content.ctypes.data
+        memory, address = content.data.cast("B").toreadonly(), content.ctypes.data
         fetched += [
             find_basket(name, first, last, memory, address, seek - begin, seek_end - begin)
             for seek, seek_end, name, first, last in inside

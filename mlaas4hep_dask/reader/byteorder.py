@@ -20,36 +20,37 @@ LINE = 64  # bytes of a cache line, and of the widest vectors
 _IS_SWAPPED = sys.byteorder == "little"
 
 
-def line_type(values: Any) -> ir.VectorType:
-    """A cache line of the integers of an array, given its type for numba."""
+def vector_type(values: Any, num_bytes: int) -> ir.VectorType:
+    """A vector of the integers of an array, given its type for numba."""
     size = values.dtype.bitwidth
-    return ir.VectorType(ir.IntType(size), LINE * 8 // size)
+    return ir.VectorType(ir.IntType(size), num_bytes * 8 // size)
 
 
-def native_line(builder: ir.IRBuilder, source: Any, target: Any, index: Any) -> Any:
-    """A line at one pointer's place, made native and stored at another's unless that is None.
+def native_vector(builder: ir.IRBuilder, source: Any, target: Any, index: Any) -> Any:
+    """A vector at one pointer's place, made native and stored at another's unless that is None.
 
-    ``target`` begins a cache line, ``source`` lies anywhere.
+    ``target`` begins at a multiple of the vector's bytes, ``source`` lies anywhere.
     """
-    lines = builder.load(builder.gep(source, [index]), align=1)
-    size = lines.type.element.width
+    vector = builder.load(builder.gep(source, [index]), align=1)
+    size = vector.type.element.width
     if _IS_SWAPPED and size > 8:
         swap = numba.core.cgutils.get_or_insert_function(
             builder.module,
-            ir.FunctionType(lines.type, [lines.type]),
-            f"llvm.bswap.v{lines.type.count}i{size}",
+            ir.FunctionType(vector.type, [vector.type]),
+            f"llvm.bswap.v{vector.type.count}i{size}",
         )
-        lines = builder.call(swap, [lines])
+        vector = builder.call(swap, [vector])
     if target is not None:
-        store = builder.store(lines, builder.gep(target, [index]), align=LINE)
+        align = vector.type.count * size // 8
+        store = builder.store(vector, builder.gep(target, [index]), align=align)
         store.set_metadata("nontemporal", builder.module.add_metadata([ir.IntType(32)(1)]))
-    return lines
+    return vector
 
 
 @numba.extending.intrinsic  # type: ignore[untyped-decorator]  # numba is not annotated
 def _swap_lines(_: Any, values: Any, target: Any, num_lines: Any) -> Any:
     """Copy whole cache lines."""
-    line = line_type(values)
+    line = vector_type(values, LINE)
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         source, target = (
@@ -59,7 +60,7 @@ def _swap_lines(_: Any, values: Any, target: Any, num_lines: Any) -> Any:
             for kind, array in zip(signature.args[:2], arguments[:2], strict=True)
         )
         with numba.core.cgutils.for_range(builder, arguments[2]) as loop:
-            native_line(builder, source, target, loop.index)
+            native_vector(builder, source, target, loop.index)
         builder.fence("seq_cst")  # such stores are not ordered with those that follow
         return context.get_dummy_value()
 

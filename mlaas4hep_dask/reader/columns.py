@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from mlaas4hep_dask.specs.events import Branch
+from mlaas4hep_dask.specs.events import Branch, offsets_of
 
 HEAD = 1000  # rows that tell which lists have equal lengths
 
@@ -145,8 +145,7 @@ def values_of(column: Any, leaf: Leaf, name: str) -> tuple[NDArray[Any], NDArray
         if _is_list(array.type):
             _require_no_null(array, name, "list")
             lengths = pc.fill_null(pc.list_value_length(array), 0)
-            offsets = np.zeros(len(array) + 1, dtype=np.int64)
-            np.cumsum(lengths.to_numpy(zero_copy_only=False), out=offsets[1:])
+            offsets = offsets_of(lengths.to_numpy(zero_copy_only=False))
             array = array.flatten()
         else:
             _require_no_null(array, name, "record")

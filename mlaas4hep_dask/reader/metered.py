@@ -14,12 +14,15 @@ from llvmlite import ir
 from numpy.typing import NDArray
 
 from mlaas4hep_dask.compiled import numba
-from mlaas4hep_dask.reader.byteorder import LINE, line_type, native, native_line
+from mlaas4hep_dask.reader.byteorder import LINE, native, native_vector, vector_type
 from mlaas4hep_dask.specs.meter import Watch
 from mlaas4hep_dask.specs.moments import add_row
 
-LANES = 8  # partial sums that are kept of each, as many as a vector holds
+VECTOR = 32  # bytes; sums of wider ones lower some processors' clock, for all that follows too
+LANES = 4  # float64 in a vector
+NUM_SUMS = 4  # vectors of partial sums: each addition to one would await the last
 LOW, HIGH, TOTAL, SQUARES = range(4)  # rows of the partial sums
+_PER_LINE = LINE // VECTOR
 _LEAST = 1e-3  # of the sum of squares: squared deviations from the mean that have lost few digits
 _WIDE = ir.VectorType(ir.DoubleType(), LANES)
 
@@ -35,7 +38,7 @@ def _as_number(_: Any, bits: Any, like: Any) -> Any:
 
 
 def _wide(builder: ir.IRBuilder, numbers: Any, part: int, dtype: Any) -> Any:
-    """Some of the numbers of a line, as float64."""
+    """Some of the numbers of a vector, as float64."""
     if numbers.type.count > LANES:
         places = range(part * LANES, (part + 1) * LANES)
         mask = ir.Constant(ir.VectorType(ir.IntType(32), LANES), list(places))
@@ -60,8 +63,8 @@ def _meter_lines(_: Any, values: Any, target: Any, num_lines: Any, sums: Any, li
 
     They are copied to ``target`` too, unless that is None.
     """
-    line = line_type(values)
-    parts = range(line.count // LANES)
+    vector = vector_type(values, VECTOR)
+    parts = range(vector.count // LANES)
     fused = ("contract",)
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
@@ -72,39 +75,43 @@ def _meter_lines(_: Any, values: Any, target: Any, num_lines: Any, sums: Any, li
             data = context.make_array(kind)(context, builder, arguments[place]).data
             return builder.bitcast(data, to.as_pointer())
 
-        source, target, sums = pointer(0, line), pointer(1, line), pointer(3, _WIDE)
+        def variables(value: Any, num: int) -> list[Any]:
+            return [numba.core.cgutils.alloca_once_value(builder, value) for _ in range(num)]
+
+        source, target, sums = pointer(0, vector), pointer(1, vector), pointer(3, _WIDE)
         rows = [builder.gep(sums, [ir.IntType(64)(row)]) for row in range(4)]
-        numbers = ir.VectorType(context.get_value_type(like.dtype), line.count)
-
-        def variable(value: Any) -> Any:
-            return numba.core.cgutils.alloca_once_value(builder, value)
-
-        first = builder.bitcast(native_line(builder, source, target, ir.IntType(64)(0)), numbers)
-        low, high = variable(first), variable(first)
+        numbers = ir.VectorType(context.get_value_type(like.dtype), vector.count)
+        first = builder.bitcast(native_vector(builder, source, None, ir.IntType(64)(0)), numbers)
+        low, high = variables(first, _PER_LINE), variables(first, _PER_LINE)
         zero = ir.Constant(_WIDE, [0.0] * LANES)
-        totals, squares = ([variable(zero) for _ in parts] for _ in range(2))
+        totals, squares = variables(zero, NUM_SUMS), variables(zero, NUM_SUMS)
         with numba.core.cgutils.for_range(builder, arguments[2]) as loop:
-            found = builder.bitcast(native_line(builder, source, target, loop.index), numbers)
-            for place, sign in ((low, "<"), (high, ">")):
-                best = _chosen(builder, sign, found, builder.load(place), like.dtype)
-                builder.store(best, place)
-            for part in parts:
-                wide = _wide(builder, found, part, like.dtype)
-                builder.store(builder.fadd(builder.load(totals[part]), wide), totals[part])
-                square = builder.fmul(wide, wide, flags=fused)
-                added = builder.fadd(builder.load(squares[part]), square, flags=fused)
-                builder.store(added, squares[part])
+            begin = builder.mul(loop.index, ir.IntType(64)(_PER_LINE))
+            for number in range(_PER_LINE):
+                index = builder.add(begin, ir.IntType(64)(number))
+                found = builder.bitcast(native_vector(builder, source, target, index), numbers)
+                for place, sign in ((low[number], "<"), (high[number], ">")):
+                    best = _chosen(builder, sign, found, builder.load(place), like.dtype)
+                    builder.store(best, place)
+                for part in parts:
+                    wide = _wide(builder, found, part, like.dtype)
+                    own = (number * len(parts) + part) % NUM_SUMS
+                    builder.store(builder.fadd(builder.load(totals[own]), wide), totals[own])
+                    square = builder.fmul(wide, wide, flags=fused)
+                    added = builder.fadd(builder.load(squares[own]), square, flags=fused)
+                    builder.store(added, squares[own])
         builder.fence("seq_cst")  # stores past the caches are not ordered with those that follow
         for row, places in ((TOTAL, totals), (SQUARES, squares)):
             value = builder.load(rows[row], align=8)
             for place in places:
                 value = builder.fadd(value, builder.load(place))
             builder.store(value, rows[row], align=8)
-        for row, place, sign in ((LOW, low, "<"), (HIGH, high, ">")):
+        for row, places, sign in ((LOW, low, "<"), (HIGH, high, ">")):
             value = builder.load(rows[row], align=8)
-            for part in parts:
-                candidate = _wide(builder, builder.load(place), part, like.dtype)
-                value = _chosen(builder, sign, candidate, value, numba.types.float64)
+            for place in places:
+                for part in parts:
+                    candidate = _wide(builder, builder.load(place), part, like.dtype)
+                    value = _chosen(builder, sign, candidate, value, numba.types.float64)
             builder.store(value, rows[row], align=8)
         return context.get_dummy_value()
 
@@ -116,6 +123,7 @@ def _copy(
     values: NDArray[Any],
     out: NDArray[Any] | None,
     first: int,
+    own: int,
     numbers: NDArray[np.float64],
     places: NDArray[np.intp],
     drawn: NDArray[Any],
@@ -124,7 +132,7 @@ def _copy(
     begin, end = _first_from(places, first), _first_from(places, first + num)
     for i in range(begin, end):
         place = np.uint64(places[i] - first)  # unsigned, lest numba look for negative ones
-        drawn[i] = _as_number(native(values[place]), drawn)
+        drawn[own, i] = _as_number(native(values[place]), drawn)
     head = 0
     if out is not None:
         target = out[first : first + num]
@@ -146,7 +154,7 @@ def _copy(
     row = _row_of(sums, num)
     if math.isnan(row[7]):
         _measure(values, drawn, row)
-    add_row(numbers, row)
+    add_row(numbers[own], row)
 
 
 # What does not depend on the type of the values, and is compiled once.
@@ -242,8 +250,8 @@ def copy_metered(values: NDArray[Any], out: NDArray[Any] | None, first: int, wat
     Parameters
     ----------
     values, out : ndarray
-        As those of `copy_native`. ``values`` become read-only; ``out`` has the bits of all values
-        that are watched, or is None when these are not needed.
+        As those of `copy_native`; ``out`` has the bits of all values that are watched, or is None
+        when these are not needed.
     first : int
         Where the first of ``values`` belongs.
     watch : Watch
@@ -252,5 +260,5 @@ def copy_metered(values: NDArray[Any], out: NDArray[Any] | None, first: int, wat
     if values.size:
         if not values.flags.aligned:
             values = values.copy()
-        values.flags.writeable = False  # numba compiles another kernel for any other kind of array
-        _copy(values, out, first, watch.numbers, watch.places, watch.drawn)
+            values.flags.writeable = False  # for another kind of array numba compiles once more
+        _copy(values, out, first, *watch)

@@ -15,6 +15,8 @@ import pyarrow.csv as pa_csv
 import pyarrow.json as pa_json
 import xxhash
 
+from mlaas4hep_dask.specs.events import offsets_of
+
 PIECE = 1 << 20  # bytes; partitions can begin once in a piece
 BLOCK = 1 << 24  # bytes; the longest line that pyarrow reads
 CHANGED_TYPE = " changed from "  # pyarrow calls that a parse error of JSON, too
@@ -168,8 +170,7 @@ def _lists(column: Any, type_: Any, name: str) -> Any:
     lengths = pc.if_else(empty, 0, pc.list_value_length(items))
     flat = items.flatten()
     flat = flat.filter(pc.not_equal(flat, ""))
-    ends = np.zeros(len(column) + 1, dtype=np.int64)
-    np.cumsum(pc.fill_null(lengths, 0).to_numpy(zero_copy_only=False), out=ends[1:])
+    ends = offsets_of(pc.fill_null(lengths, 0).to_numpy(zero_copy_only=False))
     if column.null_count:
         raise TextError(f"column {name!r} has {column.null_count} empty cells, write [] there")
     if ends[-1] != len(flat):

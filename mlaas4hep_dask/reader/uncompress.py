@@ -170,7 +170,7 @@ def _is_whole(basket: Basket) -> bool:
 
 
 class Uncompress:
-    """Uncompresses one basket after the other; what it gives is valid until the next.
+    """Uncompresses one basket after the other; what it gives, read-only, is valid until the next.
 
     The checksums of lz4 are not looked at: see `checked`. A ValueError names the basket that
     cannot be uncompressed.
@@ -205,10 +205,10 @@ class Uncompress:
             except Exception as error:  # codecs have errors of their own
                 raise ValueError(f"{basket}: {reason_of(error)}") from error
             if needed == wanted:  # nearly always: there is one block
-                return piece[:needed]
+                return piece[:needed].toreadonly()
             self._buffer[total : total + needed] = piece[:needed]
             total += block.size
-        return self._buffer[:wanted]
+        return self._buffer[:wanted].toreadonly()
 
     def _block(self, memory: memoryview, block: _Block, needed: int, place: int) -> memoryview:
         """At least the first ``needed`` bytes of a block, at ``place`` of the buffer."""

@@ -66,18 +66,8 @@ class Draw:
 def merge_draws(draws: Sequence[Draw]) -> tuple[Draw, NDArray[np.intp]]:
     """The draw of all, and where its members stand among all members, one draw after another."""
     keys = np.concatenate([draw.keys for draw in draws])
-    return _limited(keys, min(draw.limit for draw in draws))
-
-
-def _limited(keys: NDArray[np.uint64], limit: int) -> tuple[Draw, NDArray[np.intp]]:
-    """The draw from some keys, which hold all that are below the limit; and where they stand."""
-    lowered, drawn, members = _members(keys, np.uint64(limit))
-    return Draw(lowered, drawn), members
-
-
-def _share(num_values: int) -> float:
-    """The fraction of the keys to look at: hardly ever too few for a draw."""
-    return (SIZE + 8.0 * math.sqrt(SIZE)) / max(num_values, 1)
+    limit, drawn, members = _members(keys, np.uint64(min(draw.limit for draw in draws)))
+    return Draw(limit, drawn), members
 
 
 def draw_events(keys: NDArray[np.uint64]) -> tuple[Draw, NDArray[np.intp]]:
@@ -88,12 +78,8 @@ def draw_events(keys: NDArray[np.uint64]) -> tuple[Draw, NDArray[np.intp]]:
     keys : ndarray of uint64, shape (events,)
         From `event_keys`.
     """
-    if _share(keys.size) < 1.0:
-        places = _below(keys, np.uint64(int(_share(keys.size) * EVERYTHING)))
-        if places.size > SIZE:
-            draw, members = _limited(keys[places], EVERYTHING)
-            return draw, places[members]
-    return _limited(keys, EVERYTHING)
+    limit, drawn, places = _draw_events(keys)
+    return Draw(limit, drawn), places
 
 
 def draw_objects(
@@ -108,19 +94,8 @@ def draw_objects(
     offsets : ndarray of int64, shape (events + 1,)
         Where each event's objects begin.
     """
-    num_objects = int(offsets[-1])
-    share = _share(num_objects)
-    while True:
-        below = EVERYTHING if share >= 1.0 else int(share * EVERYTHING)
-        room = num_objects if share >= 1.0 else min(num_objects, 2 * int(share * num_objects))
-        found = np.empty(room, dtype=np.uint64)
-        places = np.empty(room, dtype=np.intp)
-        num_found, multiplicities = _keys_below(keys, offsets, np.uint64(below), found, places)
-        if share >= 1.0 or SIZE < num_found <= room:
-            break
-        share = 1.0 if num_found > room else 2.0 * share
-    draw, members = _limited(found[:num_found], EVERYTHING)
-    return draw, places[members], multiplicities
+    limit, drawn, places, multiplicities = _draw_objects(keys, offsets)
+    return Draw(limit, drawn), places, multiplicities
 
 
 def event_keys(ids: NDArray[np.uint64]) -> NDArray[np.uint64]:
@@ -160,6 +135,46 @@ def _entry_keys(file_id: np.uint64, start: int, stop: int) -> NDArray[np.uint64]
     for event in range(keys.size):
         keys[event] = _mix(np.uint64(start + event) ^ mixed)
     return keys
+
+
+@numba.njit(nogil=True, cache=True)  # type: ignore[untyped-decorator]
+def _share(num_values: int) -> float:
+    """The fraction of the keys to look at: hardly ever too few for a draw."""
+    return (SIZE + 8.0 * math.sqrt(SIZE)) / max(num_values, 1)
+
+
+@numba.njit(nogil=True, cache=True)  # type: ignore[untyped-decorator]
+def _draw_events(
+    keys: NDArray[np.uint64],
+) -> tuple[np.uint64, NDArray[np.uint64], NDArray[np.intp]]:
+    share = _share(keys.size)
+    if share < 1.0:
+        places = _below(keys, np.uint64(share * EVERYTHING))
+        if places.size > SIZE:
+            limit, drawn, members = _members(keys[places], np.uint64(EVERYTHING))
+            return limit, drawn, places[members]
+    limit, drawn, places = _members(keys, np.uint64(EVERYTHING))
+    return limit, drawn, places
+
+
+@numba.njit(nogil=True, cache=True)  # type: ignore[untyped-decorator]
+def _draw_objects(
+    keys: NDArray[np.uint64], offsets: NDArray[np.int64]
+) -> tuple[np.uint64, NDArray[np.uint64], NDArray[np.intp], NDArray[np.int64]]:
+    num_objects = offsets[-1]
+    share = _share(num_objects)
+    while True:
+        room, below = num_objects, np.uint64(EVERYTHING)
+        if share < 1.0:
+            room, below = min(room, 2 * int(share * room)), np.uint64(share * EVERYTHING)
+        found = np.empty(room, dtype=np.uint64)
+        places = np.empty(room, dtype=np.intp)
+        num_found, multiplicities = _keys_below(keys, offsets, below, found, places)
+        if share >= 1.0 or SIZE < num_found <= room:
+            break
+        share = 1.0 if num_found > room else 2.0 * share
+    limit, drawn, members = _members(found[:num_found], np.uint64(EVERYTHING))
+    return limit, drawn, places[members], multiplicities
 
 
 @numba.njit(nogil=True, cache=True)  # type: ignore[untyped-decorator]

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from mlaas4hep_dask.compiled import numba
 from mlaas4hep_dask.errors import DataError
 
 if TYPE_CHECKING:  # the server scores events without awkward, which takes 0.3 s to import
@@ -165,8 +166,18 @@ def concatenate(parts: Sequence[Events]) -> Events:
 
 def offsets_of(counts: NDArray[Any]) -> NDArray[np.int64]:
     """Offsets, shape (events + 1,), of the given multiplicities, shape (events,)."""
-    offsets = np.zeros(len(counts) + 1, dtype=np.int64)
-    np.cumsum(counts, out=offsets[1:])
+    # NumPy's cumulative sum takes twelve times as long.
+    offsets: NDArray[np.int64] = _offsets_of(np.array(counts, dtype=np.int64))
+    return offsets
+
+
+@numba.njit(nogil=True, cache=True)  # type: ignore[untyped-decorator]
+def _offsets_of(counts: NDArray[np.int64]) -> NDArray[np.int64]:
+    offsets = np.empty(counts.size + 1, dtype=np.int64)
+    offsets[0] = total = 0
+    for event in range(counts.size):
+        total += counts[event]
+        offsets[event + 1] = total
     return offsets
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import compress
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -44,20 +44,22 @@ class Group:
     places: NDArray[np.intp]
 
 
-@dataclass(slots=True)  # not frozen, which would take a microsecond more to make
-class Watch:
-    """What was seen of a branch so far.
+class Watch(NamedTuple):
+    """What was seen so far of a branch, which stands in one row among others.
 
     Parameters
     ----------
-    numbers : ndarray of float64, shape (8,)
+    row : int
+        Its row.
+    numbers : ndarray of float64, shape (branches, 8)
         Moments of what was read; see `to_row`.
     places : ndarray of intp, shape (drawn,)
         Where the values to be drawn stand, ascending.
-    drawn : ndarray, shape (drawn,)
+    drawn : ndarray, shape (branches, drawn)
         These values, once they are read; booleans as bytes.
     """
 
+    row: int
     numbers: NDArray[np.float64]
     places: NDArray[np.intp]
     drawn: NDArray[Any]
@@ -152,7 +154,7 @@ class Meter:
             seen = Seen({name: contents.get(name) for name in names}, num_values, numbers, drawn)
             noted = drawn.view(np.uint8) if drawn.dtype.kind == "b" else drawn
             for row, name in enumerate(names):
-                watches[name] = Watch(numbers[row], places, noted[row])
+                watches[name] = Watch(row, numbers, places, noted)
                 self._seen[name] = seen, row
         return watches
 
