@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from strategies import BRANCHES, events, part_of, split_events
 
-from mlaas4hep_dask.encode import EncodeCounts, Encoding, decode, encode
+from mlaas4hep_dask.encode import EncodeCounts, Encoding, decode, encode, scatter
 from mlaas4hep_dask.errors import EncodeError
 from mlaas4hep_dask.specs import Events
 from mlaas4hep_dask.specs.measure import measure
@@ -165,6 +165,68 @@ def test_chosen_events_have_the_rows_that_they_had(events, data, width):
     np.testing.assert_array_equal(chosen.missing(), encoded.missing()[selected])
     np.testing.assert_array_equal(chosen.multiplicities(), encoded.multiplicities()[:, selected])
     assert not np.shares_memory(chosen.values, encoded.values)
+
+
+@pytest.mark.parametrize("width", [1, 7, 8, 9, 16, 17, 33, "max"])
+def test_rows_of_many_objects_equal_padding_by_awkward(width):
+    rng = np.random.default_rng(3)
+    counts = rng.choice([0, 1, 7, 8, 9, 15, 16, 17, 31, 40], (3, 60))
+    fields = {}
+    for collection, own in zip("abc", counts, strict=True):
+        for branch in range(1 + rng.integers(3)):
+            values = rng.normal(size=own.sum())
+            values[rng.random(values.size) < 0.1] = np.nan
+            fields[f"{collection}_{branch}"] = ak.unflatten(values, own)
+    made = events_of(x=rng.normal(size=60), **fields)
+    encoded = encode(made, encoding_of(made, width=width))
+    x, missing = by_plain_numpy(
+        made.to_awkward(), encoded.layout, normalisation="minmax", cap=width
+    )
+    np.testing.assert_array_equal(encoded.dense(), x)
+    np.testing.assert_array_equal(encoded.missing(), missing)
+
+
+def test_many_rows_are_written_past_the_caches_to_any_place(cms_events):
+    encoded = encode(cms_events, encoding_of(cms_events))
+    x, missing = encoded.dense(), encoded.missing()
+    rng = np.random.default_rng(1)
+    rows = rng.integers(0, len(encoded), 2 + 2 * scatter.PAST_CACHES // x[0].nbytes)
+    for positions in (np.arange(rows.size), rng.permutation(rows.size)):
+        expected = np.full((rows.size + 1, x.shape[1]), 7, dtype=np.float32)
+        expected[positions] = x[rows]
+        memory = np.full(expected.size + 37, 7, dtype=np.float32)
+        for start in (0, 1, 15, 16, 36):  # where in a cache line the first row begins
+            memory[:] = 7
+            out = memory[start : start + expected.size].reshape(expected.shape)
+            encoded.dense(rows, positions=positions, out=out)
+            assert out.tobytes() == expected.tobytes()
+            assert (memory[:start] == 7).all()
+            assert (memory[start + expected.size :] == 7).all()
+        for out in (np.zeros((*expected.shape, 2))[..., 1], np.zeros(expected.T.shape).T):
+            out[-1] = 7
+            assert encoded.dense(rows, positions=positions, out=out) is out  # float64, too
+            np.testing.assert_array_equal(out, expected)
+        mask = np.zeros(expected.T.shape, dtype=np.bool_).T
+        encoded.missing(rows, positions=positions, out=mask)
+        np.testing.assert_array_equal(mask[positions], missing[rows])
+
+
+@given(events(min_events=1))
+def test_rows_and_places_that_do_not_exist_are_refused(events):
+    encoded = encode(events, encoding_of(events))
+    shape = len(events), encoded.layout.num_columns
+    for name in ("dense", "missing"):
+        method = getattr(encoded, name)
+        for row in (-1, len(events), 2**62):
+            with pytest.raises(IndexError, match="rows from"):
+                method(np.array([row]))
+            with pytest.raises(IndexError, match="positions from"):
+                method(np.array([0]), positions=np.array([row]), out=np.zeros(shape))
+        for out in (np.zeros((shape[0], shape[1] + 1)), np.zeros(shape[0])):
+            with pytest.raises(ValueError, match="columns do not go to"):
+                method(out=out)
+        with pytest.raises(ValueError, match="columns do not go to"):
+            method(np.array([0]), positions=np.array([0, 0]))
 
 
 def test_rows_beyond_one_tile_of_the_kernel_are_all_written(cms_events):

@@ -15,6 +15,7 @@ from mlaas4hep_dask.encode.encoding import Encoding
 from mlaas4hep_dask.encode.layout import Layout
 from mlaas4hep_dask.encode.normalise import normalise_into
 from mlaas4hep_dask.encode.order import sort_objects
+from mlaas4hep_dask.encode.scatter import scatter, scatter_missing
 from mlaas4hep_dask.errors import EncodeError
 from mlaas4hep_dask.specs import Events
 from mlaas4hep_dask.specs.runs import copied, runs_of
@@ -90,8 +91,15 @@ class Encoded:
         -------
         ndarray of float32, shape (rows, columns)
             ``out``, or a new array.
+
+        Raises
+        ------
+        IndexError
+            When there is no such event, or no such row of ``out``.
+        ValueError
+            When shapes do not match.
         """
-        return self._write(kernels.scatter, np.float32, rows, positions, out)
+        return self._write(scatter, np.float32, rows, positions, out)
 
     def missing(
         self,
@@ -104,7 +112,7 @@ class Encoded:
 
         The parameters are those of `dense`.
         """
-        return self._write(kernels.scatter_missing, np.bool_, rows, positions, out)
+        return self._write(scatter_missing, np.bool_, rows, positions, out)
 
     def chosen(self, selected: NDArray[np.bool_]) -> Encoded:
         """A copy of the events where ``selected``, shape (events,), is True; without counts."""
@@ -150,6 +158,16 @@ class Encoded:
         layout = self.layout
         if out is None:
             out = np.empty((rows.size, layout.num_columns), dtype)
+        _require_places("rows", rows, self.num_events)
+        _require_places("positions", positions, len(out))
+        if positions.shape != rows.shape or out.shape[1:] != (layout.num_columns,):
+            raise ValueError(
+                f"{rows.shape} rows of {layout.num_columns} columns do not go to "
+                f"{positions.shape} positions in an array of shape {out.shape}"
+            )
+        if out.dtype != dtype or not out.flags.c_contiguous:  # kernels write to plain memory
+            out[positions] = self._write(kernel, dtype, rows, None, None)
+            return out
         kernel(
             self.values,
             self.starts,
@@ -162,6 +180,12 @@ class Encoded:
             out,
         )
         return out
+
+
+def _require_places(what: str, places: NDArray[np.int64], size: int) -> None:
+    """Kernels do not look where they read and write."""
+    if places.size and not 0 <= places.min() <= places.max() < size:
+        raise IndexError(f"{what} from {places.min()} to {places.max()}, of {size}")
 
 
 def encode(events: Events, encoding: Encoding) -> Encoded | EncodedImages:

@@ -1,7 +1,6 @@
 """Copies big-endian values into native arrays, past the caches.
 
-What is read of a partition is larger than the caches. An ordinary store fetches the line that it
-overwrites from memory first, which takes nearly as long as writing it; these do not.
+What is read of a partition is larger than the caches.
 """
 
 from __future__ import annotations
@@ -13,10 +12,10 @@ from llvmlite import ir
 from numpy.typing import NDArray
 
 from mlaas4hep_dask.compiled import numba
+from mlaas4hep_dask.vectors import LINE, fence, pointer, store_past_caches
 
 SIZES = (1, 2, 4, 8)  # bytes of a value
 FEW = 16 * 1024  # bytes
-LINE = 64  # bytes of a cache line, and of the widest vectors
 _IS_SWAPPED = sys.byteorder == "little"
 
 
@@ -41,9 +40,8 @@ def native_vector(builder: ir.IRBuilder, source: Any, target: Any, index: Any) -
         )
         vector = builder.call(swap, [vector])
     if target is not None:
-        align = vector.type.count * size // 8
-        store = builder.store(vector, builder.gep(target, [index]), align=align)
-        store.set_metadata("nontemporal", builder.module.add_metadata([ir.IntType(32)(1)]))
+        num_bytes = vector.type.count * size // 8
+        store_past_caches(builder, vector, builder.gep(target, [index]), num_bytes)
     return vector
 
 
@@ -54,14 +52,12 @@ def _swap_lines(_: Any, values: Any, target: Any, num_lines: Any) -> Any:
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         source, target = (
-            builder.bitcast(
-                context.make_array(kind)(context, builder, array).data, line.as_pointer()
-            )
-            for kind, array in zip(signature.args[:2], arguments[:2], strict=True)
+            pointer(context, builder, signature.args[place], arguments[place], line)
+            for place in (0, 1)
         )
         with numba.core.cgutils.for_range(builder, arguments[2]) as loop:
             native_vector(builder, source, target, loop.index)
-        builder.fence("seq_cst")  # such stores are not ordered with those that follow
+        fence(builder)
         return context.get_dummy_value()
 
     return numba.types.void(values, target, num_lines), generate

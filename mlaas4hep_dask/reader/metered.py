@@ -14,9 +14,10 @@ from llvmlite import ir
 from numpy.typing import NDArray
 
 from mlaas4hep_dask.compiled import numba
-from mlaas4hep_dask.reader.byteorder import LINE, native, native_vector, vector_type
+from mlaas4hep_dask.reader.byteorder import native, native_vector, vector_type
 from mlaas4hep_dask.specs.meter import Watch
 from mlaas4hep_dask.specs.moments import add_row
+from mlaas4hep_dask.vectors import LINE, fence, pointer
 
 VECTOR = 32  # bytes; sums of wider ones lower some processors' clock, for all that follows too
 LANES = 4  # float64 in a vector
@@ -68,17 +69,16 @@ def _meter_lines(_: Any, values: Any, target: Any, num_lines: Any, sums: Any, li
     fused = ("contract",)
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        def pointer(place: int, to: Any) -> Any:
+        def begin(place: int, to: Any) -> Any:
             kind = signature.args[place]
             if isinstance(kind, numba.types.NoneType):
                 return None
-            data = context.make_array(kind)(context, builder, arguments[place]).data
-            return builder.bitcast(data, to.as_pointer())
+            return pointer(context, builder, kind, arguments[place], to)
 
         def variables(value: Any, num: int) -> list[Any]:
             return [numba.core.cgutils.alloca_once_value(builder, value) for _ in range(num)]
 
-        source, target, sums = pointer(0, vector), pointer(1, vector), pointer(3, _WIDE)
+        source, target, sums = begin(0, vector), begin(1, vector), begin(3, _WIDE)
         rows = [builder.gep(sums, [ir.IntType(64)(row)]) for row in range(4)]
         numbers = ir.VectorType(context.get_value_type(like.dtype), vector.count)
         first = builder.bitcast(native_vector(builder, source, None, ir.IntType(64)(0)), numbers)
@@ -86,9 +86,9 @@ def _meter_lines(_: Any, values: Any, target: Any, num_lines: Any, sums: Any, li
         zero = ir.Constant(_WIDE, [0.0] * LANES)
         totals, squares = variables(zero, NUM_SUMS), variables(zero, NUM_SUMS)
         with numba.core.cgutils.for_range(builder, arguments[2]) as loop:
-            begin = builder.mul(loop.index, ir.IntType(64)(_PER_LINE))
+            start = builder.mul(loop.index, ir.IntType(64)(_PER_LINE))
             for number in range(_PER_LINE):
-                index = builder.add(begin, ir.IntType(64)(number))
+                index = builder.add(start, ir.IntType(64)(number))
                 found = builder.bitcast(native_vector(builder, source, target, index), numbers)
                 for place, sign in ((low[number], "<"), (high[number], ">")):
                     best = _chosen(builder, sign, found, builder.load(place), like.dtype)
@@ -100,7 +100,7 @@ def _meter_lines(_: Any, values: Any, target: Any, num_lines: Any, sums: Any, li
                     square = builder.fmul(wide, wide, flags=fused)
                     added = builder.fadd(builder.load(squares[own]), square, flags=fused)
                     builder.store(added, squares[own])
-        builder.fence("seq_cst")  # stores past the caches are not ordered with those that follow
+        fence(builder)
         for row, places in ((TOTAL, totals), (SQUARES, squares)):
             value = builder.load(rows[row], align=8)
             for place in places:

@@ -16,6 +16,7 @@ from llvmlite import ir
 from numpy.typing import NDArray
 
 from mlaas4hep_dask.compiled import numba
+from mlaas4hep_dask.vectors import pointer, prefetch
 
 _P1 = np.uint64(0x9E3779B185EBCA87)
 _P2 = np.uint64(0xC2B2AE3D27D4EB4F)
@@ -46,8 +47,7 @@ def _advance(_: Any, places: Any, lanes: Any, num_stripes: Any) -> Any:
     ``places``, uint64 of shape (_TOGETHER,), are the addresses of their next stripes; ``lanes``,
     uint64 of shape (_TOGETHER, 4), is their state.
     """
-    number, byte = ir.IntType(64), ir.IntType(8).as_pointer()
-    soon = [ir.IntType(32)(value) for value in (0, 3, 1)]  # for reading, in all caches, data
+    number = ir.IntType(64)
     vector = ir.VectorType(number, _LANES)
     p1, p2, left, right = (
         ir.Constant(vector, [number(value)] * _LANES) for value in (int(_P1), int(_P2), 31, 33)
@@ -55,8 +55,8 @@ def _advance(_: Any, places: Any, lanes: Any, num_stripes: Any) -> Any:
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         places, lanes = (
-            context.make_array(kind)(context, builder, array).data
-            for kind, array in zip(signature.args[:2], arguments[:2], strict=True)
+            pointer(context, builder, signature.args[place], arguments[place], number)
+            for place in (0, 1)
         )
         targets, states, stripes = [], [], []
         for block in map(number, range(_TOGETHER)):
@@ -67,16 +67,10 @@ def _advance(_: Any, places: Any, lanes: Any, num_stripes: Any) -> Any:
             states.append(
                 numba.core.cgutils.alloca_once_value(builder, builder.load(target, align=8))
             )
-        prefetch = numba.core.cgutils.get_or_insert_function(
-            builder.module,
-            ir.FunctionType(ir.VoidType(), [byte, *(value.type for value in soon)]),
-            "llvm.prefetch",  # which does nothing where there is no memory
-        )
         with numba.core.cgutils.for_range(builder, arguments[2]) as loop:
             ahead = builder.add(loop.index, number(_AHEAD))
             for stripe in stripes:
-                place = builder.bitcast(builder.gep(stripe, [ahead]), byte)
-                builder.call(prefetch, [place, *soon])
+                prefetch(builder, builder.gep(stripe, [ahead]), level=1)
             for state, stripe in zip(states, stripes, strict=True):
                 words = builder.load(builder.gep(stripe, [loop.index]), align=1)
                 mixed = builder.add(builder.load(state), builder.mul(words, p2))
