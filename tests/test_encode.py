@@ -229,7 +229,7 @@ def test_rows_and_places_that_do_not_exist_are_refused(events):
             method(np.array([0]), positions=np.array([0, 0]))
 
 
-def test_rows_beyond_one_tile_of_the_kernel_are_all_written(cms_events):
+def test_shuffled_rows_are_those_of_their_events(cms_events):
     encoded = encode(cms_events, encoding_of(cms_events))
     rows = np.random.default_rng(1).permutation(len(cms_events))
     np.testing.assert_array_equal(encoded.dense(rows), encoded.dense()[rows])

@@ -15,7 +15,7 @@ from mlaas4hep_dask.encode.encoding import Encoding
 from mlaas4hep_dask.encode.layout import Layout
 from mlaas4hep_dask.encode.normalise import normalise_into
 from mlaas4hep_dask.encode.order import sort_objects
-from mlaas4hep_dask.encode.scatter import scatter, scatter_missing
+from mlaas4hep_dask.encode.scatter import scatter
 from mlaas4hep_dask.errors import EncodeError
 from mlaas4hep_dask.specs import Events
 from mlaas4hep_dask.specs.runs import copied, runs_of
@@ -99,7 +99,7 @@ class Encoded:
         ValueError
             When shapes do not match.
         """
-        return self._write(scatter, np.float32, rows, positions, out)
+        return self._write(np.float32, rows, positions, out)
 
     def missing(
         self,
@@ -112,7 +112,7 @@ class Encoded:
 
         The parameters are those of `dense`.
         """
-        return self._write(scatter_missing, np.bool_, rows, positions, out)
+        return self._write(np.bool_, rows, positions, out)
 
     def chosen(self, selected: NDArray[np.bool_]) -> Encoded:
         """A copy of the events where ``selected``, shape (events,), is True; without counts."""
@@ -147,7 +147,6 @@ class Encoded:
 
     def _write(
         self,
-        kernel: Any,
         dtype: type,
         rows: NDArray[np.int64] | None,
         positions: NDArray[np.int64] | None,
@@ -165,10 +164,10 @@ class Encoded:
                 f"{rows.shape} rows of {layout.num_columns} columns do not go to "
                 f"{positions.shape} positions in an array of shape {out.shape}"
             )
-        if out.dtype != dtype or not out.flags.c_contiguous:  # kernels write to plain memory
-            out[positions] = self._write(kernel, dtype, rows, None, None)
+        if out.dtype != dtype or not out.flags.c_contiguous:  # the kernel writes to plain memory
+            out[positions] = self._write(dtype, rows, None, None)
             return out
-        kernel(
+        scatter(
             self.values,
             self.starts,
             self.offsets,
@@ -177,13 +176,13 @@ class Encoded:
             layout.first_columns,
             rows,
             positions,
-            out,
+            out.view(np.uint8) if dtype is np.bool_ else out,
         )
         return out
 
 
 def _require_places(what: str, places: NDArray[np.int64], size: int) -> None:
-    """Kernels do not look where they read and write."""
+    """The kernel does not look where it reads and writes."""
     if places.size and not 0 <= places.min() <= places.max() < size:
         raise IndexError(f"{what} from {places.min()} to {places.max()}, of {size}")
 
@@ -220,14 +219,18 @@ def encode_rows(events: Events, encoding: Encoding) -> Encoded:
     }
     offsets = np.empty((len(layout.collections), events.num_events + 1), dtype=np.int64)
     truncated: dict[str, int] = {}
+    kept: dict[str, tuple[NDArray[np.int64], NDArray[np.int64]]] = {}  # of what is truncated
     widths = layout.collection_widths
     for row, name in enumerate(layout.collections):
         own = events.offsets[name]
         offsets[row] = own
         if widths[name] < np.diff(own).max(initial=0):
-            offsets[row], kept = kernels.kept_objects(own, widths[name])
+            offsets[row], *ends = kernels.kept_objects(own, widths[name])
             truncated[name] = int(own[-1] - offsets[row, -1])
-            orders[name] = kept if name not in orders else orders[name][kept]
+            if name in orders:
+                orders[name] = copied(orders[name], *ends)
+            else:
+                kept[name] = ends[0], ends[1]
     sizes = [events.num_events] * len(layout.flat)
     sizes += offsets[layout.collection_rows, -1].tolist()
     starts = np.zeros(len(sizes), dtype=np.int64)
@@ -239,13 +242,16 @@ def encode_rows(events: Events, encoding: Encoding) -> Encoded:
         encoding.branches, encoding.scalings, starts.tolist(), sizes, strict=True
     ):
         content = events.contents[branch.name]
-        order = None if branch.collection is None else orders.get(branch.collection)
+        order, ends = orders.get(branch.collection or ""), kept.get(branch.collection or "")
         out = values[start : start + size]
         # What is cut off is counted with the rest, so that specs foretell the counts.
-        target = out if order is None else np.empty(content.size, dtype=np.float32)
+        is_direct = order is None and ends is None
+        target = out if is_direct else np.empty(content.size, dtype=np.float32)
         num_missing, num_outside = normalise_into(content, scaling, target)
         if order is not None:
             np.take(target, order, out=out, mode="clip")
+        elif ends is not None:
+            copied(target, *ends, out)
         if num_missing:
             not_finite[branch.name] = num_missing
         if num_outside:

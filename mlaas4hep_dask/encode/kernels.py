@@ -128,14 +128,21 @@ def normalise_table(
 @numba.njit(nogil=True, cache=True)  # type: ignore[untyped-decorator]
 def kept_objects(
     offsets: NDArray[np.int64], width: int
-) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Offsets of the first ``width`` objects of each event, and where these objects stand."""
+) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
+    """Offsets of the first ``width`` objects of each event, and where these objects stand.
+
+    They stand in half-open ranges, each up to an event that has more: first ones, then last ones.
+    """
     kept_offsets = np.zeros_like(offsets)
+    starts, stops = np.empty_like(offsets), np.empty_like(offsets)
+    starts[0] = offsets[0]
+    num = 0
     for event in range(offsets.size - 1):
-        count = min(offsets[event + 1] - offsets[event], width)
-        kept_offsets[event + 1] = kept_offsets[event] + count
-    kept = np.empty(kept_offsets[-1], dtype=np.int64)
-    for event in range(offsets.size - 1):
-        for j in range(kept_offsets[event + 1] - kept_offsets[event]):
-            kept[kept_offsets[event] + j] = offsets[event] + j
-    return kept_offsets, kept
+        stop = min(offsets[event + 1], offsets[event] + width)
+        kept_offsets[event + 1] = kept_offsets[event] + stop - offsets[event]
+        if stop < offsets[event + 1]:
+            stops[num] = stop
+            num += 1
+            starts[num] = offsets[event + 1]
+    stops[num] = offsets[-1]
+    return kept_offsets, starts[: num + 1], stops[: num + 1]

@@ -17,11 +17,9 @@ from numpy.typing import NDArray
 from mlaas4hep_dask.compiled import numba
 from mlaas4hep_dask.vectors import LINE, fence, pointer, prefetch, store_past_caches
 
-LANES = 8  # values of a vector
+LANES = 8  # values, and columns, that are written at once
 AHEAD = 16  # rows: their values are asked for while others are written
 PAST_CACHES = 4 * 1024 * 1024  # bytes of dense rows that no second-level cache holds
-TILE_BYTES = 320 * 1024  # masks that stay in the second-level cache while every branch visits them
-_VECTOR = ir.VectorType(ir.FloatType(), LANES)
 
 
 @numba.extending.intrinsic  # type: ignore[untyped-decorator]  # numba is not annotated
@@ -34,6 +32,30 @@ def _ask_for(_: Any, values: Any, place: Any) -> Any:
         return context.get_dummy_value()
 
     return numba.types.void(values, place), generate
+
+
+def _entries(builder: ir.IRBuilder, numbers: Any, present: Any, entry: Any) -> Any:
+    """What rows with this type of entries have for values: 0 for missing ones, or which these are.
+
+    ``numbers`` is one value or a vector; ``present`` tells which count, and is None for all.
+    """
+    kept = builder.fcmp_ordered("ord", numbers, numbers)  # not NaN
+    if present is not None:
+        kept = builder.and_(kept, present)
+    if isinstance(entry, ir.FloatType):
+        return builder.select(kept, numbers, ir.Constant(numbers.type, None))
+    wide = entry if present is None else ir.VectorType(entry, numbers.type.count)
+    return builder.zext(builder.not_(kept), wide)
+
+
+@numba.extending.intrinsic  # type: ignore[untyped-decorator]
+def _entry(_: Any, value: Any, row: Any) -> Any:
+    """What ``row`` has for one value."""
+
+    def generate(context: Any, builder: Any, _: Any, arguments: Any) -> Any:
+        return _entries(builder, arguments[0], None, context.get_value_type(row.dtype))
+
+    return row.dtype(value, row), generate
 
 
 @numba.extending.intrinsic  # type: ignore[untyped-decorator]
@@ -53,27 +75,27 @@ def _pad(
     """Write branches of a collection to columns of ``row``, each to ``width`` from ``column``.
 
     The branches are ``num_branches`` from the number ``own``. Each has ``count`` values, from
-    ``starts[branch] + first``; 0 takes the place of NaN and of those that are missing. The values
-    from ``starts[branch] + later`` are asked for. Vectors reach beyond values and columns, by less
-    than `LANES`.
+    ``starts[branch] + first``; others are missing. The values from ``starts[branch] + later`` are
+    asked for. Vectors reach beyond values and columns, by less than `LANES`.
     """
     number, small = ir.IntType(64), ir.IntType(32)
     many = ir.VectorType(small, LANES)
     lanes = ir.Constant(many, list(range(LANES)))
-    zero = ir.Constant(_VECTOR, [0.0] * LANES)
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         _, _, own, num_branches, first, count, later, _, column, width = arguments
-        begin, starts, row = (
+        entry = context.get_value_type(row.dtype)
+        begin, starts, target = (
             pointer(context, builder, signature.args[place], arguments[place], to)
-            for place, to in ((0, ir.FloatType()), (1, number), (7, ir.FloatType()))
+            for place, to in ((0, ir.FloatType()), (1, number), (7, entry))
         )
         starts = builder.gep(starts, [own])
 
         def vector(place: Any, *offsets: Any) -> Any:
             for offset in offsets:
                 place = builder.gep(place, [offset])
-            return builder.bitcast(place, _VECTOR.as_pointer())
+            kind = ir.VectorType(place.type.pointee, LANES)
+            return builder.bitcast(place, kind.as_pointer())
 
         def each_branch() -> Any:
             return numba.core.cgutils.for_range(builder, num_branches)
@@ -82,9 +104,11 @@ def _pad(
             return builder.load(builder.gep(starts, [branch]))
 
         def write(found: Any, branch: Any, done: Any) -> None:
-            target = vector(row, column, builder.mul(branch, width), done)
-            builder.store(found, target, align=4)
+            place = vector(target, column, builder.mul(branch, width), done)
+            builder.store(found, place, align=row.dtype.bitwidth // 8)
 
+        absent = 0.0 if isinstance(entry, ir.FloatType) else 1
+        missing = ir.Constant(ir.VectorType(entry, LANES), [absent] * LANES)
         num_vectors = builder.udiv(builder.add(width, number(LANES - 1)), number(LANES))
         with numba.core.cgutils.for_range(builder, num_vectors) as loop:
             # From the last to the first, since that of a branch reaches into the next branch.
@@ -101,10 +125,10 @@ def _pad(
                     with each_branch() as inner:
                         source = vector(begin, start_of(inner.index), first, done)
                         found = builder.load(source, align=4)
-                        kept = builder.and_(present, builder.fcmp_ordered("ord", found, found))
-                        write(builder.select(kept, found, zero), inner.index, done)
+                        found = _entries(builder, found, present, entry)
+                        write(found, inner.index, done)
                 with none, each_branch() as inner:
-                    write(zero, inner.index, done)
+                    write(missing, inner.index, done)
         with each_branch() as loop:
             prefetch(builder, vector(begin, start_of(loop.index), later), level=2)
         return context.get_dummy_value()
@@ -114,23 +138,34 @@ def _pad(
 
 
 @numba.extending.intrinsic  # type: ignore[untyped-decorator]
-def _store_lines(_: Any, row: Any, head: Any, out: Any, place: Any, num_lines: Any) -> Any:
-    """Copy cache lines from ``row[head:]`` to ``out``, flat, at ``place``, where one begins."""
-    line = ir.VectorType(ir.FloatType(), LINE // 4)
+def _put(_: Any, row: Any, first: Any, out: Any, place: Any, num: Any, is_past: Any) -> Any:
+    """Copy ``num`` entries from ``row[first:]`` to ``out``, flat, at ``place``.
+
+    With ``is_past`` they fill cache lines, and go past the caches.
+    """
+    size = out.dtype.bitwidth // 8
+    number = ir.IntType(64)
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        begins = []
+        entry = context.get_value_type(out.dtype)
+        line = ir.VectorType(entry, LINE // size)
+        ends = []
         for which in (0, 2):
-            kind, array, place = signature.args[which], arguments[which], arguments[which + 1]
-            begin = pointer(context, builder, kind, array, line.element)
-            begins.append(builder.bitcast(builder.gep(begin, [place]), line.as_pointer()))
-        source, target = begins
-        with numba.core.cgutils.for_range(builder, arguments[4]) as loop:
-            found = builder.load(builder.gep(source, [loop.index]), align=4)
-            store_past_caches(builder, found, builder.gep(target, [loop.index]), LINE)
+            kind, array, begin = signature.args[which], arguments[which], arguments[which + 1]
+            ends.append(builder.gep(pointer(context, builder, kind, array, entry), [begin]))
+        source, target = ends
+        with builder.if_else(arguments[5]) as (past, near):
+            with past:
+                source, target = (builder.bitcast(end, line.as_pointer()) for end in ends)
+                num_lines = builder.udiv(arguments[4], number(LINE // size))
+                with numba.core.cgutils.for_range(builder, num_lines) as loop:
+                    found = builder.load(builder.gep(source, [loop.index]), align=size)
+                    store_past_caches(builder, found, builder.gep(target, [loop.index]), LINE)
+            with near:
+                numba.core.cgutils.raw_memcpy(builder, ends[1], ends[0], arguments[4], size)
         return context.get_dummy_value()
 
-    return numba.types.void(row, head, out, place, num_lines), generate
+    return numba.types.void(row, first, out, place, num, is_past), generate
 
 
 @numba.extending.intrinsic  # type: ignore[untyped-decorator]
@@ -152,9 +187,9 @@ def scatter(
     columns: NDArray[np.int64],
     rows: NDArray[np.int64],
     positions: NDArray[np.int64],
-    out: NDArray[np.float32],
+    out: NDArray[Any],
 ) -> None:
-    """Write the dense rows of the events ``rows`` to ``out``, 0 where a value is missing.
+    """Write the dense rows of the events ``rows`` to ``out``, or those of the missing mask.
 
     Parameters
     ----------
@@ -173,22 +208,22 @@ def scatter(
         Events to write. Ascending rows read memory in order.
     positions : ndarray of int64, shape (rows,)
         Row of ``out`` for each. Shuffling here costs little, since a dense row is long.
-    out : ndarray of float32, shape (positions, columns)
-        Receives the rows; contiguous.
+    out : ndarray, shape (positions, columns)
+        Receives the rows; contiguous. Float32 gets the values, 0 where one is missing; uint8
+        gets 1 where one is missing, else 0.
     """
-    num_columns = out.shape[1]
+    num_columns, size = out.shape[1], out.itemsize
     widths = np.append(columns[1:], num_columns) - columns
     runs = _runs(collections, widths)
-    row = np.zeros(num_columns + LANES, dtype=np.float32)
-    is_large = out.size * out.itemsize >= PAST_CACHES
+    row = np.zeros(num_columns + LANES, dtype=out.dtype)
+    is_large = out.size * size >= PAST_CACHES
     # Views of arrays are counted by locked instructions, which wait for all stores: none below.
     address = np.int64(out.ctypes.data)
     for i in range(rows.size):
         event, later = rows[i], rows[min(i + AHEAD, rows.size - 1)]
         for column in range(num_flat):
             _ask_for(values, starts[column] + later)
-            value = values[np.uint64(starts[column] + event)]
-            row[column] = value if value == value else np.float32(0.0)
+            row[column] = _entry(values[np.uint64(starts[column] + event)], row)
         for run in range(runs.size - 1):
             branch, stop = runs[run], runs[run + 1]
             collection, column = collections[branch], columns[branch]
@@ -200,21 +235,20 @@ def scatter(
             else:  # vectors would reach beyond the last values
                 for place in range(width * (stop - branch)):
                     other, number = own + place // width, place % width
-                    value = np.float32(0.0)
+                    value = np.float32(np.nan)
                     if number < count:
                         value = values[starts[other] + first + number]
-                    row[column + place] = value if value == value else np.float32(0.0)
-        head = tail = num_columns
+                    row[column + place] = _entry(value, row)
+        begin = positions[i] * num_columns
         if is_large:
-            begin = positions[i] * num_columns
-            head = min((-(address + begin * 4) % LINE) // 4, num_columns)
-            num_lines = (num_columns - head) * 4 // LINE
-            tail = head + num_lines * LINE // 4
-            _store_lines(row, head, out, begin + head, num_lines)
-        for column in range(head):
-            out[positions[i], column] = row[column]
-        for column in range(tail, num_columns):
-            out[positions[i], column] = row[column]
+            head = min((-(address + begin * size) % LINE) // size, num_columns)
+            tail = (num_columns - head) * size % LINE // size
+            lines = num_columns - head - tail
+            _put(row, 0, out, begin, head, False)
+            _put(row, head, out, begin + head, lines, True)
+            _put(row, head + lines, out, begin + head + lines, tail, False)
+        else:
+            _put(row, 0, out, begin, num_columns, False)
     _fence()
 
 
@@ -234,46 +268,3 @@ def _runs(collections: NDArray[np.int64], widths: NDArray[np.int64]) -> NDArray[
             num += 1
     places[num] = collections.size
     return places[: num + 1]
-
-
-@numba.njit(nogil=True, cache=True)  # type: ignore[untyped-decorator]
-def _tile(out: NDArray[Any]) -> int:
-    """Number of rows that are written together."""
-    num_rows: int = TILE_BYTES // (max(out.shape[1], 1) * out.itemsize)
-    return max(num_rows, 16)
-
-
-@numba.njit(nogil=True, cache=True)  # type: ignore[untyped-decorator]
-def scatter_missing(
-    values: NDArray[np.float32],
-    starts: NDArray[np.int64],
-    offsets: NDArray[np.int64],
-    num_flat: int,
-    collections: NDArray[np.int64],
-    columns: NDArray[np.int64],
-    rows: NDArray[np.int64],
-    positions: NDArray[np.int64],
-    out: NDArray[np.bool_],
-) -> None:
-    """Write the missing mask of the events ``rows`` to ``out``; see `scatter`."""
-    tile = _tile(out)
-    for begin in range(0, rows.size, tile):
-        end = min(begin + tile, rows.size)
-        for i in range(begin, end):
-            out[positions[i]] = True
-        for column in range(num_flat):
-            start = starts[column]
-            for i in range(begin, end):
-                value = values[start + rows[i]]
-                out[positions[i], column] = value != value
-        for branch in range(collections.size):
-            start = starts[num_flat + branch]
-            collection = collections[branch]
-            column = columns[branch]
-            for i in range(begin, end):
-                first = offsets[collection, rows[i]]
-                count = offsets[collection, rows[i] + 1] - first
-                first += start
-                for j in range(count):
-                    value = values[first + j]
-                    out[positions[i], column + j] = value != value

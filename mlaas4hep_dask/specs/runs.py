@@ -36,10 +36,17 @@ def runs_of(mask: NDArray[np.bool_]) -> tuple[NDArray[np.int64], NDArray[np.int6
 
 
 def copied(
-    values: NDArray[Any], starts: NDArray[np.int64], stops: NDArray[np.int64]
+    values: NDArray[Any],
+    starts: NDArray[np.int64],
+    stops: NDArray[np.int64],
+    out: NDArray[Any] | None = None,
 ) -> NDArray[Any]:
-    """The values in the half-open ranges from ``starts`` to ``stops``, one after the other."""
-    out = np.empty(int((stops - starts).sum()), dtype=values.dtype)
+    """The values in the half-open ranges from ``starts`` to ``stops``, one after the other.
+
+    They are written to ``out``, which has room for just as many of the same dtype, if it is given.
+    """
+    if out is None:
+        out = np.empty(int((stops - starts).sum()), dtype=values.dtype)
     word = f"u{values.itemsize}"  # a kernel for each size, not for each dtype
     _copy(np.ascontiguousarray(values).view(word), starts, stops, out.view(word))
     return out
@@ -49,8 +56,8 @@ def copied(
 def _copy(
     values: NDArray[Any], starts: NDArray[np.int64], stops: NDArray[np.int64], out: NDArray[Any]
 ) -> None:
-    place = 0
+    place = np.uint64(0)  # unsigned, lest numba look for negative ones
     for run in range(starts.size):
-        for i in range(starts[run], stops[run]):
+        for i in range(np.uint64(starts[run]), np.uint64(stops[run])):
             out[place] = values[i]
-            place += 1
+            place += np.uint64(1)
