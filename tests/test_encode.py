@@ -206,9 +206,27 @@ def test_many_rows_are_written_past_the_caches_to_any_place(cms_events):
             out[-1] = 7
             assert encoded.dense(rows, positions=positions, out=out) is out  # float64, too
             np.testing.assert_array_equal(out, expected)
+        raw = bytearray(expected.nbytes + 1)
+        out = np.frombuffer(raw, np.float32, expected.size, offset=1).reshape(expected.shape)
+        out[-1] = 7
+        encoded.dense(rows, positions=positions, out=out)
+        np.testing.assert_array_equal(out, expected)
         mask = np.zeros(expected.T.shape, dtype=np.bool_).T
         encoded.missing(rows, positions=positions, out=mask)
         np.testing.assert_array_equal(mask[positions], missing[rows])
+
+
+def test_contents_that_are_not_plain_memory_give_the_same_rows(cms_events):
+    encoded = encode(cms_events, encoding_of(cms_events))
+    expected = encoded.dense()
+    for change in (
+        {"values": np.repeat(encoded.values, 2)[::2]},
+        {"values": encoded.values.astype(np.float64)},
+        {"starts": np.repeat(encoded.starts, 2)[::2]},
+        {"starts": encoded.starts.astype(np.int32)},
+        {"offsets": np.asfortranarray(encoded.offsets)},
+    ):
+        assert replace(encoded, **change).dense().tobytes() == expected.tobytes()
 
 
 @given(events(min_events=1))
@@ -222,6 +240,8 @@ def test_rows_and_places_that_do_not_exist_are_refused(events):
                 method(np.array([row]))
             with pytest.raises(IndexError, match="positions from"):
                 method(np.array([0]), positions=np.array([row]), out=np.zeros(shape))
+        with pytest.raises(ValueError, match="read-only"):
+            method(out=np.frombuffer(bytes(method().nbytes), method().dtype).reshape(shape))
         for out in (np.zeros((shape[0], shape[1] + 1)), np.zeros(shape[0])):
             with pytest.raises(ValueError, match="columns do not go to"):
                 method(out=out)

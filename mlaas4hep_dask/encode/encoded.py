@@ -152,25 +152,23 @@ class Encoded:
         positions: NDArray[np.int64] | None,
         out: NDArray[Any] | None,
     ) -> NDArray[Any]:
-        rows = np.arange(self.num_events) if rows is None else rows
-        positions = np.arange(rows.size) if positions is None else positions
+        rows = _places("rows", rows, self.num_events, self.num_events)
         layout = self.layout
         if out is None:
             out = np.empty((rows.size, layout.num_columns), dtype)
-        _require_places("rows", rows, self.num_events)
-        _require_places("positions", positions, len(out))
+        positions = _places("positions", positions, rows.size, len(out))
         if positions.shape != rows.shape or out.shape[1:] != (layout.num_columns,):
             raise ValueError(
                 f"{rows.shape} rows of {layout.num_columns} columns do not go to "
                 f"{positions.shape} positions in an array of shape {out.shape}"
             )
-        if out.dtype != dtype or not out.flags.c_contiguous:  # the kernel writes to plain memory
+        if out.dtype != dtype or not out.flags.carray:
             out[positions] = self._write(dtype, rows, None, None)
             return out
         scatter(
-            self.values,
-            self.starts,
-            self.offsets,
+            np.ascontiguousarray(self.values, np.float32),
+            np.ascontiguousarray(self.starts, np.int64),
+            np.ascontiguousarray(self.offsets, np.int64),
             len(layout.flat),
             layout.collection_rows,
             layout.first_columns,
@@ -181,10 +179,14 @@ class Encoded:
         return out
 
 
-def _require_places(what: str, places: NDArray[np.int64], size: int) -> None:
-    """The kernel does not look where it reads and writes."""
+def _places(what: str, places: NDArray[np.int64] | None, num: int, size: int) -> NDArray[np.int64]:
+    """Places below ``size``, by default the first ``num``, for a kernel that does not look."""
+    if places is None and num <= size:
+        return np.arange(num)
+    places = np.asarray(np.arange(num) if places is None else places)
     if places.size and not 0 <= places.min() <= places.max() < size:
         raise IndexError(f"{what} from {places.min()} to {places.max()}, of {size}")
+    return places.astype(np.int64, casting="same_kind" if places.size else "unsafe", copy=False)
 
 
 def encode(events: Events, encoding: Encoding) -> Encoded | EncodedImages:
@@ -242,7 +244,8 @@ def encode_rows(events: Events, encoding: Encoding) -> Encoded:
         encoding.branches, encoding.scalings, starts.tolist(), sizes, strict=True
     ):
         content = events.contents[branch.name]
-        order, ends = orders.get(branch.collection or ""), kept.get(branch.collection or "")
+        order = None if branch.collection is None else orders.get(branch.collection)
+        ends = None if branch.collection is None else kept.get(branch.collection)
         out = values[start : start + size]
         # What is cut off is counted with the rest, so that specs foretell the counts.
         is_direct = order is None and ends is None

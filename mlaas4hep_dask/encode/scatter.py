@@ -3,7 +3,7 @@
 A row of padding and few values is many times what it is made of: most of the time goes into
 writing. So a row is built in the first-level cache, where every branch writes all of its columns
 at once, values and padding alike, with no guess of how many objects an event has; and it is stored
-past the other caches when all rows together are larger than these.
+past the other caches when the rows shall go to more memory than a second-level cache has.
 """
 
 from __future__ import annotations
@@ -18,8 +18,10 @@ from mlaas4hep_dask.compiled import numba
 from mlaas4hep_dask.vectors import LINE, fence, pointer, prefetch, store_past_caches
 
 LANES = 8  # values, and columns, that are written at once
-AHEAD = 16  # rows: their values are asked for while others are written
-PAST_CACHES = 4 * 1024 * 1024  # bytes of dense rows that no second-level cache holds
+AHEAD = 32  # rows: their values are asked for while others are written
+TILE_BYTES = 24 * 1024  # rows that are built before they are stored, or one
+PAST_CACHES = 4 * 1024 * 1024  # bytes of ``out`` that no second-level cache holds
+FEW_BYTES = 256  # that follow each other: not worth their way past the caches
 
 
 @numba.extending.intrinsic  # type: ignore[untyped-decorator]  # numba is not annotated
@@ -170,6 +172,8 @@ def _put(_: Any, row: Any, first: Any, out: Any, place: Any, num: Any, is_past: 
 
 @numba.extending.intrinsic  # type: ignore[untyped-decorator]
 def _fence(_: Any) -> Any:
+    """Order the stores past the caches with what follows."""
+
     def generate(context: Any, builder: Any, _: Any, __: Any) -> Any:
         fence(builder)
         return context.get_dummy_value()
@@ -205,50 +209,67 @@ def scatter(
         Row of ``offsets`` and first column of each jagged branch, ascending. No event has more
         objects than the branch has columns.
     rows : ndarray of int64, shape (rows,)
-        Events to write. Ascending rows read memory in order; random ones take 2.5 times as long.
+        Events to write. Ascending rows read memory in order; random ones take far longer.
     positions : ndarray of int64, shape (rows,)
         Row of ``out`` for each. Shuffling here costs little, since a dense row is long.
     out : ndarray, shape (positions, columns)
-        Receives the rows; contiguous. Float32 gets the values, 0 where one is missing; uint8
-        gets 1 where one is missing, else 0.
+        Receives the rows; contiguous, aligned and writeable. Float32 gets the values, 0 where one
+        is missing; uint8 gets 1 where one is missing, else 0.
     """
     num_columns, size = out.shape[1], out.itemsize
     widths = np.append(columns[1:], num_columns) - columns
     runs = _runs(collections, widths)
-    row = np.zeros(num_columns + LANES, dtype=out.dtype)
+    together = max(TILE_BYTES // max(num_columns * size, 1), 1)
+    tile = np.zeros(together * num_columns + LANES, dtype=out.dtype)
     is_large = out.size * size >= PAST_CACHES
     # Views of arrays are counted by locked instructions, which wait for all stores: none below.
     address = np.int64(out.ctypes.data)
-    for i in range(rows.size):
-        event, later = rows[i], rows[min(i + AHEAD, rows.size - 1)]
+    for begin in range(0, rows.size, together):
+        end = min(begin + together, rows.size)
+        for i in range(begin, end):
+            event, later = rows[i], rows[min(i + AHEAD, rows.size - 1)]
+            base = (i - begin) * num_columns
+            for run in range(runs.size - 1):
+                branch, stop = runs[run], runs[run + 1]
+                collection, column = collections[branch], base + columns[branch]
+                first, soon = offsets[collection, event], offsets[collection, later]
+                count, width = offsets[collection, event + 1] - first, widths[branch]
+                own = num_flat + branch
+                # The last branch of a run begins last in memory, too.
+                if starts[num_flat + stop - 1] + first + width + LANES <= values.size:
+                    _pad(
+                        values, starts, own, stop - branch, first, count, soon, tile, column, width
+                    )
+                else:  # vectors would reach beyond the last values
+                    for place in range(width * (stop - branch)):
+                        other, number = own + place // width, place % width
+                        value = np.float32(np.nan)
+                        if number < count:
+                            value = values[starts[other] + first + number]
+                        tile[column + place] = _entry(value, tile)
+        # After the jagged ones: their last vectors reach into the next row.
+        later = rows[min(end + AHEAD, rows.size) - 1]
         for column in range(num_flat):
-            _ask_for(values, starts[column] + later)
-            row[column] = _entry(values[np.uint64(starts[column] + event)], row)
-        for run in range(runs.size - 1):
-            branch, stop = runs[run], runs[run + 1]
-            collection, column = collections[branch], columns[branch]
-            first, soon = offsets[collection, event], offsets[collection, later]
-            count, width = offsets[collection, event + 1] - first, widths[branch]
-            own = num_flat + branch
-            if starts[num_flat + stop - 1] + first + width + LANES <= values.size:
-                _pad(values, starts, own, stop - branch, first, count, soon, row, column, width)
-            else:  # vectors would reach beyond the last values
-                for place in range(width * (stop - branch)):
-                    other, number = own + place // width, place % width
-                    value = np.float32(np.nan)
-                    if number < count:
-                        value = values[starts[other] + first + number]
-                    row[column + place] = _entry(value, row)
-        begin = positions[i] * num_columns
-        if is_large:
-            head = min((-(address + begin * size) % LINE) // size, num_columns)
-            tail = (num_columns - head) * size % LINE // size
-            lines = num_columns - head - tail
-            _put(row, 0, out, begin, head, False)
-            _put(row, head, out, begin + head, lines, True)
-            _put(row, head + lines, out, begin + head + lines, tail, False)
-        else:
-            _put(row, 0, out, begin, num_columns, False)
+            start = starts[column]
+            _ask_for(values, start + later)
+            for i in range(begin, end):
+                value = values[np.uint64(start + rows[i])]
+                tile[np.uint64((i - begin) * num_columns + column)] = _entry(value, tile)
+        first = begin
+        for i in range(begin, end):
+            if i + 1 < end and positions[i + 1] == positions[i] + 1:
+                continue  # rows that follow each other go together
+            source, target = (first - begin) * num_columns, positions[first] * num_columns
+            num = (i + 1 - first) * num_columns
+            head, lines = num, 0
+            if is_large and num * size >= FEW_BYTES:
+                head = min((-(address + target * size) % LINE) // size, num)
+                lines = (num - head) * size // LINE * LINE // size
+            _put(tile, source, out, target, head, False)
+            _put(tile, source + head, out, target + head, lines, True)
+            tail = num - head - lines
+            _put(tile, source + head + lines, out, target + head + lines, tail, False)
+            first = i + 1
     _fence()
 
 

@@ -21,7 +21,7 @@ from mlaas4hep_dask.vectors import LINE, fence, pointer
 
 VECTOR = 32  # bytes; sums of wider ones lower some processors' clock, for all that follows too
 LANES = 4  # float64 in a vector
-NUM_SUMS = 4  # vectors of partial sums: each addition to one would await the last
+NUM_SUMS = 4  # vectors of partial sums, at most: each addition to one would await the last
 LOW, HIGH, TOTAL, SQUARES = range(4)  # rows of the partial sums
 _PER_LINE = LINE // VECTOR
 _LEAST = 1e-3  # of the sum of squares: squared deviations from the mean that have lost few digits
@@ -250,8 +250,8 @@ def copy_metered(values: NDArray[Any], out: NDArray[Any] | None, first: int, wat
     Parameters
     ----------
     values, out : ndarray
-        As those of `copy_native`; ``out`` has the bits of all values that are watched, or is None
-        when these are not needed.
+        As those of `copy_native`. ``values`` are read-only: for others numba compiles once more.
+        ``out`` has the bits of all values that are watched, or is None when these are not needed.
     first : int
         Where the first of ``values`` belongs.
     watch : Watch
@@ -260,5 +260,5 @@ def copy_metered(values: NDArray[Any], out: NDArray[Any] | None, first: int, wat
     if values.size:
         if not values.flags.aligned:
             values = values.copy()
-            values.flags.writeable = False  # for another kind of array numba compiles once more
+            values.flags.writeable = False
         _copy(values, out, first, *watch)
