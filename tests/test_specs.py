@@ -2,7 +2,7 @@ import json
 import math
 from contextlib import suppress
 from dataclasses import replace
-from itertools import pairwise
+from itertools import accumulate, pairwise
 
 import awkward as ak
 import numpy as np
@@ -13,9 +13,10 @@ from strategies import events, part_of, split_events
 
 from mlaas4hep_dask.errors import DataError, SpecsError
 from mlaas4hep_dask.specs import Branch, Events, SampleSpecs, Specs
-from mlaas4hep_dask.specs.events import concatenate, unit_in
+from mlaas4hep_dask.specs.events import concatenate, offsets_of, unit_in
 from mlaas4hep_dask.specs.measure import measure, moments
 from mlaas4hep_dask.specs.moments import EMPTY, Moments
+from mlaas4hep_dask.specs.runs import FEW
 from mlaas4hep_dask.specs.specs import merge, merge_all
 
 EXACT = ("num_values", "num_nan", "num_posinf", "num_neginf", "min", "max")
@@ -394,3 +395,13 @@ def test_branches_of_equal_shape_may_differ_in_name_and_unit():
 def test_the_sum_of_weights_may_be_negative():
     specs = measure(Events.from_awkward(ak.Array({"x": [1.0, 2.0]})), sample="s", sum_weights=-0.5)
     assert specs.samples["s"] == SampleSpecs(2, 2, -0.5)
+
+
+@pytest.mark.parametrize("dtype", ["bool", "int8", "uint16", "int32", ">i4", "uint64", "int64"])
+@pytest.mark.parametrize("size", [0, 1, FEW, FEW + 1])
+def test_offsets_are_sums_of_multiplicities(dtype, size):
+    counts = np.random.default_rng(size).integers(0, 2, 2 * size).astype(dtype)[::2]
+    counts.flags.writeable = False
+    offsets = offsets_of(counts)
+    assert offsets.dtype == np.int64
+    assert offsets.tolist() == [0, *accumulate(map(int, counts))]
