@@ -263,6 +263,41 @@ def test_vectors_of_an_rntuple_are_collections_of_their_own_as_in_a_tree(tmp_pat
     assert found == {"Jet_pt": "Jet_pt", "Jet_eta": "Jet_eta", "x": "x"}
 
 
+def test_members_of_records_in_an_rntuple_are_called_as_in_a_tree(tmp_path):
+    rng = np.random.default_rng(2)
+    counts = rng.integers(0, 4, 60)
+    num = counts.sum()
+    fields = {"pt": rng.random(num).astype(np.float32), "charge": rng.integers(-1, 2, num)}
+    hits = ak.unflatten(rng.random(2 * num), np.full(num, 2))
+    jets = ak.unflatten(ak.zip({**fields, "hits": hits}, depth_limit=1), counts)
+    met = ak.zip({"pt": rng.random(60), "phi": rng.random(60)})
+    columns = {"Jet": jets, "MET": met, "MET_phi": rng.random(60), "x": rng.random(60)}
+    with uproot.recreate(tmp_path / "rntuple.root") as out:
+        out.mkrntuple("Events", columns)
+    plan = plan_file(str(tmp_path / "rntuple.root"), "Events", "s")
+    assert {name: branch.collection for name, branch in plan.branches.items()} == {
+        "Jet_pt": "Jet",
+        "Jet_charge": "Jet",
+        "MET_pt": None,
+        "MET.phi": None,  # another field has the name
+        "MET_phi": None,
+        "x": None,
+    }
+    assert "doubly nested" in plan.left_out["Jet_hits"]
+    for start, stop in ((0, 60), (7, 41), (9, 9)):
+        partition = Partition(plan.file, plan.tree, plan.uuid, start, stop, "s")
+        events = read(partition, list(plan.branches.values()))
+        assert np.diff(events.offsets["Jet"]).tolist() == counts[start:stop].tolist()
+        for name, expected in {
+            "Jet_pt": ak.flatten(jets.pt[start:stop]),
+            "Jet_charge": ak.flatten(jets.charge[start:stop]),
+            "MET_pt": met.pt[start:stop],
+            "MET.phi": met.phi[start:stop],
+            "MET_phi": columns["MET_phi"][start:stop],
+        }.items():
+            np.testing.assert_array_equal(events.contents[name], expected, err_msg=name)
+
+
 def test_branches_that_cannot_be_inputs_are_left_out_with_the_reason(edge_cases):
     plan = plan_file(str(edge_cases / "PHYSLITE_example.root"), "CollectionTree", "s")
     assert plan.left_out

@@ -14,7 +14,7 @@ from mlaas4hep_dask.specs.events import Branch, unit_in
 
 def classify(opened: OpenTree) -> dict[str, Branch | str]:
     """Every branch of the tree, in its order: what it holds, or why it cannot be an input."""
-    found = dict(_rntuple(opened.tree) if opened.is_rntuple else _ttree(opened.tree))
+    found = dict(_rntuple(opened) if opened.is_rntuple else _ttree(opened.tree))
     return _with_collection_names(found)
 
 
@@ -56,25 +56,38 @@ def _number(interpretation: Any) -> str | None:
     return str(dtype.newbyteorder("=").name)
 
 
-def _rntuple(tree: Any) -> Iterator[tuple[str, Branch | str]]:
-    ntuple = tree.ntuple
-    for top in tree.fields:
+def _rntuple(opened: OpenTree) -> Iterator[tuple[str, Branch | str]]:
+    ntuple = opened.tree.ntuple
+    names = {path: name for name, path in opened.members.items()}
+    for top in opened.tree.fields:
         name = top.name
         if name.startswith("_collection"):
             continue  # its fields stand beside it under their own names
         # Of this field alone, without the members of records: to_akform() compares all names
         # with all names, which takes seconds for a thousand fields.
         field = ntuple.field_form(top.field_id, ())
-        if field.is_numpy:
-            yield name, _primitive(name, "flat", field, None)
+        if field.is_record or (field.is_list and field.content.is_record):
+            collection = name if field.is_list else None
+            for member in top.fields:
+                own = ntuple.field_form(member.field_id, ())
+                called = names.get(member.path, member.path)
+                yield called, _member(ntuple, member, called, own, collection)
         elif field.is_list and field.content.is_numpy and not field.parameter("__array__"):
             yield name, _primitive(name, "jagged", field.content, _counter(ntuple, top, field))
-        elif field.parameter("__array__") == "string":
-            yield name, "a string"
-        elif field.is_list and field.content.is_list:
-            yield name, f"doubly nested ({field.type})"
         else:
-            yield name, f"of type {ntuple.field_records[top.field_id].type_name or field.type}"
+            yield name, _member(ntuple, top, name, field, None)
+
+
+def _member(ntuple: Any, member: Any, name: str, form: Any, collection: str | None) -> Branch | str:
+    """A field with one value per event, or per object of a collection; or why it is no input."""
+    if form.is_numpy:
+        kind = "flat" if collection is None else "jagged"
+        return _primitive(name, kind, form, collection)
+    if form.parameter("__array__") == "string":
+        return "a string"
+    if form.is_list and (collection is not None or form.content.is_list):
+        return f"doubly nested ({form.type})"
+    return f"of type {ntuple.field_records[member.field_id].type_name or form.type}"
 
 
 def _counter(ntuple: Any, top: Any, field: Any) -> str:

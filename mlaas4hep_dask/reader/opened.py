@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from dataclasses import dataclass, field
-from functools import partial
+from functools import cached_property, partial
 from threading import Lock
 from time import monotonic
 from typing import Any, NamedTuple
@@ -45,6 +45,30 @@ class OpenTree:
     def is_rntuple(self) -> bool:
         """True for an RNTuple, False for a TTree."""
         return not hasattr(self.tree, "branches")
+
+    @cached_property
+    def members(self) -> dict[str, str]:
+        """By branch that is a member of an RNTuple's record: its path there, ``Jet.pt`` of Jet_pt.
+
+        A member whose name another field has is called as its path.
+        """
+        if not self.is_rntuple:
+            return {}
+        records = self.tree.ntuple.field_records  # uproot's own paths take seconds for a thousand
+        inside: dict[int, list[int]] = {}
+        for number, record in enumerate(records):
+            if record.parent_field_id != number:
+                inside.setdefault(record.parent_field_id, []).append(number)
+        tops = [top for top in self.tree.fields if not top.name.startswith("_collection")]
+        paths = []
+        for top in tops:
+            members = inside.get(top.field_id, [])
+            if [records[member].field_name for member in members] == ["_0"]:  # what a list holds
+                members = inside.get(members[0], [])
+            paths += [f"{top.name}.{records[member].field_name}" for member in members]
+        names = {path: path.replace(".", "_") for path in paths}
+        taken = Counter([*names.values(), *(top.name for top in tops)])
+        return {name if taken[name] == 1 else path: path for path, name in names.items()}
 
 
 class _Entry(NamedTuple):

@@ -201,7 +201,7 @@ def _read_by_uproot(
     offsets: dict[str, NDArray[np.int64]],
 ) -> None:
     for branch in branches:
-        array = opened.tree[branch.name].array(
+        array = opened.tree[opened.members.get(branch.name, branch.name)].array(
             entry_start=partition.entry_start, entry_stop=partition.entry_stop, library="ak"
         )
         heard()
