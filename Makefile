@@ -1,6 +1,7 @@
 # make demo: train on the CMS open data in workflows/heptutorial and print the result
 # make test: everything that the tests need, then the tests
 # make servers: the servers of Rucio and S3 for tests that are skipped without them
+# make root: ROOT itself, for tests that write and read files with it, skipped without it
 PYTHON ?= python3
 VENV ?= .venv
 # Extra arguments for pip, such as --extra-index-url https://download.pytorch.org/whl/cpu
@@ -10,7 +11,7 @@ OUTPUT ?= runs/single-top
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
-.PHONY: demo test servers lint clean
+.PHONY: demo test servers root lint clean
 .DELETE_ON_ERROR:
 
 demo: $(VENV)/.demo
@@ -20,6 +21,8 @@ test: $(VENV)/.test
 	$(BIN)/python -m pytest
 
 servers: .venv-servers/.done
+
+root: .venv-root/.done
 
 lint: $(VENV)/.test
 	$(BIN)/ruff check .
@@ -44,5 +47,10 @@ $(VENV)/.test: $(BIN)/python pyproject.toml constraints.txt
 	.venv-servers/bin/python -m pip --disable-pip-version-check --quiet install $(PIP_ARGS) -r tests/servers.txt
 	touch $@
 
+.venv-root/.done: tests/root.txt
+	$(PYTHON) -m venv .venv-root
+	.venv-root/bin/python -m pip --disable-pip-version-check --quiet install $(PIP_ARGS) -r tests/root.txt
+	touch $@
+
 clean:
-	rm -rf $(VENV) .venv-servers runs build dist .mypy_cache .ruff_cache .pytest_cache .import_linter_cache
+	rm -rf $(VENV) .venv-servers .venv-root runs build dist .mypy_cache .ruff_cache .pytest_cache .import_linter_cache
