@@ -135,7 +135,7 @@ def test_every_type_is_read_as_uproot_reads_it(codec, entries, counts, tmp_path)
         assert_equals_uproot(plan, start, stop)
 
 
-@pytest.mark.parametrize("codec", ["zlib", "lz4", "zstd", "none"])
+@pytest.mark.parametrize("codec", CODECS)
 def test_plain_branches_are_decoded_here_and_not_by_uproot(codec, tmp_path):
     file = write(tmp_path / "a.root", codec=codec)
     with uproot.open({str(file): "Events"}) as tree:
@@ -147,7 +147,7 @@ def test_plain_branches_are_decoded_here_and_not_by_uproot(codec, tmp_path):
         assert set(offsets) == {"nJet"}
 
 
-@pytest.mark.parametrize("codec", ["zlib", "lz4", "zstd"])
+@pytest.mark.parametrize("codec", ["zlib", "lz4", "zstd", "lzma"])
 def test_a_basket_of_several_compressed_blocks_is_read_whole(codec, tmp_path):
     size = 2**21 + 5  # 8 bytes each: a little more than the 16 MiB of a block
     values = np.arange(size) // 3 * 0.5

@@ -1,4 +1,5 @@
 import itertools
+import lzma
 import struct
 import zlib
 
@@ -17,6 +18,7 @@ from mlaas4hep_dask.reader.uncompress import (
     UnsupportedBasketError,
     checked,
     find_basket,
+    find_embedded,
 )
 from mlaas4hep_dask.reader.xxh64 import hashes
 
@@ -69,6 +71,7 @@ BLOCKS = {
     "lz4": lz4,
     "zstd": zstd,
     "zlib": lambda data: block(b"ZL", zlib.compress(data), len(data)),
+    "lzma": lambda data: block(b"XZ", lzma.compress(data, check=lzma.CHECK_CRC32), len(data)),
     "none": bytes,
 }
 
@@ -81,7 +84,7 @@ def test_a_basket_gives_its_values_or_all_of_its_data(codec):
     assert whole(raw) == VALUES + OFFSETS
 
 
-@pytest.mark.parametrize("codec", ["lz4", "zstd", "zlib"])
+@pytest.mark.parametrize("codec", ["lz4", "zstd", "zlib", "lzma"])
 def test_blocks_are_joined_and_those_behind_the_values_left_alone(codec):
     data = VALUES + OFFSETS
     pieces = [data[:7_001], data[7_001 : len(VALUES)], data[len(VALUES) :]]
@@ -172,7 +175,7 @@ def test_a_key_without_room_for_the_header_of_a_basket_is_refused(keylen):
         values(raw)
 
 
-@pytest.mark.parametrize("codec", ["lz4", "zstd", "zlib"])
+@pytest.mark.parametrize("codec", ["lz4", "zstd", "zlib", "lzma"])
 def test_a_block_may_take_more_than_64_kib(codec):
     data = np.random.default_rng(2).bytes(150_000)
     raw = basket(len(data) + 50_000, len(data), BLOCKS[codec](data + bytes(50_000)))
@@ -243,3 +246,82 @@ def test_values_are_copied_to_any_place_and_nowhere_else(copy, dtype, size, sour
     expected = memory[source:].view(f">{dtype}").astype(dtype)
     assert out[target : target + size].tolist() == expected.tolist()
     assert (np.delete(out, np.s_[target : target + size]) == 171).all()
+
+
+@pytest.mark.parametrize("changed", [0, 20, -30, -1])
+def test_a_damaged_block_of_lzma_is_refused(changed):
+    raw = basket(len(VALUES), len(VALUES), BLOCKS["lzma"](VALUES))
+    raw[KEYLEN + 9 + changed if changed >= 0 else changed] ^= 1
+    with pytest.raises(ValueError, match="basket of branch 'x' with entries 0-1"):
+        values(raw)
+
+
+def test_a_block_of_lzma_that_ends_too_early_or_too_late_is_refused():
+    content = lzma.compress(VALUES, check=lzma.CHECK_CRC32)
+    for told in (block(b"XZ", content[:-12], len(VALUES)), block(b"XZ", content, len(VALUES) - 4)):
+        size = int.from_bytes(told[6:9], "little")
+        with pytest.raises(ValueError, match="basket of branch 'x' with entries 0-1"):
+            values(basket(size, size, told))
+
+
+def embedded(num_entries, content, *, offsets=None, flag=None, version=3, nbytes=0, keylen=KEYLEN):
+    """A basket as it lies in a tree's own bytes, with something before and behind it."""
+    key = struct.pack(">ihiIh", nbytes, 4, 0, 0, keylen)
+    usual = 12 if offsets is None else 11
+    own = struct.pack(">hiiii", version, 32_000, 1000, num_entries, KEYLEN + len(content))
+    own += bytes([usual if flag is None else flag])
+    told = b"" if offsets is None else struct.pack(f">{len(offsets) + 1}i", len(offsets), *offsets)
+    return np.frombuffer(b"tree" + key + own + told + bytes(KEYLEN) + content + b"behind", np.uint8)
+
+
+def found_embedded(memory, num_entries=3):
+    return find_embedded("x", 0, num_entries, memory.data, 4)
+
+
+def test_an_embedded_basket_gives_its_values_and_its_offsets():
+    flat = found_embedded(embedded(3, b"abcdefghijkl"))
+    assert bytes(Uncompress().values(flat)) == bytes(Uncompress()(flat)) == b"abcdefghijkl"
+    places = [KEYLEN, KEYLEN + 4, KEYLEN + 8]
+    jagged = found_embedded(embedded(3, b"abcdefghijkl", offsets=places))
+    assert bytes(Uncompress().values(jagged)) == b"abcdefghijkl"
+    stored = np.frombuffer(Uncompress()(jagged)[12:], ">i4")
+    assert stored.tolist() == [3, *places]  # where those of other baskets stand too
+
+
+def test_an_embedded_basket_without_entries_has_no_values():
+    for flag in (2, 11, 12):
+        empty = found_embedded(embedded(0, b"", flag=flag), num_entries=0)
+        assert bytes(Uncompress().values(empty)) == b""
+
+
+@pytest.mark.parametrize(
+    ("changes", "error", "what"),
+    [
+        ({"flag": 51}, UnsupportedBasketError, "kind 51"),  # with displacements
+        ({"flag": 91}, UnsupportedBasketError, "kind 91"),  # whose offsets are to be made
+        ({"flag": 1}, UnsupportedBasketError, "kind 1"),
+        ({"version": 1}, UnsupportedBasketError, "version 1"),
+        ({"nbytes": 4000}, UnsupportedBasketError, "not that of an embedded one"),
+        ({"keylen": 18}, UnsupportedBasketError, "not that of an embedded one"),
+        ({"keylen": 4000}, UnsupportedBasketError, "not that of an embedded one"),
+    ],
+)
+def test_an_embedded_basket_of_another_kind_is_left_to_uproot(changes, error, what):
+    with pytest.raises(error, match=what):
+        found_embedded(embedded(3, b"abcdefghijkl", **changes))
+
+
+@pytest.mark.parametrize("num_entries", [-1, 0, 2, 4])
+def test_an_embedded_basket_with_another_number_of_entries_is_refused(num_entries):
+    with pytest.raises(ValueError, match=f"'x' with entries 0-3: its key says {num_entries} "):
+        found_embedded(embedded(num_entries, b"abcdefghijkl"))
+
+
+@pytest.mark.parametrize("place", [-1, 70, 2**40])
+def test_an_embedded_basket_that_leaves_the_tree_is_refused(place):
+    memory = embedded(3, b"abcdefghijkl")
+    with pytest.raises(ValueError, match=f"it lies at {place} of the {memory.size} bytes"):
+        find_embedded("x", 0, 3, memory.data, place)
+    for size in range(KEYLEN + 4, memory.size - len("behind")):
+        with pytest.raises(ValueError, match="of the tree"):
+            find_embedded("x", 0, 3, memory.data[:size], 4)

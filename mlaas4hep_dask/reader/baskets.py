@@ -6,7 +6,7 @@ that is not a plain number, or a list of them counted by another branch, is left
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,6 +24,7 @@ from mlaas4hep_dask.reader.uncompress import (
     UnsupportedBasketError,
     checked,
     find_basket,
+    find_embedded,
 )
 from mlaas4hep_dask.specs.events import Branch, offsets_of
 from mlaas4hep_dask.specs.meter import Meter, Watch
@@ -40,7 +41,8 @@ class BasketTable:
 
     ``seeks`` and ``sizes`` are bytes, shape (baskets,); ``entries``, shape (baskets + 1,), are
     the entries at which they begin and the last one ends. ``counter`` is the branch that holds
-    the multiplicities of a jagged one.
+    the multiplicities of a jagged one. The last ``num_embedded`` baskets lie in the tree's own
+    bytes, uncompressed: there are their ``seeks``, and their ``sizes`` are 0.
     """
 
     seeks: NDArray[np.int64]
@@ -48,6 +50,7 @@ class BasketTable:
     entries: NDArray[np.int64]
     dtype: np.dtype[Any]
     counter: str | None
+    num_embedded: int = 0
 
     def overlapping(self, start: int, stop: int) -> slice:
         """Numbers of the baskets with entries in [start, stop)."""
@@ -68,7 +71,7 @@ def basket_table(branch: Any, known_entries: dict[bytes, NDArray[np.int64]]) -> 
             return None
         counter = branch.count_branch.name
         interpretation = interpretation.content
-    if type(interpretation) is not uproot.AsDtype or branch.embedded_baskets:
+    if type(interpretation) is not uproot.AsDtype:
         return None
     dtype = interpretation.from_dtype
     same_values = dtype.newbyteorder("=") == interpretation.to_dtype.newbyteorder("=")
@@ -79,14 +82,21 @@ def basket_table(branch: Any, known_entries: dict[bytes, NDArray[np.int64]]) -> 
         or len(branch.member("fLeaves")) != 1
     ):
         return None
-    num = branch.num_baskets
+    places = [basket.cursor.index for basket in branch.embedded_baskets]
+    num = branch.num_baskets - len(places)
     entries = np.asarray(branch.entry_offsets, dtype=np.int64)
+    seeks = np.asarray(branch.member("fBasketSeek")[:num], dtype=np.int64)
+    sizes = np.asarray(branch.member("fBasketBytes")[:num], dtype=np.int64)
+    if places:
+        seeks = np.append(seeks, places)
+        sizes = np.append(sizes, np.zeros(len(places), dtype=np.int64))
     return BasketTable(
-        np.asarray(branch.member("fBasketSeek")[:num], dtype=np.int64),
-        np.asarray(branch.member("fBasketBytes")[:num], dtype=np.int64),
+        seeks,
+        sizes,
         known_entries.setdefault(entries.tobytes(), entries),
         dtype,
         counter,
+        len(places),
     )
 
 
@@ -98,20 +108,25 @@ def read_baskets(
     branches: Sequence[Branch] = (),
     meter: Meter | None = None,
     keep: Collection[str] | None = None,
+    *,
+    own_bytes: Callable[[], NDArray[np.uint8]] | None = None,
 ) -> tuple[dict[str, NDArray[Any]], dict[str, NDArray[np.int64]]]:
     """Contents of every branch, and offsets by counter, of the entries [start, stop).
 
     ``tables`` holds the counters of all jagged branches too. ``meter`` measures those of
     ``branches`` that are read; contents are given only of those that are in ``keep``, or all.
+    ``own_bytes`` gives the tree's own bytes, uncompressed; it is asked when a basket is embedded.
 
     Raises
     ------
     UnsupportedBasketError
         When a basket is of a kind that only uproot reads.
+    ValueError
+        When one is damaged, or its values are not as many as its branch's entries have.
     """
     flat = {name: table for name, table in tables.items() if table.counter is None}
     jagged = {name: table for name, table in tables.items() if table.counter is not None}
-    fetched = _fetch(source, tables, start, stop)
+    fetched = _fetch(source, tables, start, stop, own_bytes)
     uncompress = Uncompress()
     num_entries = stop - start
     counters = dict.fromkeys(str(table.counter) for table in jagged.values())
@@ -190,9 +205,19 @@ def _empty(wanted: Mapping[str, tuple[int, int]]) -> dict[str, NDArray[Any]]:
     }
 
 
-def _fetch(source: Any, tables: Mapping[str, BasketTable], start: int, stop: int) -> list[Basket]:
-    """The baskets with entries in [start, stop), as they follow each other in the file."""
+def _fetch(
+    source: Any,
+    tables: Mapping[str, BasketTable],
+    start: int,
+    stop: int,
+    own_bytes: Callable[[], NDArray[np.uint8]] | None,
+) -> list[Basket]:
+    """The baskets with entries in [start, stop), as they follow each other in the file.
+
+    Those that are embedded come last.
+    """
     wanted: list[tuple[int, int, str, int, int]] = []
+    embedded: list[tuple[int, str, int, int]] = []
     found: dict[int, tuple[slice, list[int]]] = {}
     for name, table in tables.items():
         if id(table.entries) not in found:  # most tables share theirs
@@ -203,7 +228,11 @@ def _fetch(source: Any, tables: Mapping[str, BasketTable], start: int, stop: int
             found[id(table.entries)] = numbers, ends
         numbers, ends = found[id(table.entries)]
         seeks, sizes = table.seeks[numbers].tolist(), table.sizes[numbers].tolist()
+        first_embedded = len(table.seeks) - table.num_embedded - numbers.start
         for i, seek in enumerate(seeks):
+            if i >= first_embedded:
+                embedded.append((seek, name, ends[i], ends[i + 1]))
+                continue
             if seek < 0 or sizes[i] <= 0:
                 raise ValueError(f"branch {name!r} has a basket of {sizes[i]} bytes at {seek}")
             wanted.append((seek, seek + sizes[i], name, ends[i], ends[i + 1]))
@@ -229,6 +258,14 @@ def _fetch(source: Any, tables: Mapping[str, BasketTable], start: int, stop: int
         fetched += [
             find_basket(name, first, last, memory, address, seek - begin, seek_end - begin)
             for seek, seek_end, name, first, last in inside
+        ]
+    if embedded:
+        if own_bytes is None:
+            raise UnsupportedBasketError("the tree's own bytes are not at hand")
+        memory = np.ascontiguousarray(own_bytes()).data.cast("B").toreadonly()
+        fetched += [
+            find_embedded(name, first, last, memory, place)
+            for place, name, first, last in sorted(embedded)
         ]
     return fetched
 

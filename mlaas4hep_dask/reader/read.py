@@ -153,6 +153,7 @@ def _read(
                 branches,
                 meter,
                 keep,
+                own_bytes=lambda: opened.tree.chunk.raw_data,
             )
         except UnsupportedBasketError as reason:
             logger.info("%s is read by uproot: %s", partition, reason)

@@ -3,6 +3,10 @@
 The layout of a basket is that of ROOT's TKey and TBasket (ROOT's `io/doc/TFile/datarecord.md`): a
 key whose last 19 bytes are the basket's own header, then the values, then for jagged branches
 their byte offsets. What follows the key is compressed in blocks of up to 16 MiB.
+
+A basket that was not full when its tree was written may be embedded in the tree's own bytes, as
+memory had it: its key and header, its byte offsets if it has any, then the key's room again and the
+values (ROOT's `TBasket::Streamer`).
 """
 
 from __future__ import annotations
@@ -27,6 +31,10 @@ FEW = 1024 * 1024  # bytes
 _KEY = struct.Struct(">ihiIh")  # fNbytes, fVersion, fObjlen, fDatime, fKeylen
 _BASKET = struct.Struct(">hiiii")  # fVersion, fBufferSize, fNevBufSize, fNevBuf, fLast
 _BASKET_HEADER = _BASKET.size + 1
+_INT = 4  # bytes
+_WITH_VALUES = 10  # added to the flag of an embedded basket that has values
+_WITHOUT_OFFSETS = 2  # the rest of its flag
+_WITH_OFFSETS = 1
 _BLOCK = struct.Struct("<2sxHBHB")  # algorithm, method, compressed and uncompressed size (24 bits)
 _CHECKSUM = 8  # bytes before the content of an lz4 block, big-endian
 
@@ -117,6 +125,45 @@ def find_basket(
                 raise ValueError(f"{_named(branch, first, last)}: a block exceeds its {size} bytes")
             blocks.append(_Block(algorithm, begin, place, num_uncompressed))
     return Basket(branch, first, last, memory, address, start, stop, keylen, size, border, blocks)
+
+
+def find_embedded(branch: str, first: int, last: int, memory: memoryview, place: int) -> Basket:
+    """The basket that is embedded at ``place`` of a tree's own bytes.
+
+    Raises
+    ------
+    UnsupportedBasketError
+        When it is of a kind that only uproot reads.
+    ValueError
+        When it leaves the memory, or holds another number of entries.
+    """
+    name = _named(branch, first, last)
+    if not 0 <= place <= len(memory) - _KEY.size - _BASKET_HEADER:
+        raise ValueError(f"{name}: it lies at {place} of the {len(memory)} bytes of the tree")
+    nbytes, _, _, _, keylen = _KEY.unpack_from(memory, place)
+    start = place + keylen
+    if nbytes > keylen or keylen < _KEY.size + _BASKET_HEADER or start > len(memory):
+        raise UnsupportedBasketError(f"{name}: its key is not that of an embedded one")
+    version, _, _, num_entries, end = _BASKET.unpack_from(memory, start - _BASKET_HEADER)
+    flag = memory[start - 1]
+    if num_entries != last - first:
+        raise ValueError(f"{name}: its key says {num_entries} entries")
+    if num_entries == 0:
+        return Basket(branch, first, last, memory[:0], 0, 0, 0, keylen, 0, 0, [])
+    kind = flag - _WITH_VALUES
+    if version < 2 or kind not in (_WITH_OFFSETS, _WITHOUT_OFFSETS) or end < keylen:
+        raise UnsupportedBasketError(f"{name}: it is of version {version} and kind {flag}")
+    border = end - keylen
+    offsets = _INT * (1 + num_entries) if kind == _WITH_OFFSETS else 0
+    begin, stop = start + offsets + keylen, start + offsets + end
+    if stop > len(memory):
+        raise ValueError(f"{name}: it ends at {stop} of the {len(memory)} bytes of the tree")
+    # As those of other baskets: offsets behind the values.
+    own = memory[begin:stop]
+    if offsets:
+        own = memoryview(b"".join((own, memory[start : start + offsets])))
+    size = border + offsets
+    return Basket(branch, first, last, own, 0, 0, size, keylen, size, border, [])
 
 
 def checked(baskets: Sequence[Basket]) -> Iterator[Basket]:
@@ -219,6 +266,9 @@ class Uncompress:
             piece = target[: cramjam.lz4.decompress_block_into(content, target)]
         elif algorithm == b"ZL":  # all of it: its checksum stands at the end
             piece = memoryview(deflate.zlib_decompress(memory[start:stop], size))
+        elif algorithm == b"XZ":  # likewise
+            target = self._buffer[place : place + size]
+            piece = target[: cramjam.xz.decompress_into(memory[start:stop], target)]
         elif algorithm == b"ZS":
             content = memory[start:stop]
             size = size if _has_checksum(content) else needed
