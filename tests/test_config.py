@@ -13,7 +13,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import BaseModel
 
-from mlaas4hep_dask.config import Branches, Config, json_schema, load, select_branches
+from mlaas4hep_dask.config import (
+    Branches,
+    Cluster,
+    Config,
+    json_schema,
+    load,
+    problems,
+    select_branches,
+    synonyms,
+)
+from mlaas4hep_dask.config.sections import Sample
 from mlaas4hep_dask.errors import ConfigError
 
 PAGE = Path(__file__).parent.parent / "docs" / "reference" / "dataset-yaml.md"
@@ -594,12 +604,37 @@ def test_no_samples_are_refused(refused):
 def test_all_problems_are_listed_in_the_order_of_the_file(refused):
     error = refused(MINIMAL.replace("label: 1", "lable: 1") + "seed: x\nsplt: {}\n", "tree=3")
     assert str(error).splitlines() == [
-        "dataset.yaml:3: samples[0].lable: unknown key; did you mean 'label'?",
+        "dataset.yaml:3: samples[0].lable: unknown key; did you mean 'label'? keys here: "
+        + ", ".join(Sample.model_fields),
         "dataset.yaml:8: seed: expected a whole number, found 'x' (text)",
-        "dataset.yaml:9: splt: unknown key; did you mean 'split'?",
+        "dataset.yaml:9: splt: unknown key; did you mean 'split'? keys at the top level: "
+        + ", ".join(Config.model_fields),
         "override 'tree=3': tree: expected text, found 3",
     ]
     assert (error.file, error.line, error.key) == ("dataset.yaml", 3, "samples.0.lable")
+
+
+@pytest.mark.parametrize(
+    ("extra", "message"),
+    [
+        ("training: {lr: 1.0e-3}", "training.lr: unknown key; did you mean 'learning_rate'?"),
+        ("lr: 1.0e-3", "lr: unknown key; did you mean 'training.learning_rate'?"),
+        ("n_epochs: 3", "n_epochs: unknown key; did you mean 'training.epochs'?"),
+        ("training: {batchSize: 3}", "training.batchSize: unknown key; did you mean 'batch_size'?"),
+        ("cuts: x > 1", "cuts: unknown key; did you mean 'select'?"),
+        ("training: {loss: mse}", "training.loss: unknown key; did you mean 'target.loss'?"),
+        ("training: {optimizer: sgd}", "unknown key; training uses Adam with the step"),
+        ("device: cuda", "device: unknown key; training runs on CPUs; keys at the top level: name"),
+        ("cluster: {n_workers: 3}", "cluster.n_workers: unknown key; did you mean 'workers'?"),
+        ("cluster: {zz: 3}", "unknown key; keys here: " + ", ".join(Cluster.model_fields)),
+    ],
+)
+def test_a_key_is_known_by_the_names_that_other_tools_give_it(refused, extra, message):
+    assert message in str(refused(f"{MINIMAL}{extra}\n"))
+
+
+def test_synonyms_name_keys_that_exist():
+    assert synonyms.KEYS.keys() <= problems.keys_of(Config)
 
 
 def test_a_file_name_that_is_no_name_is_refused(write):

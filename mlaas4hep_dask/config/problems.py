@@ -5,12 +5,13 @@ from __future__ import annotations
 import re
 import sys
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, get_args
 
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails, PydanticCustomError
 
+from mlaas4hep_dask.config.synonyms import absent, meant
 from mlaas4hep_dask.errors import ConfigError, nearest
 
 SLUG = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"
@@ -50,11 +51,13 @@ class Problem:
     key: str
     text: str
     nearest: str | None = None
+    after: str = ""  # said last
 
     def __str__(self) -> str:
         key = re.sub(r"\.([0-9]+)(?=\.|$)", r"[\1]", self.key)
         hint = f"; did you mean {self.nearest!r}?" if self.nearest else ""
-        return f"{key}: {self.text}{hint}" if key else f"{self.text}{hint}"
+        after = f"{'' if hint else ';'} {self.after}" if self.after else ""
+        return f"{key}: {self.text}{hint}{after}" if key else f"{self.text}{hint}{after}"
 
 
 @dataclass(frozen=True)
@@ -115,7 +118,7 @@ def _translate(detail: ErrorDetails, model: type[BaseModel]) -> list[Problem]:
     key = ".".join(map(str, loc))
     if kind == "problems":
         return [
-            Problem(".".join(filter(None, (key, inner.key))), inner.text, inner.nearest)
+            replace(inner, key=".".join(filter(None, (key, inner.key))))
             for inner in ctx["problems"]
         ]
     if kind == "extra_forbidden":
@@ -173,16 +176,36 @@ def _is_model(annotation: Any) -> bool:
 
 
 def _unknown_key(key: str, name: str, root: type[BaseModel], section: type[BaseModel]) -> Problem:
-    found = nearest(name, section.model_fields)
-    if found:
-        return Problem(key, "unknown key", found)
-    if name in root.model_fields:
-        return Problem(key, f"unknown key here; {name!r} belongs at the top level", None)
-    elsewhere = {
-        leaf: f"{parent}.{leaf}"
-        for parent in root.model_fields
-        for leaf in _section(root, (parent,)).model_fields
-        if leaf not in root.model_fields and parent != "samples"
-    }
-    leaf = nearest(name, elsewhere)
-    return Problem(key, "unknown key", elsewhere[leaf] if leaf else None)
+    place = re.sub(r"\.[0-9]+", "[]", key).rpartition(".")[0]
+    listed = f"keys {'at the top level' if section is root else 'here'}: "
+    listed += ", ".join(section.model_fields)
+    every = keys_of(root)
+    synonym = meant(name, place, every)
+    inside = None if synonym is None else synonym.removeprefix(f"{place}.")
+    text = "unknown key"
+    if inside in section.model_fields:
+        near = inside
+    elif (why := absent(name)) is not None:
+        near, text = None, f"{text}; {why}"
+    elif (near := nearest(name, section.model_fields)) is not None:
+        pass
+    elif name in root.model_fields:
+        text = f"{text} here; {name!r} belongs at the top level"
+    elif synonym is not None:
+        near = synonym
+    else:
+        leaves = {full.rpartition(".")[2]: full for full in every if not full.startswith("samples")}
+        leaf = nearest(name, leaves)
+        near = None if leaf is None else leaves[leaf]
+    return Problem(key, text, near, listed)
+
+
+def keys_of(root: type[BaseModel]) -> frozenset[str]:
+    """All keys in full: ``seed``, ``training.epochs``, ``samples[].label``."""
+    keys = set(root.model_fields)
+    for parent in root.model_fields:
+        section = _section(root, (parent,))
+        if section is not root:
+            stem = f"{parent}[]" if parent == "samples" else parent
+            keys.update(f"{stem}.{leaf}" for leaf in section.model_fields)
+    return frozenset(keys)
