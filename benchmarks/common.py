@@ -26,10 +26,10 @@ import zstandard
 
 from mlaas4hep_dask.config.sections import Partitioning
 from mlaas4hep_dask.reader import Partition, plan_file, read
-from mlaas4hep_dask.reader.mapped import MAX_MAPPED
 from mlaas4hep_dask.specs import Branch
 
 LIBRARIES = ("mlaas4hep_dask", "awkward", "dask", "numba", "numpy", "torch", "uproot")
+LARGE = 256 * 2**20  # bytes of files of which no pages stay mapped
 INPUTS = ["flat_*", "*_v*"]  # not the counters nElectron, nJet, …
 
 
@@ -326,7 +326,7 @@ def _blocks(basket: memoryview) -> list[Block]:
 def decompress(blocks: list[Block], maps: list[mmap.mmap]) -> None:
     """Decompress every block, into one buffer where the library allows; check nothing.
 
-    Like our reader, it lets the pages of large files go.
+    It lets the pages of large files go, so that it gets the bytes anew, as our reader does.
     """
     zstd = zstandard.ZstdDecompressor()
     buffer = memoryview(bytearray(max((block.size for block in blocks), default=0)))
@@ -337,6 +337,6 @@ def decompress(blocks: list[Block], maps: list[mmap.mmap]) -> None:
             zstd.decompress(content, max_output_size=size)
         else:  # lz4, after 8 bytes of checksum
             cramjam.lz4.decompress_block_into(content[8:], buffer[:size])
-    if sum(map(len, maps)) > MAX_MAPPED:
+    if sum(map(len, maps)) > LARGE:
         for mapped in maps:
             mapped.madvise(mmap.MADV_DONTNEED)

@@ -1,7 +1,6 @@
 import pickle
 import shutil
 from dataclasses import replace
-from pathlib import Path
 
 import awkward as ak
 import numpy as np
@@ -17,7 +16,6 @@ from mlaas4hep_dask.reader import (
     Partition,
     byteorder,
     cut,
-    limit_mapped,
     plan_file,
     read,
     require_same_branches,
@@ -671,38 +669,6 @@ def test_far_apart_baskets_are_fetched_in_bounded_pieces(cms_plans, monkeypatch)
     found = read(all_of(plan), branches)
     for name in names:
         assert found.contents[name].tobytes() == expected.contents[name].tobytes()
-
-
-def mapped_bytes(file):
-    """Resident bytes of this process that belong to the mapped file."""
-    total = 0
-    inside = False
-    for line in Path("/proc/self/smaps").read_text().splitlines():
-        if "-" in line.split()[0]:
-            inside = line.endswith(str(file))
-        elif inside and line.startswith("Rss:"):
-            total += int(line.split()[1]) * 1024
-    return total
-
-
-@pytest.fixture
-def worker_of_40_mb():
-    limit_mapped(40_000_000)
-    yield
-    limit_mapped(None)
-
-
-@pytest.mark.usefixtures("worker_of_40_mb")
-def test_little_of_the_files_that_were_read_counts_as_memory_of_the_process(tmp_path):
-    # Else Dask pauses workers that have some large files open, for ever.
-    with uproot.recreate(tmp_path / "a.root", compression=CODECS["none"]) as out:
-        out.mktree("Events", {"x": "float64"})
-        for _ in range(4):
-            out["Events"].extend({"x": np.arange(250_000.0)})
-    plan = plan_file(str(tmp_path / "a.root"), "Events", "s")
-    for _ in range(2):  # 8 MB are too much for such a worker
-        read(all_of(plan), list(plan.branches.values()))
-        assert mapped_bytes(tmp_path / "a.root") < 1_000_000
 
 
 def test_more_files_than_are_kept_open_are_read_in_turn(tmp_path):

@@ -187,6 +187,27 @@ def test_files_are_read_again_only_if_blocks_stay_nowhere(
     assert sum(client.run(num_blocks_on_disk).values()) == 0
 
 
+def halve_blocks_on_disk(dask_worker):
+    files = list(diskcache.folder(dask_worker).glob("*-*"))
+    for file in files:
+        os.truncate(file, file.stat().st_size // 2)
+    return len(files)
+
+
+def test_blocks_on_disk_that_were_cut_short_are_made_again(keys, client, monkeypatch):
+    monkeypatch.setattr("mlaas4hep_dask.run.training.WINDOW_BYTES", 2**20)  # a few blocks
+    keys["cache"] = "disk"
+    _, undisturbed = train(keys, client)
+    config = Config.from_mapping(keys)
+    trainer = Trainer(Dataset(config, client), model_of(config))
+    epochs = trainer.epochs(first=1, state=None)
+    found = [next(epochs)]
+    assert sum(client.run(halve_blocks_on_disk).values()) >= 9
+    found += epochs
+    assert trainer.restarts == 0  # a bus error would end a worker
+    assert measured(found) == measured(undisturbed)
+
+
 class BlocksMade(SchedulerPlugin):
     """Counts the tasks that have read a partition and made its block."""
 

@@ -1,19 +1,20 @@
 """Blocks on a worker's own disk, so that later epochs need not read and encode again.
 
-A file holds one block in Dask's wire format, packed as it is in memory. It lies in the worker's
-scratch folder, which Dask removes with the worker, and is mapped into memory when read: the
-system's page cache then decides what stays.
+A file holds one block in Dask's wire format, packed as it is in memory, after its length. It lies
+in the worker's scratch folder, which Dask removes with the worker. It is read, not mapped into
+memory: a disk that fails, or a file that somebody cut short, would end the process with a bus
+error. Such a block is made again.
 """
 
 from __future__ import annotations
 
 import logging
-import mmap
 import os
 import shutil
-from contextlib import suppress
+import struct
 from pathlib import Path
 
+import numpy as np
 from distributed import Worker, get_worker
 from distributed.protocol import deserialize_bytes, serialize_bytelist
 
@@ -27,6 +28,7 @@ from mlaas4hep_dask.reader import Partition
 logger = logging.getLogger(__name__)
 
 FOLDER = "mlaas4hep_dask-blocks"
+_LENGTH = struct.Struct("<q")
 
 
 def block_on_disk(
@@ -52,20 +54,24 @@ def block_on_disk(
         Name the block; equal tokens stand for equal data and encoding.
     """
     worker = get_worker()
-    with suppress(FileNotFoundError):
-        return _load(_path(worker, token, number))
+    path = _path(worker, token, number)
+    try:
+        return _load(path)
+    except FileNotFoundError:
+        pass
+    except OSError as error:
+        logger.warning("block %d is made again: %s: %s", number, path, error)
     return kept(make_block(partition, context, counts), token, number, worker)
 
 
 def kept(block: Block, token: str, number: int, worker: Worker) -> Block:
-    """The same block, mapped from a worker's disk, so that the copy in memory can go."""
+    """The same block, which is on a worker's disk from now on if there is room."""
     path = _path(worker, token, number)
     try:
         _store(block, path)
     except OSError as error:
         logger.warning("block %d is not kept on disk: %s", number, error)
-        return block
-    return _load(path)
+    return block
 
 
 def _path(worker: Worker, token: str, number: int) -> Path:
@@ -84,7 +90,7 @@ def free_bytes(dask_worker: Worker) -> int:
 
 
 def clear(dask_worker: Worker) -> None:
-    """Remove the blocks of a worker; those that are still mapped stay valid until let go."""
+    """Remove the blocks of a worker."""
     shutil.rmtree(folder(dask_worker), ignore_errors=True)
 
 
@@ -92,8 +98,10 @@ def _store(block: Block, path: Path) -> None:
     path.parent.mkdir(mode=0o700, exist_ok=True)
     unfinished = path.with_name(f"{path.name}.{os.getpid()}.tmp")
     try:
+        frames = serialize_bytelist(block, on_error="raise")
         with unfinished.open("wb") as file:
-            for frame in serialize_bytelist(block, on_error="raise"):
+            file.write(_LENGTH.pack(sum(memoryview(frame).nbytes for frame in frames)))
+            for frame in frames:
                 file.write(frame)
         unfinished.replace(path)
     finally:
@@ -101,9 +109,18 @@ def _store(block: Block, path: Path) -> None:
 
 
 def _load(path: Path) -> Block:
-    with path.open("rb") as file:
-        # A private mapping is writable, which compiled kernels tell apart from a read-only one;
-        # nothing reaches the file.
-        mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)
-    block: Block = deserialize_bytes(memoryview(mapped))
+    with path.open("rb", buffering=0) as file:
+        head = file.read(_LENGTH.size)
+        (length,) = _LENGTH.unpack(head.ljust(_LENGTH.size, b"\0"))
+        if _LENGTH.size + length != os.fstat(file.fileno()).st_size or not length:
+            raise OSError("the file was cut short")
+        # Writable memory, which compiled kernels tell apart from that which is read-only.
+        content = np.empty(length, dtype=np.uint8).data
+        done = 0
+        while done < length:
+            num = file.readinto(content[done:])
+            if not num:
+                raise OSError("the file was cut short")
+            done += num
+    block: Block = deserialize_bytes(content)
     return block

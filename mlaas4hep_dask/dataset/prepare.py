@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field, replace
-
-from distributed import get_worker
 
 from mlaas4hep_dask.config import Config
 from mlaas4hep_dask.derive.recipe import Prepared, Recipe
 from mlaas4hep_dask.errors import ConfigError, ExpressionError, FunctionError, unknown_keyword
-from mlaas4hep_dask.reader import FilePlan, Partition, limit_mapped, read
+from mlaas4hep_dask.reader import FilePlan, Partition, read
 from mlaas4hep_dask.reader.flatten import Field
 from mlaas4hep_dask.reader.function import Traced, UserFunction, run_function
 from mlaas4hep_dask.specs import Branch
@@ -164,8 +161,6 @@ def read_raw(
 
     Values of the file are given to ``meter``. Those that are not ``needed`` may then be absent.
     """
-    with suppress(ValueError):  # not on a worker
-        limit_mapped(get_worker().memory_manager.memory_limit)
     if preparation.use is None:
         return Prepared(read(partition, preparation.reads, meter, needed))
     return preparation.use.run(partition, preparation.reads)

@@ -2,7 +2,6 @@
 
 from mlaas4hep_dask.reader.access import Access, require_schemes
 from mlaas4hep_dask.reader.counts import ReadCounts, counting
-from mlaas4hep_dask.reader.mapped import limit_mapped
 from mlaas4hep_dask.reader.partition import Partition, cut
 from mlaas4hep_dask.reader.plan import FilePlan, PlannedFile, plan_file, require_same_branches
 from mlaas4hep_dask.reader.read import read
@@ -15,7 +14,6 @@ __all__ = [
     "ReadCounts",
     "counting",
     "cut",
-    "limit_mapped",
     "plan_file",
     "read",
     "require_same_branches",

@@ -16,7 +16,6 @@ from numpy.typing import NDArray
 
 from mlaas4hep_dask.reader.access import heard
 from mlaas4hep_dask.reader.byteorder import SIZES, copy_native
-from mlaas4hep_dask.reader.mapped import let_go
 from mlaas4hep_dask.reader.metered import copy_metered
 from mlaas4hep_dask.reader.uncompress import (
     Basket,
@@ -179,7 +178,6 @@ def read_baskets(
         dtype = _BITS[jagged[name].dtype.itemsize]
         values, first = _read_jagged(basket, uncompress, start, stop, ends[name], dtype)
         _put(values, bits.get(name), first, watched.get(name))
-    let_go(source, sum(basket.stop - basket.start for basket in fetched))
     return contents, offsets
 
 

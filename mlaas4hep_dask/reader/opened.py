@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from mlaas4hep_dask.errors import DataError, did_you_mean
 from mlaas4hep_dask.reader.access import Access, heard, is_remote, server_of
 from mlaas4hep_dask.reader.baskets import BasketTable
+from mlaas4hep_dask.reader.local import open_local
 from mlaas4hep_dask.reader.stamp import stamp_of, with_content
 from mlaas4hep_dask.reader.tables import OpenTable, open_table
 
@@ -133,14 +134,14 @@ def forget(location: str) -> None:
 
 
 def _open_tree(file: str, location: str, tree: str, access: Access, stamp: str) -> OpenTree:
-    # A dict, because uproot would split a plain path at its last colon.
     if is_remote(location):
         url = location.replace("xroot://", "root://", 1)
         _require_ranges(location, access)
+        # A dict, because uproot would split a plain path at its last colon.
         opened = uproot.open({url: None}, **access.storage_options(location))
         _let_raise(opened.file.source)
     else:
-        opened = uproot.open({location: None}, handler=uproot.MemmapSource)
+        opened = open_local(location)
     trees = [
         name
         for name, kind in opened.classnames(cycle=False).items()

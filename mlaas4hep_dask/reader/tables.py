@@ -182,7 +182,8 @@ class _ParquetTable(OpenTable):
 
     def _open(self) -> Any:
         if not is_remote(self.location):
-            return pa.memory_map(self.location)
+            # Not mapped: a file that becomes shorter would end the process with a bus error.
+            return pa.OSFile(self.location)
         return PacedFile(_open_remote(self.location, self.access, block_size=BLOCK))
 
     def _columns(self, names: Sequence[str]) -> list[str]:
