@@ -1,4 +1,5 @@
 import math
+import sys
 
 import numpy as np
 import pytest
@@ -58,6 +59,78 @@ def test_every_event_is_used_exactly_once_per_epoch(made, epoch, shuffle):
     ]
     expected = [(block, row) for block, (_, size) in enumerate(counts) for row in range(size)]
     assert sorted(used) == expected
+
+
+def walked(sizes, low, high):
+    """(number, start, stop) of what falls into [low, high) of a line, one after the other."""
+    found, begin = [], 0
+    for number, size in enumerate(sizes):
+        start, stop = max(low - begin, 0), min(high - begin, size)
+        if start < stop:
+            found.append((number, start, stop))
+        begin += size
+    return found
+
+
+@given(assignments(), st.integers(0, 3), st.booleans())
+@settings(max_examples=150, deadline=None)
+def test_pieces_and_windows_are_those_that_walking_along_all_events_finds(made, epoch, shuffle):
+    counts, options = made
+    assignment = assign(counts, **options)
+    ranks, seed = options["ranks"], options["seed"]
+    for number, sample in enumerate(sorted({name for name, size in counts if size})):
+        line = [block for block, (name, size) in enumerate(counts) if size and name == sample]
+        line = [line[i] for i in np.random.default_rng([seed, 0, number]).permutation(len(line))]
+        sizes = [counts[block][1] for block in line]
+        total = sum(sizes)
+        for rank in range(ranks):
+            part = walked(sizes, total * rank // ranks, total * (rank + 1) // ranks)
+            pieces = [(line[place], start, stop) for place, start, stop in part]
+            own = assignment.pieces[rank][number]
+            assert [(piece.block, piece.start, piece.stop) for piece in own] == pieces
+            order = np.arange(len(own))
+            if shuffle:
+                order = np.random.default_rng([seed, epoch, rank, number]).permutation(len(own))
+            events = sum(map(len, own))
+            for window in range(assignment.num_windows):
+                low = events * window // assignment.num_windows
+                high = events * (window + 1) // assignment.num_windows
+                expected = walked([len(own[place]) for place in order], low, high)
+                shares = assignment.window(rank, window, epoch=epoch, shuffle=shuffle)
+                shares = [s for s in shares if counts[s.piece.block][0] == sample]
+                assert [(s.piece, s.start, s.stop) for s in shares] == [
+                    (own[order[place]], start, stop) for place, start, stop in expected
+                ]
+
+
+def num_calls(function):
+    """How many functions are called, in Python or not."""
+    found = 0
+
+    def count(_frame, event, _argument):
+        nonlocal found
+        found += event.endswith("call")
+
+    sys.setprofile(count)
+    try:
+        function()
+    finally:
+        sys.setprofile(None)
+    return found
+
+
+def test_the_work_of_an_epoch_grows_with_the_number_of_partitions_alone():
+    def epoch_of(num_partitions):
+        counts = [("ab"[number % 2], 100) for number in range(num_partitions)]
+        assignment = assign(counts, ranks=4, batch_size=100, window_events=400, seed=1)
+        order = assignment.epoch(0, 1)
+        for window in range(assignment.num_windows):
+            assert order.window(window)
+            assert assignment.window_size(0, window) <= 401
+            assignment.step_sizes(window)
+
+    few, many = (num_calls(lambda n=n: epoch_of(n)) for n in (250, 1000))
+    assert many < 5 * few
 
 
 @given(assignments())

@@ -33,6 +33,7 @@ def data_folder(tmp_path_factory):
         "encode.py --with-read",
         "train.py",
         "graph.py --partitions 40",
+        "windows.py --partitions 40",
         "peers.py --branches small",
         "cluster.py --num-small 4 --times 2",
     ],

@@ -5,6 +5,9 @@ where it is used. Each rank gets an equal part of every sample. In an epoch a ra
 its events in *windows*: as many events as fit in memory as dense rows, with all samples in
 proportion, in an order that depends on the seed, the epoch and the rank only. All ranks take the
 same number of steps in every window.
+
+Where a piece or a window begins is looked up in cumulative counts, so that a rank's work grows with
+the number of its pieces alone.
 """
 
 from __future__ import annotations
@@ -12,6 +15,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -42,6 +46,32 @@ class Share:
 
 
 @dataclass(frozen=True)
+class Epoch:
+    """The pieces of a rank in the order of an epoch.
+
+    Parameters
+    ----------
+    lines : tuple, one entry per sample, of (tuple of Piece, ndarray of int64)
+        The pieces, and where each of them ends among the sample's events.
+    num_windows : int
+        Windows of the epoch.
+    """
+
+    lines: tuple[tuple[tuple[Piece, ...], NDArray[np.int64]], ...]
+    num_windows: int
+
+    def window(self, window: int) -> list[Share]:
+        """What a rank reads in a window."""
+        shares: list[Share] = []
+        for owned, ends in self.lines:
+            total = int(ends[-1]) if ends.size else 0
+            low = _part(total, window, self.num_windows)
+            high = _part(total, window + 1, self.num_windows)
+            shares += [Share(owned[i], start, stop) for i, start, stop in _between(ends, low, high)]
+        return shares
+
+
+@dataclass(frozen=True)
 class Assignment:
     """The events of every rank.
 
@@ -67,7 +97,12 @@ class Assignment:
         """Number of ranks."""
         return len(self.pieces)
 
-    @property
+    @cached_property
+    def _totals(self) -> tuple[tuple[int, ...], ...]:
+        """By rank and sample: events."""
+        return tuple(tuple(sum(map(len, own)) for own in samples) for samples in self.pieces)
+
+    @cached_property
     def num_windows(self) -> int:
         """Windows per epoch, the same for all ranks."""
         most = max(self.num_events(rank) for rank in range(self.num_ranks))
@@ -75,7 +110,7 @@ class Assignment:
 
     def num_events(self, rank: int) -> int:
         """Events that a rank goes through in an epoch."""
-        return sum(len(piece) for sample in self.pieces[rank] for piece in sample)
+        return sum(self._totals[rank])
 
     def blocks(self, rank: int) -> list[int]:
         """Numbers of the blocks that a rank needs, ascending."""
@@ -84,47 +119,48 @@ class Assignment:
     def window_size(self, rank: int, window: int) -> int:
         """Events of a rank in a window; every rank can compute it for every other."""
         return sum(
-            _part(sum(map(len, sample)), window + 1, self.num_windows)
-            - _part(sum(map(len, sample)), window, self.num_windows)
-            for sample in self.pieces[rank]
+            _part(total, window + 1, self.num_windows) - _part(total, window, self.num_windows)
+            for total in self._totals[rank]
         )
 
     def num_steps(self, window: int) -> int:
         """Steps in a window, the same for all ranks; each has at least one event somewhere."""
-        sizes = [self.window_size(rank, window) for rank in range(self.num_ranks)]
+        return self._steps_of(self._sizes(window))
+
+    def batch_bounds(self, rank: int, window: int) -> NDArray[np.int64]:
+        """Where each batch of a rank begins in a window, shape (steps + 1,)."""
+        return _bounds(self.window_size(rank, window), self.num_steps(window))
+
+    def step_sizes(self, window: int) -> NDArray[np.int64]:
+        """Events over all ranks in each step of a window, shape (steps,)."""
+        sizes = self._sizes(window)
+        steps = self._steps_of(sizes)
+        bounds = np.zeros(steps + 1, dtype=np.int64)
+        for size in sizes:
+            bounds += _bounds(size, steps)
+        return np.diff(bounds)
+
+    def _sizes(self, window: int) -> list[int]:
+        return [self.window_size(rank, window) for rank in range(self.num_ranks)]
+
+    def _steps_of(self, sizes: Sequence[int]) -> int:
         by_batch = math.ceil(sum(sizes) / self.batch_size)
         per_rank = math.ceil(self.batch_size / self.num_ranks)
         return max(by_batch, math.ceil(max(sizes) / per_rank))
 
-    def batch_bounds(self, rank: int, window: int) -> NDArray[np.int64]:
-        """Where each batch of a rank begins in a window, shape (steps + 1,)."""
-        steps = self.num_steps(window)
-        size = self.window_size(rank, window)
-        return np.arange(steps + 1, dtype=np.int64) * size // max(steps, 1)
-
-    def step_sizes(self, window: int) -> NDArray[np.int64]:
-        """Events over all ranks in each step of a window, shape (steps,)."""
-        bounds = [self.batch_bounds(rank, window) for rank in range(self.num_ranks)]
-        return np.asarray(np.diff(np.stack(bounds), axis=1).sum(axis=0), dtype=np.int64)
-
-    def window(self, rank: int, window: int, *, epoch: int, shuffle: bool = True) -> list[Share]:
-        """What a rank reads in a window of an epoch."""
-        shares: list[Share] = []
+    def epoch(self, rank: int, epoch: int, *, shuffle: bool = True) -> Epoch:
+        """The order in which a rank goes through its pieces in an epoch."""
+        lines = []
         for sample, owned in enumerate(self.pieces[rank]):
-            order = np.arange(len(owned))
             if shuffle:
                 order = _rng(self.seed, epoch, rank, sample).permutation(len(owned))
-            total = sum(map(len, owned))
-            low = _part(total, window, self.num_windows)
-            high = _part(total, window + 1, self.num_windows)
-            begin = 0
-            for place in order:
-                piece = owned[place]
-                start, stop = max(low - begin, 0), min(high - begin, len(piece))
-                if start < stop:
-                    shares.append(Share(piece, start, stop))
-                begin += len(piece)
-        return shares
+                owned = tuple(owned[place] for place in order.tolist())
+            lines.append((owned, _ends(list(map(len, owned)))))
+        return Epoch(tuple(lines), self.num_windows)
+
+    def window(self, rank: int, window: int, *, epoch: int, shuffle: bool = True) -> list[Share]:
+        """What a rank reads in a window of an epoch; for several windows, take `epoch` once."""
+        return self.epoch(rank, epoch, shuffle=shuffle).window(window)
 
     def rows(self, share: Share, *, num_rows: int, epoch: int) -> NDArray[np.int64]:
         """Which of a block's ``num_rows`` events of the split belong to a share, ascending."""
@@ -177,17 +213,12 @@ def assign(
     for number, sample in enumerate(sorted(by_sample)):
         blocks = by_sample[sample]
         order = _rng(seed, 0, number).permutation(len(blocks))
-        line = [(blocks[i], counts[blocks[i]][1]) for i in order]
-        total = sum(size for _, size in line)
+        line = [blocks[i] for i in order.tolist()]
+        ends = _ends([counts[block][1] for block in line])
+        total = int(ends[-1])
         for rank in range(ranks):
             low, high = _part(total, rank, ranks), _part(total, rank + 1, ranks)
-            owned = []
-            begin = 0
-            for block, size in line:
-                start, stop = max(low - begin, 0), min(high - begin, size)
-                if start < stop:
-                    owned.append(Piece(block, start, stop))
-                begin += size
+            owned = [Piece(line[i], start, stop) for i, start, stop in _between(ends, low, high)]
             pieces[rank].append(tuple(owned))
     return Assignment(tuple(map(tuple, pieces)), max(window_events, 1), batch_size, seed)
 
@@ -233,6 +264,31 @@ def follow(
         groups.append(tuple(Piece(n, 0, counts[n][1]) for n in alone))
         pieces.append(tuple(groups))
     return Assignment(tuple(pieces), max(window_events, 1), leader.batch_size, leader.seed)
+
+
+def _ends(sizes: list[int]) -> NDArray[np.int64]:
+    return np.cumsum(np.array(sizes, dtype=np.int64))
+
+
+def _between(ends: NDArray[np.int64], low: int, high: int) -> list[tuple[int, int, int]]:
+    """Which of the things that end at ``ends`` have some of [low, high), and from where to where.
+
+    Each has at least one event.
+    """
+    if low >= high:
+        return []
+    first = int(ends.searchsorted(low, side="right"))
+    last = int(ends.searchsorted(high, side="left"))
+    begin = int(ends[first - 1]) if first else 0
+    found = []
+    for number, end in enumerate(ends[first : last + 1].tolist(), first):
+        found.append((number, max(low - begin, 0), min(high, end) - begin))
+        begin = end
+    return found
+
+
+def _bounds(size: int, steps: int) -> NDArray[np.int64]:
+    return np.arange(steps + 1, dtype=np.int64) * size // max(steps, 1)
 
 
 def _part(total: int, index: int, num_parts: int) -> int:

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mlaas4hep_dask.encode.block import Block
-from mlaas4hep_dask.train.assign import Assignment
+from mlaas4hep_dask.train.assign import Assignment, Epoch
 
 TRAIN, VALIDATION, TEST = 0, 1, 2  # values of Block.split
 
@@ -109,11 +109,12 @@ class Feed:
 
         def fill() -> None:
             try:
+                order = self._assignment.epoch(self._rank, epoch, shuffle=shuffle)
                 for number in range(self._assignment.num_windows):
                     taken.acquire()
                     if stopped.is_set():
                         return
-                    ready.put(self._window(number, epoch, shuffle))
+                    ready.put(self._window(order, number, epoch, shuffle))
             except BaseException as error:  # handed to the thread that waits for the window
                 ready.put(error)
 
@@ -136,13 +137,12 @@ class Feed:
                     continue
             thread.join()
 
-    def _window(self, number: int, epoch: int, shuffle: bool) -> Window:
+    def _window(self, order: Epoch, number: int, epoch: int, shuffle: bool) -> Window:
         assignment, rank = self._assignment, self._rank
-        shares = assignment.window(rank, number, epoch=epoch, shuffle=shuffle)
+        shares = order.window(number)
         wanted = [share.piece.block for share in shares]
         if number + 1 < assignment.num_windows:  # remote blocks are on their way meanwhile
-            later = assignment.window(rank, number + 1, epoch=epoch, shuffle=shuffle)
-            wanted += [share.piece.block for share in later]
+            wanted += [share.piece.block for share in order.window(number + 1)]
         self.source.prefetch(wanted, self._split)
         size = assignment.window_size(rank, number)
         x = self._x[number % len(self._x)][:size]
