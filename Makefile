@@ -2,14 +2,26 @@
 # make test: everything that the tests need, then the tests
 # make servers: the servers of Rucio and S3 for tests that are skipped without them
 # make root: ROOT itself, for tests that write and read files with it, skipped without it
+#
+# make test PYTHON=python3.14 does the same with another Python, in an environment of its own.
 PYTHON ?= python3
+ifeq ($(origin PYTHON),file)
 VENV ?= .venv
+else
+VENV ?= .venv-$(shell $(PYTHON) -c 'import sys; print(*sys.version_info[:2], sep=".")')
+endif
 # Extra arguments for pip, such as --extra-index-url https://download.pytorch.org/whl/cpu
 PIP_ARGS ?=
+# Extra arguments of python -m venv, such as --system-site-packages for a system's own PyTorch
+VENV_ARGS ?=
+# The versions that pip installs
+CONSTRAINTS ?= constraints.txt
 OUTPUT ?= runs/single-top
 
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
+TORCH := $(shell sed -n 's/^torch==//p' $(CONSTRAINTS))
+CPU_INDEX := https://download.pytorch.org/whl/cpu
 
 .PHONY: demo test servers root lint clean
 .DELETE_ON_ERROR:
@@ -31,15 +43,30 @@ lint: $(VENV)/.test
 	$(BIN)/lint-imports --no-cache
 
 $(BIN)/python:
-	$(PYTHON) -c 'import sys; sys.exit(0 if (3, 11) <= sys.version_info[:2] <= (3, 13) else "Python 3.11, 3.12 or 3.13 is needed, this is " + sys.version.split()[0])'
-	$(PYTHON) -m venv $(VENV) || { echo "the venv module is missing; on Debian and Ubuntu: apt-get install python3-venv"; rm -rf $(VENV); exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(0 if (3, 11) <= sys.version_info[:2] <= (3, 14) else "Python 3.11, 3.12, 3.13 or 3.14 is needed, this is " + sys.version.split()[0])'
+	$(PYTHON) -m venv $(VENV_ARGS) $(VENV) || { echo "the venv module is missing; on Debian and Ubuntu: apt-get install python3-venv"; rm -rf $(VENV); exit 1; }
 
-$(VENV)/.demo: $(BIN)/python pyproject.toml constraints.txt
-	$(PIP) install $(PIP_ARGS) -c constraints.txt -e '.[serve]'
+# PyTorch's build without CUDA is a version of its own, which an index has or has not.
+$(VENV)/.torch: $(BIN)/python $(CONSTRAINTS)
+	@echo "looking for a PyTorch without CUDA (200 MB to download)"
+	@if $(BIN)/python -c 'import torch' 2>/dev/null; then echo "PyTorch is there already"; \
+	elif $(PIP) install $(PIP_ARGS) -c $(CONSTRAINTS) 'torch==$(TORCH)+cpu' 2>/dev/null; then \
+	  echo "installed PyTorch $(TORCH) without CUDA"; \
+	else \
+	  echo "This index of pip has no PyTorch without CUDA for this Python. PyPI's brings CUDA libraries,"; \
+	  echo "5.3 GB on disk, of which nothing is used here. To leave them out,"; \
+	  echo "stop this, and run make with PIP_ARGS='--extra-index-url $(CPU_INDEX)'"; \
+	fi
+	@touch $@
+
+$(VENV)/.demo: $(VENV)/.torch pyproject.toml $(CONSTRAINTS)
+	@echo "installing the package and what it needs; $(VENV) takes 1.6 GB with a PyTorch without CUDA"
+	$(PIP) install $(PIP_ARGS) -c $(CONSTRAINTS) -e '.[serve]'
 	touch $@
 
-$(VENV)/.test: $(BIN)/python pyproject.toml constraints.txt
-	$(PIP) install $(PIP_ARGS) -c constraints.txt -e '.[all]'
+$(VENV)/.test: $(VENV)/.torch pyproject.toml $(CONSTRAINTS)
+	@echo "installing the package and what its tests need; $(VENV) takes 2.3 GB with a PyTorch without CUDA"
+	$(PIP) install $(PIP_ARGS) -c $(CONSTRAINTS) -e '.[all]'
 	touch $@ $(VENV)/.demo
 
 .venv-servers/.done: tests/servers.txt
@@ -53,4 +80,4 @@ $(VENV)/.test: $(BIN)/python pyproject.toml constraints.txt
 	touch $@
 
 clean:
-	rm -rf $(VENV) .venv-servers .venv-root runs build dist .mypy_cache .ruff_cache .pytest_cache .import_linter_cache
+	rm -rf .venv .venv-3.* .venv-servers .venv-root runs build dist .mypy_cache .ruff_cache .pytest_cache .import_linter_cache
