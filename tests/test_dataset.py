@@ -1,5 +1,6 @@
 import json
 import logging
+import pickle
 import shutil
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import dask_awkward
 import numpy as np
 import pytest
 import uproot
+from distributed import SchedulerPlugin
 
 from mlaas4hep_dask.bundle import write_bundle
 from mlaas4hep_dask.config import Config
@@ -475,3 +477,35 @@ def test_arrays_of_one_data_set_share_their_blocks(tutorial, client):
     graph = {**dict(together[0].dask), **dict(together[1].dask)}
     blocks = [key for key in graph if isinstance(key, tuple) and str(key[0]).startswith("block-")]
     assert len(blocks) == len(arrays.x.chunks[0])
+
+
+class SizesOfTasks(SchedulerPlugin):
+    """The bytes of every task that plans a file, as they go to a worker."""
+
+    name = "sizes-of-tasks"
+
+    def __init__(self, scheduler):
+        self.scheduler = scheduler
+        self.sizes = []
+
+    def transition(self, key, _start, finish, *_others, **_more):
+        if finish == "processing" and str(key).startswith("plan_one"):
+            self.sizes.append(len(pickle.dumps(self.scheduler.tasks[key].run_spec)))
+
+
+def test_what_all_files_are_compared_with_is_not_sent_with_every_file(edge_cases, client, tmp_path):
+    for copy in "abcd":
+        shutil.copy(edge_cases / "nano_dy.root", tmp_path / f"{copy}.root")
+    files = {"signal": str(tmp_path / "[ab].root"), "background": str(tmp_path / "[cd].root")}
+    # The UUIDs of copies are equal, which is an error among samples: only the tasks count.
+    dataset = dataset_of({"name": "wide", **two_samples(**files)}, client)
+    scheduler = client.cluster.scheduler
+    plugin = SizesOfTasks(scheduler)
+    scheduler.add_plugin(plugin)
+    try:
+        with pytest.raises(DataError, match="one is a copy of the other"):
+            dataset.plan()
+    finally:
+        scheduler.remove_plugin(plugin.name)
+    assert len(plugin.sizes) == 4
+    assert max(plugin.sizes) < 2_000

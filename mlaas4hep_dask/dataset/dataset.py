@@ -20,7 +20,7 @@ from mlaas4hep_dask.dataset.granularity import Suggestion, suggestions
 from mlaas4hep_dask.dataset.losses import Listener, Lost
 from mlaas4hep_dask.dataset.mean_image import NOTHING, ImageSums, sum_images
 from mlaas4hep_dask.dataset.normalise import encode_options, with_columns
-from mlaas4hep_dask.dataset.plan import Plan, Skipped, assemble, plan_one
+from mlaas4hep_dask.dataset.plan import Plan, Skipped, Wanted, assemble, plan_one
 from mlaas4hep_dask.dataset.preflight import Preflight, preflight
 from mlaas4hep_dask.dataset.reuse import event_facts
 from mlaas4hep_dask.dataset.source import BlockPlan
@@ -29,6 +29,7 @@ from mlaas4hep_dask.dataset.tasks import (
     PROGRESS,
     Measured,
     raw_event,
+    same,
 )
 from mlaas4hep_dask.dataset.weighting import (
     TrainingWeights,
@@ -101,20 +102,11 @@ class Dataset:
         """The plan: one Dask task per file, which reads metadata only."""
         if self._plan is None:
             checked = self._checked or preflight(self.config)
-            # The reference travels to every task: only what is read of it is needed there.
-            reads = checked.reads
-            reference = checked.reference.narrowed(reads)
+            skip = self.config.on_bad_file == "skip"
+            wanted = Wanted.of(checked.reference, checked.reads, skip=skip)
+            shared = self.client.submit(same, wanted, pure=False)
             futures = [
-                self.client.submit(
-                    plan_one,
-                    file,
-                    self.config.tree,
-                    sample,
-                    reference,
-                    reads,
-                    skip=self.config.on_bad_file == "skip",
-                    pure=False,
-                )
+                self.client.submit(plan_one, file, self.config.tree, sample, shared, pure=False)
                 for sample, files in checked.files.items()
                 for file in files
             ]

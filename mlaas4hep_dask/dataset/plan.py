@@ -48,23 +48,46 @@ def first_reason(skipped: Sequence[Skipped], sample: str) -> str:
     return f"; {len(reasons)} could not be read, the first: {reasons[0]}" if reasons else ""
 
 
-def plan_one(
-    file: str, tree: str, sample: str, reference: FilePlan, reads: Sequence[str], *, skip: bool
-) -> PlannedFile | Skipped:
+@dataclass(frozen=True)
+class Wanted:
+    """What all files of a data set are planned for; sent to each worker once.
+
+    Parameters
+    ----------
+    reference : FilePlan
+        What all files are compared with.
+    reads : tuple of str
+        Branches that are read.
+    skip : bool
+        Leave out what cannot be read instead of stopping.
+    """
+
+    reference: FilePlan
+    reads: tuple[str, ...]
+    skip: bool
+
+    @classmethod
+    def of(cls, reference: FilePlan, reads: Sequence[str], *, skip: bool) -> Wanted:
+        """Without the branches of the reference that are not read."""
+        return cls(reference.narrowed(reads), tuple(reads), skip)
+
+
+def plan_one(file: str, tree: str, sample: str, wanted: Wanted) -> PlannedFile | Skipped:
     """The plan of one file, compared with the reference; runs on a worker.
 
     Raises
     ------
     UnreadableFileError
-        When the file cannot be opened, unless ``skip``.
+        When the file cannot be opened, unless it is to be skipped.
     DataError
         When a branch that is read is missing or of another type.
     """
+    reference, reads = wanted.reference, wanted.reads
     try:
         with counting() as counts:
             plan = plan_file(file, tree, sample, reference.access)
     except UnreadableFileError as error:
-        if not skip:
+        if not wanted.skip:
             raise
         return Skipped(file, sample, 0, None, error.message)
     require_same_branches(reference, plan, reads, advice=NOT_EVERYWHERE)
@@ -329,10 +352,9 @@ def check_files(config: Config, checked: Preflight) -> Plan:
     MLaaSError
         Whatever is wrong with a file.
     """
-    reads = checked.reads
-    skip = config.on_bad_file == "skip"
+    wanted = Wanted.of(checked.reference, checked.reads, skip=config.on_bad_file == "skip")
     planned = [
-        plan_one(file, config.tree, sample, checked.reference, reads, skip=skip)
+        plan_one(file, config.tree, sample, wanted)
         for sample, files in checked.files.items()
         for file in files
     ]

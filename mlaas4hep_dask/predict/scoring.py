@@ -7,7 +7,6 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +16,7 @@ from distributed import Client
 from mlaas4hep_dask import __version__
 from mlaas4hep_dask.config import Partitioning
 from mlaas4hep_dask.console import Reporter, Stage
-from mlaas4hep_dask.dataset.plan import Skipped, plan_one
+from mlaas4hep_dask.dataset.plan import Skipped, Wanted, plan_one
 from mlaas4hep_dask.dataset.tasks import same
 from mlaas4hep_dask.encode import EncodeCounts
 from mlaas4hep_dask.errors import ConfigError, UnreadableFileError
@@ -216,10 +215,10 @@ def _share(client: Client, scoring: Scoring) -> Any:
 
 def _plan(request: Request, client: Client, *, skip: bool) -> list[PlannedFile | Skipped]:
     """One entry for each file, in their order; one Dask task per file."""
-    needed = list(request.reference.branches)
-    reference = client.submit(same, request.reference, pure=False)
-    tasks = ((file, request.tree, request.bundle.name, reference, needed) for file in request.files)
-    return list(in_order(client, partial(plan_one, skip=skip), tasks))
+    wanted = Wanted.of(request.reference, list(request.reference.branches), skip=skip)
+    shared = client.submit(same, wanted, pure=False)
+    tasks = ((file, request.tree, request.bundle.name, shared) for file in request.files)
+    return list(in_order(client, plan_one, tasks))
 
 
 def _partitions(
