@@ -217,9 +217,9 @@ class Plan:
         recipe, selection = self.supervision, self.selection
         lines = {
             "classes": list(recipe.classes),
-            "target": [expression.text for expression in recipe.targets],
+            "target": [expression.written for expression in recipe.targets],
             "never inputs, since the target reads them": selection.targets,
-            "weight": [recipe.weight.text] if recipe.weight else [],
+            "weight": [recipe.weight.written] if recipe.weight else [],
             "not inputs, since the weight reads them": selection.weights,
         }
         return [(title, names) for title, names in lines.items() if names]

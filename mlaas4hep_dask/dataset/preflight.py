@@ -154,6 +154,7 @@ def preflight(config: Config) -> Preflight:
     recipe = recipe_of(config, branches, left_out)
     available: dict[str, str | None] = dict.fromkeys(recipe.branches)
     available.update(left_out)
+    supervision = supervision.bound(recipe.branches, config.where)
     supervision.check(recipe.branches, config.where)
     if traced is not None:
         supervision.check_read(reference.branches, config)

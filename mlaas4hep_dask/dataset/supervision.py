@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -73,6 +73,16 @@ class Supervision:
             divides=divides(config),
         )
 
+    def bound(self, available: Mapping[str, Branch], where: Callable[[str], str]) -> Supervision:
+        """The same, with branches in place of the objects whose momenta it uses.
+
+        The parameters and errors are those of `check`.
+        """
+        targets = _bound("target.branch", self.targets, available, where)
+        weights = () if self.weight is None else (self.weight,)
+        weight = next(iter(_bound("weight", weights, available, where)), None)
+        return replace(self, targets=targets, weight=weight)
+
     @property
     def names(self) -> tuple[str, ...]:
         """The branches that it reads, in alphabetical order."""
@@ -115,7 +125,7 @@ class Supervision:
                     raise _error(key, error.message, where) from error
                 if made.kind != "flat":
                     text = (
-                        f"{expression.text!r} has one value per object of {made.collection!r}, "
+                        f"{expression.written!r} has one value per object of {made.collection!r}, "
                         "expected one per event; sum(), max() or [:, 0] make one"
                     )
                     raise _error(key, text, where)
@@ -248,7 +258,7 @@ class Supervision:
             columns.append(sums.astype(np.float64).tolist())
         targets = {}
         if self.targets and not self.classes:
-            names = [expression.text for expression in self.targets]
+            names = [expression.written for expression in self.targets]
             values = learned.astype(np.float64).T  # (targets, events)
             targets = {
                 name: moments(np.ascontiguousarray(column))
@@ -280,6 +290,18 @@ def _parsed(config: Config, key: str) -> tuple[Expression, ...]:
         raise _error(key, error.message, config.where) from error
 
 
+def _bound(
+    key: str,
+    expressions: Sequence[Expression],
+    available: Mapping[str, Branch],
+    where: Callable[[str], str],
+) -> tuple[Expression, ...]:
+    try:
+        return tuple(expression.bound(available) for expression in expressions)
+    except ExpressionError as error:
+        raise _error(key, error.message, where) from error
+
+
 def _require(
     good: NDArray[np.bool_],
     values: NDArray[Any],
@@ -295,11 +317,11 @@ def _require(
     entry = int(entries[bad[0]])
     more = f" ({bad.size:,} such events in this partition)" if bad.size > 1 else ""
     raise DataError(
-        f"{partition.file}: entry {entry}: {key} {expression.text!r} is {values[bad[0]]:.9g}, "
+        f"{partition.file}: entry {entry}: {key} {expression.written!r} is {values[bad[0]]:.9g}, "
         f"expected {what}{more}",
         file=partition.file,
         tree=partition.tree,
-        branch=expression.text,
+        branch=expression.written,
         entry=entry,
     )
 

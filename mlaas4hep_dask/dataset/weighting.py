@@ -159,16 +159,16 @@ def outputs_of(
         return Outputs("reconstruction", tuple(encoding.columns()))
     names, shifts, scales = [], [], []
     for expression in supervision.targets:
-        parts = [sample.targets[expression.text] for _, sample in sorted(samples.items())]
+        parts = [sample.targets[expression.written] for _, sample in sorted(samples.items())]
         found = reduce(merge_moments, parts, EMPTY)
         spread = math.sqrt(found.squares / max(found.num_finite, 1))
         if found.min == found.max or not spread > 0 or not math.isfinite(1 / spread):
             raise DataError(
-                f"target.branch {expression.text!r} is {found.min} in every selected event: "
+                f"target.branch {expression.written!r} is {found.min} in every selected event: "
                 "there is nothing to learn",
-                branch=expression.text,
+                branch=expression.written,
             )
-        names.append(expression.text)
+        names.append(expression.written)
         # Nine digits: means differ in the last bits with the order of merging.
         shifts.append(_nine_digits(found.mean))
         scales.append(1 / _nine_digits(spread))
@@ -189,9 +189,9 @@ def _require_two_classes(supervision: Supervision, samples: Mapping[str, SampleS
     if found and not any(count for _, count in others):
         (expression,) = supervision.targets
         raise DataError(
-            f"target.branch {expression.text!r} is class {first!r} in every selected event: there "
-            "is nothing to learn",
-            branch=expression.text,
+            f"target.branch {expression.written!r} is class {first!r} in every selected event: "
+            "there is nothing to learn",
+            branch=expression.written,
         )
 
 

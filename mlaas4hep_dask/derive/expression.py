@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from functools import cached_property, partial
+from collections.abc import Collection, Iterator, Mapping
+from functools import cached_property
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from mlaas4hep_dask.derive import functions
-from mlaas4hep_dask.derive.grammar import Apply, Name, Node, Number, Pick, Slice, parse, shown
-from mlaas4hep_dask.errors import ExpressionError, did_you_mean, nearest
-from mlaas4hep_dask.specs.events import Branch, Events, offsets_of
-
-EVENT = None  # the collection of a value that an event has once
+from mlaas4hep_dask.derive.binding import bound
+from mlaas4hep_dask.derive.evaluation import EVENT, NUMBERS_OF_IT, Evaluation, Operand, absent
+from mlaas4hep_dask.derive.grammar import Apply, Name, Node, Pick, Slice, parse, shown
+from mlaas4hep_dask.derive.momenta import Momenta
+from mlaas4hep_dask.errors import ExpressionError
+from mlaas4hep_dask.specs.events import Branch, Events
 
 
 class Value(NamedTuple):
@@ -44,10 +44,15 @@ class Expression:
     comparisons. Values of an event are repeated for its objects where both occur. The object that
     an event lacks is NaN, and so are extremes and means of no object.
 
+    ``Muon`` in ``mass(Muon[:, 0] + Muon[:, 1])`` stands for the momenta of objects. Which branches
+    these are made of is known once the branches that there are: `bound` writes them out.
+
     Parameters
     ----------
     text : str
         The expression.
+    written : str, optional
+        What the user wrote for it, if that was something else.
 
     Raises
     ------
@@ -55,9 +60,10 @@ class Expression:
         When the text is no expression.
     """
 
-    def __init__(self, text: str) -> None:
+    def __init__(self, text: str, written: str = "") -> None:
         self.text = text.strip()
-        with _named(self.text):
+        self.written = written or self.text
+        with _named(self.written):
             self._root = parse(self.text)
 
     def __repr__(self) -> str:
@@ -69,8 +75,26 @@ class Expression:
     def __hash__(self) -> int:
         return hash(self.text)
 
-    def __reduce__(self) -> tuple[type[Expression], tuple[str]]:
-        return Expression, (self.text,)
+    def __reduce__(self) -> tuple[type[Expression], tuple[str, str]]:
+        return Expression, (self.text, self.written)
+
+    def bound(self, available: Collection[str]) -> Expression:
+        """The expression with the branches in place of the objects whose momenta it uses.
+
+        Parameters
+        ----------
+        available : collection of str
+            Names of the branches that there are.
+
+        Raises
+        ------
+        ExpressionError
+            When there are none to make the momenta of.
+        """
+        with _named(self.written):
+            root = bound(self._root, available)
+            text = shown(root)
+            return self if text == self.written_out else Expression(text, self.written)
 
     @cached_property
     def names(self) -> tuple[str, ...]:
@@ -101,12 +125,16 @@ class Expression:
         ExpressionError
             When a branch is absent, or an operand has the wrong kind or collection.
         """
-        evaluation = _Evaluation(events)
-        with _named(self.text), np.errstate(all="ignore"):
+        evaluation = Evaluation(events)
+        with _named(self.written), np.errstate(all="ignore"):
             found = evaluation.of(self._root)
+            if isinstance(found.values, Momenta):
+                raise ExpressionError(
+                    f"numbers were expected, found momenta; {NUMBERS_OF_IT} make numbers"
+                )
             if not isinstance(found.values, np.ndarray):
                 # not NumPy's int64: a whole number may be as large as uint64
-                found = _Operand(np.full(events.num_events, found.values), EVENT)
+                found = Operand(np.full(events.num_events, found.values), EVENT)
         offsets = None if found.collection is EVENT else evaluation.offsets[found.collection]
         return Value(found.values, found.collection, offsets)
 
@@ -129,9 +157,9 @@ class Expression:
         values, collection, _ = self.value(events)
         if collection is not EVENT:
             raise ExpressionError(
-                f"in {self.text!r}: one value per event was expected, this has one per object of "
-                f"{collection!r}; any(), all(), sum(), count(), min(), max() or [:, 0] make one",
-                expression=self.text,
+                f"in {self.written!r}: one value per event was expected, this has one per object "
+                f"of {collection!r}; any(), all(), sum(), count(), min(), max() or [:, 0] make one",
+                expression=self.written,
             )
         return values
 
@@ -143,10 +171,10 @@ class Expression:
         ExpressionError
             When it cannot be evaluated on such branches.
         """
-        with _named(self.text):
+        with _named(self.written):
             for node in _names(self._root):
                 if node.name not in available:
-                    raise _absent(node, available)
+                    raise absent(node, available)
         values, collection, _ = self.value(no_events([available[name] for name in self.names]))
         return Branch(
             name, "flat" if collection is EVENT else "jagged", values.dtype.name, collection
@@ -159,208 +187,6 @@ def no_events(branches: list[Branch]) -> Events:
     collections = {branch.collection for branch in branches if branch.collection is not None}
     offsets = {collection: np.zeros(1, dtype=np.int64) for collection in collections}
     return Events(0, tuple(branches), contents, offsets)
-
-
-class _Operand(NamedTuple):
-    values: Any  # an array, or a Python number
-    collection: str | None
-
-    @property
-    def kind(self) -> str:
-        """The kind character of the dtype."""
-        values = self.values
-        return str(values.dtype.kind) if isinstance(values, np.ndarray) else _KINDS[type(values)]
-
-
-_KINDS = {bool: "b", int: "i", float: "f"}
-_MEANING = {"b": "a condition", "i": "whole numbers", "u": "whole numbers", "f": "numbers"}
-
-
-class _Evaluation:
-    """Evaluates the nodes of an expression for some events."""
-
-    def __init__(self, events: Events) -> None:
-        self.events = events
-        self.collections = {branch.name: branch.collection for branch in events.branches}
-        self.offsets = dict(events.offsets)
-
-    def of(self, node: Node) -> _Operand:
-        match node:
-            case Number(value):
-                return _Operand(value, EVENT)
-            case Name(name):
-                if name not in self.collections:
-                    raise _absent(node, self.collections)
-                return _Operand(self.events.contents[name], self.collections[name])
-            case Pick(operand, index):
-                of = self.objects(self.of(operand), f"[:, {index}]")
-                values = functions.picked(_floating(of.values), self.offsets_of(of), index)
-                return _Operand(values, EVENT)
-            case Slice(operand, start, stop):
-                of = self.objects(self.of(operand), "a slice")
-                bounds = ":".join("" if bound is None else str(bound) for bound in (start, stop))
-                positions, counts = functions.in_slice(self.offsets_of(of), start, stop)
-                return self.subset(of.values[positions], counts, f"{of.collection}[:, {bounds}]")
-            case Apply("chosen", (operand, mask)):
-                return self.chosen(self.of(operand), self.of(mask), shown(mask))
-            case Apply(name, operands):
-                return self.applied(name, [self.of(operand) for operand in operands])
-
-    def applied(self, name: str, operands: list[_Operand]) -> _Operand:
-        if name in functions.ARITHMETIC:
-            return self.elementwise(functions.ARITHMETIC[name], operands, dtype=np.float64)
-        if name == "-":
-            if len(operands) == 1:
-                return self.elementwise(lambda x: np.negative(_floating(x)), operands)
-            return self.elementwise(np.subtract, operands, dtype=np.float64)
-        if name in functions.COMPARISONS:
-            if len({operand.kind == "b" for operand in operands}) > 1:
-                operands = [_number(operand) for operand in operands]
-            return self.elementwise(functions.COMPARISONS[name], operands)
-        if name in functions.LOGIC or name == "!":
-            return self.logical(name, operands)
-        if name in functions.EXACT:
-            exact = functions.EXACT[name]
-            return self.elementwise(lambda x: exact(_floating(x)), operands)
-        if name in functions.TESTS:
-            return self.elementwise(functions.TESTS[name], operands)
-        if name in functions.EXTREMES and len(operands) > 1:
-            extreme = functions.EXTREMES[name]
-            return self.elementwise(
-                lambda *given: _over(extreme, [_floating(x) for x in given]), operands
-            )
-        if name == "delta_phi":
-            return self.elementwise(functions.delta_phi, operands)
-        if name == "where":
-            if operands[0].kind != "b":
-                raise _wrong("where()", "a condition", operands[0])
-            return self.elementwise(functions.where, operands)
-        return self.reduced(name, self.objects(operands[0], f"{name}()"))
-
-    def reduced(self, name: str, operand: _Operand) -> _Operand:
-        values, offsets = operand.values, self.offsets_of(operand)
-        is_condition = operand.kind == "b"
-        if name in ("any", "all"):
-            if not is_condition:
-                raise _wrong(f"{name}()", "a condition", operand)
-            reduce = functions.any_of if name == "any" else functions.all_of
-            return _Operand(reduce(values, offsets), EVENT)
-        if name in functions.EXTREMES:
-            return _Operand(functions.extremes(name, _floating(values), offsets), EVENT)
-        if name == "count":
-            counts = functions.sums(values, offsets) if is_condition else np.diff(offsets)
-            return _Operand(counts, EVENT)
-        sums = functions.sums(values, offsets)
-        if name == "mean":
-            return _Operand(np.divide(sums, np.diff(offsets), dtype=np.float64), EVENT)
-        return _Operand(sums, EVENT)
-
-    def logical(self, name: str, operands: list[_Operand]) -> _Operand:
-        kinds = {operand.kind for operand in operands}
-        if name == "!":
-            if kinds != {"b"}:
-                raise _wrong("'!'", "a condition", operands[0])
-            return self.elementwise(np.logical_not, operands)
-        if kinds == {"b"}:
-            return self.elementwise(functions.LOGIC[name], operands)
-        if kinds <= {"i", "u"}:  # whole numbers are flags of bits
-            return self.elementwise(partial(functions.bitwise, name), operands)
-        wrong = max(operands, key=lambda operand: "biuf".index(operand.kind))
-        hint = ""
-        if kinds <= {"b", "i", "u"}:
-            hint = f" beside a condition; bits are compared in parentheses: (x {name} 1) > 0"
-        raise _wrong(f"{name!r}", "a condition or whole numbers on both sides", wrong, hint)
-
-    def chosen(self, operand: _Operand, mask: _Operand, text: str) -> _Operand:
-        self.objects(operand, "[condition]")
-        if mask.kind != "b":
-            hint = ""
-            if not isinstance(mask.values, np.ndarray):
-                hint = f"; one object of every event is [:, {mask.values}]"
-            raise _wrong("[]", "a condition", mask, hint)
-        if mask.collection != operand.collection:
-            raise ExpressionError(
-                f"objects of {operand.collection!r} are chosen by a condition on them, found one "
-                f"on {_whose(mask.collection)}"
-            )
-        counts = functions.sums(mask.values, self.offsets_of(operand))
-        return self.subset(operand.values[mask.values], counts, f"{operand.collection}[{text}]")
-
-    def subset(self, values: NDArray[Any], counts: NDArray[Any], collection: str) -> _Operand:
-        self.offsets[collection] = offsets_of(counts)
-        return _Operand(values, collection)
-
-    def elementwise(self, function: Any, operands: list[_Operand], **options: Any) -> _Operand:
-        """A function of values that belong together, one by one."""
-        collections = list(dict.fromkeys(o.collection for o in operands if o.collection))
-        if len(collections) > 1:
-            raise ExpressionError(
-                f"objects of {collections[0]!r} and of {collections[1]!r} cannot be combined one "
-                "by one"
-            )
-        collection = collections[0] if collections else EVENT
-        arrays = []
-        for operand in operands:
-            values = operand.values
-            is_array = isinstance(values, np.ndarray)
-            if is_array and collection is not EVENT and operand.collection is EVENT:
-                values = np.repeat(values, np.diff(self.offsets[collection]))
-            arrays.append(values)
-        found = function(*arrays, **options)
-        if all(not isinstance(values, np.ndarray) for values in arrays):
-            found = np.asarray(found).item()
-        return _Operand(found, collection)
-
-    def objects(self, operand: _Operand, what: str) -> _Operand:
-        if operand.collection is EVENT:
-            raise ExpressionError(f"{what} needs one value per object, found one per event")
-        return operand
-
-    def offsets_of(self, operand: _Operand) -> NDArray[np.int64]:
-        assert operand.collection is not None  # `objects` has seen to it
-        return self.offsets[operand.collection]
-
-
-def _floating(values: Any) -> Any:
-    """The same numbers as floating-point ones."""
-    if isinstance(values, np.ndarray):
-        return values if values.dtype.kind == "f" else values.astype(np.float64)
-    return float(values)
-
-
-def _number(operand: _Operand) -> _Operand:
-    """A condition as 0 and 1; NumPy compares one with no whole number beyond int64."""
-    if operand.kind != "b":
-        return operand
-    values = operand.values
-    values = values.astype(np.int8) if isinstance(values, np.ndarray) else int(values)
-    return _Operand(values, operand.collection)
-
-
-def _over(function: Any, arrays: list[Any]) -> Any:
-    found = arrays[0]
-    for other in arrays[1:]:
-        found = function(found, other)
-    return found
-
-
-def _wrong(what: str, expected: str, found: _Operand, hint: str = "") -> ExpressionError:
-    return ExpressionError(f"{what} needs {expected}, found {_MEANING[found.kind]}{hint}")
-
-
-def _whose(collection: str | None) -> str:
-    return "events" if collection is EVENT else f"objects of {collection!r}"
-
-
-def _absent(node: Name, available: Mapping[str, Any]) -> ExpressionError:
-    candidates = [*available, *functions.CONSTANTS]  # Python's True is true here
-    return ExpressionError(
-        f"column {node.column}: there is no branch {node.name!r}"
-        f"{did_you_mean(node.name, candidates)}",
-        name=node.name,
-        column=node.column,
-        nearest=nearest(node.name, candidates),
-    )
 
 
 def _names(node: Node) -> Iterator[Name]:

@@ -82,6 +82,16 @@ FUNCTIONS: dict[str, tuple[int, int | None]] = {
     },
     "delta_phi": (2, 2),
     "where": (3, 3),
+    "delta_r": (2, 4),
+    "mass": (1, None),
+    **dict.fromkeys(("pt", "eta", "phi", "energy"), (1, 1)),
+    **dict.fromkeys(("p4", "p4_energy", "p4_xyz"), (4, 4)),
+}
+
+#: Of the functions whose number of arguments has gaps: what they take.
+TAKES = {
+    "delta_r": "two objects, as in delta_r(Jet, Muon[:, 0]), or eta, phi, eta and phi",
+    "mass": "one object, as in mass(Muon[:, 0] + Muon[:, 1]), or pt, eta, phi and mass of each",
 }
 
 

@@ -15,7 +15,8 @@ from typing import Any, cast
 from lark import Lark, Token, Transformer, v_args
 from lark.exceptions import UnexpectedCharacters, UnexpectedInput, UnexpectedToken, VisitError
 
-from mlaas4hep_dask.derive.functions import CONSTANTS, FUNCTIONS
+from mlaas4hep_dask.derive.functions import CONSTANTS, FUNCTIONS, TAKES
+from mlaas4hep_dask.derive.habits import instead_of, instead_of_text
 from mlaas4hep_dask.errors import ExpressionError, did_you_mean, nearest
 
 MAX_LENGTH = 4096  # characters
@@ -26,11 +27,11 @@ PLAIN = re.compile(r"(?!.*__)[A-Za-z_][A-Za-z0-9_]*(\.[A-Za-z_][A-Za-z0-9_]*)*")
 GRAMMAR = r"""
 ?start: disjunction
 ?disjunction: conjunction
-    | disjunction ("|" | "||" | "or") conjunction -> either
+    | disjunction ("|" | "||" | "or" | "OR") conjunction -> either
 ?conjunction: negation
-    | conjunction ("&" | "&&" | "and") negation -> both
+    | conjunction ("&" | "&&" | "and" | "AND") negation -> both
 ?negation: comparison
-    | ("!" | "~" | "not") negation -> invert
+    | ("!" | "~" | "not" | "NOT") negation -> invert
 ?comparison: sum
     | sum (COMPARISON sum)+ -> compare
 ?sum: product
@@ -197,25 +198,25 @@ class _Builder(Transformer[Token, Any]):
         given = tuple(operand for operand in operands if operand is not None)
         if name not in FUNCTIONS:
             near = nearest(name, FUNCTIONS)
-            known = "" if near else f"; known are {', '.join(FUNCTIONS)}"
+            hint = instead_of(name) or did_you_mean(name, FUNCTIONS)
+            hint = hint or f"; known are {', '.join(FUNCTIONS)}"
             raise ExpressionError(
-                f"column {token.column}: there is no function {name!r}"
-                f"{did_you_mean(name, FUNCTIONS)}{known}",
+                f"column {token.column}: there is no function {name!r}{hint}",
                 name=name,
                 column=token.column,
                 nearest=near,
             )
         low, high = FUNCTIONS[name]
-        if not low <= len(given) <= (high or len(given)):
-            expected = (
-                f"{low}"
-                if high == low
-                else f"{low} or more"
-                if high is None
-                else (f"{low} to {high}")
-            )
+        fits = low <= len(given) <= (high or len(given))
+        if name == "delta_r":
+            fits = len(given) in (2, 4)
+        elif name == "mass":
+            fits = len(given) == 1 or (len(given) > 0 and len(given) % 4 == 0)
+        if not fits:
+            expected = f"{low}" if high == low else f"{low} or more" if high is None else ""
+            expected = TAKES.get(name, f"{expected or f'{low} to {high}'} arguments")
             raise ExpressionError(
-                f"column {token.column}: {name}() takes {expected} arguments, found {len(given)}",
+                f"column {token.column}: {name}() takes {expected}, found {len(given)}",
                 name=name,
                 column=token.column,
             )
@@ -287,6 +288,7 @@ def _syntax_error(text: str, error: UnexpectedInput) -> ExpressionError:
     if isinstance(error, UnexpectedCharacters | UnexpectedToken):
         rest = text.splitlines()[error.line - 1][column - 1 :] if text else ""
         hint = next((advice for start, advice in _ADVICE.items() if rest.startswith(start)), "")
+        hint = instead_of_text(text, error.pos_in_stream or 0) or hint
         what = f"{rest[:20]!r} is not understood"
         return ExpressionError(f"column {column}: {what}{hint}", expression=text, column=column)
     return ExpressionError("it is not an expression", expression=text, column=column)
@@ -299,4 +301,8 @@ _ADVICE = {
     '"': "; text is not accepted, and unusual branch names stand between backticks",
     ".": "; attributes are not accepted",
     "?": "; a choice is written where(condition, a, b)",
+    "if ": "; a choice is written where(condition, a, b)",
+    "in ": "; written out, x in (1, 2) is x == 1 | x == 2",
+    ">": "; unequal is written !=, and attributes after -> are not accepted",
+    "@": "; the number of objects is count(x)",
 }

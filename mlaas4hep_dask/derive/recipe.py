@@ -129,22 +129,28 @@ class Recipe:
                     key=f"derive.{name}",
                     name=name,
                 )
+        named = {*available, *derived}
+        for name, expression in derived.items():
+            with _at(f"derive.{name}"):
+                derived[name] = expression.bound(named - {name})
         order = _in_order(derived)
         for name in order:
             with _at(f"derive.{name}"):
                 branches[name] = derived[name].result(name, branches)
         masks = {}
         for collection, text in (objects or {}).items():
-            masks[collection] = _parsed(text, f"objects.{collection}")
+            mask = _parsed(text, f"objects.{collection}")
             with _at(f"objects.{collection}"):
+                masks[collection] = mask.bound(named)
                 _require_mask(masks[collection], collection, branches)
         cuts: dict[str, Expression] = {}
         for number, text in enumerate(select):
             key = f"select.{number}"
             for cut in _parsed(text, key).conjuncts:
                 with _at(key):
-                    _require_cut(cut, branches)
-                cuts.setdefault(_label(cut), cut)
+                    made_cut = cut.bound(named)
+                    _require_cut(made_cut, branches)
+                cuts.setdefault(_label(cut), made_cut)
         ordered = {name: derived[name] for name in order}
         made = cls(ordered, masks, tuple(cuts.values()), branches)
         first = made._with_operands({*early, *made._of_masks()})
@@ -288,7 +294,7 @@ class Recipe:
 
 def _label(cut: Expression) -> str:
     """The text of a condition, without parentheses around all of it."""
-    text = cut.text
+    text = cut.written
     if text.startswith("(") and text.endswith(")") and _encloses(text):
         return text[1:-1]
     return text
@@ -349,7 +355,8 @@ def _require_mask(mask: Expression, collection: str, branches: Mapping[str, Bran
         what = "one value per event" if found.collection is None else f"{found.collection!r}"
         what = what if found.dtype == "bool" else f"numbers ({found.dtype})"
         raise ExpressionError(
-            f"in {mask.text!r}: expected a condition on the objects of {collection!r}, found {what}"
+            f"in {mask.written!r}: expected a condition on the objects of {collection!r}, "
+            f"found {what}"
         )
 
 
@@ -357,12 +364,12 @@ def _require_cut(cut: Expression, branches: Mapping[str, Branch]) -> None:
     found = cut.result("select", branches)
     if found.collection is not None:
         raise ExpressionError(
-            f"in {cut.text!r}: expected one condition per event, found one per object of "
+            f"in {cut.written!r}: expected one condition per event, found one per object of "
             f"{found.collection!r}; any() or all() of it is one"
         )
     if found.dtype != "bool":
         raise ExpressionError(
-            f"in {cut.text!r}: expected a condition, found numbers ({found.dtype}); compare them"
+            f"in {cut.written!r}: expected a condition, found numbers ({found.dtype}); compare them"
         )
 
 

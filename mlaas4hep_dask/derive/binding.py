@@ -1,0 +1,100 @@
+"""From the names of objects, such as ``Muon``, to the branches that their momenta are made of."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+
+from mlaas4hep_dask.derive.grammar import Apply, Name, Node, Number, Pick, Slice
+from mlaas4hep_dask.derive.momenta import NUMBERS, members_of
+from mlaas4hep_dask.errors import ExpressionError, did_you_mean, nearest
+
+_KEPT = ("+", "-", "sum")  # of momenta they make momenta
+
+
+def bound(node: Node, available: Collection[str]) -> Node:
+    """The same tree with ``p4(Muon_pt, …)`` where the momenta of ``Muon`` are meant.
+
+    They are meant where momenta are needed, as in ``mass(Muon[:, 0] + Muon[:, 1])``, and nowhere
+    else: a name in any other place is that of a branch.
+
+    Raises
+    ------
+    ExpressionError
+        When there are no branches to make them of.
+    """
+    match node:
+        case Name() | Number():
+            return node
+        case Pick(operand, index):
+            return Pick(bound(operand, available), index, node.depth)
+        case Slice(operand, start, stop):
+            return Slice(bound(operand, available), start, stop, node.depth)
+        case Apply(name, operands):
+            takes_objects = (name in NUMBERS and len(operands) == 1) or (
+                name == "delta_r" and len(operands) == 2
+            )
+            bind = _objects if takes_objects else bound
+            return _again(node, tuple(bind(operand, available) for operand in operands))
+
+
+def _objects(node: Node, available: Collection[str]) -> Node:
+    """As `bound`, where momenta are needed."""
+    match node:
+        case Name():
+            return _made(node, available)
+        case Pick(operand, index):
+            return Pick(_objects(operand, available), index, node.depth)
+        case Slice(operand, start, stop):
+            return Slice(_objects(operand, available), start, stop, node.depth)
+        case Apply("chosen", (operand, mask)):
+            return _again(node, (_objects(operand, available), bound(mask, available)))
+        case Apply("where", (condition, *choices)):
+            made = (_objects(choice, available) for choice in choices)
+            return _again(node, (bound(condition, available), *made))
+        case Apply(name, operands) if name in _KEPT:
+            return _again(node, tuple(_objects(operand, available) for operand in operands))
+        case _:
+            return bound(node, available)
+
+
+def _made(node: Name, available: Collection[str]) -> Node:
+    found = members_of(node.name, available)
+    if found is None:
+        if node.name in available:
+            return node  # numbers, of which the evaluation says that they are none
+        known = {_object_of(name) for name in available} - {""}
+        candidates = [
+            each for each in known if len((members_of(each, available) or ((), ()))[1]) == 4
+        ]
+        raise ExpressionError(
+            f"column {node.column}: there are no objects {node.name!r}: no branches "
+            f"{node.name}_pt, {node.name}_eta, {node.name}_phi and {node.name}_mass, and none of "
+            f"the other names that are known{did_you_mean(node.name, candidates)}",
+            name=node.name,
+            column=node.column,
+            nearest=nearest(node.name, candidates),
+        )
+    maker, members = found
+    if len(members) < 4:
+        what = "mass" if maker == "p4" else "energy"
+        shown = f"{maker}({', '.join(members)}, …)"
+        raise ExpressionError(
+            f"column {node.column}: the objects {node.name!r} have no {what}; write {shown} with "
+            f"their {what}, which may be a number such as 0, in place of {node.name}",
+            name=node.name,
+            column=node.column,
+        )
+    names = tuple(Name(member, node.column) for member in members)
+    return Apply(maker, names, node.depth + 1)
+
+
+def _object_of(name: str) -> str:
+    for ending in ("_pt", ".pt", ".PT", "_px", ".px"):
+        if name.endswith(ending):
+            return name.removesuffix(ending).rpartition("/")[2]
+    return ""
+
+
+def _again(node: Apply, operands: tuple[Node, ...]) -> Apply:
+    depth = 1 + max((operand.depth for operand in operands), default=0)
+    return Apply(node.name, operands, depth)
