@@ -6,6 +6,8 @@ run the published network with Adam on one core; reading and encoding are done b
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import common
 import numpy as np
 
@@ -20,6 +22,7 @@ from mlaas4hep_dask.train.feed import TRAIN, Feed, Window
 from mlaas4hep_dask.train.model import ModelSource
 from mlaas4hep_dask.train.rank import Rank
 from mlaas4hep_dask.train.session import RankTask
+from mlaas4hep_dask.usercode import find_code
 
 
 class BlocksInMemory:
@@ -75,7 +78,7 @@ def main() -> None:
         rank=0,
         num_ranks=1,
         store=("", 0),
-        model=ModelSource("mlaas4hep_dask.train.network", "mlp", None, {}),
+        model=ModelSource(find_code("mlaas4hep_dask.train.network:mlp", resolve=Path), {}),
         row_shape=(num_columns,),
         epochs=1,
         learning_rate=1e-3,

@@ -55,6 +55,10 @@ class ExpressionError(MLaaSError):
     """An expression cannot be parsed or evaluated (facts: expression, name, column, nearest)."""
 
 
+class CodeError(MLaaSError):
+    """What a user wrote cannot be found or imported (facts: callable)."""
+
+
 class FunctionError(MLaaSError):
     """A user's function of events cannot be imported or run (facts: callable)."""
 

@@ -207,9 +207,12 @@ def test_every_option_of_encode_reaches_blocks_and_bundle(tutorial, client, cms_
             "encode.normalisation of 'MET_p?': the x of a table ascend, each larger than the one",
         ),
         ({"normalisation": {"shift": 1, "scale": 0}}, "shift and scale are finite, and scale is"),
-        ({"normalisation": "nowhere.py:f"}, "nowhere.py:f cannot be imported (FileNotFoundError"),
-        ({"normalisation": "no_such_module:f"}, "no_such_module:f cannot be imported (ModuleNotF"),
-        ({"normalisation": "json:dump_"}, "json:dump_ does not exist; did you mean 'dump"),
+        ({"normalisation": "nowhere.py:f"}, "nowhere.py cannot be read (No such file"),
+        ({"normalisation": "no_such_module:f"}, "module 'no_such_module' cannot be found"),
+        (
+            {"normalisation": "json:dump_"},
+            "encode.normalisation: json has no 'dump_'; did you mean 'dump",
+        ),
     ],
 )
 def test_encode_that_does_not_fit_the_branches_is_refused_before_a_cluster_is_needed(

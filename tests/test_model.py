@@ -1,6 +1,7 @@
 import multiprocessing
 import pickle
 from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
 from textwrap import dedent
 
 import awkward as ak
@@ -115,9 +116,9 @@ def test_a_changed_file_gives_the_changed_network(tmp_path):
 
 def test_an_installed_module_is_found_by_its_name():
     source = find_model(
-        "mlaas4hep_dask.train.network:mlp", {"hidden": [7]}, resolve=None, where="here"
+        "mlaas4hep_dask.train.network:mlp", {"hidden": [7]}, resolve=Path, where="here"
     )
-    assert source.text is None
+    assert not source.code.sources
     assert source.reference == "mlaas4hep_dask.train.network:mlp"
     network = source.build(5)
     assert [tuple(p.shape) for p in network.parameters()] == [(7, 5), (7,), (1, 7), (1,)]
@@ -152,14 +153,14 @@ def test_a_file_that_is_not_there_names_the_nearest(tmp_path):
 @pytest.mark.parametrize("module", ["no_such_module", "mlaas4hep_dask.no_such", "network", ""])
 def test_a_module_that_is_not_there_is_named(module):
     with pytest.raises(ModelError, match=f"module '{module}' cannot be found"):
-        find_model(f"{module}:build", {}, resolve=None, where="line 9")
+        find_model(f"{module}:build", {}, resolve=Path, where="line 9")
 
 
 def test_a_callable_that_is_not_there_names_the_nearest(tmp_path):
     with pytest.raises(ModelError, match=r"has no 'biuld'; did you mean 'build'\?"):
         find(tmp_path, GOOD, function="biuld")
     with pytest.raises(ModelError, match=r"has no 'mpl'; did you mean 'mlp'\?"):
-        find_model("mlaas4hep_dask.train.network:mpl", {}, resolve=None, where="line 9")
+        find_model("mlaas4hep_dask.train.network:mpl", {}, resolve=Path, where="line 9")
 
 
 def test_a_syntax_error_names_its_line_before_anything_runs(tmp_path):
@@ -186,7 +187,7 @@ def test_text_that_is_no_utf8_is_named(tmp_path):
     ],
 )
 def test_a_callable_may_be_defined_in_any_way(text, tmp_path):
-    assert find(tmp_path, text).function == "build"
+    assert find(tmp_path, text).code.function == "build"
 
 
 CLASS = """
@@ -214,7 +215,7 @@ CLASS = """
         ("def build(): ...", "TypeError"),
         ("def build(n): return 3", r"returned int, expected torch\.nn\.Module"),
         ("import absent_module\ndef build(n): ...", "cannot be imported.*absent_module"),
-        ("build = 3", "does not exist"),
+        ("build = 3", "is no function"),
     ],
 )
 def test_a_network_that_does_not_work_is_a_model_error(text, message, tmp_path):

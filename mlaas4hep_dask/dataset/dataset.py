@@ -98,10 +98,16 @@ class Dataset:
         config = load(path, overrides)
         return cls(config, client, preflight(config))
 
+    def checked(self) -> Preflight:
+        """What was found before any work, with the user's code as it was then."""
+        if self._checked is None:
+            self._checked = preflight(self.config)
+        return self._checked
+
     def plan(self) -> Plan:
         """The plan: one Dask task per file, which reads metadata only."""
         if self._plan is None:
-            checked = self._checked or preflight(self.config)
+            checked = self.checked()
             skip = self.config.on_bad_file == "skip"
             wanted = Wanted.of(checked.reference, checked.reads, skip=skip)
             shared = self.client.submit(same, wanted, pure=False)
@@ -193,10 +199,7 @@ class Dataset:
         return self._measured
 
     def _reused(self) -> Specs | None:
-        if self.config.specs.path is None:
-            return None
-        self._checked = self._checked or preflight(self.config)
-        return self._checked.specs
+        return None if self.config.specs.path is None else self.checked().specs
 
     def encoding(self) -> Encoding:
         """Layout and normalisation, derived from the specs; DataError when rows have no column."""
@@ -205,7 +208,9 @@ class Dataset:
     def encode_options(self) -> dict[str, Any]:
         """The section ``encode`` with what its functions say of the specs, as JSON values."""
         if self._encode_options is None:
-            self._encode_options = encode_options(self.config, self.specs(), self.plan().keys)
+            self._encode_options = encode_options(
+                self.config, self.specs(), self.plan().keys, self.checked().normalisers
+            )
         return self._encode_options
 
     def outputs(self) -> Outputs:
@@ -347,7 +352,9 @@ class Dataset:
         files = [(each.file, each.uuid, each.stamp, each.num_entries) for each in self.plan().files]
         reused = self._reused()
         origin = None if reused is None else reused.provenance["reused"]["sha256"]
-        text = json.dumps([self.config.digest(), event_facts(self.config), origin, files, *more])
+        use = self.plan().preparation.use
+        facts = event_facts(self.config, None if use is None else use.function)
+        text = json.dumps([self.config.digest(), facts, origin, files, *more])
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
     def _repr_html_(self) -> str:

@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import importlib
-import importlib.util
-import inspect
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
@@ -15,8 +11,9 @@ from mlaas4hep_dask.encode.encoding import Encoding, clipped_branches, normalisa
 from mlaas4hep_dask.encode.layout import width_rules
 from mlaas4hep_dask.encode.rules import matches, rules_of
 from mlaas4hep_dask.encode.scaling import require_usable
-from mlaas4hep_dask.errors import ConfigError, DataError, EncodeError, did_you_mean
+from mlaas4hep_dask.errors import CodeError, ConfigError, DataError, EncodeError
 from mlaas4hep_dask.specs import Branch, BranchSpecs, Specs
+from mlaas4hep_dask.usercode import UserCode, find_code
 
 Normaliser = Callable[[BranchSpecs], Any]
 
@@ -38,8 +35,8 @@ def check_encode(
     Raises
     ------
     ConfigError
-        When a pattern matches nothing, a branch to sort by is not in its collection, or a
-        function cannot be imported; names the line.
+        When a pattern matches nothing, or a branch to sort by is not in its collection; names
+        the line.
     """
     names = [branch.name for branch in inputs]
     collections = sorted({branch.collection for branch in inputs if branch.collection is not None})
@@ -60,12 +57,11 @@ def check_encode(
         raise ConfigError(
             f"{config.where(key)}: encode.{error}{hint}", line=config.line_of(key), key=key
         ) from error
-    find_normalisers(config)
     keys = {sort.branch.name: sort.branch for sort in sorts if sort.branch.name not in names}
     return tuple(keys[name] for name in sorted(keys))
 
 
-def find_normalisers(config: Config) -> dict[str, Normaliser]:
+def find_normalisers(config: Config) -> dict[str, UserCode]:
     """The functions that ``encode.normalisation`` names, by their references.
 
     Raises
@@ -73,45 +69,22 @@ def find_normalisers(config: Config) -> dict[str, Normaliser]:
     ConfigError
         When a function cannot be imported.
     """
-    return {
-        reference: _find(reference, config) for reference in sorted(set(config.encode.callables()))
-    }
-
-
-def _find(reference: str, config: Config) -> Normaliser:
-    module_name, _, name = reference.rpartition(":")
-    try:
-        if module_name.endswith(".py"):
-            path = config.resolve(module_name)
-            # Read anew each time: a notebook's user edits the file between two runs.
-            spec = importlib.util.spec_from_file_location(f"_normalise_{path.stem}", path)
-            assert spec is not None and spec.loader is not None  # noqa: PT018  # it ends in .py
-            module = importlib.util.module_from_spec(spec)
-            spec.loader.exec_module(module)
-        else:
-            module = importlib.import_module(module_name)
-    except Exception as error:  # whatever the user's module raises at import
-        reason = f"{type(error).__name__}: {error}"
-        raise _error(config, reference, f"cannot be imported ({reason})") from error
-    function = getattr(module, name, None)
-    if not callable(function):
-        raise _error(config, reference, f"does not exist{did_you_mean(name, vars(module))}")
-    return function  # type: ignore[no-any-return]
-
-
-def source_digest(config: Config) -> str:
-    """The sha256, in hex, of the files that the functions of ``encode.normalisation`` are in."""
-    digest = hashlib.sha256()
-    for reference, function in find_normalisers(config).items():
-        digest.update(reference.encode())
+    found = {}
+    for reference in sorted(set(config.encode.callables())):
         try:
-            digest.update(inspect.getsource(inspect.unwrap(function)).encode())
-        except (OSError, TypeError):  # compiled
-            continue
-    return digest.hexdigest()
+            found[reference] = find_code(reference, resolve=config.resolve)
+            found[reference].load()
+        except CodeError as error:
+            key = "encode.normalisation"
+            raise ConfigError(
+                f"{config.where(key)}: {key}: {error.message}", line=config.line_of(key), key=key
+            ) from error
+    return found
 
 
-def encode_options(config: Config, specs: Specs, keys: Sequence[Branch]) -> dict[str, Any]:
+def encode_options(
+    config: Config, specs: Specs, keys: Sequence[Branch], normalisers: Mapping[str, UserCode]
+) -> dict[str, Any]:
     """Options of `Encoding.from_specs` as JSON values, which need no code of the user.
 
     Parameters
@@ -123,6 +96,8 @@ def encode_options(config: Config, specs: Specs, keys: Sequence[Branch]) -> dict
         other, and what they return stands in the options.
     keys : sequence of Branch
         From `check_encode`.
+    normalisers : mapping of str to UserCode
+        From `find_normalisers`.
 
     Raises
     ------
@@ -133,7 +108,7 @@ def encode_options(config: Config, specs: Specs, keys: Sequence[Branch]) -> dict
     if config.image is not None:
         options["image"] = config.image.model_dump(mode="json")
     options["keys"] = [asdict(key) for key in keys]
-    functions = find_normalisers(config)
+    functions = {reference: code.load() for reference, code in normalisers.items()}
     if functions:
         hows = normalisations_of(options["normalisation"], sorted(specs.branches))
         fixed = {
@@ -172,13 +147,6 @@ def _called(function: Normaliser, reference: str, specs: BranchSpecs) -> dict[st
             option="normalisation",
         ) from error
     return dict(zip(keys, values, strict=True))
-
-
-def _error(config: Config, reference: str, what: str) -> ConfigError:
-    key = "encode.normalisation"
-    return ConfigError(
-        f"{config.where(key)}: {key}: {reference} {what}", line=config.line_of(key), key=key
-    )
 
 
 def with_columns(encoding: Encoding) -> Encoding:

@@ -15,7 +15,7 @@ from mlaas4hep_dask.config import (
 )
 from mlaas4hep_dask.dataset.head import check_heads
 from mlaas4hep_dask.dataset.image import with_image_inputs
-from mlaas4hep_dask.dataset.normalise import check_encode
+from mlaas4hep_dask.dataset.normalise import check_encode, find_normalisers
 from mlaas4hep_dask.dataset.prepare import (
     FunctionUse,
     Preparation,
@@ -36,6 +36,7 @@ from mlaas4hep_dask.reader import (
 )
 from mlaas4hep_dask.reader.function import Traced
 from mlaas4hep_dask.specs import Branch, Specs
+from mlaas4hep_dask.usercode import UserCode
 
 NOT_EVERYWHERE = "; inputs that not all files hold can be left out with branches.exclude"
 
@@ -64,6 +65,8 @@ class Preflight:
         What the user's function does with some events.
     recorded : mapping of str to Recorded
         By file: what file sets record of it.
+    normalisers : mapping of str to UserCode
+        The functions that ``encode.normalisation`` names, by their references.
     """
 
     files: Mapping[str, list[str]]
@@ -75,6 +78,7 @@ class Preflight:
     keys: tuple[Branch, ...] = ()
     traced: Traced | None = None
     recorded: Mapping[str, Recorded] = field(default_factory=dict)
+    normalisers: Mapping[str, UserCode] = field(default_factory=dict)
 
     @property
     def branches(self) -> tuple[Branch, ...]:
@@ -168,9 +172,10 @@ def preflight(config: Config) -> Preflight:
     selection = with_image_inputs(config, selection, recipe.branches)
     inputs = [recipe.branches[name] for name in selection.inputs]
     keys = check_encode(config, inputs, recipe.branches)
-    specs = reused_specs(config, inputs)
+    normalisers = find_normalisers(config)
+    specs = reused_specs(config, inputs, function)
     checked = Preflight(
-        files, reference, selection, recipe, supervision, specs, keys, traced, recorded
+        files, reference, selection, recipe, supervision, specs, keys, traced, recorded, normalisers
     )
     for plan in plans:
         require_same_branches(reference, plan, checked.reads, advice=NOT_EVERYWHERE)

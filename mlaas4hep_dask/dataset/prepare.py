@@ -7,12 +7,13 @@ from dataclasses import dataclass, field, replace
 
 from mlaas4hep_dask.config import Config
 from mlaas4hep_dask.derive.recipe import Prepared, Recipe
-from mlaas4hep_dask.errors import ConfigError, ExpressionError, FunctionError, unknown_keyword
+from mlaas4hep_dask.errors import CodeError, ConfigError, ExpressionError, unknown_keyword
 from mlaas4hep_dask.reader import FilePlan, Partition, read
 from mlaas4hep_dask.reader.flatten import Field
 from mlaas4hep_dask.reader.function import Traced, UserFunction, run_function
 from mlaas4hep_dask.specs import Branch
 from mlaas4hep_dask.specs.meter import Meter
+from mlaas4hep_dask.usercode import find_code
 
 HEAD_EVENTS = 1_000  # of a file, on which things are tried before a cluster is started
 
@@ -177,25 +178,23 @@ def function_of(config: Config) -> UserFunction | None:
     if config.function is None:
         return None
     try:
-        found = UserFunction.find(
-            config.function.callable,
-            events=config.function.events,
-            kwargs=config.function.kwargs,
-            resolve=config.resolve,
+        code = find_code(
+            config.function.callable, resolve=config.resolve, values=config.function.kwargs
         )
-    except FunctionError as error:
+        called = code.load()
+    except CodeError as error:
         key = "function.callable"
         raise ConfigError(
             f"{config.where(key)}: {key}: {error.message}", line=config.line_of(key), key=key
         ) from error
-    if wrong := unknown_keyword(found.load(), config.function.kwargs):
+    if wrong := unknown_keyword(called, config.function.kwargs):
         key = "function.kwargs"
         raise ConfigError(
-            f"{config.where(key)}: {key}: {found.reference!r} {wrong}",
+            f"{config.where(key)}: {key}: {code.reference!r} {wrong}",
             line=config.line_of(key),
             key=key,
         )
-    return found
+    return UserFunction(code, config.function.events, config.function.kwargs)
 
 
 def trace(function: UserFunction, plan: FilePlan) -> Traced:

@@ -8,18 +8,19 @@ from pathlib import Path
 from typing import Any
 
 from mlaas4hep_dask.config import Config
-from mlaas4hep_dask.dataset.prepare import function_of
 from mlaas4hep_dask.dataset.supervision import divides
 from mlaas4hep_dask.derive import Expression
 from mlaas4hep_dask.encode.encoding import transforms_of
 from mlaas4hep_dask.errors import SpecsError, did_you_mean
+from mlaas4hep_dask.reader.function import UserFunction
 from mlaas4hep_dask.specs import Branch, Specs
 
 
-def event_facts(config: Config) -> dict[str, Any]:
+def event_facts(config: Config, function: UserFunction | None) -> dict[str, Any]:
     """The part of the configuration that decides which events and values are measured.
 
-    Expressions are equal if they mean the same by their grammar, however they are written.
+    Expressions are equal if they mean the same by their grammar, however they are written; the
+    ``function``, as it was found when the run began, by all that its code consists of.
     """
     document = config.model_dump(mode="json")
     facts: dict[str, Any] = {
@@ -30,8 +31,8 @@ def event_facts(config: Config) -> dict[str, Any]:
     if document["select"]:
         conditions = [c for text in document["select"] for c in Expression(text).conjuncts]
         facts["select"] = sorted({condition.written_out for condition in conditions})
-    if (function := function_of(config)) is not None:
-        facts["function"] = {**document["function"], "sha256": function.source_digest}
+    if function is not None:
+        facts["function"] = {**document["function"], "sha256": function.code.digest}
     return facts
 
 
@@ -44,7 +45,9 @@ def supervision_facts(config: Config) -> dict[str, Any]:
     return {**facts, "divides": divides(config)}
 
 
-def reused_specs(config: Config, inputs: Sequence[Branch]) -> Specs | None:
+def reused_specs(
+    config: Config, inputs: Sequence[Branch], function: UserFunction | None
+) -> Specs | None:
     """The specs that the configuration names; None when it names none.
 
     Raises
@@ -69,7 +72,8 @@ def reused_specs(config: Config, inputs: Sequence[Branch]) -> Specs | None:
         near = did_you_mean(path.name, [entry.name for entry in beside])
         raise SpecsError(f"{where}: specs: {path} does not exist{near}", file=str(path))
     specs = Specs.read(path)
-    found = [*_branch_differences(specs, inputs), *_event_differences(specs, event_facts(config))]
+    facts = event_facts(config, function)
+    found = [*_branch_differences(specs, inputs), *_event_differences(specs, facts)]
     transforms = transforms_of(config.encode.normalisation, [branch.name for branch in inputs])
     found += [
         f"the {transform} of branch {name!r} is not in the specs"

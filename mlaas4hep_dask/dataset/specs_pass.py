@@ -62,8 +62,15 @@ def specs_pass(
             raise _nothing_selected(sample, found)
     if reused is not None:
         return measured
-    specs = measured.specs.with_provenance(config=config.digest(), events=event_facts(config))
+    specs = measured.specs.with_provenance(
+        config=config.digest(), events=_event_facts(config, context)
+    )
     return replace(measured, specs=specs)
+
+
+def _event_facts(config: Config, context: Context) -> dict[str, Any]:
+    use = context.preparation.use
+    return event_facts(config, None if use is None else use.function)
 
 
 def _nothing_selected(sample: str, found: SampleSpecs) -> DataError:
@@ -77,7 +84,7 @@ def _nothing_selected(sample: str, found: SampleSpecs) -> DataError:
 
 def _full(config: Config, client: Client, plan: Plan, context: Context, token: str) -> Measured:
     folder = cache_folder(config)
-    facts = {**event_facts(config), "transforms": dict(context.transforms)}
+    facts = {**_event_facts(config, context), "transforms": dict(context.transforms)}
     if context.preparation.counting() is not None:  # the counts of an entry cannot be had anew
         facts |= {"fractions": context.fractions, "seed": context.seed}
     facts |= supervision_facts(config)

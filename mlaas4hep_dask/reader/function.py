@@ -2,16 +2,10 @@
 
 from __future__ import annotations
 
-import hashlib
-import importlib
-import importlib.util
-import sys
 import traceback
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import awkward as ak
@@ -30,6 +24,7 @@ from mlaas4hep_dask.reader.nanoevents import nano_events
 from mlaas4hep_dask.reader.partition import Partition
 from mlaas4hep_dask.reader.read import read
 from mlaas4hep_dask.specs.events import Branch, Events
+from mlaas4hep_dask.usercode import UserCode
 
 ENTRY = "mlaas4hep_entry"  # a field of the events, by which those that are returned are known
 READERS = ("uproot", "fsspec", "fsspec_xrootd", "aiohttp")
@@ -37,106 +32,26 @@ READERS = ("uproot", "fsspec", "fsspec_xrootd", "aiohttp")
 
 @dataclass(frozen=True)
 class UserFunction:
-    """A user's function in a form that reaches workers without the user's folder.
+    """A user's function of events.
 
     Parameters
     ----------
-    module, function : str
-        Module name or path of a Python file, and name of the callable in it.
-    text : str or None
-        The file's text; None for an installed module.
+    code : UserCode
+        The function with all that it consists of.
     events : str
         ``awkward``, or a key of `nanoevents.SCHEMAS`.
     kwargs : mapping
         Keyword arguments of the callable.
-    source_digest : str
-        The sha256, in hex, of the module's source.
     """
 
-    module: str
-    function: str
-    text: str | None
+    code: UserCode
     events: str
     kwargs: Mapping[str, Any]
-    source_digest: str
-
-    @classmethod
-    def find(
-        cls,
-        reference: str,
-        *,
-        events: str,
-        kwargs: Mapping[str, Any],
-        resolve: Callable[[str], Path],
-    ) -> UserFunction:
-        """The function of a reference such as ``analysis.py:select``, once it can be imported.
-
-        Raises
-        ------
-        FunctionError
-            When there is no such file, module or callable.
-        """
-        module, _, name = reference.rpartition(":")
-        text = None
-        source = b""
-        try:
-            if module.endswith(".py"):
-                text = resolve(module).read_text(encoding="utf-8")
-                source = text.encode()
-            else:
-                spec = importlib.util.find_spec(module)
-                if spec is not None and spec.origin is not None and Path(spec.origin).is_file():
-                    source = Path(spec.origin).read_bytes()
-        except (OSError, ImportError, UnicodeDecodeError) as error:
-            near = ""
-            if isinstance(error, FileNotFoundError):
-                path = resolve(module)
-                near = did_you_mean(path.name, [file.name for file in path.parent.glob("*.py")])
-            raise FunctionError(
-                f"{reference!r} cannot be imported ({error}){near}", callable=reference
-            ) from error
-        found = cls(module, name, text, events, kwargs, hashlib.sha256(source).hexdigest())
-        found.load()
-        return found
 
     @property
     def reference(self) -> str:
         """``module:callable`` as in dataset.yaml."""
-        return f"{self.module}:{self.function}"
-
-    def load(self) -> Callable[..., Any]:
-        """The callable.
-
-        Raises
-        ------
-        FunctionError
-            When its module cannot be imported or does not have it.
-        """
-        try:
-            module = self._import()
-        except Exception as error:  # whatever the user's module raises at import
-            raise FunctionError(
-                f"{self.reference!r} cannot be imported ({type(error).__name__}: {error})",
-                callable=self.reference,
-            ) from error
-        found = getattr(module, self.function, None)
-        if not callable(found):
-            near = did_you_mean(self.function, vars(module))
-            raise FunctionError(
-                f"{self.module} has no function {self.function!r}{near}", callable=self.reference
-            )
-        return found  # type: ignore[no-any-return]
-
-    def _import(self) -> ModuleType:
-        if self.text is None:
-            return importlib.import_module(self.module)
-        name = f"mlaas4hep_dask_function_{self.source_digest[:16]}"
-        if name not in sys.modules:
-            module = ModuleType(name)
-            module.__file__ = f"<{self.module}>"
-            exec(compile(self.text, module.__file__, "exec"), vars(module))  # noqa: S102  # the user's own code
-            sys.modules[name] = module
-        return sys.modules[name]
+        return self.code.reference
 
 
 class Traced:
@@ -234,7 +149,7 @@ def _run(
     partition: Partition, function: UserFunction, branches: Sequence[Branch], log: list[str]
 ) -> tuple[ak.Array, NDArray[np.bool_]]:
     load_extensions()  # the function may compile loops over awkward arrays or vectors
-    call = function.load()
+    call = function.code.load()
     num_events = len(partition)
     with _blame(function, partition):
         if function.events == "awkward":
@@ -338,9 +253,8 @@ class _blame:  # noqa: N801  # reads as a statement: with _blame(function, parti
                 file=self._partition.file,
                 reason=reason,
             ) from error
-        own = getattr(self._function.load(), "__module__", None)
-        lines = [line for (_, line), name in zip(frames, modules, strict=True) if name == own]
-        where = f" in line {lines[-1]} of {self._function.module}" if lines else ""
+        place = self._function.code.place(trace)
+        where = f" in {place}" if place else ""
         near = ""
         if isinstance(error, AttributeError) and isinstance(error.obj, ak.Array):
             near = did_you_mean(str(error.name), ak.fields(error.obj))

@@ -22,7 +22,6 @@ from mlaas4hep_dask.dataset import Dataset
 from mlaas4hep_dask.dataset.dataset import watching
 from mlaas4hep_dask.dataset.losses import Lost
 from mlaas4hep_dask.dataset.mean_image import images_json
-from mlaas4hep_dask.dataset.normalise import source_digest
 from mlaas4hep_dask.run.card import model_card
 from mlaas4hep_dask.run.directory import EPOCHS, METRICS, RunDirectory
 from mlaas4hep_dask.run.metrics import HEADLINES, four_digits, metric_rows
@@ -247,6 +246,7 @@ def _epoch_line(record: Mapping[str, Any], num_epochs: int, kind: str) -> str:
 
 def _fingerprint(dataset: Dataset, model: ModelSource) -> str:
     files = [(file.uuid, file.num_entries) for file in dataset.plan().files]
-    code = [model.digest(), source_digest(dataset.config)]
+    normalisers = dataset.checked().normalisers
+    code = [model.digest(), {name: each.digest for name, each in normalisers.items()}]
     text = json.dumps([__version__, dataset.token(), *code, files])
     return hashlib.sha256(text.encode()).hexdigest()

@@ -1,0 +1,6 @@
+"""Usercode: finds, digests, ships and loads what users write: functions, models, normalisations."""
+
+from mlaas4hep_dask.usercode.code import Source, UserCode
+from mlaas4hep_dask.usercode.find import find_code
+
+__all__ = ["Source", "UserCode", "find_code"]

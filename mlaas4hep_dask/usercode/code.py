@@ -1,0 +1,119 @@
+"""A user's callable with all modules of the user's own that it consists of."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from types import TracebackType
+from typing import Any
+
+from mlaas4hep_dask.errors import CodeError, did_you_mean
+from mlaas4hep_dask.usercode.load import imported, imported_installed, place_in
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """A module of the user's own.
+
+    Parameters
+    ----------
+    name : str
+        By which the user's code imports it, such as ``helpers`` or ``analysis.cuts``.
+    file : str
+        Where it was found; empty for a folder without ``__init__.py``.
+    text : str
+        Its source.
+    is_package : bool
+        Other modules are in it.
+    """
+
+    name: str
+    file: str
+    text: str
+    is_package: bool = False
+
+
+@dataclass(frozen=True)
+class UserCode:
+    """A user's callable in a form that reaches workers without the user's folder.
+
+    The modules of the user's own travel with it. Every process that loads it makes them anew of
+    these texts, under names of their own, so that a worker that has imported an earlier version,
+    or another file of the same name, gives nothing stale.
+
+    Parameters
+    ----------
+    module, function : str
+        Module name or path of a Python file as the user wrote it, and name of the callable in it.
+    entry : str
+        Name of the module that has the callable.
+    sources : tuple of Source
+        The modules of the user's own, by name.
+    facts : mapping of str to str
+        What else decides what the code does: versions of the packages that it imports, digests of
+        files that it names and of modules that cannot travel.
+    """
+
+    module: str
+    function: str
+    entry: str
+    sources: tuple[Source, ...] = ()
+    facts: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def reference(self) -> str:
+        """``module:callable`` as in dataset.yaml."""
+        return f"{self.module}:{self.function}"
+
+    @cached_property
+    def digest(self) -> str:
+        """The sha256, in hex, of the texts of all modules and of all other facts."""
+        known = [self.entry, self.function, self.parts]
+        return hashlib.sha256(json.dumps(known, sort_keys=True).encode()).hexdigest()
+
+    @property
+    def parts(self) -> dict[str, str]:
+        """By what it is: a version or a digest of all that the code consists of."""
+        found = {
+            f"module {source.name}": hashlib.sha256(source.text.encode()).hexdigest()
+            for source in self.sources
+        }
+        return {**found, **self.facts}
+
+    def load(self) -> Callable[..., Any]:
+        """The callable.
+
+        Raises
+        ------
+        CodeError
+            When its module cannot be imported or does not have it.
+        """
+        try:
+            if any(source.name == self.entry for source in self.sources):
+                module = imported(self.digest, self.entry, self.sources)
+            else:
+                module = imported_installed(self.entry, self.facts)
+        except Exception as error:  # whatever the user's module raises at import
+            raise CodeError(
+                f"{self.reference!r} cannot be imported ({type(error).__name__}: {error})",
+                callable=self.reference,
+            ) from error
+        found = getattr(module, self.function, None)
+        if found is not None and not callable(found):
+            kind = type(found).__name__
+            raise CodeError(
+                f"{self.reference!r} is no function: it is a {kind}", callable=self.reference
+            )
+        if found is None:
+            near = did_you_mean(self.function, vars(module))
+            raise CodeError(
+                f"{self.module} has no function {self.function!r}{near}", callable=self.reference
+            )
+        return found  # type: ignore[no-any-return]
+
+    def place(self, trace: TracebackType | None) -> str:
+        """``line 3 of helpers.py``: the innermost place of the user's own in a traceback."""
+        return place_in(trace, self.digest, self.entry)

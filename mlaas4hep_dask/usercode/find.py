@@ -1,0 +1,321 @@
+"""Finds a user's callable and all that it consists of, without running any of it."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+import importlib.util
+import sys
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from importlib.machinery import (
+    BYTECODE_SUFFIXES,
+    EXTENSION_SUFFIXES,
+    SOURCE_SUFFIXES,
+    ExtensionFileLoader,
+    FileFinder,
+    ModuleSpec,
+    SourceFileLoader,
+    SourcelessFileLoader,
+)
+from pathlib import Path
+from typing import Any
+
+from mlaas4hep_dask.errors import CodeError, did_you_mean
+from mlaas4hep_dask.usercode.code import Source, UserCode
+from mlaas4hep_dask.usercode.installed import OWN, PACKAGE, is_installed, version_of
+from mlaas4hep_dask.usercode.parse import Parsed, parse, top_level_names
+
+LARGE = 64 * 2**20  # bytes of a file, beyond which its size and time stand for its content
+MAX_NAME = 255
+_LOADERS: tuple[tuple[Any, list[str]], ...] = (
+    (ExtensionFileLoader, EXTENSION_SUFFIXES),
+    (SourceFileLoader, SOURCE_SUFFIXES),
+    (SourcelessFileLoader, BYTECODE_SUFFIXES),
+)
+
+
+def find_code(
+    reference: str,
+    *,
+    resolve: Callable[[str], Path],
+    values: Any = None,
+) -> UserCode:
+    """The code of a reference such as ``analysis.py:select``.
+
+    It consists of the module that is named and of all modules of the user's own that this imports,
+    at its top or inside functions, and those import in turn. The user's own are all modules that
+    are not installed: files beside the user's file, beside the YAML, in the current directory and
+    on Python's path, and packages that are installed in editable form. What modules this process
+    has imported makes no difference.
+
+    Files that the code or ``values`` name by a text count by their content, and installed packages
+    by their version. Where modules are imported by a name that is computed, all Python files of
+    the folder count. What is not covered: the environment's variables, what the code fetches from
+    elsewhere, and files whose names are computed.
+
+    Parameters
+    ----------
+    reference : str
+        ``module:callable`` or ``path/to/file.py:callable``.
+    resolve : callable
+        Makes a relative path absolute; ``.`` is the folder of the YAML file.
+    values : JSON value, optional
+        Keyword arguments of the callable, which may name files.
+
+    Raises
+    ------
+    CodeError
+        When there is no such file, module or callable; names the nearest.
+    """
+    module, _, function = reference.rpartition(":")
+    importlib.invalidate_caches()
+    base = resolve(".")
+    closure = _Closure([base])
+    if module.endswith(".py"):
+        path = resolve(module)
+        text = _text_of(path, reference)
+        entry = path.stem.replace(".", "_")
+        closure.roots.insert(0, path.parent)
+        source = Source(entry, str(path), text)
+    else:
+        entry, spec = module, closure.spec(module)
+        if spec is None:
+            raise CodeError(
+                f"module {module!r} cannot be found; a file is written with its .py, "
+                f"as models/{module.rpartition('.')[2] or 'network'}.py:{function}",
+                callable=reference,
+            )
+        is_text = spec.origin is not None and spec.origin.endswith(".py")
+        text = _text_of(Path(str(spec.origin)), reference) if is_text else ""
+        source = Source(entry, str(spec.origin or ""), text)
+    try:
+        names = top_level_names(text)
+    except (SyntaxError, ValueError) as error:
+        line = getattr(error, "lineno", None)
+        where = "" if line is None else f"line {line}: "
+        raise CodeError(
+            f"{reference!r}: {where}{getattr(error, 'msg', error)}", callable=reference
+        ) from error
+    if text and function not in names and "*" not in names:
+        raise CodeError(
+            f"{module} has no {function!r}{did_you_mean(function, names)}", callable=reference
+        )
+    if module.endswith(".py"):
+        closure.add(source)
+    else:
+        closure.follow(module)
+        if closure.is_foreign(module):  # the version may stay the same where somebody edits it
+            closure.facts[f"module {module}"] = _digest(text.encode())
+    closure.add_files(_texts_in(values), [base, Path.cwd()])
+    return UserCode(module, function, entry, closure.shipped(), dict(sorted(closure.facts.items())))
+
+
+def _text_of(path: Path, reference: str) -> str:
+    try:
+        return importlib.util.decode_source(path.read_bytes())
+    except (OSError, UnicodeDecodeError, SyntaxError) as error:
+        near = ""
+        if isinstance(error, FileNotFoundError):
+            near = did_you_mean(path.name, [each.name for each in path.parent.glob("*.py")])
+        reason = getattr(error, "strerror", None) or error
+        raise CodeError(
+            f"{reference!r}: {path} cannot be read ({reason}){near}", callable=reference
+        ) from error
+
+
+@dataclass
+class _Closure:
+    """The modules that code consists of, as far as they are known.
+
+    Parameters
+    ----------
+    roots : list of Path
+        Folders of the user's, in which modules are looked for first.
+    """
+
+    roots: list[Path]
+    facts: dict[str, str] = field(default_factory=dict)
+    sources: dict[str, Source] = field(default_factory=dict)
+    compiled: set[str] = field(default_factory=set)  # top-level packages that cannot travel
+
+    def spec(self, name: str) -> ModuleSpec | None:
+        """Where a module lies, found without importing anything."""
+        try:
+            return self._spec(name)
+        except (ImportError, ValueError, AttributeError):  # a finder of somebody's
+            return None
+
+    def _spec(self, name: str) -> ModuleSpec | None:
+        if not name or name.startswith("."):
+            return None
+        parent, _, _ = name.rpartition(".")
+        if parent:
+            above = self._spec(parent)
+            if above is None or above.submodule_search_locations is None:
+                return None
+            return _in_folders(name, above.submodule_search_locations)
+        if name == OWN:  # else its tree would be anybody's who works in it
+            return sys.modules[OWN].__spec__
+        own = _in_folders(name, map(str, self.roots))
+        if own is not None and own.origin is not None:
+            return own
+        for finder in sys.meta_path:
+            find = getattr(finder, "find_spec", None)
+            found: ModuleSpec | None = None if find is None else find(name, None, None)
+            if found is not None and (found.origin is not None or own is None):
+                return found
+        return own  # a folder without __init__.py
+
+    def is_foreign(self, name: str) -> bool:
+        """True for what does not travel: installed, compiled, or not there."""
+        top = name.partition(".")[0]
+        return top in self.compiled or not any(
+            known.partition(".")[0] == top for known in self.sources
+        )
+
+    def shipped(self) -> tuple[Source, ...]:
+        """The modules that travel; of packages with compiled parts only the digest counts."""
+        for name, source in self.sources.items():
+            if name.partition(".")[0] in self.compiled:
+                self.facts[f"module {name}"] = _digest(source.text.encode())
+        return tuple(
+            source
+            for name, source in sorted(self.sources.items())
+            if name.partition(".")[0] not in self.compiled
+        )
+
+    def follow(self, name: str, *, is_certain: bool = True) -> bool:
+        """Add a module and the packages that it is in; True if it was found.
+
+        ``from a import b`` may mean a module or a name in one, which then is no module that is
+        missing.
+        """
+        top = name.partition(".")[0]
+        above = self.spec(top)
+        if above is not None and is_installed(above):
+            self.facts[f"{PACKAGE}{top}"] = version_of(top)
+            return True
+        if self.spec(name) is None:
+            if is_certain:
+                self.facts[f"{PACKAGE}{name}"] = "missing"
+            return False
+        parts = name.split(".")
+        for end in range(1, len(parts) + 1):
+            self._add_own(".".join(parts[:end]))
+        return True
+
+    def _add_own(self, name: str) -> None:
+        spec = self.spec(name)
+        if name in self.sources or spec is None:
+            return
+        is_package = spec.submodule_search_locations is not None
+        if spec.origin is None:
+            self.sources[name] = Source(name, "", "", True)
+            return
+        path = Path(spec.origin)
+        if path.suffix != ".py":
+            self.compiled.add(name.partition(".")[0])
+            self.facts[f"module {name}"] = _digest_of_file(path)
+            return
+        self.add(Source(name, str(path), _text_of(path, name), is_package))
+
+    def add(self, source: Source) -> None:
+        """Add a module and all of the user's own that it imports."""
+        self.sources[source.name] = source
+        try:
+            found = parse(source.text)
+        except (SyntaxError, ValueError):  # it is told when the module is imported
+            return
+        folder = Path(source.file).parent
+        self._add_roots(found, folder)
+        package = source.name if source.is_package else source.name.rpartition(".")[0]
+        for module, names, level in found.imports:
+            # A file beside the user's is imported by `from . import` too.
+            start = _absolute(module, package, level) if level else module
+            if start is None:
+                continue
+            if not start or self.follow(start):
+                for name in names:
+                    self.follow(f"{start}.{name}".strip("."), is_certain=False)
+        if found.is_dynamic:
+            for path in sorted(folder.glob("*.py")):
+                self.facts[f"file {path.name}"] = _digest_of_file(path)
+        self.add_files(found.texts, [folder, *self.roots, Path.cwd()])
+
+    def _add_roots(self, found: Parsed, folder: Path) -> None:
+        """Folders that the code adds to Python's path, as far as its texts tell them."""
+        if not found.changes_path:
+            return
+        named = [folder / text for text in found.texts if _is_name(text)]
+        for each in [*named, folder, folder.parent, folder.parent.parent]:
+            if each not in self.roots and each.is_dir():
+                self.roots.append(each)
+
+    def add_files(self, texts: Iterable[str], folders: Iterable[Path]) -> None:
+        """Add the files that have one of these names."""
+        folders = list(dict.fromkeys(folders))
+        for text in texts:
+            if not _is_name(text):
+                continue
+            for folder in folders:
+                path = folder / text
+                try:
+                    is_file = path.is_file() and path.suffix != ".py"
+                except (OSError, ValueError):
+                    is_file = False
+                if is_file:
+                    self.facts[f"file {text}"] = _digest_of_file(path)
+                    break
+
+
+def _in_folders(name: str, folders: Iterable[str]) -> ModuleSpec | None:
+    """Where a module lies, whose last name stands in one of the folders.
+
+    Unlike Python's own path finder this does not ask for what is imported already.
+    """
+    blank = None
+    for folder in folders:
+        found = FileFinder(folder, *_LOADERS).find_spec(name)
+        if found is not None and found.origin is not None:
+            return found
+        blank = blank or found
+    return blank
+
+
+def _absolute(module: str, package: str, level: int) -> str | None:
+    """The name that a relative import means; None when it leads out of all packages."""
+    parts = package.split(".") if package else []
+    if level - 1 > len(parts):
+        return None
+    above = parts[: len(parts) - (level - 1)]
+    return ".".join([*above, *([module] if module else [])])
+
+
+def _is_name(text: str) -> bool:
+    return 0 < len(text) <= MAX_NAME and text.isprintable() and text.strip("./") != ""
+
+
+def _texts_in(value: Any) -> list[str]:
+    if isinstance(value, str):
+        return [value]
+    if isinstance(value, Mapping):
+        return [text for each in value.values() for text in _texts_in(each)]
+    if isinstance(value, list | tuple):
+        return [text for each in value for text in _texts_in(each)]
+    return []
+
+
+def _digest(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
+
+
+def _digest_of_file(path: Path) -> str:
+    """Of its content; of size and time if it is large."""
+    try:
+        status = path.stat()
+        if status.st_size > LARGE:
+            return f"{status.st_size}-{status.st_mtime_ns}"
+        return _digest(path.read_bytes())
+    except OSError as error:
+        return str(error.strerror)

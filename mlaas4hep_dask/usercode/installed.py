@@ -1,0 +1,60 @@
+"""Which modules are installed packages, and of what version."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import platform
+import site
+import sys
+import sysconfig
+from functools import cache
+from importlib.machinery import ModuleSpec
+from pathlib import Path
+
+from mlaas4hep_dask import __version__
+
+PACKAGE = "package "  # before the name of a package among the facts of code
+OWN = "mlaas4hep_dask"
+FOLDERS = ("site-packages", "dist-packages")
+
+
+def is_installed(spec: ModuleSpec) -> bool:
+    """True for what belongs to Python or to an installed package.
+
+    A package that is installed in editable form is the user's own: its files lie elsewhere.
+    """
+    name = spec.name.partition(".")[0]
+    if name == OWN:
+        return True
+    places = [spec.origin] if spec.origin else [*(spec.submodule_search_locations or ())]
+    if spec.origin in ("built-in", "frozen"):
+        return True
+    return bool(places) and all(_is_below(Path(place)) for place in places)
+
+
+def _is_below(path: Path) -> bool:
+    if any(part in FOLDERS for part in path.parts):
+        return True
+    return any(path.is_relative_to(folder) for folder in _folders())
+
+
+@cache
+def _folders() -> tuple[Path, ...]:
+    paths = sysconfig.get_paths()
+    names = [paths[key] for key in ("stdlib", "platstdlib", "purelib", "platlib")]
+    names += [*site.getsitepackages(), site.getusersitepackages()]
+    return tuple({Path(name).resolve() for name in names} | {Path(name) for name in names})
+
+
+@cache
+def version_of(package: str) -> str:
+    """The version of an installed top-level package; that of Python for what belongs to it."""
+    if package in sys.stdlib_module_names:
+        return f"Python {platform.python_version()}"
+    if package == OWN:
+        return __version__
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        names = sorted(set(importlib.metadata.packages_distributions().get(package, ())))
+        return " ".join(f"{name} {importlib.metadata.version(name)}" for name in names)

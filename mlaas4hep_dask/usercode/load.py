@@ -1,0 +1,147 @@
+"""Makes modules of shipped texts, each version under a name of its own."""
+
+from __future__ import annotations
+
+import builtins
+import hashlib
+import importlib
+import importlib.util
+import linecache
+import sys
+import traceback
+from collections.abc import Callable, Mapping, Sequence
+from importlib.abc import InspectLoader, MetaPathFinder
+from importlib.machinery import ModuleSpec
+from pathlib import Path
+from types import ModuleType, TracebackType
+from typing import TYPE_CHECKING, Any
+
+from mlaas4hep_dask.usercode.installed import PACKAGE, version_of
+
+if TYPE_CHECKING:
+    from mlaas4hep_dask.usercode.code import Source
+
+PREFIX = "mlaas4hep_usercode_"
+
+
+def imported(digest: str, name: str, sources: Sequence[Source]) -> ModuleType:
+    """The module ``name`` among ``sources``, made once in a process for each digest."""
+    root = root_of(digest)
+    if root not in _FINDER.known:
+        _FINDER.known[root] = {source.name: source for source in sources}
+    if _FINDER not in sys.meta_path:
+        sys.meta_path.insert(0, _FINDER)
+    return importlib.import_module(f"{root}.{name}")
+
+
+def imported_installed(name: str, facts: Mapping[str, str]) -> ModuleType:
+    """An installed module.
+
+    Raises
+    ------
+    ImportError
+        When there is none, or its package has another version than where the facts come from.
+    """
+    module = importlib.import_module(name)
+    package = name.partition(".")[0]
+    expected = facts.get(f"{PACKAGE}{package}")
+    found = version_of(package)
+    if expected is not None and found != expected:
+        raise ImportError(
+            f"package {package} is {found} on this machine, {expected} where the run was started"
+        )
+    return module
+
+
+def root_of(digest: str) -> str:
+    """The package that modules of a digest are made in."""
+    return f"{PREFIX}{digest[:16]}"
+
+
+def place_in(trace: TracebackType | None, digest: str, entry: str) -> str:
+    """``line 3 of helpers.py`` for the innermost frame of the user's own; empty if there is none.
+
+    An installed module is known by its name.
+    """
+    own = (f"{root_of(digest)}.", f"{entry}.")
+    found = ""
+    for frame, line in traceback.walk_tb(trace):
+        name = f"{frame.f_globals.get('__name__', '')}."
+        if name.startswith(own):
+            file = frame.f_globals.get("__file__") or name.rstrip(".")
+            found = f"line {line} of {Path(file).name}"
+    return found
+
+
+class _Finder(MetaPathFinder):
+    """Finds modules by the sources that this process has been given."""
+
+    def __init__(self) -> None:
+        self.known: dict[str, dict[str, Source]] = {}  # by root, then by name
+
+    def find_spec(
+        self,
+        fullname: str,
+        path: Sequence[str] | None,  # noqa: ARG002  # importlib gives it
+        target: ModuleType | None = None,  # noqa: ARG002  # and this
+    ) -> ModuleSpec | None:
+        root, _, name = fullname.partition(".")
+        if root not in self.known:
+            return None
+        if not name:
+            return ModuleSpec(fullname, _Loader(None, self.known[root]), is_package=True)
+        source = self.known[root].get(name)
+        if source is None:  # a folder of the user's may hold more, if it is there
+            return None
+        loader = _Loader(source, self.known[root])
+        spec = ModuleSpec(fullname, loader, origin=source.file, is_package=source.is_package)
+        if source.is_package and source.file:
+            spec.submodule_search_locations = [str(Path(source.file).parent)]
+        return spec
+
+
+class _Loader(InspectLoader):
+    """Makes one module of its text.
+
+    What it imports of the user's own is found among the same sources. That it is, is told to the
+    module's own ``__import__`` alone, so that no other code of the process sees these modules.
+    """
+
+    def __init__(self, source: Source | None, sources: Mapping[str, Source]) -> None:
+        self._source = source
+        self._tops = {name.partition(".")[0] for name in sources}
+
+    def get_source(self, fullname: str) -> str:  # noqa: ARG002  # it loads one module
+        return "" if self._source is None else self._source.text
+
+    def exec_module(self, module: ModuleType) -> None:
+        if self._source is None or not self._source.file:
+            return
+        text, file = self._source.text, self._source.file
+        # TorchScript asks for the source of functions, which is this one whatever the file holds
+        # by now.
+        shown = f"<{file} {hashlib.sha256(text.encode()).hexdigest()[:16]}>"
+        linecache.cache[shown] = (len(text), None, text.splitlines(keepends=True), shown)
+        module.__file__ = file
+        space = vars(module)
+        root = module.__name__.partition(".")[0]
+        space["__builtins__"] = {**vars(builtins), "__import__": _import_in(root, self._tops)}
+        exec(compile(text, shown, "exec", dont_inherit=True), space)  # noqa: S102  # the user's own code
+
+
+def _import_in(root: str, tops: set[str]) -> Callable[..., Any]:
+    """``__import__`` of a module, which finds the user's own modules below ``root``."""
+
+    def own_import(
+        name: str, space: Any = None, local: Any = None, fromlist: Any = (), level: int = 0
+    ) -> Any:
+        top = name.partition(".")[0]
+        if level or top not in tops:
+            return __import__(name, space, local, fromlist, level)
+        found = __import__(f"{root}.{name}", space, local, fromlist, 0)
+        return found if fromlist else sys.modules[f"{root}.{top}"]
+
+    return own_import
+
+
+_FINDER = _Finder()

@@ -1,0 +1,90 @@
+"""What a module's text tells of what it needs."""
+
+from __future__ import annotations
+
+import ast
+from dataclasses import dataclass, field
+
+COMPUTED = {"import_module", "__import__", "exec", "eval", "run_path", "run_module"}
+
+
+@dataclass
+class Parsed:
+    """What a text imports and names.
+
+    Parameters
+    ----------
+    imports : list of (str, list of str, int)
+        Module, names that are taken from it, and how many packages up it starts.
+    texts : list of str
+        All texts that stand in it.
+    is_dynamic : bool
+        It may import what no statement names.
+    changes_path : bool
+        It has to do with ``sys.path``.
+    """
+
+    imports: list[tuple[str, list[str], int]] = field(default_factory=list)
+    texts: list[str] = field(default_factory=list)
+    is_dynamic: bool = False
+    changes_path: bool = False
+
+
+def parse(text: str) -> Parsed:
+    """What a module's text imports and names, at the top and inside of functions.
+
+    Raises
+    ------
+    SyntaxError, ValueError
+        When it is no Python.
+    """
+    found = Parsed()
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, ast.Import):
+            found.imports += [(alias.name, [], 0) for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            names = [alias.name for alias in node.names if alias.name != "*"]
+            found.imports.append((node.module or "", names, node.level))
+        elif isinstance(node, ast.Constant) and isinstance(node.value, str):
+            found.texts.append(node.value)
+        elif isinstance(node, ast.Call):
+            _note_call(node, found)
+        elif isinstance(node, ast.Attribute) and node.attr == "path":
+            found.changes_path |= isinstance(node.value, ast.Name) and node.value.id == "sys"
+    return found
+
+
+def _note_call(node: ast.Call, found: Parsed) -> None:
+    called = node.func
+    name = called.attr if isinstance(called, ast.Attribute) else getattr(called, "id", "")
+    if name not in COMPUTED:
+        return
+    first = node.args[0] if node.args else None
+    is_import = name in ("import_module", "__import__")
+    if is_import and isinstance(first, ast.Constant) and isinstance(first.value, str):
+        found.imports.append((first.value.lstrip("."), [], 0))
+    elif not isinstance(first, ast.Constant):
+        found.is_dynamic = True
+
+
+def top_level_names(text: str) -> set[str]:
+    """Names that a module defines, ``*`` if it takes all of another's.
+
+    Raises
+    ------
+    SyntaxError, ValueError
+        When it is no Python.
+    """
+    names: set[str] = set()
+    left: list[ast.AST] = [ast.parse(text)]
+    while left:
+        node = left.pop()
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
+            names.add(node.name)  # what it defines inside is not at the top level
+            continue
+        if isinstance(node, ast.Import | ast.ImportFrom):
+            names.update((alias.asname or alias.name).split(".")[0] for alias in node.names)
+        elif isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
+            names.add(node.id)
+        left.extend(ast.iter_child_nodes(node))
+    return names

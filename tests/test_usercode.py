@@ -1,0 +1,194 @@
+import os
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+import pytest
+
+from mlaas4hep_dask.errors import CodeError
+from mlaas4hep_dask.usercode import find_code
+
+ROOT = Path(__file__).parents[1]
+
+
+def write(folder, **files):
+    for name, text in files.items():
+        path = folder / f"{name.replace('__', '/').replace('//init/', '/__init__')}.py"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(textwrap.dedent(text), encoding="utf-8")
+
+
+def found(folder, reference="analysis.py:select", **more):
+    return find_code(reference, resolve=lambda path: Path(os.path.abspath(folder / path)), **more)  # noqa: PTH100
+
+
+def test_a_helper_beside_the_file_counts_and_travels(tmp_path):
+    write(tmp_path, analysis="from cuts import LIMIT\ndef select(): return LIMIT\n")
+    write(tmp_path, cuts="LIMIT = 3\n", unused="LIMIT = 4\n")
+    first = found(tmp_path)
+    assert [source.name for source in first.sources] == ["analysis", "cuts"]
+    assert first.load()() == 3
+    write(tmp_path, cuts="LIMIT = 5\n")
+    second = found(tmp_path)
+    assert second.digest != first.digest
+    assert second.load()() == 5
+    assert first.load()() == 3  # each is what it was when it was found
+    assert "cuts" not in sys.modules
+
+
+@pytest.mark.parametrize(
+    "analysis",
+    [
+        "def select():\n    import cuts\n    return cuts.LIMIT\n",
+        "import cuts as c\ndef select(): return c.LIMIT\n",
+        "try: import absent\nexcept ImportError: from cuts import *\ndef select(): return LIMIT\n",
+        "import tools.deep.inner\ndef select(): return tools.deep.inner.LIMIT\n",
+        "from tools.deep import inner\ndef select(): return inner.LIMIT\n",
+        "from tools import deep\ndef select(): return deep.inner.LIMIT\n",
+        "from . import cuts\ndef select(): return cuts.LIMIT\n",
+    ],
+    ids=["in a function", "as", "star", "dotted", "from", "by a package", "relative"],
+)
+def test_modules_are_found_however_they_are_imported(analysis, tmp_path):
+    write(tmp_path, analysis=analysis, cuts="from tools.deep.inner import LIMIT\n")
+    write(tmp_path, tools____init__="", tools__deep____init__="from . import inner\n")
+    for limit in (3, 7):
+        write(tmp_path, tools__deep__inner=f"from ..base import ADD\nLIMIT = {limit} + ADD\n")
+        write(tmp_path, tools__base="ADD = 1\n")
+        code = found(tmp_path)
+        assert code.load()() == limit + 1
+        assert {"tools", "tools.deep", "tools.deep.inner", "tools.base"} <= {
+            source.name for source in code.sources
+        }
+
+
+def test_two_files_of_one_name_in_two_folders_do_not_meet(tmp_path):
+    for name, limit in (("a", 1), ("b", 2)):
+        write(tmp_path / name, analysis="import cuts\ndef select(): return cuts.LIMIT\n")
+        write(tmp_path / name, cuts=f"LIMIT = {limit}\n")
+    codes = [found(tmp_path, f"{name}/analysis.py:select") for name in "ab"]
+    assert [code.load()() for code in codes] == [1, 2]
+
+
+def test_a_module_that_this_process_has_imported_makes_no_difference(tmp_path, monkeypatch):
+    (tmp_path / "elsewhere").mkdir()
+    write(tmp_path / "elsewhere", cuts_seen_before="LIMIT = 99\n")
+    write(tmp_path, cuts_seen_before="LIMIT = 3\n")
+    write(tmp_path, analysis="from cuts_seen_before import LIMIT\ndef select(): return LIMIT\n")
+    expected = found(tmp_path).digest
+    monkeypatch.syspath_prepend(tmp_path / "elsewhere")
+    __import__("cuts_seen_before")
+    monkeypatch.delitem(sys.modules, "cuts_seen_before", raising=False)
+    __import__("cuts_seen_before")
+    code = found(tmp_path)
+    assert code.digest == expected
+    assert code.load()() == 3
+
+
+def test_another_process_has_the_same_digest_without_the_folder(tmp_path):
+    write(tmp_path, analysis="import cuts\ndef select(): return cuts.LIMIT\n", cuts="LIMIT = 3\n")
+    code = found(tmp_path)
+    script = (
+        "import pickle, sys\n"
+        "code = pickle.load(sys.stdin.buffer)\n"
+        "print(code.load()(), code.digest)\n"
+    )
+    import pickle
+
+    sent = pickle.dumps(code)
+    for path in tmp_path.glob("*.py"):
+        path.unlink()
+    done = subprocess.run(
+        [sys.executable, "-c", script], input=sent, capture_output=True, cwd=ROOT, check=True
+    )
+    assert done.stdout.decode().split() == ["3", code.digest]
+
+
+def test_a_package_in_editable_form_is_the_users_own(tmp_path, monkeypatch):
+    write(tmp_path / "clone", framework____init__="", framework__cuts="LIMIT = 3\nshow = print\n")
+    write(tmp_path, analysis="from framework.cuts import LIMIT\ndef select(): return LIMIT\n")
+    monkeypatch.syspath_prepend(tmp_path / "clone")
+    by_file, by_name = found(tmp_path), found(tmp_path, "framework.cuts:show")
+    assert by_file.load()() == 3
+    write(tmp_path / "clone", framework__cuts="LIMIT = 4\nshow = print\n")
+    assert found(tmp_path).load()() == 4
+    assert found(tmp_path).digest != by_file.digest
+    assert found(tmp_path, "framework.cuts:show").digest != by_name.digest
+
+
+def test_installed_packages_count_by_their_version(tmp_path):
+    import numpy
+
+    write(tmp_path, analysis="import os.path, numpy.linalg\ndef select(): ...\n")
+    code = found(tmp_path)
+    assert code.facts["package numpy"] == numpy.__version__
+    assert code.facts["package os"].startswith("Python 3.")
+    assert [source.name for source in code.sources] == ["analysis"]
+
+
+def test_a_file_that_the_code_names_counts_by_its_content(tmp_path):
+    write(
+        tmp_path,
+        analysis="from pathlib import Path\ndef select():\n"
+        "    return (Path(__file__).parent / 'scale.json').read_text()\n",
+    )
+    (tmp_path / "scale.json").write_text("1.0")
+    (tmp_path / "other.json").write_text("1.0")
+    first = found(tmp_path, values={"files": ["other.json"]})
+    assert first.load()() == "1.0"
+    (tmp_path / "scale.json").write_text("2.0")
+    second = found(tmp_path, values={"files": ["other.json"]})
+    assert second.digest != first.digest
+    (tmp_path / "other.json").write_text("2.0")
+    assert found(tmp_path, values={"files": ["other.json"]}).digest != second.digest
+
+
+def test_computed_imports_make_all_files_of_the_folder_count(tmp_path):
+    write(
+        tmp_path,
+        analysis="import importlib\ndef select(name):\n"
+        "    return importlib.import_module(name).LIMIT\n",
+        cuts="LIMIT = 3\n",
+    )
+    first = found(tmp_path)
+    write(tmp_path, cuts="LIMIT = 4\n")
+    assert found(tmp_path).digest != first.digest
+
+
+def test_folders_that_the_code_adds_to_the_path_are_looked_into(tmp_path):
+    write(tmp_path, lib__cuts_of_lib="LIMIT = 3\n")
+    write(
+        tmp_path,
+        run__analysis="import os, sys\n"
+        "sys.path.append(os.path.join(os.path.dirname(__file__), '../lib'))\n"
+        "import cuts_of_lib\ndef select(): return cuts_of_lib.LIMIT\n",
+    )
+    code = found(tmp_path, "run/analysis.py:select")
+    assert [source.name for source in code.sources] == ["analysis", "cuts_of_lib"]
+
+
+def test_an_error_tells_the_innermost_line_of_the_users_own(tmp_path):
+    write(tmp_path, analysis="import cuts\ndef select():\n    return cuts.limit()\n")
+    write(tmp_path, cuts="\n\ndef limit():\n    return sorted([1, 'a'])\n")
+    code = found(tmp_path)
+    with pytest.raises(TypeError) as caught:
+        code.load()()
+    assert code.place(caught.tb) == "line 4 of cuts.py"
+
+
+@pytest.mark.parametrize(
+    ("reference", "message"),
+    [
+        ("anlysis.py:select", r"cannot be read .*did you mean 'analysis\.py'\?"),
+        ("analysis.py:selct", r"has no 'selct'; did you mean 'select'\?"),
+        ("nowhere.at_all:select", r"module 'nowhere\.at_all' cannot be found"),
+        ("wrong.py:select", r"'wrong\.py:select': line 2: "),
+        ("failing.py:select", r"cannot be imported \(ModuleNotFoundError: .*absent_one"),
+    ],
+)
+def test_what_is_wrong_is_told(reference, message, tmp_path):
+    write(tmp_path, analysis="def select(): ...\n", wrong="\ndef (:\n")
+    write(tmp_path, failing="import absent_one\ndef select(): ...\n")
+    with pytest.raises(CodeError, match=message):
+        found(tmp_path, reference).load()
