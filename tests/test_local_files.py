@@ -29,7 +29,7 @@ plan = plan_file(file, "Events", "s")
 (part,) = plan.planned(["x"]).partitions(
     target_bytes=2**30, max_events=10**6, num_entries=plan.num_entries)
 opened = open_partition(part)
-table = basket_table(opened.tree["x"], {})
+table = basket_table(opened.tree["x"], None, {})
 os.truncate(file, os.path.getsize(file) // 2)
 
 def once(location):

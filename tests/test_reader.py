@@ -23,6 +23,7 @@ from mlaas4hep_dask.reader import (
 )
 from mlaas4hep_dask.reader import baskets as baskets_module
 from mlaas4hep_dask.reader.baskets import basket_table, read_baskets
+from mlaas4hep_dask.reader.branches import classify
 from mlaas4hep_dask.reader.uncompress import UnsupportedBasketError
 from mlaas4hep_dask.specs import Branch
 from mlaas4hep_dask.specs.events import concatenate
@@ -100,6 +101,15 @@ def assert_equals_uproot(plan, start, stop, branches=None):
     return events
 
 
+def tables_of(tree):
+    """The basket table of every branch, by its name."""
+    known = {}
+    return {
+        name: basket_table(source.holder, source.counter, known)
+        for name, source in classify(tree).sources.items()
+    }
+
+
 @pytest.fixture
 def file(tmp_path):
     return str(write(tmp_path / "a.root"))
@@ -137,8 +147,7 @@ def test_every_type_is_read_as_uproot_reads_it(codec, entries, counts, tmp_path)
 def test_plain_branches_are_decoded_here_and_not_by_uproot(codec, tmp_path):
     file = write(tmp_path / "a.root", codec=codec)
     with uproot.open({str(file): "Events"}) as tree:
-        known = {}
-        tables = {branch.name: basket_table(branch, known) for branch in tree.branches}
+        tables = tables_of(tree)
         assert None not in tables.values()
         contents, offsets = read_baskets(tree.file.source, tables, 5, 60)
         assert set(contents) == set(tree.keys())
@@ -510,7 +519,7 @@ def test_entries_beyond_the_last_are_not_read(file):
 
 def test_baskets_that_do_not_cover_a_range_are_left_to_uproot(file):
     with uproot.open({file: "Events"}) as tree:
-        table = basket_table(tree["flat_int16"], {})
+        table = tables_of(tree)["flat_int16"]
         for start, stop in ((60, 68), (-1, 3)):
             with pytest.raises(UnsupportedBasketError, match="cover"):
                 read_baskets(tree.file.source, {"flat_int16": table}, start, stop)
@@ -519,7 +528,7 @@ def test_baskets_that_do_not_cover_a_range_are_left_to_uproot(file):
 def read_changed(file, name, entries=(0, 67), **changes):
     """What is read of a branch whose table, or that of its counter, is not that of the file."""
     with uproot.open({file: "Events"}, handler=uproot.MemmapSource) as tree:
-        tables = {branch.name: basket_table(branch, {}) for branch in tree.branches}
+        tables = tables_of(tree)
         names = {name, tables[name].counter or name}
         changed = {
             field: getattr(tables[value], field) if isinstance(value, str) else value
@@ -546,7 +555,7 @@ def test_a_basket_of_another_branch_is_refused(file):
 
 def test_baskets_in_another_order_are_refused(file):
     with uproot.open({file: "Events"}) as tree:
-        table = basket_table(tree["Jet_int8"], {})
+        table = tables_of(tree)["Jet_int8"]
     with pytest.raises(ValueError, match="with entries 60-67: its key says 30 entries"):
         read_changed(file, "Jet_int8", seeks=table.seeks[::-1], sizes=table.sizes[::-1])
 
@@ -565,7 +574,7 @@ def test_a_basket_may_be_followed_by_what_belongs_to_others(file):
     sizes = np.array([42_500, 5_000, 2_000])  # more than their keys say, and each within the first
     expected, _ = read_changed(file, "flat_int16")
     with uproot.open({file: "Events"}) as tree:
-        seeks = basket_table(tree["flat_int16"], {}).seeks
+        seeks = tables_of(tree)["flat_int16"].seeks
     assert seeks[0] + sizes[0] > max(seeks[1:] + sizes[1:])
     found, _ = read_changed(file, "flat_int16", sizes=sizes)
     assert found["flat_int16"].tolist() == expected["flat_int16"].tolist()
@@ -583,8 +592,8 @@ def test_multiplicities_whose_sum_leaves_64_bits_are_not_counted(counts, dtype, 
     columns = {"n": np.array(counts, dtype), "x": ak.Array([[1.0], [], [2.0]])}
     write_columns(tmp_path / "a.root", columns)
     with uproot.open({str(tmp_path / "a.root"): "Events"}) as tree:
-        tables = {name: basket_table(tree[name], {}) for name in ("n", "x")}
-        tables["x"] = replace(tables["x"], counter="n")
+        counters = {"n": None, "x": "n"}
+        tables = {name: basket_table(tree[name], of, {}) for name, of in counters.items()}
         with pytest.raises(UnsupportedBasketError, match="huge multiplicity in 'n'"):
             read_baskets(tree.file.source, tables, 0, 3)
 

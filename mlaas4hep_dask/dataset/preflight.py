@@ -169,6 +169,7 @@ def preflight(config: Config) -> Preflight:
         targets=supervision.with_derived(recipe),
         weights=supervision.weight_names,
     )
+    _require_filled(plans, selection)
     selection = with_image_inputs(config, selection, recipe.branches)
     inputs = [recipe.branches[name] for name in selection.inputs]
     keys = check_encode(config, inputs, recipe.branches)
@@ -181,6 +182,24 @@ def preflight(config: Config) -> Preflight:
         require_same_branches(reference, plan, checked.reads, advice=NOT_EVERYWHERE)
     check_heads(config, checked, plans)
     return checked
+
+
+def _require_filled(plans: Sequence[FilePlan], selection: Selection) -> None:
+    """Raise for a branch that a wildcard asks for and that only some entries of the tree have.
+
+    To leave it out would be no less than what becomes of a string, but then nobody would learn
+    that the file is not what it was meant to be.
+    """
+    for plan in plans:
+        for name in selection.left_out:
+            if name in plan.filled:
+                raise DataError(
+                    f"branch {name!r} is {plan.left_out[name]} of tree {plan.tree!r} in "
+                    f"{plan.file}, and nothing tells which; leave it out with branches.exclude",
+                    file=plan.file,
+                    tree=plan.tree,
+                    branch=name,
+                )
 
 
 def _first_readable(

@@ -31,6 +31,7 @@ from mlaas4hep_dask.specs.meter import Meter, Watch
 MERGE_GAP = 64 * 1024  # bytes between two ranges that are fetched as one
 MERGE_LIMIT = 8 * 1024 * 1024  # bytes fetched at once: XRootD's client joins longer answers slowly
 _BITS = {size: np.dtype(f"u{size}") for size in SIZES}
+_COUNTS = np.dtype(">i4")  # of a TClonesArray or a vector that was split into sub-branches
 MAX_MULTIPLICITY = 2**31 - 1  # a basket has fewer bytes; sums of more could leave 64 bits
 
 
@@ -58,28 +59,22 @@ class BasketTable:
         return slice(max(first, 0), min(last, len(self.seeks)))
 
 
-def basket_table(branch: Any, known_entries: dict[bytes, NDArray[np.int64]]) -> BasketTable | None:
+def basket_table(
+    branch: Any, counter: str | None, known_entries: dict[bytes, NDArray[np.int64]]
+) -> BasketTable | None:
     """Table of a TBranch, or None when uproot shall read it.
 
-    ``known_entries`` are those of the tables that were made before, by their bytes.
+    Parameters
+    ----------
+    branch : uproot.TBranch
+        Holds one number, or a list of them, per entry; or the multiplicities of its sub-branches.
+    counter : str or None
+        What holds its multiplicities.
+    known_entries : dict
+        Entries of the tables that were made before, by their bytes.
     """
-    interpretation = branch.interpretation
-    counter = None
-    if isinstance(interpretation, uproot.AsJagged):
-        if interpretation.header_bytes != 0 or branch.count_branch is None:
-            return None
-        counter = branch.count_branch.name
-        interpretation = interpretation.content
-    if type(interpretation) is not uproot.AsDtype:
-        return None
-    dtype = interpretation.from_dtype
-    same_values = dtype.newbyteorder("=") == interpretation.to_dtype.newbyteorder("=")
-    if (
-        dtype.shape != ()
-        or dtype.itemsize not in SIZES
-        or not same_values
-        or len(branch.member("fLeaves")) != 1
-    ):
+    dtype = _COUNTS if len(branch.branches) else _dtype(branch, counter)
+    if dtype is None or len(branch.member("fLeaves")) != 1:
         return None
     places = [basket.cursor.index for basket in branch.embedded_baskets]
     num = branch.num_baskets - len(places)
@@ -97,6 +92,20 @@ def basket_table(branch: Any, known_entries: dict[bytes, NDArray[np.int64]]) -> 
         counter,
         len(places),
     )
+
+
+def _dtype(branch: Any, counter: str | None) -> np.dtype[Any] | None:
+    """Of the numbers as they stand in the baskets."""
+    interpretation = branch.interpretation
+    if isinstance(interpretation, uproot.AsJagged):
+        if interpretation.header_bytes != 0 or counter is None:
+            return None
+        interpretation = interpretation.content
+    if type(interpretation) is not uproot.AsDtype:
+        return None
+    dtype: np.dtype[Any] = interpretation.from_dtype
+    same_values = dtype.newbyteorder("=") == interpretation.to_dtype.newbyteorder("=")
+    return dtype if dtype.shape == () and dtype.itemsize in SIZES and same_values else None
 
 
 def read_baskets(

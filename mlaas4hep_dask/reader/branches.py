@@ -2,49 +2,94 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
 from typing import Any
 
-import numpy as np
 import uproot
 
-from mlaas4hep_dask.reader.opened import OpenTree
+from mlaas4hep_dask.reader.ntuple import fields_of
+from mlaas4hep_dask.reader.source import Catalogue, Source, distinct
 from mlaas4hep_dask.specs.events import Branch, unit_in
 
 
-def classify(opened: OpenTree) -> dict[str, Branch | str]:
-    """Every branch of the tree, in its order: what it holds, or why it cannot be an input."""
-    found = dict(_rntuple(opened) if opened.is_rntuple else _ttree(opened.tree))
-    return _with_collection_names(found)
+def classify(tree: Any) -> Catalogue:
+    """What a TTree or an RNTuple holds.
+
+    Of two branches with one name the first is offered, as ROOT and uproot do. A branch that was
+    filled for fewer or more entries than the tree has is left out, for nothing tells which
+    entries its values belong to.
+    """
+    if not hasattr(tree, "branches"):
+        return _named(list(fields_of(tree)), {}, {})
+    return _ttree(tree)
 
 
-def _ttree(tree: Any) -> Iterator[tuple[str, Branch | str]]:
-    for name, branch in tree.iteritems(recursive=True):
-        if len(branch.branches):
+@dataclass(frozen=True, slots=True, eq=False)
+class _Node:
+    """A TBranch with its place in the tree."""
+
+    path: str
+    branch: Any
+    is_group: bool
+
+
+def _nodes(parent: Any, path: str = "") -> Iterator[_Node]:
+    for branch in parent.branches:
+        own = f"{path}{branch.name}"
+        is_group = len(branch.branches) > 0
+        yield _Node(own, branch, is_group)
+        if is_group:
+            yield from _nodes(branch, f"{own}/")
+
+
+def _ttree(tree: Any) -> Catalogue:
+    nodes = list(_nodes(tree))
+    # A group holds multiplicities at most: its leaves have the names that people use.
+    leaves_first = sorted(nodes, key=lambda node: node.is_group)
+    keys = dict(zip(leaves_first, distinct(node.path for node in leaves_first), strict=True))
+    # A counter is known by its leaf: uproot takes another branch for its owner.
+    owners = {id(leaf): node for node in nodes for leaf in node.branch.member("fLeaves")}
+    found: list[Source | tuple[str, str]] = []
+    filled: dict[str, int] = {}
+    for node in nodes:
+        if node.is_group:
             continue  # its sub-branches come one by one
-        try:
-            interpretation = branch.interpretation
-        except uproot.interpretation.identify.UnknownInterpretation:
-            yield name, f"of unknown type {branch.typename}"
-            continue
-        unit = unit_in(branch.title)
-        if isinstance(interpretation, uproot.AsJagged):
-            inner = interpretation.content
-            dtype = _number(inner)
-            if dtype is None:
-                yield name, f"of type {branch.typename}"
-            else:
-                counter = branch.count_branch
-                collection = name if counter is None else counter.name
-                yield name, Branch(name, "jagged", dtype, collection, unit)
-        elif (dtype := _number(interpretation)) is not None:
-            yield name, Branch(name, "flat", dtype, None, unit)
-        elif isinstance(interpretation, uproot.AsStrings):
-            yield name, "a string"
-        elif "vector<vector" in branch.typename.replace(" ", "").replace("std::", ""):
-            yield name, f"doubly nested ({branch.typename})"
+        key = keys[node]
+        leaf = node.branch.count_leaf
+        owner = None if leaf is None else owners.get(id(leaf))
+        short = [n for n in (node, owner) if n and n.branch.num_entries != tree.num_entries]
+        if key != node.path:
+            found.append((key, "a further branch of this name, of which the first is read"))
+        elif short:
+            filled[key] = int(short[0].branch.num_entries)
+            found.append((key, f"filled for {filled[key]} of {tree.num_entries} entries"))
         else:
-            yield name, f"of type {branch.typename}"
+            counter = None if owner is None else keys[owner]
+            found.append(_source(node.branch, key, counter))
+    return _named(found, filled, {keys[node]: node.branch for node in nodes})
+
+
+def _source(branch: Any, key: str, counter: str | None) -> Source | tuple[str, str]:
+    try:
+        interpretation = branch.interpretation
+    except uproot.interpretation.identify.UnknownInterpretation:
+        return key, f"of unknown type {branch.typename}"
+    except Exception as error:  # uproot raises whatever a class that it does not know causes
+        return key, f"of a type that uproot cannot read ({type(error).__name__}: {error})"
+    unit = unit_in(branch.title)
+    if isinstance(interpretation, uproot.AsJagged):
+        dtype = _number(interpretation.content)
+        if dtype is not None:
+            collection = counter or key
+            return Source(Branch(key, "jagged", dtype, collection, unit), key, branch, counter)
+    elif (dtype := _number(interpretation)) is not None:
+        return Source(Branch(key, "flat", dtype, None, unit), key, branch)
+    elif isinstance(interpretation, uproot.AsStrings):
+        return key, "a string"
+    elif "vector<vector" in branch.typename.replace(" ", "").replace("std::", ""):
+        return key, f"doubly nested ({branch.typename})"
+    return key, f"of type {branch.typename}"
 
 
 def _number(interpretation: Any) -> str | None:
@@ -56,79 +101,40 @@ def _number(interpretation: Any) -> str | None:
     return str(dtype.newbyteorder("=").name)
 
 
-def _rntuple(opened: OpenTree) -> Iterator[tuple[str, Branch | str]]:
-    ntuple = opened.tree.ntuple
-    names = {path: name for name, path in opened.members.items()}
-    for top in opened.tree.fields:
-        name = top.name
-        if name.startswith("_collection"):
-            continue  # its fields stand beside it under their own names
-        # Of this field alone, without the members of records: to_akform() compares all names
-        # with all names, which takes seconds for a thousand fields.
-        field = ntuple.field_form(top.field_id, ())
-        if field.is_record or (field.is_list and field.content.is_record):
-            collection = name if field.is_list else None
-            for member in top.fields:
-                own = ntuple.field_form(member.field_id, ())
-                called = names.get(member.path, member.path)
-                yield called, _member(ntuple, member, called, own, collection)
-        elif field.is_list and field.content.is_numpy and not field.parameter("__array__"):
-            yield name, _primitive(name, "jagged", field.content, _counter(ntuple, top, field))
-        else:
-            yield name, _member(ntuple, top, name, field, None)
-
-
-def _member(ntuple: Any, member: Any, name: str, form: Any, collection: str | None) -> Branch | str:
-    """A field with one value per event, or per object of a collection; or why it is no input."""
-    if form.is_numpy:
-        kind = "flat" if collection is None else "jagged"
-        return _primitive(name, kind, form, collection)
-    if form.parameter("__array__") == "string":
-        return "a string"
-    if form.is_list and (collection is not None or form.content.is_list):
-        return f"doubly nested ({form.type})"
-    return f"of type {ntuple.field_records[member.field_id].type_name or form.type}"
-
-
-def _counter(ntuple: Any, top: Any, field: Any) -> str:
-    """The column that counts the objects, or the field's own name if it counts no others'."""
-    own = ntuple.column_records[int(field.form_key.removeprefix("column-"))].field_id
-    return str(top.name if own == top.field_id else field.form_key)
-
-
-def _primitive(name: str, kind: Any, form: Any, collection: str | None) -> Branch | str:
-    if form.inner_shape or np.dtype(form.primitive).kind not in "biuf":
-        return f"of type {form.type}"
-    return Branch(name, kind, form.primitive, collection)
-
-
-def _with_collection_names(found: dict[str, Branch | str]) -> dict[str, Branch | str]:
-    """The same branches, with the file's counters replaced by the collections' names.
+def _named(
+    found: Iterable[Source | tuple[str, str]],
+    filled: Mapping[str, int],
+    holders: Mapping[str, Any],
+) -> Catalogue:
+    """The catalogue, with the file's counters replaced by the collections' names.
 
     The counter ``nJet`` or ``NJet`` makes the collection ``Jet``; an RNTuple's anonymous one is
-    called after what its branches' names have in common.
+    called after what its branches' names have in common. Any other gives its own name, the
+    branch ``reco/hits`` of a class that of its path.
     """
+    sources = {each.branch.name: each for each in found if isinstance(each, Source)}
+    left_out = {each[0]: each[1] for each in found if isinstance(each, tuple)}
     members: dict[str, list[str]] = {}
-    for name, branch in found.items():
-        if isinstance(branch, Branch) and branch.collection is not None:
-            members.setdefault(branch.collection, []).append(name)
+    for name, source in sources.items():
+        if source.branch.collection is not None:
+            members.setdefault(source.branch.collection, []).append(name)
     names = {counter: _collection_name(counter, fields) for counter, fields in members.items()}
     taken = list(names.values())
     names = {
         counter: name if taken.count(name) == 1 else counter for counter, name in names.items()
     }
-    return {
-        name: Branch(name, branch.kind, branch.dtype, names[branch.collection], branch.unit)
-        if isinstance(branch, Branch) and branch.collection is not None
-        else branch
-        for name, branch in found.items()
-    }
+    for name, source in sources.items():
+        if source.branch.collection is not None:
+            branch = replace(source.branch, collection=names[source.branch.collection])
+            sources[name] = replace(source, branch=branch)
+    return Catalogue(sources, left_out, filled, holders)
 
 
 def _collection_name(counter: str, fields: list[str]) -> str:
-    if counter[:1] in "nN" and counter[1:2].isupper():
-        return counter[1:]
     if counter.startswith("column-"):
         prefixes = {field.split("_", 1)[0] for field in fields}
         return prefixes.pop() if len(prefixes) == 1 else fields[0]
-    return counter
+    path, slash, own = counter.rpartition("/")
+    if own[:1] in "nN" and own[1:2].isupper():
+        own = own[1:]
+    return f"{path}{slash}{own.removesuffix('.')}"

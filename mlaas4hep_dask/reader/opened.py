@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter, OrderedDict
+from collections import OrderedDict
 from dataclasses import dataclass, field
 from functools import cached_property, partial
 from threading import Lock
@@ -17,7 +17,9 @@ from numpy.typing import NDArray
 from mlaas4hep_dask.errors import DataError, did_you_mean
 from mlaas4hep_dask.reader.access import Access, heard, is_remote, server_of
 from mlaas4hep_dask.reader.baskets import BasketTable
+from mlaas4hep_dask.reader.branches import classify
 from mlaas4hep_dask.reader.local import open_local
+from mlaas4hep_dask.reader.source import Catalogue
 from mlaas4hep_dask.reader.stamp import stamp_of, with_content
 from mlaas4hep_dask.reader.tables import OpenTable, open_table
 
@@ -29,8 +31,9 @@ FRESH = 60.0  # seconds after which a server is asked again whether an open file
 class OpenTree:
     """An open TTree or RNTuple and what has been learned of its branches.
 
-    ``layouts`` are those of NanoEvents, by schema. Branches whose baskets end at the same entries
-    share one array of these, which ``entries`` has by its bytes.
+    ``tables`` are those of its TBranches, by their keys in the catalogue; ``layouts`` those of
+    NanoEvents, by schema. Branches whose baskets end at the same entries share one array of these,
+    which ``entries`` has by its bytes.
     """
 
     file: str
@@ -48,28 +51,9 @@ class OpenTree:
         return not hasattr(self.tree, "branches")
 
     @cached_property
-    def members(self) -> dict[str, str]:
-        """By branch that is a member of an RNTuple's record: its path there, ``Jet.pt`` of Jet_pt.
-
-        A member whose name another field has is called as its path.
-        """
-        if not self.is_rntuple:
-            return {}
-        records = self.tree.ntuple.field_records  # uproot's own paths take seconds for a thousand
-        inside: dict[int, list[int]] = {}
-        for number, record in enumerate(records):
-            if record.parent_field_id != number:
-                inside.setdefault(record.parent_field_id, []).append(number)
-        tops = [top for top in self.tree.fields if not top.name.startswith("_collection")]
-        paths = []
-        for top in tops:
-            members = inside.get(top.field_id, [])
-            if [records[member].field_name for member in members] == ["_0"]:  # what a list holds
-                members = inside.get(members[0], [])
-            paths += [f"{top.name}.{records[member].field_name}" for member in members]
-        names = {path: path.replace(".", "_") for path in paths}
-        taken = Counter([*names.values(), *(top.name for top in tops)])
-        return {name if taken[name] == 1 else path: path for path, name in names.items()}
+    def catalogue(self) -> Catalogue:
+        """What the tree holds: one source for every name, made once."""
+        return classify(self.tree)
 
 
 class _Entry(NamedTuple):

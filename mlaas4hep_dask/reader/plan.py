@@ -10,7 +10,6 @@ import numpy as np
 
 from mlaas4hep_dask.errors import DataError
 from mlaas4hep_dask.reader.access import PLAIN, Access, attempt, is_remote
-from mlaas4hep_dask.reader.branches import classify
 from mlaas4hep_dask.reader.counts import ReadCounts
 from mlaas4hep_dask.reader.opened import OpenTree, forget, open_data
 from mlaas4hep_dask.reader.partition import Partition, TextRange, cut
@@ -44,6 +43,8 @@ class FilePlan:
         Size, time of change and the like, by which a change is noticed.
     lines : tuple of (int, int)
         Of a text file, ascending: entries, and the bytes of the text at which they begin.
+    filled : mapping of str to int
+        Branches that have other entries than the tree, and how many; they cannot be inputs.
     """
 
     file: str
@@ -59,6 +60,7 @@ class FilePlan:
     access: Access = PLAIN
     stamp: str = ""
     lines: tuple[tuple[int, int], ...] = ()
+    filled: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def is_blank(self) -> bool:
@@ -190,36 +192,36 @@ def _plan_table(opened: OpenTable, tree: str, sample: str, access: Access) -> Fi
 
 
 def _plan(opened: OpenTree, sample: str, access: Access) -> FilePlan:
-    found = classify(opened)
-    branches = {name: entry for name, entry in found.items() if isinstance(entry, Branch)}
-    left_out = {name: entry for name, entry in found.items() if isinstance(entry, str)}
+    found = opened.catalogue
     num_entries = int(opened.tree.num_entries)
     if opened.is_rntuple:
         clusters = _rntuple_clusters(opened)
         baskets = clusters
-        sizes = {name: _nominal_bytes(entry) for name, entry in found.items()}
+        sizes = {name: _nominal_bytes(branch) for name, branch in found.branches.items()}
+        sizes |= dict.fromkeys(found.left_out, 64.0)
     else:
-        ends = [
-            set(opened.tree[name].entry_offsets[1:])
-            for name in branches
-            if opened.tree[name].num_baskets
-        ]
+        holders = {name: source.holder for name, source in found.sources.items()}
+        ends = [set(each.entry_offsets[1:]) for each in holders.values() if each.num_baskets]
+        holders |= {key: each for key, each in found.holders.items() if key in found.left_out}
         clusters = tuple(sorted(set.intersection(*ends))) if ends else ()
         baskets = tuple(sorted(set.union(*ends))) if ends else ()
-        sizes = {name: opened.tree[name].uncompressed_bytes / max(num_entries, 1) for name in found}
+        sizes = {
+            name: each.uncompressed_bytes / max(num_entries, 1) for name, each in holders.items()
+        }
     return FilePlan(
         opened.file,
         opened.name,
         opened.uuid,
         sample,
         num_entries,
-        branches,
-        left_out,
+        found.branches,
+        found.left_out,
         clusters,
         baskets,
         sizes,
         access,
         opened.stamp,
+        filled=found.filled,
     )
 
 
@@ -228,12 +230,10 @@ def _rntuple_clusters(opened: OpenTree) -> tuple[int, ...]:
     return tuple(int(s.num_first_entry + s.num_entries) for s in summaries)
 
 
-def _nominal_bytes(entry: Branch | str) -> float:
+def _nominal_bytes(branch: Branch) -> float:
     # An RNTuple's header tells no sizes.
-    if isinstance(entry, str):
-        return 64.0
-    mean_multiplicity = 1 if entry.kind == "flat" else 4
-    return float(mean_multiplicity * np.dtype(entry.dtype).itemsize)
+    mean_multiplicity = 1 if branch.kind == "flat" else 4
+    return float(mean_multiplicity * np.dtype(branch.dtype).itemsize)
 
 
 def require_same_branches(

@@ -20,6 +20,7 @@ from mlaas4hep_dask.reader.baskets import (
 from mlaas4hep_dask.reader.counts import count_by_uproot
 from mlaas4hep_dask.reader.opened import OpenTree, forget, open_data
 from mlaas4hep_dask.reader.partition import Partition
+from mlaas4hep_dask.reader.source import Source
 from mlaas4hep_dask.reader.stamp import is_same
 from mlaas4hep_dask.reader.tables import OpenTable
 from mlaas4hep_dask.reader.uncompress import UnsupportedBasketError
@@ -139,10 +140,11 @@ def _read(
     meter: Meter | None,
     keep: Collection[str] | None,
 ) -> Events:
+    sources = _sources(opened, partition, branches)
     contents: dict[str, NDArray[Any]] = {}
     offsets: dict[str, NDArray[np.int64]] = {}
-    by_uproot = list(branches)
-    tables = {} if opened.is_rntuple else _tables(opened, branches)
+    by_uproot = sources
+    tables = {} if opened.is_rntuple else _tables(opened, sources)
     if tables:
         try:
             read_contents, by_counter = read_baskets(
@@ -158,7 +160,7 @@ def _read(
         except UnsupportedBasketError as reason:
             logger.info("%s is read by uproot: %s", partition, reason)
         else:
-            by_uproot = [branch for branch in branches if branch.name not in tables]
+            by_uproot = [source for source in sources if source.branch.name not in tables]
             for branch in branches:
                 table = tables.get(branch.name)
                 if table is not None:
@@ -167,58 +169,85 @@ def _read(
                     if branch.collection is not None and table.counter is not None:
                         offsets[branch.collection] = by_counter[table.counter]
     if by_uproot:
-        _read_by_uproot(opened, partition, by_uproot, contents, offsets)
+        _read_by_uproot(partition, by_uproot, contents, offsets)
     present = tuple(branch for branch in branches if branch.name in contents)
     return Events(len(partition), present, contents, offsets)
 
 
-def _tables(opened: OpenTree, branches: Sequence[Branch]) -> dict[str, BasketTable]:
-    """Basket tables of the branches that can be decoded here, and of their counters."""
-    tables: dict[str, BasketTable] = {}
+def _sources(opened: OpenTree, partition: Partition, branches: Sequence[Branch]) -> list[Source]:
+    """Where the branches stand, once they are what the plan says."""
+    known = opened.catalogue
+    sources = []
     for branch in branches:
-        table = _table(opened, branch.name)
-        if table is None:
+        source = known.sources.get(branch.name)
+        if source is None or not source.branch.same_shape(branch):
+            found = known.left_out.get(branch.name, "missing")
+            if source is not None:
+                found = source.branch.described()
+            raise DataError(
+                f"branch {branch.name!r} is {found} in tree {partition.tree!r} of "
+                f"{partition.file}; it was planned as {branch.described()}",
+                file=partition.file,
+                tree=partition.tree,
+                branch=branch.name,
+            )
+        sources.append(source)
+    return sources
+
+
+def _tables(opened: OpenTree, sources: Sequence[Source]) -> dict[str, BasketTable]:
+    """Basket tables of the sources that can be decoded here, and of their counters."""
+    tables: dict[str, BasketTable] = {}
+    for source in sources:
+        if source.steps or (table := _table(opened, source.key, source.counter)) is None:
             continue
-        if table.counter is not None:
-            counter = _table(opened, table.counter)
-            if counter is None or counter.counter is not None or counter.dtype.kind not in "iu":
+        if source.counter is not None:
+            counter = _table(opened, source.counter, None)
+            if counter is None or counter.dtype.kind not in "iu":
                 continue
-            tables[table.counter] = counter
-        tables[branch.name] = table
+            tables[source.counter] = counter
+        tables[source.branch.name] = table
     return tables
 
 
-def _table(opened: OpenTree, name: str) -> BasketTable | None:
-    if name not in opened.tables:
-        opened.tables[name] = basket_table(opened.tree[name], opened.entries)
-    return opened.tables[name]
+def _table(opened: OpenTree, key: str, counter: str | None) -> BasketTable | None:
+    if key not in opened.tables:
+        holder = opened.catalogue.holders[key]
+        opened.tables[key] = basket_table(holder, counter, opened.entries)
+    return opened.tables[key]
 
 
 def _read_by_uproot(
-    opened: OpenTree,
     partition: Partition,
-    branches: Sequence[Branch],
+    sources: Sequence[Source],
     contents: dict[str, NDArray[Any]],
     offsets: dict[str, NDArray[np.int64]],
 ) -> None:
-    for branch in branches:
-        array = opened.tree[opened.members.get(branch.name, branch.name)].array(
+    for source in sources:
+        branch = source.branch
+        array = source.holder.array(
             entry_start=partition.entry_start, entry_stop=partition.entry_stop, library="ak"
         )
         heard()
         count_by_uproot(branch.name)
+        _require(branch, partition, len(array) == len(partition), f"{len(array)} entries")
         layout = array.layout
         if branch.collection is None:
             contents[branch.name] = np.asarray(layout.data)
             continue
         packed = layout.to_ListOffsetArray64(True).to_packed()
         own = np.asarray(packed.offsets.data, dtype=np.int64)
-        if not np.array_equal(offsets.setdefault(branch.collection, own), own):
-            raise DataError(
-                f"branch {branch.name!r} has other multiplicities than the rest of collection "
-                f"{branch.collection!r} in {partition}",
-                file=partition.file,
-                tree=partition.tree,
-                branch=branch.name,
-            )
+        is_same = np.array_equal(offsets.setdefault(branch.collection, own), own)
+        what = f"other multiplicities than the rest of collection {branch.collection!r}"
+        _require(branch, partition, is_same, what)
         contents[branch.name] = np.asarray(packed.content.data)
+
+
+def _require(branch: Branch, partition: Partition, holds: bool, found: str) -> None:
+    if not holds:
+        raise DataError(
+            f"branch {branch.name!r} has {found} in {partition}",
+            file=partition.file,
+            tree=partition.tree,
+            branch=branch.name,
+        )

@@ -1,0 +1,75 @@
+"""What a tree offers under each name, and where in the file that stands."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from mlaas4hep_dask.specs.events import Branch
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Source:
+    """The one thing in a file that a name stands for, from the plan to the last byte.
+
+    Two branches of a tree may have one name. Whoever reads gets at the values through the source,
+    which was found by its place, and never through the name.
+
+    Parameters
+    ----------
+    branch : Branch
+        What it offers.
+    key : str
+        Path in the tree of what holds the values, which no other has.
+    holder : Any
+        The TBranch or the field of an RNTuple, as uproot has it.
+    counter : str or None
+        Key of the TBranch that holds the multiplicities of a jagged one, if there is one.
+    steps : tuple of str or int
+        From what the holder has for an event, or for each of its objects, to one number: names of
+        members and numbers of elements. Empty when the holder has plain numbers.
+    """
+
+    branch: Branch
+    key: str
+    holder: Any
+    counter: str | None = None
+    steps: tuple[str | int, ...] = ()
+
+
+@dataclass(frozen=True, eq=False)
+class Catalogue:
+    """All that a tree holds.
+
+    Parameters
+    ----------
+    sources : mapping of str to Source
+        What can be an input, by its name, in the tree's order.
+    left_out : mapping of str to str
+        Other branches, and why they cannot be inputs.
+    filled : mapping of str to int
+        Those of them that have other entries than the tree, and how many.
+    holders : mapping of str to Any
+        By key: the TBranch of every source and counter.
+    """
+
+    sources: Mapping[str, Source]
+    left_out: Mapping[str, str]
+    filled: Mapping[str, int] = field(default_factory=dict)
+    holders: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def branches(self) -> dict[str, Branch]:
+        """What can be an input, by its name."""
+        return {name: source.branch for name, source in self.sources.items()}
+
+
+def distinct(names: Iterable[str]) -> list[str]:
+    """The names, with a number behind each that was there before: ``x``, ``y``, ``x (2)``."""
+    seen: dict[str, int] = {}
+    found = []
+    for name in names:
+        seen[name] = seen.get(name, 0) + 1
+        found.append(name if seen[name] == 1 else f"{name} ({seen[name]})")
+    return found

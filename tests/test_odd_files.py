@@ -1,0 +1,146 @@
+"""Files that ROOT writes and that are not what one expects: what they offer, and its values."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import uproot
+from root_process import run_in_root
+
+from mlaas4hep_dask.config import load
+from mlaas4hep_dask.dataset.plan import check_files
+from mlaas4hep_dask.dataset.preflight import preflight
+from mlaas4hep_dask.errors import ConfigError, DataError
+from mlaas4hep_dask.reader import counting, plan_file, read
+
+FAULTS = Path(__file__).parent / "data" / "faults"
+ENTRIES = np.arange(300)
+
+
+def events_of(file, tree="Events"):
+    plan = plan_file(str(file), tree, "s")
+    part = plan.planned([]).partition(0, plan.num_entries)
+    return plan, read(part, list(plan.branches.values()))
+
+
+def configured(tmp_path, files, *lines, tree="Events"):
+    path = tmp_path / "dataset.yaml"
+    samples = [f"  - {{name: s{i}, label: {i}, files: {file}}}" for i, file in enumerate(files)]
+    path.write_text("\n".join([f"tree: {tree}", "samples:", *samples, *lines]))
+    return load(path)
+
+
+@pytest.mark.parametrize("label", [0, 1])
+def test_of_two_branches_with_one_name_the_first_is_read_with_its_own_type(label):
+    plan, events = events_of(FAULTS / f"g21_{label}.root")
+    assert plan.branches["x"].dtype == "float32"
+    with uproot.open(FAULTS / f"g21_{label}.root") as file:
+        np.testing.assert_array_equal(events.contents["x"], file["Events"]["x"].array())
+    assert 50 <= events.contents["x"].min() <= events.contents["x"].max() <= 219.5
+    assert "x (2)" in plan.left_out
+
+
+def test_two_class_branches_with_one_name_leave_a_file_readable(tmp_path):
+    file = tmp_path / "twins.root"
+    script = """
+file = ROOT.TFile(sys.argv[1], "recreate")
+tree = ROOT.TTree("Events", "")
+arrays = [ROOT.TClonesArray("TVector2"), ROOT.TClonesArray("TVector2")]
+for array in arrays:
+    tree.Branch("Particle", array)
+for i in range(20):
+    for sign, array in zip((1, -1), arrays):
+        array.Clear()
+        for k in range((i + sign) % 4):
+            array.ConstructedAt(k).Set(sign * (10.0 * i + k), 0.0)
+    tree.Fill()
+tree.Write()
+file.Close()
+"""
+    run_in_root(script, str(file))
+    plan, events = events_of(file)
+    assert plan.branches["Particle/Particle.fX"].collection == "Particle"
+    assert "Particle/Particle.fX (2)" in plan.left_out
+    expected = [[10.0 * i + k for k in range((i + 1) % 4)] for i in range(20)]
+    assert events.to_awkward()["Particle/Particle.fX"].to_list() == expected
+
+
+@pytest.mark.parametrize("label", [0, 1])
+def test_collections_of_two_branches_of_one_class_do_not_mix(label):
+    plan, events = events_of(FAULTS / f"g19_{label}.root")
+    collections = {name: branch.collection for name, branch in plan.branches.items()}
+    assert collections["reco/hits/hits.pt"] == "reco/hits"
+    assert collections["gen/hits/hits.pt"] == "gen/hits"
+    found = events.to_awkward()
+    for place, sign, offset, odd in (("reco", 1, 0, 2), ("gen", -1, 1, 1)):
+        counts = np.where(ENTRIES % 2, odd, 3 - odd)
+        values = [[sign * (100 * i + k + offset) for k in range(counts[i])] for i in range(300)]
+        assert found[f"{place}/hits/hits.pt"].to_list() == values
+
+
+def test_members_of_a_class_are_decoded_here_by_the_counter_of_their_own_parent():
+    with counting() as counts:
+        events_of(FAULTS / "g19_0.root")
+    assert not counts.by_uproot
+
+
+def test_a_branch_with_fewer_entries_than_its_tree_is_an_error_at_plan_time(tmp_path):
+    files = [FAULTS / f"g12_{label}.root" for label in (0, 1)]
+    with pytest.raises(DataError, match=r"'late' is filled for 200 of 300 entries") as caught:
+        preflight(configured(tmp_path, files))
+    assert caught.value.branch == "late"
+    with pytest.raises(ConfigError, match=r"'never' .*filled for 0 of 300 entries"):
+        preflight(configured(tmp_path, files, "branches: {include: [met, never]}"))
+    with pytest.raises(ConfigError, match=r"'late' is filled for 200 of 300 entries"):
+        preflight(configured(tmp_path, files, "branches: {include: [met]}", "select: [late > 0]"))
+
+
+def test_a_branch_with_fewer_entries_in_one_file_alone_is_an_error_too(tmp_path):
+    whole = [tmp_path / "one.root", tmp_path / "other.root"]
+    columns = {name: np.zeros(9, np.float32) for name in ("met", "late")}
+    for file in whole:
+        with uproot.recreate(file) as out:
+            out.mktree("Events", dict.fromkeys(columns, "float32"))
+            out["Events"].extend(columns)
+    include = "branches: {include: [met, late]}"
+    expected = "'late' is filled for 200 of 300 entries"
+    with pytest.raises(DataError, match=expected):
+        preflight(configured(tmp_path, [whole[0], FAULTS / "g12_1.root"], include))
+    config = configured(tmp_path, [f"[{whole[0]}, {FAULTS / 'g12_0.root'}]", whole[1]], include)
+    checked = preflight(config)
+    with pytest.raises(DataError, match=expected):
+        check_files(config, checked)
+
+
+def test_a_short_branch_that_is_excluded_does_no_harm(tmp_path):
+    files = [FAULTS / f"g12_{label}.root" for label in (0, 1)]
+    checked = preflight(configured(tmp_path, files, "branches: {exclude: [late, never]}"))
+    assert checked.selection.inputs == ["met"]
+    _, events = events_of(files[1])
+    np.testing.assert_array_equal(events.contents["met"], ENTRIES % 17 + 1)
+
+
+def test_a_list_is_left_out_when_its_counter_has_fewer_entries(tmp_path):
+    file = tmp_path / "short.root"
+    script = """
+from array import array
+file = ROOT.TFile(sys.argv[1], "recreate")
+tree = ROOT.TTree("Events", "")
+n, pt, met = array("i", [0]), array("f", [0] * 4), array("f", [0])
+met_branch = tree.Branch("met", met, "met/F")
+n_branch, pt_branch = tree.Branch("n", n, "n/I"), tree.Branch("pt", pt, "pt[n]/F")
+for i in range(30):
+    met[0] = i
+    met_branch.Fill()
+    if i < 20:
+        n[0] = i % 4
+        n_branch.Fill()
+        pt_branch.Fill()
+tree.SetEntries(30)
+tree.Write()
+file.Close()
+"""
+    run_in_root(script, str(file))
+    plan, events = events_of(file)
+    assert plan.left_out == dict.fromkeys(["n", "pt"], "filled for 20 of 30 entries")
+    assert events.contents["met"].tolist() == list(range(30))
