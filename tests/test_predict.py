@@ -787,6 +787,20 @@ def test_the_command_scores_files_and_reports_what_it_did(tmp_path, bundle, cms_
     np.testing.assert_allclose(found, expected, rtol=0, atol=1e-6)
 
 
+def test_the_command_says_that_its_output_is_an_rntuple(tmp_path, small):
+    path, files = small
+    options = ("--output", "scores.root", "--root-format", "rntuple", "--workers", "1")
+    done = run(path, files[0], *options, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "scores: scores.root (RNTuple)" in done.stdout
+    with uproot.open(tmp_path / "scores.root") as file:
+        assert file.classnames(cycle=False)["events"] == "ROOT::RNTuple"
+        assert file["events"].num_entries == 1_000
+    refused = run(path, files[0], *options[2:], "--output", "scores.parquet", cwd=tmp_path)
+    assert refused.returncode == 2
+    assert "rntuple is a format of .root files, not of .parquet" in refused.stderr
+
+
 class Slow(torch.nn.Module):
     def __init__(self, steps):
         super().__init__()

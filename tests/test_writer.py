@@ -2,12 +2,14 @@ import json
 import re
 import subprocess
 import sys
+from dataclasses import replace
 
 import awkward as ak
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import uproot
+from root_process import run_in_root
 
 from mlaas4hep_dask.encode import Encoding, decode, encode
 from mlaas4hep_dask.errors import EncodeError, WriteError
@@ -110,6 +112,134 @@ def test_events_of_every_dtype_come_back_from_parquet_as_they_were(tmp_path):
     assert json.loads(written.metadata.metadata[b"mlaas4hep_dask"]) == {"bundle": "ttH"}
     assert written.schema_arrow.field("Jet_pt").metadata[b"unit"] == b"GeV"
     assert not any(field.nullable for field in written.schema_arrow)
+
+
+@pytest.mark.parametrize("num_pieces", [0, 1, 3])
+def test_events_of_every_dtype_come_back_from_an_rntuple_as_they_were(tmp_path, num_pieces):
+    path = tmp_path / "out.root"
+    with write_events(path, EVENTS.branches, root_format="rntuple") as file:
+        assert file.form == "RNTuple"
+        for _ in range(num_pieces):
+            file.append(EVENTS)
+            file._flush()
+        file.describe({"bundle": "ttH"})
+    plan, found = read_back(path)
+    assert plan.num_entries == 3 * num_pieces
+    assert list(plan.branches) == [branch.name for branch in EVENTS.branches]
+    if num_pieces:
+        assert_equal(found, concatenate([EVENTS] * num_pieces))
+    with uproot.open(path) as file:
+        assert json.loads(file["mlaas4hep_dask"]) == {"bundle": "ttH"}
+
+
+def wide_events(num_branches, num_events=20):
+    """Flat and jagged branches in turns, ten of the latter in each collection."""
+    rng = np.random.default_rng(num_branches)
+    branches, contents, offsets = [], {}, {}
+    for number in range(num_branches):
+        name = f"b{number}"
+        size, collection = num_events, None
+        if number % 2:
+            collection = f"C{number // 20}"
+            counts = rng.integers(0, 4, num_events)
+            ends = offsets.setdefault(collection, np.concatenate([[0], np.cumsum(counts)]))
+            size = int(ends[-1])
+        kind = "flat" if collection is None else "jagged"
+        branches.append(Branch(name, kind, "float32", collection))
+        contents[name] = rng.random(size, dtype=np.float32)
+    return Events(num_events, tuple(branches), contents, offsets)
+
+
+def write_wide(path, num_branches, **options):
+    events = wide_events(num_branches)
+    with write_events(path, events.branches, overwrite=True, **options) as file:
+        file.append(events)
+    return events, file.form
+
+
+def test_the_work_of_writing_grows_with_the_number_of_branches_alone(tmp_path):
+    write_wide(tmp_path / "out.root", 1200)  # what is done once
+    few, many = (num_calls(write_wide, tmp_path / "out.root", num) for num in (600, 1200))
+    assert many < 2.5 * few
+
+
+def num_calls(function, *arguments, **options):
+    """How many functions are called, in Python or not."""
+    found = 0
+
+    def count(_frame, event, _argument):
+        nonlocal found
+        found += event.endswith("call")
+
+    sys.setprofile(count)
+    try:
+        function(*arguments, **options)
+    finally:
+        sys.setprofile(None)
+    return found
+
+
+ROOT_READS = """
+if sys.argv[2] == "TTree":
+    file = ROOT.TFile.Open(sys.argv[1])
+    names = [branch.GetName() for branch in file["Events"].GetListOfBranches()]
+else:
+    reader = ROOT.RNTupleReader.Open("Events", sys.argv[1])
+    fields = reader.GetDescriptor().GetTopLevelFields()
+    names = [str(field.GetFieldName()) for field in fields]
+print(" ".join(name for name in names if name.startswith("b")))
+data = ROOT.RDataFrame("Events", sys.argv[1])
+sums = [data.Sum(name) for name in ("b0", "b1", "b4", "b599")]
+print(data.Count().GetValue(), *(total.GetValue() for total in sums))
+"""
+
+
+@pytest.mark.parametrize("root_format", ["auto", "ttree"])
+def test_root_opens_what_has_many_branches_and_finds_them_in_their_order(tmp_path, root_format):
+    path = tmp_path / "out.root"
+    events, form = write_wide(path, 600, root_format=root_format)
+    assert form == ("RNTuple" if root_format == "auto" else "TTree")
+    names, numbers = run_in_root(ROOT_READS, str(path), form).splitlines()[-2:]
+    assert names.split() == [branch.name for branch in events.branches]
+    num_events, *sums = map(float, numbers.split())
+    assert num_events == len(events)
+    wanted = [events.contents[name].sum(dtype=float) for name in ("b0", "b1", "b4", "b599")]
+    assert sums == pytest.approx(wanted, rel=1e-6)
+
+
+def test_a_wide_output_is_an_rntuple_unless_its_names_or_the_user_want_a_tree(tmp_path):
+    events = wide_events(500)
+    names = {branch.name: f"reco.{branch.name}" for branch in events.branches}
+    dotted = Events(
+        len(events),
+        tuple(replace(branch, name=names[branch.name]) for branch in events.branches),
+        {names[name]: values for name, values in events.contents.items()},
+        events.offsets,
+    )
+    for name, made, form in (("a", events, "RNTuple"), ("b", dotted, "TTree")):
+        with write_events(tmp_path / f"{name}.root", made.branches) as file:
+            file.append(made)
+        assert file.form == form
+        assert_equal(read_back(tmp_path / f"{name}.root")[1], made)
+    assert write_wide(tmp_path / "c.root", 450)[1] == "TTree"
+
+
+@pytest.mark.parametrize(
+    ("path", "options", "message"),
+    [
+        ("a.parquet", {"root_format": "ttree"}, "ttree is a format of .root files, not of .parque"),
+        ("a.root", {"root_format": "rntupel"}, "did you mean 'rntuple'"),
+        ("a.root", {"root_format": "rntuple"}, "branch 'reco.pt' cannot be in an RNTuple"),
+    ],
+)
+def test_a_format_that_does_not_fit_is_refused(tmp_path, path, options, message):
+    branches = (Branch("reco.pt", "flat", "float32"),)
+    with (
+        pytest.raises(WriteError, match=re.escape(message)),
+        write_events(tmp_path / path, branches, **options),
+    ):
+        pass
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_real_file_comes_back_exactly(tmp_path, cms_plans, cms_parts):

@@ -47,6 +47,12 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument(
         "--output", required=True, type=Path, metavar="FILE", help="a .root or .parquet file"
     )
+    made.add_argument(
+        "--root-format",
+        choices=("auto", "ttree", "rntuple"),
+        default="auto",
+        help="what a .root output holds; auto is a TTree of up to 500 branches (%(default)s)",
+    )
     made.add_argument("--overwrite", action="store_true", help="replace an existing output")
     made.add_argument(
         "--tree", metavar="NAME", help="tree in the files; by default that of the training data"
@@ -165,6 +171,7 @@ def _predict(options: argparse.Namespace) -> None:
             patterns=options.branches,
             skip=skip,
             overwrite=options.overwrite,
+            root_format=options.root_format,
             reading=reading,
         )
         with connect(cluster, ranks=1) as client:
@@ -178,6 +185,7 @@ def _predict(options: argparse.Namespace) -> None:
                 decode=options.decode,
                 suffix=options.suffix,
                 overwrite=options.overwrite,
+                root_format=options.root_format,
                 reporter=console,
             )
     _report(made, console)
@@ -206,4 +214,4 @@ def _report(made: Predicted, console: Console) -> None:
     console.print(table)
     console.say_skipped([asdict(lost) for lost in made.skipped])
     console.say(f"branches: {', '.join(made.branches)}")
-    console.say(f"scores: {made.path}")
+    console.say(f"scores: {made.path} ({made.form})")

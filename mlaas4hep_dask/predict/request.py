@@ -20,7 +20,7 @@ from mlaas4hep_dask.reader import (
     require_schemes,
 )
 from mlaas4hep_dask.specs import Branch
-from mlaas4hep_dask.writer import check_output
+from mlaas4hep_dask.writer import RootFormat, check_output
 
 logger = logging.getLogger(__name__)
 
@@ -59,6 +59,7 @@ def check_request(
     patterns: Sequence[str] = (),
     skip: bool = False,
     overwrite: bool = False,
+    root_format: RootFormat = "auto",
     reading: Reading | None = None,
 ) -> Request:
     """The request, once its files, tree and branches are known to exist.
@@ -79,6 +80,8 @@ def check_request(
         Leave out files that cannot be opened.
     overwrite : bool
         Replace an existing output.
+    root_format : {"auto", "ttree", "rntuple"}
+        What a ``.root`` output is to hold.
     reading : Reading, optional
         How the files are reached and read, as the section of dataset.yaml tells it.
 
@@ -91,7 +94,7 @@ def check_request(
     WriteError
         When the output cannot be written, or exists.
     """
-    check_output(output, overwrite=overwrite)
+    check_output(output, overwrite=overwrite, root_format=root_format)
     found = expand_files(files, Path.cwd(), where="files", reading=reading)
     recorded = bundle.manifest.get("data")
     recorded = recorded if isinstance(recorded, Mapping) else {}

@@ -25,7 +25,7 @@ from mlaas4hep_dask.predict.request import Request
 from mlaas4hep_dask.predict.stream import in_order
 from mlaas4hep_dask.predict.tasks import Scoring, num_outputs, score_partition
 from mlaas4hep_dask.reader import Partition, PlannedFile
-from mlaas4hep_dask.writer import decoded_branches, write_events
+from mlaas4hep_dask.writer import RootFormat, decoded_branches, write_events
 
 
 @dataclass(frozen=True)
@@ -46,6 +46,8 @@ class Predicted:
         Files and entry ranges that could not be read.
     counts : EncodeCounts
         What encoding could not keep.
+    form : {"TTree", "RNTuple", "Parquet"}
+        What the events became.
     """
 
     path: Path
@@ -54,6 +56,7 @@ class Predicted:
     num_not_finite: int
     skipped: tuple[Skipped, ...]
     counts: EncodeCounts
+    form: str
 
     @property
     def num_skipped(self) -> int:
@@ -75,6 +78,7 @@ def predict_files(
     decode: bool = False,
     suffix: str = "",
     overwrite: bool = False,
+    root_format: RootFormat = "auto",
     reporter: Reporter | None = None,
 ) -> Predicted:
     """Score the events of all files and write the scores.
@@ -101,6 +105,8 @@ def predict_files(
         Appended to the names of decoded branches.
     overwrite : bool
         Replace an existing output.
+    root_format : {"auto", "ttree", "rntuple"}
+        What a ``.root`` output holds, as for `write_events`.
     reporter : Reporter, optional
         Told of every stage; by default stages are logged.
 
@@ -121,7 +127,13 @@ def predict_files(
     counts = EncodeCounts()
     num_not_finite = 0
     with (
-        write_events(output, scoring.branches, tree=request.tree, overwrite=overwrite) as file,
+        write_events(
+            output,
+            scoring.branches,
+            tree=request.tree,
+            overwrite=overwrite,
+            root_format=root_format,
+        ) as file,
         reporter.stage("predict", total) as advance,
     ):
         shared = _share(client, scoring)
@@ -144,6 +156,7 @@ def predict_files(
             num_not_finite,
             tuple(lost),
             counts,
+            file.form,
         )
         if parts and file.num_events == 0:
             raise UnreadableFileError(

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from mlaas4hep_dask.encode import Encoding, decode_events
 from mlaas4hep_dask.errors import EncodeError
 from mlaas4hep_dask.specs import Branch, Events
-from mlaas4hep_dask.writer.output import write_events
+from mlaas4hep_dask.writer.output import RootFormat, write_events
 from mlaas4hep_dask.writer.root import counter_name
 
 STEP = 20_000  # events decoded at once
@@ -130,6 +130,7 @@ def decode_to_file(
     tree: str = "Events",
     suffix: str = "",
     overwrite: bool = False,
+    root_format: RootFormat = "auto",
 ) -> None:
     """Write dense rows as jagged events to a ROOT or Parquet file.
 
@@ -138,7 +139,7 @@ def decode_to_file(
 
     Parameters
     ----------
-    path, tree, overwrite
+    path, tree, overwrite, root_format
         As for `write_events`.
     x, missing, encoding, multiplicities, suffix
         As for `decoded_events`.
@@ -151,7 +152,9 @@ def decode_to_file(
         As `write_events`.
     """
     branches = decoded_branches(encoding, suffix=suffix)
-    with write_events(path, branches, tree=tree, overwrite=overwrite) as file:
+    with write_events(
+        path, branches, tree=tree, overwrite=overwrite, root_format=root_format
+    ) as file:
         for start in range(0, len(x), STEP):
             rows = slice(start, start + STEP)
             counts = None if multiplicities is None else multiplicities[:, rows]

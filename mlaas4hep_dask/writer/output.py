@@ -8,7 +8,7 @@ import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol, get_args
 
 import numpy as np
 
@@ -19,7 +19,14 @@ from mlaas4hep_dask.specs.events import concatenate
 SUFFIXES = (".root", ".parquet")
 FLUSH_BYTES = 8 * 1024**2  # smaller pieces make baskets and row groups that are slow to read
 FLUSH_EVENTS = 100_000
+# Branches of a TTree, counters included, before "auto" prefers an RNTuple: they take uproot a
+# second or two, and twice as many four times as long.
+MAX_TREE_BRANCHES = 500
 NOTE = "mlaas4hep_dask"  # the name under which a file tells where it comes from
+
+
+RootFormat = Literal["auto", "ttree", "rntuple"]
+ROOT_FORMATS: tuple[str, ...] = get_args(RootFormat)
 
 
 class Sink(Protocol):
@@ -46,6 +53,8 @@ class EventFile:
         A file format.
     branches : tuple of Branch
         What all events hold, dtypes included.
+    form : {"TTree", "RNTuple", "Parquet"}
+        What the events become.
 
     Attributes
     ----------
@@ -53,8 +62,9 @@ class EventFile:
         Events appended so far.
     """
 
-    def __init__(self, path: Path, sink: Sink, branches: tuple[Branch, ...]) -> None:
+    def __init__(self, path: Path, sink: Sink, branches: tuple[Branch, ...], form: str) -> None:
         self.path = path
+        self.form = form
         self.num_events = 0
         self._sink = sink
         self._branches = {branch.name: branch for branch in branches}
@@ -119,11 +129,13 @@ def _kind(branch: Branch | None) -> str:
     return f"{branch.kind} {branch.dtype}{where}"
 
 
-def check_output(path: str | Path, *, overwrite: bool = False) -> None:
+def check_output(
+    path: str | Path, *, overwrite: bool = False, root_format: RootFormat = "auto"
+) -> None:
     """Raise a WriteError unless a file of events may be written to ``path``.
 
-    Its suffix tells the format, .root or .parquet; its folder exists; and the file does not,
-    unless it may be overwritten.
+    Its suffix tells the format, .root or .parquet, and ``root_format`` is for the former; its
+    folder exists; and the file does not, unless it may be overwritten.
     """
     path = Path(path)
     if path.suffix not in SUFFIXES:
@@ -131,6 +143,17 @@ def check_output(path: str | Path, *, overwrite: bool = False) -> None:
         near = did_you_mean(path.suffix, SUFFIXES)
         raise WriteError(
             f"{path}: the suffix {path.suffix!r} tells no format; expected {expected}{near}",
+            path=str(path),
+        )
+    if root_format not in ROOT_FORMATS:
+        raise WriteError(
+            f"{path}: unknown format {root_format!r} of ROOT files; expected "
+            f"{', '.join(ROOT_FORMATS)}{did_you_mean(root_format, ROOT_FORMATS)}",
+            path=str(path),
+        )
+    if root_format != "auto" and path.suffix != ".root":
+        raise WriteError(
+            f"{path}: {root_format} is a format of .root files, not of {path.suffix}",
             path=str(path),
         )
     if path.is_dir():
@@ -153,21 +176,25 @@ def write_events(
     *,
     tree: str = "Events",
     overwrite: bool = False,
+    root_format: RootFormat = "auto",
 ) -> Iterator[EventFile]:
     """A file to append events to; it appears at ``path`` when the context ends without an error.
 
     Parameters
     ----------
     path : str or Path
-        A ``.root`` file, with one TTree, or a ``.parquet`` file. Until it is complete it has
-        another name in the same folder, which begins with a dot.
+        A ``.root`` file, with one TTree or RNTuple, or a ``.parquet`` file. Until it is complete
+        it has another name in the same folder, which begins with a dot.
     branches : sequence of Branch
         What all events will hold. In a TTree a collection's multiplicities are a branch too: that
         of ``Jet`` is ``nJet``, and a flat branch of integers with that name has to agree with it.
     tree : str
-        Name of the TTree.
+        Name of the TTree or RNTuple.
     overwrite : bool
         Replace an existing file.
+    root_format : {"auto", "ttree", "rntuple"}
+        What a ROOT file holds. By default it is a TTree of up to `MAX_TREE_BRANCHES` branches,
+        and an RNTuple of more: a TTree takes a time that grows with their square.
 
     Raises
     ------
@@ -176,15 +203,15 @@ def write_events(
         into the format.
     """
     path = Path(path)
-    check_output(path, overwrite=overwrite)
+    check_output(path, overwrite=overwrite, root_format=root_format)
     if not branches:
         raise WriteError(f"{path}: there is no branch to write", path=str(path))
     part = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}{path.suffix}")
     try:
         with writing(path):
-            sink = _sink(part, tuple(branches), tree)
+            sink, form = _sink(part, tuple(branches), tree, root_format)
         try:
-            file = EventFile(path, sink, tuple(branches))
+            file = EventFile(path, sink, tuple(branches), form)
             yield file
             file.complete()
         except BaseException:
@@ -197,14 +224,24 @@ def write_events(
         part.unlink(missing_ok=True)
 
 
-def _sink(part: Path, branches: tuple[Branch, ...], tree: str) -> Sink:
-    if part.suffix == ".root":
-        from mlaas4hep_dask.writer.root import TreeSink
+def _sink(
+    part: Path, branches: tuple[Branch, ...], tree: str, root_format: RootFormat
+) -> tuple[Sink, str]:
+    if part.suffix == ".parquet":
+        from mlaas4hep_dask.writer.parquet import ParquetSink
 
-        return TreeSink(part, branches, tree)
-    from mlaas4hep_dask.writer.parquet import ParquetSink
+        return ParquetSink(part, branches), "Parquet"
+    from mlaas4hep_dask.writer.ntuple import NTupleSink, is_field_name
+    from mlaas4hep_dask.writer.root import TreeSink
 
-    return ParquetSink(part, branches)
+    if root_format == "auto":
+        num_counters = len({branch.collection for branch in branches} - {None})
+        is_wide = len(branches) + num_counters > MAX_TREE_BRANCHES
+        fits = all(is_field_name(branch.name) for branch in branches)
+        root_format = "rntuple" if is_wide and fits else "ttree"
+    if root_format == "rntuple":
+        return NTupleSink(part, branches, tree), "RNTuple"
+    return TreeSink(part, branches, tree), "TTree"
 
 
 def _put_into_place(part: Path, path: Path, *, overwrite: bool) -> None:

@@ -1,4 +1,8 @@
-"""Writes events as a TTree in which each collection has one counter."""
+"""Writes events as a TTree in which each collection has one counter.
+
+The time that this takes grows with the square of the number of branches: uproot adds up the bytes
+of all branches before one for each.
+"""
 
 from __future__ import annotations
 
@@ -57,21 +61,26 @@ class TreeSink:
             if branch.collection is None:
                 types[branch.name] = np.dtype(branch.dtype)
             else:
-                types[branch.name] = f"var * {np.dtype(branch.dtype).name}"
+                # As text, such as "var * float32", each would make awkward build a parser.
+                number = ak.types.NumpyType(np.dtype(branch.dtype).name)
+                types[branch.name] = ak.types.ListType(number)
                 counter_of_branch[branch.name] = self._counters[branch.collection]
         self._file = uproot.recreate(path, compression=uproot.ZSTD(3))
-        # With so little room the tree's header is written again by the first `extend`, with the
-        # titles and dtypes set below: uproot has no other way to give them.
+        units = {branch.name: branch.unit for branch in branches if branch.unit is not None}
+        is_set = bool(units) or np.uint32 in self._stored.values()
+        # With room for one basket the tree's header is written again by the first `extend`, with
+        # the titles and dtypes set below: uproot has no other way to give them.
         self._tree = self._file.mktree(
             tree,
             types,
             counter_name=counter_of_branch.__getitem__,
-            initial_basket_capacity=1,
+            initial_basket_capacity=1 if is_set else GROWTH,
             resize_factor=GROWTH,
         )
-        self._set_header({branch.name: branch.unit for branch in branches})
+        if is_set:
+            self._set_header(units)
 
-    def _set_header(self, units: dict[str, str | None]) -> None:
+    def _set_header(self, units: dict[str, str]) -> None:
         for datum in self._tree._cascading._branch_data:
             name = datum["fName"]
             unit = units.get(name)
