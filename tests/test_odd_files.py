@@ -30,6 +30,11 @@ def configured(tmp_path, files, *lines, tree="Events"):
     return load(path)
 
 
+def planned(tmp_path, files, *lines, tree="Events"):
+    config = configured(tmp_path, files, *lines, tree=tree)
+    return check_files(config, preflight(config))
+
+
 @pytest.mark.parametrize("label", [0, 1])
 def test_of_two_branches_with_one_name_the_first_is_read_with_its_own_type(label):
     plan, events = events_of(FAULTS / f"g21_{label}.root")
@@ -144,3 +149,138 @@ file.Close()
     plan, events = events_of(file)
     assert plan.left_out == dict.fromkeys(["n", "pt"], "filled for 20 of 30 entries")
     assert events.contents["met"].tolist() == list(range(30))
+
+
+COMPILED = """
+#include "TTree.h"
+#include "TNamed.h"
+class Skim : public TTree {
+ public:
+  int extra = 3;
+  Skim(const char* n = "", const char* t = "") : TTree(n, t) {}
+  ClassDef(Skim, 1)
+};
+class Deep : public Skim {
+ public:
+  double w = 2;
+  Deep(const char* n = "", const char* t = "") : Skim(n, t) {}
+  ClassDef(Deep, 2)
+};
+class Note : public TNamed {
+ public:
+  int n = 0;
+  Note(const char* n = "", const char* t = "") : TNamed(n, t) {}
+  ClassDef(Note, 1)
+};
+"""
+DERIVED = """
+from array import array
+ROOT.gROOT.LoadMacro(sys.argv[2] + "+")
+file = ROOT.TFile(sys.argv[1], "recreate")
+for name in ("Skim", "Deep"):
+    tree = getattr(ROOT, name)(name, "")
+    x = array("f", [0])
+    tree.Branch("x", x, "x/F")
+    for i in range(50):
+        x[0] = i / 2
+        tree.Fill()
+    tree.Write()
+ROOT.TH1F("histogram", "", 3, 0, 1).Write()
+ROOT.Note("note", "").Write()
+file.Close()
+"""
+
+
+@pytest.mark.parametrize(("tree", "dtype"), [("nt", "float32"), ("ntd", "float64")])
+def test_an_ntuple_is_read_as_a_tree(tree, dtype):
+    for label in (0, 1):
+        file = FAULTS / f"g14_{label}.root"
+        plan, events = events_of(file, tree)
+        assert plan.num_entries == 300
+        assert {branch.dtype for branch in plan.branches.values()} == {dtype}
+        with uproot.open(file) as opened:
+            for name, values in events.contents.items():
+                assert values.tobytes() == opened[tree][name].array(library="np").tobytes()
+
+
+def test_a_users_class_that_derives_from_a_tree_is_read_as_one(tmp_path):
+    source, file = tmp_path / "skim.C", tmp_path / "derived.root"
+    source.write_text(COMPILED)
+    run_in_root(DERIVED, str(file), str(source))
+    for tree in ("Skim", "Deep"):
+        _, events = events_of(file, tree)
+        np.testing.assert_array_equal(events.contents["x"], np.arange(50) / 2)
+    with pytest.raises(DataError, match=r"'note' is not in .*; it holds 'Skim', 'Deep'"):
+        events_of(file, "note")
+
+
+def test_files_without_a_uuid_in_their_header_are_told_apart():
+    uuids = {label: events_of(FAULTS / f"n02_{label}.root")[0].uuid for label in (0, 1)}
+    # as the record of the TFile has it
+    assert uuids == {
+        0: "fbf6d168-3924-431c-b276-4bd9e03595ed",
+        1: "20558f44-755e-4c1d-9d1c-1ecc99ddefd7",
+    }
+
+
+def test_reproducible_files_are_known_by_what_they_hold(tmp_path):
+    script = """
+from array import array
+for k, name in enumerate(sys.argv[1:]):
+    file = ROOT.TFile(name + "?reproducible=same", "recreate")
+    tree = ROOT.TTree("Events", "")
+    x = array("f", [0])
+    tree.Branch("x", x, "x/F")
+    for i in range(50):
+        x[0] = i + k // 2
+        tree.Fill()
+    tree.Write()
+    file.Close()
+"""
+    files = [tmp_path / f"{name}.root" for name in ("one", "copy", "other")]
+    run_in_root(script, *map(str, files))
+    one, copy, other = (events_of(file)[0].uuid for file in files)
+    assert one == copy != other
+    with pytest.raises(DataError, match="copy"):
+        planned(tmp_path, files[:2])
+    assert planned(tmp_path, [files[0], files[2]]).notes == ()
+
+
+def test_two_files_of_an_rntuple_writer_are_two_samples(tmp_path):
+    plan = planned(tmp_path, [FAULTS / f"n02_{label}.root" for label in (0, 1)])
+    assert plan.num_events == 600
+    assert plan.notes == ()
+
+
+@pytest.mark.parametrize("blank", ["g17_0e", "g17_nobranch"])
+def test_a_tree_without_events_conflicts_with_nothing_and_is_noted(blank, tmp_path):
+    whole = tmp_path / "whole.root"
+    columns = {"a": np.arange(9, dtype="f4"), "b": np.ones(9, "f4"), "c": np.arange(9, dtype="i4")}
+    with uproot.recreate(whole) as out:
+        out.mktree("Events", {name: values.dtype for name, values in columns.items()})
+        out["Events"].extend(columns)
+    empty = FAULTS / f"{blank}.root"
+    for listed in (f"[{empty}, {whole}]", f"[{whole}, {empty}]"):
+        plan = planned(tmp_path, [listed, FAULTS / "g17_1.root"])
+        assert plan.num_events_of("s0") == 9
+        assert plan.notes == (f"1 of 3 files hold no events, the first: {empty}",)
+        assert [branch.dtype for branch in plan.branches] == ["float32", "float32", "int32"]
+    with pytest.raises(DataError, match="sample 's0' is empty: 1 readable files hold no events"):
+        planned(tmp_path, [empty, FAULTS / "g17_1.root"])
+    with pytest.raises(DataError, match="hold no events"):
+        planned(tmp_path, [empty, FAULTS / f"g17_{'nobranch' if blank == 'g17_0e' else '0e'}.root"])
+
+
+@pytest.mark.parametrize("label", [0, 1])
+def test_half_precision_is_read_as_single_precision(label):
+    plan, events = events_of(FAULTS / f"n04_{label}.root")
+    assert {branch.dtype for branch in plan.branches.values()} == {"float32"}
+    assert {values.dtype for values in events.contents.values()} == {np.dtype("float32")}
+    np.testing.assert_array_equal(events.contents["half"], ENTRIES / 2)
+
+
+@pytest.mark.parametrize("label", [0, 1])
+def test_a_field_that_cannot_be_read_does_not_cost_its_file(label):
+    plan, events = events_of(FAULTS / f"n01_{label}.root")
+    assert {"met", "Jet_pt"} <= plan.branches.keys()
+    assert len(events.contents["met"]) == 300

@@ -23,6 +23,7 @@ from mlaas4hep_dask.reader import (
     plan_file,
     require_same_branches,
 )
+from mlaas4hep_dask.reader.rootfile import NIL
 from mlaas4hep_dask.specs import Branch
 
 logger = logging.getLogger(__name__)
@@ -331,7 +332,7 @@ def _unlike_recorded(files: Sequence[PlannedFile], recorded: Mapping[str, Record
         if known.num_entries not in (None, file.num_entries):
             found.append(f"{known.num_entries} entries, and it has {file.num_entries}")
         is_root = file.access.format_of(file.file) == "root"  # coffea identifies others in its way
-        if is_root and known.uuid not in (None, file.uuid):
+        if is_root and known.uuid not in (None, NIL, file.uuid):
             found.append(f"the UUID {known.uuid}, and it has {file.uuid}")
         if found:
             notes.append(

@@ -150,7 +150,14 @@ def preflight(config: Config) -> Preflight:
     if not plans:
         text = f"no file of any sample can be read, the first: {reasons[0]}"
         raise UnreadableFileError(text, file=None, reason=reasons[0])
-    reference = next((plan for plan in plans if not plan.is_blank), plans[0])
+    reference = min(plans, key=lambda plan: (plan.is_blank, not plan.branches))
+    if not reference.branches and not reference.left_out:
+        raise DataError(
+            f"the trees {reference.tree!r} of all samples hold no events, or have no branches; the "
+            f"first is that of {reference.file}",
+            file=reference.file,
+            tree=reference.tree,
+        )
     branches, left_out, traced = reference.branches, reference.left_out, None
     if (function := function_of(config)) is not None:
         traced = trace(function, next((plan for plan in plans if plan.num_entries), reference))

@@ -18,20 +18,27 @@ def fields_of(tree: Any) -> Iterator[Source | tuple[str, str]]:
     tops = [top for top in tree.fields if not top.name.startswith("_collection")]  # fields beside
     names = _member_names(ntuple, tops)
     for top in tops:
-        name = top.name
-        # Of this field alone, without the members of records: to_akform() compares all names
-        # with all names, which takes seconds for a thousand fields.
-        form = ntuple.field_form(top.field_id, ())
-        if form.is_record or (form.is_list and form.content.is_record):
-            collection = name if form.is_list else None
-            for member in top.fields:
-                own = ntuple.field_form(member.field_id, ())
-                called = names.get(member.path, member.path)
-                yield _member(ntuple, member, called, own, collection)
-        elif form.is_list and form.content.is_numpy and not form.parameter("__array__"):
-            yield _primitive(top, name, "jagged", form.content, _counter(ntuple, top, form))
-        else:
-            yield _member(ntuple, top, name, form, None)
+        try:
+            yield from list(_columns(ntuple, top, names))
+        except Exception as error:  # uproot raises whatever a type that it does not know causes
+            yield top.name, f"of a type that uproot cannot read ({type(error).__name__}: {error})"
+
+
+def _columns(ntuple: Any, top: Any, names: dict[str, str]) -> Iterator[Source | tuple[str, str]]:
+    name = top.name
+    # Of this field alone, without the members of records: to_akform() compares all names with all
+    # names, which takes seconds for a thousand fields.
+    form = ntuple.field_form(top.field_id, ())
+    if form.is_record or (form.is_list and form.content.is_record):
+        collection = name if form.is_list else None
+        for member in top.fields:
+            own = ntuple.field_form(member.field_id, ())
+            called = names.get(member.path, member.path)
+            yield _member(ntuple, member, called, own, collection)
+    elif form.is_list and form.content.is_numpy and not form.parameter("__array__"):
+        yield _primitive(top, name, "jagged", form.content, _counter(ntuple, top, form))
+    else:
+        yield _member(ntuple, top, name, form, None)
 
 
 def _member_names(ntuple: Any, tops: list[Any]) -> dict[str, str]:
@@ -80,4 +87,5 @@ def _primitive(
 ) -> Source | tuple[str, str]:
     if form.inner_shape or np.dtype(form.primitive).kind not in "biuf":
         return name, f"of type {form.type}"
-    return Source(Branch(name, kind, form.primitive, collection), field.path, field)
+    dtype = "float32" if form.primitive == "float16" else form.primitive
+    return Source(Branch(name, kind, dtype, collection), field.path, field)

@@ -19,6 +19,7 @@ from mlaas4hep_dask.reader.access import Access, heard, is_remote, server_of
 from mlaas4hep_dask.reader.baskets import BasketTable
 from mlaas4hep_dask.reader.branches import classify
 from mlaas4hep_dask.reader.local import open_local
+from mlaas4hep_dask.reader.rootfile import identity_of, is_tree, tree_in
 from mlaas4hep_dask.reader.source import Catalogue
 from mlaas4hep_dask.reader.stamp import stamp_of, with_content
 from mlaas4hep_dask.reader.tables import OpenTable, open_table
@@ -127,9 +128,7 @@ def _open_tree(file: str, location: str, tree: str, access: Access, stamp: str) 
     else:
         opened = open_local(location)
     trees = [
-        name
-        for name, kind in opened.classnames(cycle=False).items()
-        if kind == "TTree" or kind.endswith("RNTuple")
+        name for name, kind in opened.classnames(cycle=False).items() if is_tree(opened.file, kind)
     ]
     if tree not in trees:
         held = ", ".join(repr(name) for name in trees) or "none"
@@ -140,7 +139,7 @@ def _open_tree(file: str, location: str, tree: str, access: Access, stamp: str) 
         )
     # A file that is written to again keeps its UUID, but ends elsewhere.
     stamp = with_content(stamp, str(opened.file.fEND))
-    return OpenTree(file, tree, opened[tree], str(opened.file.uuid), stamp)
+    return OpenTree(file, tree, tree_in(opened, tree), identity_of(opened.file), stamp)
 
 
 def _require_ranges(location: str, access: Access) -> None:

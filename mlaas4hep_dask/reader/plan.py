@@ -64,8 +64,8 @@ class FilePlan:
 
     @property
     def is_blank(self) -> bool:
-        """True for a text without rows, which does not tell the types of its columns."""
-        return bool(self.lines) and self.num_entries == 0
+        """True without entries: nothing there can be of another type than elsewhere."""
+        return self.num_entries == 0
 
     def narrowed(self, names: Sequence[str]) -> FilePlan:
         """What other files are compared with if only these branches are read."""
@@ -241,11 +241,13 @@ def require_same_branches(
 ) -> None:
     """Raise a DataError unless both files hold the branches ``names`` with equal types.
 
-    A user's function may read those that cannot be inputs too. A text without rows has no events
-    that could be of another type, and fits all others if its header does. ``advice`` ends the error
-    of a branch that is missing.
+    A user's function may read those that cannot be inputs too. A file without events has none that
+    could be of another type, and fits all others; a text does if its header does. ``advice`` ends
+    the error of a branch that is missing.
     """
     if other.is_blank:
+        if not other.lines:
+            return
         header = other.branches.keys() | other.left_out.keys()  # JSON lines have none
         names = [n for n in names if header and n in reference.branches and n not in header]
     is_text = bool(other.lines) or bool(reference.lines)

@@ -233,14 +233,14 @@ def _read_by_uproot(
         _require(branch, partition, len(array) == len(partition), f"{len(array)} entries")
         layout = array.layout
         if branch.collection is None:
-            contents[branch.name] = np.asarray(layout.data)
+            contents[branch.name] = np.asarray(layout.data, dtype=branch.dtype)
             continue
         packed = layout.to_ListOffsetArray64(True).to_packed()
         own = np.asarray(packed.offsets.data, dtype=np.int64)
         is_same = np.array_equal(offsets.setdefault(branch.collection, own), own)
         what = f"other multiplicities than the rest of collection {branch.collection!r}"
         _require(branch, partition, is_same, what)
-        contents[branch.name] = np.asarray(packed.content.data)
+        contents[branch.name] = np.asarray(packed.content.data, dtype=branch.dtype)
 
 
 def _require(branch: Branch, partition: Partition, holds: bool, found: str) -> None:
