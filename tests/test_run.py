@@ -159,9 +159,9 @@ def test_the_torchscript_file_alone_scores_raw_padded_columns(finished, cms_even
 
 def test_a_second_run_moves_the_first_aside(finished, tmp_path):
     folder = tmp_path / "run"
-    with RunDirectory(folder, fingerprint="a") as first:
+    with RunDirectory(folder, facts={"letter": "a"}) as first:
         first.write("note", "kept")
-    with RunDirectory(folder, fingerprint="b") as second:
+    with RunDirectory(folder, facts={"letter": "b"}) as second:
         assert second.moved_to == tmp_path / "run.1"
         assert not second.resumed
     assert (tmp_path / "run.1" / "note").read_text() == "kept"
@@ -171,7 +171,7 @@ def test_a_folder_that_is_not_a_run_is_never_touched(tmp_path, capsys):
     (tmp_path / "thesis.txt").write_text("years of work")
     assert main([str(TUTORIAL), "--output", str(tmp_path)]) == 2
     assert "holds 'thesis.txt' and no run" in capsys.readouterr().err
-    with pytest.raises(ConfigError, match="no run"), RunDirectory(tmp_path, fingerprint="a"):
+    with pytest.raises(ConfigError, match="no run"), RunDirectory(tmp_path, facts={"letter": "a"}):
         pass
     assert [entry.name for entry in tmp_path.iterdir()] == ["thesis.txt"]
 
@@ -195,7 +195,7 @@ def test_a_full_disk_names_the_file_and_leaves_none(finished, tmp_path):
     kept = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (100, kept[1]))
     try:
-        folder = RunDirectory(tmp_path, fingerprint="a")
+        folder = RunDirectory(tmp_path, facts={"letter": "a"})
         with pytest.raises(WriteError, match=r"specs.json cannot be written \(File too large"):
             folder.write("specs.json", bundle.specs.to_json())
         with pytest.raises(WriteError, match=r"bundle cannot be written \(File too large"):
@@ -216,9 +216,9 @@ def test_a_full_disk_names_the_file_and_leaves_none(finished, tmp_path):
 
 def test_two_runs_cannot_write_to_one_folder(tmp_path):
     with (
-        RunDirectory(tmp_path / "run", fingerprint="a"),
+        RunDirectory(tmp_path / "run", facts={"letter": "a"}),
         pytest.raises(ConfigError, match="another run is writing"),
-        RunDirectory(tmp_path / "run", fingerprint="a"),
+        RunDirectory(tmp_path / "run", facts={"letter": "a"}),
     ):
         pass
 
@@ -446,3 +446,30 @@ def test_a_set_option_overrides_the_file(tmp_path, capsys):
     assert "did you mean 'events'" in told
     assert main([str(TUTORIAL), "--check", "--set", "trainin.epochs=1"]) == 2
     assert "training" in capsys.readouterr().err
+
+
+def interrupted(folder, facts, more):
+    """A run directory that is taken up and left again before the run is complete."""
+    made = RunDirectory(folder, facts=facts)
+    made.__enter__()
+    made.settle(more)
+    made.write_json("checkpoints/epochs.json", {})
+    made.__exit__(KeyboardInterrupt, None, None)
+    return made
+
+
+def test_a_run_under_other_facts_is_not_taken_up_and_the_change_is_named(tmp_path):
+    folder = tmp_path / "run"
+    facts = {"model": {"module layers": "a" * 64}, "keys": {"seed": 3}}
+    encoding = {"normalisation": {"x": {"scale": 2.0}}}
+    assert not interrupted(folder, facts, encoding).resumed
+    assert interrupted(folder, facts, encoding).resumed
+    encoded = interrupted(folder, facts, {"normalisation": {"x": {"scale": 3.0}}})
+    assert not encoded.resumed
+    assert encoded.changed == "normalisation: x: scale is 3.0, was 2.0"
+    assert encoded.moved_to == tmp_path / "run.1"
+    other = {"model": {"module layers": "b" * 64}, "keys": {"seed": 4}}
+    changed = interrupted(folder, other, encoding)
+    assert not changed.resumed
+    assert changed.changed == "model: module layers changed; keys: seed is 4, was 3"
+    assert changed.moved_to == tmp_path / "run.2"

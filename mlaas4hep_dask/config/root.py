@@ -312,8 +312,8 @@ class Config(Section):
         """The place of a dotted key for an error, such as ``dataset.yaml:17``."""
         return self._places.where(key)
 
-    def digest(self) -> str:
-        """The sha256, in hex, of the keys that influence a result.
+    def influential(self) -> dict[str, Any]:
+        """The keys that influence a result, as JSON values.
 
         They are all but cluster, cache, output, the servers and time-outs of reading, and where
         specs are kept.
@@ -325,7 +325,11 @@ class Config(Section):
             "reading": set(HOW),
             "specs": {"cache", "cache_bytes"},
         }
-        document = self.model_dump(mode="json", exclude=left_out)
+        return self.model_dump(mode="json", exclude=left_out)
+
+    def digest(self) -> str:
+        """The sha256, in hex, of the `influential` keys."""
+        document = self.influential()
         text = json.dumps(document, sort_keys=True, separators=(",", ":"), allow_nan=False)
         return hashlib.sha256(text.encode()).hexdigest()
 

@@ -18,7 +18,7 @@ from mlaas4hep_dask.dataset.plan import Skipped
 from mlaas4hep_dask.dataset.prepare import Preparation, read_raw
 from mlaas4hep_dask.encode import Block, EncodeCounts, encode
 from mlaas4hep_dask.encode.split import event_ids
-from mlaas4hep_dask.errors import UnreadableFileError
+from mlaas4hep_dask.errors import DataError, UnreadableFileError
 from mlaas4hep_dask.reader import Partition, ReadCounts, counting
 from mlaas4hep_dask.specs import SampleSpecs, Specs
 from mlaas4hep_dask.specs.measure import measure
@@ -134,6 +134,11 @@ def make_block(
     ``counts`` are its events for training, validation and test, as pass 1 found them. With them,
     a partition that cannot be read becomes a block of events without weight, if the context says
     to skip; the client is told.
+
+    Raises
+    ------
+    DataError
+        When other events are selected than in pass 1.
     """
     assert context.encoding is not None  # set by the data set once it has specs
     try:
@@ -144,6 +149,8 @@ def make_block(
             raise
         tell(context.topic, partition, sum(counts), read_counts, error.message)
         return _lost_block(partition, context, counts)
+    if counts is not None:
+        _require_counts(partition, split_counts(found.split), counts)
     tell(context.topic, partition, len(found.events), read_counts, "")
     weights = found.weights * context.supervision.factors[partition.sample]
     return Block(
@@ -152,6 +159,25 @@ def make_block(
         weights.astype(np.float32),
         found.ids,
         found.split,
+    )
+
+
+def _require_counts(
+    partition: Partition, found: tuple[int, int, int], counts: tuple[int, int, int]
+) -> None:
+    if found == counts:
+        return
+    then, now = (", ".join(f"{number:,}" for number in each) for each in (counts, found))
+    raise DataError(
+        f"{partition}: the specs pass selected {sum(counts):,} events ({then} for training, "
+        f"validation and test), and now they are {sum(found):,} ({now}): something has changed "
+        "that the selection depends on, such as an environment variable or a file that the "
+        "function reads; run again",
+        file=partition.file,
+        tree=partition.tree,
+        entries=(partition.entry_start, partition.entry_stop),
+        counted=counts,
+        found=found,
     )
 
 

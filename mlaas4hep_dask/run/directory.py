@@ -6,11 +6,13 @@ import fcntl
 import json
 import os
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
 from mlaas4hep_dask.errors import ConfigError, writing
+from mlaas4hep_dask.run.changes import changes, digest_of
 
 STATE = "run.json"
 LOCK = ".lock"
@@ -25,9 +27,9 @@ class RunDirectory:
     ----------
     path : Path
         The folder. Of an earlier run there, one that was interrupted and has the same
-        fingerprint is taken up again; any other is moved aside to ``path.1``, ``path.2``, ….
-    fingerprint : str
-        Equal for equal data, configuration and model.
+        facts is taken up again; any other is moved aside to ``path.1``, ``path.2``, ….
+    facts : mapping of str to JSON value
+        What decides the result, as far as it is known.
 
     Attributes
     ----------
@@ -35,25 +37,52 @@ class RunDirectory:
         True when an interrupted run is taken up again.
     moved_to : Path or None
         Where an earlier run was moved.
+    changed : str
+        Why an interrupted run was not taken up; empty if there was none.
     """
 
-    def __init__(self, path: Path, *, fingerprint: str) -> None:
+    def __init__(self, path: Path, *, facts: Mapping[str, Any]) -> None:
         self.path = path
-        self.fingerprint = fingerprint
+        self.facts = dict(facts)
         self.resumed = False
         self.moved_to: Path | None = None
+        self.changed = ""
         self._lock: int | None = None
 
     def __enter__(self) -> Self:
         check_output(self.path)
         self._take_lock()
         state = _state(self.path)
-        if state.get("status") == "running" and state.get("fingerprint") == self.fingerprint:
-            self.resumed = (self.path / EPOCHS).exists()
-        elif any(entry.name != LOCK for entry in self.path.iterdir()):
+        is_there = any(entry.name != LOCK for entry in self.path.iterdir())
+        if state.get("status") == "running":
+            known = state.get("facts", {})
+            self.changed = changes(self.facts, {key: known.get(key) for key in self.facts})
+            if not known:
+                self.changed = "it was made by an earlier version"
+            if not self.changed:
+                self.resumed = (self.path / EPOCHS).exists()
+                self.facts = {**known, **self.facts}
+        if is_there and (self.changed or state.get("status") != "running"):
             self._move_aside()
         self._write_state("running")
         return self
+
+    def settle(self, facts: Mapping[str, Any]) -> bool:
+        """Add what is known by now of what decides the result; False if it fits no earlier run.
+
+        An interrupted run that was to be taken up is moved aside then.
+        """
+        if self.resumed:
+            known = {key: self.facts.get(key) for key in facts}
+            self.changed = changes(facts, known)
+        self.facts |= facts
+        if self.changed and self.resumed:
+            self.resumed = False
+            self._move_aside()
+            self._write_state("running")
+            return False
+        self._write_state("running")
+        return True
 
     def __exit__(
         self,
@@ -96,7 +125,8 @@ class RunDirectory:
         self._take_lock()
 
     def _write_state(self, status: str) -> None:
-        self.write_json(STATE, {"status": status, "fingerprint": self.fingerprint})
+        state = {"status": status, "fingerprint": digest_of(self.facts), "facts": self.facts}
+        self.write_json(STATE, state)
 
     def write(self, name: str, content: str | bytes) -> Path:
         """Write a file, whole or not at all; its path.

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
 import html
-import json
 import shlex
 import shutil
 import sys
@@ -14,7 +12,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mlaas4hep_dask import __version__
 from mlaas4hep_dask.bundle import Bundle, write_bundle
 from mlaas4hep_dask.config import Config
 from mlaas4hep_dask.console import Reporter, Stage
@@ -24,6 +21,7 @@ from mlaas4hep_dask.dataset.losses import Lost
 from mlaas4hep_dask.dataset.mean_image import images_json
 from mlaas4hep_dask.run.card import model_card
 from mlaas4hep_dask.run.directory import EPOCHS, METRICS, RunDirectory
+from mlaas4hep_dask.run.facts import facts_before, facts_of_training
 from mlaas4hep_dask.run.metrics import HEADLINES, four_digits, metric_rows
 from mlaas4hep_dask.run.report import render
 from mlaas4hep_dask.run.specs_notes import specs_line
@@ -144,17 +142,18 @@ def fit(
     plan = dataset.plan()
     reporter.record(Stage("plan", plan.num_events, time.perf_counter() - began))
     path = Path(output if output is not None else config.output).absolute()
-    with RunDirectory(path, fingerprint=_fingerprint(dataset, model)) as folder:
-        if folder.moved_to is not None:
-            reporter.say(f"an earlier run in {path} was moved to {folder.moved_to}")
-        folder.write("config.yaml", config.to_yaml(absolute=True))
-        folder.write_json("plan.json", plan_json(dataset))
+    with RunDirectory(path, facts=facts_before(dataset, model)) as folder:
+        _say_moved(folder, reporter)
+        _describe(folder, dataset)
         with reporter.stage("specs", plan.num_events) as advance:
             specs = dataset.specs(progress=advance)
         reporter.say(specs_line(dataset))
         specs = specs.with_provenance(versions=versions())
-        folder.write("specs.json", specs.to_json())
         trainer = Trainer(dataset, model)
+        if not folder.settle(facts_of_training(dataset, trainer)):
+            _say_moved(folder, reporter)
+            _describe(folder, dataset)
+        folder.write("specs.json", specs.to_json())
         del importing
         # Read before training, after which a server may be gone: a result that lacks nothing but
         # an example and figures would be lost.
@@ -228,6 +227,19 @@ def _train(
     return epochs, last
 
 
+def _describe(folder: RunDirectory, dataset: Dataset) -> None:
+    folder.write("config.yaml", dataset.config.to_yaml(absolute=True))
+    folder.write_json("plan.json", plan_json(dataset))
+
+
+def _say_moved(folder: RunDirectory, reporter: Reporter) -> None:
+    if folder.moved_to is None:
+        return
+    if folder.changed:
+        reporter.say(f"the interrupted run in {folder.path} is not taken up: {folder.changed}")
+    reporter.say(f"an earlier run in {folder.path} was moved to {folder.moved_to}")
+
+
 def _checkpoint(epoch: int) -> str:
     return f"checkpoints/epoch-{epoch}.pt"
 
@@ -242,11 +254,3 @@ def _epoch_line(record: Mapping[str, Any], num_epochs: int, kind: str) -> str:
         parts.append(f"{name} loss {loss} {title} {metric}")
     parts.append(f"{record['events_per_second']:,.0f} events/s")
     return ", ".join(parts)
-
-
-def _fingerprint(dataset: Dataset, model: ModelSource) -> str:
-    files = [(file.uuid, file.num_entries) for file in dataset.plan().files]
-    normalisers = dataset.checked().normalisers
-    code = [model.digest(), {name: each.digest for name, each in normalisers.items()}]
-    text = json.dumps([__version__, dataset.token(), *code, files])
-    return hashlib.sha256(text.encode()).hexdigest()

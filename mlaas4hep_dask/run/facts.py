@@ -1,0 +1,54 @@
+"""What decides a run's results, by which an interrupted one is known."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import Any
+
+from mlaas4hep_dask import __version__
+from mlaas4hep_dask.dataset import Dataset
+from mlaas4hep_dask.run.changes import digest_of
+from mlaas4hep_dask.run.training import Trainer
+from mlaas4hep_dask.train.model import ModelSource
+
+
+def facts_before(dataset: Dataset, model: ModelSource) -> dict[str, Any]:
+    """Version, keys, code and files, which are known before any event is read."""
+    checked = dataset.checked()
+    facts: dict[str, Any] = {
+        "mlaas4hep_dask": __version__,
+        "dataset.yaml": dataset.config.influential(),
+        f"model {model.reference}": model.code.parts,
+    }
+    if checked.traced is not None:
+        function = checked.traced.function
+        facts[f"function {function.reference}"] = function.code.parts
+    for reference, code in checked.normalisers.items():
+        facts[f"normalisation {reference}"] = code.parts
+    if checked.specs is not None:
+        facts["specs that are used"] = checked.specs.provenance["reused"]["sha256"]
+    files = [(each.file, each.uuid, each.stamp, each.num_entries) for each in dataset.plan().files]
+    facts["data files"] = digest_of(files)
+    return facts
+
+
+def facts_of_training(dataset: Dataset, trainer: Trainer) -> dict[str, Any]:
+    """What a checkpoint stands on: the events, how they are encoded and how they count."""
+    encoding = dataset.encoding()
+    scalings = zip(encoding.layout.branches, encoding.scalings, strict=True)
+    samples: dict[str, list[int]] = {}
+    for sample, counts in dataset.split_counts():
+        known = samples.get(sample, [0, 0, 0])
+        samples[sample] = [a + b for a, b in zip(known, counts, strict=True)]
+    widths = {each.collection: each.width for each in encoding.layout.jagged}
+    return {
+        "events for training, validation and test": samples,
+        "events of the partitions": digest_of(dataset.split_counts()),
+        "normalisation": {name: asdict(scaling) for name, scaling in scalings},
+        "objects": widths,
+        "columns": digest_of(encoding.columns()),
+        "sorted by": {sort.collection: asdict(sort) for sort in encoding.sorts},
+        "image": None if encoding.image is None else digest_of(asdict(encoding.image)),
+        "outputs": trainer.outputs.as_json(),
+        "weights": {**dataset.factors(), "all": trainer.weights._asdict()},
+    }
