@@ -118,7 +118,7 @@ def resolved(config, *names, **more):
     with configured(config):
         found = resolve_files(config_for(*names, **more))
     del found["other"]
-    return found
+    return {sample: [file.file for file in files] for sample, files in found.items()}
 
 
 @needs_servers

@@ -351,7 +351,7 @@ FILES = [
     *(planned(f"b{n}", [3_000], "b") for n in range(30)),
     planned("c", [40], "c"),
 ]
-USED = {file.file: file.num_entries for file in FILES}
+USED = {(file.file, file.tree): file.num_entries for file in FILES}
 
 
 def test_sampled_clusters_are_spread_over_samples_and_files():

@@ -4,7 +4,7 @@ from mlaas4hep_dask.config.encoding import Encoding
 from mlaas4hep_dask.config.files import expand_files, resolve_files
 from mlaas4hep_dask.config.image import Image
 from mlaas4hep_dask.config.load import load, reading_of
-from mlaas4hep_dask.config.locations import Recorded
+from mlaas4hep_dask.config.locations import DataFile, Recorded
 from mlaas4hep_dask.config.reading import Reading
 from mlaas4hep_dask.config.root import Config, json_schema
 from mlaas4hep_dask.config.sections import (
@@ -24,6 +24,7 @@ __all__ = [
     "Branches",
     "Cluster",
     "Config",
+    "DataFile",
     "Encoding",
     "Image",
     "Model",

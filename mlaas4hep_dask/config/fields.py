@@ -6,7 +6,7 @@ import re
 from fractions import Fraction
 from typing import Annotated, Any
 
-from pydantic import BeforeValidator, Field, StringConstraints, WithJsonSchema
+from pydantic import AfterValidator, BeforeValidator, Field, StringConstraints, WithJsonSchema
 
 from mlaas4hep_dask.config.problems import SLUG, Problem, describe, invalid
 
@@ -44,8 +44,20 @@ def as_list(value: Any) -> Any:
     return [value] if isinstance(value, str) else value
 
 
+def bare(tree: str) -> str:
+    """The name of a tree without slashes around it, as uproot has it."""
+    return tree.strip("/")
+
+
+def _named(tree: str) -> str:
+    if not bare(tree):
+        raise invalid(Problem("", f"expected the name of a tree, found {describe(tree)}"))
+    return bare(tree)
+
+
 Slug = Annotated[str, StringConstraints(pattern=SLUG)]
 Text = Annotated[str, StringConstraints(min_length=1)]
+Tree = Annotated[str, StringConstraints(min_length=1), AfterValidator(_named)]
 Size = Annotated[
     int, Field(ge=1), BeforeValidator(_bytes_of), WithJsonSchema(_SIZE_SCHEMA, mode="validation")
 ]

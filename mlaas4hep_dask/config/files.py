@@ -11,12 +11,15 @@ from pathlib import Path
 from typing import NamedTuple
 from urllib.parse import unquote
 
+from mlaas4hep_dask.config.fields import bare
 from mlaas4hep_dask.config.locations import (
+    DataFile,
     Recorded,
     Unusable,
     checked_url,
     fileset_files,
     logical_url,
+    parted,
 )
 from mlaas4hep_dask.config.problems import Places, Problem, config_error
 from mlaas4hep_dask.config.reading import Reading, is_logical
@@ -31,12 +34,12 @@ _MAX_NAMED = 3
 
 def resolve_files(
     config: Config, recorded: dict[str, Recorded] | None = None
-) -> dict[str, list[str]]:
+) -> dict[str, list[DataFile]]:
     """The files of every sample, in the order of the YAML; those of a glob in alphabetical order.
 
     Local files become absolute paths, URLs stay as they are written. Local files are looked up,
-    remote ones are not; data sets of Rucio are. A file that one sample names twice is kept once,
-    with a warning.
+    remote ones are not; data sets of Rucio are. A tree of a file that one sample names twice is
+    kept once, with a warning. Two samples may have different trees of one file.
 
     Parameters
     ----------
@@ -47,43 +50,49 @@ def resolve_files(
 
     Returns
     -------
-    dict of str to list of str
-        Sample name to paths and URLs.
+    dict of str to list of DataFile
+        Sample name to paths and URLs, with the tree in each.
 
     Raises
     ------
     ConfigError
         A file is missing, a pattern matches nothing, a scheme is unknown, a directory stands
-        where a file should, or two samples share a file. Lists every problem with its line.
+        where a file should, or two samples share a tree of a file. Lists every problem with its
+        line.
     """
-    files: dict[str, list[str]] = {}
-    owners: dict[str, str] = {}  # a file, whatever it was called, and its sample
+    files: dict[str, list[DataFile]] = {}
+    owners: dict[tuple[str, str], str] = {}  # a file, whatever it was called, its tree; its sample
     problems: list[Problem] = []
     for i, sample in enumerate(config.samples):
         kept = files[sample.name] = []
         repeated: list[str] = []
+        tree, at = config.tree_of(i)
         for j, entry in enumerate(sample.files):
             key = f"samples.{i}.files.{j}"
             try:
-                place = _Place(config.base, sample.name, config.reading, config.tree, recorded)
-                found = list(_expand(entry, place))
+                place = _Place(config.base, sample.name, config.reading, tree, recorded)
+                found = [
+                    DataFile(file, own or tree, key if own else at)
+                    for file, own in _expand(entry, place)
+                ]
             except Unusable as error:
                 problems.append(Problem(key, error.text, error.near))
                 continue
             shared: dict[str, list[str]] = {}
             for file in found:
-                identity = file if _is_url(file) else os.path.realpath(file)
-                owner = owners.get(identity)
+                owner = owners.get(_identity(file))
                 if owner is None:
-                    owners[identity] = sample.name
+                    owners[_identity(file)] = sample.name
                     kept.append(file)
                 elif owner == sample.name:
-                    repeated.append(file)
+                    repeated.append(file.file)
                 else:
-                    shared.setdefault(owner, []).append(file)
+                    shared.setdefault(owner, []).append(file.file)
             problems.extend(
                 Problem(
-                    key, f"sample {owner!r} has the same files as {sample.name!r}: {_named(both)}"
+                    key,
+                    f"sample {owner!r} has the same files as {sample.name!r}: {_named(both)}; "
+                    "another tree of a file is named by samples[].tree",
                 )
                 for owner, both in shared.items()
             )
@@ -97,8 +106,13 @@ def resolve_files(
 
 
 def expand_files(
-    entries: Sequence[str], base: Path, *, where: str, reading: Reading | None = None
-) -> list[str]:
+    entries: Sequence[str],
+    base: Path,
+    *,
+    where: str,
+    tree: str | None,
+    reading: Reading | None = None,
+) -> list[DataFile]:
     """The files that some entries name, as `resolve_files` finds those of one sample.
 
     Parameters
@@ -109,6 +123,8 @@ def expand_files(
         Folder from which relative entries start.
     where
         What the entries are, for errors.
+    tree
+        The tree of files whose entries name none; an empty name where there is none either.
     reading
         Its redirector finds logical names.
 
@@ -117,16 +133,16 @@ def expand_files(
     ConfigError
         As `resolve_files`; lists every problem.
     """
-    files: dict[str, str] = {}
+    files: dict[tuple[str, str], DataFile] = {}
     problems: list[Problem] = []
     repeated: list[str] = []
     for entry in entries:
         try:
-            for file in _expand(entry, _Place(base, where, reading or Reading())):
-                identity = file if _is_url(file) else os.path.realpath(file)
-                if identity in files:
+            for file, own in _expand(entry, _Place(base, where, reading or Reading())):
+                made = DataFile(file, own or bare(tree or ""))
+                if _identity(made) in files:
                     repeated.append(file)
-                files.setdefault(identity, file)
+                files.setdefault(_identity(made), made)
         except Unusable as error:
             problems.append(Problem("", error.text, error.near))
     if problems:
@@ -134,6 +150,10 @@ def expand_files(
     if repeated:
         _log.warning("%s name files twice, kept once: %s", where, _named(repeated))
     return list(files.values())
+
+
+def _identity(of: DataFile) -> tuple[str, str]:
+    return of.file if _is_url(of.file) else os.path.realpath(of.file), of.tree
 
 
 class _Place(NamedTuple):
@@ -147,18 +167,32 @@ class _Place(NamedTuple):
     is_listed: bool = False
 
 
-def _expand(entry: str, place: _Place) -> Iterator[str]:
+def _expand(entry: str, place: _Place) -> Iterator[tuple[str, str | None]]:
+    """Files, and their trees where the entry or a list in it names them."""
+    if entry.startswith("@") or _is_local(entry, place.base):  # whatever its name has in it
+        yield from _files_of(entry, place)
+        return
+    file, tree = parted(entry)
+    for found, own in _files_of(file, place):
+        yield found, own or tree
+
+
+def _is_local(entry: str, base: Path) -> bool:
+    return not _is_url(entry) and (base / entry).is_file()
+
+
+def _files_of(entry: str, place: _Place) -> Iterator[tuple[str, str | None]]:
     base, reading = place.base, place.reading
     if is_logical(entry, reading.redirector):
-        yield logical_url(entry, reading.redirector)
+        yield logical_url(entry, reading.redirector), None
         return
     if entry.startswith("file://"):
         entry = unquote(entry.removeprefix("file://"))
     elif entry.startswith("rucio://"):
-        yield from rucio_files(entry, reading.timeout)
+        yield from ((file, None) for file in rucio_files(entry, reading.timeout))
         return
     elif _is_url(entry):
-        yield checked_url(entry)
+        yield checked_url(entry), None
         return
     path = os.path.expandvars(os.path.expanduser(entry.removeprefix("@")))  # noqa: PTH111
     whole = base / path
@@ -172,17 +206,17 @@ def _expand(entry: str, place: _Place) -> Iterator[str]:
             raise Unusable(f"a list cannot name another list, found {entry!r}")
         yield from _listed(whole, place)
     elif whole.is_file():
-        yield _absolute(whole)
+        yield _absolute(whole), None
     elif whole.is_dir():
         pattern = f"{entry.rstrip('/')}/*.root"
         raise Unusable(f"expected a file, found the directory {entry!r}", pattern)
     elif is_pattern:
-        yield from _globbed(path, base)
+        yield from ((file, None) for file in _globbed(path, base))
     else:
         raise _missing(whole)
 
 
-def _of_fileset(path: Path, dataset: str, place: _Place) -> Iterator[str]:
+def _of_fileset(path: Path, dataset: str, place: _Place) -> Iterator[tuple[str, str | None]]:
     if place.is_listed:
         raise Unusable(f"a list cannot name a file set, found {path.name!r}")
     inner = place._replace(base=path.parent, is_listed=True)
@@ -192,7 +226,7 @@ def _of_fileset(path: Path, dataset: str, place: _Place) -> Iterator[str]:
         except Unusable as error:
             raise Unusable(f"{path.name}: {error.text}", error.near) from None
         if place.recorded is not None and len(files) == 1:  # not a pattern
-            place.recorded[files[0]] = facts
+            place.recorded[files[0][0]] = facts
         yield from files
 
 
@@ -218,7 +252,7 @@ def _globbed(pattern: str, base: Path) -> Iterator[str]:
         yield _absolute(path)
 
 
-def _listed(path: Path, place: _Place) -> Iterator[str]:
+def _listed(path: Path, place: _Place) -> Iterator[tuple[str, str | None]]:
     if path.is_dir():
         raise Unusable(f"expected a list of files, found the directory {str(path)!r}")
     try:
@@ -250,8 +284,6 @@ def _missing(path: Path) -> Unusable:
     unset = re.search(r"\$(?:\w+|\{[^}]*\})", str(path))
     if unset:
         return Unusable(f"{text}; the variable {unset[0]} is not set")
-    if ".root:" in path.name:
-        return Unusable(f"{text}; the tree is named by the key 'tree'")
     if path.exists():
         return Unusable(f"expected a regular file: {_absolute(path)}")
     if not path.parent.is_dir():

@@ -10,6 +10,7 @@ from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from mlaas4hep_dask.config.fields import bare
 from mlaas4hep_dask.errors import nearest
 
 # Those of fsspec that name a file on some server, by its documentation.
@@ -45,6 +46,44 @@ class Unusable(Exception):  # noqa: N818  # becomes a Problem once its key is kn
         super().__init__(text, near)
         self.text = text
         self.near = near
+
+
+class DataFile(NamedTuple):
+    """A file of a sample, and the tree in it.
+
+    Parameters
+    ----------
+    file : str
+        Absolute path or URL.
+    tree : str
+        Name of the TTree or RNTuple, without a slash in front; tables have none.
+    key : str
+        Where the tree is named, such as ``samples.0.tree``; for errors.
+    """
+
+    file: str
+    tree: str
+    key: str = "tree"
+
+
+_WITH_TREE = re.compile(
+    r"(?P<file>(?:[a-z][a-z0-9+.-]*://[^/]+/)?(?!.*://).*\.root):(?P<tree>.*)", re.I
+)
+
+
+def parted(entry: str) -> tuple[str, str | None]:
+    """The file and the tree of ``file.root:dir/tree``; no tree where none is named.
+
+    The tree may stand behind a pattern and a URL, as in uproot. It begins after the last
+    ``.root:`` of the path.
+    """
+    found = _WITH_TREE.fullmatch(entry)
+    if found is None:
+        return entry, None
+    tree = bare(found["tree"])
+    if not tree:
+        raise Unusable(f"expected the name of a tree behind the colon of {entry!r}")
+    return found["file"], tree
 
 
 class Recorded(NamedTuple):
@@ -122,7 +161,7 @@ def fileset_files(
 
 def _require_whole(file: str, facts: Mapping[str, Any], tree: str | None) -> None:
     found = facts.get("object_path")
-    if None not in (found, tree) and found != tree:
+    if isinstance(found, str) and tree is not None and bare(found) != tree:
         raise Unusable(f"{file} has the tree {found!r}, but the key 'tree' says {tree!r}", found)
     steps, num_entries = facts.get("steps"), facts.get("num_entries")
     if not steps:

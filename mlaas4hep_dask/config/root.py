@@ -24,7 +24,7 @@ from pydantic import (
 from mlaas4hep_dask.config.derivation import Conditions, Expressions
 from mlaas4hep_dask.config.document import dump
 from mlaas4hep_dask.config.encoding import Encoding, clipped_by_default
-from mlaas4hep_dask.config.fields import Slug, Text
+from mlaas4hep_dask.config.fields import Slug, Text, Tree
 from mlaas4hep_dask.config.function import Function
 from mlaas4hep_dask.config.image import Image, with_image_network
 from mlaas4hep_dask.config.problems import Places, Problem, config_error, invalid, problems_of
@@ -66,7 +66,12 @@ class Config(Section):
         description="Name of the model in the bundle; by default the name of this file without "
         "its suffix.",
     )
-    tree: Text = Field(default="Events", description="Name of the TTree or RNTuple.")
+    tree: Tree = Field(
+        default="Events",
+        description="Name of the TTree or RNTuple in files whose sample or entry names no other: "
+        "dir/Events for one in a directory, Events;1 for an older cycle.",
+        examples=["Events", "analysis/Events", "Events;1"],
+    )
     samples: list[Sample] = Field(
         min_length=1, description="The samples; all labels from 0 to the largest must occur."
     )
@@ -294,6 +299,11 @@ class Config(Section):
     def base(self) -> Path:
         """The folder from which relative files start."""
         return self._base
+
+    def tree_of(self, number: int) -> tuple[str, str]:
+        """The tree of the files of a sample that name none, and the key that gives it."""
+        own = self.samples[number].tree
+        return (self.tree, "tree") if own is None else (own, f"samples.{number}.tree")
 
     def resolve(self, path: str) -> Path:
         """A path of this config as an absolute path; ``~`` and ``$VARS`` are expanded."""

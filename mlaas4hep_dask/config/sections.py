@@ -7,7 +7,7 @@ from typing import Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, field_validator, model_validator
 
-from mlaas4hep_dask.config.fields import Files, Size, Slug, Text
+from mlaas4hep_dask.config.fields import Files, Size, Slug, Text, Tree
 from mlaas4hep_dask.config.problems import ADDRESS, CALLABLE, Problem, invalid
 
 
@@ -31,7 +31,13 @@ class Sample(Section):
     )
     files: Files = Field(
         description="Paths, globs, text lists (list.txt, @list) or root:// and http(s):// URLs; "
-        "relative ones start from the folder of this file.",
+        "relative ones start from the folder of this file. file.root:dir/tree names the tree in "
+        "it.",
+    )
+    tree: Tree | None = Field(
+        default=None,
+        description="Name of the tree in files that name no other. null means the key tree at the "
+        "top level.",
     )
     weight: float = Field(default=1.0, gt=0, description="Factor on the weight of every event.")
     cross_section: float | None = Field(

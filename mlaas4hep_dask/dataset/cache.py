@@ -101,7 +101,7 @@ def entry_names(
     names = []
     for part, facts in files:
         reading = [part.access.format_of(part.file), part.access.types, part.access.delimiter]
-        known = [FORMAT, __version__, part.uuid, part.stamp, part.tree, reading, facts, inputs]
+        known = [FORMAT, __version__, part.identity, part.stamp, part.tree, reading, facts, inputs]
         digest = hashlib.sha256(json.dumps(known, sort_keys=True).encode()).hexdigest()
         names.append(f"{digest[:2]}/{digest[2:]}{SUFFIX}")
     return names

@@ -112,7 +112,7 @@ class Dataset:
             wanted = Wanted.of(checked.reference, checked.reads, skip=skip)
             shared = self.client.submit(same, wanted, pure=False)
             futures = [
-                self.client.submit(plan_one, file, self.config.tree, sample, shared, pure=False)
+                self.client.submit(plan_one, file, sample, shared, pure=False)
                 for sample, files in checked.files.items()
                 for file in files
             ]
@@ -349,7 +349,10 @@ class Dataset:
 
     def token(self, *more: str) -> str:
         """Names tasks: equal for equal files and configuration, so that results are shared."""
-        files = [(each.file, each.uuid, each.stamp, each.num_entries) for each in self.plan().files]
+        files = [
+            (each.file, each.tree, each.uuid, each.stamp, each.num_entries)
+            for each in self.plan().files
+        ]
         reused = self._reused()
         origin = None if reused is None else reused.provenance["reused"]["sha256"]
         use = self.plan().preparation.use

@@ -90,7 +90,7 @@ def label(
     meter = None
     if metered and not preparation.leaves_out:
         start, stop = partition.entry_start, partition.entry_stop
-        meter = Meter(entry_keys(file_id(partition.uuid), start, stop))
+        meter = Meter(entry_keys(file_id(partition.identity), start, stop))
     needed = None
     if meter is not None and not preparation.recipe:  # its expressions may need any
         needed = {*supervision.names, *context.transforms}
@@ -98,7 +98,7 @@ def label(
     prepared = applied(raw, preparation)
     events, selected = prepared.events, prepared.selected
     known = {branch.name: branch for branch in (*preparation.reads, *events.branches)}
-    ids = event_ids(partition.uuid, partition.entry_start, partition.entry_stop)
+    ids = event_ids(partition.identity, partition.entry_start, partition.entry_stop)
     entries = np.arange(partition.entry_start, partition.entry_stop)
     if selected is None:
         weights_read = weights = supervision.weights(events, partition, entries)

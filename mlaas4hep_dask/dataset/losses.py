@@ -57,11 +57,12 @@ def lost_samples(
     counts : sequence of tuple of int
         For each of them its events for training, validation and test.
     """
-    by_place = {(entry.skipped.file, entry.skipped.entry_start): entry for entry in lost}
+    by_place = {_place(entry.skipped): entry for entry in lost}
     found: dict[str, list[Lost]] = {}
     alive = set()
     for partition, (num_train, _, _) in zip(partitions, counts, strict=True):
-        entry = by_place.get((partition.file, partition.entry_start))
+        place = (partition.file, partition.tree, partition.entry_start)
+        entry = by_place.get(place)
         if entry is not None:
             found.setdefault(partition.sample, []).append(entry)
         elif num_train:
@@ -125,7 +126,8 @@ def tell(topic: str, partition: Partition, num_events: int, counts: ReadCounts, 
     if not counts.retries and not why:
         return
     start, stop = partition.entry_start, partition.entry_stop
-    lost = [partition.file, partition.sample, start, stop, why, num_events] if why else None
+    place = [partition.file, partition.sample, start, stop, why, partition.tree]
+    lost = [*place, num_events] if why else None
     try:
         worker = get_worker()
     except ValueError:  # not on a worker
@@ -133,11 +135,15 @@ def tell(topic: str, partition: Partition, num_events: int, counts: ReadCounts, 
     worker.log_event(topic, {"retries": dict(counts.retries), "lost": lost})
 
 
+def _place(skipped: Skipped) -> tuple[str, str, int]:
+    return skipped.file, skipped.tree, skipped.entry_start
+
+
 @dataclass
 class Listener:
     """Keeps what the tasks of pass 2 tell."""
 
-    lost: dict[tuple[str, int], Lost] = field(default_factory=dict)
+    lost: dict[tuple[str, str, int], Lost] = field(default_factory=dict)
     counts: ReadCounts = field(default_factory=ReadCounts)
     topic: str = ""
 
@@ -150,7 +156,7 @@ class Listener:
     def recall(self, lost: Iterable[Lost]) -> None:
         """Keep what another process was told."""
         for entry in lost:
-            self.lost[entry.skipped.file, entry.skipped.entry_start] = entry
+            self.lost[_place(entry.skipped)] = entry
 
     def _hear(self, event: tuple[Any, Mapping[str, Any]]) -> None:
         told = event[1]

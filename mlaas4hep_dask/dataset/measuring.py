@@ -132,5 +132,5 @@ def _counted(partition: Partition, number: int, context: Context) -> Measured:
 
 def _split_of_all(partition: Partition, context: Context) -> tuple[int, int, int]:
     """Split counts of all events of a partition, which need not be read for it."""
-    ids = event_ids(partition.uuid, partition.entry_start, partition.entry_stop)
+    ids = event_ids(partition.identity, partition.entry_start, partition.entry_stop)
     return split_counts(split_of(ids, context.fractions, seed=context.seed))

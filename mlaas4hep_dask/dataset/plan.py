@@ -7,7 +7,7 @@ import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from mlaas4hep_dask.config import Config, Recorded, Selection
+from mlaas4hep_dask.config import Config, DataFile, Recorded, Selection
 from mlaas4hep_dask.dataset.preflight import NOT_EVERYWHERE, Preflight
 from mlaas4hep_dask.dataset.prepare import (
     Preparation,
@@ -41,6 +41,7 @@ class Skipped:
     entry_start: int
     entry_stop: int | None
     reason: str
+    tree: str = ""
 
 
 def first_reason(skipped: Sequence[Skipped], sample: str) -> str:
@@ -73,7 +74,7 @@ class Wanted:
         return cls(reference.narrowed(reads), tuple(reads), skip)
 
 
-def plan_one(file: str, tree: str, sample: str, wanted: Wanted) -> PlannedFile | Skipped:
+def plan_one(file: DataFile, sample: str, wanted: Wanted) -> PlannedFile | Skipped:
     """The plan of one file, compared with the reference; runs on a worker.
 
     Raises
@@ -86,11 +87,11 @@ def plan_one(file: str, tree: str, sample: str, wanted: Wanted) -> PlannedFile |
     reference, reads = wanted.reference, wanted.reads
     try:
         with counting() as counts:
-            plan = plan_file(file, tree, sample, reference.access)
+            plan = plan_file(file.file, file.tree, sample, reference.access)
     except UnreadableFileError as error:
         if not wanted.skip:
             raise
-        return Skipped(file, sample, 0, None, error.message)
+        return Skipped(file.file, sample, 0, None, error.message, file.tree)
     require_same_branches(reference, plan, reads, advice=NOT_EVERYWHERE)
     return replace(plan.planned(reads), read_counts=counts)
 
@@ -145,11 +146,12 @@ class Plan:
         """Events in all partitions."""
         return sum(map(len, self.partitions))
 
-    def used_entries(self) -> dict[str, int]:
-        """By file: how many of its entries, from the first on, belong to the data set."""
-        used: dict[str, int] = {}
+    def used_entries(self) -> dict[tuple[str, str], int]:
+        """By file and tree: how many entries, from the first on, belong to the data set."""
+        used: dict[tuple[str, str], int] = {}
         for part in self.partitions:
-            used[part.file] = max(used.get(part.file, 0), part.entry_stop)
+            place = part.file, part.tree
+            used[place] = max(used.get(place, 0), part.entry_stop)
         return used
 
     def num_events_of(self, sample: str) -> int:
@@ -265,11 +267,13 @@ def assemble(config: Config, checked: Preflight, planned: Sequence[PlannedFile |
     Raises
     ------
     DataError
-        When one file, by its UUID, is in two samples, or a sample has no events.
+        When a tree of one file, by its UUID, is in two samples, or a sample has no events.
     """
     files = [entry for entry in planned if isinstance(entry, PlannedFile)]
     skipped = tuple(entry for entry in planned if isinstance(entry, Skipped))
-    notes = _require_distinct(files) + _unlike_recorded(files, checked.recorded)
+    notes = _require_distinct(files)
+    files = _with_identities(files)
+    notes += _unlike_recorded(files, checked.recorded)
     if blank := [file.file for file in files if not file.num_entries]:
         notes.append(f"{len(blank)} of {len(files)} files hold no events, the first: {blank[0]}")
     partitions: list[Partition] = []
@@ -279,9 +283,11 @@ def assemble(config: Config, checked: Preflight, planned: Sequence[PlannedFile |
         if config.max_events is not None:
             left = min(left, config.max_events)
         if left == 0:
-            why = f"{len(own)} readable files hold no events in tree {config.tree!r}"
+            trees = list(dict.fromkeys(file.tree for file in own)) or [config.tree]
+            named = ", ".join(map(repr, trees))
+            why = f"{len(own)} readable files hold no events in tree {named}"
             why += first_reason(skipped, sample.name)
-            raise DataError(f"sample {sample.name!r} is empty: {why}", tree=config.tree)
+            raise DataError(f"sample {sample.name!r} is empty: {why}", tree=trees[0])
         for file in own:
             num_entries = min(file.num_entries, left)
             left -= num_entries
@@ -307,10 +313,10 @@ def assemble(config: Config, checked: Preflight, planned: Sequence[PlannedFile |
 
 
 def _require_distinct(files: Sequence[PlannedFile]) -> list[str]:
-    first: dict[str, PlannedFile] = {}
+    first: dict[tuple[str, str], PlannedFile] = {}
     notes = []
     for file in files:
-        known = first.setdefault(file.uuid, file)
+        known = first.setdefault((file.uuid, file.tree), file)
         if known is file or file.num_entries == 0:
             continue
         if known.sample != file.sample:
@@ -321,6 +327,14 @@ def _require_distinct(files: Sequence[PlannedFile]) -> list[str]:
             )
         notes.append(f"{file.file} has the UUID of {known.file}: its events may count twice")
     return notes
+
+
+def _with_identities(files: Sequence[PlannedFile]) -> list[PlannedFile]:
+    """The files, of which those know it that have more than one tree in the data set."""
+    trees: dict[str, set[str]] = {}
+    for file in files:
+        trees.setdefault(file.uuid, set()).add(file.tree)
+    return [replace(file, is_of_many=len(trees[file.uuid]) > 1) for file in files]
 
 
 def _unlike_recorded(files: Sequence[PlannedFile], recorded: Mapping[str, Recorded]) -> list[str]:
@@ -355,8 +369,6 @@ def check_files(config: Config, checked: Preflight) -> Plan:
     """
     wanted = Wanted.of(checked.reference, checked.reads, skip=config.on_bad_file == "skip")
     planned = [
-        plan_one(file, config.tree, sample, wanted)
-        for sample, files in checked.files.items()
-        for file in files
+        plan_one(file, sample, wanted) for sample, files in checked.files.items() for file in files
     ]
     return assemble(config, checked, planned)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from mlaas4hep_dask.config import (
     Config,
+    DataFile,
     Reading,
     Recorded,
     Selection,
@@ -47,8 +49,8 @@ class Preflight:
 
     Parameters
     ----------
-    files : mapping of str to list of str
-        By sample: all files.
+    files : mapping of str to list of DataFile
+        By sample: all files, and the tree in each.
     reference : FilePlan
         A file that holds all inputs; all others are compared with it.
     selection : Selection
@@ -69,7 +71,7 @@ class Preflight:
         The functions that ``encode.normalisation`` names, by their references.
     """
 
-    files: Mapping[str, list[str]]
+    files: Mapping[str, list[DataFile]]
     reference: FilePlan
     selection: Selection
     recipe: Recipe
@@ -140,7 +142,7 @@ def preflight(config: Config) -> Preflight:
     recorded: dict[str, Recorded] = {}
     files = resolve_files(config, recorded)
     for listed in files.values():
-        require_schemes(listed, access_of(config.reading))
+        require_schemes([each.file for each in listed], access_of(config.reading))
     plans: list[FilePlan] = []
     reasons: list[str] = []
     for sample, listed in files.items():
@@ -210,27 +212,29 @@ def _require_filled(plans: Sequence[FilePlan], selection: Selection) -> None:
 
 
 def _first_readable(
-    config: Config, sample: str, listed: Sequence[str], reasons: list[str]
+    config: Config, sample: str, listed: Sequence[DataFile], reasons: list[str]
 ) -> FilePlan | None:
     """The first file that tells what its branches are, else one that is blank.
 
     ``reasons`` is told why others cannot be read.
     """
     blank = None
-    for file in listed:
+    for file, tree, key in listed:
         try:
-            plan = plan_file(file, config.tree, sample, access_of(config.reading))
+            plan = plan_file(file, tree, sample, access_of(config.reading))
         except UnreadableFileError as error:
             if config.on_bad_file == "error":
                 raise
             reasons.append(error.message)
             continue
         except DataError as error:
-            if error.facts.get("tree") != config.tree:
+            if error.facts.get("tree") != tree:
                 raise
             # the tree's own key, for it may stand far from the files
-            where = f"{config.where('tree')}: tree"
-            raise DataError(f"{where}: {error.message}", **error.facts) from None
+            shown = re.sub(r"\.([0-9]+)", r"[\1]", key)
+            raise DataError(
+                f"{config.where(key)}: {shown}: {error.message}", **error.facts
+            ) from None
         if not plan.is_blank:
             return plan
         blank = blank or plan

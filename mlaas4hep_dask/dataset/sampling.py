@@ -14,7 +14,7 @@ UNIT_BYTES = 64 * 2**20
 
 
 def sampled_units(
-    files: Sequence[PlannedFile], used: Mapping[str, int], *, fraction: float, seed: int
+    files: Sequence[PlannedFile], used: Mapping[tuple[str, str], int], *, fraction: float, seed: int
 ) -> list[Partition]:
     """Entry ranges that make up about ``fraction`` of every sample, at least one of each.
 
@@ -26,8 +26,8 @@ def sampled_units(
     ----------
     files : sequence of PlannedFile
         All files.
-    used : mapping of str to int
-        By file: how many of its entries belong to the data set.
+    used : mapping of (str, str) to int
+        By file and tree: how many of its entries belong to the data set.
     fraction : float
         Between 0 and 1.
     seed : int
@@ -35,9 +35,11 @@ def sampled_units(
     """
     chosen: list[Partition] = []
     for sample in dict.fromkeys(file.sample for file in files):
-        own = [file for file in files if file.sample == sample and used.get(file.file, 0)]
-        own.sort(key=lambda file: (_hash(seed, file.uuid), file.file))
-        units = [unit for file in own for unit in _units(file, used[file.file])]
+        own = [
+            file for file in files if file.sample == sample and used.get((file.file, file.tree), 0)
+        ]
+        own.sort(key=lambda file: (_hash(seed, file.uuid), file.file, file.tree))
+        units = [unit for file in own for unit in _units(file, used[file.file, file.tree])]
         num_chosen = max(1, round(fraction * len(units)))
         start = _hash(seed, *(file.uuid for file in own)) / 2**64
         places = ((np.arange(num_chosen) + start) * len(units) / num_chosen).astype(int)

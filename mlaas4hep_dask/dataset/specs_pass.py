@@ -147,15 +147,17 @@ def _around(partitions: Sequence[Partition], units: Sequence[Skipped]) -> dict[i
     """The partitions that hold unreadable units of a sample, by number: all of them are lost."""
     found = {}
     for number, part in enumerate(partitions):
-        reasons = [lost.reason for lost in units if lost.file == part.file and _overlap(part, lost)]
+        reasons = [lost.reason for lost in units if _overlap(part, lost)]
         if reasons:
             found[number] = Skipped(
-                part.file, part.sample, part.entry_start, part.entry_stop, reasons[0]
+                part.file, part.sample, part.entry_start, part.entry_stop, reasons[0], part.tree
             )
     return found
 
 
 def _overlap(part: Partition, lost: Skipped) -> bool:
+    if (part.file, part.tree) != (lost.file, lost.tree):
+        return False
     stop = part.entry_stop if lost.entry_stop is None else lost.entry_stop
     return part.entry_start < stop and lost.entry_start < part.entry_stop
 
@@ -185,7 +187,7 @@ def file_pieces(plan: Plan, folder: Path | None, facts: Mapping[str, Any]) -> li
     """The partitions of a plan, file by file, with their place in the cache."""
     pieces: list[Piece] = []
     start = 0
-    for _, group in groupby(plan.partitions, key=lambda part: part.file):
+    for _, group in groupby(plan.partitions, key=lambda part: (part.file, part.tree)):
         own = tuple(group)
         pieces.append(Piece(own, start))
         start += len(own)

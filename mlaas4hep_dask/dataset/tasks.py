@@ -102,7 +102,7 @@ def sample_specs(found: Labelled, context: Context) -> SampleSpecs:
 def lost(partition: Partition, error: UnreadableFileError, counts: ReadCounts) -> Measured:
     """What is known of a partition that cannot be read."""
     start, stop = partition.entry_start, partition.entry_stop
-    skipped = Skipped(partition.file, partition.sample, start, stop, error.message)
+    skipped = Skipped(partition.file, partition.sample, start, stop, error.message, partition.tree)
     return Measured(Specs(), {}, (skipped,), read_counts=counts)
 
 
@@ -187,7 +187,7 @@ def _lost_block(partition: Partition, context: Context, counts: tuple[int, int, 
     num_events = sum(counts)
     branches = {branch.name: branch for branch in context.encoding.reads}
     encoded = encode(empty_events(branches, num_events), context.encoding)
-    ids = event_ids(partition.uuid, partition.entry_start, partition.entry_start + num_events)
+    ids = event_ids(partition.identity, partition.entry_start, partition.entry_start + num_events)
     return Block(
         replace(encoded, counts=EncodeCounts()),
         context.supervision.unknown(num_events, partition.sample),

@@ -42,7 +42,8 @@ def parser() -> argparse.ArgumentParser:
         "files",
         metavar="FILE",
         nargs="+",
-        help="path, pattern, @list or URL; the output keeps their order",
+        help="path, pattern, @list or URL, with :dir/tree behind .root where it has another tree; "
+        "the output keeps their order",
     )
     made.add_argument(
         "--output", required=True, type=Path, metavar="FILE", help="a .root or .parquet file"

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from mlaas4hep_dask.bundle import Bundle
-from mlaas4hep_dask.config import Branches, Reading, expand_files
+from mlaas4hep_dask.config import Branches, DataFile, Reading, expand_files
 from mlaas4hep_dask.dataset.preflight import access_of
 from mlaas4hep_dask.encode.rules import matches
 from mlaas4hep_dask.errors import ConfigError, UnreadableFileError, did_you_mean
@@ -33,10 +33,10 @@ class Request:
     ----------
     bundle : Bundle
         The verified bundle.
-    files : tuple of str
-        Paths and URLs, in the order of the output.
+    files : tuple of DataFile
+        Paths and URLs with the tree in each, in the order of the output.
     tree : str
-        Name of the tree in all of them.
+        Name of the tree in the output: that of the first file.
     reference : FilePlan
         Inputs and copied branches, which every file has to hold; all are compared with it.
     copied : tuple of Branch
@@ -44,7 +44,7 @@ class Request:
     """
 
     bundle: Bundle
-    files: tuple[str, ...]
+    files: tuple[DataFile, ...]
     tree: str
     reference: FilePlan
     copied: tuple[Branch, ...]
@@ -73,7 +73,8 @@ def check_request(
     output : Path
         The file to write.
     tree : str, optional
-        Name of the tree; by default that of the data the model was trained on.
+        Name of the tree in files that name none themselves; by default that of the data the model
+        was trained on.
     patterns : sequence of str
         Branches to copy beside the identifiers.
     skip : bool
@@ -95,10 +96,11 @@ def check_request(
         When the output cannot be written, or exists.
     """
     check_output(output, overwrite=overwrite, root_format=root_format)
-    found = expand_files(files, Path.cwd(), where="files", reading=reading)
     recorded = bundle.manifest.get("data")
     recorded = recorded if isinstance(recorded, Mapping) else {}
     tree = recorded.get("tree") if tree is None else tree
+    named = tree if isinstance(tree, str) else None
+    found = expand_files(files, Path.cwd(), where="files", tree=named, reading=reading)
     if recorded.get("function"):
         logger.warning(
             "model %r learned from what the function %s made of the files; these files have to "
@@ -106,17 +108,20 @@ def check_request(
             bundle.name,
             recorded["function"],
         )
-    if not isinstance(tree, str):
-        raise ConfigError(f"{bundle.path} does not tell the name of the tree; give it with --tree")
-    if str(output.absolute()) in found:
+    if not all(file.tree for file in found):
+        text = f"{bundle.path} does not tell the name of it"
+        if isinstance(tree, list):
+            text = f"model {bundle.name!r} learned from {', '.join(map(repr, tree))}"
+        raise ConfigError(f"which tree is to be scored? {text}; give it with --tree")
+    if any(file.file == str(output.absolute()) for file in found):
         raise ConfigError(f"{output} is among the files to be scored")
     access = access_of(reading or Reading())
-    require_schemes(found, access)
-    if all(access.format_of(file) in ("csv", "jsonl") for file in found):
+    require_schemes([file.file for file in found], access)
+    if all(access.format_of(file.file) in ("csv", "jsonl") for file in found):
         # Text does not tell float32 from float64: it is read as the model learned it.
         learned_types = {branch.name: branch.dtype for branch in bundle.reads}
         access = replace(access, types=tuple({**learned_types, **dict(access.types)}.items()))
-    first = _first_readable(found, tree, bundle.name, access, skip=skip)
+    first = _first_readable(found, bundle.name, access, skip=skip)
     inputs = {branch.name: branch for branch in bundle.reads}
     learned = replace(first, file=f"the bundle of model {bundle.name!r}", branches=inputs)
     require_same_branches(learned, first, list(inputs))
@@ -126,17 +131,18 @@ def check_request(
     copied = _copied(first, list(map(str, identifiers)), patterns)
     needed = {name: first.branches[name] for name in (*inputs, *copied)}
     reference = first.narrowed(list(needed))
+    tree = found[0].tree.rpartition("/")[2].partition(";")[0]
     return Request(bundle, tuple(found), tree, reference, tuple(needed[name] for name in copied))
 
 
 def _first_readable(
-    files: Sequence[str], tree: str, name: str, access: Access, *, skip: bool
+    files: Sequence[DataFile], name: str, access: Access, *, skip: bool
 ) -> FilePlan:
     blank = None
     reasons: list[str] = []
     for file in files:
         try:
-            plan = plan_file(file, tree, name, access)
+            plan = plan_file(file.file, file.tree, name, access)
         except UnreadableFileError as error:
             if not skip:
                 raise
@@ -148,7 +154,7 @@ def _first_readable(
     if blank is not None:
         return blank
     text = f"none of {len(files)} files can be read, the first: {reasons[0]}"
-    raise UnreadableFileError(text, file=files[0], reason=reasons[0])
+    raise UnreadableFileError(text, file=files[0].file, reason=reasons[0])
 
 
 def _copied(first: FilePlan, identifiers: Sequence[str], patterns: Sequence[str]) -> list[str]:

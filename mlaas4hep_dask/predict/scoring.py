@@ -230,7 +230,7 @@ def _plan(request: Request, client: Client, *, skip: bool) -> list[PlannedFile |
     """One entry for each file, in their order; one Dask task per file."""
     wanted = Wanted.of(request.reference, list(request.reference.branches), skip=skip)
     shared = client.submit(same, wanted, pure=False)
-    tasks = ((file, request.tree, request.bundle.name, shared) for file in request.files)
+    tasks = ((file, request.bundle.name, shared) for file in request.files)
     return list(in_order(client, plan_one, tasks))
 
 
@@ -270,7 +270,11 @@ def _note(
         "tree": request.tree,
         "outputs": dict(zip(scores, outputs.names, strict=True)) if is_named else {},
         "files": [
-            {"file": plan.file, "uuid": None if isinstance(plan, Skipped) else plan.uuid}
+            {
+                "file": plan.file,
+                "tree": plan.tree,
+                "uuid": None if isinstance(plan, Skipped) else plan.uuid,
+            }
             for plan in plans
         ],
         "num_scored": made.num_scored,

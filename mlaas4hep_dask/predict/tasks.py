@@ -149,6 +149,7 @@ def score_partition(partition: Partition, file_number: int, scoring: Scoring) ->
             partition.entry_start,
             partition.entry_stop,
             error.message,
+            partition.tree,
         )
         return ScoredPart(None, skipped=lost)
     prepared = events

@@ -127,19 +127,36 @@ def _open_tree(file: str, location: str, tree: str, access: Access, stamp: str) 
         _let_raise(opened.file.source)
     else:
         opened = open_local(location)
-    trees = [
-        name for name, kind in opened.classnames(cycle=False).items() if is_tree(opened.file, kind)
-    ]
-    if tree not in trees:
-        held = ", ".join(repr(name) for name in trees) or "none"
-        raise DataError(
-            f"tree {tree!r} is not in {file}; it holds {held}{did_you_mean(tree, trees)}",
-            file=file,
-            tree=tree,
-        )
+    name = _found(tree, opened, file)
     # A file that is written to again keeps its UUID, but ends elsewhere.
     stamp = with_content(stamp, str(opened.file.fEND))
-    return OpenTree(file, tree, tree_in(opened, tree), identity_of(opened.file), stamp)
+    return OpenTree(file, name, tree_in(opened, name), identity_of(opened.file), stamp)
+
+
+def _found(tree: str, opened: Any, file: str) -> str:
+    """The name of a tree in a file, without the cycle if that is the newest.
+
+    ROOT keeps the tree that is written again as a new cycle, and the older ones beside it.
+    """
+    cycles: dict[str, list[int]] = {}
+    for key, kind in opened.classnames(cycle=True).items():
+        if is_tree(opened.file, kind):
+            name, _, cycle = key.rpartition(";")
+            cycles.setdefault(name, []).append(int(cycle))
+    name, semicolon, cycle = tree.partition(";")
+    known = cycles.get(name, [])
+    if known and not semicolon:
+        return name
+    if cycle.isdecimal() and int(cycle) in known:
+        return name if int(cycle) == max(known) else f"{name};{int(cycle)}"
+    if known:
+        text = f"; {name!r} has the cycles {', '.join(map(str, sorted(known)))}"
+    else:
+        held = ", ".join(map(repr, cycles)) or "none"
+        inside = [path for path in cycles if path.endswith(f"/{name}")]
+        hint = f"; did you mean {inside[0]!r}?" if inside else did_you_mean(name, cycles)
+        text = f"; it holds {held}{hint}"
+    raise DataError(f"tree {tree!r} is not in {file}{text}", file=file, tree=tree)
 
 
 def _require_ranges(location: str, access: Access) -> None:

@@ -45,6 +45,8 @@ class Partition:
         Size, time of change and the like when the file was planned; empty if unknown.
     text : TextRange or None
         Lines that hold the entries, for CSV and JSON lines.
+    is_of_many : bool
+        The data set has several trees of the file.
     """
 
     file: str
@@ -56,6 +58,16 @@ class Partition:
     access: Access = PLAIN
     stamp: str = ""
     text: TextRange | None = None
+    is_of_many: bool = False
+
+    @property
+    def identity(self) -> str:
+        """What ids of events and their split come from, beside the entry.
+
+        It is the UUID, with the tree where a data set has several of the file, so that the same
+        entry of two trees is not one event.
+        """
+        return f"{self.uuid}:{self.tree}" if self.is_of_many else self.uuid
 
     def __len__(self) -> int:
         return self.entry_stop - self.entry_start

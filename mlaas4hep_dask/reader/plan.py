@@ -98,7 +98,8 @@ class PlannedFile:
     """One file as the client keeps it, without the list of its branches.
 
     The attributes are those of `FilePlan`; ``bytes_per_event`` is that of the inputs together,
-    and ``read_counts`` tells what planning cost beside the plain way.
+    ``read_counts`` tells what planning cost beside the plain way, and ``is_of_many`` that the data
+    set has several trees of the file.
     """
 
     file: str
@@ -113,6 +114,7 @@ class PlannedFile:
     stamp: str = ""
     lines: tuple[tuple[int, int], ...] = ()
     read_counts: ReadCounts = field(default_factory=ReadCounts)
+    is_of_many: bool = False
 
     def partitions(
         self, *, target_bytes: int, max_events: int, num_entries: int
@@ -138,6 +140,7 @@ class PlannedFile:
             self.access,
             self.stamp,
             self._text(entry_start, entry_stop),
+            self.is_of_many,
         )
 
     def _text(self, start: int, stop: int) -> TextRange | None:

@@ -27,7 +27,10 @@ def facts_before(dataset: Dataset, model: ModelSource) -> dict[str, Any]:
         facts[f"normalisation {reference}"] = code.parts
     if checked.specs is not None:
         facts["specs that are used"] = checked.specs.provenance["reused"]["sha256"]
-    files = [(each.file, each.uuid, each.stamp, each.num_entries) for each in dataset.plan().files]
+    files = [
+        (each.file, each.tree, each.uuid, each.stamp, each.num_entries)
+        for each in dataset.plan().files
+    ]
     facts["data files"] = digest_of(files)
     return facts
 

@@ -176,7 +176,7 @@ def fit(
             outputs=trainer.outputs,
             metrics={key: last.record[key] for key in ("train", "validation", "test")},
             data={
-                "tree": config.tree,
+                "tree": _tree(dataset),
                 "function": None if config.function is None else config.function.callable,
                 "identifiers": config.branches.identifiers,
                 "samples": summary["samples"],
@@ -254,3 +254,9 @@ def _epoch_line(record: Mapping[str, Any], num_epochs: int, kind: str) -> str:
         parts.append(f"{name} loss {loss} {title} {metric}")
     parts.append(f"{record['events_per_second']:,.0f} events/s")
     return ", ".join(parts)
+
+
+def _tree(dataset: Dataset) -> str | list[str]:
+    """The tree of all files; or all trees, where there are more."""
+    trees = list(dict.fromkeys(file.tree for file in dataset.plan().files))
+    return trees[0] if len(trees) == 1 else trees

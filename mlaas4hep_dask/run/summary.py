@@ -121,7 +121,7 @@ def _loss_notes(dataset: Dataset, trainer: Trainer) -> list[str]:
         f"({num_events:,} events are lost): the network learned from the other samples alone"
         for sample, num_events in trainer.lost_samples.items()
     ] + [
-        f"{lost.num_events:,} events of {lost.skipped.file} (entries "
+        f"{lost.num_events:,} events of {lost.skipped.file}:{lost.skipped.tree} (entries "
         f"{lost.skipped.entry_start}-{lost.skipped.entry_stop}) could not be read in training and "
         f"had weight 0: {lost.skipped.reason}"
         for lost in dataset.lost()
@@ -182,13 +182,16 @@ def plan_json(dataset: Dataset) -> dict[str, Any]:
         "files": [
             {
                 "file": file.file,
+                "tree": file.tree,
                 "uuid": file.uuid,
                 "sample": file.sample,
                 "num_entries": file.num_entries,
             }
             for file in plan.files
         ],
-        "partitions": [[part.file, part.entry_start, part.entry_stop] for part in plan.partitions],
+        "partitions": [
+            [part.file, part.entry_start, part.entry_stop, part.tree] for part in plan.partitions
+        ],
         "inputs": [asdict(branch) for branch in plan.branches],
         "reads": list(plan.reads),
         "read_only": plan.read_only,
