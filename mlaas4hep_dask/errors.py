@@ -87,6 +87,10 @@ class PayloadError(EncodeError):
     """A request to the server cannot be scored (facts: event, branch, status)."""
 
 
+class ServerError(MLaaSError):
+    """The server cannot start (facts: address)."""
+
+
 class ClusterError(MLaaSError):
     """A Dask cluster cannot be reached or started (facts: address)."""
 

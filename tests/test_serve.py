@@ -1,6 +1,5 @@
 import asyncio
 import json
-import re
 import shlex
 import signal
 import socket
@@ -10,7 +9,7 @@ import tarfile
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AsyncExitStack, contextmanager
+from contextlib import AsyncExitStack
 from dataclasses import asdict, replace
 
 import awkward as ak
@@ -20,6 +19,7 @@ import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from served import as_json, make_array, make_bundle, serving
 from starlette.requests import Request
 from starlette.routing import Route
 
@@ -28,60 +28,15 @@ from mlaas4hep_dask.encode import EncodeCounts, Encoding, encode
 from mlaas4hep_dask.errors import PayloadError
 from mlaas4hep_dask.export import to_torchscript
 from mlaas4hep_dask.serve import build_app
-from mlaas4hep_dask.serve.batching import SLICE, Batcher
+from mlaas4hep_dask.serve.batching import Batcher
 from mlaas4hep_dask.serve.body import Bodies
-from mlaas4hep_dask.serve.model import Part, Scored, load_model
+from mlaas4hep_dask.serve.model import Scored, load_model
+from mlaas4hep_dask.serve.parts import SLICE, Part
 from mlaas4hep_dask.specs import Events
 from mlaas4hep_dask.specs.measure import measure
 
-NUM_EVENTS = 1000
 MAX_BODY_BYTES = 1_000_000
 JSON = {"Content-Type": "application/json"}
-
-
-def make_array(num_events=NUM_EVENTS, *, seed=1):
-    rng = np.random.default_rng(seed)
-    num_jets = rng.integers(0, 6, num_events)
-    pt = rng.exponential(40, num_jets.sum()).astype(np.float32)
-    pt[::50] = np.nan
-    eta = rng.normal(size=num_jets.sum()).astype(np.float32)
-    return ak.Array(
-        {
-            "HLT_Jet": rng.random(num_events) < 0.5,
-            "MET_pt": rng.exponential(30, num_events).astype(np.float32),
-            "PV_npvs": rng.integers(0, 60, num_events, dtype=np.int32),
-            "mass": rng.normal(125, 10, num_events),
-            "Jet_eta": ak.unflatten(eta, num_jets),
-            "Jet_pt": ak.unflatten(pt, num_jets),
-        }
-    )
-
-
-def make_bundle(path, *, name="higgs", seed=0, overflows=False):
-    events = Events.from_awkward(make_array())
-    specs = measure(events, sample="signal")
-    options = {"width": 4}
-    encoding = Encoding.from_specs(specs, **options)
-    num_columns = encoding.layout.num_columns
-    torch.manual_seed(seed)
-    network = torch.nn.Sequential(
-        torch.nn.Linear(num_columns, 32), torch.nn.ReLU(), torch.nn.Linear(32, 1)
-    ).eval()
-    if overflows:  # of two hidden units that the output subtracts from each other
-        network = torch.nn.Sequential(torch.nn.Linear(num_columns, 2), torch.nn.Linear(2, 1)).eval()
-        torch.nn.init.constant_(network[0].weight, 1e4)
-        network[1].weight.data = torch.tensor([[1.0, -1.0]])
-    write_bundle(
-        path,
-        name=name,
-        model=to_torchscript(network, encoding),
-        specs=specs,
-        encode=options,
-        metrics={"auc": 0.8},
-        data={},
-        card="# higgs\n",
-    )
-    return network
 
 
 def test_sorted_clipped_and_transformed_events_get_the_score_of_training(tmp_path):
@@ -137,56 +92,6 @@ def test_sorted_clipped_and_transformed_events_get_the_score_of_training(tmp_pat
     (refused,) = model.score([Part([{k: v for k, v in shuffled[0].items() if k != "Jet_pt"}])])
     assert isinstance(refused, PayloadError)
     assert "Jet_pt" in str(refused)
-
-
-def as_json(array):
-    """Events as a client sends them: null for NaN."""
-    return [
-        {
-            name: [None if x != x else x for x in value] if isinstance(value, list) else value
-            for name, value in event.items()
-        }
-        for event in ak.to_list(array)
-    ]
-
-
-class Served:
-    def __init__(self, process):
-        self.process = process
-        self.first_line = process.stdout.readline()
-        self.curl = process.stdout.readline()
-        found = re.search(r"http://\S+:\d+", self.first_line)
-        assert found, self.first_line + process.stderr.read()
-        self.url = found[0]
-        host, port = self.url.removeprefix("http://").split(":")
-        self.address = (host, int(port))
-        self.predict = f"{self.url}/v1/models/higgs/predict"
-
-
-@contextmanager
-def serving(*arguments):
-    process = subprocess.Popen(
-        [
-            sys.executable,
-            "-W",
-            "error",
-            "-m",
-            "mlaas4hep_dask.serve",
-            "--port",
-            "0",
-            *map(str, arguments),
-        ],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    try:
-        yield Served(process)
-    finally:
-        process.terminate()
-        _, errors = process.communicate(timeout=60)
-    assert process.returncode == 0
-    assert "Traceback" not in errors
 
 
 @pytest.fixture(scope="module")
@@ -475,7 +380,8 @@ def test_no_event_makes_the_server_fail(server, client, events, changes):
 def test_a_client_that_leaves_breaks_nothing(server, client, events, expected):
     body = json.dumps({"events": as_json(events)}).encode()
     head = (
-        f"POST /v1/models/higgs/predict HTTP/1.1\r\nHost: x\r\nContent-Length: {len(body)}\r\n\r\n"
+        "POST /v1/models/higgs/predict HTTP/1.1\r\nHost: localhost\r\n"
+        f"Content-Length: {len(body)}\r\n\r\n"
     )
     for sent in (len(body), len(body) // 2, 0):
         with socket.create_connection(server.address) as connection:
@@ -563,7 +469,7 @@ def test_a_request_that_was_accepted_is_answered_at_shutdown(bundle, events):
     body = json.dumps({"events": as_json(events)}).encode()
     with serving(bundle) as served, socket.create_connection(served.address) as connection:
         head = (
-            "POST /v1/models/higgs/predict HTTP/1.1\r\nHost: x\r\n"
+            "POST /v1/models/higgs/predict HTTP/1.1\r\nHost: localhost\r\n"
             f"Expect: 100-continue\r\nContent-Length: {len(body)}\r\n\r\n"
         )
         connection.sendall(head.encode())
@@ -634,7 +540,7 @@ def test_the_server_loads_neither_dask_nor_readers_nor_training(bundle, events, 
 import asyncio, sys
 from pathlib import Path
 from mlaas4hep_dask.serve import build_app
-from mlaas4hep_dask.serve.model import Part
+from mlaas4hep_dask.serve.parts import Part
 from mlaas4hep_dask.serve.payload import objects_in
 app = build_app(sys.argv[1])
 print(*sys.modules)
@@ -768,6 +674,10 @@ class Scoring:
         ]
 
 
+def parts_of_list(objects):
+    return [Part(objects[i : i + SLICE], i) for i in range(0, len(objects), SLICE)]
+
+
 def batched(scenario, **options):
     scoring = Scoring()
 
@@ -784,9 +694,9 @@ def batched(scenario, **options):
 
 
 async def submit_while_busy(batcher, scoring, *requests):
-    tasks = [asyncio.ensure_future(batcher.submit([0]))]
+    tasks = [asyncio.ensure_future(batcher.submit(parts_of_list([0])))]
     await asyncio.to_thread(scoring.started.wait, 30)
-    tasks += [asyncio.ensure_future(batcher.submit(objects)) for objects in requests]
+    tasks += [asyncio.ensure_future(batcher.submit(parts_of_list(objects))) for objects in requests]
     await asyncio.sleep(0)
     return tasks
 
@@ -851,10 +761,10 @@ def test_too_many_waiting_events_are_refused_until_there_is_room():
     async def scenario(batcher, scoring):
         tasks = await submit_while_busy(batcher, scoring, [1] * 8)
         with pytest.raises(PayloadError, match="9 events are waiting") as caught:
-            await batcher.submit([2, 2])
+            await batcher.submit(parts_of_list([2, 2]))
         scoring.go.set()
         await asyncio.gather(*tasks)
-        assert len((await batcher.submit([3] * 100)).scores) == 100
+        assert len((await batcher.submit(parts_of_list([3] * 100))).scores) == 100
         return caught.value.status
 
     status, _ = batched(scenario, max_waiting=10)
@@ -865,8 +775,8 @@ def test_a_fault_in_scoring_reaches_its_request_and_later_ones_are_scored():
     async def scenario(batcher, scoring):
         scoring.go.set()
         with pytest.raises(ValueError, match="could not convert"):
-            await batcher.submit(["not a number"])
-        return (await batcher.submit([1])).scores.tolist()
+            await batcher.submit(parts_of_list(["not a number"]))
+        return (await batcher.submit(parts_of_list([1]))).scores.tolist()
 
     assert batched(scenario)[0] == [1]
 
@@ -877,7 +787,7 @@ def test_draining_answers_what_waits_and_takes_no_more():
         draining = asyncio.ensure_future(batcher.drain())
         await asyncio.sleep(0)
         with pytest.raises(PayloadError, match="shutting down"):
-            await batcher.submit([2])
+            await batcher.submit(parts_of_list([2]))
         scoring.go.set()
         await draining
         return [task.result().scores.tolist() for task in tasks]

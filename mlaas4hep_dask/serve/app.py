@@ -7,6 +7,7 @@ import gc
 from collections.abc import AsyncIterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,19 +20,26 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from mlaas4hep_dask.errors import BundleError, PayloadError, did_you_mean
+from mlaas4hep_dask.serve import cut
 from mlaas4hep_dask.serve.batching import Batcher
 from mlaas4hep_dask.serve.body import MAX_BODY_BYTES, Bodies
+from mlaas4hep_dask.serve.limits import MAX_VALUES
 from mlaas4hep_dask.serve.model import Model, load_model
-from mlaas4hep_dask.serve.payload import objects_in
+from mlaas4hep_dask.serve.parts import INLINE_BYTES, Scorable, parts_of
 from mlaas4hep_dask.serve.problems import shown
 
 
-def build_app(*bundle_paths: str | Path, max_body_bytes: int = MAX_BODY_BYTES) -> Starlette:
+def build_app(
+    *bundle_paths: str | Path,
+    max_body_bytes: int = MAX_BODY_BYTES,
+    max_values: int = MAX_VALUES,
+) -> Starlette:
     """An ASGI application that serves the models of one or more bundles.
 
     The bundles are opened, verified and loaded when the application starts, which raises
     `BundleError` when one is altered or when two models have the same name. ``app.state.models``
-    then maps names to models.
+    then maps names to models. ``app.state.drain()`` makes /health say that the application takes
+    no more requests, and ``app.state.give_up()`` refuses those that wait.
 
     Parameters
     ----------
@@ -39,9 +47,11 @@ def build_app(*bundle_paths: str | Path, max_body_bytes: int = MAX_BODY_BYTES) -
         Folders, or .tar.gz archives of them.
     max_body_bytes : int
         Largest request body.
+    max_values : int
+        Most values in it; names count as one, lists and objects as four.
     """
-    service = _Service(bundle_paths, Bodies(max_body_bytes))
-    return Starlette(
+    service = _Service(bundle_paths, Bodies(max_body_bytes), max_values)
+    app = Starlette(
         routes=[
             Route("/health", service.health),
             Route("/v1/models", service.list_models),
@@ -55,12 +65,25 @@ def build_app(*bundle_paths: str | Path, max_body_bytes: int = MAX_BODY_BYTES) -
         },
         lifespan=service.lifespan,
     )
+    app.state.drain = service.drain
+    app.state.give_up = service.give_up
+    return app
+
+
+# Of a body that was too large or too slow the rest is not waited for.
+_HEADERS = {
+    503: {"Retry-After": "1"},
+    413: {"Connection": "close"},
+    408: {"Connection": "close"},
+}
 
 
 class _Service:
-    def __init__(self, paths: Sequence[str | Path], bodies: Bodies) -> None:
+    def __init__(self, paths: Sequence[str | Path], bodies: Bodies, max_values: int) -> None:
         self._paths = paths
         self._bodies = bodies
+        self._max_values = max_values
+        self._is_draining = False
         self._models: Mapping[str, Model] | None = None  # None until all are loaded
         self._batchers: Mapping[str, Batcher] = {}
 
@@ -69,7 +92,11 @@ class _Service:
         # One scoring thread for all models, and one torch thread inside it: two of either are
         # slower on shared cores. Torch keeps the number per thread, so each is told.
         torch.set_num_threads(1)
-        with ThreadPoolExecutor(1, "score", torch.set_num_threads, (1,)) as executor:
+        with (
+            ThreadPoolExecutor(1, "score", torch.set_num_threads, (1,)) as executor,
+            ThreadPoolExecutor(1, "cut") as self._cutter,
+        ):
+            cut.warm_up()
             models = await asyncio.get_running_loop().run_in_executor(executor, self._load)
             # Torch leaves a large graph of objects, which full collections would walk again
             # and again: 100 ms pauses.
@@ -96,9 +123,20 @@ class _Service:
             models[model.name] = model
         return models
 
+    def drain(self) -> None:
+        """Say that no more requests are taken; those that arrive are answered."""
+        self._is_draining = True
+
+    def give_up(self) -> None:
+        """Refuse all requests that wait for scores."""
+        for batcher in self._batchers.values():
+            batcher.give_up()
+
     async def health(self, _request: Request) -> Response:
         if self._models is None:
             return _json({"status": "starting", "models": []}, status=503)
+        if self._is_draining:
+            return _json({"status": "draining", "models": list(self._models)}, status=503)
         return _json({"status": "ok", "models": list(self._models)})
 
     async def list_models(self, _request: Request) -> Response:
@@ -112,7 +150,7 @@ class _Service:
         name = model.name
         try:
             async with self._bodies.read(request) as body:
-                scored = await self._batchers[name].submit(objects_in(body))
+                scored = await self._batchers[name].submit(await self._parts_of(body))
         except ClientDisconnect:
             return Response(status_code=400)  # nobody reads it
         return _json(
@@ -124,6 +162,12 @@ class _Service:
                 "ignored": sorted(scored.ignored),
             }
         )
+
+    async def _parts_of(self, body: bytearray) -> Sequence[Scorable]:
+        if len(body) <= INLINE_BYTES:
+            return parts_of(body)
+        cutting = partial(parts_of, body, max_values=self._max_values)
+        return await asyncio.get_running_loop().run_in_executor(self._cutter, cutting)
 
     def _loaded(self) -> Mapping[str, Model]:
         if self._models is None:
@@ -163,7 +207,7 @@ async def _answer_payload_error(_request: Request, error: Exception) -> Response
         status=error.status,
         event=error.event,
         branch=error.branch,
-        headers={"Retry-After": "1"} if error.status == 503 else None,
+        headers=_HEADERS.get(error.status),
     )
 
 

@@ -7,23 +7,29 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass, field
-from typing import Any
 
 from mlaas4hep_dask.errors import PayloadError
-from mlaas4hep_dask.serve.model import Part, Scored
+from mlaas4hep_dask.serve.limits import STOPPING
+from mlaas4hep_dask.serve.model import Scored
+from mlaas4hep_dask.serve.parts import SLICE, SLICE_VALUES, Scorable
 
-# Events scored before others get a turn. Slices of 256 bring the p99 of single events next to
-# bulk requests from 0.2 s to 22 ms, and cost bulk requests a sixth of their rate.
-SLICE = 256
 MAX_WAITING = 131_072  # events
 
 
 @dataclass(eq=False, slots=True)
+class _Queue:
+    jobs: deque[_Job] = field(default_factory=deque)
+    num_waiting: int = 0  # events, those that are being scored too
+
+
+@dataclass(eq=False, slots=True)
 class _Job:
-    objects: Sequence[Any]
+    queue: _Queue
+    parts: Sequence[Scorable]
     answer: asyncio.Future[Scored]
-    position: int = 0
-    scored: Scored = field(default_factory=Scored)
+    size: int  # events
+    position: int = 0  # of the part that is next
+    scored: list[Scored] = field(default_factory=list)
 
 
 class Batcher:
@@ -36,12 +42,13 @@ class Batcher:
     executor : Executor
         The scoring thread.
     max_waiting : int
-        Largest number of events that wait or are being scored.
+        Largest number of events that wait or are being scored; of large requests, and as many of
+        small ones, so that neither keep the others out.
     """
 
     def __init__(
         self,
-        score: Callable[[Sequence[Part]], list[Scored | PayloadError]],
+        score: Callable[[Sequence[Scorable]], list[Scored | PayloadError]],
         executor: Executor,
         *,
         max_waiting: int = MAX_WAITING,
@@ -49,30 +56,37 @@ class Batcher:
         self._score = score
         self._executor = executor
         self._max_waiting = max_waiting
-        self._num_waiting = 0
-        self._small: deque[_Job] = deque()
-        self._large: deque[_Job] = deque()
+        self._small = _Queue()
+        self._large = _Queue()
+        self._running: list[_Job] = []
         self._idle = asyncio.Event()
         self._idle.set()
         self._is_closed = False
 
-    async def submit(self, objects: Sequence[Any]) -> Scored:
-        """Scores of the parsed events of one request.
+    async def submit(self, parts: Sequence[Scorable]) -> Scored:
+        """Scores of the events of one request.
+
+        Parameters
+        ----------
+        parts : sequence of Scorable
+            The request, in parts that are scored in one go each; others get a turn in between.
 
         Raises
         ------
         PayloadError
             When an event does not fit (422), or too many events wait (503).
         """
-        if not objects:
+        size = sum(part.size for part in parts)
+        if not size:
             return Scored()
         if self._is_closed:
-            raise _busy("the server is shutting down")
-        if self._num_waiting and self._num_waiting + len(objects) > self._max_waiting:
-            raise _busy(f"{self._num_waiting} events are waiting; try again soon")
-        job = _Job(objects, asyncio.get_running_loop().create_future())
-        self._num_waiting += len(objects)
-        (self._small if len(objects) <= SLICE else self._large).append(job)
+            raise _busy(STOPPING)
+        queue = self._small if len(parts) == 1 else self._large
+        if queue.num_waiting and queue.num_waiting + size > self._max_waiting:
+            raise _busy(f"{queue.num_waiting} events are waiting; try again soon")
+        job = _Job(queue, parts, asyncio.get_running_loop().create_future(), size)
+        queue.num_waiting += size
+        queue.jobs.append(job)
         if self._idle.is_set():
             self._start()
         return await job.answer
@@ -82,8 +96,16 @@ class Batcher:
         self._is_closed = True
         await self._idle.wait()
 
+    def give_up(self) -> None:
+        """Take no more requests, and refuse all that are not answered."""
+        self._is_closed = True
+        for job in (*self._running, *self._small.jobs, *self._large.jobs):
+            if not job.answer.done():
+                job.answer.set_exception(_busy(STOPPING))
+
     def _start(self) -> None:
         taken = self._take()
+        self._running = [job for job, _ in taken]
         if not taken:
             self._idle.set()
             return
@@ -92,33 +114,37 @@ class Batcher:
         running = asyncio.get_running_loop().run_in_executor(self._executor, self._score, parts)
         running.add_done_callback(lambda done: self._finish(taken, done))
 
-    def _take(self) -> list[tuple[_Job, Part]]:
-        """Small requests up to one slice, and a slice of one large request."""
-        taken: list[tuple[_Job, Part]] = []
-        room = SLICE
-        while self._small and len(self._small[0].objects) <= room:
-            job = self._small.popleft()
+    def _take(self) -> list[tuple[_Job, Scorable]]:
+        """Requests of one part as far as a slice goes, and a part of one larger request."""
+        taken: list[tuple[_Job, Scorable]] = []
+        events, values = SLICE, SLICE_VALUES
+        small, large = self._small.jobs, self._large.jobs
+        while small:
+            part = small[0].parts[0]
+            if taken and (part.size > events or part.values > values):
+                break
+            job = small.popleft()
             if self._is_wanted(job):
-                taken.append((job, Part(job.objects)))
-                room -= len(job.objects)
-        while self._large:
-            job = self._large.popleft()
+                taken.append((job, part))
+                events -= part.size
+                values -= part.values
+        while large:
+            job = large.popleft()
             if self._is_wanted(job):
-                end = job.position + SLICE
-                taken.append((job, Part(job.objects[job.position : end], job.position)))
-                job.position = end
+                taken.append((job, job.parts[job.position]))
+                job.position += 1
                 break
         return taken
 
     def _is_wanted(self, job: _Job) -> bool:
         if job.answer.done():  # cancelled: its client went away
-            self._num_waiting -= len(job.objects)
+            job.queue.num_waiting -= job.size
             return False
         return True
 
     def _finish(
         self,
-        taken: Sequence[tuple[_Job, Part]],
+        taken: Sequence[tuple[_Job, Scorable]],
         done: asyncio.Future[list[Scored | PayloadError]],
     ) -> None:
         failure = done.exception()
@@ -128,14 +154,14 @@ class Batcher:
                 continue
             if isinstance(outcome, BaseException):
                 job.answer.set_exception(outcome)
-                self._num_waiting -= len(job.objects)
+                job.queue.num_waiting -= job.size
                 continue
-            job.scored = job.scored + outcome if job.position > SLICE else outcome
-            if job.position and job.position < len(job.objects):
-                self._large.append(job)
+            job.scored.append(outcome)
+            if job.position and job.position < len(job.parts):
+                self._large.jobs.append(job)
             else:
-                job.answer.set_result(job.scored)
-                self._num_waiting -= len(job.objects)
+                job.answer.set_result(Scored.together(job.scored))
+                job.queue.num_waiting -= job.size
         self._start()
 
 

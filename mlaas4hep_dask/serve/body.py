@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from mlaas4hep_dask.errors import PayloadError
@@ -14,7 +15,21 @@ if TYPE_CHECKING:
 
 MAX_BODY_BYTES = 16 * 1024**2
 MAX_BODIES = 16  # of the largest size, held at once by all requests together
+SMALL_BYTES = 64 * 1024  # of a body that may use the last quarter of this
 MAX_SECONDS = 30.0  # for a body to arrive
+FIRST_SECONDS = 5.0  # of these, for which it may be slow
+MIN_RATE = 16 * 1024  # bytes per second after that
+SLOW_SECONDS = 1.0  # after which a body that still arrives may have to make room for another
+
+
+@dataclass(eq=False, slots=True)
+class _Arrival:
+    """A body that arrives."""
+
+    began: float
+    body: bytearray
+    deadline: asyncio.Timeout = field(init=False)
+    is_given_up: bool = False
 
 
 class Bodies:
@@ -26,14 +41,23 @@ class Bodies:
         Largest body.
     max_seconds : float
         Longest time that a body may take to arrive.
+    first_seconds : float
+        Time that every body has; each `MIN_RATE` bytes of it bring a second more.
     """
 
     def __init__(
-        self, max_bytes: int = MAX_BODY_BYTES, *, max_seconds: float = MAX_SECONDS
+        self,
+        max_bytes: int = MAX_BODY_BYTES,
+        *,
+        max_seconds: float = MAX_SECONDS,
+        first_seconds: float = FIRST_SECONDS,
     ) -> None:
         self._max_bytes = max_bytes
         self._max_seconds = max_seconds
+        self._first_seconds = first_seconds
+        self._max_held = MAX_BODIES * max_bytes
         self._held = 0
+        self._arriving: set[_Arrival] = set()  # those that are not small
 
     @asynccontextmanager
     async def read(self, request: Request) -> AsyncIterator[bytearray]:
@@ -50,24 +74,59 @@ class Bodies:
         if declared.isdecimal() and int(declared[:20]) > self._max_bytes:
             raise self._too_large()
         body = bytearray()
+        arrival = _Arrival(asyncio.get_running_loop().time(), body)
         try:
-            await self._receive(request, body)
+            await self._receive(request, arrival)
             yield body
         finally:
-            self._held -= len(body)
+            if not arrival.is_given_up:
+                self._held -= len(body)
 
-    async def _receive(self, request: Request, body: bytearray) -> None:
+    async def _receive(self, request: Request, arrival: _Arrival) -> None:
+        body, began = arrival.body, arrival.began
+        allowed = min(self._first_seconds, self._max_seconds)
         try:
-            async with asyncio.timeout(self._max_seconds):
+            async with asyncio.timeout_at(began + allowed) as arrival.deadline:
                 async for chunk in request.stream():
                     if len(body) + len(chunk) > self._max_bytes:
                         raise self._too_large()
-                    if self._held + len(chunk) > MAX_BODIES * self._max_bytes:
-                        raise _error(503, "the server holds too many requests; try again soon")
+                    self._make_room(arrival, len(chunk))
                     self._held += len(chunk)
                     body += chunk
+                    if len(body) > MIN_RATE:
+                        self._arriving.add(arrival)
+                        allowed = self._first_seconds + len(body) / MIN_RATE
+                        allowed = min(allowed, self._max_seconds)
+                        arrival.deadline.reschedule(began + allowed)
         except TimeoutError:
-            raise _error(408, f"the body took longer than {self._max_seconds:g} s") from None
+            if arrival.is_given_up:
+                raise self._no_room() from None
+            raise _error(
+                408,
+                f"the body took longer than {allowed:.3g} s: {len(body)} bytes came; send "
+                f"{MIN_RATE} a second or more, and all in {self._max_seconds:g} s",
+            ) from None
+        finally:
+            self._arriving.discard(arrival)
+
+    def _make_room(self, arrival: _Arrival, more: int) -> None:
+        """See to it that more of a body can be held, at the cost of the slowest that arrives."""
+        # Slow clients with large bodies leave room for the small ones of others.
+        is_small = len(arrival.body) + more <= SMALL_BYTES
+        room = self._max_held if is_small else 3 * self._max_held // 4
+        now = asyncio.get_running_loop().time()
+        while self._held + more > room:
+            slow = [each for each in self._arriving - {arrival} if now - each.began > SLOW_SECONDS]
+            if not slow:
+                raise self._no_room()
+            slowest = min(slow, key=lambda each: len(each.body) / (now - each.began))
+            self._arriving.discard(slowest)
+            self._held -= len(slowest.body)
+            slowest.is_given_up = True
+            slowest.deadline.reschedule(now)
+
+    def _no_room(self) -> PayloadError:
+        return _error(503, "the server holds too many requests; try again soon")
 
     def _too_large(self) -> PayloadError:
         return _error(413, f"the body is larger than {self._max_bytes} bytes")

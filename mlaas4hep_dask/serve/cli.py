@@ -17,10 +17,15 @@ from urllib.parse import quote
 
 from mlaas4hep_dask.errors import MissingExtraError, MLaaSError
 from mlaas4hep_dask.serve.body import MAX_BODY_BYTES
+from mlaas4hep_dask.serve.hosts import LOOPBACK, Hosts
+from mlaas4hep_dask.serve.limits import MAX_VALUES, Front, Limits
 
 if TYPE_CHECKING:
     from starlette.applications import Starlette
 
+    from mlaas4hep_dask.serve.server import Server
+
+KEEP_ALIVE_SECONDS = 5
 EXTRA = ("httptools", "orjson", "starlette", "uvicorn", "uvloop")
 
 logger = logging.getLogger(__name__)
@@ -36,9 +41,15 @@ def main(argv: Sequence[str] | None = None) -> int:
         _require_extra()
         _serve(options)
     except (MLaaSError, OSError) as error:
-        sys.stderr.write(f"error: {error}\n")
+        sys.stderr.write(f"error: {one_line(error)}\n")
         return 2
     return 0
+
+
+def one_line(error: BaseException) -> str:
+    """An error's text in one line that a terminal shows as it is, whatever others put into it."""
+    words = " ".join(str(error).split())
+    return "".join(c if c.isprintable() else c.encode("unicode-escape").decode() for c in words)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -58,6 +69,39 @@ def _parser() -> argparse.ArgumentParser:
         default=MAX_BODY_BYTES,
         type=_positive,
         help="largest request body (%(default)s)",
+    )
+    parser.add_argument(
+        "--max-values",
+        default=MAX_VALUES,
+        type=_positive,
+        help="most values in a request; names count as one, lists and objects as four "
+        "(%(default)s)",
+    )
+    parser.add_argument(
+        "--allowed-host",
+        metavar="NAME",
+        action="append",
+        default=[],
+        help="a name that the server answers to beside its address, as a proxy sends it; "
+        "may be given several times; '*' stands for all",
+    )
+    parser.add_argument(
+        "--max-connections",
+        default=Limits().connections,
+        type=_positive,
+        help="largest number of connections (%(default)s)",
+    )
+    parser.add_argument(
+        "--max-connections-per-address",
+        default=None,
+        type=_positive,
+        help="largest number of connections of one client's address (half of all)",
+    )
+    parser.add_argument(
+        "--keep-alive-seconds",
+        default=KEEP_ALIVE_SECONDS,
+        type=_positive,
+        help="how long a connection without a request stays open (%(default)s)",
     )
     parser.add_argument(
         "--log-level",
@@ -89,23 +133,30 @@ def _require_extra() -> None:
 
 
 def _serve(options: argparse.Namespace) -> None:
-    import uvicorn
     import uvloop
 
     from mlaas4hep_dask.serve.app import build_app
+    from mlaas4hep_dask.serve.connection import require_uvicorn
+    from mlaas4hep_dask.serve.server import Server, fitting
 
-    app = build_app(*options.bundles, max_body_bytes=options.max_body_bytes)
-    server = uvicorn.Server(
-        uvicorn.Config(
-            app,
-            http="httptools",
-            lifespan="off",  # entered below, where its errors arrive as they are
-            ws="none",
-            log_config=None,
-            access_log=False,
-            server_header=False,
-            timeout_graceful_shutdown=30,
+    require_uvicorn()
+    most = options.max_connections
+    per_address = options.max_connections_per_address or max(1, most // 2)
+    limits = fitting(Limits(connections=most, connections_per_address=per_address))
+    if limits.connections < most:
+        logger.warning(
+            "at most %d connections: the system lets the process have no more files open",
+            limits.connections,
         )
+    app = build_app(
+        *options.bundles, max_body_bytes=options.max_body_bytes, max_values=options.max_values
+    )
+    server = Server(
+        app,
+        Front(limits, Hosts(options.host, options.allowed_host)),
+        keep_alive_seconds=options.keep_alive_seconds,
+        on_drain=app.state.drain,
+        on_give_up=app.state.give_up,
     )
 
     def stop(*_: Any) -> None:
@@ -115,7 +166,7 @@ def _serve(options: argparse.Namespace) -> None:
     signal.signal(signal.SIGINT, stop)
     signal.signal(signal.SIGTERM, stop)
     with _listen(options.host, options.port) as listener:
-        if options.host not in ("127.0.0.1", "::1", "localhost"):
+        if options.host not in LOOPBACK:
             logger.warning(
                 "%s may be reached by others; the server asks nobody's name", options.host
             )
@@ -135,10 +186,11 @@ def _url(host: str, listener: socket.socket) -> str:
     return f"http://{f'[{host}]' if ':' in host else host}:{listener.getsockname()[1]}"
 
 
-async def _run(server: Any, app: Starlette, listener: socket.socket, url: str) -> None:
+async def _run(server: Server, app: Starlette, listener: socket.socket, url: str) -> None:
     async with app.router.lifespan_context(app):
         _announce(app.state.models, url)
-        await server.serve(sockets=[listener])
+        async with server.watched():
+            await server.serve(sockets=[listener])
 
 
 def _announce(models: dict[str, Any], url: str) -> None:

@@ -5,40 +5,25 @@ from __future__ import annotations
 import logging
 import tempfile
 import time
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from mlaas4hep_dask.bundle import Bundle, open_bundle
-from mlaas4hep_dask.encode import EncodeCounts, encode
+from mlaas4hep_dask.encode import EncodeCounts, Encoded, EncodedImages, encode
 from mlaas4hep_dask.errors import BundleError, ExpressionError, PayloadError
 from mlaas4hep_dask.serve.counts import counts_of_parts
 from mlaas4hep_dask.serve.network import Network
-from mlaas4hep_dask.serve.payload import events_of, extra_names
+from mlaas4hep_dask.serve.parts import Part, Scorable
+from mlaas4hep_dask.serve.payload import UnfitError, columnar, events_of, extra_names
 from mlaas4hep_dask.specs import Branch, BranchSpecs, Events
 
 logger = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, slots=True)
-class Part:
-    """Parsed events of one request that are scored in one go.
-
-    Parameters
-    ----------
-    objects : sequence
-        JSON objects, one per event.
-    first : int
-        Number of the first in its request.
-    """
-
-    objects: Sequence[Any]
-    first: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,12 +44,24 @@ class Scored:
     counts: EncodeCounts = field(default_factory=EncodeCounts)
     ignored: frozenset[str] = frozenset()
 
-    def __add__(self, other: Scored) -> Scored:
-        return Scored(
-            np.concatenate([self.scores, other.scores]),
-            self.counts + other.counts,
-            self.ignored | other.ignored,
+    @classmethod
+    def together(cls, parts: Sequence[Scored]) -> Scored:
+        """Those of the parts of one request."""
+        if len(parts) == 1:
+            return parts[0]
+        return cls(
+            np.concatenate([part.scores for part in parts]),
+            sum((part.counts for part in parts), EncodeCounts()),
+            frozenset[str]().union(*(part.ignored for part in parts)),
         )
+
+
+class _Row(NamedTuple):
+    """The parsed events of a part."""
+
+    place: int  # among the parts
+    objects: Sequence[Any]
+    first: int
 
 
 class Model:
@@ -134,37 +131,77 @@ class Model:
                 event[name] = counted[name.casefold()]
         return event
 
-    def score(self, parts: Sequence[Part]) -> list[Scored | PayloadError]:
+    def score(self, parts: Sequence[Scorable]) -> list[Scored | PayloadError]:
         """Scores of each part, or why it has none; one part's error leaves the others alone."""
-        try:
-            return self._score_together(parts)
-        except PayloadError as error:
-            if len(parts) == 1:
-                return [error]
-        return [outcome for part in parts for outcome in self.score([part])]
+        outcomes: list[Scored | PayloadError | None] = [None] * len(parts)
+        rows: list[_Row] = []
+        for place, part in enumerate(parts):
+            try:
+                rows.append(_Row(place, part.parsed(), part.first))
+            except PayloadError as error:
+                outcomes[place] = error
+        batch = None
+        if rows:
+            try:
+                batch = self._encoded(rows)
+            except (PayloadError, UnfitError):
+                refused = dict(self._refused(rows))
+                for place, problem in refused.items():
+                    outcomes[place] = problem
+                rows = [row for row in rows if row.place not in refused]
+                batch = self._encoded(rows) if rows else None
+        if batch is not None:
+            found = self._scored(rows, *batch)
+            for row, outcome in zip(rows, found, strict=True):
+                outcomes[row.place] = outcome
+        return [outcome for outcome in outcomes if outcome is not None]
 
-    def _score_together(self, parts: Sequence[Part]) -> list[Scored | PayloadError]:
+    def _refused(self, rows: Sequence[_Row]) -> Iterator[tuple[int, PayloadError]]:
+        """The rows that cannot be encoded, found by halving."""
+        try:
+            self._encoded(rows)
+        except (PayloadError, UnfitError) as error:
+            if isinstance(error, PayloadError) and len(rows) == 1:
+                yield rows[0].place, error
+                return
+            middle = len(rows) // 2
+            yield from self._refused(rows[:middle])
+            yield from self._refused(rows[middle:])
+
+    def _encoded(self, rows: Sequence[_Row]) -> tuple[Events, Encoded | EncodedImages]:
+        """The events of all rows; `UnfitError` or `PayloadError` when one of them does not fit."""
         branches = self.bundle.reads
-        first = parts[0].first  # errors count when there is one part alone
-        objects = list(chain.from_iterable(part.objects for part in parts))
-        events = self._prepared(events_of(objects, branches, first=first), first)
+        if len(rows) == 1:
+            first = rows[0].first  # errors count when there is one row alone
+            events = events_of(rows[0].objects, branches, first=first)
+        else:
+            first = 0
+            objects = list(chain.from_iterable(row.objects for row in rows))
+            events = columnar(objects, branches)
+        events = self._prepared(events, first)
         encoded = encode(events, self.encoding)
         overflow = encoded.overflow()
         if overflow is not None:
             raise _too_large(overflow[0] + first, overflow[1])
+        return events, encoded
+
+    def _scored(
+        self, rows: Sequence[_Row], events: Events, encoded: Encoded | EncodedImages
+    ) -> Iterator[Scored | PayloadError]:
+        branches = self.bundle.reads
         scores = self._network.scores(encoded)
-        failed = np.flatnonzero(~np.isfinite(scores).reshape(len(scores), -1).all(axis=1))
-        if failed.size:
-            raise _no_score(int(failed[0]) + first)
-        sizes = [len(part.objects) for part in parts]
+        is_finite = np.all(np.isfinite(scores).reshape(len(scores), -1), axis=1)  # (events,)
+        sizes = [len(row.objects) for row in rows]
         counts = counts_of_parts(encoded.counts, events, self.encoding, sizes=sizes)
-        ends = np.cumsum(sizes)[:-1]
-        return [
-            Scored(own_scores, own_counts, frozenset(extra_names(part.objects, branches)))
-            for part, own_scores, own_counts in zip(
-                parts, np.split(scores, ends), counts, strict=True
-            )
-        ]
+        end = 0
+        for row, size, own_counts in zip(rows, sizes, counts, strict=True):
+            own = slice(end, end + size)
+            end += size
+            if is_finite[own].all():
+                ignored = frozenset(extra_names(row.objects, branches))
+                yield Scored(scores[own], own_counts, ignored)
+            else:
+                yield _no_score(row.first + int(np.argmin(is_finite[own])))
 
     def _prepared(self, events: Events, first: int) -> Events:
         recipe = self.bundle.recipe

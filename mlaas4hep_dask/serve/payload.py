@@ -22,8 +22,8 @@ MAX_IGNORED = 100  # names of extra branches that an answer lists
 MAX_NAME = 100  # characters of each
 
 
-class _UnfitError(Exception):
-    """Some event does not fit; `first_problem` finds which and says why."""
+class UnfitError(Exception):
+    """Some event does not fit; `events_of` finds which and says why."""
 
 
 def events_from_json(
@@ -55,17 +55,17 @@ def objects_in(body: bytes | bytearray, *, max_events: int = MAX_EVENTS) -> list
     try:
         document = orjson.loads(body)
     except orjson.JSONDecodeError as error:
-        raise _refusal(f"the body is not JSON: {error}{_hint(error)}") from None
+        raise json_error(error) from None
     if not isinstance(document, dict):
-        raise _refusal(f'expected {{"events": [...]}}, got {shown(document)}')
+        raise refusal(f'expected {{"events": [...]}}, got {shown(document)}')
     for key in document:
         if key != "events":
             hint = did_you_mean(key[:MAX_NAME], ["events"])
-            raise _refusal(f'unknown key {shown(key)}; the only key is "events"{hint}')
+            raise refusal(f'unknown key {shown(key)}; the only key is "events"{hint}')
     objects = document.get("events")
     if not isinstance(objects, list):
         what = shown(objects) if document else "an empty object"
-        raise _refusal(f'expected {{"events": [...]}}, a list of events, got {what}')
+        raise refusal(f'expected {{"events": [...]}}, a list of events, got {what}')
     if len(objects) > max_events:
         raise PayloadError(
             f"{len(objects)} events in one request; send at most {max_events}",
@@ -94,10 +94,18 @@ def events_of(objects: Sequence[Any], branches: Sequence[Branch], *, first: int 
         When an event does not fit the branches.
     """
     try:
-        return _columnar(objects, branches)
-    except (_UnfitError, KeyError, TypeError, OverflowError):
-        pass  # the exceptions of the fast path do not know the event
-    raise first_problem(objects, branches, first=first)
+        return columnar(objects, branches)
+    except UnfitError:
+        pass  # it does not know the event
+    start, stop = 0, len(objects)  # the first that does not fit is among these
+    while stop - start > 1:
+        middle = (start + stop) // 2
+        try:
+            columnar(objects[start:middle], branches)
+            start = middle
+        except UnfitError:
+            stop = middle
+    raise first_problem(objects[start:stop], branches, first=first + start)
 
 
 def extra_names(objects: Sequence[Any], branches: Sequence[Branch]) -> set[str]:
@@ -113,14 +121,40 @@ def extra_names(objects: Sequence[Any], branches: Sequence[Branch]) -> set[str]:
     return {name[:MAX_NAME] for name in islice(extras, MAX_IGNORED)}
 
 
-def _refusal(message: str) -> PayloadError:
+def refusal(message: str) -> PayloadError:
+    """The error of a body that is no list of events."""
     return PayloadError(message, event=None, branch=None, status=400)
 
 
-def _hint(error: orjson.JSONDecodeError) -> str:
+def json_error(error: orjson.JSONDecodeError, *, place: int = 0) -> PayloadError:
+    """The error of a body that is not JSON.
+
+    Parameters
+    ----------
+    error : JSONDecodeError
+        What the parser says.
+    place : int
+        Byte of the body at which what it was given begins.
+    """
+    hint = ""
     if error.doc.startswith(("NaN", "Infinity"), error.pos):
-        return "; JSON has no NaN or Infinity: write null for a missing value"
-    return ""
+        hint = "; JSON has no NaN or Infinity: write null for a missing value"
+    where = f"{error.msg}: by byte {place + error.pos}" if place else str(error)
+    return refusal(f"the body is not JSON: {where}{hint}")
+
+
+def columnar(objects: Sequence[Any], branches: Sequence[Branch]) -> Events:
+    """Columnar events of parsed ones, as `events_of`.
+
+    Raises
+    ------
+    UnfitError
+        When an event does not fit the branches.
+    """
+    try:
+        return _columnar(objects, branches)
+    except (KeyError, TypeError, OverflowError):
+        raise UnfitError from None
 
 
 def _columnar(objects: Sequence[Any], branches: Sequence[Branch]) -> Events:
@@ -136,10 +170,10 @@ def _columnar(objects: Sequence[Any], branches: Sequence[Branch]) -> Events:
             values.extend(column)
         else:
             if not set(map(type, column)) <= {list}:
-                raise _UnfitError
+                raise UnfitError
             counts = list(map(len, column))
             if multiplicities.setdefault(branch.collection, counts) != counts:
-                raise _UnfitError
+                raise UnfitError
             values.extend(chain.from_iterable(column))
         ends.append((branch, len(values)))
     contents: dict[str, NDArray[Any]] = {}
@@ -168,22 +202,22 @@ def _numbers(values: list[Any], dtype: np.dtype[Any]) -> NDArray[Any]:
     types = set(map(type, values))
     if dtype.kind == "f":
         if not types <= {float, int, NoneType}:
-            raise _UnfitError
+            raise UnfitError
         wide = np.array(values, dtype=np.float64)  # None becomes NaN
         if dtype == np.float64:
             return wide
         with np.errstate(over="ignore"):
             narrow = wide.astype(dtype)  # the score is that of the value the file would hold
         if np.isinf(narrow).any():
-            raise _UnfitError
+            raise UnfitError
         return narrow
     if types <= {int} and dtype.kind != "b":
         return np.array(values, dtype=dtype)  # OverflowError beyond its range
     if not types <= {int, float, NoneType} | ({bool} if dtype.kind == "b" else set()):
-        raise _UnfitError
+        raise UnfitError
     whole = _whole(values)
     if dtype.kind == "b" and not set(whole) <= {0, 1}:
-        raise _UnfitError
+        raise UnfitError
     integers = np.array(whole, dtype=dtype)
     if NoneType not in types:
         return integers
@@ -197,5 +231,5 @@ def _whole(values: Iterable[Any]) -> list[int]:
     if any(
         value is not None and value != number for value, number in zip(values, whole, strict=True)
     ):
-        raise _UnfitError
+        raise UnfitError
     return whole
