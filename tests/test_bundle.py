@@ -1,15 +1,22 @@
+import gzip
 import hashlib
 import io
 import json
+import os
+import random
+import resource
 import shutil
+import subprocess
+import sys
 import tarfile
+import zipfile
 
 import awkward as ak
 import numpy as np
 import pytest
 
 from mlaas4hep_dask.bundle import open_bundle, write_bundle
-from mlaas4hep_dask.bundle.bundle import MAX_MEMBERS
+from mlaas4hep_dask.bundle.members import MAX_MEMBERS
 from mlaas4hep_dask.encode import Encoding, encode
 from mlaas4hep_dask.errors import BundleError, EncodeError
 from mlaas4hep_dask.specs import Events
@@ -327,3 +334,233 @@ def test_the_folder_may_be_read_by_others_and_moved(bundle, tmp_path):
     assert bundle.path.stat().st_mode & 0o777 == 0o755
     moved = shutil.move(bundle.path, tmp_path / "moved")
     assert open_bundle(moved).encoding == bundle.encoding
+
+
+# --- Bundles of strangers -----------------------------------------------------------------------
+
+
+class Zeros(io.RawIOBase):
+    """A file of zeros that takes no memory."""
+
+    def __init__(self, size):
+        self.left = size
+
+    def readable(self):
+        return True
+
+    def read(self, size=-1):
+        size = self.left if size < 0 else min(size, self.left)
+        self.left -= size
+        return bytes(size)
+
+
+def pack_with_zeros(path, members, name, size, *, last=True):
+    with tarfile.open(path, "w:gz", compresslevel=9) as tar:
+        info = tarfile.TarInfo(name)
+        info.size = size
+        if not last:
+            tar.addfile(info, Zeros(size))
+        for own, content in members:
+            entry = tarfile.TarInfo(own)
+            entry.size = len(content)
+            tar.addfile(entry, io.BytesIO(content))
+        if last:
+            tar.addfile(info, Zeros(size))
+    return path
+
+
+def size_of(folder):
+    return sum(file.stat().st_size for file in folder.rglob("*"))
+
+
+@pytest.mark.parametrize("last", [True, False])
+def test_what_a_manifest_does_not_list_is_never_written(last, bundle, tmp_path):
+    members = contents_of(bundle)
+    archive = pack_with_zeros(tmp_path / "a.tar.gz", members, "more.bin", 50_000_000, last=last)
+    opened = open_bundle(archive, unpack_to=tmp_path / "unpacked")
+    assert contents_of(opened) == members
+
+
+@pytest.mark.parametrize("last", [True, False])
+def test_an_archive_that_unpacks_to_very_much_is_refused(last, bundle, tmp_path):
+    members = contents_of(bundle)
+    archive = pack_with_zeros(tmp_path / "a.tar.gz", members, "more.bin", 500_000_000, last=last)
+    assert archive.stat().st_size < 1_000_000
+    with pytest.raises(BundleError, match="too large"):
+        open_bundle(archive, unpack_to=tmp_path / "unpacked")
+    assert size_of(tmp_path / "unpacked") <= size_of(bundle.path)
+
+
+def test_a_listed_member_of_another_size_is_not_written(bundle, tmp_path):
+    members = [each for each in contents_of(bundle) if each[0] != "model.pt"]
+    archive = pack_with_zeros(tmp_path / "a.tar.gz", members, "model.pt", 50_000_000)
+    with pytest.raises(BundleError, match=r"model\.pt was altered: 50000000 bytes, expected"):
+        open_bundle(archive, unpack_to=tmp_path / "unpacked")
+    assert not (tmp_path / "unpacked" / "model.pt").exists()
+
+
+def test_an_archive_without_a_manifest_is_named(bundle, tmp_path):
+    members = [each for each in contents_of(bundle) if each[0] != "manifest.json"]
+    archive = pack(tmp_path / "a.tar.gz", members)
+    with pytest.raises(BundleError, match=r"no manifest\.json in it"):
+        open_bundle(archive, unpack_to=tmp_path / "unpacked")
+
+
+def limited_memory():
+    resource.setrlimit(resource.RLIMIT_AS, (3 << 30, 3 << 30))
+
+
+def opened_elsewhere(path, tmp_path):
+    """What a process with little memory says that opens a bundle."""
+    script = """
+import sys
+from pathlib import Path
+from mlaas4hep_dask.bundle import open_bundle
+from mlaas4hep_dask.errors import MLaaSError
+try:
+    open_bundle(sys.argv[1], unpack_to=Path(sys.argv[2], "unpacked"))
+except MLaaSError as error:
+    print(error)
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", script, path, tmp_path],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+        preexec_fn=limited_memory,  # it has one thread
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    (line,) = done.stdout.splitlines()
+    assert len(line) < 1000
+    return line
+
+
+def header(name, kind, size):
+    info = tarfile.TarInfo(name)
+    info.type = kind
+    info.size = size
+    return info.tobuf(tarfile.GNU_FORMAT)
+
+
+@pytest.mark.parametrize("kind", [tarfile.XHDTYPE, tarfile.GNUTYPE_LONGNAME, tarfile.XGLTYPE])
+def test_an_endless_header_of_a_member_takes_no_memory(kind, tmp_path):
+    with gzip.open(tmp_path / "a.tar.gz", "wb") as file:
+        file.write(header("x", kind, 2_000_000_000))
+        for _ in range(500):
+            file.write(bytes(1_000_000))
+    assert "header of a member is too large" in opened_elsewhere(tmp_path / "a.tar.gz", tmp_path)
+
+
+def test_headers_that_stand_for_others_without_end_are_refused(tmp_path):
+    with gzip.open(tmp_path / "a.tar.gz", "wb") as file:
+        for _ in range(5000):
+            file.write(header("x", tarfile.GNUTYPE_LONGNAME, 1) + b"a".ljust(512, b"\0"))
+    assert "cannot be unpacked" in opened_elsewhere(tmp_path / "a.tar.gz", tmp_path)
+
+
+@pytest.mark.parametrize("compress", ["xz", "bz2"])
+def test_other_compressions_are_no_archives(compress, bundle, tmp_path):
+    with tarfile.open(tmp_path / "a.tar", f"w:{compress}") as tar:
+        tar.add(bundle.path, arcname=".")
+    with pytest.raises(BundleError, match="cannot be unpacked"):
+        open_bundle(tmp_path / "a.tar", unpack_to=tmp_path / "unpacked")
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ('{"format": ' + "[" * 100_000 + "]" * 100_000 + "}", "nested deeper"),
+        ('{"format": ' + "[" * 100 + "]" * 100 + "}", "nested deeper"),
+        ('{"format": NaN}', "NaN is not JSON"),
+        ('{"format": -Infinity}', "-Infinity is not JSON"),
+        ('{"format": 1e999}', "1e999 is too large"),
+        ('{"format": 1' + "0" * 5000 + "}", "more than 64 bits"),
+        ('{"format": "\\ud800"}', "surrogate"),
+        ('{"\\ud800": 1}', "surrogate"),
+        ('{"format": 1, "format": 2}', "'format' stands twice"),
+    ],
+)
+def test_a_manifest_that_not_all_read_alike_is_one_line(text, message, bundle, tmp_path):
+    (bundle.path / "manifest.json").write_text(text, encoding="utf-8")
+    assert message in opened_elsewhere(bundle.path, tmp_path)
+
+
+def in_place_of(file, kind, tmp_path):
+    content = file.read_bytes()
+    file.unlink()
+    if kind == "link":
+        (tmp_path / "elsewhere").write_bytes(content)
+        file.symlink_to(tmp_path / "elsewhere")
+    elif kind == "device":
+        file.symlink_to("/dev/zero")
+    elif kind == "pipe":
+        os.mkfifo(file)
+    elif kind == "folder":
+        file.mkdir()
+    elif kind == "hole":
+        with file.open("wb") as out:
+            out.truncate(1 << 40)
+
+
+@pytest.mark.parametrize("kind", ["link", "device", "pipe", "folder", "hole"])
+@pytest.mark.parametrize("member", [*MEMBERS, "manifest.json"])
+def test_a_member_that_is_no_plain_file_is_not_read(member, kind, bundle, tmp_path):
+    in_place_of(bundle.path / member, kind, tmp_path)
+    line = opened_elsewhere(bundle.path, tmp_path)
+    assert member in line
+    assert ("bytes" if kind == "hole" else "is missing, or is not a plain file") in line
+
+
+def relist(bundle, member):
+    content = (bundle.path / member).read_bytes()
+    entry = {"sha256": hashlib.sha256(content).hexdigest(), "bytes": len(content)}
+    edit_manifest(bundle, lambda m: m["files"].update({member: entry}))
+
+
+def test_a_model_that_unpacks_to_very_much_is_refused(bundle, tmp_path):
+    with zipfile.ZipFile(bundle.path / "model.pt", "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("model/data/0", bytes(200_000_000))
+    relist(bundle, "model.pt")
+    assert "bytes unpack to 200,000,000" in opened_elsewhere(bundle.path, tmp_path)
+
+
+ODD = [None, True, -1, 10**9, 1e300, "", "object", "../x", [], [1], {}, {"a": 1}, [None], "Jet"]
+
+
+def places_in(value, place=()):
+    yield place
+    pairs = value.items() if isinstance(value, dict) else ()
+    pairs = enumerate(value[:5]) if isinstance(value, list) else pairs
+    for key, inner in pairs:
+        yield from places_in(inner, (*place, key))
+
+
+def replaced(document, place, value):
+    if not place:
+        return value
+    changed = json.loads(json.dumps(document))
+    inner = changed
+    for key in place[:-1]:
+        inner = inner[key]
+    inner[place[-1]] = value
+    return changed
+
+
+@pytest.mark.parametrize("member", ["manifest.json", "specs.json"])
+def test_whatever_stands_anywhere_a_bundle_is_refused_in_one_line_or_opened(member, bundle):
+    path = bundle.path / member
+    document = json.loads(path.read_text(encoding="utf-8"))
+    draw = random.Random(5)  # noqa: S311  # no secret
+    refused = []
+    for place in places_in(document):
+        for value in draw.sample(ODD, 6):
+            path.write_text(json.dumps(replaced(document, place, value)), encoding="utf-8")
+            if member == "specs.json":
+                relist(bundle, member)
+            try:
+                open_bundle(bundle.path)
+            except BundleError as error:
+                refused.append(str(error))
+    assert len(refused) > 100
+    assert not any("\n" in line for line in refused)

@@ -4,21 +4,22 @@ from __future__ import annotations
 
 import hashlib
 import json
-import re
+import os
 import shutil
-import tarfile
 import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mlaas4hep_dask import __version__
+from mlaas4hep_dask.bundle.archive import MANIFEST, require_bounded, unpack
+from mlaas4hep_dask.bundle.members import open_member, read_member, require_unaltered, strict_json
 from mlaas4hep_dask.encode.encoding import Encoding
 from mlaas4hep_dask.encode.outputs import BINARY, Outputs
-from mlaas4hep_dask.errors import BundleError, EncodeError, ExpressionError, writing
+from mlaas4hep_dask.errors import BundleError, EncodeError, ExpressionError, SpecsError, writing
 from mlaas4hep_dask.specs import Branch, Events, Specs
 
 if TYPE_CHECKING:
@@ -26,13 +27,9 @@ if TYPE_CHECKING:
 
 FORMAT = "mlaas4hep_dask/bundle"
 VERSION = 1
-MANIFEST = "manifest.json"
 SPECS = "specs.json"
 MODEL = "model.pt"
 CARD = "model_card.md"
-MEMBER = re.compile(r"[a-z0-9][a-z0-9._-]*")
-MAX_MEMBERS = 64
-MAX_BYTES = 4 * 1024**3
 LIBRARIES = ("torch", "numpy", "awkward", "uproot", "dask")
 
 
@@ -220,22 +217,29 @@ def open_bundle(path: str | Path, *, unpack_to: Path | None = None) -> Bundle:
     """
     path = Path(path)
     if path.is_file():
-        path = _unpack(path, unpack_to)
+        path = _unpacked(path, unpack_to)
     if not path.is_dir():
         raise BundleError(f"{path}: no such bundle (a folder or a .tar.gz)", path=str(path))
     manifest = _read_manifest(path)
-    for member, recorded in manifest["files"].items():
-        _verify(path, member, recorded)
-    specs = Specs.read(path / SPECS)
+    require_unaltered(path, manifest["files"])
+    _require_bounded_model(path)
+    specs = _read_specs(path)
     try:
         encoding = Encoding.from_specs(specs, **_encode_options(manifest["encode"]))
     except (EncodeError, TypeError, KeyError, ValueError, AttributeError) as error:
         raise BundleError(f"{path}: encode options do not fit ({error})", path=str(path)) from error
     try:
         outputs = Outputs.from_json(manifest.get("output", {}))
-    except EncodeError as error:
-        raise BundleError(f"{path}: {error}", path=str(path), member=MANIFEST) from error
-    if encoding.columns() != manifest["input"].get("columns"):
+    except (EncodeError, TypeError, AttributeError) as error:
+        raise BundleError(
+            f"{path}: the section 'output' does not fit ({error})",
+            path=str(path),
+            member=MANIFEST,
+        ) from error
+    columns = manifest["input"].get("columns")
+    # Their number first: the specs may speak of more columns than memory has room for.
+    has_as_many = isinstance(columns, list) and len(columns) == encoding.row_shape[0]
+    if not has_as_many or encoding.columns() != columns:
         raise BundleError(
             f"{path}: the columns in {MANIFEST} are not those that {SPECS} gives",
             path=str(path),
@@ -277,6 +281,32 @@ def _recipe(path: Path, manifest: Mapping[str, Any], encoding: Encoding) -> Reci
     return recipe
 
 
+def _unpacked(archive: Path, folder: Path | None) -> Path:
+    if folder is None:
+        raise BundleError(f"{archive}: give a folder to unpack it to", path=str(archive))
+    unpack(archive, folder)
+    return folder
+
+
+def _require_bounded_model(path: Path) -> None:
+    with open_member(path, MODEL) as file:
+        try:
+            require_bounded(file, size=os.fstat(file.fileno()).st_size)
+        except ValueError as error:
+            raise BundleError(f"{path}: {MODEL}: {error}", path=str(path), member=MODEL) from error
+
+
+def _read_specs(path: Path) -> Specs:
+    content = read_member(path, SPECS)
+    try:
+        strict_json(content)
+        return Specs.from_json(content.decode(), source=str(path / SPECS))
+    except (SpecsError, ValueError, OverflowError) as error:
+        raise BundleError(
+            f"{path}: {SPECS} cannot be read ({error})", path=str(path), member=SPECS
+        ) from error
+
+
 def _encode_options(written: Mapping[str, Any]) -> dict[str, Any]:
     """Options of `Encoding.from_specs`; the first bundles had one ``max_width``, or null."""
     options = dict(written)
@@ -287,8 +317,8 @@ def _encode_options(written: Mapping[str, Any]) -> dict[str, Any]:
 
 def _read_manifest(path: Path) -> dict[str, Any]:
     try:
-        manifest = json.loads((path / MANIFEST).read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+        manifest = strict_json(read_member(path, MANIFEST))
+    except (BundleError, ValueError) as error:
         inner = path / "bundle"  # of a run directory
         near = f"; did you mean {str(inner)!r}?" if (inner / MANIFEST).is_file() else ""
         raise BundleError(
@@ -309,51 +339,3 @@ def _read_manifest(path: Path) -> dict[str, Any]:
         if not isinstance(manifest.get(key), kind):
             raise BundleError(f"{path}: {MANIFEST} has no {key!r}", path=str(path), member=MANIFEST)
     return manifest
-
-
-def _verify(path: Path, member: str, recorded: Any) -> None:
-    if not MEMBER.fullmatch(member):
-        raise BundleError(f"{path}: {member!r} is not a file name", path=str(path), member=member)
-    file = path / member
-    if file.is_symlink() or not file.is_file():
-        raise BundleError(f"{path}: {member} is missing", path=str(path), member=member)
-    digest = hashlib.sha256()
-    with file.open("rb") as stream:
-        while piece := stream.read(1 << 20):
-            digest.update(piece)
-    expected = recorded.get("sha256") if isinstance(recorded, dict) else None
-    if digest.hexdigest() != expected:
-        raise BundleError(
-            f"{path}: {member} was altered: sha256 {digest.hexdigest()}, expected {expected}",
-            path=str(path),
-            member=member,
-        )
-
-
-def _unpack(archive: Path, folder: Path | None) -> Path:
-    if folder is None:
-        raise BundleError(f"{archive}: give a folder to unpack it to", path=str(archive))
-    folder.mkdir(parents=True, exist_ok=True)
-    total = 0
-    try:
-        with tarfile.open(archive, "r:*") as tar:
-            for number, member in enumerate(tar, start=1):
-                parts = PurePosixPath(member.name).parts
-                outside = ".." in parts or member.name.startswith("/")
-                if member.isdir() and not outside:
-                    continue
-                name = parts[-1] if parts else ""
-                total += member.size
-                if outside or not member.isfile() or not MEMBER.fullmatch(name):
-                    raise BundleError(
-                        f"{archive}: {member.name!r} is not a plain file", path=str(archive)
-                    )
-                if number > MAX_MEMBERS or total > MAX_BYTES:
-                    raise BundleError(f"{archive}: too large", path=str(archive))
-                stream = tar.extractfile(member)
-                assert stream is not None  # member.isfile() holds
-                with (folder / name).open("xb") as out:
-                    shutil.copyfileobj(stream, out)
-    except (tarfile.TarError, OSError, EOFError) as error:
-        raise BundleError(f"{archive}: cannot be unpacked ({error})", path=str(archive)) from error
-    return folder

@@ -287,17 +287,18 @@ def load_model(path: str | Path) -> Model:
     started = time.perf_counter()
     with tempfile.TemporaryDirectory(prefix="mlaas4hep-serve-") as folder:
         bundle = open_bundle(path, unpack_to=Path(folder, "bundle"))
-        if not bundle.name or "/" in bundle.name:
+        if not bundle.name or "/" in bundle.name or not bundle.name.isprintable():
             raise BundleError(
                 f"{path}: model name {bundle.name!r} cannot stand in a URL", path=str(path)
             )
         try:
             model = Model(bundle, Network(bundle.model_path))
             _warm_up(model)
-        except (RuntimeError, AttributeError, PayloadError) as error:
-            raise BundleError(
-                f"{path}: the model does not run ({error})", path=str(path)
-            ) from error
+        except BundleError:
+            raise
+        except Exception as error:  # whatever a strange manifest or program leads to
+            told = str(error).strip().partition("\n")[0] or type(error).__name__
+            raise BundleError(f"{path}: the model does not run ({told})", path=str(path)) from error
     seconds = time.perf_counter() - started
     logger.info("loaded model %r from %s in %.1f s", model.name, path, seconds)
     return model
