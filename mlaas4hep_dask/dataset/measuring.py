@@ -88,7 +88,7 @@ def _from_cache(piece: Piece, context: Context) -> Measured | None:
     first = piece.partitions[0]
     specs = renamed(entry.specs, sample=first.sample)
     num_events = sum(map(len, piece.partitions))
-    if context.preparation.counting() is None:  # cut in other partitions, or split otherwise
+    if context.preparation.counting() is None:  # it may be that of another split
         counts = {
             number: _split_of_all(partition, context)
             for number, partition in enumerate(piece.partitions, piece.first)

@@ -194,7 +194,8 @@ def file_pieces(plan: Plan, folder: Path | None, facts: Mapping[str, Any]) -> li
     if folder is None:
         return pieces
     known = [
-        (first, [_ranges(piece, facts), facts])
+        # Means have other last digits where partitions end elsewhere.
+        (first, [[part.entry_stop for part in piece.partitions], facts])
         for piece in pieces
         for first in piece.partitions[:1]
     ]
@@ -203,9 +204,3 @@ def file_pieces(plan: Plan, folder: Path | None, facts: Mapping[str, Any]) -> li
         replace(piece, entry=str(folder / name), is_cached=name in there)
         for piece, name in zip(pieces, entry_names(known, plan.branches), strict=True)
     ]
-
-
-def _ranges(piece: Piece, facts: Mapping[str, Any]) -> list[int]:
-    """Ends of the partitions if counts depend on them, else of all together."""
-    ends = [part.entry_stop for part in piece.partitions]
-    return ends if "seed" in facts else ends[-1:]

@@ -205,7 +205,8 @@ def _empty(wanted: Mapping[str, tuple[int, int]]) -> dict[str, NDArray[Any]]:
     for name, (itemsize, size) in wanted.items():
         places[name] = total
         total += -(-itemsize * size // 64) * 64  # each begins a cache line
-    memory = np.empty(total, dtype=np.uint8)
+    memory = np.empty(total + 64, dtype=np.uint8)
+    memory = memory[-memory.ctypes.data % 64 :]  # so that equal data are summed in equal vectors
     return {
         name: memory[places[name] : places[name] + itemsize * size].view(f"u{itemsize}")
         for name, (itemsize, size) in wanted.items()

@@ -142,8 +142,9 @@ def as_json(specs: Specs, names: Sequence[str]) -> dict[str, Any]:
     branches = {}
     for name in names:
         entry = specs.branches[name]
-        found = {**asdict(entry.branch), **entry.moments._asdict(), **numbers(entry)}
-        del found["name"], found["squares"]
+        found = {**asdict(entry.branch), **entry.moments.as_json(), **numbers(entry)}
+        for key in ("name", "squares", "sums"):
+            found.pop(key, None)
         error = entry.rank_error()
         found["rank_error"] = error if error == error else None  # NaN without a draw
         found |= {"outside": specs.outside(name), "mean_error": specs.mean_error(name)}

@@ -34,8 +34,8 @@ def text_of(specs: Specs) -> str:
             "dtype": entry.branch.dtype,
             "collection": entry.branch.collection,
             "unit": entry.branch.unit,
-            **entry.moments._asdict(),
-            "transformed": {key: own._asdict() for key, own in entry.transformed.items()},
+            **entry.moments.as_json(),
+            "transformed": {key: own.as_json() for key, own in entry.transformed.items()},
             **_uncertainty(specs, name),
         }
         for name, entry in sorted(specs.branches.items())
@@ -138,7 +138,7 @@ def _branch_from(
 
 
 def _moments_from(name: str, entry: dict[str, Any]) -> Moments:
-    moments = Moments(*(entry[key] for key in Moments._fields))
+    moments = Moments.from_json(entry)
     numbers = [moments.mean, moments.squares, *map(index, moments[:4])]
     numbers += [value for value in (moments.min, moments.max) if value is not None]
     if not all(map(math.isfinite, numbers)):

@@ -12,8 +12,9 @@ from numpy.typing import NDArray
 from mlaas4hep_dask.compiled import numba
 from mlaas4hep_dask.specs.draw import Draw, entry_keys, event_keys
 from mlaas4hep_dask.specs.events import Branch, Events
+from mlaas4hep_dask.specs.exact import LARGEST
 from mlaas4hep_dask.specs.meter import Group, Meter
-from mlaas4hep_dask.specs.moments import EMPTY, LARGEST, Moments, to_row
+from mlaas4hep_dask.specs.moments import EMPTY, Moments, to_row
 from mlaas4hep_dask.specs.sample import SampleSpecs
 from mlaas4hep_dask.specs.specs import Specs
 from mlaas4hep_dask.specs.table import BranchTable, Drawn, group_rows

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from itertools import zip_longest
 from operator import index
 from typing import Any, NamedTuple
 
+from mlaas4hep_dask.specs.exact import added, from_text, to_text
 from mlaas4hep_dask.specs.moments import EMPTY, Moments, merge_moments
 
 
@@ -19,15 +20,31 @@ class ClassSums(NamedTuple):
     sum_weights: float = 0.0
     num_train: int = 0
     sum_weights_train: float = 0.0
+    exact: tuple[int | None, int | None] = (None, None)  # the two sums, where they are rounded
 
     def plus(self, other: ClassSums) -> ClassSums:
-        """The sums over the events of both."""
+        """The sums over the events of both, the same in whatever order they are added."""
+        whole, of_all = added(self.sum_weights, self.exact[0], other.sum_weights, other.exact[0])
+        train, of_train = added(
+            self.sum_weights_train, self.exact[1], other.sum_weights_train, other.exact[1]
+        )
         return ClassSums(
             self.num_events + other.num_events,
-            self.sum_weights + other.sum_weights,
+            whole,
             self.num_train + other.num_train,
-            self.sum_weights_train + other.sum_weights_train,
+            train,
+            (of_all, of_train),
         )
+
+    def as_json(self) -> list[Any]:
+        """All of it as JSON values."""
+        exact = _texts(self.exact)
+        return [*self[:4], *([exact] if exact else [])]
+
+    @classmethod
+    def from_json(cls, entry: Sequence[Any]) -> ClassSums:
+        """What `as_json` gave."""
+        return cls(*entry[:4], *([_totals(entry[4])] if entry[4:] else []))
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +74,8 @@ class SampleSpecs:
         or targets only.
     targets : mapping of str to Moments
         Of the selected events, for a regression.
+    exact : tuple of int or None
+        ``sum_weights`` and ``sum_weights_read`` where they are rounded; see `exact.added`.
     """
 
     num_read: int = 0
@@ -69,6 +88,7 @@ class SampleSpecs:
     num_negative: int = 0
     classes: tuple[ClassSums, ...] = ()
     targets: Mapping[str, Moments] = field(default_factory=dict)
+    exact: tuple[int | None, int | None] = (None, None)
 
     @property
     def weights_read(self) -> float:
@@ -76,14 +96,15 @@ class SampleSpecs:
         return self.sum_weights if self.sum_weights_read is None else self.sum_weights_read
 
     def __add__(self, other: SampleSpecs) -> SampleSpecs:
-        read = None
+        total, of_all = added(self.sum_weights, self.exact[0], other.sum_weights, other.exact[0])
+        read, of_read = None, None
         if self.sum_weights_read is not None or other.sum_weights_read is not None:
-            read = self.weights_read + other.weights_read
+            read, of_read = added(*self._exact_read, *other._exact_read)
         pairs = zip_longest(self.classes, other.classes, fillvalue=ClassSums())
         return SampleSpecs(
             self.num_read + other.num_read,
             self.num_selected + other.num_selected,
-            self.sum_weights + other.sum_weights,
+            total,
             self.num_unread + other.num_unread,
             _sums(self.cut_flow, other.cut_flow),
             _sums(self.removed, other.removed),
@@ -94,14 +115,21 @@ class SampleSpecs:
                 name: merge_moments(self.targets.get(name, EMPTY), other.targets.get(name, EMPTY))
                 for name in sorted({*self.targets, *other.targets})
             },
+            (of_all, of_read),
         )
+
+    @property
+    def _exact_read(self) -> tuple[float, int | None]:
+        place = 0 if self.sum_weights_read is None else 1
+        return self.weights_read, self.exact[place]
 
     def as_json(self) -> dict[str, Any]:
         """All of it as JSON values."""
-        targets = {name: moments._asdict() for name, moments in sorted(self.targets.items())}
-        classes = [list(sums) for sums in self.classes]
-        made = {**asdict(self), "targets": targets, "classes": classes}
-        optional = ("cut_flow", "removed", "num_negative", "classes", "targets")
+        targets = {name: moments.as_json() for name, moments in sorted(self.targets.items())}
+        classes = [sums.as_json() for sums in self.classes]
+        exact = _texts(self.exact)
+        made = {**asdict(self), "targets": targets, "classes": classes, "exact": exact}
+        optional = ("cut_flow", "removed", "num_negative", "classes", "targets", "exact")
         if self.sum_weights_read is None:  # 0.0 is a sum
             del made["sum_weights_read"]
         return {key: value for key, value in made.items() if value or key not in optional}
@@ -115,13 +143,12 @@ class SampleSpecs:
         KeyError, TypeError, ValueError
             When it is something else.
         """
-        classes = tuple(ClassSums(*numbers) for numbers in entry.get("classes", ()))
+        classes = tuple(ClassSums.from_json(numbers) for numbers in entry.get("classes", ()))
         targets = {
-            name: Moments(*(moments[key] for key in Moments._fields))
-            for name, moments in entry.get("targets", {}).items()
+            name: Moments.from_json(moments) for name, moments in entry.get("targets", {}).items()
         }
         sums = [entry["sum_weights"], entry.get("sum_weights_read") or 0.0]
-        sums += [number for entry in classes for number in entry]
+        sums += [number for entry in classes for number in entry[:4]]
         if not all(map(math.isfinite, sums)):
             raise ValueError("sums of weights are not finite")
         counts = {key: index(entry[key]) for key in ("num_read", "num_selected")}
@@ -134,8 +161,22 @@ class SampleSpecs:
                 **counts,
                 "classes": classes,
                 "targets": targets,
+                "exact": _totals(entry.get("exact")),
             }
         )
+
+
+def _texts(exact: tuple[int | None, int | None]) -> list[str | None]:
+    if exact == (None, None):
+        return []
+    return [None if total is None else to_text(total) for total in exact]
+
+
+def _totals(texts: Any) -> tuple[int | None, int | None]:
+    if not texts:
+        return (None, None)
+    first, second = (None if text is None else from_text(text) for text in texts)
+    return (first, second)
 
 
 def _sums(a: Mapping[str, int], b: Mapping[str, int]) -> dict[str, int]:

@@ -14,6 +14,7 @@ from mlaas4hep_dask.errors import SpecsError
 from mlaas4hep_dask.specs.branch import BranchSpecs, group_of
 from mlaas4hep_dask.specs.draw import Draw, merge_draws
 from mlaas4hep_dask.specs.events import Branch
+from mlaas4hep_dask.specs.exact import Sums
 from mlaas4hep_dask.specs.moments import Moments, from_row, merge_rows, to_row
 
 
@@ -49,6 +50,8 @@ class BranchTable(Mapping[str, BranchSpecs]):
         Values that were drawn; every branch is in one of them.
     transformed : sequence of (int, str)
         The branch, by number, and the logarithm of each further row of ``numbers``.
+    sums : sequence of Sums or None, optional
+        For each row of ``numbers`` the exact sums of what was merged, if it was.
     """
 
     def __init__(
@@ -57,11 +60,13 @@ class BranchTable(Mapping[str, BranchSpecs]):
         numbers: NDArray[np.float64],
         drawn: Sequence[Drawn],
         transformed: Sequence[tuple[int, str]] = (),
+        sums: Sequence[Sums | None] | None = None,
     ) -> None:
         self.branches = tuple(branches)
         self.numbers = numbers
         self.drawn = tuple(drawn)
         self.transformed = tuple(transformed)
+        self.sums = [None] * len(numbers) if sums is None else list(sums)
         self._rows = {branch.name: row for row, branch in enumerate(self.branches)}
         self._made: dict[str, BranchSpecs] = {}
 
@@ -89,10 +94,11 @@ class BranchTable(Mapping[str, BranchSpecs]):
                 for (group, _, _), own in rows.items()
             ],
             [(row, key) for row, key, _ in logarithms],
+            [part.sums for part in parts],
         )
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return BranchTable, (self.branches, self.numbers, self.drawn, self.transformed)
+        return BranchTable, (self.branches, self.numbers, self.drawn, self.transformed, self.sums)
 
     def __len__(self) -> int:
         return len(self.branches)
@@ -112,13 +118,15 @@ class BranchTable(Mapping[str, BranchSpecs]):
             for row, values in zip(held.rows, held.values, strict=True)
         }
         logarithms: dict[int, dict[str, Moments]] = {}
-        for (row, key), own in zip(
-            self.transformed, self.numbers[len(self.branches) :], strict=True
-        ):
-            logarithms.setdefault(row, {})[key] = from_row(own)
+        for place, (row, key) in enumerate(self.transformed, len(self.branches)):
+            own = from_row(self.numbers[place], self.sums[place])
+            logarithms.setdefault(row, {})[key] = own
         return {
             branch.name: BranchSpecs(
-                branch, from_row(self.numbers[row]), drawn[row], logarithms.get(row, {})
+                branch,
+                from_row(self.numbers[row], self.sums[row]),
+                drawn[row],
+                logarithms.get(row, {}),
             )
             for row, branch in enumerate(self.branches)
         }
@@ -185,12 +193,12 @@ def merge_tables(
     for group in sorted({group for part in draws for group in part}):
         merged[group], orders[group] = merge_draws([part.get(group, Draw()) for part in draws])
     shared = [key for key in first.transformed if all(key in t.transformed for t in tables)]
-    numbers = None
+    parts, sums = [], []
     for table in tables:
         rows = [*range(len(first)), *(len(first) + table.transformed.index(key) for key in shared)]
-        own = table.numbers[rows] if table.transformed else table.numbers
-        numbers = own if numbers is None else merge_rows(numbers, own)
-    assert numbers is not None  # there is a part
+        parts.append(table.numbers[rows] if table.transformed else table.numbers)
+        sums.append([table.sums[row] for row in rows])
+    numbers, exact = merge_rows(parts, sums)
     drawn = [
         Drawn(
             held.group,
@@ -199,7 +207,7 @@ def merge_tables(
         )
         for block, held in enumerate(first.drawn)
     ]
-    return BranchTable(first.branches, numbers, drawn, shared), merged
+    return BranchTable(first.branches, numbers, drawn, shared, exact), merged
 
 
 def _picked(parts: Sequence[NDArray[Any]], order: NDArray[np.intp] | None) -> NDArray[Any]:
