@@ -3,20 +3,21 @@ import os
 import platform
 import threading
 from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from mlaas4hep_dask.errors import TrainingError
 from mlaas4hep_dask.train import exchange as module
-from mlaas4hep_dask.train.exchange import SharedMemoryExchange
+from mlaas4hep_dask.train.exchange import SharedMemory, SharedMemoryExchange
 
 NUM_EXCHANGES = 300
 CAPACITY = 1000
 
 pytestmark = pytest.mark.skipif(
-    platform.machine() not in ("x86_64", "AMD64") or not module.SHARED_FOLDER.is_dir(),
-    reason="gradients go through shared memory on x86-64 with /dev/shm only",
+    platform.machine() not in ("x86_64", "AMD64") or not hasattr(os, "memfd_create"),
+    reason="gradients go through shared memory on x86-64 with Linux only",
 )
 
 
@@ -38,16 +39,16 @@ def average_often(path, rank, num_ranks):
 
 @pytest.fixture
 def made():
-    paths = []
+    memories = []
 
     def make(num_ranks):
-        path = SharedMemoryExchange.create(num_ranks=num_ranks, capacity=CAPACITY)
-        paths.append(path)
-        return path
+        nbytes = SharedMemoryExchange.nbytes(num_ranks=num_ranks, capacity=CAPACITY)
+        memories.append(SharedMemory.create(nbytes))
+        return memories[-1].path
 
     yield make
-    for path in paths:
-        path.unlink()
+    for memory in memories:
+        memory.close()
 
 
 @pytest.mark.parametrize("num_ranks", [2, 3])
@@ -117,8 +118,31 @@ def test_one_rank_alone_keeps_its_values(made):
 
 
 def test_more_memory_than_there_is_gives_no_exchange():
-    status = os.statvfs(module.SHARED_FOLDER)
-    before = set(module.SHARED_FOLDER.iterdir())
-    capacity = status.f_blocks * status.f_frsize
-    assert SharedMemoryExchange.create(num_ranks=2, capacity=capacity) is None
-    assert set(module.SHARED_FOLDER.glob("mlaas4hep_dask-*")) <= before
+    before = sorted(link.name for link in Path("/proc/self/fd").iterdir())
+    assert SharedMemory.create(2**50) is None
+    assert sorted(link.name for link in Path("/proc/self/fd").iterdir()) == before
+
+
+def test_the_memory_has_no_name_and_cannot_be_made_shorter(made):
+    path = made(2)
+    with pytest.raises(PermissionError):
+        os.truncate(path, 8)  # another rank would end in a bus error
+    assert str(Path(path).readlink()).startswith("/memfd:")
+
+
+@pytest.mark.parametrize("kind", ["a file", "a link to a file", "memory of another size"])
+def test_what_no_rank_has_made_is_not_opened(kind, tmp_path, made):
+    victim = tmp_path / "victim"
+    victim.write_bytes(bytes(SharedMemoryExchange.nbytes(num_ranks=2, capacity=CAPACITY)))
+    path, capacity = str(victim), CAPACITY
+    if kind == "a link to a file":
+        with victim.open("rb") as file:
+            path = f"/proc/{os.getpid()}/fd/{file.fileno()}"
+            with pytest.raises(OSError, match="no memory of a rank"):
+                SharedMemoryExchange(path, rank=0, num_ranks=2, capacity=capacity)
+    else:
+        if kind == "memory of another size":
+            path, capacity = made(2), CAPACITY + 1
+        with pytest.raises(OSError, match=r"no memory that a rank shows|another size"):
+            SharedMemoryExchange(path, rank=0, num_ranks=2, capacity=capacity)
+    assert set(victim.read_bytes()) == {0}

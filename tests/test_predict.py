@@ -654,7 +654,7 @@ def test_few_tasks_are_ahead_of_the_one_that_is_taken(client):
             pulled.append(number)
             yield (number,)
 
-    results = in_order(client, abs, tasks())
+    results = in_order(client, abs, tasks(), "numbers")
     room = AHEAD * 2  # the cluster has two threads
     for number in range(10):
         assert next(results) == number

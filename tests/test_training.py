@@ -15,11 +15,12 @@ from mlaas4hep_dask.cluster import connect
 from mlaas4hep_dask.config import Cluster, Config
 from mlaas4hep_dask.dataset import Dataset, diskcache
 from mlaas4hep_dask.dataset import source as source_module
-from mlaas4hep_dask.dataset.gang import LostWorkerError, run_gang
+from mlaas4hep_dask.dataset.gang import run_gang
 from mlaas4hep_dask.errors import ClusterError, DataError, ModelError, TrainingError
 from mlaas4hep_dask.run.stages import model_of
 from mlaas4hep_dask.run.training import Trainer
 from mlaas4hep_dask.train.network import Dropout
+from mlaas4hep_dask.waiting import LostWorkerError, living, processes
 
 CACHES = ("memory", "disk", "none")
 NETWORKS = """
@@ -139,7 +140,7 @@ def test_a_loss_that_is_not_finite_stops_the_training(keys, client):
 
 def test_more_ranks_than_workers_is_an_error(keys, client, monkeypatch):
     monkeypatch.setattr("mlaas4hep_dask.run.training.WORKERS_TIMEOUT", 0.5)
-    with pytest.raises(ClusterError, match=r"2 workers, but training\.ranks is 3"):
+    with pytest.raises(ClusterError, match=r"ranks is 3: 3 workers needed, .* has 2"):
         train(keys, client, ranks=3)
 
 
@@ -348,9 +349,9 @@ def _die_or_wait(source, progress, number):
 def test_a_gang_ends_when_one_member_dies(keys):
     with connect(Cluster(workers=2), ranks=2) as own:
         blocks = Dataset(Config.from_mapping(keys), own).blocks()
-        workers = sorted(own.scheduler_info()["workers"])
-        with pytest.raises(LostWorkerError, match="have died"):
-            run_gang(own, _die_or_wait, [(0,), (1,)], workers=workers, blocks=blocks)
+        workers = processes(living(own))
+        with pytest.raises(LostWorkerError, match=r"a test: worker tcp://\S+ left"):
+            run_gang(own, _die_or_wait, [(0,), (1,)], workers=workers, blocks=blocks, what="a test")
 
 
 def _fail(source, progress, number):
@@ -362,9 +363,9 @@ def _fail(source, progress, number):
 
 def test_a_gang_raises_the_error_of_its_member(keys, client):
     blocks = Dataset(Config.from_mapping(keys), client).blocks()
-    workers = sorted(client.scheduler_info()["workers"])
+    workers = processes(living(client))
     with pytest.raises(TrainingError, match="member 1 cannot go on"):
-        run_gang(client, _fail, [(0,), (1,)], workers=workers, blocks=blocks)
+        run_gang(client, _fail, [(0,), (1,)], workers=workers, blocks=blocks, what="a test")
 
 
 def test_dropout_keeps_the_mean_in_training_and_everything_outside():

@@ -5,9 +5,11 @@ from __future__ import annotations
 import logging
 import multiprocessing
 import os
+import signal
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from multiprocessing import forkserver
+from multiprocessing import forkserver, resource_tracker
 from typing import TYPE_CHECKING, Any
 
 import psutil
@@ -17,10 +19,12 @@ if TYPE_CHECKING:
 
     from mlaas4hep_dask.config import Cluster
 
+from mlaas4hep_dask.cluster.reach import CONNECT_TIMEOUT, require_same_versions, require_scheduler
+from mlaas4hep_dask.cluster.scratch import scratch_folder
 from mlaas4hep_dask.errors import ClusterError
 
-CONNECT_TIMEOUT = 20  # seconds
 WORKERS_TIMEOUT = 60  # seconds until a scheduler has its first worker
+LARGEST_WEIGHT = 0.5  # of its memory limit that an idle worker may take; Dask pauses it at 0.8
 
 SETTINGS: dict[str, Any] = {
     "distributed.worker.multiprocessing-method": "forkserver",
@@ -38,6 +42,9 @@ SETTINGS: dict[str, Any] = {
     # A worker that imports torch, to be a rank, gets no partition to read meanwhile.
     "distributed.scheduler.default-task-durations": {"import_rank": "3s"},
 }
+
+NO_LOGS = logging.CRITICAL + 1  # of Dask: errors reach the client, which reports them once
+TORCH_FOLDER = "distributed.nanny.environ.TORCHINDUCTOR_CACHE_DIR"
 
 # What workers import before they can measure and encode. Not torch: the ranks among them import
 # it while the others read.
@@ -61,7 +68,14 @@ def warm_up(*modules: str) -> None:
         What to import beside that which measures and encodes.
     """
     multiprocessing.set_forkserver_preload([*PRELOADED, *modules])
-    forkserver.ensure_running()
+    # A terminal sends Ctrl-C to that process too, which would print where it was. It hears no
+    # interrupt until it ignores them.
+    resource_tracker.ensure_running()  # which would let interrupts through again
+    earlier = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        forkserver.ensure_running()
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, earlier)
 
 
 def cool_down() -> None:
@@ -72,7 +86,9 @@ def cool_down() -> None:
     for child in psutil.Process().children():
         with suppress(psutil.Error):
             if "multiprocessing.forkserver" in " ".join(child.cmdline()):
-                child.kill()
+                for process in [child, *child.children(recursive=True)]:
+                    with suppress(psutil.Error):
+                        process.kill()
 
 
 @contextmanager
@@ -97,20 +113,21 @@ def connect(options: Cluster, *, ranks: int) -> Iterator[Client]:
         return
     from distributed import Client
 
+    from mlaas4hep_dask.waiting import wait_for_workers
+
+    require_scheduler(options.address)
     try:
-        client = Client(options.address, timeout=CONNECT_TIMEOUT)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of versions, which are looked at below
+            client = Client(options.address, timeout=CONNECT_TIMEOUT)
     except (OSError, TimeoutError, ValueError) as error:
         raise ClusterError(
             f"no Dask scheduler answers at {options.address} ({error})", address=options.address
         ) from error
     with client:
-        try:
-            client.wait_for_workers(1, timeout=WORKERS_TIMEOUT)
-        except TimeoutError as error:
-            raise ClusterError(
-                f"the scheduler at {options.address} has had no worker for {WORKERS_TIMEOUT} s",
-                address=options.address,
-            ) from error
+        place = f"the scheduler at {options.address}"
+        wait_for_workers(client, 1, place, seconds=WORKERS_TIMEOUT)
+        require_same_versions(client)
         yield client
 
 
@@ -119,22 +136,51 @@ def _local(options: Cluster, ranks: int) -> Iterator[Client]:
     import dask
     from distributed import Client, LocalCluster
 
+    from mlaas4hep_dask.waiting import wait_for_workers
+
     warm_up()
     cores = len(os.sched_getaffinity(0))
-    with dask.config.set(SETTINGS):  # as long as the cluster lives, for workers started again
+    number = options.workers or max(cores, ranks)
+    with (
+        scratch_folder(dask.config.get("temporary-directory", None)) as scratch,
+        # As long as the cluster lives, for workers started again.
+        dask.config.set({**SETTINGS, "temporary-directory": str(scratch)}),
+        # torch makes a folder for a compiler that nobody here uses, and would leave it behind.
+        dask.config.set({TORCH_FOLDER: str(scratch / "torch")}),
+    ):
         try:
             cluster = LocalCluster(
-                n_workers=options.workers or max(cores, ranks),
+                n_workers=number,
                 threads_per_worker=1,
                 processes=True,
                 host="127.0.0.1",
                 dashboard_address="127.0.0.1:0",
                 memory_limit="auto" if options.memory_limit is None else options.memory_limit,
-                silence_logs=logging.CRITICAL,  # errors reach the client, which reports them once
+                silence_logs=NO_LOGS,
             )
         except (OSError, RuntimeError, TimeoutError) as error:
             raise ClusterError(
                 f"the local cluster does not start ({error})", address="local"
             ) from error
+        except BaseException:  # interrupted while workers start: nobody else would end them
+            cool_down()
+            raise
         with cluster, Client(cluster) as client:
+            wait_for_workers(client, number, "the local cluster", seconds=WORKERS_TIMEOUT)
+            _require_room(client)
             yield client
+
+
+def _require_room(client: Client) -> None:
+    """Raise when workers have hardly any memory left before they have read anything."""
+    from mlaas4hep_dask.waiting import living, size
+
+    for worker in living(client).values():
+        weight, limit = worker["metrics"].get("memory", 0), worker["memory_limit"] or 0
+        if limit and weight > LARGEST_WEIGHT * limit:
+            raise ClusterError(
+                f"cluster.memory_limit is {size(limit)}, of which a worker takes {size(weight)} "
+                f"before it has read anything: give at least {size(weight / LARGEST_WEIGHT)}, and "
+                "more for large partitions; a rank takes twice as much for torch",
+                memory_limit=limit,
+            )

@@ -9,5 +9,6 @@ import gc
 import signal
 
 signal.signal(signal.SIGINT, signal.SIG_IGN)
+signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})  # it was begun with it blocked
 gc.freeze()
 gc.enable()

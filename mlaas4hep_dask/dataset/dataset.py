@@ -45,6 +45,7 @@ from mlaas4hep_dask.errors import UnreadableFileError
 from mlaas4hep_dask.reader import Partition, ReadCounts
 from mlaas4hep_dask.specs import SampleSpecs, Specs
 from mlaas4hep_dask.specs.sample import ClassSums
+from mlaas4hep_dask.waiting import gather, result
 
 if TYPE_CHECKING:
     import dask_awkward
@@ -116,7 +117,7 @@ class Dataset:
                 for sample, files in checked.files.items()
                 for file in files
             ]
-            self._plan = assemble(self.config, checked, self.client.gather(futures))
+            self._plan = assemble(self.config, checked, gather(self.client, futures, "plan"))
         return self._plan
 
     def specs(self, *, progress: Callable[[int], None] | None = None) -> Specs:
@@ -183,7 +184,9 @@ class Dataset:
             self.client.submit(_counts, blocks.submit(self.client, number), pure=False)
             for number in numbers
         ]
-        return sum([*known.values(), *self.client.gather(futures)], EncodeCounts())
+        return sum(
+            [*known.values(), *gather(self.client, futures, "counts of encoding")], EncodeCounts()
+        )
 
     def _measure(self, progress: Callable[[int], None] | None = None) -> Measured:
         if self._measured is None:
@@ -284,7 +287,8 @@ class Dataset:
         for part in (short, *filled):  # the first events of it most likely do
             found: dict[str, Any] | None = None
             try:
-                found = self.client.submit(raw_event, part, preparation, pure=False).result()
+                future = self.client.submit(raw_event, part, preparation, pure=False)
+                found = result(self.client, future, "an example event")
             except UnreadableFileError:  # the event of another file does as well
                 if self.config.on_bad_file == "error":
                     raise
@@ -326,7 +330,7 @@ class Dataset:
                 short.append(replace(part, entry_stop=part.entry_start + num_events))
                 left[part.sample] -= num_events
         futures = [self.client.submit(function, part, context, pure=False) for part in short]
-        return list(self.client.gather(futures))
+        return gather(self.client, futures, "the first events")
 
     def _context(self) -> Context:
         plan, config = self.plan(), self.config

@@ -3,21 +3,15 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
-from distributed import Client, Future, get_worker, secede, wait
+from distributed import Client, get_worker, secede
 
 from mlaas4hep_dask.dataset.source import BlockPlan, source_of
 from mlaas4hep_dask.dataset.tasks import PROGRESS
-from mlaas4hep_dask.errors import ClusterError
-
-LOOK_EVERY = 2.0  # seconds between looks at whether all workers are still there
-
-
-class LostWorkerError(ClusterError):
-    """A worker of a gang has died (facts: workers)."""
+from mlaas4hep_dask.waiting import gather, let_go
 
 
 def run_gang(
@@ -25,18 +19,36 @@ def run_gang(
     function: Callable[..., Any],
     arguments: Sequence[tuple[Any, ...]],
     *,
-    workers: Sequence[str],
+    workers: Mapping[str, str],
     blocks: BlockPlan,
+    what: str,
 ) -> list[Any]:
     """What each member returns.
 
-    A member runs as ``function(source, progress, *arguments[i])`` on ``workers[i]``, outside the
-    worker's thread pool, so that the worker goes on computing blocks meanwhile.
+    A member runs as ``function(source, progress, *arguments[i])`` on the worker at place ``i`` of
+    ``workers``, outside the worker's thread pool, so that the worker goes on computing blocks
+    meanwhile.
+
+    Parameters
+    ----------
+    client : distributed.Client
+        Of the cluster.
+    function : callable
+        What each member runs.
+    arguments : sequence of tuple
+        Of each member.
+    workers : mapping of str to str
+        Address and process of each, from `mlaas4hep_dask.waiting.processes`.
+    blocks : BlockPlan
+        What the source gives.
+    what : str
+        A name for what they do, to be told while it is waited for.
 
     Raises
     ------
     LostWorkerError
-        When a worker dies; Dask by itself would wait for it for ever.
+        When a worker dies, be it after its member has ended and before its result was fetched;
+        Dask by itself would wait for it for ever.
     Exception
         The first error of a member; the others are cancelled.
     """
@@ -56,28 +68,10 @@ def run_gang(
         for number, (worker, member) in enumerate(zip(workers, arguments, strict=True))
     ]
     try:
-        _wait(client, futures, workers)
-        return list(client.gather(futures))
+        return gather(client, futures, what, on=workers)
     except BaseException:
-        client.cancel(futures, force=True)
+        let_go(client, futures)
         raise
-
-
-def _wait(client: Client, futures: Sequence[Future], workers: Sequence[str]) -> None:
-    pending = set(futures)
-    while pending:
-        try:
-            with client.as_current():
-                done, pending = wait(pending, timeout=LOOK_EVERY, return_when="FIRST_COMPLETED")
-        except TimeoutError:
-            done = set()
-        alive = client.scheduler_info(n_workers=-1)["workers"]
-        lost = [worker for worker in workers if worker not in alive]
-        if lost and pending:
-            raise LostWorkerError(f"workers {', '.join(lost)} have died", workers=lost)
-        for future in done:
-            if future.status != "finished":
-                future.result()  # raises
 
 
 def _member_plan(plan: BlockPlan) -> BlockPlan:

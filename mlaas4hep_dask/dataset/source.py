@@ -6,13 +6,14 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from distributed import Client, Future, Worker, get_client, get_worker, wait
+from distributed import Client, Future, Worker, get_client, get_worker
 
 from mlaas4hep_dask.dataset import diskcache
 from mlaas4hep_dask.dataset.context import Context
 from mlaas4hep_dask.dataset.tasks import make_block, same
 from mlaas4hep_dask.encode import Block, EncodeCounts
 from mlaas4hep_dask.reader import Partition
+from mlaas4hep_dask.waiting import result, wait_for
 
 
 @dataclass(frozen=True)
@@ -121,12 +122,11 @@ class WorkerBlocks:
 
     def _fetch(self, number: int) -> Block:
         future = self._futures[number]
-        with self._client.as_current():
-            wait(future)
+        wait_for(self._client, future, f"block {number}")
         # A mapping that threads may share; a Client would copy through a socket.
         if future.status == "finished" and future.key in self._worker.data:
             return self._worker.data[future.key]  # type: ignore[no-any-return]
-        block: Block = future.result()
+        block: Block = result(self._client, future, f"block {number}")
         if self._plan.on_disk:  # another rank's worker made it, and has it on its own disk
             block = diskcache.kept(block, self._plan.token, number, self._worker)
         return block

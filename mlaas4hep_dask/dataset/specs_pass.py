@@ -23,6 +23,7 @@ from mlaas4hep_dask.dataset.tasks import Measured
 from mlaas4hep_dask.errors import DataError
 from mlaas4hep_dask.reader import Partition
 from mlaas4hep_dask.specs import SampleSpecs, Specs
+from mlaas4hep_dask.waiting import num_threads, result
 
 logger = logging.getLogger(__name__)
 
@@ -175,11 +176,11 @@ def _run(
     function: Callable[[Sequence[Piece], Context], Measured],
     max_tasks: int,
 ) -> Measured:
-    threads = max(1, sum(client.nthreads().values()))  # the first worker may not have come yet
+    threads = num_threads(client)
     graph, key = specs_graph(
         pieces, context, token=token, function=function, threads=threads, max_tasks=max_tasks
     )
-    measured: Measured = client.get(graph, key)
+    measured: Measured = result(client, client.get(graph, key, sync=False), "specs")
     return measured
 
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from mlaas4hep_dask import __version__
 from mlaas4hep_dask.cluster import cool_down, warm_up
+from mlaas4hep_dask.command import announce, ended_by_signals, status_of
 from mlaas4hep_dask.errors import ConfigError, MLaaSError
 
 if TYPE_CHECKING:
@@ -25,7 +26,8 @@ examples:
   python -m mlaas4hep_dask.predict RUN/bundle 'data/*.root' --output scores.parquet --branches 'MC*'
   python -m mlaas4hep_dask.predict RUN/bundle @files.txt --output scores.root --on-bad-file skip
 
-exit status: 0 success, 1 a fault of this program, 2 something you can mend, 130 interrupted
+exit status: 0 success, 1 a fault of this program, 2 something you can mend, 130 interrupted,
+143 terminated
 """
 
 
@@ -118,21 +120,25 @@ def main(arguments: Sequence[str] | None = None) -> int:
         level=logging.INFO if options.verbose else logging.WARNING,
         format="%(levelname)s %(name)s: %(message)s",
     )
+    announce(f"scoring with {options.bundle} into {options.output}")
     try:
         _predict(options)
     except MLaaSError as error:
         print(f"error: {error}", file=sys.stderr)  # noqa: T201  # the command line prints
         return 2
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as ended:
         print("interrupted; nothing was written", file=sys.stderr)  # noqa: T201
-        return 130
+        return status_of(ended)
     return 0
 
 
 def command() -> int:
     """Run the command as a process of its own, which ends when this returns."""
     try:
-        return main()
+        with ended_by_signals(cool_down):
+            return main()
+    except KeyboardInterrupt as ended:
+        return status_of(ended)
     finally:
         cool_down()
 
@@ -145,14 +151,14 @@ def _predict(options: argparse.Namespace) -> None:
     from pydantic import ValidationError
 
     from mlaas4hep_dask.bundle import open_bundle
-    from mlaas4hep_dask.cluster import connect
+    from mlaas4hep_dask.cluster import NO_LOGS, connect
     from mlaas4hep_dask.config import Cluster, reading_of
     from mlaas4hep_dask.console import Console
     from mlaas4hep_dask.predict.request import check_request
     from mlaas4hep_dask.predict.scoring import predict_files
 
     # The logs of Dask repeat, at length, errors that are reported here once.
-    logging.getLogger("distributed").setLevel(logging.CRITICAL)
+    logging.getLogger("distributed").setLevel(NO_LOGS)
     try:
         cluster = Cluster(address=options.cluster, workers=options.workers)
     except ValidationError:

@@ -25,6 +25,7 @@ from mlaas4hep_dask.predict.request import Request
 from mlaas4hep_dask.predict.stream import in_order
 from mlaas4hep_dask.predict.tasks import Scoring, num_outputs, score_partition
 from mlaas4hep_dask.reader import Partition, PlannedFile
+from mlaas4hep_dask.waiting import result
 from mlaas4hep_dask.writer import RootFormat, decoded_branches, write_events
 
 
@@ -139,7 +140,7 @@ def predict_files(
         shared = _share(client, scoring)
         tasks = ((partition, number, shared) for partition, number in parts)
         for (partition, _), part in zip(
-            parts, in_order(client, score_partition, tasks), strict=True
+            parts, in_order(client, score_partition, tasks, "predict"), strict=True
         ):
             if part.events is None:
                 assert part.skipped is not None
@@ -186,7 +187,8 @@ def _scoring(request: Request, client: Client, *, decode: bool, suffix: str, ski
             f"--decode: the input of model {bundle.name!r} are images, which do not tell the "
             "values of single objects"
         )
-    found = client.submit(num_outputs, _share(client, scoring), pure=False).result()
+    future = client.submit(num_outputs, _share(client, scoring), pure=False)
+    found = result(client, future, "trying the model")
     columns = bundle.encoding.layout.num_columns
     scoring = replace(scoring, decode=decode)
     if not decode or bundle.outputs.kind == "reconstruction":
@@ -231,7 +233,7 @@ def _plan(request: Request, client: Client, *, skip: bool) -> list[PlannedFile |
     wanted = Wanted.of(request.reference, list(request.reference.branches), skip=skip)
     shared = client.submit(same, wanted, pure=False)
     tasks = ((file, request.bundle.name, shared) for file in request.files)
-    return list(in_order(client, plan_one, tasks))
+    return list(in_order(client, plan_one, tasks, "plan"))
 
 
 def _partitions(

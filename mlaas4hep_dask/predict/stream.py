@@ -7,9 +7,8 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Any, TypeVar
 
 from distributed import Client, Future
-from distributed.scheduler import KilledWorker
 
-from mlaas4hep_dask.errors import ClusterError
+from mlaas4hep_dask.waiting import let_go, num_threads, result
 
 T = TypeVar("T")
 
@@ -17,7 +16,7 @@ AHEAD = 2  # tasks per thread of the cluster that are under way, or done and not
 
 
 def in_order(
-    client: Client, function: Callable[..., T], tasks: Iterable[tuple[Any, ...]]
+    client: Client, function: Callable[..., T], tasks: Iterable[tuple[Any, ...]], what: str
 ) -> Iterator[T]:
     """What ``function(*task)`` returns for each task, in their order.
 
@@ -28,12 +27,12 @@ def in_order(
     Raises
     ------
     ClusterError
-        When workers died again and again at one task.
+        When workers died again and again at one task, or none is left.
     Exception
         The first error of a task.
     """
     left = iter(tasks)
-    room = max(1, AHEAD * sum(client.nthreads().values()))
+    room = AHEAD * num_threads(client)
     waiting: deque[Future] = deque()
 
     def submit() -> None:
@@ -45,17 +44,10 @@ def in_order(
         for _ in range(room):
             submit()
         while waiting:
-            result = _result(waiting[0])
+            done: T = result(client, waiting[0], what)
             waiting.popleft()
             submit()
-            yield result
+            yield done
     finally:
         if waiting:
-            client.cancel(list(waiting), force=True)
-
-
-def _result(future: Future) -> Any:
-    try:
-        return future.result()
-    except KilledWorker as error:
-        raise ClusterError(f"workers died again and again ({error})") from error
+            let_go(client, list(waiting))

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from mlaas4hep_dask import __version__
 from mlaas4hep_dask.cluster import cool_down, warm_up
+from mlaas4hep_dask.command import announce, ended_by_signals, status_of
 from mlaas4hep_dask.errors import MLaaSError
 
 if TYPE_CHECKING:
@@ -26,7 +27,8 @@ examples:
   python -m mlaas4hep_dask.run dataset.yaml --set training.epochs=10 --set seed=3
   python -m mlaas4hep_dask.run dataset.yaml --cluster tcp://login.example.org:8786
 
-exit status: 0 success, 1 a fault of this program, 2 something you can mend, 130 interrupted
+exit status: 0 success, 1 a fault of this program, 2 something you can mend, 130 interrupted,
+143 terminated
 """
 
 
@@ -82,6 +84,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 0
     if options.dataset is None:
         made.error("give a dataset.yaml, or --schema")
+    announce(f"{'checking' if options.check else 'running'} {options.dataset}")
     try:
         if not options.check and options.cluster in (None, "local"):
             warm_up()  # before the imports below, which it then runs beside
@@ -97,15 +100,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except MLaaSError as error:
         print(f"error: {error}", file=sys.stderr)  # noqa: T201
         return 2
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as ended:
         print("interrupted; the same command takes the run up again", file=sys.stderr)  # noqa: T201
-        return 130
+        return status_of(ended)
 
 
 def command() -> int:
     """Run the command as a process of its own, which ends when this returns."""
     try:
-        return main()
+        with ended_by_signals(cool_down):
+            return main()
+    except KeyboardInterrupt as ended:  # before there was anything to take up
+        return status_of(ended)
     finally:
         cool_down()
         gc.freeze()  # half a second in which the interpreter would look for garbage, to end then
@@ -151,7 +157,7 @@ def _check(config: Config) -> int:
 def _run(config: Config, command: str) -> int:
     gc.disable()  # what imports make stays: to look it through takes a quarter of their time
     try:
-        from mlaas4hep_dask.cluster import connect
+        from mlaas4hep_dask.cluster import NO_LOGS, connect
         from mlaas4hep_dask.dataset import Dataset
         from mlaas4hep_dask.dataset.preflight import preflight
         from mlaas4hep_dask.run.console import RunConsole
@@ -160,7 +166,7 @@ def _run(config: Config, command: str) -> int:
         gc.enable()
 
     # The logs of Dask repeat, at length, errors that are reported here once.
-    logging.getLogger("distributed").setLevel(logging.CRITICAL)
+    logging.getLogger("distributed").setLevel(NO_LOGS)
     console = RunConsole()
     model = model_of(config)
     checked = preflight(config)

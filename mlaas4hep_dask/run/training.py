@@ -6,7 +6,7 @@ import logging
 import math
 import time
 import uuid
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -14,7 +14,7 @@ from distributed import Client, Future
 
 from mlaas4hep_dask.dataset import Dataset
 from mlaas4hep_dask.dataset.diskcache import free_bytes
-from mlaas4hep_dask.dataset.gang import LostWorkerError, run_gang
+from mlaas4hep_dask.dataset.gang import run_gang
 from mlaas4hep_dask.dataset.losses import lost_samples, require_events
 from mlaas4hep_dask.dataset.source import BlockPlan, forget_sources, known_counts
 from mlaas4hep_dask.encode import EncodeCounts
@@ -23,13 +23,25 @@ from mlaas4hep_dask.train.assign import Assignment, assign, follow
 from mlaas4hep_dask.train.feed import TEST, VALIDATION
 from mlaas4hep_dask.train.model import ModelSource
 from mlaas4hep_dask.train.session import (
+    Meeting,
     RankTask,
     abandon,
     close,
     export_network,
     import_rank,
-    open_store,
+    open_meeting,
+    open_rank,
     run_epoch,
+)
+from mlaas4hep_dask.waiting import (
+    LostWorkerError,
+    gather,
+    let_go,
+    living,
+    on_workers,
+    processes,
+    result,
+    wait_for_workers,
 )
 
 logger = logging.getLogger(__name__)
@@ -60,14 +72,20 @@ def begin_ranks(dataset: Dataset) -> list[Future]:
     the next stages are their own. The futures are to be kept until training begins.
     """
     client = dataset.client
-    workers = sorted(client.scheduler_info(n_workers=-1)["workers"])
-    ranks = workers[: dataset.config.training.ranks]
+    there = processes(living(client))
+    ranks = sorted(there)[: dataset.config.training.ranks]
     importing = [
         client.submit(import_rank, len(ranks), workers=[worker], pure=False, priority=20)
         for worker in ranks
     ]
-    if len(ranks) == len(workers):
-        client.gather(importing)
+    if len(ranks) == len(there):
+        try:
+            gather(
+                client, importing, "ranks import torch", on={rank: there[rank] for rank in ranks}
+            )
+        except LostWorkerError as error:
+            let_go(client, importing)  # nobody else can run them
+            logger.warning("%s; ranks import it when training begins", error)
     return importing
 
 
@@ -127,12 +145,14 @@ class Trainer:
         self.weights = dataset.training_weights()
         self.packed_bytes = _packed_bytes(dataset)
         self.restarts = 0
+        self._attempts = 0  # deaths since the last epoch that was completed
         self.cache = dataset.config.cache  # what `auto` has become, once training has begun
         self.counts: dict[int, EncodeCounts] = {}  # by block: what encoding it lost
         self.lost_samples: dict[str, int] = {}  # events of samples of which none was learned
         self._held: list[Future] = []
         self._session = ""
-        self._workers: list[str] = []
+        self._workers: dict[str, str] = {}  # of the ranks, in their order, and their processes
+        self._meeting = Meeting()
         self._tasks: list[Any] = []
 
     def epochs(self, *, first: int, state: bytes | None) -> Iterator[Epoch]:
@@ -141,13 +161,14 @@ class Trainer:
         Raises
         ------
         TrainingError
-            When a rank fails, workers died more than ``training.max_restarts`` times, or no
-            event of a class could be read.
+            When a rank fails, workers died more than ``training.max_restarts`` times without an
+            epoch in between, or no event of a class could be read.
         """
         try:
             for epoch in range(first, self._config.training.epochs + 1):
                 began = time.perf_counter()
                 results = self._epoch(epoch, state)
+                self._attempts = 0
                 self._require_events()
                 seconds = time.perf_counter() - began
                 lead = results[0]
@@ -173,36 +194,39 @@ class Trainer:
             state,
             dataset.encoding(),
             self.outputs,
-            workers=self._workers[:1] or None,  # it has imported torch
+            workers=list(self._workers)[:1] or None,  # it has imported torch
             allow_other_workers=bool(self._workers),
             pure=False,
         )
-        return future.result()  # type: ignore[no-any-return]
+        return result(self._client, future, "export")  # type: ignore[no-any-return]
 
     def _epoch(self, epoch: int, state: bytes | None) -> Sequence[Any]:
         while True:
             try:
                 if not self._session:
-                    self._open()
+                    self._open(state)
                 return run_gang(
                     self._client,
                     run_epoch,
-                    [(task, epoch, state) for task in self._tasks],
+                    [(task, epoch, self._meeting) for task in self._tasks],
                     workers=self._workers,
                     blocks=self._blocks,
+                    what=f"epoch {epoch}",
                 )
             except Exception as error:
                 if not self._died(error):
                     raise
                 self._abandon()
                 self.restarts += 1
-                if self.restarts > self._config.training.max_restarts:
+                self._attempts += 1
+                if self._attempts > self._config.training.max_restarts:
                     raise TrainingError(
-                        f"workers died {self.restarts} times; training.max_restarts is "
-                        f"{self._config.training.max_restarts}",
-                        attempts=self.restarts,
+                        f"workers died {self._attempts} times without an epoch in between, and "
+                        f"training.max_restarts is {self._config.training.max_restarts}; the last "
+                        f"time: {error}",
+                        attempts=self._attempts,
                     ) from error
-                logger.warning("a worker died in epoch %d; starting it again (%s)", epoch, error)
+                logger.warning("starting epoch %d again: %s", epoch, error)
 
     def _require_events(self) -> None:
         """Stop where a class is lost; warn where its other samples are left."""
@@ -230,24 +254,24 @@ class Trainer:
         waits = isinstance(error, TrainingError) and "waiting for ranks" not in str(error)
         deadline = time.monotonic() + (0 if waits else GRACE)
         while True:
-            alive = self._client.scheduler_info(n_workers=-1)["workers"]
-            if any(worker not in alive for worker in self._workers):
+            alive = processes(living(self._client))
+            if any(alive.get(worker) != process for worker, process in self._workers.items()):
                 return True
             if time.monotonic() > deadline:
                 return False
             time.sleep(0.2)  # between looks at the scheduler
 
-    def _open(self) -> None:
+    def _open(self, state: bytes | None) -> None:
         ranks = self._config.training.ranks
-        try:
-            self._client.wait_for_workers(ranks, timeout=WORKERS_TIMEOUT)
-        except TimeoutError as error:
-            num_workers = len(self._client.scheduler_info(n_workers=-1)["workers"])
-            raise ClusterError(
-                f"the cluster has {num_workers} workers, but training.ranks is {ranks}"
-            ) from error
-        info = self._client.scheduler_info(n_workers=-1)["workers"]
-        self._workers = sorted(info)[:ranks]
+        what = f"training.ranks is {ranks}"
+        wait_for_workers(self._client, ranks, what, seconds=WORKERS_TIMEOUT)
+        info = living(self._client)
+        there = processes(info)
+        # Those that have been ranks keep what they have imported; paused ones take no task.
+        best = sorted(
+            info, key=lambda w: (info[w]["status"] != "running", w not in self._workers, w)
+        )
+        self._workers = {worker: there[worker] for worker in sorted(best[:ranks])}
         self.cache = self._choose_cache(info)
         logger.info("blocks, %d bytes packed, are kept: %s", self.packed_bytes, self.cache)
         least = min(info[worker]["memory_limit"] or math.inf for worker in self._workers)
@@ -260,19 +284,11 @@ class Trainer:
         )
         if self.cache == "memory":
             self._hold_blocks(info)
-        session = uuid.uuid4().hex
-        host = info[self._workers[0]]["host"]
-        store = ("", 0)
-        if ranks > 1:
-            future = self._client.submit(
-                open_store, host, session, workers=self._workers[:1], pure=False, priority=20
-            )
-            store = future.result()
         task = RankTask(
-            session=session,
+            session=uuid.uuid4().hex,
             rank=0,
             num_ranks=ranks,
-            store=store,
+            host="",
             model=self._model,
             row_shape=self._row_shape,
             epochs=self._config.training.epochs,
@@ -285,8 +301,25 @@ class Trainer:
             balance=self.weights.balance,
             samples=self._samples,
         )
-        self._tasks = [task.for_rank(rank) for rank in range(ranks)]
-        self._session = session
+        hosts = [info[worker]["host"] for worker in self._workers]
+        self._tasks = [task.for_rank(rank, host) for rank, host in enumerate(hosts)]
+        self._session = task.session
+        facts = self._on_ranks(open_rank, [(own, state) for own in self._tasks])
+        self._meeting = Meeting()
+        if ranks > 1:
+            self._meeting = self._on_ranks(open_meeting, [(hosts[0], task.session, facts)])[0]
+
+    def _on_ranks(self, function: Callable[..., Any], arguments: Sequence[Any]) -> list[Any]:
+        """What the first ranks' workers return, each given its own arguments."""
+        futures = [
+            self._client.submit(function, *own, workers=[worker], pure=False, priority=20)
+            for worker, own in zip(self._workers, arguments, strict=False)
+        ]
+        try:
+            return gather(self._client, futures, "ranks start", on=self._workers)
+        except BaseException:
+            let_go(self._client, futures)
+            raise
 
     def _kept_splits(self, room: float) -> tuple[int, ...]:
         """Splits whose events fit into a rank: validation, measured most often, before test."""
@@ -297,7 +330,7 @@ class Trainer:
                 kept.append(number)
         return tuple(kept)
 
-    def _choose_cache(self, workers: dict[str, Any]) -> Literal["memory", "disk", "none"]:
+    def _choose_cache(self, workers: Mapping[str, Any]) -> Literal["memory", "disk", "none"]:
         """Where blocks stay between epochs: what the configuration says, or what has room."""
         if self._config.cache != "auto":
             return self._config.cache
@@ -306,14 +339,18 @@ class Trainer:
         if self.packed_bytes <= MEMORY_SHARE * memory:
             return "memory"
         # Every rank keeps its own events' blocks; ranks on one machine share its disk.
-        free = self._client.run(free_bytes, workers=self._workers)
+        free = on_workers(
+            self._client, free_bytes, workers=list(self._workers), what="free room on disks"
+        )
         hosts: dict[str, list[int]] = {}
         for worker, room in free.items():
             hosts.setdefault(workers[worker]["host"], []).append(room)
+        if not hosts:
+            return "none"
         room = min(min(rooms) / len(rooms) for rooms in hosts.values())
         return "disk" if self.packed_bytes / len(free) <= DISK_SHARE * room else "none"
 
-    def _hold_blocks(self, workers: dict[str, Any]) -> None:
+    def _hold_blocks(self, workers: Mapping[str, Any]) -> None:
         """Keep blocks on the workers between epochs, where they are used."""
         owner: dict[int, str] = {}
         if len(workers) == len(self._workers):  # otherwise the memory of all is needed
@@ -339,12 +376,18 @@ class Trainer:
 
     def _on_survivors(self, function: Callable[..., Any], *arguments: Any) -> list[Any]:
         """What the workers that still live return."""
-        alive = self._client.scheduler_info(n_workers=-1)["workers"]
-        workers = [worker for worker in self._workers if worker in alive]
-        if not workers:
+        try:
+            returned = on_workers(
+                self._client,
+                function,
+                *arguments,
+                workers=list(self._workers),
+                what=f"{function.__name__} on ranks",
+            )
+        except ClusterError as error:  # nobody is left to be told; why matters where work is lost
+            logger.info("%s: %s", function.__name__, error)
             return []
-        returned = self._client.run(function, *arguments, workers=workers, on_error="return")
-        return [value for value in returned.values() if not isinstance(value, BaseException)]
+        return list(returned.values())
 
 
 def _packed_bytes(dataset: Dataset) -> int:

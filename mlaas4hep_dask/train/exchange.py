@@ -18,22 +18,25 @@ gloo is used.
 
 from __future__ import annotations
 
+import fcntl
 import mmap
 import os
 import platform
-import tempfile
+import re
 import time
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import psutil
 import torch
 from numpy.typing import NDArray
 
 from mlaas4hep_dask.compiled import numba
 from mlaas4hep_dask.errors import TrainingError
 
-SHARED_FOLDER = Path("/dev/shm")  # noqa: S108  # memory that processes share, not a temporary file
+NAME = "mlaas4hep_dask"  # of the memory, to be seen in /proc
 SPINS = 20_000  # about 10 µs; then the core is given to others between looks
 GIVE_UP = 600.0  # seconds
 
@@ -63,22 +66,94 @@ def _average(slots: NDArray[np.float32], out: NDArray[np.float32]) -> None:
         out[i] *= factor
 
 
+@dataclass
+class SharedMemory:
+    """Memory without a name in any folder, which the process that made it shows to others.
+
+    Nobody can make it shorter, and it is gone with the last process that has it, however that ends.
+
+    Parameters
+    ----------
+    path : str
+        Where the other ranks on this machine open it, as long as this process keeps it open.
+    """
+
+    path: str
+    _descriptor: int
+
+    @classmethod
+    def create(cls, num_bytes: int) -> SharedMemory | None:
+        """That many bytes; None where the system has no such memory, or too little."""
+        if platform.machine() not in ("x86_64", "AMD64") or not hasattr(os, "memfd_create"):
+            return None
+        if num_bytes > psutil.virtual_memory().available // 2:
+            return None
+        try:
+            made = os.memfd_create(NAME, os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+        except OSError:
+            return None
+        try:
+            os.posix_fallocate(made, 0, num_bytes)  # or a later write would end in SIGBUS
+            fcntl.fcntl(made, fcntl.F_ADD_SEALS, fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW)
+        except OSError:
+            os.close(made)
+            return None
+        return cls(f"/proc/{os.getpid()}/fd/{made}", made)
+
+    def close(self) -> None:
+        """Show it no more; processes that have opened it keep it."""
+        if self._descriptor >= 0:
+            os.close(self._descriptor)
+            self._descriptor = -1
+
+
+def _open(path: str, num_bytes: int) -> int:
+    """A descriptor of memory that another process of this user shows, made by `SharedMemory`."""
+    if not re.fullmatch(r"/proc/\d+/fd/\d+", path):
+        raise OSError(f"{path} is no memory that a rank shows")
+    if not str(Path(path).readlink()).startswith(f"/memfd:{NAME} "):
+        raise OSError(f"{path} is no memory of a rank")
+    descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+    status = os.fstat(descriptor)
+    if status.st_uid != os.geteuid() or status.st_size != num_bytes:
+        os.close(descriptor)
+        raise OSError(f"{path} belongs to another user, or has another size")
+    return descriptor
+
+
+def machine() -> str:
+    """A name for those processes that can open each other's memory: of one kernel and one user."""
+    boot = Path("/proc/sys/kernel/random/boot_id")
+    own = Path("/proc/self/ns/pid")  # in another container, numbers mean other processes
+    identity = boot.read_text().strip() if boot.exists() else os.uname().nodename
+    space = own.stat().st_ino if own.exists() else 0
+    return f"{identity}/{space}/{os.geteuid()}"
+
+
 class SharedMemoryExchange:
     """One rank's end of the exchange; its `hook` goes into DistributedDataParallel.
 
     Parameters
     ----------
-    path : Path
-        File in shared memory, made by `create`.
+    path : str
+        Of a `SharedMemory` of `nbytes`.
     rank, num_ranks : int
         This rank and how many there are.
     capacity : int
         Most float32 values in one exchange.
+
+    Raises
+    ------
+    OSError
+        When the memory cannot be opened, or is not what a rank makes.
     """
 
-    def __init__(self, path: Path, *, rank: int, num_ranks: int, capacity: int) -> None:
-        with path.open("r+b") as file:
-            self._memory = mmap.mmap(file.fileno(), 0)
+    def __init__(self, path: str, *, rank: int, num_ranks: int, capacity: int) -> None:
+        descriptor = _open(path, self.nbytes(num_ranks=num_ranks, capacity=capacity))
+        try:
+            self._memory = mmap.mmap(descriptor, 0)
+        finally:
+            os.close(descriptor)
         head = num_ranks * 8
         # One cache line per sequence number.
         self._sequences = np.frombuffer(self._memory, np.int64, head).reshape(num_ranks, 8)
@@ -93,22 +168,6 @@ class SharedMemoryExchange:
     def nbytes(*, num_ranks: int, capacity: int) -> int:
         """Bytes of shared memory needed."""
         return num_ranks * 64 + 2 * num_ranks * capacity * 4
-
-    @classmethod
-    def create(cls, *, num_ranks: int, capacity: int) -> Path | None:
-        """A file in shared memory, or None where there is none or too little of it."""
-        if platform.machine() not in ("x86_64", "AMD64") or not SHARED_FOLDER.is_dir():
-            return None
-        nbytes = cls.nbytes(num_ranks=num_ranks, capacity=capacity)
-        handle, name = tempfile.mkstemp(prefix="mlaas4hep_dask-", dir=SHARED_FOLDER)
-        try:
-            os.posix_fallocate(handle, 0, nbytes)  # or a later write would end in SIGBUS
-        except OSError:
-            Path(name).unlink()
-            return None
-        finally:
-            os.close(handle)
-        return Path(name)
 
     def average(self, values: NDArray[np.float32]) -> None:
         """Replace ``values`` by their average over all ranks.

@@ -11,11 +11,12 @@ import os
 import socket
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from datetime import timedelta
-from pathlib import Path
 from typing import Any
 
 import numpy as np
+import psutil
 import torch
 import torch.distributed as dist
 from numpy.typing import NDArray
@@ -25,11 +26,17 @@ from torch.nn.parallel import DistributedDataParallel
 from mlaas4hep_dask.errors import ModelError, TrainingError
 from mlaas4hep_dask.export.torchscript import takes_missing
 from mlaas4hep_dask.train.adam import Adam
-from mlaas4hep_dask.train.exchange import SharedMemoryExchange
+from mlaas4hep_dask.train.exchange import SharedMemoryExchange, machine
 from mlaas4hep_dask.train.feed import TEST, TRAIN, VALIDATION, BlockSource, Feed, Window
 from mlaas4hep_dask.train.losses import loss_of
 from mlaas4hep_dask.train.reconstruction import Rows
-from mlaas4hep_dask.train.session import EpochResult, RankTask, SplitMetrics
+from mlaas4hep_dask.train.session import (
+    EpochResult,
+    Meeting,
+    RankFacts,
+    RankTask,
+    SplitMetrics,
+)
 from mlaas4hep_dask.train.tallies import Tally, tally_of
 
 EVALUATION_ROWS = 4096  # rows per forward pass when nothing is learned
@@ -44,6 +51,7 @@ class Rank:
     """A network, its optimiser and its place among the other ranks."""
 
     exchange: SharedMemoryExchange | None = None
+    _has_joined = False
 
     def __init__(self, task: RankTask, state: bytes | None) -> None:
         self.task = task
@@ -64,52 +72,50 @@ class Rank:
         self._takes_missing = takes_missing(self.network)
         self._reconstructs = outputs.kind == "reconstruction"
         self.learner: torch.nn.Module = self.network
-        if task.num_ranks > 1:
-            self._join()
         self._feeds: dict[str, Feed] = {}
 
-    def _join(self) -> None:
+    def facts(self) -> RankFacts:
+        """What has to be known of all ranks before they can meet."""
+        parameters = [p for p in self.network.parameters() if p.requires_grad]
+        is_shareable = all(p.dtype == torch.float32 for p in parameters)
+        num_values = sum(p.numel() for p in parameters)
+        return RankFacts(machine(), num_values if is_shareable else None)
+
+    def join(self, meeting: Meeting) -> None:
+        """Meet the other ranks, once however often it is called; it takes all of them."""
+        if self._has_joined or self.task.num_ranks == 1:
+            return
         task = self.task
         if dist.is_initialized():  # a session that broke off while it was being opened
             dist.destroy_process_group()
-        host, port = task.store
-        meeting = TCPStore(host, port, is_master=False, timeout=TIMEOUT)
-        store = PrefixStore(task.session, meeting)
-        if host.startswith("127.") and "GLOO_SOCKET_IFNAME" not in os.environ:
-            os.environ["GLOO_SOCKET_IFNAME"] = "lo"
+        tcp = TCPStore(meeting.host, meeting.port, is_master=False, timeout=TIMEOUT)
+        store = PrefixStore(task.session, tcp)
+        # By default gloo takes the address that this machine's name has, which may be a loopback
+        # address that other machines cannot reach.
+        if (interface := interface_of(task.host)) and "GLOO_SOCKET_IFNAME" not in os.environ:
+            os.environ["GLOO_SOCKET_IFNAME"] = interface
         dist.init_process_group(
             "gloo", store=store, rank=task.rank, world_size=task.num_ranks, timeout=TIMEOUT
         )
         learner = DistributedDataParallel(self.network, gradient_as_bucket_view=True)
-        self.exchange = self._share_memory(store)
+        self.exchange = self._share_memory(meeting)
         if self.exchange is not None:
             learner.register_comm_hook(None, self.exchange.hook)
         self.learner = learner
+        self._has_joined = True
 
-    def _share_memory(self, store: Any) -> SharedMemoryExchange | None:
-        """The exchange through shared memory if all ranks are on one machine."""
-        task = self.task
-        parameters = [p for p in self.network.parameters() if p.requires_grad]
-        if any(p.dtype != torch.float32 for p in parameters):
-            return None
-        store.set(f"machine/{task.rank}", _machine())
-        machines = {bytes(store.get(f"machine/{rank}")) for rank in range(task.num_ranks)}
-        if len(machines) > 1:
-            return None
-        capacity = sum(p.numel() for p in parameters)
-        if task.rank == 0:
-            made = SharedMemoryExchange.create(num_ranks=task.num_ranks, capacity=capacity)
-            store.set("exchange", "" if made is None else str(made))
-        path = store.get("exchange").decode()
+    def _share_memory(self, meeting: Meeting) -> SharedMemoryExchange | None:
+        """The exchange through shared memory, if every rank can open it."""
+        task, capacity = self.task, self.facts().num_values
         exchange = None
-        if path:
-            exchange = SharedMemoryExchange(
-                Path(path), rank=task.rank, num_ranks=task.num_ranks, capacity=capacity
-            )
-        dist.barrier()
-        if path and task.rank == 0:
-            Path(path).unlink()  # the ranks that opened it keep the memory
-        return exchange
+        if meeting.memory is not None and capacity is not None:
+            with suppress(OSError):
+                exchange = SharedMemoryExchange(
+                    meeting.memory, rank=task.rank, num_ranks=task.num_ranks, capacity=capacity
+                )
+        num_open = torch.tensor(0 if exchange is None else 1)
+        dist.all_reduce(num_open)
+        return exchange if num_open == task.num_ranks else None
 
     def close(self) -> None:
         """Leave the process group."""
@@ -293,10 +299,13 @@ def load_state(state: bytes) -> dict[str, Any]:
     return torch.load(io.BytesIO(state), weights_only=True)  # type: ignore[no-any-return]
 
 
-def _machine() -> str:
-    """A name for this machine that two containers on it do not share."""
-    boot = Path("/proc/sys/kernel/random/boot_id")
-    shared = Path("/dev/shm")  # noqa: S108  # its device tells whether two containers share it
-    identity = boot.read_text().strip() if boot.exists() else ""
-    device = shared.stat().st_dev if shared.exists() else 0
-    return f"{socket.gethostname()}/{identity}/{device}"
+def interface_of(host: str) -> str | None:
+    """The network interface that has the address of a host, which is this one; None if unknown."""
+    try:
+        known = {str(info[4][0]) for info in socket.getaddrinfo(host, None)}
+    except OSError:
+        return None
+    for name, addresses in psutil.net_if_addrs().items():
+        if any(address.address.partition("%")[0] in known for address in addresses):
+            return name
+    return None

@@ -6,7 +6,8 @@ torch is imported where a rank runs, not where it is started: a client needs non
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable, Mapping
+import socket
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
@@ -18,12 +19,13 @@ from mlaas4hep_dask.train.feed import BlockSource
 from mlaas4hep_dask.train.model import ModelSource
 
 if TYPE_CHECKING:
+    from mlaas4hep_dask.train.exchange import SharedMemory
     from mlaas4hep_dask.train.rank import Rank
 
 
 @dataclass(frozen=True)
 class RankTask:
-    """All that a rank has to know; the same for every rank but for ``rank``.
+    """All that a rank has to know; the same for every rank but for ``rank`` and ``host``.
 
     Parameters
     ----------
@@ -31,8 +33,8 @@ class RankTask:
         Name of this attempt, unlike that of any other.
     rank, num_ranks : int
         This rank and how many there are.
-    store : tuple of str and int
-        Host and port where the ranks meet, from `open_store`.
+    host : str
+        Host of the address at which this rank's worker is reached: its ranks talk there too.
     model : ModelSource
         Builds the network.
     row_shape : tuple of int
@@ -60,7 +62,7 @@ class RankTask:
     session: str
     rank: int
     num_ranks: int
-    store: tuple[str, int]
+    host: str
     model: ModelSource
     row_shape: tuple[int, ...]
     epochs: int
@@ -73,9 +75,42 @@ class RankTask:
     balance: tuple[float, ...] = ()
     samples: tuple[str, ...] = ()
 
-    def for_rank(self, rank: int) -> RankTask:
+    def for_rank(self, rank: int, host: str) -> RankTask:
         """The same task for another rank."""
-        return replace(self, rank=rank)
+        return replace(self, rank=rank, host=host)
+
+
+@dataclass(frozen=True)
+class RankFacts:
+    """What a rank tells before the ranks meet.
+
+    Parameters
+    ----------
+    machine : str
+        Equal for ranks that can share memory.
+    num_values : int or None
+        Values of all gradients, or None when they are not all of 32 bits.
+    """
+
+    machine: str
+    num_values: int | None
+
+
+@dataclass(frozen=True)
+class Meeting:
+    """Where the ranks of a session meet; they are told by Dask, and by nobody else.
+
+    Parameters
+    ----------
+    host, port : str and int
+        Of the store in which gloo finds the addresses of all ranks.
+    memory : str or None
+        Memory of rank 0 for the gradients, if all ranks can share it.
+    """
+
+    host: str = ""
+    port: int = 0
+    memory: str | None = None
 
 
 @dataclass(frozen=True)
@@ -118,6 +153,7 @@ class EpochResult:
 
 
 _stores: dict[str, Any] = {}
+_memories: dict[str, SharedMemory] = {}
 _ranks: dict[str, Rank] = {}
 _threads: dict[str, ThreadPoolExecutor] = {}
 
@@ -129,15 +165,67 @@ def import_rank(num_ranks: int) -> None:
         importlib.import_module("torch._dynamo")  # DistributedDataParallel would
 
 
-def open_store(host: str, session: str) -> tuple[str, int]:
-    """Open the place where the ranks of a session meet, on this worker; its host and port."""
+def open_meeting(host: str, session: str, facts: Sequence[RankFacts]) -> Meeting:
+    """Open the place where the ranks of a session meet, on this worker.
+
+    Parameters
+    ----------
+    host : str
+        Of this worker's address, at which alone the store listens: by itself it would listen at
+        all addresses of the machine, and answer whoever asks.
+    session : str
+        Name of the session.
+    facts : sequence of RankFacts
+        Of all ranks.
+    """
     from torch.distributed import TCPStore  # type: ignore[attr-defined]  # untyped there
 
+    from mlaas4hep_dask.train.exchange import SharedMemory, SharedMemoryExchange
     from mlaas4hep_dask.train.rank import TIMEOUT
 
-    store = TCPStore(host, 0, is_master=True, wait_for_workers=False, timeout=TIMEOUT)
-    _stores[session] = store
-    return host, store.port
+    family, *_, address = socket.getaddrinfo(host, 0, type=socket.SOCK_STREAM)[0]
+    listener = socket.create_server((str(address[0]), 0), family=family)
+    port: int = listener.getsockname()[1]
+    _stores[session] = TCPStore(
+        host,
+        port,
+        is_master=True,
+        wait_for_workers=False,
+        timeout=TIMEOUT,
+        master_listen_fd=listener.detach(),
+    )
+    memory = None
+    capacity = facts[0].num_values
+    if capacity is not None and len({own.machine for own in facts}) == 1:
+        nbytes = SharedMemoryExchange.nbytes(num_ranks=len(facts), capacity=capacity)
+        memory = SharedMemory.create(nbytes)
+    if memory is not None:
+        _memories[session] = memory
+    return Meeting(host, port, None if memory is None else memory.path)
+
+
+def open_rank(task: RankTask, state: bytes | None) -> RankFacts:
+    """Make a rank on this worker.
+
+    Parameters
+    ----------
+    task : RankTask
+        What to do.
+    state : bytes or None
+        Checkpoint to start from.
+    """
+    for earlier in list(_threads):
+        close(earlier)
+    # All epochs run in one thread: torch's number of threads is a thread's own setting.
+    thread = _threads[task.session] = ThreadPoolExecutor(1, thread_name_prefix="rank")
+    return thread.submit(_open_rank, task, state).result()
+
+
+def _open_rank(task: RankTask, state: bytes | None) -> RankFacts:
+    from mlaas4hep_dask.train.rank import Rank
+
+    rank = _ranks[task.session] = Rank(task, state)
+    return rank.facts()
 
 
 def run_epoch(
@@ -145,9 +233,9 @@ def run_epoch(
     progress: Callable[[int], None],
     task: RankTask,
     epoch: int,
-    state: bytes | None,
+    meeting: Meeting,
 ) -> EpochResult:
-    """Train one epoch on this worker as the given rank.
+    """Train one epoch on this worker as the given rank, which `open_rank` has made.
 
     Parameters
     ----------
@@ -159,16 +247,11 @@ def run_epoch(
         What to do.
     epoch : int
         Number of the epoch, from 1.
-    state : bytes or None
-        Checkpoint to start from when this worker does not yet run the session.
+    meeting : Meeting
+        Where the ranks meet before their first epoch.
     """
-    thread = _threads.get(task.session)
-    if thread is None:
-        for earlier in list(_threads):
-            close(earlier)
-        # All epochs run in one thread: torch's number of threads is a thread's own setting.
-        thread = _threads[task.session] = ThreadPoolExecutor(1, thread_name_prefix="rank")
-    return thread.submit(_run_epoch, source, progress, task, epoch, state).result()
+    thread = _threads[task.session]
+    return thread.submit(_run_epoch, source, progress, task, epoch, meeting).result()
 
 
 def _run_epoch(
@@ -176,13 +259,12 @@ def _run_epoch(
     progress: Callable[[int], None],
     task: RankTask,
     epoch: int,
-    state: bytes | None,
+    meeting: Meeting,
 ) -> EpochResult:
-    from mlaas4hep_dask.train.rank import Rank
-
-    rank = _ranks.get(task.session)
-    if rank is None:
-        rank = _ranks[task.session] = Rank(task, state)
+    rank = _ranks[task.session]
+    rank.join(meeting)
+    if (memory := _memories.pop(task.session, None)) is not None:
+        memory.close()  # all ranks have opened it
     return rank.run_epoch(source, progress, epoch)
 
 
@@ -196,6 +278,8 @@ def abandon(session: str) -> None:
 def close(session: str) -> None:
     """End this worker's part in a session, if it has one."""
     _stores.pop(session, None)
+    if (memory := _memories.pop(session, None)) is not None:
+        memory.close()
     rank = _ranks.pop(session, None)
     if rank is not None:
         rank.close()

@@ -1,0 +1,155 @@
+"""Whether a Dask scheduler answers at an address, and whether its workers run what we run."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import pkgutil
+import socket
+import sys
+import threading
+import time
+from typing import TYPE_CHECKING, Any
+
+from mlaas4hep_dask import __version__
+from mlaas4hep_dask.errors import ClusterError
+
+if TYPE_CHECKING:
+    from distributed import Client
+
+logger = logging.getLogger(__name__)
+
+CONNECT_TIMEOUT = 20.0  # seconds in which something has to listen
+HANDSHAKE_TIMEOUT = 20.0  # seconds in which it has to answer as a scheduler
+FIRST_WORD = 5.0  # seconds after which it is told what is waited for
+
+
+def require_scheduler(address: str) -> None:
+    """Raise unless a Dask scheduler answers at an address; Dask might wait for it for ever.
+
+    Raises
+    ------
+    ClusterError
+        When nothing listens there, or something that is no scheduler; when certificates lack.
+    """
+    _require_listener(address)
+    outcome: list[BaseException | dict[str, Any]] = []
+
+    def ask() -> None:
+        try:
+            outcome.append(asyncio.run(_identity(address)))
+        except BaseException as error:  # handed to the thread that waits
+            outcome.append(error)
+
+    # A thread of its own, since a notebook's has a loop that runs already.
+    thread = threading.Thread(target=ask, daemon=True, name="ask scheduler")
+    thread.start()
+    thread.join(FIRST_WORD)
+    if thread.is_alive():
+        logger.warning("waiting for an answer of the scheduler at %s", address)
+        thread.join(2 * HANDSHAKE_TIMEOUT)
+    found = outcome[0] if outcome else TimeoutError()
+    if isinstance(found, TypeError) and "ssl_context" in str(found):
+        raise _error(
+            address,
+            f"{address} needs certificates: set distributed.comm.tls.ca-file, client.cert and "
+            "client.key in Dask's configuration, or DASK_DISTRIBUTED__COMM__TLS__CA_FILE, "
+            "…__CLIENT__CERT and …__CLIENT__KEY",
+        )
+    if isinstance(found, BaseException):
+        reason = str(found) or f"no answer within {HANDSHAKE_TIMEOUT:g} s"
+        raise _error(
+            address,
+            f"what listens at {address} does not answer as a Dask scheduler ({reason}); is it "
+            "another service, one with tls:// in place of tcp://, or a Dask of another version?",
+        ) from found
+    if found.get("type") != "Scheduler":
+        kind = str(found.get("type", "service")).lower()
+        raise _error(address, f"at {address} is a Dask {kind}, not a scheduler")
+
+
+def _require_listener(address: str) -> None:
+    from distributed.comm import get_address_host_port
+
+    try:
+        host, port = get_address_host_port(address, strict=True)
+    except ValueError as error:
+        raise _error(address, f"{address} is no address of a Dask scheduler ({error})") from error
+    began = time.monotonic()
+    told = False
+    while True:
+        try:
+            socket.create_connection((host, port), timeout=CONNECT_TIMEOUT).close()
+        except socket.gaierror as error:
+            raise _error(address, f"there is no host {host!r} ({error.strerror})") from error
+        except OSError as error:
+            waited = time.monotonic() - began
+            if waited >= CONNECT_TIMEOUT:
+                raise _error(
+                    address,
+                    f"no Dask scheduler answers at {address} "
+                    f"({error.strerror or error}, for {waited:.0f} s)",
+                ) from error
+            if waited > FIRST_WORD and not told:
+                told = True
+                logger.warning("waiting for a scheduler at %s (%s)", address, error.strerror)
+            time.sleep(0.5)  # before the next attempt: it may be about to start
+        else:
+            return
+
+
+async def _identity(address: str) -> dict[str, Any]:
+    from distributed.core import connect
+    from distributed.security import Security
+
+    arguments = Security().get_connection_args("client")
+    async with asyncio.timeout(HANDSHAKE_TIMEOUT):
+        comm = await connect(address, timeout=HANDSHAKE_TIMEOUT, **arguments)
+        try:
+            await comm.write({"op": "identity", "reply": True})
+            answer: dict[str, Any] = await comm.read()
+        finally:
+            comm.abort()
+        return answer
+
+
+def require_same_versions(client: Client) -> None:
+    """Raise unless the workers that are there run our Python, our Dask and this package.
+
+    Raises
+    ------
+    ClusterError
+        When a worker has another version, or lacks the package.
+    """
+    import distributed
+
+    from mlaas4hep_dask.waiting import living, on_workers
+
+    workers = sorted(living(client))
+    own = (
+        ("Python", "sys:version", sys.version),
+        ("distributed", "distributed:__version__", distributed.__version__),
+        ("mlaas4hep_dask", "mlaas4hep_dask:__version__", __version__),
+    )
+    for name, place, version in own:
+        # A function of the standard library, which every worker has.
+        asked = on_workers(client, pkgutil.resolve_name, place, workers=workers, what="versions")
+        here = _short(name, version)
+        for worker in workers:
+            there = _short(name, asked[worker]) if worker in asked else ""
+            if there != here:
+                there = f"{name} {there}" if there else f"no {name}"
+                raise ClusterError(
+                    f"worker {worker} has {there}, and this process has {name} {here}: the "
+                    "workers have to run the same environment",
+                    worker=worker,
+                )
+
+
+def _short(name: str, version: str) -> str:
+    """The version as far as it matters: of Python, all patches of 3.11 are alike."""
+    return ".".join(version.split(".")[:2]) if name == "Python" else version
+
+
+def _error(address: str, text: str) -> ClusterError:
+    return ClusterError(text, address=address)

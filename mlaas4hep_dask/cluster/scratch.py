@@ -1,0 +1,48 @@
+"""The folder in which a local cluster keeps files, gone when it has ended."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+PREFIX = "mlaas4hep_dask-scratch-"
+
+
+@contextmanager
+def scratch_folder(parent: str | None) -> Iterator[Path]:
+    """A new folder; those that killed processes of this user have left behind are removed first.
+
+    Parameters
+    ----------
+    parent : str or None
+        Where it is made; None is the system's temporary directory.
+    """
+    root = Path(parent or tempfile.gettempdir())
+    root.mkdir(parents=True, exist_ok=True)
+    for other in root.glob(f"{PREFIX}*"):
+        _remove_if_left(other)
+    folder = Path(tempfile.mkdtemp(prefix=PREFIX, dir=root))
+    held = os.open(folder, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        fcntl.flock(held, fcntl.LOCK_SH)  # as long as this process lives
+        yield folder
+    finally:
+        os.close(held)
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _remove_if_left(folder: Path) -> None:
+    with suppress(OSError):  # it is not ours, or gone already
+        if folder.stat().st_uid != os.geteuid():
+            return
+        held = os.open(folder, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+        try:
+            fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            shutil.rmtree(folder, ignore_errors=True)
+        finally:
+            os.close(held)

@@ -1,0 +1,70 @@
+"""What all commands have in common: a first line at once, and an end by signals without a trace."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, TextIO
+
+GRACE = 30.0  # seconds in which a command that was ended has to clean up
+INTERRUPTED, TERMINATED = 130, 143  # exit statuses, as of a shell
+
+
+class Terminated(KeyboardInterrupt):
+    """SIGTERM has come: batch systems and service managers end processes so."""
+
+
+def announce(text: str, stream: TextIO | None = None) -> None:
+    """Print the first line of a command, before it imports what takes seconds."""
+    stream = stream or sys.stdout
+    stream.write(f"{text}\n")
+    stream.flush()
+
+
+def status_of(ended: KeyboardInterrupt) -> int:
+    """The exit status of a command that was ended."""
+    return TERMINATED if isinstance(ended, Terminated) else INTERRUPTED
+
+
+@contextmanager
+def ended_by_signals(give_up: Callable[[], object]) -> Iterator[None]:
+    """Let SIGINT and SIGTERM raise a KeyboardInterrupt or `Terminated` here, once.
+
+    What comes later is ignored: a second Ctrl-C would interrupt the cleaning up. After `GRACE`
+    seconds ``give_up`` is called and the process ends all the same.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield  # only the main thread hears signals
+        return
+
+    def stop(status: int) -> None:
+        give_up()
+        os._exit(status)
+
+    def end(number: int, frame: Any) -> None:
+        del frame
+        for other in earlier:
+            signal.signal(other, signal.SIG_IGN)
+        ended = Terminated() if number == signal.SIGTERM else KeyboardInterrupt()
+        timer = threading.Timer(GRACE, stop, (status_of(ended),))
+        timer.daemon = True
+        timer.start()
+        timers.append(timer)
+        raise ended
+
+    timers: list[threading.Timer] = []
+    earlier = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    for number, handler in earlier.items():
+        if handler is not signal.SIG_IGN:  # such as SIGINT of a command in the background
+            signal.signal(number, end)
+    try:
+        yield
+    finally:
+        for timer in timers:
+            timer.cancel()
+        for number, handler in earlier.items():
+            signal.signal(number, handler)

@@ -1,0 +1,301 @@
+"""Waits for what a cluster does, each with a condition of life and a reason that is told."""
+
+from __future__ import annotations
+
+import asyncio
+import concurrent.futures
+import logging
+import time
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import suppress
+from typing import Any, TypeVar
+
+from distributed import Client, Future, wait
+from distributed.scheduler import KilledWorker
+
+from mlaas4hep_dask.errors import ClusterError
+from mlaas4hep_dask.waiting.workers import (
+    LostWorkerError,
+    living,
+    memory_ends,
+    num_memory_ends,
+    processes,
+    size,
+    workers_of,
+)
+
+logger = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+LOOK_EVERY = 1.0  # seconds between looks at who lives
+FIRST_WORD = 5.0  # seconds after which it is told what is lacking
+NEXT_WORD = 15.0  # seconds after which it is told again
+LONG = 60.0  # seconds after which it is told what is waited for, though nothing is lacking
+NO_WORKER = 60.0  # seconds in which a cluster without workers may get one
+PAUSED = 60.0  # seconds in which workers that are full, and at no task, may get room
+SILENT = 15.0  # seconds without a sign of life of a worker
+MEMORY_ENDS = 3  # times that workers were ended for memory, none being left
+
+
+def result(client: Client, future: Future, what: str) -> Any:
+    """The result of one task; raises as `gather` does."""
+    return gather(client, [future], what)[0]
+
+
+def gather(
+    client: Client, futures: Sequence[Future], what: str, *, on: Mapping[str, str] | None = None
+) -> list[Any]:
+    """The results of tasks, in their order.
+
+    Parameters
+    ----------
+    client : distributed.Client
+        Of the cluster.
+    futures : sequence of Future
+        What is waited for.
+    what : str
+        A name of it, for the words that are told.
+    on : mapping of str to str, optional
+        The processes of workers to which tasks are pinned, from `processes`: when one of them
+        leaves, none else can run its task, or give its result that was not fetched yet.
+
+    Raises
+    ------
+    LostWorkerError
+        When a worker of ``on`` has left.
+    ClusterError
+        When the scheduler is gone, or no worker is left that could run the tasks.
+    Exception
+        The first error of a task.
+    """
+    futures = list(futures)
+    if not futures:
+        return []
+
+    async def call() -> list[Any]:
+        return list(await client.gather(futures, asynchronous=True))
+
+    return _awaited(client, call, _Watch(client, what, on=on))
+
+
+def wait_for(client: Client, future: Future, what: str) -> None:
+    """Wait until a task has ended, well or not; raises as `gather` does, but not its error.
+
+    For a task whose result may be here already, so that nothing has to be fetched.
+    """
+
+    async def ended() -> None:
+        with client.as_current():
+            await wait([future])
+
+    _awaited(client, ended, _Watch(client, what))
+
+
+def wait_for_workers(client: Client, number: int, what: str, *, seconds: float) -> None:
+    """Wait until a cluster has a number of workers.
+
+    Raises
+    ------
+    ClusterError
+        When it has fewer after some seconds; tells of those that were ended for memory.
+    """
+    watch = _Watch(client, what, need=number)
+    deadline = time.monotonic() + seconds
+    while True:
+        present = watch.look(alone=False)
+        if len(present) >= number:
+            return
+        if time.monotonic() > deadline:
+            raise ClusterError(
+                f"{what}: {_workers(number)} needed, and after {seconds:g} s the cluster has "
+                f"{len(present)}{_ended(client)}",
+                workers=sorted(present),
+            )
+        time.sleep(min(LOOK_EVERY, 0.2))  # between looks
+
+
+def on_workers(
+    client: Client,
+    function: Callable[..., Any],
+    *arguments: Any,
+    workers: Sequence[str],
+    what: str,
+    seconds: float = 30.0,
+) -> dict[str, Any]:
+    """By address: what a function returns that every given worker runs at once, outside of tasks.
+
+    Workers that leave, fail or do not answer in time are absent.
+
+    Raises
+    ------
+    ClusterError
+        When the scheduler is gone.
+    """
+    present = living(client)
+    workers = [worker for worker in workers if worker in present]
+    if not workers:
+        return {}
+
+    async def call() -> Any:
+        asked = client.run(
+            function, *arguments, workers=workers, on_error="return", asynchronous=True
+        )
+        try:
+            return await asyncio.wait_for(asked, seconds)
+        except TimeoutError:
+            logger.warning("%s: no answer within %g s", what, seconds)
+            return {}
+
+    returned = _awaited(client, call, _Watch(client, what))
+    return {w: value for w, value in returned.items() if not isinstance(value, BaseException)}
+
+
+def let_go(client: Client, futures: Sequence[Future]) -> None:
+    """Cancel tasks, if there is anybody who could be told."""
+    with suppress(OSError, TimeoutError, RuntimeError, AttributeError, ClusterError):
+        if client.status == "running":
+
+            async def cancel() -> None:
+                await client.cancel(list(futures), force=True, asynchronous=True)
+
+            asyncio.run_coroutine_threadsafe(cancel(), client.loop.asyncio_loop).result(SILENT)
+
+
+def _awaited(client: Client, call: Callable[[], Awaitable[T]], watch: _Watch) -> T:
+    """What ``call`` gives, run in the client's loop while this thread looks who lives."""
+
+    async def called() -> T:
+        return await call()
+
+    if client.status != "running":
+        watch.look()  # raises; the loop may have ended too
+    running = asyncio.run_coroutine_threadsafe(called(), client.loop.asyncio_loop)
+    try:
+        while not concurrent.futures.wait([running], timeout=LOOK_EVERY).done:
+            watch.look()
+        return running.result()
+    except KilledWorker as error:
+        address = error.last_worker.address
+        raise ClusterError(
+            f"{watch.what}: {error.allowed_failures + 1} workers died one after the other at "
+            f"task {_task_name(error.task)}; {workers_of(client).fates(client, [address])}",
+            address=address,
+        ) from error
+    except (asyncio.CancelledError, concurrent.futures.CancelledError) as error:
+        watch.look()  # mostly the scheduler is gone
+        raise ClusterError(f"{watch.what}: the tasks were cancelled") from error
+    finally:
+        running.cancel()
+
+
+def _task_name(key: Any) -> str:
+    name = key[0] if isinstance(key, tuple) else key
+    return repr(str(name).rsplit("-", 1)[0])
+
+
+def _workers(number: int) -> str:
+    return f"{number} worker" if number == 1 else f"{number} workers"
+
+
+def _ended(client: Client) -> str:
+    ended = memory_ends(client)
+    if not ended:
+        return ""
+    return (
+        f"; nannies ended workers {num_memory_ends(client)} times for memory, the last with "
+        f"{size(list(ended.values())[-1])} in use: give them a larger limit (cluster.memory_limit)"
+    )
+
+
+class _Watch:
+    """Looks who lives during one wait, tells what is lacking, and ends it where nobody could."""
+
+    def __init__(
+        self, client: Client, what: str, *, on: Mapping[str, str] | None = None, need: int = 1
+    ) -> None:
+        self.what = what
+        self._client = client
+        self._workers = workers_of(client)
+        self._on = on or {}
+        self._need = need
+        # Those that wait on workers are waited for by a client, which has the word.
+        self._level = logging.INFO if client.id.startswith("Client-worker") else logging.WARNING
+        self._began = self._told = time.monotonic()
+        self._lacking_since: float | None = None
+        self._ends = 0  # workers ended for memory before anything was lacking
+
+    def look(self, *, alone: bool = True) -> Mapping[str, Mapping[str, Any]]:
+        """Who is there now.
+
+        Raises
+        ------
+        LostWorkerError, ClusterError
+            When what is waited for cannot come any more; if ``alone``, for want of workers too.
+        """
+        present = self._workers.look(self._client)
+        now_there = processes(present)
+        lost = [worker for worker, process in self._on.items() if now_there.get(worker) != process]
+        if lost:
+            fates = self._workers.fates(self._client, lost)
+            raise LostWorkerError(f"{self.what}: {fates}", workers=lost)
+        lack, bound = self._lack(present)
+        now = time.monotonic()
+        if not lack:
+            self._lacking_since = None
+            if now - self._told > LONG:
+                self._told = now
+                logger.log(self._level, "%s: %s", self.what, self._at_work(present))
+            return present
+        if self._lacking_since is None:
+            self._lacking_since = now
+            self._told = now - NEXT_WORD + FIRST_WORD
+            self._ends = num_memory_ends(self._client)
+        lacking = now - self._lacking_since
+        if now - self._told >= NEXT_WORD:
+            self._told = now
+            logger.log(self._level, "%s: %s, for %.0f s now", self.what, lack, lacking)
+        if not present and num_memory_ends(self._client) - self._ends >= MEMORY_ENDS:
+            raise ClusterError(f"{self.what}: no worker lives{_ended(self._client)}")
+        if alone and lacking > bound:
+            raise ClusterError(f"{self.what}: {lack}{_ended(self._client)}")
+        return present
+
+    def _lack(self, present: Mapping[str, Mapping[str, Any]]) -> tuple[str, float]:
+        """What is lacking, and for how many seconds it may."""
+        if not present:
+            return f"waiting for {_workers(self._need)} (none is here)", NO_WORKER
+        if len(present) < self._need:
+            text = f"waiting for {_workers(self._need)} ({len(present)} of {self._need} here)"
+            return text, NO_WORKER
+        concerned = {a: info for a, info in present.items() if a in self._on} or dict(present)
+        full = [address for address, info in concerned.items() if _is_stuck(info)]
+        if full and (len(full) == len(concerned) or self._on):
+            info = concerned[full[0]]
+            used, limit = info["metrics"].get("memory", 0), info["memory_limit"] or 0
+            text = (
+                f"worker {full[0]} is paused: {size(used)} of its limit of {size(limit)} of memory "
+                "are in use, and it is at no task"
+            )
+            return text, PAUSED
+        silent = [address for address in concerned if self._workers.silent_for(address) > SILENT]
+        if silent and (len(silent) == len(concerned) or self._on):
+            return f"worker {silent[0]} gives no sign of life", float("inf")  # Dask bounds it
+        return "", 0.0
+
+    def _at_work(self, present: Mapping[str, Mapping[str, Any]]) -> str:
+        tasks = sum(
+            sum(info["metrics"].get("task_counts", {}).get(kind, 0) for kind in AT_WORK)
+            for info in present.values()
+        )
+        seconds = time.monotonic() - self._began
+        return f"{_workers(len(present))} at {tasks} tasks, after {seconds:.0f} s"
+
+
+AT_WORK = ("executing", "long-running")
+
+
+def _is_stuck(info: Mapping[str, Any]) -> bool:
+    """True for a worker that takes no task, for lack of memory, and is at none."""
+    counts = info["metrics"].get("task_counts", {})
+    return info["status"] == "paused" and not any(counts.get(kind) for kind in AT_WORK)

@@ -1,0 +1,161 @@
+"""Who lives on a cluster, and what was last known of those that do not."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import Any
+from weakref import WeakKeyDictionary
+
+from distributed import Client
+
+from mlaas4hep_dask.errors import ClusterError
+
+# Seconds after which it is told that a scheduler, which may be busy, does not answer; then it is
+# asked again.
+ANSWER_TIMEOUTS = (5.0, 15.0, 20.0, 20.0)
+ENDED_FOR_MEMORY = "worker-restart-memory"  # topic under which nannies tell it
+MUCH = 0.7  # of its memory limit, with which a worker that left was perhaps ended for memory
+
+
+logger = logging.getLogger(__name__)
+
+
+class LostWorkerError(ClusterError):
+    """A worker that alone could do something has left (facts: workers)."""
+
+
+@dataclass
+class Workers:
+    """What is known of the workers of a cluster; made by `workers_of`.
+
+    Parameters
+    ----------
+    known : dict of str to mapping
+        By address: what the scheduler last said of every worker that was ever seen.
+    heard : dict of str to float
+        By address: when, by this machine's clock, a worker's last sign of life was new.
+    """
+
+    known: dict[str, Mapping[str, Any]] = field(default_factory=dict)
+    heard: dict[str, float] = field(default_factory=dict)
+    _place: str = "the scheduler"
+
+    def look(self, client: Client) -> dict[str, Mapping[str, Any]]:
+        """By address: what the scheduler says of the workers that are there.
+
+        Raises
+        ------
+        ClusterError
+            When the scheduler is gone or does not answer.
+        """
+        if client.scheduler is None or client.status != "running":
+            raise self.gone("it has ended, or the connection broke")
+        self._place = f"the scheduler at {client.scheduler.address}"
+        workers = self._asked(client)
+        for address, info in workers.items():
+            earlier = self.known.get(address)
+            if earlier is None or earlier["last_seen"] != info["last_seen"]:
+                self.heard[address] = time.monotonic()
+        self.known.update(workers)
+        return workers
+
+    def _asked(self, client: Client) -> dict[str, Mapping[str, Any]]:
+        waited = 0.0
+        for seconds in ANSWER_TIMEOUTS:
+            try:
+                told = client.sync(client.scheduler.identity, callback_timeout=seconds)
+                return told["workers"]  # type: ignore[no-any-return]
+            except TimeoutError:
+                waited += seconds
+                logger.warning("%s has not answered for %g s", self._place, waited)
+            except (OSError, AttributeError, RuntimeError) as error:  # of a client that broke
+                raise self.gone(f"{type(error).__name__}: {error}") from error
+        raise self.gone(f"it has not answered for {waited:g} s")
+
+    def gone(self, why: str) -> ClusterError:
+        """The error for a scheduler that is not there any more."""
+        return ClusterError(f"{self._place} is gone ({why})", address=self._place)
+
+    def silent_for(self, address: str) -> float:
+        """Seconds since a worker was last heard of."""
+        return time.monotonic() - self.heard.get(address, time.monotonic())
+
+    def fates(self, client: Client, addresses: Sequence[str]) -> str:
+        """What is known of the end of some workers, for a message."""
+        ended = memory_ends(client)
+        return "; ".join(self._fate(address, ended) for address in addresses)
+
+    def _fate(self, address: str, ended: Mapping[str, int]) -> str:
+        known = self.known.get(address, {})
+        limit = known.get("memory_limit") or 0
+        if address in ended:
+            return (
+                f"worker {address} was ended for memory: it used {size(ended[address])} of its "
+                f"limit of {size(limit)}"
+            )
+        used = known.get("metrics", {}).get("memory", 0)
+        text = f"worker {address} left"
+        if used and limit:
+            text += f", with {size(used)} of its limit of {size(limit)} of memory in use"
+            if used > MUCH * limit:
+                text += "; the system may have ended it for that"
+        return text
+
+
+def size(num_bytes: float) -> str:
+    """Bytes as one reads them."""
+    return f"{num_bytes / 1e9:.2f} GB" if num_bytes >= 1e9 else f"{num_bytes / 1e6:.0f} MB"
+
+
+def processes(present: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
+    """By address: the folder that each process has for itself, which tells it from the next one.
+
+    A worker that is started again may get the address of the one before.
+    """
+    return {address: str(info.get("local_directory")) for address, info in present.items()}
+
+
+def memory_ends(client: Client) -> dict[str, int]:
+    """By address: bytes in use of the workers that their nannies ended for memory."""
+    found: dict[str, int] = {}
+    with suppress(OSError, TimeoutError, RuntimeError, AttributeError):  # a word less, no error
+        for _, event in client.get_events(ENDED_FOR_MEMORY):
+            found[event["worker"]] = event["rss"]
+    return found
+
+
+def num_memory_ends(client: Client) -> int:
+    """How often nannies have ended workers for memory."""
+    with suppress(OSError, TimeoutError, RuntimeError, AttributeError):
+        return len(client.get_events(ENDED_FOR_MEMORY))
+    return 0
+
+
+_known: WeakKeyDictionary[Client, Workers] = WeakKeyDictionary()
+
+
+def workers_of(client: Client) -> Workers:
+    """What is known of the workers of a client's cluster."""
+    if client not in _known:
+        _known[client] = Workers()
+    return _known[client]
+
+
+def num_threads(client: Client) -> int:
+    """Threads of all workers, at least 1: the first worker may not have come yet."""
+    return max(1, sum(int(info["nthreads"]) for info in living(client).values()))
+
+
+def living(client: Client) -> dict[str, Mapping[str, Any]]:
+    """By address: what the scheduler says of the workers that are there.
+
+    Raises
+    ------
+    ClusterError
+        When the scheduler is gone or does not answer.
+    """
+    return workers_of(client).look(client)
