@@ -262,12 +262,12 @@ def test_an_rntuple_written_by_uproot_is_read(tmp_path):
 
 
 def test_vectors_of_an_rntuple_are_collections_of_their_own_as_in_a_tree(tmp_path):
-    vectors = {name: ak.Array([[1.5], [], [2.5, 3.5]]) for name in ("Jet_pt", "Jet_eta", "x")}
+    vectors = {name: ak.Array([[1.5], [], [2.5, 3.5]]) for name in ("pt", "eta", "x")}
     with uproot.recreate(tmp_path / "rntuple.root") as out:
         out.mkrntuple("Events", vectors)
     plan = plan_file(str(tmp_path / "rntuple.root"), "Events", "s")
     found = {name: branch.collection for name, branch in plan.branches.items()}
-    assert found == {"Jet_pt": "Jet_pt", "Jet_eta": "Jet_eta", "x": "x"}
+    assert found == {"pt": "pt", "eta": "eta", "x": "x"}
 
 
 def test_members_of_records_in_an_rntuple_are_called_as_in_a_tree(tmp_path):

@@ -16,7 +16,7 @@ from mlaas4hep_dask.config.sections import (
     Split,
     Training,
 )
-from mlaas4hep_dask.config.selection import Selection, select_branches
+from mlaas4hep_dask.config.selection import Selection, check_collections, select_branches
 from mlaas4hep_dask.config.specs import SpecsPass
 from mlaas4hep_dask.config.target import Target
 
@@ -37,6 +37,7 @@ __all__ = [
     "Split",
     "Target",
     "Training",
+    "check_collections",
     "expand_files",
     "json_schema",
     "load",

@@ -55,11 +55,47 @@ def _named(tree: str) -> str:
     return bare(tree)
 
 
+def _as_patterns(value: Any) -> Any:
+    """Every collection with a list of patterns; ``false``, for branches apart, is an empty one."""
+    if not isinstance(value, dict):
+        return value
+    problems = []
+    made: dict[Any, list[str]] = {}
+    for name, given in value.items():
+        patterns = [given] if isinstance(given, str) else given
+        if given is False or given == []:
+            made[name] = []
+        elif not isinstance(patterns, list) or not patterns or not all(patterns):
+            text = "expected branches or patterns of a collection, or false for branches apart"
+            problems.append(Problem(str(name), f"{text}, found {describe(given)}"))
+        else:
+            made[name] = patterns
+    if problems:
+        raise invalid(*problems)
+    return made
+
+
 Slug = Annotated[str, StringConstraints(pattern=SLUG)]
 Text = Annotated[str, StringConstraints(min_length=1)]
 Tree = Annotated[str, StringConstraints(min_length=1), AfterValidator(_named)]
 Size = Annotated[
     int, Field(ge=1), BeforeValidator(_bytes_of), WithJsonSchema(_SIZE_SCHEMA, mode="validation")
+]
+_COLLECTIONS_SCHEMA = {
+    "type": "object",
+    "additionalProperties": {
+        "anyOf": [
+            {"type": "string", "minLength": 1},
+            {"type": "array", "items": {"type": "string", "minLength": 1}, "minItems": 1},
+            {"const": False},
+        ]
+    },
+    "examples": [{"Jet": ["Jet_pt", "Jet_eta"], "Track": "trk_*", "Tau": False}],
+}
+Collections = Annotated[
+    dict[Text, list[Text]],
+    BeforeValidator(_as_patterns),
+    WithJsonSchema(_COLLECTIONS_SCHEMA, mode="validation"),
 ]
 Files = Annotated[
     list[Text], BeforeValidator(as_list), WithJsonSchema(_FILES_SCHEMA, mode="validation")

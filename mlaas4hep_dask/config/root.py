@@ -24,7 +24,7 @@ from pydantic import (
 from mlaas4hep_dask.config.derivation import Conditions, Expressions
 from mlaas4hep_dask.config.document import dump
 from mlaas4hep_dask.config.encoding import Encoding, clipped_by_default
-from mlaas4hep_dask.config.fields import Slug, Text, Tree
+from mlaas4hep_dask.config.fields import Collections, Slug, Text, Tree
 from mlaas4hep_dask.config.function import Function
 from mlaas4hep_dask.config.image import Image, with_image_network
 from mlaas4hep_dask.config.problems import Places, Problem, config_error, invalid, problems_of
@@ -91,6 +91,11 @@ class Config(Section):
         "null means 1.",
     )
     reading: Reading = Field(default=Reading(), description="How data files are reached and read.")
+    collections: Collections = Field(
+        default={},
+        description="By name of a collection: jagged branches that are of it, or patterns of "
+        "them. false keeps branches apart whose names begin alike.",
+    )
     function: Function | None = Field(
         default=None,
         description="A function of Python that gets the events first, and selects and derives.",

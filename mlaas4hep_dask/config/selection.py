@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 
@@ -100,6 +100,39 @@ def select_branches(
         targets=sorted(wanted & set(targets)),
         weights=sorted(wanted & hidden - set(targets)),
     )
+
+
+def check_collections(
+    collections: Mapping[str, Sequence[str]],
+    jagged: Mapping[str, bool],
+    where: Callable[[str], str],
+) -> None:
+    """Raise a ConfigError unless the key ``collections`` names branches that can be joined.
+
+    Parameters
+    ----------
+    collections
+        By name: patterns of the branches of a collection; none for those that stay apart.
+    jagged
+        By branch that can be an input: whether it is jagged.
+    where
+        The place of a dotted key for errors: `Config.where`.
+    """
+    names = [name for name, is_jagged in jagged.items() if is_jagged]
+    owners: dict[str, str] = {}
+    for collection, patterns in collections.items():
+        for index, pattern in enumerate(patterns):
+            at = f"collections.{collection}.{index}"
+            found = [name for name in names if _any_match([pattern], name)]
+            if not found:
+                is_flat = pattern in jagged
+                what = "has one value per event" if is_flat else "is no jagged branch"
+                near = None if is_flat else nearest(pattern, [*names, *_likely_patterns(names)])
+                raise _error(at, f"{pattern!r} {what}", where, near)
+            for name in found:
+                if owners.setdefault(name, collection) != collection:
+                    text = f"branch {name!r} is of collection {owners[name]!r} already"
+                    raise _error(at, text, where)
 
 
 def _matched(

@@ -12,6 +12,7 @@ from mlaas4hep_dask.config import (
     Reading,
     Recorded,
     Selection,
+    check_collections,
     resolve_files,
     select_branches,
 )
@@ -111,8 +112,8 @@ class Preflight:
         return [name for name in self.traced.reads(names) if name in known]
 
 
-def access_of(reading: Reading) -> Access:
-    """How files are reached, as the section ``reading`` says."""
+def access_of(reading: Reading, collections: Mapping[str, Sequence[str]] | None = None) -> Access:
+    """How files are reached and read, as the keys ``reading`` and ``collections`` say."""
     return Access(
         reading.format,
         tuple(reading.replicas),
@@ -121,6 +122,7 @@ def access_of(reading: Reading) -> Access:
         tuple(reading.types.items()),
         reading.delimiter,
         reading.options,
+        tuple((name, tuple(patterns)) for name, patterns in (collections or {}).items()),
     )
 
 
@@ -160,11 +162,13 @@ def preflight(config: Config) -> Preflight:
             file=reference.file,
             tree=reference.tree,
         )
+    jagged = {name: branch.kind == "jagged" for name, branch in reference.branches.items()}
+    check_collections(config.collections, jagged, config.where)
     branches, left_out, traced = reference.branches, reference.left_out, None
     if (function := function_of(config)) is not None:
         traced = trace(function, next((plan for plan in plans if plan.num_entries), reference))
         branches, left_out = traced.branches, traced.left_out
-    recipe = recipe_of(config, branches, left_out)
+    recipe = recipe_of(config, branches, left_out, reference.unlike)
     available: dict[str, str | None] = dict.fromkeys(recipe.branches)
     available.update(left_out)
     supervision = supervision.bound(recipe.branches, config.where)
@@ -221,7 +225,7 @@ def _first_readable(
     blank = None
     for file, tree, key in listed:
         try:
-            plan = plan_file(file, tree, sample, access_of(config.reading))
+            plan = plan_file(file, tree, sample, access_of(config.reading, config.collections))
         except UnreadableFileError as error:
             if config.on_bad_file == "error":
                 raise

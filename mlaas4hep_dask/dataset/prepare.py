@@ -6,11 +6,13 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from mlaas4hep_dask.config import Config
+from mlaas4hep_dask.derive import Expression
 from mlaas4hep_dask.derive.recipe import Prepared, Recipe
 from mlaas4hep_dask.errors import CodeError, ConfigError, ExpressionError, unknown_keyword
 from mlaas4hep_dask.reader import FilePlan, Partition, read
 from mlaas4hep_dask.reader.flatten import Field
 from mlaas4hep_dask.reader.function import Traced, UserFunction, run_function
+from mlaas4hep_dask.reader.joins import what_to_write
 from mlaas4hep_dask.specs import Branch
 from mlaas4hep_dask.specs.meter import Meter
 from mlaas4hep_dask.usercode import find_code
@@ -215,7 +217,10 @@ def first_events(plan: FilePlan, max_events: int | None = None) -> Partition:
 
 
 def recipe_of(
-    config: Config, available: Mapping[str, Branch], left_out: Mapping[str, str]
+    config: Config,
+    available: Mapping[str, Branch],
+    left_out: Mapping[str, str],
+    unlike: Mapping[str, str],
 ) -> Recipe:
     """The recipe of a configuration.
 
@@ -227,6 +232,8 @@ def recipe_of(
         The branches of the tree.
     left_out : mapping of str to str
         Branches of the tree that hold something else than numbers, with the reason.
+    unlike : mapping of str to str
+        Branches in no common collection, though their names suggest it, and why.
 
     Raises
     ------
@@ -241,6 +248,11 @@ def recipe_of(
         key = error.facts.get("key", "derive")
         name = str(error.facts.get("name"))
         reason = f"; the branch {name!r} is {left_out[name]}" if name in left_out else ""
+        apart = [one for one in _named_by(config, key) if one in unlike]
+        if apart and not reason:
+            reason = (
+                f"; {unlike[apart[0]]}; {what_to_write(apart[0].split('_', 1)[0], is_apart=True)}"
+            )
         shown = key.replace("select.", "select[") + "]" if key.startswith("select.") else key
         raise ConfigError(
             f"{config.where(key)}: {shown}: {error.message}{reason}",
@@ -249,3 +261,13 @@ def recipe_of(
             key=key,
             nearest=error.facts.get("nearest"),
         ) from None
+
+
+def _named_by(config: Config, key: str) -> tuple[str, ...]:
+    """The branches that the expression of a key names; none where it is no expression."""
+    section, _, name = key.partition(".")
+    text = config.select[int(name)] if section == "select" else getattr(config, section).get(name)
+    try:
+        return Expression(text or "").names
+    except ExpressionError:
+        return ()

@@ -189,6 +189,9 @@ class Recipe:
     def counters(self) -> Mapping[str, str]:
         """The cut collection of each branch that counts its objects, such as ``nJet``."""
         names = {f"{n}{collection}": collection for collection in self.objects for n in "nN"}
+        for branch in self.branches.values():
+            if branch.collection in self.objects:  # uproot counts each branch by one of its own
+                names |= {f"{n}{branch.name}": str(branch.collection) for n in "nN"}
         return {
             name: collection
             for name, collection in names.items()

@@ -115,7 +115,7 @@ def check_request(
         raise ConfigError(f"which tree is to be scored? {text}; give it with --tree")
     if any(file.file == str(output.absolute()) for file in found):
         raise ConfigError(f"{output} is among the files to be scored")
-    access = access_of(reading or Reading())
+    access = access_of(reading or Reading(), _collections(bundle))
     require_schemes([file.file for file in found], access)
     if all(access.format_of(file.file) in ("csv", "jsonl") for file in found):
         # Text does not tell float32 from float64: it is read as the model learned it.
@@ -133,6 +133,15 @@ def check_request(
     reference = first.narrowed(list(needed))
     tree = found[0].tree.rpartition("/")[2].partition(";")[0]
     return Request(bundle, tuple(found), tree, reference, tuple(needed[name] for name in copied))
+
+
+def _collections(bundle: Bundle) -> dict[str, list[str]]:
+    """The collections that the model learned, which other files may not tell."""
+    found: dict[str, list[str]] = {}
+    for branch in bundle.reads:
+        if branch.collection is not None:
+            found.setdefault(branch.collection, []).append(branch.name)
+    return found
 
 
 def _first_readable(

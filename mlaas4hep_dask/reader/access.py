@@ -69,6 +69,8 @@ class Access:
         Between the columns of CSV files; None is a comma, or a tab in ``.tsv`` files.
     options : mapping of str to mapping
         By URL scheme: arguments of the fsspec file system.
+    collections : tuple of (str, tuple of str)
+        By name of a collection: patterns of its branches; none for those that stay apart.
     """
 
     format: str = "auto"
@@ -78,6 +80,7 @@ class Access:
     types: tuple[tuple[str, str], ...] = ()
     delimiter: str | None = None
     options: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    collections: tuple[tuple[str, tuple[str, ...]], ...] = ()
 
     def __reduce__(self) -> tuple[Any, ...]:
         return (Access, astuple(self) if self != Access() else ())  # one is in every partition

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from mlaas4hep_dask.reader.access import heard
 from mlaas4hep_dask.reader.byteorder import SIZES, copy_native
+from mlaas4hep_dask.reader.joins import Agreement
 from mlaas4hep_dask.reader.metered import copy_metered
 from mlaas4hep_dask.reader.uncompress import (
     Basket,
@@ -118,17 +119,21 @@ def read_baskets(
     keep: Collection[str] | None = None,
     *,
     own_bytes: Callable[[], NDArray[np.uint8]] | None = None,
+    agreement: Agreement | None = None,
 ) -> tuple[dict[str, NDArray[Any]], dict[str, NDArray[np.int64]]]:
     """Contents of every branch, and offsets by counter, of the entries [start, stop).
 
     ``tables`` holds the counters of all jagged branches too. ``meter`` measures those of
     ``branches`` that are read; contents are given only of those that are in ``keep``, or all.
     ``own_bytes`` gives the tree's own bytes, uncompressed; it is asked when a basket is embedded.
+    ``agreement`` knows the multiplicities of the collections of ``branches``.
 
     Raises
     ------
     UnsupportedBasketError
         When a basket is of a kind that only uproot reads.
+    DisagreementError
+        When two branches of a collection have different multiplicities.
     ValueError
         When one is damaged, or its values are not as many as its branch's entries have.
     """
@@ -138,10 +143,15 @@ def read_baskets(
     uncompress = Uncompress()
     num_entries = stop - start
     counters = dict.fromkeys(str(table.counter) for table in jagged.values())
-    wanted: dict[str | None, list[Branch]] = {}  # to be measured, by their counter
+    agreement = agreement or Agreement()
+    counted: dict[str | None, list[Branch]] = {}
+    for branch in branches:
+        if branch.collection is not None and branch.name in tables:
+            counted.setdefault(tables[branch.name].counter, []).append(branch)
+    wanted: dict[str | None, list[Branch]] = {}  # to be measured, by their collection
     for branch in branches if meter is not None else ():
         if branch.name in tables:
-            wanted.setdefault(tables[branch.name].counter, []).append(branch)
+            wanted.setdefault(branch.collection, []).append(branch)
     passing = set()  # not kept
     if keep is not None:
         passing = {b.name for own in wanted.values() for b in own} - {*keep, *counters}
@@ -173,15 +183,17 @@ def read_baskets(
                 f"{room[counter]} bytes"
             )
         offsets[counter] = offsets_of(counts)
-        if meter is not None and counter in wanted:  # while they are in a cache
-            meter.group(wanted[counter][0].collection, offsets[counter])
+        for branch in counted.get(counter, ()):
+            offsets[counter] = agreement.of(branch, offsets[counter])
+            if meter is not None:  # while they are in a cache
+                meter.group(branch.collection, offsets[counter])
     ends = {name: offsets[str(table.counter)] for name, table in jagged.items()}
     sizes = {n: (jagged[n].dtype.itemsize, int(ends[n][-1])) for n in jagged if n not in passing}
     bits |= _empty(sizes)
     contents |= {name: _native(bits[name], tables[name]) for name in sizes}
-    for counter, own in offsets.items():
-        if meter is not None and counter in wanted:
-            watched |= meter.watch(wanted[counter], contents, own)
+    for collection, own in wanted.items():
+        if meter is not None and collection is not None:
+            watched |= meter.watch(own, contents, ends[own[0].name])
     for basket in checked([basket for basket in fetched if basket.branch in jagged]):
         name = basket.branch
         dtype = _BITS[jagged[name].dtype.itemsize]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -12,8 +12,6 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from mlaas4hep_dask.specs.events import Branch, offsets_of
-
-HEAD = 1000  # rows that tell which lists have equal lengths
 
 
 class UnfitColumnError(Exception):
@@ -82,40 +80,20 @@ def _why_not(type_: Any) -> str | None:
     return f"doubly nested ({type_})" if _is_list(type_) else f"of type {type_}"
 
 
-def branches_of(leaves: Mapping[str, Leaf], head: Callable[[list[str]], Any]) -> dict[str, Branch]:
-    """The branches, with their collections.
+def branches_of(leaves: Mapping[str, Leaf]) -> dict[str, Branch]:
+    """The branches, with the collections that the schema tells.
 
-    The members of a list of records form a collection. So do lists whose names have the part
-    before the first underscore in common and whose lengths are equal in the first rows, which
-    ``head`` gives as a table.
+    The members of a list of records form a collection, any other list is one of its own.
     """
-    named: dict[str, str] = {}
-    groups: dict[str, list[str]] = {}
+    found = {}
     for name, leaf in leaves.items():
-        if not leaf.is_list:
-            continue
-        if len(leaf.path) > 1:
-            named[name] = "_".join(leaf.path[:-1])
+        dtype = np.dtype(leaf.type.to_pandas_dtype()).name
+        if leaf.is_list:
+            collection = "_".join(leaf.path[:-1]) or name
+            found[name] = Branch(name, "jagged", dtype, collection)
         else:
-            named[name] = name
-            groups.setdefault(name.split("_", 1)[0], []).append(name)
-    shared = {prefix: names for prefix, names in groups.items() if len(names) > 1}
-    taken = {*leaves, *named.values()}
-    if shared:
-        rows = head([name for names in shared.values() for name in names])
-        for prefix, names in shared.items():
-            ends = {_bytes_of(values_of(rows[name], leaves[name], name)[1]) for name in names}
-            if prefix not in taken and len(ends) == 1:
-                named.update(dict.fromkeys(names, prefix))
-    return {
-        name: Branch(
-            name,
-            "jagged" if leaf.is_list else "flat",
-            np.dtype(leaf.type.to_pandas_dtype()).name,
-            named.get(name),
-        )
-        for name, leaf in leaves.items()
-    }
+            found[name] = Branch(name, "flat", dtype)
+    return found
 
 
 def retyped(leaves: Mapping[str, Leaf | str], types: Mapping[str, str]) -> dict[str, Leaf | str]:
@@ -159,10 +137,6 @@ def values_of(column: Any, leaf: Leaf, name: str) -> tuple[NDArray[Any], NDArray
         _require_no_null(array, name, "value")
     values = array.to_numpy(zero_copy_only=False)
     return np.ascontiguousarray(values), offsets
-
-
-def _bytes_of(offsets: NDArray[np.int64] | None) -> bytes:
-    return b"" if offsets is None else offsets.tobytes()
 
 
 def _require_no_null(array: Any, name: str, what: str) -> None:

@@ -83,7 +83,8 @@ def open_data(file: str, location: str, tree: str, access: Access) -> OpenTree |
         When it holds no such tree; names the nearest.
     """
     format_ = access.format_of(file)
-    key = (location, f"{format_}:{tree}:{access.types}:{access.delimiter}")
+    how = [format_, tree, access.types, access.delimiter, access.collections]
+    key = (location, repr(how))
     with _lock:
         known = _open.get(key)
         if known is not None and is_remote(location) and monotonic() - known.asked < FRESH:

@@ -5,16 +5,20 @@ from __future__ import annotations
 from bisect import bisect_left, bisect_right
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 
+import awkward as ak
 import numpy as np
+from numpy.typing import NDArray
 
 from mlaas4hep_dask.errors import DataError
-from mlaas4hep_dask.reader.access import PLAIN, Access, attempt, is_remote
+from mlaas4hep_dask.reader.access import PLAIN, Access, attempt, heard, is_remote
 from mlaas4hep_dask.reader.counts import ReadCounts
+from mlaas4hep_dask.reader.joins import HEAD, joined, what_to_write
 from mlaas4hep_dask.reader.opened import OpenTree, forget, open_data
 from mlaas4hep_dask.reader.partition import Partition, TextRange, cut
 from mlaas4hep_dask.reader.tables import OpenTable
-from mlaas4hep_dask.specs.events import Branch
+from mlaas4hep_dask.specs.events import Branch, offsets_of
 
 
 @dataclass(frozen=True)
@@ -45,6 +49,10 @@ class FilePlan:
         Of a text file, ascending: entries, and the bytes of the text at which they begin.
     filled : mapping of str to int
         Branches that have other entries than the tree, and how many; they cannot be inputs.
+    vague : frozenset of str
+        Branches in collections that no object in the first entries speaks for or against.
+    unlike : mapping of str to str
+        Branches in no common collection, though their names suggest it, and why.
     """
 
     file: str
@@ -61,6 +69,8 @@ class FilePlan:
     stamp: str = ""
     lines: tuple[tuple[int, int], ...] = ()
     filled: Mapping[str, int] = field(default_factory=dict)
+    vague: frozenset[str] = frozenset()
+    unlike: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def is_blank(self) -> bool:
@@ -73,6 +83,8 @@ class FilePlan:
             self,
             branches={name: self.branches[name] for name in names if name in self.branches},
             left_out={name: self.left_out[name] for name in names if name in self.left_out},
+            vague=self.vague & {*names},
+            unlike={name: self.unlike[name] for name in names if name in self.unlike},
             bytes_per_event={},
         )
 
@@ -183,19 +195,22 @@ def _plan_table(opened: OpenTable, tree: str, sample: str, access: Access) -> Fi
         content.uuid,
         sample,
         content.num_entries,
-        opened.branches,
+        opened.known.branches,
         opened.left_out,
         content.clusters,
         content.clusters,
-        {name: sizes.get(name, _nominal_bytes(b)) for name, b in opened.branches.items()},
+        {name: sizes.get(name, _nominal_bytes(b)) for name, b in opened.known.branches.items()},
         access,
         opened.stamp,
         content.lines,
+        vague=opened.known.vague,
+        unlike=opened.known.unlike,
     )
 
 
 def _plan(opened: OpenTree, sample: str, access: Access) -> FilePlan:
     found = opened.catalogue
+    known = joined(found.branches, access.collections, partial(_multiplicities, opened))
     num_entries = int(opened.tree.num_entries)
     if opened.is_rntuple:
         clusters = _rntuple_clusters(opened)
@@ -217,7 +232,7 @@ def _plan(opened: OpenTree, sample: str, access: Access) -> FilePlan:
         opened.uuid,
         sample,
         num_entries,
-        found.branches,
+        known.branches,
         found.left_out,
         clusters,
         baskets,
@@ -225,7 +240,24 @@ def _plan(opened: OpenTree, sample: str, access: Access) -> FilePlan:
         access,
         opened.stamp,
         filled=found.filled,
+        vague=known.vague,
+        unlike=known.unlike,
     )
+
+
+def _multiplicities(opened: OpenTree, names: list[str]) -> dict[str, NDArray[np.int64]]:
+    """By branch, of some: where the objects of each of the first entries begin."""
+    stop = min(HEAD, int(opened.tree.num_entries))
+    found = {}
+    for name in names:
+        source = opened.catalogue.sources[name]
+        if source.counter is not None:
+            counts = opened.catalogue.holders[source.counter].array(entry_stop=stop, library="np")
+        else:
+            counts = ak.to_numpy(ak.num(source.holder.array(entry_stop=stop, library="ak"), axis=1))
+        heard()
+        found[name] = offsets_of(counts)
+    return found
 
 
 def _rntuple_clusters(opened: OpenTree) -> tuple[int, ...]:
@@ -276,7 +308,15 @@ def require_same_branches(
                 f"{state} in tree {other.tree!r} of {other.file}; it is {expected.kind} "
                 f"{expected.dtype} in {reference.file}{others}{advice}"
             )
-        elif not expected.same_shape(found):
+        elif _is_told_apart(name, expected, found, reference, other):
+            whole = found if found.collection != name else expected
+            why = other.unlike.get(name) or reference.unlike.get(name)
+            text = (
+                f"is of collection {found.collection!r} in {other.file} and of "
+                f"{expected.collection!r} in {reference.file}{f': {why}' if why else ''}; "
+                f"{what_to_write(str(whole.collection))}"
+            )
+        elif (expected.kind, expected.dtype) != (found.kind, found.dtype):
             text = (
                 f"is {found.described()} in {other.file} but {expected.described()} in "
                 f"{reference.file}{hint if is_text and found.dtype != expected.dtype else ''}"
@@ -284,3 +324,12 @@ def require_same_branches(
         else:
             continue
         raise DataError(f"branch {name!r} {text}", file=other.file, tree=other.tree, branch=name)
+
+
+def _is_told_apart(
+    name: str, expected: Branch, found: Branch, reference: FilePlan, other: FilePlan
+) -> bool:
+    """True for jagged branches of two collections, unless one file has no object to tell by."""
+    if expected.kind != found.kind or expected.collection == found.collection:
+        return False
+    return name not in reference.vague and name not in other.vague

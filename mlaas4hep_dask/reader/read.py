@@ -18,6 +18,7 @@ from mlaas4hep_dask.reader.baskets import (
     read_baskets,
 )
 from mlaas4hep_dask.reader.counts import count_by_uproot
+from mlaas4hep_dask.reader.joins import Agreement, DisagreementError
 from mlaas4hep_dask.reader.opened import OpenTree, forget, open_data
 from mlaas4hep_dask.reader.partition import Partition
 from mlaas4hep_dask.reader.source import Source
@@ -141,9 +142,25 @@ def _read(
     keep: Collection[str] | None,
 ) -> Events:
     sources = _sources(opened, partition, branches)
+    try:
+        return _read_sources(opened, partition, sources, branches, meter, keep)
+    except DisagreementError as error:
+        of = {branch.name: branch.collection for branch in branches}
+        raise error.within(partition, str(of[error.second])) from None
+
+
+def _read_sources(
+    opened: OpenTree,
+    partition: Partition,
+    sources: Sequence[Source],
+    branches: Sequence[Branch],
+    meter: Meter | None,
+    keep: Collection[str] | None,
+) -> Events:
+    agreement = Agreement()
     contents: dict[str, NDArray[Any]] = {}
     offsets: dict[str, NDArray[np.int64]] = {}
-    by_uproot = sources
+    of_uproot = list(branches)
     tables = {} if opened.is_rntuple else _tables(opened, sources)
     if tables:
         try:
@@ -156,11 +173,12 @@ def _read(
                 meter,
                 keep,
                 own_bytes=lambda: opened.tree.chunk.raw_data,
+                agreement=agreement,
             )
         except UnsupportedBasketError as reason:
             logger.info("%s is read by uproot: %s", partition, reason)
         else:
-            by_uproot = [source for source in sources if source.branch.name not in tables]
+            of_uproot = [branch for branch in branches if branch.name not in tables]
             for branch in branches:
                 table = tables.get(branch.name)
                 if table is not None:
@@ -168,8 +186,9 @@ def _read(
                         contents[branch.name] = read_contents[branch.name]
                     if branch.collection is not None and table.counter is not None:
                         offsets[branch.collection] = by_counter[table.counter]
-    if by_uproot:
-        _read_by_uproot(partition, by_uproot, contents, offsets)
+    by_name = {source.branch.name: source for source in sources}
+    for branch in of_uproot:
+        _read_by_uproot(partition, branch, by_name[branch.name], contents, offsets, agreement)
     present = tuple(branch for branch in branches if branch.name in contents)
     return Events(len(partition), present, contents, offsets)
 
@@ -180,7 +199,7 @@ def _sources(opened: OpenTree, partition: Partition, branches: Sequence[Branch])
     sources = []
     for branch in branches:
         source = known.sources.get(branch.name)
-        if source is None or not source.branch.same_shape(branch):
+        if source is None or not _is_same(source.branch, branch):
             found = known.left_out.get(branch.name, "missing")
             if source is not None:
                 found = source.branch.described()
@@ -193,6 +212,11 @@ def _sources(opened: OpenTree, partition: Partition, branches: Sequence[Branch])
             )
         sources.append(source)
     return sources
+
+
+def _is_same(found: Branch, planned: Branch) -> bool:
+    """True for equal kinds and dtypes; which collection it is in, only the plan knows."""
+    return (found.kind, found.dtype) == (planned.kind, planned.dtype)
 
 
 def _tables(opened: OpenTree, sources: Sequence[Source]) -> dict[str, BasketTable]:
@@ -219,28 +243,26 @@ def _table(opened: OpenTree, key: str, counter: str | None) -> BasketTable | Non
 
 def _read_by_uproot(
     partition: Partition,
-    sources: Sequence[Source],
+    branch: Branch,
+    source: Source,
     contents: dict[str, NDArray[Any]],
     offsets: dict[str, NDArray[np.int64]],
+    agreement: Agreement,
 ) -> None:
-    for source in sources:
-        branch = source.branch
-        array = source.holder.array(
-            entry_start=partition.entry_start, entry_stop=partition.entry_stop, library="ak"
-        )
-        heard()
-        count_by_uproot(branch.name)
-        _require(branch, partition, len(array) == len(partition), f"{len(array)} entries")
-        layout = array.layout
-        if branch.collection is None:
-            contents[branch.name] = np.asarray(layout.data, dtype=branch.dtype)
-            continue
-        packed = layout.to_ListOffsetArray64(True).to_packed()
-        own = np.asarray(packed.offsets.data, dtype=np.int64)
-        is_same = np.array_equal(offsets.setdefault(branch.collection, own), own)
-        what = f"other multiplicities than the rest of collection {branch.collection!r}"
-        _require(branch, partition, is_same, what)
-        contents[branch.name] = np.asarray(packed.content.data, dtype=branch.dtype)
+    array = source.holder.array(
+        entry_start=partition.entry_start, entry_stop=partition.entry_stop, library="ak"
+    )
+    heard()
+    count_by_uproot(branch.name)
+    _require(branch, partition, len(array) == len(partition), f"{len(array)} entries")
+    layout = array.layout
+    if branch.collection is None:
+        contents[branch.name] = np.asarray(layout.data, dtype=branch.dtype)
+        return
+    packed = layout.to_ListOffsetArray64(True).to_packed()
+    own = np.asarray(packed.offsets.data, dtype=np.int64)
+    offsets[branch.collection] = agreement.of(branch, own)
+    contents[branch.name] = np.asarray(packed.content.data, dtype=branch.dtype)
 
 
 def _require(branch: Branch, partition: Partition, holds: bool, found: str) -> None:

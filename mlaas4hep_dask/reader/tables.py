@@ -22,7 +22,6 @@ from mlaas4hep_dask.errors import DataError, UnreadableFileError, did_you_mean
 from mlaas4hep_dask.reader import text
 from mlaas4hep_dask.reader.access import Access, heard, is_remote, suffix_of
 from mlaas4hep_dask.reader.columns import (
-    HEAD,
     Leaf,
     UnfitColumnError,
     branches_of,
@@ -30,6 +29,7 @@ from mlaas4hep_dask.reader.columns import (
     retyped,
     values_of,
 )
+from mlaas4hep_dask.reader.joins import HEAD, Agreement, DisagreementError, Joined, joined
 from mlaas4hep_dask.reader.paced import BLOCK, PacedFile
 from mlaas4hep_dask.reader.partition import Partition
 from mlaas4hep_dask.reader.stamp import with_content
@@ -76,12 +76,23 @@ class OpenTable(ABC):
     left_out: dict[str, str] = field(default_factory=dict)
 
     @cached_property
-    def branches(self) -> dict[str, Branch]:
-        """The columns that can be inputs."""
+    def known(self) -> Joined:
+        """The columns that can be inputs, with their collections."""
         try:
-            return branches_of(self.leaves, self._head)
+            return joined(branches_of(self.leaves), self.access.collections, self._multiplicities)
         except UnfitColumnError as error:
             raise DataError(f"{error} in {self.file}", file=self.file) from error
+
+    def _multiplicities(self, names: list[str]) -> dict[str, NDArray[np.int64]]:
+        """By column, of some: where the objects of each of the first rows begin."""
+        rows = self._head(names)
+        found = {}
+        for name in names:
+            leaf = self.leaves[name]
+            _, offsets = values_of(rows[leaf.path[0]], leaf, name)
+            assert offsets is not None  # those of lists alone are asked for
+            found[name] = offsets
+        return found
 
     @abstractmethod
     def begin(self, format_: str) -> None:
@@ -118,6 +129,7 @@ class OpenTable(ABC):
                     branch=name,
                 )
         rows = self._rows(partition, names)
+        agreement = Agreement()
         for branch in branches:
             leaf = self.leaves[branch.name]
             try:
@@ -129,13 +141,10 @@ class OpenTable(ABC):
             contents[branch.name] = values
             if own is None or branch.collection is None:
                 continue
-            if not np.array_equal(offsets.setdefault(branch.collection, own), own):
-                raise DataError(
-                    f"column {branch.name!r} has other multiplicities than the rest of collection "
-                    f"{branch.collection!r} in {partition}",
-                    file=self.file,
-                    branch=branch.name,
-                )
+            try:
+                offsets[branch.collection] = agreement.of(branch, own)
+            except DisagreementError as error:
+                raise error.within(partition, branch.collection) from None
         return Events(len(partition), tuple(branches), contents, offsets)
 
     def _learn(self, schema: Any) -> None:

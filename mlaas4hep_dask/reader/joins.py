@@ -1,0 +1,181 @@
+"""Jagged branches that share their multiplicities, though their file does not say so.
+
+uproot writes each jagged branch of a dict with a counter of its own, and nothing counts vectors and
+lists. A physicist means one collection by ``Jet_pt`` and ``Jet_eta`` all the same.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
+from fnmatch import fnmatchcase
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mlaas4hep_dask.errors import DataError
+from mlaas4hep_dask.reader.partition import Partition
+from mlaas4hep_dask.specs.events import Branch
+
+HEAD = 1000  # entries of a file that tell which lists have equal lengths
+
+#: By name of a collection: patterns of its branches; none for branches that stay apart.
+Collections = tuple[tuple[str, tuple[str, ...]], ...]
+Offsets = NDArray[np.int64]
+
+
+class Joined(NamedTuple):
+    """Branches with the collections that people mean.
+
+    Parameters
+    ----------
+    branches : dict of str to Branch
+        All branches, in the order that they had.
+    vague : frozenset of str
+        Those in a collection that no object in the first entries speaks for or against.
+    unlike : mapping of str to str
+        Those that are in no common collection, though their names suggest it, and why.
+    """
+
+    branches: dict[str, Branch]
+    vague: frozenset[str] = frozenset()
+    unlike: Mapping[str, str] = {}
+
+
+def joined(
+    branches: Mapping[str, Branch],
+    wished: Collections,
+    head: Callable[[list[str]], Mapping[str, Offsets]],
+) -> Joined:
+    """The branches with the collections that are wished for, and those that can be guessed.
+
+    Collections of which all names have the part before the first underscore in common are one if
+    their multiplicities are equal in the first entries. Other entries do not change that: reading
+    compares, and does not go on where they differ.
+
+    Parameters
+    ----------
+    branches : mapping of str to Branch
+        With the collections that the file tells.
+    wished : Collections
+        What the user says of collections.
+    head : callable
+        By branch, of some: where the objects of each of the first entries begin.
+    """
+    found = dict(branches)
+    jagged = {name: each for name, each in branches.items() if each.collection is not None}
+    left = dict(jagged)
+    for name, patterns in wished:
+        for own in [own for own in left if _matches(own, patterns)]:
+            found[own] = replace(left.pop(own), collection=name)
+    members: dict[str, list[str]] = {}
+    for name, branch in left.items():
+        members.setdefault(str(branch.collection), []).append(name)
+    groups = _groups(members)
+    apart = tuple(name for name, patterns in wished if not patterns)
+    named = {name for name, patterns in wished if patterns}
+    groups = {
+        prefix: collections
+        for prefix, collections in groups.items()
+        if prefix not in branches
+        and prefix not in named
+        and not _matches(prefix, apart)
+        and (prefix in collections or prefix not in members)
+    }
+    if not groups:
+        return Joined(found)
+    asked = [members[each][0] for collections in groups.values() for each in collections]
+    offsets = head(asked)
+    vague: set[str] = set()
+    unlike: dict[str, str] = {}
+    for prefix, collections in groups.items():
+        first, *others = (members[each][0] for each in collections)
+        names = [name for each in collections for name in members[each]]
+        agreement = Agreement()
+        try:
+            for each in (first, *others):
+                agreement.of(replace(left[each], collection=prefix), offsets[each])
+        except DisagreementError as error:
+            unlike.update(dict.fromkeys(names, error.told(0)))
+            continue
+        found.update({name: replace(left[name], collection=prefix) for name in names})
+        if offsets[first][-1] == 0:
+            vague.update(names)
+    return Joined(found, frozenset(vague), unlike)
+
+
+def _groups(members: Mapping[str, Sequence[str]]) -> dict[str, list[str]]:
+    """By the beginning that the names of collections have in common: those collections."""
+    groups: dict[str, list[str]] = {}
+    for collection, names in members.items():
+        prefixes = {name.split("_", 1)[0] for name in names}
+        if len(prefixes) == 1:
+            groups.setdefault(prefixes.pop(), []).append(collection)
+    return {prefix: each for prefix, each in groups.items() if len(each) > 1}
+
+
+def _matches(name: str, patterns: Iterable[str]) -> bool:
+    return any(name == pattern or fnmatchcase(name, pattern) for pattern in patterns)
+
+
+def what_to_write(collection: str, *, is_apart: bool = False) -> str:
+    """What a user can do where branches are joined and should not be, or the other way round."""
+    named = f"name those that belong together, as in 'collections: {{{collection}: [A, B]}}'"
+    if is_apart:
+        return named
+    return f"write 'collections: {{{collection}: false}}' to keep branches apart, or {named}"
+
+
+class DisagreementError(Exception):
+    """Two branches of a collection have different multiplicities."""
+
+    def __init__(self, first: str, second: str, one: Offsets, other: Offsets) -> None:
+        super().__init__(first, second)
+        self.first, self.second = first, second
+        self.entry, self.counts = -1, (0, 0)
+        if len(one) == len(other):
+            counts, others = np.diff(one), np.diff(other)
+            self.entry = int(np.flatnonzero(counts != others)[0])  # there is one, or no error
+            self.counts = int(counts[self.entry]), int(others[self.entry])
+
+    def told(self, entry_start: int) -> str:
+        """What differs, and where if entries are counted from ``entry_start``."""
+        if self.entry < 0:
+            return f"{self.second!r} and {self.first!r} have different numbers of entries"
+        one, other = self.counts
+        return (
+            f"in entry {entry_start + self.entry} {self.first!r} has {one} objects, and "
+            f"{self.second!r} {other}"
+        )
+
+    def within(self, partition: Partition, collection: str) -> DataError:
+        """The error that a user gets."""
+        told = self.told(partition.entry_start)
+        return DataError(
+            f"branch {self.second!r} has other multiplicities than {self.first!r} of the same "
+            f"collection {collection!r} in {partition}: {told}; {what_to_write(collection)}",
+            file=partition.file,
+            tree=partition.tree,
+            branch=self.second,
+        )
+
+
+class Agreement:
+    """Compares the multiplicities of all branches of each collection of a partition."""
+
+    def __init__(self) -> None:
+        self._first: dict[str, tuple[str, Offsets]] = {}
+
+    def of(self, branch: Branch, offsets: Offsets) -> Offsets:
+        """The offsets of the branch's collection: one array, however many branches have it.
+
+        Raises
+        ------
+        DisagreementError
+            When those of an earlier branch are others.
+        """
+        first, known = self._first.setdefault(str(branch.collection), (branch.name, offsets))
+        if known is not offsets and not np.array_equal(known, offsets):
+            raise DisagreementError(first, branch.name, known, offsets)
+        return known
