@@ -15,6 +15,8 @@ import yaml
 from mlaas4hep_dask.bundle import open_bundle
 from mlaas4hep_dask.config import Config
 from mlaas4hep_dask.dataset import Dataset
+from mlaas4hep_dask.dataset.plan import check_files
+from mlaas4hep_dask.dataset.preflight import preflight
 from mlaas4hep_dask.encode import encode
 from mlaas4hep_dask.errors import ConfigError, DataError
 from mlaas4hep_dask.reader import plan_file, read
@@ -118,13 +120,16 @@ def test_a_regression_from_yaml_to_served_values(keys, client, cms_files, tmp_pa
     keys["branches"] = {"exclude": [*TRUTH, "EventWeight"]}
     dataset = dataset_of(keys, client)
     inputs = {branch.name for branch in dataset.plan().branches}
-    assert not inputs & {"MET_px", "MET_py", "Jet_E_sum", "twice"}  # the last gives MET_px away
-    assert (
-        "never inputs, since the target reads them: Jet_E_sum, MET_px" in dataset.plan().to_text()
+    # twice gives MET_px away
+    assert not inputs & {"Jet_E", "MET_px", "MET_py", "Jet_E_sum", "twice"}
+    text = "not inputs unless named, since the target reads them: Jet_E, Jet_E_sum, MET_px"
+    assert text in dataset.plan().to_text()
+    dataset = dataset_of(
+        {**keys, "branches": {"include": ["*", "Jet_E"], **keys["branches"]}}, client
     )
     result = fit(dataset, output=tmp_path / "run")
     test = result.summary["test"]
-    assert test["targets"]["Jet_E_sum"]["r2"] > 0.3  # the jets are inputs
+    assert test["targets"]["Jet_E_sum"]["r2"] > 0.3  # the jets are inputs, since they are named
     assert test["r2"] == pytest.approx(np.mean([t["r2"] for t in test["targets"].values()]))
     report = result.report.read_text()
     assert "Residuals of Jet_E_sum" in report
@@ -369,6 +374,42 @@ def test_a_selection_leaves_events_of_no_class_out(made, client):
     made |= {"target": {"branch": "flavour", "classes": ["light", "c"]}, "select": "flavour < 2"}
     samples = dataset_of(made, client).samples()
     assert all(sample.num_selected < sample.num_read for sample in samples.values())
+
+
+DERIVED = {"half": "flavour / 2", "kind": "half * 2", "third": "half / 3", "heavy": "w * 3"}
+
+
+def test_what_target_and_weight_are_made_of_is_no_input_by_wildcard(made, tmp_path):
+    made |= {"derive": DERIVED, "weight": "heavy"}
+    made["target"] |= {"branch": "kind"}
+    plan = check_files(config := Config.from_mapping(made), preflight(config))
+    assert [branch.name for branch in plan.branches] == ["noise", "seen", "x"]
+    assert plan.selection.targets == ["flavour", "half", "kind", "third"]
+    assert plan.selection.weights == ["heavy", "w"]
+    assert "since the target reads them: flavour, half, kind, third" in plan.to_text()
+    assert not plan.notes
+    made["branches"] = {"include": ["*", "flavour", "w"]}
+    plan = check_files(config := Config.from_mapping(made), preflight(config))
+    assert [branch.name for branch in plan.branches] == ["flavour", "noise", "seen", "w", "x"]
+    first, second = plan.notes
+    assert first.startswith("WARNING: target is made of flavour or of what it is made of: an input")
+    assert second.startswith("WARNING: weight is made of w or of what")
+    made["branches"] = {"include": ["flavour*", "x", "kind"]}
+    with pytest.raises(ConfigError, match=r"'kind' cannot be an input: target.branch reads it"):
+        preflight(Config.from_mapping(made))
+    made["branches"] = {"include": ["flavou?"]}
+    with pytest.raises(ConfigError, match=r"target.branch reads branch 'flavour', which"):
+        preflight(Config.from_mapping(made))
+
+
+def test_what_a_function_reads_for_the_target_is_no_input_by_wildcard(made, tmp_path):
+    (tmp_path / "kinds.py").write_text(
+        "def kinds(events):\n    events['kind'] = events.flavour * 1\n    return events\n"
+    )
+    made |= {"function": {"callable": "kinds.py:kinds"}}
+    made["target"] |= {"branch": "kind"}
+    config = Config.from_mapping(made, base=tmp_path)
+    assert preflight(config).selection.inputs == ["noise", "seen", "x"]
 
 
 UNFIT = {

@@ -82,7 +82,7 @@ class Config(Section):
     weight: Text | None = Field(
         default=None,
         description="Branch or expression with the weight of each event. null means 1. The "
-        "branches that it reads are inputs only if branches.include names them.",
+        "branches that it is made of are inputs only if branches.include names them.",
     )
     luminosity: float | None = Field(
         default=None,

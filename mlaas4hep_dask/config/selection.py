@@ -28,6 +28,9 @@ class Selection:
         Branches that would be inputs, did labels or targets not come from them.
     weights
         Branches that only wildcards ask for and that weights come from.
+    told
+        Inputs that ``include`` names though labels, targets or weights come from them, with what
+        they tell of.
     """
 
     inputs: list[str]
@@ -36,6 +39,7 @@ class Selection:
     left_out: dict[str, str]
     targets: list[str] = field(default_factory=list)
     weights: list[str] = field(default_factory=list)
+    told: dict[str, str] = field(default_factory=dict)
 
 
 def select_branches(
@@ -45,6 +49,7 @@ def select_branches(
     *,
     targets: Collection[str] = (),
     weights: Collection[str] = (),
+    itself: Collection[str] = (),
 ) -> Selection:
     """Inputs and identifiers among the branches of a tree.
 
@@ -60,9 +65,11 @@ def select_branches(
     where
         The place of a dotted key for errors: `Config.where`.
     targets
-        Branches that labels or targets come from: never inputs.
+        Branches that tell of labels or targets: inputs only if ``include`` names them.
     weights
-        Branches that weights come from: inputs only if ``include`` names them.
+        Branches that tell of weights: inputs only if ``include`` names them.
+    itself
+        Branches that are the label or target itself: never inputs.
 
     Raises
     ------
@@ -78,17 +85,22 @@ def select_branches(
         if name in unfit and name not in excluded | identifying:
             text = f"branch {name!r} cannot be an input: {unfit[name]}"
             raise _error(f"branches.include.{index}", text, where)
-        if name in targets and name not in excluded:
-            text = f"branch {name!r} cannot be an input: target.branch reads it"
+        if name in itself and name not in excluded:
+            text = f"branch {name!r} cannot be an input: target.branch reads it, as it is"
             raise _error(f"branches.include.{index}", text, where)
     wanted = (included | identifying) - excluded
-    hidden = set(targets) | (set(weights) - set(branches.include))
+    hidden = ({*targets, *weights} - set(branches.include)) | set(itself)
     inputs = sorted(wanted - identifying - unfit.keys() - hidden)
     if not inputs:
         reasons = [
             f"; branch {n!r} cannot be one: {unfit[n]}" for n in sorted(wanted & unfit.keys())
         ]
         reasons += [f"; branch {n!r} is an identifier" for n in sorted(included & identifying)]
+        reasons += [
+            f"; {what} reads branch {n!r}, which is an input only if include names it"
+            for what, own in (("target.branch", targets), ("weight", weights))
+            for n in sorted(wanted & hidden & set(own))
+        ]
         why = reasons[0] if reasons else ""
         text = f"no inputs are left of the {len(available)} branches of the tree{why}"
         raise _error("branches.include", text, where)
@@ -97,8 +109,13 @@ def select_branches(
         identifiers=sorted((wanted & identifying) - unfit.keys()),
         excluded=sorted((included | identifying) & excluded),
         left_out={name: unfit[name] for name in sorted(wanted & unfit.keys())},
-        targets=sorted(wanted & set(targets)),
+        targets=sorted(wanted & hidden & set(targets)),
         weights=sorted(wanted & hidden - set(targets)),
+        told={
+            name: "target" if name in targets else "weight"
+            for name in inputs
+            if name in targets or name in weights
+        },
     )
 
 

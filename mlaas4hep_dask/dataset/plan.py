@@ -221,9 +221,9 @@ class Plan:
         lines = {
             "classes": list(recipe.classes),
             "target": [expression.written for expression in recipe.targets],
-            "never inputs, since the target reads them": selection.targets,
+            "not inputs unless named, since the target reads them": selection.targets,
             "weight": [recipe.weight.written] if recipe.weight else [],
-            "not inputs, since the weight reads them": selection.weights,
+            "not inputs unless named, since the weight reads them": selection.weights,
         }
         return [(title, names) for title, names in lines.items() if names]
 
@@ -274,6 +274,7 @@ def assemble(config: Config, checked: Preflight, planned: Sequence[PlannedFile |
     notes = _require_distinct(files)
     files = _with_identities(files)
     notes += _unlike_recorded(files, checked.recorded)
+    notes += _telling(checked.selection)
     if blank := [file.file for file in files if not file.num_entries]:
         notes.append(f"{len(blank)} of {len(files)} files hold no events, the first: {blank[0]}")
     partitions: list[Partition] = []
@@ -310,6 +311,21 @@ def assemble(config: Config, checked: Preflight, planned: Sequence[PlannedFile |
         tuple(notes),
         sum((file.read_counts for file in files), ReadCounts()),
     )
+
+
+def _telling(selection: Selection) -> list[str]:
+    """Warnings of inputs from which the network can compute what it is to learn."""
+    notes = []
+    for what in ("target", "weight"):
+        names = [name for name, of in selection.told.items() if of == what]
+        if names:
+            notes.append(
+                f"WARNING: {what} is made of {', '.join(names)} or of what "
+                f"{'these are' if len(names) > 1 else 'it is'} made of: an input since "
+                "branches.include names it; the network may learn from it what it will not know"
+            )
+            logger.warning("%s", notes[-1].removeprefix("WARNING: "))
+    return notes
 
 
 def _require_distinct(files: Sequence[PlannedFile]) -> list[str]:

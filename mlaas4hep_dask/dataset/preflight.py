@@ -179,8 +179,9 @@ def preflight(config: Config) -> Preflight:
         config.branches,
         available,
         config.where,
-        targets=supervision.with_derived(recipe),
-        weights=supervision.weight_names,
+        targets=_giving_away(supervision.target_names, recipe, traced),
+        weights=_giving_away(supervision.weight_names, recipe, traced),
+        itself=supervision.target_itself,
     )
     _require_filled(plans, selection)
     selection = with_image_inputs(config, selection, recipe.branches)
@@ -195,6 +196,19 @@ def preflight(config: Config) -> Preflight:
         require_same_branches(reference, plan, checked.reads, advice=NOT_EVERYWHERE)
     check_heads(config, checked, plans)
     return checked
+
+
+def _giving_away(names: set[str], recipe: Recipe, traced: Traced | None) -> set[str]:
+    """What tells of targets or weights: all that they are derived from, and what else is of it.
+
+    Of what a function makes, that is all that it had read by then.
+    """
+    found = recipe.operands(names)
+    if traced is not None:
+        made = sorted(found & traced.branches.keys())
+        if any(name not in traced.tree for name in made):
+            found |= {*traced.reads(made)} & traced.branches.keys()
+    return recipe.giving_away(found)
 
 
 def _require_filled(plans: Sequence[FilePlan], selection: Selection) -> None:

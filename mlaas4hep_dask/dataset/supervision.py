@@ -11,7 +11,6 @@ from numpy.typing import NDArray
 
 from mlaas4hep_dask.config import Config
 from mlaas4hep_dask.derive import Expression
-from mlaas4hep_dask.derive.recipe import Recipe
 from mlaas4hep_dask.errors import ConfigError, DataError, ExpressionError
 from mlaas4hep_dask.reader import Partition
 from mlaas4hep_dask.specs import Branch, Events, SampleSpecs
@@ -98,13 +97,10 @@ class Supervision:
         """The branches that weights come from."""
         return set() if self.weight is None else set(self.weight.names)
 
-    def with_derived(self, recipe: Recipe) -> set[str]:
-        """The branches that targets come from, and derived ones that would give them away."""
-        found = self.target_names
-        for name, expression in recipe.derived.items():  # each after those that it needs
-            if not found.isdisjoint(expression.names):
-                found.add(name)
-        return found
+    @property
+    def target_itself(self) -> set[str]:
+        """Branches that are a target as they are."""
+        return {name for each in self.targets for name in each.names if each.text == name}
 
     def check(self, available: Mapping[str, Branch], where: Callable[[str], str]) -> None:
         """Raise a ConfigError unless all expressions give one value per event.

@@ -153,7 +153,7 @@ class Recipe:
                 cuts.setdefault(_label(cut), made_cut)
         ordered = {name: derived[name] for name in order}
         made = cls(ordered, masks, tuple(cuts.values()), branches)
-        first = made._with_operands({*early, *made._of_masks()})
+        first = made.operands({*early, *made._of_masks()})
         return replace(made, early=frozenset(first & ordered.keys()))
 
     def __bool__(self) -> bool:
@@ -161,7 +161,7 @@ class Recipe:
 
     def to_json(self) -> dict[str, Any]:
         """The texts of derived branches and object cuts, which are applied when serving too."""
-        early = self.early - self._with_operands(self._of_masks())
+        early = self.early - self.operands(self._of_masks())
         return {
             "derive": {name: made.text for name, made in self.derived.items()},
             "objects": {name: mask.text for name, mask in self.objects.items()},
@@ -214,13 +214,13 @@ class Recipe:
         wanted = {*keep}
         if select:
             wanted.update(name for cut in self.cuts for name in cut.names)
-        wanted = self._with_operands(wanted)
+        wanted = self.operands(wanted)
         collections: set[str] = set()
         needed: set[str] = set()
         # A cut may need a branch of another collection, which has a cut as well.
         while more := self._cut_collections(wanted | needed) - collections:
             collections |= more
-            needed |= self._with_operands(
+            needed |= self.operands(
                 name for collection in more for name in self.objects[collection].names
             )
         names = wanted | needed
@@ -230,6 +230,14 @@ class Recipe:
             collections=tuple(name for name in self.objects if name in collections),
             late=tuple(name for name in self.derived if name in names - self.early),
         )
+
+    def giving_away(self, names: Iterable[str]) -> set[str]:
+        """These branches, all that they are derived from, and what is derived from any of it."""
+        found = self.operands(names)
+        for name, expression in self.derived.items():  # each after those that it needs
+            if not found.isdisjoint(expression.names):
+                found.add(name)
+        return found
 
     def prepare(self, events: Events, keep: Sequence[str], *, select: bool = True) -> Prepared:
         """The selected events with the branches ``keep``.
@@ -279,7 +287,8 @@ class Recipe:
         """The branches that the object cuts name."""
         return {name for mask in self.objects.values() for name in mask.names}
 
-    def _with_operands(self, names: Iterable[str]) -> set[str]:
+    def operands(self, names: Iterable[str]) -> set[str]:
+        """These branches and all that they are derived from."""
         found: set[str] = set()
         left = [*names]
         while left:

@@ -78,6 +78,7 @@ class Traced:
         self._log: list[str] = []
         self._partition = partition
         self.function = function
+        self.tree = {branch.name for branch in branches}
         self._result, _ = _run(self._partition, function, branches, self._log)
         self.fields = {n: f for n, f in fields_of(self._result).items() if n != ENTRY}
 
