@@ -4,11 +4,12 @@ from itertools import pairwise
 import awkward as ak
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from strategies import BRANCHES, events, part_of, split_events
 
 from mlaas4hep_dask.encode import EncodeCounts, Encoding, decode, encode, scatter
+from mlaas4hep_dask.encode.precision import inexact_branches
 from mlaas4hep_dask.errors import EncodeError
 from mlaas4hep_dask.specs import Events
 from mlaas4hep_dask.specs.measure import measure
@@ -263,6 +264,10 @@ def test_decoding_gives_back_the_events(normalisation, data):
     made = data.draw(events())
     encoding = encoding_of(made, normalisation=normalisation)
     encoded = encode(made, encoding)
+    if inexact_branches(encoding):
+        with pytest.raises(EncodeError, match="do not hold the whole numbers of"):
+            decode(encoded.dense(), encoded.missing(), encoding)
+        return
     back = decode(
         encoded.dense(), encoded.missing(), encoding, multiplicities=encoded.multiplicities()
     )
@@ -280,6 +285,9 @@ def test_decoding_gives_back_the_events(normalisation, data):
         if branch.dtype.startswith("float"):
             assert np.isnan(found[~finite]).all()
         if not finite.any():
+            continue
+        if np.dtype(branch.dtype).kind in "iub" and scaling.transform != "log":
+            np.testing.assert_array_equal(found, expected)
             continue
         span = scaling.high - scaling.low
         resolution = np.finfo(branch.dtype).eps if branch.dtype.startswith("float") else 1e-15
@@ -299,6 +307,7 @@ def test_values_whose_squares_are_too_small_for_float64_are_told_apart():
 @settings(max_examples=60, deadline=None)
 def test_multiplicities_follow_from_the_missing_mask(events):
     encoding = encoding_of(events)
+    assume(not inexact_branches(encoding))
     encoded = encode(events, encoding)
     back = decode(encoded.dense(), encoded.missing(), encoding)
     array = events.to_awkward()
@@ -429,10 +438,45 @@ def test_integers_at_the_ends_of_their_type_come_back(dtype):
     encoding = encoding_of(made)
     encoded = encode(made, encoding)
     assert encoded.dense().tolist() == [[0.0], [1.0]]
+    if limits.bits > 16:  # those in between would not come back
+        with pytest.raises(EncodeError, match=r"whole numbers of x \(steps of (256|1.1e\+12)\)"):
+            decode(encoded.dense(), encoded.missing(), encoding)
+        return
     back = decode(encoded.dense(), encoded.missing(), encoding)["x"]
     assert back.type.content.primitive == dtype
     assert float(back[0]) == float(limits.min)
     assert float(back[1]) == float(limits.max)
+
+
+@given(st.integers(-(2**40), 2**40), st.integers(1, 2**26), st.data())
+@settings(deadline=None)
+def test_whole_numbers_come_back_exactly_or_not_at_all(low, span, data):
+    inside = st.lists(st.integers(low, low + span), max_size=20)
+    values = np.array([low, low + span, *data.draw(inside)], dtype=np.int64)
+    made = events_of(x=values)
+    how = data.draw(st.sampled_from(["minmax", "standard", "robust", "none"]))
+    encoding = encoding_of(made, normalisation=how)
+    encoded = encode(made, encoding)
+    try:
+        back = decode(encoded.dense(), encoded.missing(), encoding)
+    except EncodeError:
+        assert span >= 2**24 or how != "minmax"
+        return
+    np.testing.assert_array_equal(back["x"], values)
+
+
+def test_a_word_of_flags_is_not_decoded_and_offsets_of_identifiers_are():
+    flags = events_of(flags=np.array([0, 2**29 + 1, 2**30 - 1], dtype=np.int32))
+    with pytest.raises(EncodeError, match=r"flags \(steps of 64\)"):
+        decode(*_rows(flags), encoding_of(flags))
+    numbers = np.array([350_000_000, 350_000_001, 350_100_000], dtype=np.uint32)
+    runs = events_of(run=numbers)
+    np.testing.assert_array_equal(decode(*_rows(runs), encoding_of(runs))["run"], numbers)
+
+
+def _rows(events):
+    encoded = encode(events, encoding_of(events))
+    return encoded.dense(), encoded.missing()
 
 
 @given(events(), st.permutations(BRANCHES))

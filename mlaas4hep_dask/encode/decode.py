@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mlaas4hep_dask.encode.encoding import Encoding
+from mlaas4hep_dask.encode.precision import require_exact
 from mlaas4hep_dask.encode.scaling import Scaling
 from mlaas4hep_dask.errors import EncodeError
 from mlaas4hep_dask.specs import Branch, Events
@@ -44,13 +45,15 @@ def decode(
     -------
     awkward.Array
         One record per event. Values have float32 precision relative to the branch's range;
-        integers and booleans come back rounded, as their own dtype, unless some are missing.
+        integers and booleans come back as they were, in their own dtype, unless some are
+        missing; those of an autoencoder's output come back rounded.
         Objects that encoding sorted stay in their new order, and those cut off are lost.
 
     Raises
     ------
     EncodeError
-        When the shapes do not fit the layout.
+        When the shapes do not fit the layout, or a branch has whole numbers of more bits than
+        rows hold.
     """
     return decode_events(x, missing, encoding, multiplicities=multiplicities).to_awkward()
 
@@ -66,6 +69,7 @@ def decode_events(
 
     Parameters and errors are those of `decode`.
     """
+    require_exact(encoding)
     layout = encoding.layout
     if x.shape != missing.shape or x.ndim != 2 or x.shape[1] != layout.num_columns:
         raise EncodeError(

@@ -19,6 +19,7 @@ from mlaas4hep_dask.console import Reporter, Stage
 from mlaas4hep_dask.dataset.plan import Skipped, Wanted, plan_one
 from mlaas4hep_dask.dataset.tasks import same
 from mlaas4hep_dask.encode import EncodeCounts
+from mlaas4hep_dask.encode.precision import require_exact
 from mlaas4hep_dask.errors import ConfigError, UnreadableFileError
 from mlaas4hep_dask.predict.outputs import score_names
 from mlaas4hep_dask.predict.request import Request
@@ -187,6 +188,8 @@ def _scoring(request: Request, client: Client, *, decode: bool, suffix: str, ski
             f"--decode: the input of model {bundle.name!r} are images, which do not tell the "
             "values of single objects"
         )
+    if decode:
+        require_exact(bundle.encoding)
     future = client.submit(num_outputs, _share(client, scoring), pure=False)
     found = result(client, future, "trying the model")
     columns = bundle.encoding.layout.num_columns

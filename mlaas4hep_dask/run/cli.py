@@ -130,6 +130,7 @@ def _check(config: Config) -> int:
     from mlaas4hep_dask.dataset.image import likely_shape
     from mlaas4hep_dask.dataset.plan import check_files
     from mlaas4hep_dask.dataset.preflight import preflight
+    from mlaas4hep_dask.dataset.trial import first_notes
     from mlaas4hep_dask.run.stages import model_of
 
     model = model_of(config)
@@ -149,6 +150,8 @@ def _check(config: Config) -> int:
         accepted = f"images (tried with {shape[0]} channels of {shape[1]} by {shape[2]} cells)"
     model.build(shape, num_outputs)
     print(plan.to_text())  # noqa: T201
+    for note in first_notes(plan):
+        print(f"  note: {note}")  # noqa: T201
     print(f"model {model.reference} accepts {accepted}")  # noqa: T201
     print(f"{config.source or config.name}: no error found")  # noqa: T201
     return 0

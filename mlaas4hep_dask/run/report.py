@@ -30,6 +30,7 @@ from mlaas4hep_dask.run.quantities import (
 )
 from mlaas4hep_dask.run.results import results
 from mlaas4hep_dask.specs import BranchSpecs, Specs
+from mlaas4hep_dask.specs.precision import bits_beyond
 
 NUM_SHOWN = 12  # input distributions in front of the fold
 
@@ -200,7 +201,9 @@ def _spec_rows(specs: Specs, normalisation: Mapping[str, Any]) -> list[dict[str,
     for entry in sorted(specs.branches.values(), key=place):
         collection, variance = entry.branch.collection, entry.variance
         known = collection is not None and collection in specs.multiplicities
-        flag = "constant" if entry.is_constant else "no finite value"
+        flag = "constant" if entry.is_constant else "no finite value" if entry.min is None else ""
+        if (bits := bits_beyond(entry)) is not None:
+            flag = f"beyond 2^{bits}"
         rows.append(
             {
                 "branch": entry.branch,
@@ -211,7 +214,7 @@ def _spec_rows(specs: Specs, normalisation: Mapping[str, Any]) -> list[dict[str,
                 "max_multiplicity": specs.max_multiplicity(collection or "") if known else None,
                 "outside": specs.outside(entry.branch.name),
                 "mean_error": specs.mean_error(entry.branch.name),
-                "flag": flag if entry.is_constant or entry.min is None else "",
+                "flag": flag,
             }
         )
     return rows

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from mlaas4hep_dask.dataset import Dataset
+from mlaas4hep_dask.specs.precision import precision_notes
 
 _OUTSIDE = {"clip": "clipped", "pass": "passed on"}
 
@@ -49,7 +50,7 @@ def specs_notes(dataset: Dataset) -> list[str]:
         if unseen:
             more = f" and {len(unseen) - 5} more branches" if len(unseen) > 5 else ""
             notes.append(f"the sample of the specs has no value of {', '.join(unseen[:5])}{more}")
-    return notes
+    return notes + precision_notes(specs.branches.values())
 
 
 def _worst(dataset: Dataset, what: str) -> tuple[str, float]:

@@ -18,6 +18,7 @@ from rich.table import Table
 
 from mlaas4hep_dask.errors import MLaaSError, SpecsError, did_you_mean
 from mlaas4hep_dask.specs.compare import Difference, differences, numbers
+from mlaas4hep_dask.specs.precision import precision_notes
 from mlaas4hep_dask.specs.specs import Specs, merge
 
 SAME, DIFFERENT, TROUBLE = 0, 1, 2
@@ -134,6 +135,8 @@ def _show(options: argparse.Namespace) -> int:
         f"{len(specs.provenance.get('files', {})):,} files, {specs.coverage:.2%} of the events "
         f"read; quantiles have an error in rank of at most {largest:.2%}"
     )
+    for note in precision_notes(specs.branches[name] for name in names):
+        console.print(note)
     return SAME
 
 
