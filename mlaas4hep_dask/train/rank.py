@@ -88,7 +88,9 @@ class Rank:
         task = self.task
         if dist.is_initialized():  # a session that broke off while it was being opened
             dist.destroy_process_group()
-        tcp = TCPStore(meeting.host, meeting.port, is_master=False, timeout=TIMEOUT)
+        tcp = TCPStore(
+            meeting.host, meeting.port, is_master=False, timeout=TIMEOUT, use_libuv=False
+        )
         store = PrefixStore(task.session, tcp)
         # By default gloo takes the address that this machine's name has, which may be a loopback
         # address that other machines cannot reach.

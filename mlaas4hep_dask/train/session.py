@@ -193,6 +193,7 @@ def open_meeting(host: str, session: str, facts: Sequence[RankFacts]) -> Meeting
         wait_for_workers=False,
         timeout=TIMEOUT,
         master_listen_fd=listener.detach(),
+        use_libuv=False,  # a few ranks need none, and some builds of torch (Debian's) have none
     )
     memory = None
     capacity = facts[0].num_values
