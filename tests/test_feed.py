@@ -9,6 +9,7 @@ from strategies import part_of
 
 from mlaas4hep_dask.encode import Block, Encoding, encode
 from mlaas4hep_dask.encode.split import event_ids, split_of
+from mlaas4hep_dask.errors import DataError
 from mlaas4hep_dask.specs.measure import measure
 from mlaas4hep_dask.train.assign import assign
 from mlaas4hep_dask.train.feed import TEST, TRAIN, VALIDATION, Feed
@@ -196,3 +197,18 @@ def test_a_block_knows_its_size(blocks):
     block = blocks[0]
     assert len(block) == 100
     assert block.nbytes == block.encoded.nbytes + sum(getattr(block, a).nbytes for a in arrays)
+
+
+def test_a_window_is_not_filled_with_what_a_smaller_block_does_not_have(blocks, rows):
+    """Memory that nobody wrote would be inputs with a plausible score."""
+    fewer = list(blocks)
+    fewer[4] = fewer[4].of_split(TEST)
+    feed = Feed(
+        Source(fewer),
+        assignment_of(blocks, TRAIN, ranks=1),
+        rank=0,
+        split=TRAIN,
+        row_shape=rows[0].shape[1:],
+    )
+    with pytest.raises(DataError, match="block 4 has 0 events of its split, and"):
+        list(feed.windows(0))

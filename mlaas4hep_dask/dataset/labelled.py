@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,6 +18,7 @@ from mlaas4hep_dask.encode.split import event_ids, file_id, split_of
 from mlaas4hep_dask.reader import Partition, read
 from mlaas4hep_dask.specs import Branch, Events
 from mlaas4hep_dask.specs.draw import entry_keys
+from mlaas4hep_dask.specs.lengths import require_length
 from mlaas4hep_dask.specs.meter import Meter
 
 
@@ -45,6 +47,11 @@ class Labelled:
         The branches that were asked for.
     meter : Meter or None
         What was measured while they were read: enough of those that ``events`` lacks.
+
+    Raises
+    ------
+    DataError
+        When one of them is of other events than the others.
     """
 
     events: Events
@@ -57,6 +64,12 @@ class Labelled:
     removed: Mapping[str, int]
     branches: tuple[Branch, ...]
     meter: Meter | None = None
+
+    def __post_init__(self) -> None:
+        own: dict[str, NDArray[Any]] = {"ids": self.ids, "split": self.split}
+        own |= {"labels": self.learned, "weights": self.weights}
+        for what, array in own.items():
+            require_length(f"{what} of selected events", array, len(self.events))
 
 
 def label(
@@ -107,6 +120,7 @@ def label(
         ids, entries = ids[selected], entries[selected]
         # not those that were read: the function may have multiplied them by its scale factors
         weights = supervision.weights(events, partition, entries)
+    require_length("weights of the events read", weights_read, len(partition))
     return Labelled(
         events=events if names == keep or meter is not None else only(events, keep),
         ids=ids,

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from mlaas4hep_dask.derive.expression import Expression
 from mlaas4hep_dask.derive.rows import chosen_events, chosen_objects, only, with_branch
-from mlaas4hep_dask.errors import ExpressionError, did_you_mean, nearest
+from mlaas4hep_dask.errors import DataError, ExpressionError, did_you_mean, nearest
 from mlaas4hep_dask.specs.events import Branch, Events
 
 
@@ -36,6 +36,13 @@ class Prepared:
     selected: NDArray[np.bool_] | None = None
     cut_flow: Mapping[str, int] = field(default_factory=dict)
     removed: Mapping[str, int] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if self.selected is not None:
+            num_selected = int(np.count_nonzero(self.selected))
+            if num_selected != len(self.events):
+                what = f"{len(self.events)} events, of which {num_selected} were selected"
+                raise DataError(f"{what}: one belongs to other events than the other")
 
 
 @dataclass(frozen=True)
@@ -255,7 +262,10 @@ class Recipe:
         ------
         ExpressionError
             When a branch is absent.
+        DataError
+            When arrays of the events have other lengths than the others say.
         """
+        events.checked()
         steps = self.steps(keep, select=select)
         for name in steps.early:
             events = with_branch(events, name, self.derived[name].value(events))

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from mlaas4hep_dask.encode.encoded import Encoded
 from mlaas4hep_dask.encode.encoded_images import EncodedImages
+from mlaas4hep_dask.specs.lengths import require_length
 
 
 @dataclass(frozen=True)
@@ -27,6 +29,11 @@ class Block:
         Stable event ids: the file's id, derived from its UUID, and the entry in the tree.
     split : ndarray of uint8, shape (events,)
         0 for training, 1 for validation, 2 for test.
+
+    Raises
+    ------
+    DataError
+        When one of them is of other events than the others; also on arrival from elsewhere.
     """
 
     encoded: Encoded | EncodedImages
@@ -34,6 +41,16 @@ class Block:
     w: NDArray[np.float32]
     id: NDArray[np.uint64]
     split: NDArray[np.uint8]
+
+    def __post_init__(self) -> None:
+        own: dict[str, NDArray[Any]] = {"labels": self.y, "weights": self.w}
+        own |= {"ids": self.id, "split": self.split}
+        for what, array in own.items():
+            require_length(f"{what} of a block", array, len(self.encoded))
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self.__post_init__()
 
     def of_split(self, split: int) -> Block:
         """A copy of the events of one split, in their order."""

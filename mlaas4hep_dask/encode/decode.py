@@ -79,6 +79,7 @@ def decode_events(
     num_events = len(x)
     if multiplicities is None:
         multiplicities = _multiplicities(missing, encoding)
+    _require_multiplicities(multiplicities, num_events, encoding)
     branches = []
     contents: dict[str, NDArray[Any]] = {}
     scalings = dict(zip(layout.branches, encoding.scalings, strict=True))
@@ -100,6 +101,21 @@ def decode_events(
         contents[branch.name] = values
     offsets = {name: offsets_of(multiplicities[row]) for row, name in enumerate(layout.collections)}
     return Events(num_events, tuple(branches), contents, offsets)
+
+
+def _require_multiplicities(
+    multiplicities: NDArray[np.int64], num_events: int, encoding: Encoding
+) -> None:
+    layout = encoding.layout
+    expected = (len(layout.collections), num_events)
+    if multiplicities.shape != expected:
+        raise EncodeError(f"multiplicities of shape {multiplicities.shape}, expected {expected}")
+    for name, own in zip(layout.collections, multiplicities, strict=True):
+        low, high, width = own.min(initial=0), own.max(initial=0), layout.collection_widths[name]
+        if not 0 <= low <= high <= width:
+            raise EncodeError(
+                f"multiplicities from {low} to {high} of collection {name!r} of width {width}"
+            )
 
 
 def _multiplicities(missing: NDArray[np.bool_], encoding: Encoding) -> NDArray[np.int64]:

@@ -16,8 +16,9 @@ from mlaas4hep_dask.encode.layout import Layout
 from mlaas4hep_dask.encode.normalise import normalise_into
 from mlaas4hep_dask.encode.order import sort_objects
 from mlaas4hep_dask.encode.scatter import scatter
-from mlaas4hep_dask.errors import EncodeError
+from mlaas4hep_dask.errors import DataError, EncodeError
 from mlaas4hep_dask.specs import Events
+from mlaas4hep_dask.specs.lengths import disagreement, require_offsets
 from mlaas4hep_dask.specs.runs import copied, runs_of
 
 
@@ -43,6 +44,11 @@ class Encoded:
         the collection are cut off.
     counts : EncodeCounts
         What became missing, lay outside the specs or is cut off in the dense rows.
+
+    Raises
+    ------
+    DataError
+        When an array has another length than the others say; also on arrival from elsewhere.
     """
 
     num_events: int
@@ -51,6 +57,26 @@ class Encoded:
     starts: NDArray[np.int64]
     offsets: NDArray[np.int64]
     counts: EncodeCounts = field(default_factory=EncodeCounts)
+
+    def __post_init__(self) -> None:
+        layout = self.layout
+        expected = (len(layout.collections), self.num_events + 1)
+        if self.offsets.shape != expected:
+            raise disagreement("offsets of encoded events", self.offsets.shape, expected)
+        for name, own in zip(layout.collections, self.offsets, strict=True):
+            require_offsets(f"encoded collection {name!r}", own, self.num_events)
+        ends = np.zeros(len(layout.branches) + 1, dtype=np.int64)
+        ends[1 : len(layout.flat) + 1] = self.num_events
+        ends[len(layout.flat) + 1 :] = self.offsets[layout.collection_rows, -1]
+        np.cumsum(ends, out=ends)
+        if not np.array_equal(self.starts, ends[:-1]):
+            raise DataError("encoded branches do not begin where the ones before them end")
+        if self.values.shape != (int(ends[-1]),):
+            raise disagreement("values of encoded events", self.values.shape, (int(ends[-1]),))
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self.__post_init__()
 
     def __len__(self) -> int:
         return self.num_events
@@ -203,7 +229,10 @@ def encode(events: Events, encoding: Encoding) -> Encoded | EncodedImages:
     ------
     EncodeError
         When a branch that the encoding reads is not among the events, or of another kind.
+    DataError
+        When an array of the events has another length than the others say.
     """
+    events.checked()
     _require_branches(events, encoding)
     if encoding.image is not None:
         return encode_images(events, encoding)

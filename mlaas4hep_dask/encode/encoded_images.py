@@ -16,6 +16,7 @@ from mlaas4hep_dask.encode.image import COMBINES, Image
 from mlaas4hep_dask.encode.normalise import normalised
 from mlaas4hep_dask.specs import Events
 from mlaas4hep_dask.specs.events import offsets_of
+from mlaas4hep_dask.specs.lengths import require_length, require_offsets
 from mlaas4hep_dask.specs.runs import copied, runs_of
 
 FACTORS = (0.125, 0.25, 0.5, 1.0, 2.0, 4.0, 8.0, 16.0)  # of granularity, that are tried
@@ -42,6 +43,11 @@ class EncodedImages:
         Normalised values that fill a channel each; NaN is missing.
     counts : EncodeCounts
         What became missing, lay outside or shares a cell.
+
+    Raises
+    ------
+    DataError
+        When an array has another length than the others say; also on arrival from elsewhere.
     """
 
     num_events: int
@@ -51,6 +57,16 @@ class EncodedImages:
     values: NDArray[np.float32]
     flat: NDArray[np.float32]
     counts: EncodeCounts = field(default_factory=EncodeCounts)
+
+    def __post_init__(self) -> None:
+        require_offsets("cells of encoded images", self.offsets, self.num_events)
+        require_length("cells of encoded images", self.cells, int(self.offsets[-1]))
+        require_length("values of encoded images", self.values, int(self.offsets[-1]))
+        require_length("flat values of encoded images", self.flat, self.num_events)
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self.__post_init__()
 
     def __len__(self) -> int:
         return self.num_events

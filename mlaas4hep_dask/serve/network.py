@@ -11,6 +11,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from mlaas4hep_dask.errors import BundleError
+
 
 class Rows(Protocol):
     """Encoded events, whatever their form."""
@@ -51,13 +53,28 @@ class Network:
         return self.scores_of(encoded.dense(rows), encoded.missing(rows))
 
     def scores_of(self, x: NDArray[np.float32], missing: NDArray[np.bool_]) -> NDArray[np.float32]:
-        """Scores, shape (events,) or (events, outputs), of rows and their missing mask."""
+        """Scores, shape (events,) or (events, outputs), of rows and their missing mask.
+
+        Raises
+        ------
+        BundleError
+            When there are not as many scores as events.
+        """
         with torch.inference_mode():
             scores = self._script.score_encoded(torch.from_numpy(x), torch.from_numpy(missing))
-        return np.asarray(scores.numpy(), dtype=np.float32)
+        return _of_events(scores.numpy(), len(x))
 
     def rows_of(self, x: NDArray[np.float32], missing: NDArray[np.bool_]) -> NDArray[np.float32]:
-        """What an autoencoder makes of rows, of the same shape."""
+        """What an autoencoder makes of rows, of the same shape; raises as `scores_of`."""
         with torch.inference_mode():
             rows = self._script.reconstruct_encoded(torch.from_numpy(x), torch.from_numpy(missing))
-        return np.asarray(rows.numpy(), dtype=np.float32)
+        return _of_events(rows.numpy(), len(x))
+
+
+def _of_events(found: NDArray[Any], num_events: int) -> NDArray[np.float32]:
+    if found.ndim == 0 or len(found) != num_events:
+        raise BundleError(
+            f"the model gives an array of shape {found.shape} for {num_events} events; expected "
+            f"({num_events},) or ({num_events}, outputs)"
+        )
+    return np.asarray(found, dtype=np.float32)

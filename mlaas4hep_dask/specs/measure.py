@@ -13,6 +13,7 @@ from mlaas4hep_dask.compiled import numba
 from mlaas4hep_dask.specs.draw import Draw, entry_keys, event_keys
 from mlaas4hep_dask.specs.events import Branch, Events
 from mlaas4hep_dask.specs.exact import LARGEST
+from mlaas4hep_dask.specs.lengths import disagreement
 from mlaas4hep_dask.specs.meter import Group, Meter
 from mlaas4hep_dask.specs.moments import EMPTY, Moments, to_row
 from mlaas4hep_dask.specs.sample import SampleSpecs
@@ -64,7 +65,15 @@ def measure(
     -------
     Specs
         Statistics over ``events`` alone; `merge` adds those of other partitions.
+
+    Raises
+    ------
+    DataError
+        When arrays of the events, or ``ids``, have other lengths than the others say.
     """
+    events.checked()
+    if ids is not None and ids.shape != (events.num_events, 2):
+        raise disagreement("ids of events", ids.shape, (events.num_events, 2))
     if meter is None or len(meter) != events.num_events:
         meter = Meter(entry_keys(0, 0, events.num_events) if ids is None else event_keys(ids))
     offsets = events.offsets

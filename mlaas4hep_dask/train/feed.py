@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mlaas4hep_dask.encode.block import Block
+from mlaas4hep_dask.errors import DataError
 from mlaas4hep_dask.train.assign import Assignment, Epoch
 
 TRAIN, VALIDATION, TEST = 0, 1, 2  # values of Block.split
@@ -156,6 +157,11 @@ class Feed:
         for share in shares:
             block = self.source.get(share.piece.block, self._split)
             members = np.flatnonzero(block.split == self._split)
+            if members.size < share.piece.stop:  # the rest would be what the memory held before
+                raise DataError(
+                    f"block {share.piece.block} has {members.size} events of its split, and "
+                    f"{share.piece.stop} were assigned: it is not the one that was planned"
+                )
             rows = members[assignment.rows(share, num_rows=members.size, epoch=epoch)]
             positions = places[begin : begin + rows.size]
             block.encoded.dense(rows, positions=positions, out=x)
