@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
@@ -9,8 +10,12 @@ from typing import Any
 import uproot
 
 from mlaas4hep_dask.reader.ntuple import fields_of
+from mlaas4hep_dask.reader.shapes import Inside, numbers_in
 from mlaas4hep_dask.reader.source import Catalogue, Source, distinct
-from mlaas4hep_dask.specs.events import Branch, unit_in
+from mlaas4hep_dask.reader.vectors import bare, tidied
+from mlaas4hep_dask.specs.events import Branch, Kind, unit_in
+
+_FURTHER = "a further branch of this name, of which the first is read"
 
 
 def classify(tree: Any) -> Catalogue:
@@ -60,36 +65,70 @@ def _ttree(tree: Any) -> Catalogue:
         owner = None if leaf is None else owners.get(id(leaf))
         short = [n for n in (node, owner) if n and n.branch.num_entries != tree.num_entries]
         if key != node.path:
-            found.append((key, "a further branch of this name, of which the first is read"))
+            found.append((key, _FURTHER))
         elif short:
             filled[key] = int(short[0].branch.num_entries)
             found.append((key, f"filled for {filled[key]} of {tree.num_entries} entries"))
         else:
             counter = None if owner is None else keys[owner]
-            found.append(_source(node.branch, key, counter))
+            found += _sources(node.branch, key, counter)
     return _named(found, filled, {keys[node]: node.branch for node in nodes})
 
 
-def _source(branch: Any, key: str, counter: str | None) -> Source | tuple[str, str]:
+def _sources(branch: Any, key: str, counter: str | None) -> list[Source | tuple[str, str]]:
+    """What a TBranch offers: one number, or all that its array, struct or class holds."""
     try:
         interpretation = branch.interpretation
-    except uproot.interpretation.identify.UnknownInterpretation:
-        return key, f"of unknown type {branch.typename}"
-    except Exception as error:  # uproot raises whatever a class that it does not know causes
-        return key, f"of a type that uproot cannot read ({type(error).__name__}: {error})"
-    unit = unit_in(branch.title)
-    if isinstance(interpretation, uproot.AsJagged):
-        dtype = _number(interpretation.content)
+        kind, unit = branch.typename, unit_in(branch.title)
+        if isinstance(interpretation, uproot.AsStrings):
+            return [(key, "a string")]
+        is_jagged = isinstance(interpretation, uproot.AsJagged)
+        dtype = _number(interpretation.content if is_jagged else interpretation)
         if dtype is not None:
-            collection = counter or key
-            return Source(Branch(key, "jagged", dtype, collection, unit), key, branch, counter)
-    elif (dtype := _number(interpretation)) is not None:
-        return Source(Branch(key, "flat", dtype, None, unit), key, branch)
-    elif isinstance(interpretation, uproot.AsStrings):
-        return key, "a string"
-    elif "vector<vector" in branch.typename.replace(" ", "").replace("std::", ""):
-        return key, f"doubly nested ({branch.typename})"
-    return key, f"of type {branch.typename}"
+            collection = (counter or key) if is_jagged else None
+            shape: Kind = "jagged" if is_jagged else "flat"
+            return [Source(Branch(key, shape, dtype, collection, unit), key, branch, counter)]
+        insides = numbers_in(interpretation.awkward_form(branch.file))
+    except uproot.interpretation.identify.UnknownInterpretation:
+        return [(key, f"of unknown type {branch.typename}")]
+    except uproot.interpretation.objects.CannotBeAwkward:
+        return [(key, f"of type {branch.typename}")]
+    except Exception as error:  # uproot raises whatever a class that it does not know causes
+        return [(key, f"of a type that uproot cannot read ({type(error).__name__}: {error})")]
+    if len(insides) == 1 and insides[0].reason.startswith("doubly nested"):
+        return [(key, f"doubly nested ({kind})")]
+    if len(insides) == 1 and insides[0].reason.startswith("of type"):
+        return [(key, f"of type {kind}")]
+    base = _base(key) if any(inside.steps for inside in insides) else key
+    return [_inside(each, base, key, branch, counter, unit) for each in insides]
+
+
+def _base(key: str) -> str:
+    """What is common to the names of all that a TBranch holds.
+
+    ROOT puts the number of elements behind the name of a member, and ``_M_elems`` for that of a
+    ``std::array``; the coordinates of a vector are the vector.
+    """
+    base = re.sub(r"(\[[0-9]*\])+$", "", key)
+    inner = re.sub(r"[/.](_M_elems|fCoordinates)$", "", base)
+    return base if inner == base else bare(inner)
+
+
+def _inside(
+    inside: Inside, base: str, key: str, branch: Any, counter: str | None, unit: str | None
+) -> Source | tuple[str, str]:
+    name = f"{base}{inside.suffix}"
+    if inside.dtype is None:
+        return name, inside.reason
+    if inside.list_at is None:
+        return Source(
+            Branch(name, "flat", inside.dtype, None, unit), key, branch, None, inside.steps
+        )
+    collection = counter or key
+    if inside.list_at:
+        collection = f"{key}.{'.'.join(map(str, inside.steps[: inside.list_at]))}"
+    made = Branch(name, "jagged", inside.dtype, collection, unit)
+    return Source(made, key, branch, counter, inside.steps)
 
 
 def _number(interpretation: Any) -> str | None:
@@ -112,8 +151,7 @@ def _named(
     called after what its branches' names have in common. Any other gives its own name, the
     branch ``reco/hits`` of a class that of its path.
     """
-    sources = {each.branch.name: each for each in found if isinstance(each, Source)}
-    left_out = {each[0]: each[1] for each in found if isinstance(each, tuple)}
+    sources, left_out = _distinct(found, holders)
     members: dict[str, list[str]] = {}
     for name, source in sources.items():
         if source.branch.collection is not None:
@@ -128,6 +166,26 @@ def _named(
             branch = replace(source.branch, collection=names[source.branch.collection])
             sources[name] = replace(source, branch=branch)
     return Catalogue(sources, left_out, filled, holders)
+
+
+def _distinct(
+    found: Iterable[Source | tuple[str, str]], holders: Mapping[str, Any]
+) -> tuple[dict[str, Source], dict[str, str]]:
+    """The sources by the names that people use, each of which stands for one; and the others."""
+    sources: dict[str, Source] = {}
+    left_out: dict[str, str] = {}
+    for each in found:
+        if isinstance(each, tuple):
+            left_out[each[0]] = each[1]
+        elif each.branch.name in sources:
+            left_out[f"{each.branch.name} of {each.key}"] = _FURTHER
+        else:
+            sources[each.branch.name] = each
+    for name, tidy in tidied(sources).items():
+        if tidy not in holders and tidy not in sources:
+            source = sources.pop(name)
+            sources[tidy] = replace(source, branch=replace(source.branch, name=tidy))
+    return sources, left_out
 
 
 def _collection_name(counter: str, fields: list[str]) -> str:

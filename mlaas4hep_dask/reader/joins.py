@@ -110,7 +110,7 @@ def _groups(members: Mapping[str, Sequence[str]]) -> dict[str, list[str]]:
     groups: dict[str, list[str]] = {}
     for collection, names in members.items():
         prefixes = {name.split("_", 1)[0] for name in names}
-        if len(prefixes) == 1:
+        if len(prefixes) == 1 and "" not in prefixes:
             groups.setdefault(prefixes.pop(), []).append(collection)
     return {prefix: each for prefix, each in groups.items() if len(each) > 1}
 

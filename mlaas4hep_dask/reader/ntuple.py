@@ -6,13 +6,14 @@ from collections import Counter
 from collections.abc import Iterator
 from typing import Any
 
-import numpy as np
-
+from mlaas4hep_dask.reader.shapes import numbers_in
 from mlaas4hep_dask.reader.source import Source
 from mlaas4hep_dask.specs.events import Branch
 
+Found = Source | tuple[str, str]
 
-def fields_of(tree: Any) -> Iterator[Source | tuple[str, str]]:
+
+def fields_of(tree: Any) -> Iterator[Found]:
     """The fields in their order: what each offers, or its name and why it cannot be an input."""
     ntuple = tree.ntuple
     tops = [top for top in tree.fields if not top.name.startswith("_collection")]  # fields beside
@@ -24,21 +25,51 @@ def fields_of(tree: Any) -> Iterator[Source | tuple[str, str]]:
             yield top.name, f"of a type that uproot cannot read ({type(error).__name__}: {error})"
 
 
-def _columns(ntuple: Any, top: Any, names: dict[str, str]) -> Iterator[Source | tuple[str, str]]:
-    name = top.name
+def _columns(ntuple: Any, top: Any, names: dict[str, str]) -> Iterator[Found]:
     # Of this field alone, without the members of records: to_akform() compares all names with all
     # names, which takes seconds for a thousand fields.
     form = ntuple.field_form(top.field_id, ())
     if form.is_record or (form.is_list and form.content.is_record):
-        collection = name if form.is_list else None
+        collection = top.name if form.is_list else None
+        is_vector = [member.name for member in top.fields] == ["fCoordinates"]
         for member in top.fields:
-            own = ntuple.field_form(member.field_id, ())
-            called = names.get(member.path, member.path)
-            yield _member(ntuple, member, called, own, collection)
-    elif form.is_list and form.content.is_numpy and not form.parameter("__array__"):
-        yield _primitive(top, name, "jagged", form.content, _counter(ntuple, top, form))
+            path = f"{top.name}.{member.name}"
+            called = path if is_vector else names.get(path, path)
+            yield from _member(ntuple, member, called, collection)
     else:
-        yield _member(ntuple, top, name, form, None)
+        counter = _counter(ntuple, top, form) if form.is_list and not form.is_regular else top.name
+        yield from _numbers(top, form, top.name, None, counter)
+
+
+def _member(ntuple: Any, member: Any, name: str, collection: str | None) -> Iterator[Found]:
+    """What a member of a record has for every event, or every object of a collection."""
+    form = ntuple.field_form(member.field_id, ())
+    if form.is_record:
+        for inner in member.fields:
+            yield from _member(ntuple, inner, f"{name}.{inner.name}", collection)
+    else:
+        yield from _numbers(member, form, name, collection, name)
+
+
+def _numbers(
+    field: Any, form: Any, name: str, collection: str | None, counter: str
+) -> Iterator[Found]:
+    """The numbers of a field; ``collection`` is that of the objects that have one each."""
+    for inside in numbers_in(form):
+        own, called = inside.list_at, f"{name}{inside.suffix}"
+        reason = inside.reason
+        if own is not None and collection is not None:
+            reason = f"doubly nested ({form.type})"
+        if inside.dtype is None or reason:
+            if reason.startswith("of type"):
+                reason = f"of type {field.typename}"
+            yield called, reason
+            continue
+        of = collection
+        if own is not None:
+            of = counter if own == 0 else f"{name}.{'.'.join(map(str, inside.steps[:own]))}"
+        made = Branch(called, "flat" if of is None else "jagged", inside.dtype, of)
+        yield Source(made, field.path, field, None, inside.steps)
 
 
 def _member_names(ntuple: Any, tops: list[Any]) -> dict[str, str]:
@@ -62,30 +93,7 @@ def _member_names(ntuple: Any, tops: list[Any]) -> dict[str, str]:
     return {path: name if taken[name] == 1 else path for path, name in names.items()}
 
 
-def _member(
-    ntuple: Any, member: Any, name: str, form: Any, collection: str | None
-) -> Source | tuple[str, str]:
-    """A field with one value per event, or per object of a collection; or why it is no input."""
-    if form.is_numpy:
-        kind = "flat" if collection is None else "jagged"
-        return _primitive(member, name, kind, form, collection)
-    if form.parameter("__array__") == "string":
-        return name, "a string"
-    if form.is_list and (collection is not None or form.content.is_list):
-        return name, f"doubly nested ({form.type})"
-    return name, f"of type {ntuple.field_records[member.field_id].type_name or form.type}"
-
-
 def _counter(ntuple: Any, top: Any, form: Any) -> str:
     """The column that counts the objects, or the field's own name if it counts no others'."""
     own = ntuple.column_records[int(form.form_key.removeprefix("column-"))].field_id
     return str(top.name if own == top.field_id else form.form_key)
-
-
-def _primitive(
-    field: Any, name: str, kind: Any, form: Any, collection: str | None
-) -> Source | tuple[str, str]:
-    if form.inner_shape or np.dtype(form.primitive).kind not in "biuf":
-        return name, f"of type {form.type}"
-    dtype = "float32" if form.primitive == "float16" else form.primitive
-    return Source(Branch(name, kind, dtype, collection), field.path, field)

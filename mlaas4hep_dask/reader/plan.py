@@ -7,12 +7,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 
-import awkward as ak
 import numpy as np
 from numpy.typing import NDArray
 
 from mlaas4hep_dask.errors import DataError
-from mlaas4hep_dask.reader.access import PLAIN, Access, attempt, heard, is_remote
+from mlaas4hep_dask.reader.access import PLAIN, Access, attempt, is_remote
+from mlaas4hep_dask.reader.byuproot import multiplicities_of, without_unreadable
 from mlaas4hep_dask.reader.counts import ReadCounts
 from mlaas4hep_dask.reader.joins import HEAD, joined, what_to_write
 from mlaas4hep_dask.reader.opened import OpenTree, forget, open_data
@@ -209,7 +209,7 @@ def _plan_table(opened: OpenTable, tree: str, sample: str, access: Access) -> Fi
 
 
 def _plan(opened: OpenTree, sample: str, access: Access) -> FilePlan:
-    found = opened.catalogue
+    found = without_unreadable(opened.catalogue)
     known = joined(found.branches, access.collections, partial(_multiplicities, opened))
     num_entries = int(opened.tree.num_entries)
     if opened.is_rntuple:
@@ -248,16 +248,10 @@ def _plan(opened: OpenTree, sample: str, access: Access) -> FilePlan:
 def _multiplicities(opened: OpenTree, names: list[str]) -> dict[str, NDArray[np.int64]]:
     """By branch, of some: where the objects of each of the first entries begin."""
     stop = min(HEAD, int(opened.tree.num_entries))
-    found = {}
-    for name in names:
-        source = opened.catalogue.sources[name]
-        if source.counter is not None:
-            counts = opened.catalogue.holders[source.counter].array(entry_stop=stop, library="np")
-        else:
-            counts = ak.to_numpy(ak.num(source.holder.array(entry_stop=stop, library="ak"), axis=1))
-        heard()
-        found[name] = offsets_of(counts)
-    return found
+    known = opened.catalogue
+    return {
+        name: offsets_of(multiplicities_of(known, known.sources[name], 0, stop)) for name in names
+    }
 
 
 def _rntuple_clusters(opened: OpenTree) -> tuple[int, ...]:

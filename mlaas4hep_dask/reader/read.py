@@ -11,13 +11,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mlaas4hep_dask.errors import DataError
-from mlaas4hep_dask.reader.access import attempt, heard, is_remote
+from mlaas4hep_dask.reader.access import attempt, is_remote
 from mlaas4hep_dask.reader.baskets import (
     BasketTable,
     basket_table,
     read_baskets,
 )
-from mlaas4hep_dask.reader.counts import count_by_uproot
+from mlaas4hep_dask.reader.byuproot import read_by_uproot
 from mlaas4hep_dask.reader.joins import Agreement, DisagreementError
 from mlaas4hep_dask.reader.opened import OpenTree, forget, open_data
 from mlaas4hep_dask.reader.partition import Partition
@@ -160,7 +160,7 @@ def _read_sources(
     agreement = Agreement()
     contents: dict[str, NDArray[Any]] = {}
     offsets: dict[str, NDArray[np.int64]] = {}
-    of_uproot = list(branches)
+    of_uproot = sources
     tables = {} if opened.is_rntuple else _tables(opened, sources)
     if tables:
         try:
@@ -178,7 +178,7 @@ def _read_sources(
         except UnsupportedBasketError as reason:
             logger.info("%s is read by uproot: %s", partition, reason)
         else:
-            of_uproot = [branch for branch in branches if branch.name not in tables]
+            of_uproot = [source for source in sources if source.branch.name not in tables]
             for branch in branches:
                 table = tables.get(branch.name)
                 if table is not None:
@@ -186,9 +186,7 @@ def _read_sources(
                         contents[branch.name] = read_contents[branch.name]
                     if branch.collection is not None and table.counter is not None:
                         offsets[branch.collection] = by_counter[table.counter]
-    by_name = {source.branch.name: source for source in sources}
-    for branch in of_uproot:
-        _read_by_uproot(partition, branch, by_name[branch.name], contents, offsets, agreement)
+    read_by_uproot(opened.catalogue, partition, of_uproot, contents, offsets, agreement)
     present = tuple(branch for branch in branches if branch.name in contents)
     return Events(len(partition), present, contents, offsets)
 
@@ -210,7 +208,7 @@ def _sources(opened: OpenTree, partition: Partition, branches: Sequence[Branch])
                 tree=partition.tree,
                 branch=branch.name,
             )
-        sources.append(source)
+        sources.append(replace(source, branch=branch))
     return sources
 
 
@@ -239,37 +237,3 @@ def _table(opened: OpenTree, key: str, counter: str | None) -> BasketTable | Non
         holder = opened.catalogue.holders[key]
         opened.tables[key] = basket_table(holder, counter, opened.entries)
     return opened.tables[key]
-
-
-def _read_by_uproot(
-    partition: Partition,
-    branch: Branch,
-    source: Source,
-    contents: dict[str, NDArray[Any]],
-    offsets: dict[str, NDArray[np.int64]],
-    agreement: Agreement,
-) -> None:
-    array = source.holder.array(
-        entry_start=partition.entry_start, entry_stop=partition.entry_stop, library="ak"
-    )
-    heard()
-    count_by_uproot(branch.name)
-    _require(branch, partition, len(array) == len(partition), f"{len(array)} entries")
-    layout = array.layout
-    if branch.collection is None:
-        contents[branch.name] = np.asarray(layout.data, dtype=branch.dtype)
-        return
-    packed = layout.to_ListOffsetArray64(True).to_packed()
-    own = np.asarray(packed.offsets.data, dtype=np.int64)
-    offsets[branch.collection] = agreement.of(branch, own)
-    contents[branch.name] = np.asarray(packed.content.data, dtype=branch.dtype)
-
-
-def _require(branch: Branch, partition: Partition, holds: bool, found: str) -> None:
-    if not holds:
-        raise DataError(
-            f"branch {branch.name!r} has {found} in {partition}",
-            file=partition.file,
-            tree=partition.tree,
-            branch=branch.name,
-        )

@@ -1,0 +1,140 @@
+"""What is not decoded here is read by uproot, and looked at before anybody believes it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import uproot
+from numpy.typing import NDArray
+
+from mlaas4hep_dask.errors import DataError
+from mlaas4hep_dask.reader.access import heard
+from mlaas4hep_dask.reader.counts import count_by_uproot
+from mlaas4hep_dask.reader.joins import Agreement
+from mlaas4hep_dask.reader.objects import is_object, member, read_objects
+from mlaas4hep_dask.reader.partition import Partition
+from mlaas4hep_dask.reader.shapes import UnfitShapeError, taken
+from mlaas4hep_dask.reader.source import Catalogue, Source
+
+HEAD = 1_000  # entries of an RNTuple on which fields are tried
+_COUNTS = uproot.AsDtype(">i4")
+
+
+def read_by_uproot(
+    known: Catalogue,
+    partition: Partition,
+    sources: Sequence[Source],
+    contents: dict[str, NDArray[Any]],
+    offsets: dict[str, NDArray[np.int64]],
+    agreement: Agreement,
+) -> None:
+    """Put values of the sources into ``contents``, and offsets that are new into ``offsets``.
+
+    Raises
+    ------
+    DataError
+        When there are other entries than asked for, lists have other lengths than their counter
+        says, or the bytes of objects are not what uproot takes them for.
+    DisagreementError
+        When lists have other lengths than the rest of their collection.
+    """
+    by_key: dict[str, list[Source]] = {}
+    for source in sources:
+        by_key.setdefault(source.key, []).append(source)
+    for inside in by_key.values():  # what one TBranch or field holds is read once
+        start, stop = partition.entry_start, partition.entry_stop
+        try:
+            found = _read(known, inside, start, stop)
+        except UnfitShapeError as error:
+            branch = inside[0].branch
+            raise DataError(
+                f"branch {branch.name!r} has {error} in {partition}",
+                file=partition.file,
+                tree=partition.tree,
+                branch=branch.name,
+            ) from error
+        for source, (values, own) in zip(inside, found, strict=True):
+            branch = source.branch
+            count_by_uproot(branch.name)
+            contents[branch.name] = values
+            if own is not None and branch.collection is not None:
+                offsets[branch.collection] = agreement.of(branch, own)
+
+
+def without_unreadable(known: Catalogue) -> Catalogue:
+    """The catalogue without what uproot describes and cannot read, of which it tries the start.
+
+    Plain numbers, and lists of them, are not tried.
+    """
+    by_key: dict[str, list[Source]] = {}
+    for source in known.sources.values():
+        if source.steps:
+            by_key.setdefault(source.key, []).append(source)
+    reasons: dict[str, str] = {}
+    for key, inside in by_key.items():
+        try:
+            _read(known, inside, 0, _first_basket(inside[0].holder))
+        except (OSError, TimeoutError):
+            raise
+        except Exception as error:  # whatever bytes cause that are not what uproot expects
+            text = str(error).strip().splitlines()
+            reasons[key] = f"of a type that uproot cannot read ({text[0] if text else error!r})"
+    if not reasons:
+        return known
+    sources = {n: source for n, source in known.sources.items() if source.key not in reasons}
+    left_out = {n: reasons[s.key] for n, s in known.sources.items() if s.key in reasons}
+    return replace(known, sources=sources, left_out={**known.left_out, **left_out})
+
+
+def _first_basket(holder: Any) -> int:
+    """Where the first basket of a TBranch ends; a basket is decompressed as a whole."""
+    if hasattr(holder, "entry_offsets"):
+        return int(holder.entry_offsets[min(1, holder.num_baskets)])
+    return int(min(HEAD, holder.ntuple.num_entries))
+
+
+def _read(
+    known: Catalogue, inside: Sequence[Source], start: int, stop: int
+) -> list[tuple[NDArray[Any], NDArray[np.int64] | None]]:
+    """Values and offsets of what one holder has."""
+    first = inside[0]
+    counts = _counts(known, first, start, stop) if first.steps else None
+    if is_object(getattr(first.holder, "interpretation", None)):
+        records, ends = read_objects(first.holder, start, stop, counts)
+        heard()
+        return [(member(records, each.steps, each.branch.dtype), ends) for each in inside]
+    array = first.holder.array(entry_start=start, entry_stop=stop, library="ak")
+    heard()
+    if len(array) != stop - start:
+        raise UnfitShapeError(f"{len(array)} entries")
+    found = [taken(array.layout, each.steps, each.branch.dtype) for each in inside]
+    for each, (_, own) in zip(inside, found, strict=True):
+        if (own is None) != (each.branch.collection is None):
+            raise UnfitShapeError("other lists")
+        if own is not None and counts is not None and not np.array_equal(np.diff(own), counts):
+            raise UnfitShapeError(f"other multiplicities than {first.counter!r}")
+    return found
+
+
+def multiplicities_of(known: Catalogue, source: Source, start: int, stop: int) -> NDArray[np.int64]:
+    """How many objects a jagged source has in each of the entries [start, stop)."""
+    counts = _counts(known, source, start, stop)
+    if counts is None:
+        _, offsets = _read(known, [source], start, stop)[0]
+        assert offsets is not None  # it is jagged
+        counts = np.diff(offsets)
+    heard()
+    return counts
+
+
+def _counts(known: Catalogue, source: Source, start: int, stop: int) -> NDArray[np.int64] | None:
+    """Multiplicities that another TBranch holds."""
+    if source.counter is None:
+        return None
+    holder = known.holders[source.counter]
+    kind = _COUNTS if len(holder.branches) else None
+    counts = holder.array(kind, entry_start=start, entry_stop=stop, library="np")
+    return np.asarray(counts, dtype=np.int64)

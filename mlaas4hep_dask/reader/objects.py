@@ -1,0 +1,154 @@
+"""Objects that ROOT did not split, taken from the bytes of their entries.
+
+uproot takes all objects of a class for equally long records of numbers, and does not look whether
+they are. Those of ROOT::Math are written with heads that it does not expect: their values would be
+pieces of the heads. Here the bytes are counted, and the heads are passed over.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import uproot
+from numpy.typing import NDArray
+
+from mlaas4hep_dask.reader.shapes import UnfitShapeError
+from mlaas4hep_dask.specs.events import offsets_of
+
+_BYTES = uproot.AsJagged(uproot.AsDtype("u1"))
+_HAS_SIZE = 0x40000000  # in the first four bytes of what tells how many bytes follow
+_MEMBERWISE = 0x4000  # in the version of a vector whose objects are written member by member
+
+
+def is_object(interpretation: Any) -> bool:
+    """True for objects, and lists of them, that uproot reads as records of numbers."""
+    if isinstance(interpretation, uproot.AsJagged):
+        interpretation = interpretation.content
+    return isinstance(interpretation, uproot.AsStridedObjects)
+
+
+def read_objects(
+    holder: Any, start: int, stop: int, counts: NDArray[np.int64] | None
+) -> tuple[NDArray[Any], NDArray[np.int64] | None]:
+    """Records of all objects of the entries [start, stop), and the offsets of lists of them.
+
+    Parameters
+    ----------
+    holder : uproot.TBranch
+        Holds an object, or a list of them, in every entry.
+    start, stop : int
+        Entries.
+    counts : ndarray of int64, shape (entries,), or None
+        Multiplicities, if another TBranch holds them.
+
+    Raises
+    ------
+    UnfitShapeError
+        When the bytes are not those of such objects.
+    """
+    interpretation = holder.interpretation
+    is_list = isinstance(interpretation, uproot.AsJagged)
+    content = interpretation.content if is_list else interpretation
+    data, places = _bytes_of(holder, start, stop)
+    begins = places[:-1]
+    if not is_list:
+        counts = np.ones(stop - start, dtype=np.int64)
+    elif counts is None:
+        begins, counts = _after_heads(data, places, may_be_memberwise=_is_of_math(content))
+    if len(counts) != len(begins):
+        raise UnfitShapeError(f"{len(begins)} entries")
+    dtype = content.from_dtype
+    stride = _stride(places[1:] - begins, counts, dtype.itemsize)
+    firsts = np.repeat(begins, counts) + stride * _numbers_within(counts)
+    objects = data[firsts[:, None] + np.arange(stride)]  # (objects, bytes)
+    heads = stride - dtype.itemsize
+    if heads not in ((0, 10, 20) if _is_of_math(content) else (0,)):
+        raise UnfitShapeError(f"objects of {stride} bytes, expected {dtype.itemsize}")
+    for place in range(0, heads, 10):
+        _require_sizes(objects[:, place:], stride - place)
+    records = np.ascontiguousarray(objects[:, heads:]).view(dtype).reshape(-1)
+    return records, offsets_of(counts) if is_list else None
+
+
+def member(records: NDArray[Any], steps: Sequence[str | int], dtype: str) -> NDArray[Any]:
+    """The number at the end of the steps, of every record."""
+    names = [step for step in steps if isinstance(step, str)]
+    values = records["/".join(names)]
+    for place in steps[len(names) :]:
+        values = values[:, int(place)]
+    return np.ascontiguousarray(values, dtype=dtype)
+
+
+def _is_of_math(content: Any) -> bool:
+    """True for ROOT::Math, each of whose classes holds one block of numbers behind its heads."""
+    name, _ = uproot.model.classname_decode(content.model.__name__)
+    return str(name).startswith("ROOT::Math::")
+
+
+def _bytes_of(holder: Any, start: int, stop: int) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
+    layout = holder.array(_BYTES, entry_start=start, entry_stop=stop, library="ak").layout
+    packed = layout.to_ListOffsetArray64(True).to_packed()
+    places = np.asarray(packed.offsets.data, dtype=np.int64)
+    if len(places) != stop - start + 1:
+        raise UnfitShapeError(f"{len(places) - 1} entries")
+    return np.asarray(packed.content.data), places
+
+
+def _after_heads(
+    data: NDArray[np.uint8], places: NDArray[np.int64], *, may_be_memberwise: bool
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Where the objects of every vector begin, and how many there are.
+
+    Before them stand the bytes that follow, the vector's version, that of the class if its members
+    are written one by one, with a checksum if that is 0, and the number of objects.
+    """
+    lengths = np.diff(places)
+    if not len(lengths):
+        return places[:-1], lengths
+    if lengths.min() < 10:
+        raise UnfitShapeError("vectors without their heads")
+    first = data[places[0] : places[1]]
+    head = 10
+    if _whole(first[4:6])[0] & _MEMBERWISE:
+        if not may_be_memberwise:  # one member after the other, each of all objects
+            raise UnfitShapeError("vectors that are written member by member")
+        head += 2 if _whole(first[6:8])[0] else 6
+    if lengths.min() < head:
+        raise UnfitShapeError("vectors without their heads")
+    heads = data[places[:-1, None] + np.arange(head)]
+    if (heads[:, 4:6] != first[4:6]).any():
+        raise UnfitShapeError("vectors that are written in several ways")
+    _require_sizes(heads, lengths)
+    return places[:-1] + head, _whole(heads[:, head - 4 :]).astype(np.int64)
+
+
+def _stride(sizes: NDArray[np.int64], counts: NDArray[np.int64], expected: int) -> int:
+    """Bytes from one object to the next."""
+    has = counts > 0
+    if (sizes[~has] != 0).any():
+        raise UnfitShapeError("bytes where there is no object")
+    if not has.any():
+        return expected
+    stride = int(sizes[has][0] // counts[has][0])
+    if stride < expected or (sizes != counts * stride).any():
+        raise UnfitShapeError(f"objects that do not take {stride} bytes each")
+    return stride
+
+
+def _require_sizes(records: NDArray[np.uint8], size: Any) -> None:
+    """Raise unless each begins with the number of bytes that follow."""
+    if (_whole(records[:, :4]) != _HAS_SIZE + np.asarray(size) - 4).any():
+        raise UnfitShapeError("objects without the heads that tell their size")
+
+
+def _whole(data: NDArray[np.uint8]) -> NDArray[Any]:
+    """Unsigned numbers of as many bytes as the last axis has."""
+    return np.ascontiguousarray(data).view(f">u{data.shape[-1]}").reshape(-1)
+
+
+def _numbers_within(counts: NDArray[np.int64]) -> NDArray[np.int64]:
+    """0, 1, 2, … for the objects of every entry."""
+    ends = np.cumsum(counts)
+    return np.arange(int(ends[-1]) if len(ends) else 0) - np.repeat(ends - counts, counts)

@@ -1,0 +1,256 @@
+"""Arrays, leaf lists, structs and vectors of ROOT: what they offer, and its values."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from root_process import run_in_root
+
+from mlaas4hep_dask.reader import plan_file, read
+
+FAULTS = Path(__file__).parent / "data" / "faults"
+I = np.arange(300)  # noqa: E741  # the entry number, as the files' description has it
+COUNTS = (7 * I) % 4
+K = np.concatenate([np.arange(count) for count in COUNTS])
+OF = np.repeat(I, COUNTS)  # the entry of each object
+
+
+def events_of(file, tree="Events"):
+    plan = plan_file(str(file), tree, "s")
+    part = plan.planned([]).partition(0, plan.num_entries)
+    return plan, read(part, list(plan.branches.values()))
+
+
+def assert_values(events, expected, *, rtol=0.0):
+    for name, values in expected.items():
+        found = events.contents[name]
+        np.testing.assert_allclose(found, np.broadcast_to(values, found.shape), rtol, err_msg=name)
+
+
+@pytest.mark.parametrize("label", [0, 1])
+def test_a_leaf_list_gives_each_of_its_leaves(label):
+    plan, events = events_of(FAULTS / f"g01_{label}.root")
+    assert plan.branches["ev.x"].dtype == "float32"
+    assert plan.branches["ev.y"].dtype == "int32"
+    assert_values(events, {"ev.x": I / 2 + label, "ev.y": I})
+
+
+@pytest.mark.parametrize("label", [0, 1])
+def test_arrays_give_each_of_their_elements(label):
+    plan, events = events_of(FAULTS / f"g02_{label}.root")
+    flat = {f"p3[{k}]": I + k for k in range(3)} | {"single[0]": I}
+    flat |= {f"mat[{k // 3}][{k % 3}]": I * k for k in range(6)}
+    pt = 20 + K + 5 * label + OF
+    jagged = {f"jp[{k}]": 3 * K + k for k in range(3)} | {"pt": pt}
+    assert_values(events, flat | jagged)
+    assert {plan.branches[name].collection for name in jagged} == {plan.branches["pt"].collection}
+    assert not plan.left_out
+    counts = events.offsets[plan.branches["pt"].collection]
+    np.testing.assert_array_equal(np.diff(counts), COUNTS)
+
+
+@pytest.mark.parametrize("label", [0, 1])
+def test_numbers_of_reduced_precision_are_read_as_the_file_keeps_them(label):
+    plan, events = events_of(FAULTS / f"g04_{label}.root")
+    assert plan.branches["d32r"].dtype == "float64"
+    assert plan.branches["f16"].dtype == "float32"
+    assert_values(events, {"d32": I / 4 + label, "f16": I / 2, "jd": 2.5 * K})
+    np.testing.assert_allclose(events.contents["d32r"], I, atol=500 / 2**12)
+
+
+@pytest.mark.parametrize("label", [0, 1])
+def test_lorentz_vectors_and_members_of_classes_are_read(label):
+    plan, events = events_of(FAULTS / f"g07_{label}.root")
+    assert {"p4.px", "p4.py", "p4.pz", "p4.E"} <= plan.branches.keys()
+    muons = {"muons.px": K + OF, "muons.py": K, "muons.pz": 1 + label, "muons.E": 100 + K}
+    hits = {"hits./hits.x": K + 0.25, "hits./hits.layer": K, "hits./hits.q[0]": OF}
+    # as ROOT's Scan shows them: vh has other values than hits
+    hits |= {"hits./hits.q[1]": -OF, "vh/vh.x": 3 * K + label, "vh/vh.layer": -K}
+    assert_values(events, muons | hits)
+    np.testing.assert_allclose(events.contents["hits./hits.t"], 10.0 * K, atol=100 / 2**15)
+    assert plan.branches["muons.px"].collection == "muons"
+    assert plan.branches["hits./hits.q[0]"].collection == "hits"
+    assert not plan.left_out
+
+
+@pytest.mark.parametrize("label", [0, 1])
+def test_arrays_of_an_rntuple_give_each_of_their_elements(label):
+    plan, events = events_of(FAULTS / f"n01_{label}.root")
+    assert [name for name in plan.branches if name.startswith("p3")] == ["p3[0]", "p3[1]", "p3[2]"]
+    assert_values(events, {"p3[1]": 1, "p3[2]": 2})
+
+
+@pytest.mark.parametrize("label", [0, 1])
+def test_a_number_that_is_absent_is_nan(label):
+    plan, events = events_of(FAULTS / f"n02_{label}.root")
+    assert plan.branches["opt"].dtype == "float32"
+    values = events.contents["opt"]
+    assert np.isnan(values).any()
+    assert not np.isnan(values).all()
+    assert plan.left_out.keys() == {"txt", "vv"}
+
+
+CLASSES = """
+#include "Math/Vector4D.h"
+#include "Math/Vector3D.h"
+#include "Math/Vector2D.h"
+#include "TLorentzVector.h"
+#include "TVector3.h"
+#include "TObject.h"
+#include <array>
+#include <vector>
+using Light = ROOT::Math::LorentzVector<ROOT::Math::PtEtaPhiM4D<float>>;
+struct Jet {
+  ROOT::Math::PtEtaPhiMVector p4;
+  float btag;
+  int id[2];
+};
+struct Cand {
+  TLorentzVector p4;
+  int charge;
+};
+class Part : public TObject {
+ public:
+  ROOT::Math::PxPyPzEVector p4;
+  TLorentzVector old;
+  TVector3 vtx;
+  float x;
+  ClassDef(Part, 1)
+};
+#ifdef __ROOTCLING__
+#pragma link C++ struct Jet+;
+#pragma link C++ struct Cand+;
+#pragma link C++ class Part+;
+#pragma link C++ class std::vector<Jet>+;
+#pragma link C++ class std::vector<Cand>+;
+#pragma link C++ class std::vector<TVector3>+;
+#pragma link C++ class ROOT::Math::LorentzVector<ROOT::Math::PtEtaPhiM4D<float>>+;
+#pragma link C++ class std::vector<ROOT::Math::LorentzVector<ROOT::Math::PtEtaPhiM4D<float>>>+;
+#pragma link C++ class std::vector<ROOT::Math::PtEtaPhiMVector>+;
+#pragma link C++ class std::vector<ROOT::Math::PxPyPzEVector>+;
+#pragma link C++ class std::vector<ROOT::Math::XYZVector>+;
+#endif
+"""
+WRITE = """
+ROOT.gROOT.LoadMacro(sys.argv[2] + "+")
+M = ROOT.Math
+vector, clones = ROOT.std.vector, ROOT.TClonesArray
+for split in (0, 1, 99):
+    file = ROOT.TFile(f"{sys.argv[1]}/{split}.root", "recreate")
+    tree = ROOT.TTree("Events", "")
+    flat = {
+        "lv": ROOT.TLorentzVector(), "ptm": M.PtEtaPhiMVector(), "pte": M.PtEtaPhiEVector(),
+        "pxe": M.PxPyPzEVector(), "pxm": M.PxPyPzMVector(), "light": ROOT.Light(),
+        "xyz": M.XYZVector(), "pol": M.Polar3DVector(), "rep": M.RhoEtaPhiVector(),
+        "xy": M.XYVector(), "v3": ROOT.TVector3(),
+    }
+    many = {
+        "vlv": vector["TLorentzVector"](), "vptm": vector["ROOT::Math::PtEtaPhiMVector"](),
+        "vpxe": vector["ROOT::Math::PxPyPzEVector"](), "vlight": vector["Light"](),
+        "vxyz": vector["ROOT::Math::XYZVector"](), "v3s": vector["TVector3"](),
+        "jets": vector["Jet"](), "cands": vector["Cand"](),
+    }
+    arrays = {"clv": clones("TLorentzVector"), "parts": clones("Part")}
+    for name, thing in {**flat, **many, **arrays}.items():
+        tree.Branch(name, thing, 32000, split)
+    for i in range(30):
+        q = M.PtEtaPhiMVector(20.0 + i, 0.1, 0.2, 0.5)
+        old = ROOT.TLorentzVector(q.px(), q.py(), q.pz(), q.E())
+        flat["lv"].SetPxPyPzE(q.px(), q.py(), q.pz(), q.E())
+        for name in ("ptm", "light"):
+            flat[name].SetCoordinates(20.0 + i, 0.1, 0.2, 0.5)
+        flat["pte"].SetCoordinates(20.0 + i, 0.1, 0.2, q.E())
+        flat["pxe"].SetCoordinates(q.px(), q.py(), q.pz(), q.E())
+        flat["pxm"].SetCoordinates(q.px(), q.py(), q.pz(), 0.5)
+        flat["xyz"].SetCoordinates(i, 2 * i, 3 * i)
+        flat["v3"].SetXYZ(i, 2 * i, 3 * i)
+        flat["xy"].SetCoordinates(i, 2 * i)
+        flat["pol"].SetCoordinates(1 + i, 0.5, 0.25)
+        flat["rep"].SetCoordinates(1 + i, 0.5, 0.25)
+        for one in many.values():
+            one.clear()
+        for one in arrays.values():
+            one.Clear()
+        for k in range(7 * i % 4):
+            q = M.PtEtaPhiMVector(20.0 + i + k, 0.1 * k, 0.2 * k, 0.5 + k)
+            old = ROOT.TLorentzVector(q.px(), q.py(), q.pz(), q.E())
+            many["vlv"].push_back(old)
+            many["vptm"].push_back(q)
+            many["vpxe"].push_back(M.PxPyPzEVector(q.px(), q.py(), q.pz(), q.E()))
+            many["vlight"].push_back(ROOT.Light(q.pt(), q.eta(), q.phi(), q.M()))
+            many["vxyz"].push_back(M.XYZVector(i, k, i + k))
+            many["v3s"].push_back(ROOT.TVector3(i, k, i + k))
+            jet = ROOT.Jet()
+            jet.p4.SetCoordinates(q.pt(), q.eta(), q.phi(), q.M())
+            jet.btag, jet.id[0], jet.id[1] = k, i, k
+            many["jets"].push_back(jet)
+            cand = ROOT.Cand()
+            cand.p4, cand.charge = old, k
+            many["cands"].push_back(cand)
+            arrays["clv"].ConstructedAt(k).SetPxPyPzE(q.px(), q.py(), q.pz(), q.E())
+            part = arrays["parts"].ConstructedAt(k)
+            part.p4.SetCoordinates(q.px(), q.py(), q.pz(), q.E())
+            part.old.SetPxPyPzE(q.px(), q.py(), q.pz(), q.E())
+            part.vtx.SetXYZ(i, k, i + k)
+            part.x = k
+        tree.Fill()
+    tree.Write()
+    file.Close()
+"""
+
+
+@pytest.fixture(scope="module")
+def vectors(tmp_path_factory):
+    """Trees of ROOT's vectors and classes with them, by how far they were split."""
+    folder = tmp_path_factory.mktemp("vectors")
+    (folder / "classes.C").write_text(CLASSES)
+    run_in_root(WRITE, str(folder), str(folder / "classes.C"))
+    return {split: folder / f"{split}.root" for split in (0, 1, 99)}
+
+
+def momenta(pt, eta, phi, mass):
+    return {
+        "pt": pt, "eta": eta, "phi": phi, "mass": mass,
+        "px": pt * np.cos(phi), "py": pt * np.sin(phi), "pz": pt * np.sinh(eta),
+        "E": np.sqrt((pt * np.cosh(eta)) ** 2 + mass**2),
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("split", [0, 1, 99])
+def test_vectors_have_their_components_however_they_were_split(vectors, split):
+    """uproot gives pieces of the heads for those of ROOT::Math that were not split."""
+    plan, events = events_of(vectors[split])
+    i, counts = np.arange(30), 7 * np.arange(30) % 4
+    k, of = np.concatenate([np.arange(n) for n in counts]), np.repeat(i, counts)
+    flat = momenta(20.0 + i, 0.1 + 0 * i, 0.2 + 0 * i, 0.5 + 0 * i)
+    jagged = momenta(20.0 + of + k, 0.1 * k, 0.2 * k, 0.5 + k)
+    found = {}
+    for names, values in (
+        (("lv", "pxe"), {n: flat[n] for n in ("px", "py", "pz", "E")}),
+        (("ptm", "light"), {n: flat[n] for n in ("pt", "eta", "phi", "mass")}),
+        (("pte",), {n: flat[n] for n in ("pt", "eta", "phi", "E")}),
+        (("pxm",), {n: flat[n] for n in ("px", "py", "pz", "mass")}),
+        (("xyz", "v3"), {"x": i, "y": 2 * i, "z": 3 * i}),
+        (("xy",), {"x": i, "y": 2 * i}),
+        (("pol",), {"r": 1 + i, "theta": 0.5, "phi": 0.25}),
+        (("rep",), {"rho": 1 + i, "eta": 0.5, "phi": 0.25}),
+        (("vlv", "vpxe"), {n: jagged[n] for n in ("px", "py", "pz", "E")}),
+        (("vptm", "vlight"), {n: jagged[n] for n in ("pt", "eta", "phi", "mass")}),
+        (("vxyz", "v3s"), {"x": of, "y": k, "z": of + k}),
+    ):
+        found |= {f"{name}.{part}": values[part] for name in names for part in values}
+    assert found.keys() <= plan.branches.keys()
+    assert_values(events, found, rtol=1e-6)
+    assert plan.branches["vptm.pt"].collection == "vptm"
+    split_up = {f"clv.{n}": jagged[n] for n in ("px", "py", "pz", "E")}
+    split_up |= {f"parts/parts.old.{n}": jagged[n] for n in ("px", "py", "pz", "E")}
+    split_up |= {f"parts/parts.p4.{n}": jagged[n] for n in ("px", "py", "pz", "E")}
+    split_up |= {f"jets/jets.p4.{n}": jagged[n] for n in ("pt", "eta", "phi", "mass")}
+    split_up |= {f"cands/cands.p4.{n}": jagged[n] for n in ("px", "py", "pz", "E")}
+    split_up |= {"jets/jets.id[1]": k, "parts/parts.vtx.z": of + k, "cands/cands.charge": k}
+    if split:
+        assert split_up.keys() <= plan.branches.keys()
+        assert_values(events, split_up, rtol=1e-6)
+    else:  # not what uproot makes of them: each has a reason
+        assert {"clv", "parts", "jets.p4.pt", "cands.p4.px"} <= plan.left_out.keys()
+        assert not split_up.keys() & plan.branches.keys()
