@@ -1,12 +1,16 @@
 """Serving: one raw event per JSON request over many connections, against a bare Starlette echo.
 
 Both servers are processes of their own on one core; the client has another. The model is the
-published 128-64-1 network behind the encoding of generated events.
+published 128-64-1 network behind the encoding of generated events. A third process serves the
+same application without limits of connections. With ``--attack`` the client that behaves is one
+alone, and others, on its core, do what they can to take the server from it.
 """
 
 from __future__ import annotations
 
+import argparse
 import asyncio
+import itertools
 import json
 import os
 import re
@@ -21,7 +25,9 @@ from pathlib import Path
 import awkward as ak
 import common
 import data
+import psutil
 import torch
+from attacks import ATTACKS
 
 from mlaas4hep_dask.bundle import write_bundle
 from mlaas4hep_dask.encode import Encoding
@@ -36,6 +42,8 @@ try:
 except ModuleNotFoundError as error:
     sys.exit(str(MissingExtraError.of("bench", module=str(error.name))))
 
+HERE = Path(__file__).parent
+PREDICT = "/v1/models/benchmark/predict"
 START_SECONDS = 120  # until a server must listen
 
 
@@ -97,14 +105,17 @@ class Load:
                 self.done.set_result(None)
 
 
+def request_of(path: str, body: bytes) -> bytes:
+    head = (
+        f"POST {path} HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\n"
+        f"content-length: {len(body)}\r\n\r\n"
+    )
+    return head.encode() + body
+
+
 def drive(port: int, path: str, bodies: list[bytes], requests: int, connections: int) -> Load:
     """Send requests and wait for all answers."""
-    heads = [
-        f"POST {path} HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\n"
-        f"content-length: {len(body)}\r\n\r\n".encode()
-        + body
-        for body in bodies
-    ]
+    heads = [request_of(path, body) for body in bodies]
 
     async def go() -> Load:
         load = Load(requests, connections)
@@ -162,10 +173,72 @@ def example_bundle(folder: Path, parsed: object) -> tuple[Path, list[bytes]]:
     return bundle.path, [json.dumps({"events": [record]}).encode() for record in records]
 
 
+async def paced(port: int, path: str, bodies: list[bytes], seconds: float) -> list[float]:
+    """Latencies of one client that asks, waits for its answer, and pauses."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    latencies = []
+    until = time.perf_counter() + seconds
+    for body in itertools.cycle(bodies):
+        if time.perf_counter() > until:
+            break
+        began = time.perf_counter()
+        writer.write(request_of(path, body))
+        head = await reader.readuntil(b"\r\n\r\n")
+        length = int(re.search(rb"content-length: (\d+)", head.lower()).group(1))
+        answer = await reader.readexactly(length)
+        latencies.append(time.perf_counter() - began)
+        if not head.startswith(b"HTTP/1.1 200"):
+            raise RuntimeError((head + answer).decode())
+        await asyncio.sleep(0.002)
+    writer.close()
+    return latencies
+
+
+def percentiles(latencies: list[float]) -> tuple[float, float, float]:
+    """p50, p99 and the longest, in milliseconds."""
+    quantiles = statistics.quantiles(latencies, n=100)
+    return tuple(round(1e3 * value, 2) for value in (quantiles[49], quantiles[98], max(latencies)))
+
+
+def under_attack(
+    server: subprocess.Popen[bytes],
+    port: int,
+    bodies: list[bytes],
+    names: list[str],
+    seconds: float,
+) -> dict[str, object]:
+    """The latencies of a client that behaves, with and without each attack, in one run."""
+    process = psutil.Process(server.pid)
+    found: dict[str, object] = {}
+    uvloop.run(paced(port, PREDICT, bodies, 1))  # the first answer comes when the model is loaded
+    print(f"{'attack':12} {'p50 ms':>16} {'p99 ms':>16} {'longest ms':>18} {'memory MB':>10}")
+    for name in names:
+        without = percentiles(uvloop.run(paced(port, PREDICT, bodies, seconds)))
+        attacking = subprocess.Popen(
+            [sys.executable, str(HERE / "attacks.py"), name, str(port), str(seconds + 1)],
+            preexec_fn=lambda: os.nice(10),  # the client that behaves has this core first
+        )
+        time.sleep(0.5)  # until the attack has begun
+        during = percentiles(uvloop.run(paced(port, PREDICT, bodies, seconds)))
+        attacking.wait(timeout=60)
+        memory = process.memory_info().rss // 2**20
+        pairs = [f"{a:g} -> {b:g}" for a, b in zip(without, during, strict=True)]
+        print(f"{name:12} {pairs[0]:>16} {pairs[1]:>16} {pairs[2]:>18} {memory:>10}", flush=True)
+        found[name] = {"without": without, "during": during, "memory_mb": memory}
+    return found
+
+
 def main() -> None:
     parsed = common.options(
         __doc__.splitlines()[0],
         connections={"type": int, "default": 100, "help": "connections at a time"},
+        attack={
+            "nargs": "*",
+            "choices": list(ATTACKS),
+            "default": None,
+            "help": "what another client sees of these attacks, or of all, instead",
+        },
+        seconds={"type": float, "default": 3.0, "help": "of each attack"},
     )
     requests = min(parsed.events, 20_000)
     parsed.events = data.CLUSTER_EVENTS  # enough to make requests from
@@ -174,38 +247,65 @@ def main() -> None:
     processes = []
     with tempfile.TemporaryDirectory() as folder:
         bundle, bodies = example_bundle(Path(folder), parsed)
-        ports = free_port(), free_port()
-        here = str(Path(__file__).parent)
+        ports = [free_port() for _ in range(3)]
+        ours = ["-m", "mlaas4hep_dask.serve", str(bundle), "--port", str(ports[0])]
+        plain = [str(HERE / "plain.py"), str(bundle), str(ports[1])]
+        echo = [str(HERE / "echo.py"), str(ports[2])]
         try:
-            ours = ["-m", "mlaas4hep_dask.serve", str(bundle), "--port", str(ports[0])]
             processes.append(started(ours, ports[0], cores[0]))
-            processes.append(started([f"{here}/echo.py", str(ports[1])], ports[1], cores[0]))
-            latencies: list[float] = []
-
-            def predict() -> None:
-                path = "/v1/models/benchmark/predict"
-                load = drive(ports[0], path, bodies, requests, parsed.connections)
-                latencies.extend(load.latencies)
-
-            def echo() -> None:
-                drive(ports[1], "/echo", bodies, requests, parsed.connections)
-
-            result = common.compare(predict, echo, parsed.repeats)
+            if parsed.attack is not None:
+                names = parsed.attack or list(ATTACKS)
+                found = under_attack(processes[0], ports[0], bodies, names, parsed.seconds)
+                print(json.dumps({"stage": "serve --attack", "attacks": found}))
+                return
+            processes.append(started(plain, ports[1], cores[0]))
+            processes.append(started(echo, ports[2], cores[0]))
+            compare_servers(parsed, ports, processes, bodies, requests)
         finally:
             for process in processes:
                 process.terminate()
                 process.wait(timeout=20)
-    quantiles = statistics.quantiles(latencies, n=100)
+
+
+def compare_servers(
+    parsed: argparse.Namespace,
+    ports: list[int],
+    processes: list[subprocess.Popen[bytes]],
+    bodies: list[bytes],
+    requests: int,
+) -> None:
+    """Ours against an echo, and against the same application without limits of connections."""
+    latencies: list[float] = []
+    cpu: dict[str, list[float]] = {"ours": [], "plain": [], "echo": []}
+
+    def run(name: str, place: int, path: str) -> None:
+        process = psutil.Process(processes[place].pid)
+        before = sum(process.cpu_times()[:2])
+        load = drive(ports[place], path, bodies, requests, parsed.connections)
+        cpu[name].append((sum(process.cpu_times()[:2]) - before) / requests)
+        if name == "ours":
+            latencies.extend(load.latencies)
+
+    results = common.compare_with(
+        lambda: run("ours", 0, PREDICT),
+        {"plain": lambda: run("plain", 1, PREDICT), "echo": lambda: run("echo", 2, "/echo")},
+        parsed.repeats,
+    )
+    p50, p99, _ = percentiles(latencies)
     common.close(
         "serve",
         requests,
-        result,
+        results["echo"],
         reference="a bare Starlette echo of the same requests",
         cores=1,
         connections=parsed.connections,
-        p50_ms=round(1e3 * quantiles[49], 3),
-        p99_ms=round(1e3 * quantiles[98], 3),
+        p50_ms=p50,
+        p99_ms=p99,
         request_bytes=len(bodies[0]),
+        ratio_without_limits_of_connections=round(results["plain"].ratio, 4),
+        cpu_us_per_request={
+            name: round(1e6 * statistics.median(spent[1:]), 1) for name, spent in cpu.items()
+        },
     )
 
 

@@ -5,11 +5,18 @@ import awkward as ak
 import numpy as np
 import orjson
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mlaas4hep_dask.errors import EncodeError, PayloadError
-from mlaas4hep_dask.serve.payload import MAX_IGNORED, events_from_json, extra_names
+from mlaas4hep_dask.serve.parts import INLINE_BYTES, SLICE, SLICE_VALUES, parts_of
+from mlaas4hep_dask.serve.payload import (
+    MAX_EVENTS,
+    MAX_IGNORED,
+    events_from_json,
+    extra_names,
+    objects_in,
+)
 from mlaas4hep_dask.specs import Branch, Events
 
 BRANCHES = (
@@ -262,3 +269,107 @@ def test_every_value_is_taken_exactly_or_refused(events):
                 "float64" if branch.dtype != "float32" else "float32"
             )
         np.testing.assert_array_equal(found.contents[branch.name].astype("float64"), expected)
+
+
+# --- Requests in parts --------------------------------------------------------------------------
+
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers(-9, 9) | st.floats(-9, 9) | st.text(max_size=5),
+    lambda inner: (
+        st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=5), inner, max_size=4)
+    ),
+    max_leaves=20,
+)
+PADDING = b" " * INLINE_BYTES  # makes a request a large one, which is cut before it is parsed
+
+
+def all_of(parts):
+    return [value for part in parts for value in part.parsed()]
+
+
+@settings(deadline=None)  # the first compiles
+@given(events=st.lists(json_values, max_size=30), indent=st.sampled_from([None, 1]))
+def test_the_parts_of_a_large_request_are_its_events(events, indent):
+    body = bytearray(json.dumps({"events": events}, indent=indent).encode() + PADDING)
+    parts = parts_of(body)
+    assert all_of(parts) == events
+    assert sum(part.size for part in parts) == len(events)
+    sizes = [part.size for part in parts]
+    assert [part.first for part in parts] == [sum(sizes[:i]) for i in range(len(sizes))]
+
+
+@settings(deadline=None)
+@given(
+    events=st.lists(json_values, max_size=6),
+    place=st.floats(0, 1),
+    change=st.sampled_from([b"", *(bytes([c]) for c in b'",:[]{}\\ 0x\n\x00\xff')]),
+    removed=st.integers(0, 2),
+)
+def test_a_large_request_is_refused_when_its_json_is(events, place, change, removed):
+    text = json.dumps({"events": events}).encode()
+    begin = int(place * len(text))
+    body = bytearray(text[:begin] + change + text[begin + removed :] + PADDING)
+    try:
+        expected = objects_in(bytes(body))
+    except PayloadError:
+        with pytest.raises(PayloadError) as caught:
+            all_of(parts_of(body))
+        assert caught.value.status == 400
+    else:
+        assert all_of(parts_of(body)) == expected
+
+
+def test_the_parts_of_a_large_request_are_small():
+    event = {"MET_pt": 1.5, "Jet_pt": [1.5] * 20}
+    rich = {"MET_pt": 1.5, "Jet_pt": [1.5] * 50_000}
+    for events in ([event] * 3000, [rich] * 5, [event, rich] * 4):
+        parts = parts_of(bytearray(json.dumps({"events": events}).encode()))
+        assert all_of(parts) == events
+        assert len(parts) > 1
+        for part in parts:
+            assert part.size <= SLICE
+            assert part.values <= SLICE_VALUES or part.size == 1
+
+
+@pytest.mark.parametrize(
+    ("text", "status", "message"),
+    [
+        (b'{"events": [1, 2', 400, "unexpected end of the list of events"),
+        (b'{"events": [1, 2}', 400, "unexpected end of the list of events"),
+        (b'{"events": [1, 2]', 400, "nothing after byte 17"),
+        (b'{"events": [1, 2]} 3', 400, "nothing after byte 17"),
+        (b'{"events": [1, 2], "name": 3}', 400, "unknown key 'name'"),
+        (b'{"event": [1, 2]}', 400, "did you mean 'events'?"),
+        (b'{"events": {}}', 400, "a list of events"),
+        (b"[1, 2]", 400, "a list of events"),
+        (b'{"events": [1, 2,]}', 400, "not JSON"),
+        (b'{"events": [, 1]}', 400, "not JSON"),
+        (b'{"events": [1, NaN]}', 400, "write null for a missing value"),
+        (b'{"events": [1, "\xff"]}', 400, "not valid UTF-8"),
+        (b'{"events": [1, "\\ud800"]}', 400, "surrogate"),
+        (b'{"events": [1, 1e999]}', 400, "infinity"),
+        (b'{"events": [%b]}' % (b"[" * 5000 + b"]" * 5000), 400, "depth limit"),
+        (b'{"events": [1, {"a": [%b]}]}' % b",".join([b"0"] * 200_001), 413, "event 1: more than"),
+        (
+            b'{"events": [{%b}]}' % b",".join(b'"%d":0' % i for i in range(10_001)),
+            413,
+            "event 0: more than 10000 names",
+        ),
+        (b'{"events": [%b0]}' % (b"0," * MAX_EVENTS), 413, f"{MAX_EVENTS + 1} events in one"),
+        (b'{"events": [%b]}' % b",".join([b"[%b]" % b",".join([b"[]"] * 99)] * 9999), 413, "about"),
+    ],
+)
+def test_a_large_request_of_another_shape_is_refused(text, status, message):
+    with pytest.raises(PayloadError) as caught:
+        all_of(parts_of(bytearray(text + PADDING)))
+    assert caught.value.status == status
+    assert message in str(caught.value)
+
+
+@pytest.mark.parametrize("number", [1, 40_000])
+def test_one_bad_value_after_very_many_is_named(number):
+    jets = [1.5] * number
+    event = {**EVENT, "Jet_id": [1] * (number + 1), "Jet_pt": [*jets, "x"]}
+    error = problem_with(EVENT, event)
+    assert (error.event, error.branch) == (1, "Jet_pt")
+    assert f"value {number}: expected a number, got 'x'" in str(error)

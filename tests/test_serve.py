@@ -27,11 +27,12 @@ from mlaas4hep_dask.bundle import open_bundle, write_bundle
 from mlaas4hep_dask.encode import EncodeCounts, Encoding, encode
 from mlaas4hep_dask.errors import PayloadError
 from mlaas4hep_dask.export import to_torchscript
-from mlaas4hep_dask.serve import build_app
+from mlaas4hep_dask.serve import body, build_app
 from mlaas4hep_dask.serve.batching import Batcher
 from mlaas4hep_dask.serve.body import Bodies
-from mlaas4hep_dask.serve.model import Scored, load_model
-from mlaas4hep_dask.serve.parts import SLICE, Part
+from mlaas4hep_dask.serve.model import Model, Scored, load_model
+from mlaas4hep_dask.serve.network import Network
+from mlaas4hep_dask.serve.parts import SLICE, SLICE_VALUES, Part
 from mlaas4hep_dask.specs import Events
 from mlaas4hep_dask.specs.measure import measure
 
@@ -539,7 +540,7 @@ def test_the_server_loads_neither_dask_nor_readers_nor_training(bundle, events, 
     script = """
 import asyncio, sys
 from pathlib import Path
-from mlaas4hep_dask.serve import build_app
+from mlaas4hep_dask.serve import body, build_app
 from mlaas4hep_dask.serve.parts import Part
 from mlaas4hep_dask.serve.payload import objects_in
 app = build_app(sys.argv[1])
@@ -600,6 +601,71 @@ def test_one_part_that_does_not_fit_fails_alone_with_its_own_event_number(bundle
     assert (typo.event, typo.branch) == (0, "MET_pt")
 
 
+class CountingNetwork(Network):
+    """Notes how many events it scores at a time."""
+
+    def __init__(self, source):
+        super().__init__(source)
+        self.batches = []
+
+    def scores(self, encoded):
+        self.batches.append(len(encoded))
+        return super().scores(encoded)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"MET_pt": "x"},
+        {"MET_pt": 1e300},
+        {"Jet_eta": [1.0], "Jet_pt": []},
+        {"mass": 1e300},
+        {"HLT_Jet": 2},
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("places", [[0], [99], [17, 18, 60], list(range(0, 100, 2))], ids=len)
+def test_the_rest_of_a_batch_is_scored_once_without_what_does_not_fit(
+    bundle, events, change, places
+):
+    network = CountingNetwork(bundle / "model.pt")
+    model = Model(open_bundle(bundle), network)
+    posted = as_json(events)[:100]
+    alone = [model.score([Part([event])])[0] for event in posted]
+    network.batches.clear()
+    parts = [Part([event | change] if n in places else [event]) for n, event in enumerate(posted)]
+    outcomes = model.score(parts)
+    assert network.batches == [100 - len(places)]
+    for number, (outcome, own) in enumerate(zip(outcomes, alone, strict=True)):
+        if number in places:
+            assert isinstance(outcome, PayloadError)
+            assert (outcome.event, outcome.status) == (0, 422)
+        else:
+            np.testing.assert_allclose(outcome.scores, own.scores, atol=1e-6)
+            assert outcome.counts == own.counts
+
+
+def test_a_batch_of_nothing_that_fits_gives_every_part_its_own_reason(bundle, events):
+    posted = as_json(events)[:7]
+    names = ["HLT_Jet", "MET_pt", "PV_npvs", "mass", "Jet_eta", "Jet_pt", "MET_pt"]
+    parts = [Part([event, event | {name: "x"}]) for event, name in zip(posted, names, strict=True)]
+    outcomes = load_model(bundle).score(parts)
+    assert [(outcome.event, outcome.branch) for outcome in outcomes] == [(1, n) for n in names]
+
+
+def test_a_score_that_is_not_finite_leaves_the_batch_its_scores(tmp_path, events):
+    make_bundle(tmp_path / "bundle", overflows=True)
+    network = CountingNetwork(tmp_path / "bundle" / "model.pt")
+    model = Model(open_bundle(tmp_path / "bundle"), network)
+    posted = as_json(events)[:4]
+    bad = [posted[1], posted[2] | {"MET_pt": 3.4e38}]
+    first, failed, last = model.score([Part(posted[:1]), Part(bad, first=10), Part(posted[3:])])
+    assert network.batches == [4]
+    assert (failed.event, failed.status) == (11, 422)
+    assert first.scores == model.score([Part(posted[:1])])[0].scores
+    assert last.scores == model.score([Part(posted[3:])])[0].scores
+
+
 def test_an_event_without_a_finite_score_is_refused(tmp_path, events):
     make_bundle(tmp_path / "bundle", overflows=True)
     posted = as_json(events)[:3]
@@ -649,6 +715,49 @@ def test_bodies_held_at_once_are_bounded_and_let_go():
         with pytest.raises(PayloadError, match="holds too many") as caught:
             asyncio.run(read(17))
         assert caught.value.status == 503
+
+
+def test_bodies_that_arrive_slowly_make_room_for_others(monkeypatch):
+    monkeypatch.setattr(body, "SLOW_SECONDS", 0.1)
+    held = 12 * 100_000  # three quarters of what is held in all
+    bodies = Bodies(max_bytes=100_000)
+
+    async def read(*chunks):
+        async with bodies.read(request_of(*chunks)) as received:
+            return len(received)
+
+    async def scenario():
+        slow = [asyncio.ensure_future(read(bytes(80_000))) for _ in range(held // 80_000)]
+        await asyncio.sleep(0.2)  # longer than a body may be slow while others need its room
+        assert await read(bytes(70_000), b"end") == 70_003
+        done, waiting = await asyncio.wait(slow, timeout=0.1)
+        (evicted,) = done
+        assert evicted.exception().status == 503
+        for task in waiting:
+            task.cancel()
+        await asyncio.gather(*waiting, return_exceptions=True)
+        assert await asyncio.gather(*(read(bytes(80_000), b"end") for _ in range(14)))
+
+    asyncio.run(scenario())
+
+
+def test_a_body_that_keeps_its_pace_may_take_longer_than_the_first_seconds(monkeypatch):
+    monkeypatch.setattr(body, "MIN_RATE", 1000)
+
+    class Steady:
+        left = 5
+
+        async def receive(self):
+            await asyncio.sleep(0.05)  # the pace of this client
+            self.left -= 1
+            return {"type": "http.request", "body": bytes(10_000), "more_body": self.left > 0}
+
+    async def read(request):
+        async with Bodies(first_seconds=0.1).read(request) as received:
+            return len(received)
+
+    scope = {"type": "http", "method": "POST", "headers": []}
+    assert asyncio.run(read(Request(scope, Steady().receive))) == 50_000
 
 
 # --- Batching -----------------------------------------------------------------------------------
@@ -769,6 +878,41 @@ def test_too_many_waiting_events_are_refused_until_there_is_room():
 
     status, _ = batched(scenario, max_waiting=10)
     assert status == 503
+
+
+def test_large_requests_that_wait_do_not_keep_small_ones_out():
+    async def scenario(batcher, scoring):
+        tasks = await submit_while_busy(batcher, scoring, [1] * (2 * SLICE), [2])
+        with pytest.raises(PayloadError, match="events are waiting"):
+            await batcher.submit(parts_of_list([3] * (2 * SLICE)))
+        scoring.go.set()
+        return [scored.scores.size for scored in await asyncio.gather(*tasks)]
+
+    assert batched(scenario, max_waiting=3 * SLICE)[0] == [1, 2 * SLICE, 1]
+
+
+def test_giving_up_refuses_all_that_wait_and_those_that_are_being_scored():
+    async def scenario(batcher, scoring):
+        tasks = await submit_while_busy(batcher, scoring, [1], [2] * (2 * SLICE))
+        batcher.give_up()
+        return await asyncio.gather(*tasks, return_exceptions=True)
+
+    outcomes, _ = batched(scenario)
+    assert [outcome.status for outcome in outcomes] == [503] * 3
+
+
+def test_few_requests_of_many_values_are_scored_in_turns():
+    async def scenario(batcher, scoring):
+        tasks = [asyncio.ensure_future(batcher.submit([Part([0])]))]
+        await asyncio.to_thread(scoring.started.wait, 30)
+        for number in (1, 2, 3):
+            part = Part([number], values=SLICE_VALUES // 2)
+            tasks.append(asyncio.ensure_future(batcher.submit([part])))
+        await asyncio.sleep(0)
+        scoring.go.set()
+        await asyncio.gather(*tasks)
+
+    assert batched(scenario)[1] == [[[0]], [[1], [2]], [[3]]]
 
 
 def test_a_fault_in_scoring_reaches_its_request_and_later_ones_are_scored():

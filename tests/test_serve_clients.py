@@ -145,7 +145,7 @@ def test_a_head_without_end_is_refused_and_takes_no_memory(server, begin, piece,
         *earlier, last = answers_in(read_to_end(connection))
     assert [answer.status for answer in earlier] == [200] * begin.count(GET)
     assert last.status == status
-    assert str(Limits().head_bytes) in last.error
+    assert f"{Limits().head_bytes} bytes" in last.error or "128 headers" in last.error
     assert last.headers["connection"] == "close"
     assert memory_of(server) - before < 16 * MEGABYTE
 
@@ -395,12 +395,12 @@ def test_the_end_answers_what_was_accepted_whatever_clients_do(trained, events):
     with serving(path) as served, contextlib.ExitStack() as stack:
         idle = stack.enter_context(connected(served))
         half_head = stack.enter_context(connected(served))
-        half_head.sendall(b"GET /health HTTP/1.1\r\n")
         half_body = stack.enter_context(connected(served))
-        half_body.sendall(POST + b"Content-Length: 1000\r\n\r\n{")
         many = [stack.enter_context(connected(served)) for _ in range(1200)]
         for number, connection in enumerate(many):
             connection.sendall(post([posted[number % len(posted)]]))
+        half_head.sendall(b"GET /health HTTP/1.1\r\n")
+        half_body.sendall(POST + b"Content-Length: 1000\r\n\r\n{")
         served.process.send_signal(signal.SIGTERM)
         served.process.wait(timeout=30)  # it takes ten seconds and what a busy machine adds
         for number, connection in enumerate(many):

@@ -35,6 +35,7 @@ RELIED_ON = {
         "connection_lost",
         "data_received",
         "on_message_begin",
+        "on_header",
         "on_headers_complete",
         "on_body",
         "on_response_complete",
@@ -44,6 +45,7 @@ RELIED_ON = {
     ),
     RequestResponseCycle: ("receive", "send"),
 }
+LINGER_BYTES = 1024**2  # of what is no body
 REASONS = {
     400: b"Bad Request",
     403: b"Forbidden",
@@ -103,6 +105,10 @@ class _Transport:
         return self.is_left or self.own.is_closing()
 
 
+def _nothing() -> None:
+    """Close what is closed."""
+
+
 class Connection(HttpToolsProtocol):
     """One client's connection.
 
@@ -152,13 +158,20 @@ class Connection(HttpToolsProtocol):
         self._front.leave(self._address)
         self._wrapped.is_left = True
         super().connection_lost(exc)
+        self._wrapped.close = _nothing  # a circle of references would outlive the connection
 
     def data_received(self, data: bytes) -> None:
         """Parse what came, unless the connection is being closed."""
+        most = self._limits.head_bytes
+        if len(data) <= most or self._is_in_body():
+            self._parse(data)
+            return
+        for begin in range(0, len(data), most):  # so that a head is refused in good time
+            self._parse(data[begin : begin + most])
+
+    def _parse(self, data: bytes) -> None:
         if self._is_deaf():
-            self._dropped += len(data)
-            if self._dropped > self._limits.linger_bytes:
-                self._wrapped.own.abort()
+            self._drop(len(data))
             return
         self._fed = len(data)
         self._began_now = self._body_came = False
@@ -174,10 +187,26 @@ class Connection(HttpToolsProtocol):
         if self._unparsed > self._limits.head_bytes:
             self._refuse(*self._too_long())
 
+    def _drop(self, size: int) -> None:
+        if self._close_by is None:  # earlier requests are being answered
+            self.flow.pause_reading()
+            return
+        self._dropped += size
+        of_body = self._refusal is None
+        if self._dropped > (self._limits.linger_bytes if of_body else LINGER_BYTES):
+            self._wrapped.own.abort()
+
     def on_message_begin(self) -> None:
         """Note that a head began."""
         self._is_in_head = self._began_now = True
         super().on_message_begin()
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """Take a header, unless there are too many."""
+        if len(self.headers) >= self._limits.headers:
+            self._refusal = 431, f"more than {self._limits.headers} headers"
+            raise _RefusedError
+        super().on_header(name, value)
 
     def on_headers_complete(self) -> None:
         """Hand the request on, unless its head is refused."""
@@ -204,9 +233,12 @@ class Connection(HttpToolsProtocol):
     def on_response_complete(self) -> None:
         """Go on with the next request, or with what was refused after this one."""
         is_last = not self.pipeline
+        is_whole = not self.cycle.more_body
         super().on_response_complete()
         if is_last and self._refusal is not None:
             self._answer_refusal()
+        elif is_last and not is_whole:
+            self._close()  # the rest of its body is not waited for
 
     def timeout_keep_alive_handler(self) -> None:
         """Close an idle connection; `look` times one that has begun a request."""
@@ -241,6 +273,9 @@ class Connection(HttpToolsProtocol):
             self._waited = now, self._num_heads
         elif now - self._waited[0] > limits.head_seconds:
             self._stop_waiting(408, f"the request took longer than {limits.head_seconds:g} s")
+
+    def _is_in_body(self) -> bool:
+        return not self._is_in_head and self.is_answering and self.cycle.more_body
 
     def _is_deaf(self) -> bool:
         return self._refusal is not None or self._wrapped.is_left
@@ -302,9 +337,7 @@ class Connection(HttpToolsProtocol):
                 origins.append(value)
             elif name == b"transfer-encoding" and value.lower() != b"chunked":
                 return 501, "the only 'Transfer-Encoding' is chunked"
-        if len(self.headers) > self._limits.headers:
-            return 431, f"more than {self._limits.headers} headers"
-        if self._unparsed + self._fed > self._limits.head_bytes:
+        if not self._began_now or self._fed > self._limits.head_bytes:
             size = len(self.url) + sum(len(name) + len(value) + 4 for name, value in self.headers)
             if size > self._limits.head_bytes:
                 return self._too_long()

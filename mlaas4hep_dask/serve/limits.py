@@ -43,7 +43,7 @@ class Limits:
         Time for which what a client still sends is read and dropped after a last answer, which
         it might not get otherwise.
     linger_bytes : int
-        The most that is dropped so.
+        The most that is dropped so of a body; of anything else it is a megabyte.
     """
 
     head_bytes: int = 64 * 1024
@@ -55,7 +55,7 @@ class Limits:
     stall_seconds: float = 10.0
     stall_bytes: int = 16 * 1024
     linger_seconds: float = 2.0
-    linger_bytes: int = 64 * 1024**2
+    linger_bytes: int = 32 * 1024**2
 
 
 class Front:
