@@ -1,6 +1,7 @@
 """What changes between two passes, two runs, or an interrupt and what takes it up."""
 
 import json
+import logging
 import os
 import shutil
 import subprocess
@@ -14,7 +15,7 @@ import uproot
 
 from mlaas4hep_dask.config import Config
 from mlaas4hep_dask.dataset import Dataset
-from mlaas4hep_dask.errors import DataError
+from mlaas4hep_dask.errors import DataError, UnreadableFileError
 
 ANALYSIS = """
 import os
@@ -152,3 +153,52 @@ def test_an_interrupted_run_is_not_taken_up_under_another_normalisation(keys, tm
     )
     assert Path(tmp_path / "out.1").is_dir()
     shutil.rmtree(tmp_path / "out.1")
+
+
+def cut(path):
+    path.write_bytes(path.read_bytes()[:-2_000])
+
+
+def replace_by_another(path):
+    shutil.copy(path.with_name("s1.root"), path)
+
+
+@pytest.mark.parametrize("harm", [Path.unlink, cut, replace_by_another])
+def test_a_file_that_is_another_one_in_pass_2_is_lost_as_a_deleted_one(
+    keys, tmp_path, client, harm
+):
+    del keys["function"]
+    dataset = Dataset(Config.from_mapping({**keys, "on_bad_file": "skip"}), client)
+    arrays = dataset.to_dask()
+    harm(tmp_path / "s0.root")
+    x, w = (future.result() for future in client.compute([arrays.x, arrays.w]))
+    assert len(x) == len(w) == 800
+    assert np.array_equal(np.flatnonzero(w == 0), np.arange(400))
+    lost = dataset.lost()
+    assert [entry.skipped.file for entry in lost] == [str(tmp_path / "s0.root")] * len(lost)
+    assert sum(entry.num_events for entry in lost) == 400
+
+
+def test_without_skip_a_file_that_is_another_one_ends_the_run(keys, tmp_path, client):
+    del keys["function"]
+    arrays = Dataset(Config.from_mapping(keys), client).to_dask()
+    replace_by_another(tmp_path / "s0.root")
+    with pytest.raises(UnreadableFileError, match="has changed since it was planned"):
+        client.compute(arrays.x).result()
+
+
+def test_a_cache_that_cannot_be_written_is_told_of_once(keys, tmp_path, client, caplog):
+    del keys["function"]
+    (tmp_path / "cache").mkdir()
+    for number in range(256):  # where the folders of the entries would be
+        (tmp_path / f"cache/{number:02x}").touch()
+    for number in range(4):
+        shutil.copy(tmp_path / "s0.root", tmp_path / f"s0_{number}.root")
+    keys["samples"][0]["files"] = str(tmp_path / "s0*.root")
+    dataset = Dataset(Config.from_mapping(keys), client)
+    with caplog.at_level(logging.WARNING):
+        assert dataset.specs().num_events == 2_400
+    told = [record.message for record in caplog.records if "not kept" in record.message]
+    assert told == [f"specs of 6 files are not kept in {tmp_path / 'cache'}: File exists"]
+    (note,) = dataset.plan().notes
+    assert note.endswith("its events may count twice; likewise 3 more")

@@ -112,8 +112,8 @@ def present(folder: Path) -> set[str]:
     return {path.relative_to(folder).as_posix() for path in folder.glob(f"??/*{SUFFIX}")}
 
 
-def store(path: Path, entry: Entry) -> None:
-    """Write an entry, whole or not at all; that it cannot be written is logged."""
+def store(path: Path, entry: Entry) -> str:
+    """Write an entry, whole or not at all; why it cannot be written, else empty."""
     content = json.dumps(
         {
             "format": FORMAT,
@@ -134,7 +134,8 @@ def store(path: Path, entry: Entry) -> None:
             Path(part).unlink(missing_ok=True)
             raise
     except OSError as error:
-        logger.warning("specs are not kept as %s: %s", path, error)
+        return f"{error.strerror or error}"
+    return ""
 
 
 def load(path: Path) -> Entry | None:

@@ -27,6 +27,8 @@ from mlaas4hep_dask.reader import Partition
 
 logger = logging.getLogger(__name__)
 
+_told: set[Path] = set()  # folders that could not be written
+
 FOLDER = "mlaas4hep_dask-blocks"
 _LENGTH = struct.Struct("<q")
 
@@ -70,7 +72,9 @@ def kept(block: Block, token: str, number: int, worker: Worker) -> Block:
     try:
         _store(block, path)
     except OSError as error:
-        logger.warning("block %d is not kept on disk: %s", number, error)
+        level = logging.INFO if path.parent in _told else logging.WARNING  # once, not per block
+        logger.log(level, "block %d is not kept on disk: %s", number, error)
+        _told.add(path.parent)
     return block
 
 

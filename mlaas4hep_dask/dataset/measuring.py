@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from mlaas4hep_dask.dataset.cache import Entry, load, renamed, store
@@ -76,7 +76,8 @@ def finish_piece(parts: list[Measured], piece: Piece) -> Measured:
     measured = merge_measured(parts)
     if piece.entry is not None and not measured.skipped:
         counts = [measured.counts[number] for number in sorted(measured.counts)]
-        store(Path(piece.entry), Entry(measured.specs, tuple(counts)))
+        if why := store(Path(piece.entry), Entry(measured.specs, tuple(counts))):
+            return replace(measured, num_not_kept=measured.num_not_kept + 1, why_not_kept=why)
     return measured
 
 

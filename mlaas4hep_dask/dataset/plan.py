@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from mlaas4hep_dask.config import Config, DataFile, Recorded, Selection
+from mlaas4hep_dask.dataset.notes import together
 from mlaas4hep_dask.dataset.preflight import NOT_EVERYWHERE, Preflight
 from mlaas4hep_dask.dataset.prepare import (
     Preparation,
@@ -211,7 +212,7 @@ class Plan:
         for name, reason in self.selection.left_out.items():
             reasons.setdefault(reason, []).append(name)
         lines += [f"  left out: {', '.join(left)} ({why})" for why, left in reasons.items()]
-        lines += [f"  skipped: {skip.file} ({skip.reason})" for skip in self.skipped]
+        lines += together([f"  skipped: {skip.file} ({skip.reason})" for skip in self.skipped])
         lines += [f"  note: {note}" for note in self.notes]
         return "\n".join(lines)
 
@@ -342,7 +343,7 @@ def _require_distinct(files: Sequence[PlannedFile]) -> list[str]:
                 file=file.file,
             )
         notes.append(f"{file.file} has the UUID of {known.file}: its events may count twice")
-    return notes
+    return together(notes)
 
 
 def _with_identities(files: Sequence[PlannedFile]) -> list[PlannedFile]:
@@ -372,7 +373,7 @@ def _unlike_recorded(files: Sequence[PlannedFile], recorded: Mapping[str, Record
     if notes:
         more = f"; likewise {len(notes) - 1} more" if notes[1:] else ""
         logger.warning("%s%s", notes[0], more)
-    return notes
+    return together(notes)
 
 
 def check_files(config: Config, checked: Preflight) -> Plan:

@@ -94,6 +94,13 @@ def _full(config: Config, client: Client, plan: Plan, context: Context, token: s
     if folder is not None:
         num_deleted = prune(folder, config.specs.cache_bytes)
         logger.info("%d events from the cache %s", measured.num_cached, folder)
+        if measured.num_not_kept:
+            logger.warning(
+                "specs of %s files are not kept in %s: %s",
+                f"{measured.num_not_kept:,}",
+                folder,
+                measured.why_not_kept,
+            )
         if num_deleted:
             logger.info("%d entries of the cache were deleted to make room", num_deleted)
     uuids = {

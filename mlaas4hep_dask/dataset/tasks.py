@@ -48,6 +48,8 @@ class Measured:
         By sample: all events that the data set holds; filled once all parts are merged.
     read_counts : ReadCounts
         What reading cost beside the plain way.
+    num_not_kept, why_not_kept : int, str
+        Files whose specs the cache could not keep, and the reason for one of them.
     """
 
     specs: Specs
@@ -56,6 +58,8 @@ class Measured:
     num_cached: int = 0
     samples: Mapping[str, SampleSpecs] = field(default_factory=dict)
     read_counts: ReadCounts = field(default_factory=ReadCounts)
+    num_not_kept: int = 0
+    why_not_kept: str = ""
 
     def __sizeof__(self) -> int:
         return object.__sizeof__(self) + sys.getsizeof(self.specs)
@@ -123,7 +127,15 @@ def merge_measured(parts: list[Measured]) -> Measured:
         counts.update(part.counts)
         skipped.extend(part.skipped)
         num_cached += part.num_cached
-    return Measured(specs, counts, tuple(skipped), num_cached, read_counts=read_counts)
+    return Measured(
+        specs,
+        counts,
+        tuple(skipped),
+        num_cached,
+        read_counts=read_counts,
+        num_not_kept=sum(part.num_not_kept for part in parts),
+        why_not_kept=next((part.why_not_kept for part in parts if part.why_not_kept), ""),
+    )
 
 
 def make_block(

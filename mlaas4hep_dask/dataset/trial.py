@@ -1,16 +1,21 @@
-"""What the first events tell of inputs before a cluster is started, for ``--check``."""
+"""What the plan and the first events tell before anything is measured."""
 
 from __future__ import annotations
 
 from dataclasses import replace
 
+import numpy as np
+
+from mlaas4hep_dask.config import Config
 from mlaas4hep_dask.dataset.plan import Plan
 from mlaas4hep_dask.dataset.prepare import HEAD_EVENTS, prepare
-from mlaas4hep_dask.errors import UnreadableFileError
+from mlaas4hep_dask.encode.split import event_ids, split_of
+from mlaas4hep_dask.errors import TrainingError, UnreadableFileError
 from mlaas4hep_dask.specs import BranchSpecs
 from mlaas4hep_dask.specs.measure import measure
 from mlaas4hep_dask.specs.precision import bits_beyond, precision_notes
 
+SPLITS = ("train", "validation", "test")
 WIDE = ("int32", "uint32", "int64", "uint64", "float64")
 
 
@@ -32,3 +37,24 @@ def first_notes(plan: Plan) -> list[str]:
         branches = measure(events, sample=sample).branches
         found |= {name: entry for name, entry in branches.items() if bits_beyond(entry)}
     return [f"the first events have {note}" for note in precision_notes(found.values())]
+
+
+def require_splits(config: Config, plan: Plan) -> None:
+    """Raise a TrainingError if training, validation or test will have no event.
+
+    Which split an event is in follows from its file and entry; a selection can only leave fewer.
+    """
+    fractions = (config.split.train, config.split.validation, config.split.test)
+    total = np.zeros(3, dtype=np.int64)
+    for part in plan.partitions:
+        ids = event_ids(part.identity, part.entry_start, part.entry_stop)
+        total += np.bincount(split_of(ids, fractions, seed=config.seed), minlength=3)
+        if total.all():
+            return
+    for name, fraction, number in zip(SPLITS, fractions, total.tolist(), strict=True):
+        if number == 0:
+            raise TrainingError(
+                f"{config.where('split')}: the {name} split has no event: {fraction:.3g} of "
+                f"{plan.num_events:,} events; give it a larger fraction, or more events",
+                split=name,
+            )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import OrderedDict
 from dataclasses import dataclass, field
 from functools import cached_property, partial
@@ -129,9 +130,19 @@ def _open_tree(file: str, location: str, tree: str, access: Access, stamp: str) 
     else:
         opened = open_local(location)
     name = _found(tree, opened, file)
+    _require_whole(stamp, opened.file.fEND)
     # A file that is written to again keeps its UUID, but ends elsewhere.
     stamp = with_content(stamp, str(opened.file.fEND))
     return OpenTree(file, name, tree_in(opened, name), identity_of(opened.file), stamp)
+
+
+def _require_whole(stamp: str, end: int) -> None:
+    """Raise unless the file has all the bytes that its header tells of."""
+    size = re.match(r"\d+", stamp)  # a server may not tell it
+    if size is not None and int(size.group()) < end:
+        raise OSError(
+            f"the file is cut short: it has {int(size.group()):,} bytes, and {end:,} by its header"
+        )
 
 
 def _found(tree: str, opened: Any, file: str) -> str:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mlaas4hep_dask.errors import DataError
+from mlaas4hep_dask.errors import DataError, UnreadableFileError
 from mlaas4hep_dask.reader.access import attempt, is_remote
 from mlaas4hep_dask.reader.baskets import (
     BasketTable,
@@ -126,11 +126,11 @@ def _require_unchanged(partition: Partition, stamp: str) -> None:
         raise _changed(partition, f"size and time or version {stamp}, expected {partition.stamp}")
 
 
-def _changed(partition: Partition, how: str) -> DataError:
-    return DataError(
-        f"{partition.file} has changed since it was planned: {how}",
-        file=partition.file,
-        tree=partition.tree,
+def _changed(partition: Partition, how: str) -> UnreadableFileError:
+    """A file that is another one by now: what was planned of it cannot be read any more."""
+    reason = f"has changed since it was planned: {how}"
+    return UnreadableFileError(
+        f"{partition.file} {reason}", file=partition.file, tree=partition.tree, reason=reason
     )
 
 

@@ -130,12 +130,13 @@ def _check(config: Config) -> int:
     from mlaas4hep_dask.dataset.image import likely_shape
     from mlaas4hep_dask.dataset.plan import check_files
     from mlaas4hep_dask.dataset.preflight import preflight
-    from mlaas4hep_dask.dataset.trial import first_notes
+    from mlaas4hep_dask.dataset.trial import first_notes, require_splits
     from mlaas4hep_dask.run.stages import model_of
 
     model = model_of(config)
     checked = preflight(config)
     plan = check_files(config, checked)
+    require_splits(config, plan)
     # How many objects an event can have is known after the specs pass; any width will do here.
     width = config.encode.width if isinstance(config.encode.width, int) else 4
     num_columns = sum(1 if branch.kind == "flat" else width for branch in plan.branches)

@@ -171,7 +171,13 @@ def check_output(path: Path) -> None:
     The folder is new, empty, or holds an earlier run, which will be moved aside: a folder with
     anything else in it is somebody's own.
     """
-    if path.exists() and not path.is_dir():
+    try:
+        exists = path.exists()
+    except OSError as error:  # such as a name that is too long
+        raise ConfigError(
+            f"output {path} cannot be written: {error.strerror or error}", key="output"
+        ) from error
+    if exists and not path.is_dir():
         raise ConfigError(f"output {path} is a file, expected a folder", key="output")
     if path.is_dir():
         others = sorted(entry.name for entry in path.iterdir() if entry.name != LOCK)
@@ -180,9 +186,19 @@ def check_output(path: Path) -> None:
                 f"output {path} holds {others[0]!r} and no run; choose a new or empty folder",
                 key="output",
             )
-    existing = next(folder for folder in (path, *path.absolute().parents) if folder.is_dir())
-    if not os.access(existing, os.W_OK):
-        raise ConfigError(f"output {path} cannot be written: {existing} is read-only", key="output")
+    path = path.absolute()
+    existing = next(each for each in (path, *path.parents) if each.exists())
+    try:
+        if not existing.is_dir():
+            raise NotADirectoryError(f"{existing} is a file")
+        if not os.access(existing, os.W_OK | os.X_OK):
+            raise PermissionError(f"{existing} is read-only")
+        # What nothing tells before it is tried: a full disk, a quota.
+        with tempfile.TemporaryFile(dir=existing) as file:
+            file.write(b"0" * 4096)
+    except OSError as error:
+        reason = error.strerror or error
+        raise ConfigError(f"output {path} cannot be written: {reason}", key="output") from error
 
 
 def _state(path: Path) -> dict[str, Any]:

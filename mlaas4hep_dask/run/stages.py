@@ -19,6 +19,7 @@ from mlaas4hep_dask.dataset import Dataset
 from mlaas4hep_dask.dataset.dataset import watching
 from mlaas4hep_dask.dataset.losses import Lost
 from mlaas4hep_dask.dataset.mean_image import images_json
+from mlaas4hep_dask.dataset.trial import require_splits
 from mlaas4hep_dask.run.card import model_card
 from mlaas4hep_dask.run.directory import EPOCHS, METRICS, RunDirectory
 from mlaas4hep_dask.run.facts import facts_before, facts_of_training
@@ -140,6 +141,7 @@ def fit(
     reporter.record(Stage("start", 0, time.perf_counter() - began))
     began = time.perf_counter()
     plan = dataset.plan()
+    require_splits(config, plan)
     reporter.record(Stage("plan", plan.num_events, time.perf_counter() - began))
     path = Path(output if output is not None else config.output).absolute()
     with RunDirectory(path, facts=facts_before(dataset, model)) as folder:

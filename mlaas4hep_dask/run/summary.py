@@ -13,6 +13,7 @@ from mlaas4hep_dask import __version__
 from mlaas4hep_dask.console import Reporter
 from mlaas4hep_dask.dataset import Dataset
 from mlaas4hep_dask.dataset.distributions import Distributions
+from mlaas4hep_dask.dataset.notes import together
 from mlaas4hep_dask.run.cut_flow import cut_flow, objects_removed
 from mlaas4hep_dask.run.encode_facts import encode_facts
 from mlaas4hep_dask.run.specs_notes import specs_counts, specs_notes
@@ -120,12 +121,14 @@ def _loss_notes(dataset: Dataset, trainer: Trainer) -> list[str]:
         f"WARNING: none of the training events of sample {sample} could be read in training "
         f"({num_events:,} events are lost): the network learned from the other samples alone"
         for sample, num_events in trainer.lost_samples.items()
-    ] + [
-        f"{lost.num_events:,} events of {lost.skipped.file}:{lost.skipped.tree} (entries "
-        f"{lost.skipped.entry_start}-{lost.skipped.entry_stop}) could not be read in training and "
-        f"had weight 0: {lost.skipped.reason}"
-        for lost in dataset.lost()
-    ]
+    ] + together(
+        [
+            f"{lost.num_events:,} events of {lost.skipped.file}:{lost.skipped.tree} (entries "
+            f"{lost.skipped.entry_start}-{lost.skipped.entry_stop}) could not be read in training "
+            f"and had weight 0: {lost.skipped.reason}"
+            for lost in dataset.lost()
+        ]
+    )
 
 
 def _classes_json(dataset: Dataset, trainer: Trainer) -> list[dict[str, Any]]:

@@ -1,0 +1,65 @@
+"""What ``--check`` sees before anything runs: files cut short, outputs, splits."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+import yaml
+from servers import http_server
+
+from mlaas4hep_dask.errors import UnreadableFileError
+from mlaas4hep_dask.reader import plan_file
+from mlaas4hep_dask.run.cli import main
+
+
+@pytest.fixture
+def keys(cms_files, tmp_path):
+    signal, background = (shutil.copy(file, tmp_path) for file in (cms_files[0], cms_files[1]))
+    return {
+        "tree": "events",
+        "samples": [
+            {"name": "signal", "label": 1, "files": str(signal)},
+            {"name": "background", "label": 0, "files": str(background)},
+        ],
+        "specs": {"cache": None},
+    }
+
+
+def checked(keys, tmp_path, *options):
+    (tmp_path / "dataset.yaml").write_text(yaml.safe_dump(keys))
+    return main([str(tmp_path / "dataset.yaml"), "--check", *options])
+
+
+def test_a_file_without_its_last_bytes_is_seen_though_it_opens(keys, tmp_path, capsys, hasty):
+    path = Path(keys["samples"][1]["files"])
+    content = path.read_bytes()
+    path.write_bytes(content[:-10])
+    assert checked(keys, tmp_path) == 2
+    error = capsys.readouterr().err
+    expected = f"the file is cut short: it has {len(content) - 10:,} bytes, and {len(content):,}"
+    assert f"{path} cannot be read" in error
+    assert expected in error
+    with (
+        http_server(tmp_path) as (_, base),
+        pytest.raises(UnreadableFileError, match="the file is cut short: it has"),
+    ):
+        plan_file(f"{base}/{path.name}", "events", "b")
+    keys["samples"][1]["files"] = [str(path), str(tmp_path / "kept.root")]
+    path.with_name("kept.root").write_bytes(content)
+    assert checked({**keys, "on_bad_file": "skip"}, tmp_path) == 0
+    assert f"skipped: {path} (" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("name", ["file/run", "x" * 300])
+def test_an_output_that_cannot_be_made_is_seen(keys, tmp_path, capsys, name):
+    (tmp_path / "file").touch()
+    assert checked(keys, tmp_path, "--output", str(tmp_path / name)) == 2
+    assert f"output {tmp_path / name} cannot be written: " in capsys.readouterr().err
+
+
+def test_a_split_without_events_is_seen(keys, tmp_path, capsys):
+    keys |= {"max_events": 40, "split": {"train": 0.6, "validation": 0.001, "test": 0.399}}
+    assert checked(keys, tmp_path) == 2
+    error = capsys.readouterr().err
+    assert "the validation split has no event: 0.001 of 80 events" in error
+    assert "dataset.yaml:" in error
