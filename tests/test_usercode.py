@@ -192,3 +192,29 @@ def test_what_is_wrong_is_told(reference, message, tmp_path):
     write(tmp_path, failing="import absent_one\ndef select(): ...\n")
     with pytest.raises(CodeError, match=message):
         found(tmp_path, reference).load()
+
+
+def test_a_library_that_somebody_works_on_is_not_copied_but_its_content_counts(
+    tmp_path, monkeypatch
+):
+    write(tmp_path / "clone", coffea____init__="VALUE = 3\n", coffea__inner="")
+    write(tmp_path, analysis="import coffea\ndef select(): return coffea.__name__\n")
+    monkeypatch.syspath_prepend(tmp_path / "clone")
+    first = found(tmp_path)
+    assert [source.name for source in first.sources] == ["analysis"]
+    write(tmp_path / "clone", coffea__inner="changed = True\n")
+    assert found(tmp_path).digest != first.digest
+
+
+def test_a_broken_helper_names_the_reference_and_the_reason(tmp_path):
+    write(tmp_path, analysis="from cuts import MISSING\ndef select(): ...\n", cuts="LIMIT = 3\n")
+    with pytest.raises(CodeError, match=r"'analysis.py:select' cannot be imported \(ImportError"):
+        found(tmp_path).load()
+    write(tmp_path, cuts="MISSING = 1\n")
+    assert found(tmp_path).load()() is None
+
+
+def test_modules_may_import_each_other(tmp_path):
+    write(tmp_path, analysis="import cuts\nLIMIT = 5\ndef select(): return cuts.limit()\n")
+    write(tmp_path, cuts="import analysis\ndef limit(): return analysis.LIMIT\n")
+    assert found(tmp_path).load()() == 5

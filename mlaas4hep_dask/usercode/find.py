@@ -23,7 +23,7 @@ from typing import Any
 
 from mlaas4hep_dask.errors import CodeError, did_you_mean
 from mlaas4hep_dask.usercode.code import Source, UserCode
-from mlaas4hep_dask.usercode.installed import OWN, PACKAGE, is_installed, version_of
+from mlaas4hep_dask.usercode.installed import OWN, PACKAGE, content_of, is_installed, version_of
 from mlaas4hep_dask.usercode.parse import Parsed, parse, top_level_names
 
 LARGE = 64 * 2**20  # bytes of a file, beyond which its size and time stand for its content
@@ -195,6 +195,8 @@ class _Closure:
         above = self.spec(top)
         if above is not None and is_installed(above):
             self.facts[f"{PACKAGE}{top}"] = version_of(top)
+            if content := content_of(above):
+                self.facts[f"content of {top}"] = content
             return True
         if self.spec(name) is None:
             if is_certain:

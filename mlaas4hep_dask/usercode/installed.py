@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import importlib.metadata
 import platform
 import site
@@ -15,16 +16,22 @@ from mlaas4hep_dask import __version__
 
 PACKAGE = "package "  # before the name of a package among the facts of code
 OWN = "mlaas4hep_dask"
+# Their objects pass between a user's code and ours, so that there must be one copy of them only,
+# also where somebody works on one and has it installed in editable form.
+SHARED = {
+    *("awkward", "coffea", "correctionlib", "dask", "dask_awkward", "distributed", "fsspec"),
+    *("hist", "numba", "numpy", "pandas", "pyarrow", "scipy", "torch", "uproot", "vector"),
+}
 FOLDERS = ("site-packages", "dist-packages")
 
 
 def is_installed(spec: ModuleSpec) -> bool:
-    """True for what belongs to Python or to an installed package.
+    """True for what belongs to Python or to an installed package, and for what is `SHARED`.
 
-    A package that is installed in editable form is the user's own: its files lie elsewhere.
+    Any other package that is installed in editable form is the user's own: its files lie elsewhere.
     """
     name = spec.name.partition(".")[0]
-    if name == OWN:
+    if name == OWN or name in SHARED:
         return True
     places = [spec.origin] if spec.origin else [*(spec.submodule_search_locations or ())]
     if spec.origin in ("built-in", "frozen"):
@@ -44,6 +51,21 @@ def _folders() -> tuple[Path, ...]:
     names = [paths[key] for key in ("stdlib", "platstdlib", "purelib", "platlib")]
     names += [*site.getsitepackages(), site.getusersitepackages()]
     return tuple({Path(name).resolve() for name in names} | {Path(name) for name in names})
+
+
+def content_of(spec: ModuleSpec) -> str:
+    """The sha256, in hex, of all Python files of a package that is not where packages are put.
+
+    Empty for any other: its version tells what it is.
+    """
+    if spec.name not in SHARED or not spec.origin or _is_below(Path(spec.origin)):
+        return ""
+    digest = hashlib.sha256()
+    folder = Path(spec.origin).parent
+    for path in sorted(folder.rglob("*.py")):
+        digest.update(f"{path.relative_to(folder)}\n".encode())
+        digest.update(path.read_bytes())
+    return digest.hexdigest()
 
 
 @cache
