@@ -5,7 +5,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 from root_process import run_in_root
+from test_odd_files import configured
 
+from mlaas4hep_dask.dataset.preflight import preflight
+from mlaas4hep_dask.derive.recipe import Recipe
+from mlaas4hep_dask.errors import ExpressionError
 from mlaas4hep_dask.reader import plan_file, read
 
 FAULTS = Path(__file__).parent / "data" / "faults"
@@ -254,3 +258,95 @@ def test_vectors_have_their_components_however_they_were_split(vectors, split):
     else:  # not what uproot makes of them: each has a reason
         assert {"clv", "parts", "jets.p4.pt", "cands.p4.px"} <= plan.left_out.keys()
         assert not split_up.keys() & plan.branches.keys()
+
+
+def recipe_on(file, **texts):
+    plan, events = events_of(file)
+    recipe = Recipe.of(plan.branches, **texts)
+    return recipe, recipe.prepare(events, list(recipe.derived)).events
+
+
+def test_expressions_take_elements_of_arrays():
+    derive = {
+        "flat": "p3[0] + 2 * mat[1][2]",
+        "first": "jp[1][:, 0]",
+        "far": "sum(jp[0][jp[2] > 3])",
+        "quoted": "`p3[1]` - p3[1]",
+    }
+    recipe, events = recipe_on(FAULTS / "g02_1.root", derive=derive)
+    assert recipe.steps(["flat"]).read == ("mat[1][2]", "p3[0]")
+    assert_values(events, {"flat": I + 2 * 5 * I, "quoted": 0})
+    first = np.where(COUNTS > 0, 1.0, np.nan)
+    np.testing.assert_array_equal(events.contents["first"], first)
+    far = [sum(3 * k for k in range(n) if 3 * k + 2 > 3) for n in COUNTS]
+    np.testing.assert_array_equal(events.contents["far"], far)
+
+
+def test_an_index_of_what_is_no_array_is_still_told_from_objects():
+    plan, _ = events_of(FAULTS / "g02_0.root")
+    with pytest.raises(ExpressionError, match=r"one object of every event is \[:, 0\]"):
+        Recipe.of(plan.branches, derive={"x": "pt[0]"})
+    with pytest.raises(ExpressionError, match="there is no branch 'p3'"):
+        Recipe.of(plan.branches, derive={"x": "p3[7]"})
+
+
+def test_expressions_take_all_components_of_a_lorentz_vector():
+    derive = {
+        "pt": "muons.pt", "eta": "muons.eta", "phi": "muons.phi", "mass": "muons.mass",
+        "both": "mass(muons[:, 0] + muons[:, 1])", "own": "p4.mass",
+    }  # fmt: skip
+    recipe, events = recipe_on(
+        FAULTS / "g07_1.root", derive=derive, objects={"muons": "muons.pt > 0"}
+    )
+    px, py, pz, energy = (K + OF).astype(float), K.astype(float), 2.0 + 0 * K, 100.0 + K
+    kept = np.hypot(px, py) > 0
+    expected = {
+        "pt": np.hypot(px, py),
+        "eta": np.arcsinh(pz / np.where(kept, np.hypot(px, py), 1)),
+        "phi": np.arctan2(py, px),
+        "mass": np.copysign(
+            np.sqrt(np.abs(energy**2 - px**2 - py**2 - pz**2)), energy**2 - px**2 - py**2 - pz**2
+        ),
+    }
+    for name, values in expected.items():
+        np.testing.assert_allclose(events.contents[name], values[kept], 1e-12, err_msg=name)
+    assert recipe.steps(["own"]).read == ("p4.E", "p4.px", "p4.py", "p4.pz")
+    again = Recipe.of(
+        {name: recipe.branches[name] for name in recipe.steps(derive).read},
+        derive=recipe.to_json()["derive"],
+        objects=recipe.to_json()["objects"],
+    )  # as a server makes it of a bundle
+    _, raw = events_of(FAULTS / "g07_1.root")
+    served = again.prepare(raw, ["pt", "both"]).events
+    for name in ("pt", "both"):
+        np.testing.assert_array_equal(served.contents[name], events.contents[name])
+
+
+@pytest.mark.parametrize("split", [0, 99])
+def test_components_are_made_of_whatever_the_vector_keeps(vectors, split):
+    names = ("px", "py", "pz", "energy", "pt", "eta", "phi", "mass")
+    i = np.arange(30)
+    expected = momenta(20.0 + i, 0.1 + 0 * i, 0.2 + 0 * i, 0.5 + 0 * i)
+    expected["energy"] = expected.pop("E")
+    for vector in ("lv", "ptm", "pte", "pxe", "pxm", "light"):
+        derive = {f"_{n}": f"{vector}.{n}" for n in names}
+        _, events = recipe_on(vectors[split], derive=derive)
+        for name in names:
+            found = events.contents[f"_{name}"]
+            np.testing.assert_allclose(found, expected[name], 1e-5, err_msg=f"{vector}.{name}")
+
+
+def test_patterns_name_elements_and_members(tmp_path):
+    files = [FAULTS / f"g02_{label}.root" for label in (0, 1)]
+    for lines, inputs in (
+        ("branches: {include: [p3]}", ["p3[0]", "p3[1]", "p3[2]"]),
+        ('branches: {include: ["p3[1]", "jp*"]}', ["jp[0]", "jp[1]", "jp[2]", "p3[1]"]),
+        ("branches: {exclude: [mat, jp, pt, n]}", ["met", "p3[0]", "p3[1]", "p3[2]", "single[0]"]),
+        ('branches: {include: ["mat[1]"]}', ["mat[1][0]", "mat[1][1]", "mat[1][2]"]),
+    ):
+        assert preflight(configured(tmp_path, files, lines)).selection.inputs == inputs
+    files = [FAULTS / f"g07_{label}.root" for label in (0, 1)]
+    lines = "branches: {include: [p4, muons.pt, p4.mass]}"
+    checked = preflight(configured(tmp_path, files, lines))
+    expected = ["muons.pt", "p4.E", "p4.mass", "p4.px", "p4.py", "p4.pz"]
+    assert checked.selection.inputs == expected

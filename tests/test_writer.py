@@ -358,7 +358,7 @@ def test_an_output_that_cannot_be_written_is_refused_at_once(tmp_path, path, mes
 @pytest.mark.parametrize(
     ("branch", "message"),
     [
-        (Branch("x[3]", "flat", "float32"), "has a bracket"),
+        (Branch("x[k]", "flat", "float32"), "has a bracket"),
         (Branch("x", "flat", "float16"), "float16, which a TTree cannot hold"),
         (Branch("nJet", "flat", "float32"), "name of the counter of collection 'Jet'"),
     ],
@@ -369,6 +369,27 @@ def test_a_branch_that_a_tree_cannot_hold_is_named(tmp_path, branch, message):
     with pytest.raises(WriteError, match=message), write_events(path, branches):
         pass
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("root_format", ["ttree", "rntuple"])
+def test_elements_of_arrays_have_names_that_root_takes_for_no_array(tmp_path, root_format):
+    branches = (
+        Branch("p3[0]", "flat", "float32"),
+        Branch("mat[1][2]", "flat", "float32"),
+        Branch("jp[2]", "jagged", "float32", "Jet"),
+    )
+    contents = {b.name: np.arange(3, dtype=np.float32) + i for i, b in enumerate(branches)}
+    events = Events(3, branches, contents, {"Jet": np.array([0, 2, 2, 3])})
+    path = tmp_path / "out.root"
+    with write_events(path, branches, root_format=root_format) as file:
+        file.append(events)
+    _, found = read_back(path)
+    names = {"p3_0": "p3[0]", "mat_1_2": "mat[1][2]", "jp_2": "jp[2]"}
+    for stored, name in names.items():
+        np.testing.assert_array_equal(found.contents[stored], contents[name])
+    with write_events(tmp_path / "out.parquet", branches) as file:
+        file.append(events)
+    assert set(names.values()) <= read_back(tmp_path / "out.parquet")[0].branches.keys()
 
 
 def test_chosen_objects_have_a_counter_whose_name_a_tree_can_hold(tmp_path):

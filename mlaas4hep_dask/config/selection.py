@@ -158,6 +158,7 @@ def _matched(
     matched: set[str] = set()
     for index, pattern in enumerate(patterns):
         found = {name for name in available if _any_match([pattern], name)}
+        found = found or _parts_of(pattern, available)
         if not found:
             at = f"{key}.{index}"
             if any(character in pattern for character in "*?["):
@@ -167,6 +168,11 @@ def _matched(
             raise _error(at, text, where, nearest(pattern, available))
         matched |= found
     return matched
+
+
+def _parts_of(name: str, available: Iterable[str]) -> set[str]:
+    """The elements of an array, or the members of a struct, of that name."""
+    return {each for each in available if each.startswith((f"{name}[", f"{name}."))}
 
 
 def _any_match(patterns: Iterable[str], name: str) -> bool:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 
 from mlaas4hep_dask.config import Config
 from mlaas4hep_dask.derive import Expression
+from mlaas4hep_dask.derive.binding import component_text
 from mlaas4hep_dask.derive.recipe import Prepared, Recipe
 from mlaas4hep_dask.errors import CodeError, ConfigError, ExpressionError, unknown_keyword
 from mlaas4hep_dask.reader import FilePlan, Partition, read
@@ -240,10 +241,15 @@ def recipe_of(
     ConfigError
         When an expression is wrong or does not fit the branches.
     """
+    # p4.pt of a vector that has px, py, pz and E is an input if it is asked for
+    derive = {
+        name: text
+        for name in config.branches.include
+        if name not in config.derive and (text := component_text(name, available)) is not None
+    }
+    derive |= config.derive
     try:
-        return Recipe.of(
-            available, derive=config.derive, objects=config.objects, select=config.select
-        )
+        return Recipe.of(available, derive=derive, objects=config.objects, select=config.select)
     except ExpressionError as error:
         key = error.facts.get("key", "derive")
         name = str(error.facts.get("name"))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection
 
 from mlaas4hep_dask.derive.grammar import Apply, Name, Node, Number, Pick, Slice
-from mlaas4hep_dask.derive.momenta import NUMBERS, members_of
+from mlaas4hep_dask.derive.momenta import COMPONENTS, NUMBERS, members_of
 from mlaas4hep_dask.errors import ExpressionError, did_you_mean, nearest
 
 _KEPT = ("+", "-", "sum")  # of momenta they make momenta
@@ -14,7 +14,10 @@ _KEPT = ("+", "-", "sum")  # of momenta they make momenta
 def bound(node: Node, available: Collection[str]) -> Node:
     """The same tree with ``p4(Muon_pt, …)`` where the momenta of ``Muon`` are meant.
 
-    They are meant where momenta are needed, as in ``mass(Muon[:, 0] + Muon[:, 1])``, and nowhere
+    ``p3[0]`` becomes the branch of that name, if there is one, and ``p4.pt`` what it is of the
+    other components of ``p4``, if there is none.
+
+    Momenta are meant where momenta are needed, as in ``mass(Muon[:, 0] + Muon[:, 1])``, and nowhere
     else: a name in any other place is that of a branch.
 
     Raises
@@ -23,8 +26,12 @@ def bound(node: Node, available: Collection[str]) -> Node:
         When there are no branches to make them of.
     """
     match node:
-        case Name() | Number():
+        case Name():
+            return _component(node, available) or node
+        case Number():
             return node
+        case Apply("chosen", (_, Number())) if (element := _element(node)) in available:
+            return Name(element, 0, node.depth)
         case Pick(operand, index):
             return Pick(bound(operand, available), index, node.depth)
         case Slice(operand, start, stop):
@@ -55,6 +62,35 @@ def _objects(node: Node, available: Collection[str]) -> Node:
             return _again(node, tuple(_objects(operand, available) for operand in operands))
         case _:
             return bound(node, available)
+
+
+def component_text(name: str, available: Collection[str]) -> str | None:
+    """The expression for a component that a vector does not have as a branch: ``pt(p4)``."""
+    of, dot, component = name.rpartition(".")
+    if not dot or name in available or component not in COMPONENTS:
+        return None
+    _, members = members_of(of, available) or ("", ())
+    return f"{COMPONENTS[component]}(`{of}`)" if len(members) == 4 else None
+
+
+def _component(node: Name, available: Collection[str]) -> Node | None:
+    if component_text(node.name, available) is None:
+        return None
+    of, _, component = node.name.rpartition(".")
+    made = _made(Name(of, node.column), available)
+    return Apply(COMPONENTS[component], (made,), made.depth + 1)
+
+
+def _element(node: Node) -> str:
+    """``mat[0][1]`` of an element of an array that is written like that; else empty."""
+    match node:
+        case Name(name):
+            return name
+        case Apply("chosen", (operand, Number(value))) if type(value) is int:
+            name = _element(operand)
+            return f"{name}[{value}]" if name else ""
+        case _:
+            return ""
 
 
 def _made(node: Name, available: Collection[str]) -> Node:

@@ -84,8 +84,8 @@ FUNCTIONS: dict[str, tuple[int, int | None]] = {
     "where": (3, 3),
     "delta_r": (2, 4),
     "mass": (1, None),
-    **dict.fromkeys(("pt", "eta", "phi", "energy"), (1, 1)),
-    **dict.fromkeys(("p4", "p4_energy", "p4_xyz"), (4, 4)),
+    **dict.fromkeys(("pt", "eta", "phi", "px", "py", "pz", "energy"), (1, 1)),
+    **dict.fromkeys(("p4", "p4_energy", "p4_xyz", "p4_xyzm"), (4, 4)),
 }
 
 #: Of the functions whose number of arguments has gaps: what they take.

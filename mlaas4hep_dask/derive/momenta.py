@@ -103,6 +103,13 @@ def p4_xyz(px: Any, py: Any, pz: Any, energy: Any) -> Momenta:
     return Momenta(*_together(px, py, pz, energy))
 
 
+def p4_xyzm(px: Any, py: Any, pz: Any, mass: Any) -> Momenta:
+    """Of Cartesian components of the momentum, and mass."""
+    px, py, pz, mass = _together(px, py, pz, mass)
+    energy = np.sqrt(px**2 + py**2 + pz**2 + np.copysign(mass**2, mass))
+    return Momenta(px, py, pz, energy, mass)
+
+
 def mass_of(*parts: Any) -> Any:
     """The mass of the sum of objects, each with transverse momentum, eta, phi and mass."""
     groups = (parts[start : start + 4] for start in range(0, len(parts), 4))
@@ -132,7 +139,12 @@ def _together(*values: Any) -> list[NDArray[np.float64]]:
 
 
 #: What makes momenta of numbers.
-MADE: dict[str, Callable[..., Momenta]] = {"p4": p4, "p4_energy": p4_energy, "p4_xyz": p4_xyz}
+MADE: dict[str, Callable[..., Momenta]] = {
+    "p4": p4,
+    "p4_energy": p4_energy,
+    "p4_xyz": p4_xyz,
+    "p4_xyzm": p4_xyzm,
+}
 
 #: What makes numbers of one momentum.
 NUMBERS: dict[str, Callable[[Momenta], Any]] = {
@@ -140,7 +152,19 @@ NUMBERS: dict[str, Callable[[Momenta], Any]] = {
     "pt": lambda of: of.pt,
     "eta": lambda of: of.eta,
     "phi": lambda of: of.phi,
+    "px": lambda of: of.x,
+    "py": lambda of: of.y,
+    "pz": lambda of: of.z,
     "energy": lambda of: of.energy,
+}
+
+#: What a component of a vector is called after the dot, and what makes it of the momentum.
+COMPONENTS = {
+    **{name: name for name in ("mass", "pt", "eta", "phi", "px", "py", "pz", "energy")},
+    "m": "mass",
+    "M": "mass",
+    "E": "energy",
+    "e": "energy",
 }
 
 _SEPARATORS = ("_", ".")
@@ -168,9 +192,9 @@ def members_of(name: str, available: Iterable[str]) -> tuple[str, tuple[str, ...
                     continue
                 known = tuple(each for each in found if each is not None)
                 energies = _first(there, name, separator, _ENERGIES)
-                masses = _first(there, name, separator, _MASSES) if made == "p4" else None
-                if masses is not None:
-                    return made, (*known, masses)
+                masses = _first(there, name, separator, _MASSES)
+                if masses is not None and (made == "p4" or energies is None):
+                    return ("p4" if made == "p4" else "p4_xyzm"), (*known, masses)
                 if energies is not None:
                     return ("p4_energy" if made == "p4" else made), (*known, energies)
                 incomplete = incomplete or (made, known)

@@ -7,6 +7,7 @@ import os
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal, Protocol, get_args
 
@@ -231,9 +232,14 @@ def _sink(
         from mlaas4hep_dask.writer.parquet import ParquetSink
 
         return ParquetSink(part, branches), "Parquet"
+    from mlaas4hep_dask.writer.elements import Renaming, stored_names
     from mlaas4hep_dask.writer.ntuple import NTupleSink, is_field_name
     from mlaas4hep_dask.writer.root import TreeSink
 
+    if names := stored_names(branches):
+        renamed = tuple(replace(each, name=names.get(each.name, each.name)) for each in branches)
+        sink, form = _sink(part, renamed, tree, root_format)
+        return Renaming(sink, names), form
     if root_format == "auto":
         num_counters = len({branch.collection for branch in branches} - {None})
         is_wide = len(branches) + num_counters > MAX_TREE_BRANCHES
