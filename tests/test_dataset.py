@@ -240,7 +240,8 @@ def test_a_function_that_fails_names_its_branch(tutorial, client, tmp_path):
     (tmp_path / "normalise.py").write_text("def f(specs):\n    return specs.medain\n")
     dataset = Dataset(Config.from_mapping(tutorial, base=tmp_path), client)
     with pytest.raises(
-        EncodeError, match=r"failed for branch 'MET_px' .*medain.*; it returns shift"
+        EncodeError,
+        match=r"failed in line \d+ of \w+.py for branch 'MET_px' .*medain.*; it returns shift",
     ):
         dataset.encoding()
 

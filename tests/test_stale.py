@@ -15,7 +15,7 @@ import uproot
 
 from mlaas4hep_dask.config import Config
 from mlaas4hep_dask.dataset import Dataset
-from mlaas4hep_dask.errors import DataError, UnreadableFileError
+from mlaas4hep_dask.errors import DataError, EncodeError, UnreadableFileError
 
 ANALYSIS = """
 import os
@@ -202,3 +202,15 @@ def test_a_cache_that_cannot_be_written_is_told_of_once(keys, tmp_path, client, 
     assert told == [f"specs of 6 files are not kept in {tmp_path / 'cache'}: File exists"]
     (note,) = dataset.plan().notes
     assert note.endswith("its events may count twice; likewise 3 more")
+
+
+def test_a_normalisation_that_fails_names_its_line(keys, tmp_path, client):
+    del keys["function"]
+    (tmp_path / "normalise.py").write_text(
+        "from helper import third\n\n\ndef scaled(specs):\n    return third(specs)\n"
+    )
+    (tmp_path / "helper.py").write_text("def third(specs):\n    return specs.no_such, 1\n")
+    keys["encode"] = {"normalisation": "normalise.py:scaled"}
+    dataset = Dataset(Config.from_mapping(keys, base=tmp_path), client)
+    with pytest.raises(EncodeError, match=r"failed in line 2 of helper.py for branch"):
+        dataset.encoding()

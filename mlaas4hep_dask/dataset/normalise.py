@@ -13,7 +13,7 @@ from mlaas4hep_dask.encode.rules import matches, rules_of
 from mlaas4hep_dask.encode.scaling import require_usable
 from mlaas4hep_dask.errors import CodeError, ConfigError, DataError, EncodeError
 from mlaas4hep_dask.specs import Branch, BranchSpecs, Specs
-from mlaas4hep_dask.usercode import UserCode, find_code
+from mlaas4hep_dask.usercode import UserCode, find_code, place_of
 
 Normaliser = Callable[[BranchSpecs], Any]
 
@@ -140,9 +140,11 @@ def _called(function: Normaliser, reference: str, specs: BranchSpecs) -> dict[st
             list(map(float, value)) if is_table else float(value) for value in (first, second)
         ]
     except Exception as error:  # whatever the user's code raises
+        place = place_of(error.__traceback__)
+        where = f" in {place}" if place else ""
         raise EncodeError(
-            f"{reference} failed for branch {name!r} ({type(error).__name__}: {error}); it returns "
-            "shift and scale, or the x and y of a table",
+            f"{reference} failed{where} for branch {name!r} ({type(error).__name__}: {error}); "
+            "it returns shift and scale, or the x and y of a table",
             branch=name,
             option="normalisation",
         ) from error

@@ -11,7 +11,7 @@ from types import TracebackType
 from typing import Any
 
 from mlaas4hep_dask.errors import CodeError, did_you_mean
-from mlaas4hep_dask.usercode.load import imported, imported_installed, place_in
+from mlaas4hep_dask.usercode.load import imported, imported_installed, place_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,4 +116,4 @@ class UserCode:
 
     def place(self, trace: TracebackType | None) -> str:
         """``line 3 of helpers.py``: the innermost place of the user's own in a traceback."""
-        return place_in(trace, self.digest, self.entry)
+        return place_of(trace, f"{self.entry}.")

@@ -58,12 +58,12 @@ def root_of(digest: str) -> str:
     return f"{PREFIX}{digest[:16]}"
 
 
-def place_in(trace: TracebackType | None, digest: str, entry: str) -> str:
+def place_of(trace: TracebackType | None, *more: str) -> str:
     """``line 3 of helpers.py`` for the innermost frame of the user's own; empty if there is none.
 
-    An installed module is known by its name.
+    Modules that begin with one of ``more`` count as the user's own too, though installed.
     """
-    own = (f"{root_of(digest)}.", f"{entry}.")
+    own = (PREFIX, *more)
     found = ""
     for frame, line in traceback.walk_tb(trace):
         name = f"{frame.f_globals.get('__name__', '')}."
