@@ -1,5 +1,5 @@
 """Cluster: the only room that knows where workers come from; hands out a Dask client."""
 
-from mlaas4hep_dask.cluster.attach import NO_LOGS, connect, cool_down, warm_up
+from mlaas4hep_dask.cluster.attach import connect, cool_down, silence, warm_up
 
-__all__ = ["NO_LOGS", "connect", "cool_down", "warm_up"]
+__all__ = ["connect", "cool_down", "silence", "warm_up"]

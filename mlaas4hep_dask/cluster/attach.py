@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import logging
 import multiprocessing
 import os
@@ -76,6 +77,17 @@ def warm_up(*modules: str) -> None:
         forkserver.ensure_running()
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, earlier)
+
+
+def silence() -> None:
+    """Let Dask and what it uses log nothing, for a command that reports errors itself, once.
+
+    Dask gives some of its loggers levels of their own.
+    """
+    importlib.import_module("distributed")
+    names = [name for name in logging.root.manager.loggerDict if name.startswith("distributed.")]
+    for name in ("distributed", "tornado", "bokeh", "asyncio", *names):
+        logging.getLogger(name).setLevel(NO_LOGS)
 
 
 def cool_down() -> None:

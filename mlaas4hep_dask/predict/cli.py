@@ -151,14 +151,13 @@ def _predict(options: argparse.Namespace) -> None:
     from pydantic import ValidationError
 
     from mlaas4hep_dask.bundle import open_bundle
-    from mlaas4hep_dask.cluster import NO_LOGS, connect
+    from mlaas4hep_dask.cluster import connect, silence
     from mlaas4hep_dask.config import Cluster, reading_of
     from mlaas4hep_dask.console import Console
     from mlaas4hep_dask.predict.request import check_request
     from mlaas4hep_dask.predict.scoring import predict_files
 
-    # The logs of Dask repeat, at length, errors that are reported here once.
-    logging.getLogger("distributed").setLevel(NO_LOGS)
+    silence()
     try:
         cluster = Cluster(address=options.cluster, workers=options.workers)
     except ValidationError:

@@ -161,7 +161,7 @@ def _check(config: Config) -> int:
 def _run(config: Config, command: str) -> int:
     gc.disable()  # what imports make stays: to look it through takes a quarter of their time
     try:
-        from mlaas4hep_dask.cluster import NO_LOGS, connect
+        from mlaas4hep_dask.cluster import connect, silence
         from mlaas4hep_dask.dataset import Dataset
         from mlaas4hep_dask.dataset.preflight import preflight
         from mlaas4hep_dask.run.console import RunConsole
@@ -169,8 +169,7 @@ def _run(config: Config, command: str) -> int:
     finally:
         gc.enable()
 
-    # The logs of Dask repeat, at length, errors that are reported here once.
-    logging.getLogger("distributed").setLevel(NO_LOGS)
+    silence()
     console = RunConsole()
     model = model_of(config)
     checked = preflight(config)

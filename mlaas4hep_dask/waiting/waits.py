@@ -10,6 +10,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
 from typing import Any, TypeVar
 
+from dask.utils import key_split
 from distributed import Client, Future, wait
 from distributed.scheduler import KilledWorker
 
@@ -24,7 +25,7 @@ from mlaas4hep_dask.waiting.workers import (
     workers_of,
 )
 
-logger = logging.getLogger(__name__)
+logger = logging.getLogger("mlaas4hep_dask.waiting")
 
 T = TypeVar("T")
 
@@ -74,9 +75,36 @@ def gather(
         return []
 
     async def call() -> list[Any]:
-        return list(await client.gather(futures, asynchronous=True))
+        failed = await _first_failed(client, futures)
+        return list(await client.gather(failed or futures, asynchronous=True))  # or raises
 
     return _awaited(client, call, _Watch(client, what, on=on))
+
+
+async def _first_failed(client: Client, futures: Sequence[Future]) -> list[Future]:
+    """A future that has failed, as soon as there is one; none once all are there.
+
+    `Client.gather` waits too, but when it is given up it leaves errors that nobody takes.
+    """
+
+    async def ended(future: Future) -> None:
+        with client.as_current():
+            await wait([future])
+        if future.status != "finished":
+            raise _FailedError
+
+    waiting = [asyncio.ensure_future(ended(future)) for future in futures]
+    try:
+        await asyncio.wait(waiting, return_when=asyncio.FIRST_EXCEPTION)
+    finally:
+        for one in waiting:
+            one.cancel()
+    await asyncio.gather(*waiting, return_exceptions=True)  # takes their errors
+    return [future for future in futures if future.status not in ("finished", "pending")][:1]
+
+
+class _FailedError(Exception):
+    pass
 
 
 def wait_for(client: Client, future: Future, what: str) -> None:
@@ -178,8 +206,8 @@ def _awaited(client: Client, call: Callable[[], Awaitable[T]], watch: _Watch) ->
     except KilledWorker as error:
         address = error.last_worker.address
         raise ClusterError(
-            f"{watch.what}: {error.allowed_failures + 1} workers died one after the other at "
-            f"task {_task_name(error.task)}; {workers_of(client).fates(client, [address])}",
+            f"{watch.what}: {_workers(error.allowed_failures + 1)} died one after the other at "
+            f"task {key_split(error.task)!r}; {workers_of(client).fates(client, [address])}",
             address=address,
         ) from error
     except (asyncio.CancelledError, concurrent.futures.CancelledError) as error:
@@ -187,11 +215,6 @@ def _awaited(client: Client, call: Callable[[], Awaitable[T]], watch: _Watch) ->
         raise ClusterError(f"{watch.what}: the tasks were cancelled") from error
     finally:
         running.cancel()
-
-
-def _task_name(key: Any) -> str:
-    name = key[0] if isinstance(key, tuple) else key
-    return repr(str(name).rsplit("-", 1)[0])
 
 
 def _workers(number: int) -> str:

@@ -21,7 +21,7 @@ ENDED_FOR_MEMORY = "worker-restart-memory"  # topic under which nannies tell it
 MUCH = 0.7  # of its memory limit, with which a worker that left was perhaps ended for memory
 
 
-logger = logging.getLogger(__name__)
+logger = logging.getLogger("mlaas4hep_dask.waiting")
 
 
 class LostWorkerError(ClusterError):
