@@ -20,7 +20,14 @@ from mlaas4hep_dask.dataset.granularity import Suggestion, suggestions
 from mlaas4hep_dask.dataset.losses import Listener, Lost
 from mlaas4hep_dask.dataset.mean_image import NOTHING, ImageSums, sum_images
 from mlaas4hep_dask.dataset.normalise import encode_options, with_columns
-from mlaas4hep_dask.dataset.plan import Plan, Skipped, Wanted, assemble, plan_one
+from mlaas4hep_dask.dataset.plan import (
+    Plan,
+    Skipped,
+    assemble,
+    plan_one,
+    planned_already,
+    wanted_of,
+)
 from mlaas4hep_dask.dataset.preflight import Preflight, preflight
 from mlaas4hep_dask.dataset.reuse import event_facts
 from mlaas4hep_dask.dataset.source import BlockPlan
@@ -106,18 +113,21 @@ class Dataset:
         return self._checked
 
     def plan(self) -> Plan:
-        """The plan: one Dask task per file, which reads metadata only."""
+        """The plan: one Dask task per file that is not open yet, which reads metadata only."""
         if self._plan is None:
             checked = self.checked()
-            skip = self.config.on_bad_file == "skip"
-            wanted = Wanted.of(checked.reference, checked.reads, skip=skip)
-            shared = self.client.submit(same, wanted, pure=False)
-            futures = [
-                self.client.submit(plan_one, file, sample, shared, pure=False)
-                for sample, files in checked.files.items()
-                for file in files
-            ]
-            self._plan = assemble(self.config, checked, gather(self.client, futures, "plan"))
+            known = planned_already(checked)
+            shared = self.client.submit(same, wanted_of(self.config, checked), pure=False)
+            listed = [(sample, file) for sample, files in checked.files.items() for file in files]
+            futures = {
+                (sample, file): self.client.submit(plan_one, file, sample, shared, pure=False)
+                for sample, file in listed
+                if (sample, file) not in known
+            }
+            found = gather(self.client, list(futures.values()), "plan")
+            done = dict(zip(futures, found, strict=True))
+            planned = [known.get(which) or done[which] for which in listed]
+            self._plan = assemble(self.config, checked, planned)
         return self._plan
 
     def specs(self, *, progress: Callable[[int], None] | None = None) -> Specs:

@@ -29,6 +29,10 @@ from mlaas4hep_dask.specs import Branch
 
 logger = logging.getLogger(__name__)
 
+# Bytes of a plan that tell where baskets lie; the trees of other files are parsed by whoever reads
+# them. The client keeps a plan, and every partition is sent with what its own entries need.
+MAX_PLACES = 64 * 1024**2
+
 
 @dataclass(frozen=True)
 class Skipped:
@@ -63,16 +67,20 @@ class Wanted:
         Branches that are read.
     skip : bool
         Leave out what cannot be read instead of stopping.
+    max_places : int
+        Bytes that the places of one file's baskets may take.
     """
 
     reference: FilePlan
     reads: tuple[str, ...]
     skip: bool
+    max_places: int
 
     @classmethod
-    def of(cls, reference: FilePlan, reads: Sequence[str], *, skip: bool) -> Wanted:
+    def of(cls, reference: FilePlan, reads: Sequence[str], *, skip: bool, num_files: int) -> Wanted:
         """Without the branches of the reference that are not read."""
-        return cls(reference.narrowed(reads), tuple(reads), skip)
+        limit = MAX_PLACES // max(num_files, 1)
+        return cls(reference.narrowed(reads), tuple(reads), skip, limit)
 
 
 def plan_one(file: DataFile, sample: str, wanted: Wanted) -> PlannedFile | Skipped:
@@ -94,7 +102,7 @@ def plan_one(file: DataFile, sample: str, wanted: Wanted) -> PlannedFile | Skipp
             raise
         return Skipped(file.file, sample, 0, None, error.message, file.tree)
     require_same_branches(reference, plan, reads, advice=NOT_EVERYWHERE)
-    return replace(plan.planned(reads), read_counts=counts)
+    return replace(plan.planned(reads).within(wanted.max_places), read_counts=counts)
 
 
 @dataclass(frozen=True)
@@ -376,6 +384,16 @@ def _unlike_recorded(files: Sequence[PlannedFile], recorded: Mapping[str, Record
     return together(notes)
 
 
+def planned_already(checked: Preflight) -> dict[tuple[str, DataFile], PlannedFile]:
+    """By sample and file: those that the preflight has opened and that have not changed since."""
+    num_files = sum(map(len, checked.files.values()))
+    return {
+        which: file.within(MAX_PLACES // num_files)
+        for which, file in checked.planned.items()
+        if file.is_current()
+    }
+
+
 def check_files(config: Config, checked: Preflight) -> Plan:
     """The plan made in this process, without a cluster, for ``--check``.
 
@@ -384,8 +402,21 @@ def check_files(config: Config, checked: Preflight) -> Plan:
     MLaaSError
         Whatever is wrong with a file.
     """
-    wanted = Wanted.of(checked.reference, checked.reads, skip=config.on_bad_file == "skip")
+    known = planned_already(checked)
+    wanted = wanted_of(config, checked)
     planned = [
-        plan_one(file, sample, wanted) for sample, files in checked.files.items() for file in files
+        known.get((sample, file)) or plan_one(file, sample, wanted)
+        for sample, files in checked.files.items()
+        for file in files
     ]
     return assemble(config, checked, planned)
+
+
+def wanted_of(config: Config, checked: Preflight) -> Wanted:
+    """What the files of a configuration are planned for."""
+    return Wanted.of(
+        checked.reference,
+        checked.reads,
+        skip=config.on_bad_file == "skip",
+        num_files=sum(map(len, checked.files.values())),
+    )

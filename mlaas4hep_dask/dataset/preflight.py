@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from mlaas4hep_dask.config import (
     Config,
@@ -33,6 +33,8 @@ from mlaas4hep_dask.errors import DataError, UnreadableFileError
 from mlaas4hep_dask.reader import (
     Access,
     FilePlan,
+    PlannedFile,
+    counting,
     plan_file,
     require_same_branches,
     require_schemes,
@@ -70,6 +72,8 @@ class Preflight:
         By file: what file sets record of it.
     normalisers : mapping of str to UserCode
         The functions that ``encode.normalisation`` names, by their references.
+    planned : mapping of (str, DataFile) to PlannedFile
+        By sample and file: those that were opened here and need not be planned again.
     """
 
     files: Mapping[str, list[DataFile]]
@@ -82,6 +86,7 @@ class Preflight:
     traced: Traced | None = None
     recorded: Mapping[str, Recorded] = field(default_factory=dict)
     normalisers: Mapping[str, UserCode] = field(default_factory=dict)
+    planned: Mapping[tuple[str, DataFile], PlannedFile] = field(default_factory=dict)
 
     @property
     def branches(self) -> tuple[Branch, ...]:
@@ -145,12 +150,13 @@ def preflight(config: Config) -> Preflight:
     files = resolve_files(config, recorded)
     for listed in files.values():
         require_schemes([each.file for each in listed], access_of(config.reading))
-    plans: list[FilePlan] = []
+    first: dict[tuple[str, DataFile], FilePlan] = {}
     reasons: list[str] = []
-    for sample, listed in files.items():
-        plan = _first_readable(config, sample, listed, reasons)
-        if plan is not None:
-            plans.append(plan)
+    with counting() as counts:
+        for sample, listed in files.items():
+            if (found := _first_readable(config, sample, listed, reasons)) is not None:
+                first[sample, found[0]] = found[1]
+    plans = list(first.values())
     if not plans:
         text = f"no file of any sample can be read, the first: {reasons[0]}"
         raise UnreadableFileError(text, file=None, reason=reasons[0])
@@ -190,12 +196,25 @@ def preflight(config: Config) -> Preflight:
     normalisers = find_normalisers(config)
     specs = reused_specs(config, inputs, function)
     checked = Preflight(
-        files, reference, selection, recipe, supervision, specs, keys, traced, recorded, normalisers
+        files,
+        replace(reference, opened=None),
+        selection,
+        recipe,
+        supervision,
+        specs,
+        keys,
+        traced,
+        recorded,
+        normalisers,
     )
+    reads = checked.reads
     for plan in plans:
-        require_same_branches(reference, plan, checked.reads, advice=NOT_EVERYWHERE)
+        require_same_branches(reference, plan, reads, advice=NOT_EVERYWHERE)
     check_heads(config, checked, plans)
-    return checked
+    planned = {which: plan.planned(reads) for which, plan in first.items()}
+    which = next(iter(planned))
+    planned[which] = replace(planned[which], read_counts=counts)
+    return replace(checked, planned=planned)
 
 
 def _giving_away(names: set[str], recipe: Recipe, traced: Traced | None) -> set[str]:
@@ -231,13 +250,14 @@ def _require_filled(plans: Sequence[FilePlan], selection: Selection) -> None:
 
 def _first_readable(
     config: Config, sample: str, listed: Sequence[DataFile], reasons: list[str]
-) -> FilePlan | None:
+) -> tuple[DataFile, FilePlan] | None:
     """The first file that tells what its branches are, else one that is blank.
 
     ``reasons`` is told why others cannot be read.
     """
     blank = None
-    for file, tree, key in listed:
+    for each in listed:
+        file, tree, key = each
         try:
             plan = plan_file(file, tree, sample, access_of(config.reading, config.collections))
         except UnreadableFileError as error:
@@ -254,6 +274,6 @@ def _first_readable(
                 f"{config.where(key)}: {shown}: {error.message}", **error.facts
             ) from None
         if not plan.is_blank:
-            return plan
-        blank = blank or plan
+            return each, plan
+        blank = blank or (each, plan)
     return blank

@@ -233,7 +233,8 @@ def _share(client: Client, scoring: Scoring) -> Any:
 
 def _plan(request: Request, client: Client, *, skip: bool) -> list[PlannedFile | Skipped]:
     """One entry for each file, in their order; one Dask task per file."""
-    wanted = Wanted.of(request.reference, list(request.reference.branches), skip=skip)
+    reads = list(request.reference.branches)
+    wanted = Wanted.of(request.reference, reads, skip=skip, num_files=len(request.files))
     shared = client.submit(same, wanted, pure=False)
     tasks = ((file, request.bundle.name, shared) for file in request.files)
     return list(in_order(client, plan_one, tasks, "plan"))

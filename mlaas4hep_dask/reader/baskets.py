@@ -7,7 +7,6 @@ that is not a plain number, or a list of them counted by another branch, is left
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -18,6 +17,7 @@ from mlaas4hep_dask.reader.access import heard
 from mlaas4hep_dask.reader.byteorder import SIZES, copy_native
 from mlaas4hep_dask.reader.joins import Agreement
 from mlaas4hep_dask.reader.metered import copy_metered
+from mlaas4hep_dask.reader.places import BasketTable
 from mlaas4hep_dask.reader.uncompress import (
     Basket,
     Uncompress,
@@ -34,30 +34,6 @@ MERGE_LIMIT = 8 * 1024 * 1024  # bytes fetched at once: XRootD's client joins lo
 _BITS = {size: np.dtype(f"u{size}") for size in SIZES}
 _COUNTS = np.dtype(">i4")  # of a TClonesArray or a vector that was split into sub-branches
 MAX_MULTIPLICITY = 2**31 - 1  # a basket has fewer bytes; sums of more could leave 64 bits
-
-
-@dataclass(frozen=True, slots=True)
-class BasketTable:
-    """Where the baskets of one branch lie.
-
-    ``seeks`` and ``sizes`` are bytes, shape (baskets,); ``entries``, shape (baskets + 1,), are
-    the entries at which they begin and the last one ends. ``counter`` is the branch that holds
-    the multiplicities of a jagged one. The last ``num_embedded`` baskets lie in the tree's own
-    bytes, uncompressed: there are their ``seeks``, and their ``sizes`` are 0.
-    """
-
-    seeks: NDArray[np.int64]
-    sizes: NDArray[np.int64]
-    entries: NDArray[np.int64]
-    dtype: np.dtype[Any]
-    counter: str | None
-    num_embedded: int = 0
-
-    def overlapping(self, start: int, stop: int) -> slice:
-        """Numbers of the baskets with entries in [start, stop)."""
-        first = int(self.entries.searchsorted(start, side="right")) - 1
-        last = int(self.entries.searchsorted(stop, side="left"))
-        return slice(max(first, 0), min(last, len(self.seeks)))
 
 
 def basket_table(

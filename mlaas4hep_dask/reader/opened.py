@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import gc
 import re
 from collections import OrderedDict
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property, partial
 from threading import Lock
@@ -17,11 +20,12 @@ from numpy.typing import NDArray
 
 from mlaas4hep_dask.errors import DataError, did_you_mean
 from mlaas4hep_dask.reader.access import Access, heard, is_remote, server_of
-from mlaas4hep_dask.reader.baskets import BasketTable
+from mlaas4hep_dask.reader.baskets import basket_table
 from mlaas4hep_dask.reader.branches import classify
 from mlaas4hep_dask.reader.local import open_local
+from mlaas4hep_dask.reader.places import BasketTable
 from mlaas4hep_dask.reader.rootfile import identity_of, is_tree, tree_in
-from mlaas4hep_dask.reader.source import Catalogue
+from mlaas4hep_dask.reader.source import Catalogue, Source
 from mlaas4hep_dask.reader.stamp import stamp_of, with_content
 from mlaas4hep_dask.reader.tables import OpenTable, open_table
 
@@ -31,21 +35,33 @@ FRESH = 60.0  # seconds after which a server is asked again whether an open file
 
 @dataclass(frozen=True)
 class OpenTree:
-    """An open TTree or RNTuple and what has been learned of its branches.
+    """A TTree or RNTuple of an open file and what has been learned of its branches.
 
-    ``tables`` are those of its TBranches, by their keys in the catalogue; ``layouts`` those of
-    NanoEvents, by schema. Branches whose baskets end at the same entries share one array of these,
-    which ``entries`` has by its bytes.
+    The tree is parsed when it is first asked for, which takes a second for some thousand branches;
+    ``directory`` is the file's, as uproot has it. ``tables`` are those of its TBranches, by their
+    keys in the catalogue; ``layouts`` those of NanoEvents, by schema. Branches whose baskets end at
+    the same entries share one array of these, which ``entries`` has by its bytes.
     """
 
     file: str
     name: str
-    tree: Any
+    directory: Any
     uuid: str
     stamp: str
     tables: dict[str, BasketTable | None] = field(default_factory=dict)
     entries: dict[bytes, NDArray[np.int64]] = field(default_factory=dict)
     layouts: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def source(self) -> Any:
+        """Where uproot gets the file's bytes from."""
+        return self.directory.file.source
+
+    @cached_property
+    def tree(self) -> Any:
+        """The TTree or RNTuple, as uproot has it."""
+        with _without_collection():
+            return tree_in(self.directory, self.name)
 
     @property
     def is_rntuple(self) -> bool:
@@ -56,6 +72,51 @@ class OpenTree:
     def catalogue(self) -> Catalogue:
         """What the tree holds: one source for every name, made once."""
         return classify(self.tree)
+
+    @cached_property
+    def own_bytes(self) -> NDArray[np.uint8]:
+        """The bytes of a TTree itself, uncompressed, in which baskets may be embedded."""
+        chunk, _ = self.directory.key(self.name).get_uncompressed_chunk_cursor()
+        return np.asarray(chunk.raw_data)
+
+    def tables_of(self, sources: Sequence[Source]) -> dict[str, BasketTable]:
+        """Basket tables of the sources that can be decoded here, and of their counters."""
+        found: dict[str, BasketTable] = {}
+        for source in () if self.is_rntuple else sources:
+            if source.steps or (table := self._table(source.key, source.counter)) is None:
+                continue
+            own = {source.branch.name: table}
+            if source.counter is not None:
+                counter = self._table(source.counter, None)
+                if counter is None or counter.dtype.kind not in "iu":
+                    continue
+                own[source.counter] = counter
+            # A branch may have the name of what counts others: that is left to uproot.
+            if all(found.get(name, each) is each for name, each in own.items()):
+                found |= own
+        return found
+
+    def _table(self, key: str, counter: str | None) -> BasketTable | None:
+        if key not in self.tables:
+            holder = self.catalogue.holders[key]
+            self.tables[key] = basket_table(holder, counter, self.entries)
+        return self.tables[key]
+
+
+@contextmanager
+def _without_collection() -> Iterator[None]:
+    """Garbage is not looked for meanwhile.
+
+    A parsed tree is some hundred thousand objects that stay: looking through them again and again
+    while they are made takes as long as making them.
+    """
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_enabled:
+            gc.enable()
 
 
 class _Entry(NamedTuple):
@@ -133,7 +194,7 @@ def _open_tree(file: str, location: str, tree: str, access: Access, stamp: str) 
     _require_whole(stamp, opened.file.fEND)
     # A file that is written to again keeps its UUID, but ends elsewhere.
     stamp = with_content(stamp, str(opened.file.fEND))
-    return OpenTree(file, name, tree_in(opened, name), identity_of(opened.file), stamp)
+    return OpenTree(file, name, opened, identity_of(opened.file), stamp)
 
 
 def _require_whole(stamp: str, end: int) -> None:

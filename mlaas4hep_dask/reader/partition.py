@@ -5,10 +5,11 @@ from __future__ import annotations
 import math
 from bisect import bisect_right
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from mlaas4hep_dask.reader.access import PLAIN, Access
+from mlaas4hep_dask.reader.places import Places
 
 
 class TextRange(NamedTuple):
@@ -25,7 +26,7 @@ class TextRange(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Partition:
-    """A planned entry range of one file; a few hundred bytes when pickled.
+    """A planned entry range of one file; a few hundred bytes when pickled, without ``places``.
 
     Parameters
     ----------
@@ -47,6 +48,8 @@ class Partition:
         Lines that hold the entries, for CSV and JSON lines.
     is_of_many : bool
         The data set has several trees of the file.
+    places : Places or None
+        Where the baskets of what is read lie, for files whose trees take long to parse.
     """
 
     file: str
@@ -59,6 +62,7 @@ class Partition:
     stamp: str = ""
     text: TextRange | None = None
     is_of_many: bool = False
+    places: Places | None = field(default=None, repr=False, compare=False)
 
     @property
     def identity(self) -> str:

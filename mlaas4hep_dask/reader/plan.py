@@ -6,19 +6,24 @@ from bisect import bisect_left, bisect_right
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from mlaas4hep_dask.errors import DataError
+from mlaas4hep_dask.errors import DataError, MLaaSError
 from mlaas4hep_dask.reader.access import PLAIN, Access, attempt, is_remote
 from mlaas4hep_dask.reader.byuproot import multiplicities_of, without_unreadable
 from mlaas4hep_dask.reader.counts import ReadCounts
 from mlaas4hep_dask.reader.joins import HEAD, joined, what_to_write
 from mlaas4hep_dask.reader.opened import OpenTree, forget, open_data
 from mlaas4hep_dask.reader.partition import Partition, TextRange, cut
+from mlaas4hep_dask.reader.places import Places
+from mlaas4hep_dask.reader.stamp import is_same
 from mlaas4hep_dask.reader.tables import OpenTable
 from mlaas4hep_dask.specs.events import Branch, offsets_of
+
+MANY_BRANCHES = 200  # of a tree, from which to parse it takes longer than what a partition sends
 
 
 @dataclass(frozen=True)
@@ -53,6 +58,8 @@ class FilePlan:
         Branches in collections that no object in the first entries speaks for or against.
     unlike : mapping of str to str
         Branches in no common collection, though their names suggest it, and why.
+    opened : OpenTree or None
+        The open tree, which knows where baskets lie; it is not pickled.
     """
 
     file: str
@@ -71,6 +78,10 @@ class FilePlan:
     filled: Mapping[str, int] = field(default_factory=dict)
     vague: frozenset[str] = frozenset()
     unlike: Mapping[str, str] = field(default_factory=dict)
+    opened: OpenTree | None = field(default=None, repr=False, compare=False)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "opened": None}
 
     @property
     def is_blank(self) -> bool:
@@ -86,6 +97,7 @@ class FilePlan:
             vague=self.vague & {*names},
             unlike={name: self.unlike[name] for name in names if name in self.unlike},
             bytes_per_event={},
+            opened=None,
         )
 
     def planned(self, inputs: Sequence[str]) -> PlannedFile:
@@ -102,7 +114,18 @@ class FilePlan:
             self.access,
             self.stamp,
             self.lines,
+            places=self._places(inputs),
         )
+
+    def _places(self, names: Sequence[str]) -> Places | None:
+        """Where the baskets of these branches lie, if to find out again would take long."""
+        if self.opened is None or len(self.branches) + len(self.left_out) < MANY_BRANCHES:
+            return None
+        known = self.opened.catalogue.sources
+        sources = [known[name] for name in names if name in known]
+        tables = self.opened.tables_of(sources)
+        is_whole = all(source.branch.name in tables for source in sources)
+        return Places.of(tables) if tables and is_whole else None
 
 
 @dataclass(frozen=True)
@@ -110,8 +133,8 @@ class PlannedFile:
     """One file as the client keeps it, without the list of its branches.
 
     The attributes are those of `FilePlan`; ``bytes_per_event`` is that of the inputs together,
-    ``read_counts`` tells what planning cost beside the plain way, and ``is_of_many`` that the data
-    set has several trees of the file.
+    ``read_counts`` tells what planning cost beside the plain way, ``is_of_many`` that the data set
+    has several trees of the file, and ``places`` where the baskets of the inputs lie.
     """
 
     file: str
@@ -127,6 +150,26 @@ class PlannedFile:
     lines: tuple[tuple[int, int], ...] = ()
     read_counts: ReadCounts = field(default_factory=ReadCounts)
     is_of_many: bool = False
+    places: Places | None = None
+
+    def within(self, max_places: int) -> PlannedFile:
+        """Without ``places`` if they take more bytes."""
+        if self.places is None or len(self.places) <= max_places:
+            return self
+        return replace(self, places=None)
+
+    def is_current(self) -> bool:
+        """True unless the file has changed since it was planned, or cannot be opened now."""
+        try:
+            opened = attempt(
+                lambda location: open_data(self.file, location, self.tree, self.access),
+                self.file,
+                self.access,
+                forget=forget,
+            )
+        except MLaaSError:
+            return False
+        return bool(self.stamp) and is_same(self.stamp, opened.stamp)
 
     def partitions(
         self, *, target_bytes: int, max_events: int, num_entries: int
@@ -138,10 +181,17 @@ class PlannedFile:
         """
         limit = max(1, min(max_events, int(target_bytes / max(self.bytes_per_event, 1.0))))
         ranges = cut(num_entries, max_events=limit, clusters=self.clusters, baskets=self.baskets)
-        return [self.partition(start, stop) for start, stop in ranges]
+        places: Sequence[Places | None] = [None] * len(ranges)
+        if self.places is not None:
+            places = self.places.parts(ranges)
+        return [self._partition(*entries, own) for entries, own in zip(ranges, places, strict=True)]
 
     def partition(self, entry_start: int, entry_stop: int) -> Partition:
         """The entries [entry_start, entry_stop) of the file."""
+        own = None if self.places is None else self.places.parts([(entry_start, entry_stop)])[0]
+        return self._partition(entry_start, entry_stop, own)
+
+    def _partition(self, entry_start: int, entry_stop: int, places: Places | None) -> Partition:
         return Partition(
             self.file,
             self.tree,
@@ -153,6 +203,7 @@ class PlannedFile:
             self.stamp,
             self._text(entry_start, entry_stop),
             self.is_of_many,
+            places,
         )
 
     def _text(self, start: int, stop: int) -> TextRange | None:
@@ -242,6 +293,7 @@ def _plan(opened: OpenTree, sample: str, access: Access) -> FilePlan:
         filled=found.filled,
         vague=known.vague,
         unlike=known.unlike,
+        opened=opened,
     )
 
 

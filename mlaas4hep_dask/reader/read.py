@@ -3,24 +3,21 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from mlaas4hep_dask.errors import DataError, UnreadableFileError
 from mlaas4hep_dask.reader.access import attempt, is_remote
-from mlaas4hep_dask.reader.baskets import (
-    BasketTable,
-    basket_table,
-    read_baskets,
-)
+from mlaas4hep_dask.reader.baskets import read_baskets
 from mlaas4hep_dask.reader.byuproot import read_by_uproot
 from mlaas4hep_dask.reader.joins import Agreement, DisagreementError
 from mlaas4hep_dask.reader.opened import OpenTree, forget, open_data
 from mlaas4hep_dask.reader.partition import Partition
+from mlaas4hep_dask.reader.places import BasketTable
 from mlaas4hep_dask.reader.source import Source
 from mlaas4hep_dask.reader.stamp import is_same
 from mlaas4hep_dask.reader.tables import OpenTable
@@ -81,12 +78,14 @@ def read(
 
 def open_partition(partition: Partition) -> OpenTree | OpenTable:
     """The open tree or table of a partition; raises as `read` does."""
-    return attempt(
-        lambda location: _open_at(location, partition),
-        partition.file,
-        partition.access,
-        forget=forget,
-    )
+
+    def once(location: str) -> OpenTree | OpenTable:
+        opened = _open_at(location, partition)
+        if isinstance(opened, OpenTree):
+            _require_entries(opened, partition)
+        return opened
+
+    return attempt(once, partition.file, partition.access, forget=forget)
 
 
 def _read_at(
@@ -110,15 +109,17 @@ def _open_at(location: str, partition: Partition) -> OpenTree | OpenTable:
     if isinstance(opened, OpenTable):
         _require_unchanged(partition, opened.stamp)
         return opened
-    num_entries = opened.tree.num_entries
-    if opened.uuid != partition.uuid or num_entries < partition.entry_stop:
-        raise _changed(
-            partition,
-            f"UUID {opened.uuid} with {num_entries} entries, expected {partition.uuid} with at "
-            f"least {partition.entry_stop}",
-        )
+    if opened.uuid != partition.uuid:
+        raise _changed(partition, f"UUID {opened.uuid}, expected {partition.uuid}")
     _require_unchanged(partition, opened.stamp)
     return opened
+
+
+def _require_entries(opened: OpenTree, partition: Partition) -> None:
+    num_entries = opened.tree.num_entries
+    if num_entries < partition.entry_stop:
+        what = f"with {num_entries} entries, expected one with at least {partition.entry_stop}"
+        raise _changed(partition, f"tree {partition.tree!r} {what}")
 
 
 def _require_unchanged(partition: Partition, stamp: str) -> None:
@@ -141,54 +142,109 @@ def _read(
     meter: Meter | None,
     keep: Collection[str] | None,
 ) -> Events:
-    sources = _sources(opened, partition, branches)
     try:
-        return _read_sources(opened, partition, sources, branches, meter, keep)
+        arrays = _planned(opened, partition, branches, meter, keep)
+        if arrays is None:
+            arrays = _found(opened, partition, branches, meter, keep)
     except DisagreementError as error:
         of = {branch.name: branch.collection for branch in branches}
         raise error.within(partition, str(of[error.second])) from None
+    present = tuple(branch for branch in branches if branch.name in arrays.contents)
+    return Events(len(partition), present, arrays.contents, arrays.offsets)
 
 
-def _read_sources(
+class Arrays(NamedTuple):
+    """Contents by branch, and offsets by collection."""
+
+    contents: dict[str, NDArray[Any]]
+    offsets: dict[str, NDArray[np.int64]]
+
+
+def _planned(
     opened: OpenTree,
     partition: Partition,
-    sources: Sequence[Source],
     branches: Sequence[Branch],
     meter: Meter | None,
     keep: Collection[str] | None,
-) -> Events:
+) -> Arrays | None:
+    """What the baskets hold that the partition knows, which leaves the tree unparsed.
+
+    None if it does not know those of all branches, or only uproot can read them.
+    """
+    if partition.places is None:
+        return None
+    tables = partition.places.tables()
+    if not all(_is_table_of(tables.get(branch.name), branch) for branch in branches):
+        return None
+    return _read_tables(opened, partition, branches, tables, Agreement(), meter, keep)
+
+
+def _found(
+    opened: OpenTree,
+    partition: Partition,
+    branches: Sequence[Branch],
+    meter: Meter | None,
+    keep: Collection[str] | None,
+) -> Arrays:
+    """What a look into the tree finds of the branches."""
+    _require_entries(opened, partition)
+    sources = _sources(opened, partition, branches)
     agreement = Agreement()
-    contents: dict[str, NDArray[Any]] = {}
-    offsets: dict[str, NDArray[np.int64]] = {}
-    of_uproot = sources
-    tables = {} if opened.is_rntuple else _tables(opened, sources)
+    tables = opened.tables_of(sources)
+    arrays = None
     if tables:
-        try:
-            read_contents, by_counter = read_baskets(
-                opened.tree.file.source,
-                tables,
-                partition.entry_start,
-                partition.entry_stop,
-                branches,
-                meter,
-                keep,
-                own_bytes=lambda: opened.tree.chunk.raw_data,
-                agreement=agreement,
-            )
-        except UnsupportedBasketError as reason:
-            logger.info("%s is read by uproot: %s", partition, reason)
-        else:
-            of_uproot = [source for source in sources if source.branch.name not in tables]
-            for branch in branches:
-                table = tables.get(branch.name)
-                if table is not None:
-                    if branch.name in read_contents:
-                        contents[branch.name] = read_contents[branch.name]
-                    if branch.collection is not None and table.counter is not None:
-                        offsets[branch.collection] = by_counter[table.counter]
-    read_by_uproot(opened.catalogue, partition, of_uproot, contents, offsets, agreement)
-    present = tuple(branch for branch in branches if branch.name in contents)
-    return Events(len(partition), present, contents, offsets)
+        arrays = _read_tables(opened, partition, branches, tables, agreement, meter, keep)
+    of_uproot = [each for each in sources if arrays is None or each.branch.name not in tables]
+    arrays = arrays or Arrays({}, {})
+    read_by_uproot(opened.catalogue, partition, of_uproot, *arrays, agreement)
+    return arrays
+
+
+def _is_table_of(table: BasketTable | None, branch: Branch) -> bool:
+    """True when a table that was planned holds values of the branch's kind and type."""
+    return (
+        table is not None
+        and (table.counter is None) == (branch.collection is None)
+        and table.dtype.newbyteorder("=").name == branch.dtype
+    )
+
+
+def _read_tables(
+    opened: OpenTree,
+    partition: Partition,
+    branches: Sequence[Branch],
+    tables: Mapping[str, BasketTable],
+    agreement: Agreement,
+    meter: Meter | None,
+    keep: Collection[str] | None,
+) -> Arrays | None:
+    """What the tables' baskets hold; None when only uproot can read them."""
+    names = {branch.name for branch in branches}
+    counters = {tables[name].counter for name in names if name in tables}
+    try:
+        read_contents, by_counter = read_baskets(
+            opened.source,
+            {name: table for name, table in tables.items() if name in names or name in counters},
+            partition.entry_start,
+            partition.entry_stop,
+            branches,
+            meter,
+            keep,
+            own_bytes=lambda: opened.own_bytes,
+            agreement=agreement,
+        )
+    except UnsupportedBasketError as reason:
+        logger.info("%s is read by uproot: %s", partition, reason)
+        return None
+    arrays = Arrays({}, {})
+    for branch in branches:
+        table = tables.get(branch.name)
+        if table is not None:
+            if branch.name in read_contents:
+                arrays.contents[branch.name] = read_contents[branch.name]
+            if branch.collection is not None and table.counter is not None:
+                arrays.offsets[branch.collection] = by_counter[table.counter]
+    return arrays
 
 
 def _sources(opened: OpenTree, partition: Partition, branches: Sequence[Branch]) -> list[Source]:
@@ -215,25 +271,3 @@ def _sources(opened: OpenTree, partition: Partition, branches: Sequence[Branch])
 def _is_same(found: Branch, planned: Branch) -> bool:
     """True for equal kinds and dtypes; which collection it is in, only the plan knows."""
     return (found.kind, found.dtype) == (planned.kind, planned.dtype)
-
-
-def _tables(opened: OpenTree, sources: Sequence[Source]) -> dict[str, BasketTable]:
-    """Basket tables of the sources that can be decoded here, and of their counters."""
-    tables: dict[str, BasketTable] = {}
-    for source in sources:
-        if source.steps or (table := _table(opened, source.key, source.counter)) is None:
-            continue
-        if source.counter is not None:
-            counter = _table(opened, source.counter, None)
-            if counter is None or counter.dtype.kind not in "iu":
-                continue
-            tables[source.counter] = counter
-        tables[source.branch.name] = table
-    return tables
-
-
-def _table(opened: OpenTree, key: str, counter: str | None) -> BasketTable | None:
-    if key not in opened.tables:
-        holder = opened.catalogue.holders[key]
-        opened.tables[key] = basket_table(holder, counter, opened.entries)
-    return opened.tables[key]
