@@ -77,7 +77,7 @@ def main() -> None:
         session="benchmark",
         rank=0,
         num_ranks=1,
-        store=("", 0),
+        host="",
         model=ModelSource(find_code("mlaas4hep_dask.train.network:mlp", resolve=Path), {}),
         row_shape=(num_columns,),
         epochs=1,
