@@ -3,7 +3,9 @@
 import re
 import subprocess
 import sys
+import tempfile
 from contextlib import contextmanager
+from pathlib import Path
 
 import awkward as ak
 import numpy as np
@@ -75,12 +77,12 @@ def as_json(array):
 
 
 class Served:
-    def __init__(self, process):
+    def __init__(self, process, log):
         self.process = process
         self.first_line = process.stdout.readline()
         self.curl = process.stdout.readline()
         found = re.search(r"http://\S+:\d+", self.first_line)
-        assert found, self.first_line + process.stderr.read()
+        assert found, self.first_line + log.read_text(encoding="utf-8")
         self.url = found[0]
         host, port = self.url.removeprefix("http://").split(":")
         self.address = (host, int(port))
@@ -89,25 +91,18 @@ class Served:
 
 @contextmanager
 def serving(*arguments):
-    process = subprocess.Popen(
-        [
-            sys.executable,
-            "-W",
-            "error",
-            "-m",
-            "mlaas4hep_dask.serve",
-            "--port",
-            "0",
-            *map(str, arguments),
-        ],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    try:
-        yield Served(process)
-    finally:
-        process.terminate()
-        _, errors = process.communicate(timeout=60)
+    command = [sys.executable, "-W", "error", "-m", "mlaas4hep_dask.serve", "--port", "0"]
+    with tempfile.TemporaryDirectory() as folder:
+        log = Path(folder, "log")
+        with log.open("w", encoding="utf-8") as errors:
+            process = subprocess.Popen(
+                [*command, *map(str, arguments)], stdout=subprocess.PIPE, stderr=errors, text=True
+            )
+        try:
+            yield Served(process, log)
+        finally:
+            process.terminate()
+            process.communicate(timeout=60)
+            said = log.read_text(encoding="utf-8")
     assert process.returncode == 0
-    assert "Traceback" not in errors
+    assert "Traceback" not in said, said

@@ -13,6 +13,8 @@ import numpy as np
 import psutil
 import pytest
 import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from served import as_json, make_array, make_bundle, serving
 
 from mlaas4hep_dask.bundle import open_bundle
@@ -200,8 +202,8 @@ CHUNKED = b"Transfer-Encoding: chunked\r\n"
         (POST + b"Content-Length: 2, 2\r\n\r\n{}", 400),
         (POST + b"Content-Length: -2\r\n\r\n{}", 400),
         (POST + b"Content-Length: 99999999999999999999999\r\n\r\n{}", 400),
-        (POST + b"Transfer-Encoding: gzip, chunked\r\n\r\n2\r\n{}\r\n0\r\n\r\n", 501),
-        (POST + b"Transfer-Encoding: identity\r\n\r\n{}", 501),
+        (POST + b"Transfer-Encoding: gzip, chunked\r\n\r\n2\r\n{}\r\n0\r\n\r\n", 400),
+        (POST + b"Transfer-Encoding: identity\r\n\r\n{}", 400),
         (POST + CHUNKED + b"\r\nZZ\r\n{}\r\n0\r\n\r\n", 400),
         (POST + CHUNKED + b"\r\n-2\r\n{}\r\n0\r\n\r\n", 400),
         (POST + CHUNKED + b"\r\n2\r\n{}\r\nFFFFFFFFFFFFFFFFFFF\r\n", 400),
@@ -209,11 +211,11 @@ CHUNKED = b"Transfer-Encoding: chunked\r\n"
         (POST.replace(b"Host:", b"Host :") + b"\r\n", 400),
         (POST + b"X: y\r\n  folded\r\n\r\n", 400),
         (POST + b"X: y\0z\r\n\r\n", 400),
-        (POST + b"Connection: Upgrade\r\nUpgrade: h2c\r\nContent-Length: 2\r\n\r\n{}", 501),
-        (b"CONNECT localhost:80 HTTP/1.1\r\n" + HOST + b"\r\n", 501),
+        (POST + b"Connection: Upgrade\r\nUpgrade: h2c\r\nContent-Length: 2\r\n\r\n{}", 400),
+        (b"CONNECT localhost:80 HTTP/1.1\r\n" + HOST + b"\r\n", 400),
         (b"GET http://localhost HTTP/1.1\r\n" + HOST + b"\r\n", 400),
-        (b"GET /health\r\n\r\n", 505),
-        (b"GET /health HTTP/2.0\r\n" + HOST + b"\r\n", 505),
+        (b"GET /health\r\n\r\n", 400),
+        (b"GET /health HTTP/2.0\r\n" + HOST + b"\r\n", 400),
         (b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", 400),
         (b"\x16\x03\x01\x02\x00\x01\x00\x01", 400),
     ],
@@ -223,6 +225,50 @@ def test_a_request_that_could_be_read_in_two_ways_is_refused(server, request_, s
     assert answer.status == status
     assert answer.error
     assert answer.headers["connection"] == "close"
+
+
+json_text = json.dumps({"events": [{"MET_pt": 1.5, "Jet_pt": [1, 2]}]}).encode()
+VALID = (
+    GET
+    + POST
+    + b"Content-Length: %d\r\n\r\n" % len(json_text)
+    + json_text
+    + POST
+    + CHUNKED
+    + b"\r\n%x\r\n" % len(json_text)
+    + json_text
+    + b"\r\n0\r\nX: y\r\n\r\n"
+    + GET
+)
+
+
+@settings(
+    max_examples=300, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None
+)
+@given(
+    place=st.integers(0, len(VALID)),
+    removed=st.integers(0, 40),
+    inserted=st.binary(max_size=8)
+    | st.sampled_from([b"\r\n", b"\r\n\r\n", b" ", b"0", b"-1", b"Host: x\r\n", VALID]),
+)
+def test_whatever_is_sent_every_answer_is_one_of_ours(server, place, removed, inserted):
+    sent = VALID[:place] + inserted + VALID[place + removed :]
+    with connected(server) as connection:
+        with contextlib.suppress(ConnectionError):
+            connection.sendall(sent)
+            connection.shutdown(socket.SHUT_WR)
+        answers = answers_in(read_to_end(connection))
+    for answer in answers:
+        assert answer.status == 200 or 400 <= answer.status < 500
+
+
+def test_a_client_that_ends_its_side_is_answered(server, events):
+    with connected(server) as connection:
+        connection.sendall(GET + post(as_json(events)))
+        connection.shutdown(socket.SHUT_WR)
+        health, scores = answers_in(read_to_end(connection))
+    assert health.status == 200
+    assert len(scores.content["scores"]) == len(events)
 
 
 def test_http_1_0_is_answered_and_closed(server):

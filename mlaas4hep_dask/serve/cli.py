@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import gc
 import importlib
 import logging
 import shlex
@@ -175,6 +176,8 @@ def _serve(options: argparse.Namespace) -> None:
             )
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             runner.run(_run(server, app, listener, _url(options.host, listener)))
+    # The last collection of a process would walk all of torch once more: 1.4 s of a processor.
+    gc.freeze()
 
 
 def _listen(host: str, port: int) -> socket.socket:

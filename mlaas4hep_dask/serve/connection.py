@@ -34,6 +34,7 @@ RELIED_ON = {
         "connection_made",
         "connection_lost",
         "data_received",
+        "eof_received",
         "on_message_begin",
         "on_header",
         "on_headers_complete",
@@ -54,9 +55,7 @@ REASONS = {
     421: b"Misdirected Request",
     429: b"Too Many Requests",
     431: b"Request Header Fields Too Large",
-    501: b"Not Implemented",
     503: b"Service Unavailable",
-    505: b"HTTP Version Not Supported",
 }
 
 
@@ -82,7 +81,9 @@ class _RefusedError(Exception):
 
 
 class _Transport:
-    """A transport whose ``close`` is the connection's.
+    """A transport whose ``close`` is the connection's, and that is not used once it is closed.
+
+    Uvloop raises then, and what writes an answer hears of the end of a connection only later.
 
     Parameters
     ----------
@@ -96,10 +97,19 @@ class _Transport:
         self.own = transport
         self.is_left = False
         self.close = close
-        self.write = transport.write
         self.get_extra_info = transport.get_extra_info
-        self.pause_reading = transport.pause_reading
-        self.resume_reading = transport.resume_reading
+
+    def write(self, data: bytes) -> None:
+        if not self.own.is_closing():
+            self.own.write(data)
+
+    def pause_reading(self) -> None:
+        if not self.own.is_closing():
+            self.own.pause_reading()
+
+    def resume_reading(self) -> None:
+        if not self.own.is_closing():
+            self.own.resume_reading()
 
     def is_closing(self) -> bool:
         return self.is_left or self.own.is_closing()
@@ -139,6 +149,7 @@ class Connection(HttpToolsProtocol):
         self._stalled: tuple[float, int, int] | None = None  # since when, bytes to read, head
         self._close_by: float | None = None
         self._dropped = 0
+        self._is_ended = False  # by the client
 
     # What uvicorn and the transport call
 
@@ -195,6 +206,15 @@ class Connection(HttpToolsProtocol):
         of_body = self._refusal is None
         if self._dropped > (self._limits.linger_bytes if of_body else LINGER_BYTES):
             self._wrapped.own.abort()
+
+    def eof_received(self) -> bool:  # type: ignore[override]
+        """Whether an answer is due to a client that will send nothing more."""
+        self._is_ended = True
+        if self._close_by is None and self.is_receiving and not self._is_deaf():
+            self._refuse(400, "the connection ended before the request did")
+        elif self._refusal is None:
+            self.finish()
+        return self._close_by is None and self.is_answering
 
     def on_message_begin(self) -> None:
         """Note that a head began."""
@@ -326,9 +346,9 @@ class Connection(HttpToolsProtocol):
     def _problem_with_head(self) -> tuple[int, str] | None:
         version = self.parser.get_http_version()
         if version not in ("1.1", "1.0"):
-            return 505, "send HTTP/1.1"
+            return 400, "send HTTP/1.1"
         if self.parser.should_upgrade():
-            return 501, "this connection cannot become another; send without 'Upgrade'"
+            return 400, "this connection cannot become another; send without 'Upgrade'"
         hosts, origins = [], []
         for name, value in self.headers:
             if name == b"host":
@@ -336,7 +356,7 @@ class Connection(HttpToolsProtocol):
             elif name == b"origin":
                 origins.append(value)
             elif name == b"transfer-encoding" and value.lower() != b"chunked":
-                return 501, "the only 'Transfer-Encoding' is chunked"
+                return 400, "the only 'Transfer-Encoding' is chunked"
         if not self._began_now or self._fed > self._limits.head_bytes:
             size = len(self.url) + sum(len(name) + len(value) + 4 for name, value in self.headers)
             if size > self._limits.head_bytes:
@@ -381,8 +401,7 @@ class Connection(HttpToolsProtocol):
                 b"connection: close\r\n\r\n",
             ]
         )
-        if not self._wrapped.is_closing():
-            self._wrapped.write(head + body)
+        self._wrapped.write(head + body)
         self._close()
 
     def _close(self) -> None:
@@ -397,7 +416,8 @@ class Connection(HttpToolsProtocol):
         self._close_by = self._loop.time() + self._limits.linger_seconds
         unfinished = self.cycle is not None and self.cycle.more_body
         self._wrapped.is_left = True
-        if (self._refusal is None and not unfinished) or not own.can_write_eof():
+        is_over = self._is_ended or (self._refusal is None and not unfinished)
+        if is_over or not own.can_write_eof():
             own.close()
             return
         self.flow.resume_reading()

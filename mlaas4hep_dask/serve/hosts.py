@@ -61,11 +61,8 @@ class Hosts:
             if len(self._seen) < 256:
                 self._seen[host] = known
         if not known:
-            name = _name(host)
-            return 421, (
-                f"this server is not {shown(name)} but {', '.join(sorted(self._names))}; "
-                "--allowed-host adds a name"
-            )
+            name = shown(_name(host))
+            return 421, f"this server does not answer to {name}; --allowed-host adds a name"
         for origin in origins:
             scheme, _, place = origin.partition(b"://")
             same = scheme in (b"http", b"https") and place.lower() == host.lower()
