@@ -20,10 +20,12 @@ import torch
 import uproot
 
 from mlaas4hep_dask.bundle import open_bundle, write_bundle
+from mlaas4hep_dask.bundle.golden import Golden
 from mlaas4hep_dask.config import Config, reading_of
 from mlaas4hep_dask.dataset import Dataset
 from mlaas4hep_dask.derive.recipe import Recipe
 from mlaas4hep_dask.encode import Encoding, decode, encode
+from mlaas4hep_dask.encode.outputs import BINARY, Outputs
 from mlaas4hep_dask.errors import MLaaSError
 from mlaas4hep_dask.export import to_torchscript
 from mlaas4hep_dask.predict import predict_files
@@ -48,6 +50,14 @@ def make_bundle(path, events, network_of, *, recipe=None, example=None, **option
     encoding = Encoding.from_specs(specs, **options)
     torch.manual_seed(0)
     network = network_of(encoding.layout.num_columns).eval()
+    golden = None
+    if recipe is None:
+        few = events.to_awkward()[:50]
+        with torch.no_grad():
+            rows = torch.from_numpy(encode(Events.from_awkward(few), encoding).dense())
+            scores = torch.sigmoid(network(rows)).reshape(-1).numpy()
+        sent = tuple(ak.to_list(ak.nan_to_none(few)))
+        golden = Golden(sent, scores, BINARY.as_json())
     write_bundle(
         path,
         name="model",
@@ -59,6 +69,7 @@ def make_bundle(path, events, network_of, *, recipe=None, example=None, **option
         card="a test",
         recipe=recipe,
         example=example,
+        golden=golden,
     )
     return network
 
@@ -400,8 +411,8 @@ def scripted(network):
     return buffer.getvalue()
 
 
-def with_network(path, folder, network):
-    """A copy of a bundle with another network."""
+def with_network(path, folder, network, *, outputs=BINARY):
+    """A copy of a bundle with another network, which gives scores itself."""
     bundle = open_bundle(path)
     write_bundle(
         folder,
@@ -412,6 +423,7 @@ def with_network(path, folder, network):
         metrics={},
         data={"tree": "events"},
         card="a test",
+        outputs=outputs,
     )
     return folder
 
@@ -437,7 +449,8 @@ def test_each_of_several_outputs_has_a_branch(tmp_path, client, small):
     columns = open_bundle(path).encoding.layout.num_columns
     torch.manual_seed(1)
     network = torch.nn.Linear(columns, 3)
-    folder = with_network(path, tmp_path / "bundle", network)
+    outputs = Outputs("regression", ("a", "b", "c"), (0.0,) * 3, (1.0,) * 3)
+    folder = with_network(path, tmp_path / "bundle", network, outputs=outputs)
     predict(client, folder, files[:1], tmp_path / "out.root", tree="events")
     found = rows_of(tmp_path / "out.root")
     bundle = open_bundle(path)
@@ -445,8 +458,8 @@ def test_each_of_several_outputs_has_a_branch(tmp_path, client, small):
     events = Events(1_000, branches, identified(1_000).contents, identified(1_000).offsets)
     with torch.no_grad():
         scores = network(torch.from_numpy(encode(events, bundle.encoding).dense())).numpy()
-    for number in range(3):
-        np.testing.assert_allclose(found[f"score_{number}"], scores[:, number], rtol=0, atol=1e-6)
+    for number, name in enumerate("abc"):
+        np.testing.assert_allclose(found[f"predicted_{name}"], scores[:, number], rtol=0, atol=1e-6)
 
 
 def test_identifiers_are_those_of_the_training(tmp_path, client, small):
@@ -810,7 +823,7 @@ class Slow(torch.nn.Module):
         rows = torch.ones(400, 400)
         for _ in range(self.steps if x.shape[0] > 100 else 1):  # not the model's first trial
             rows = (rows @ rows).clamp(-1.0, 1.0)
-        return x.sum(dim=1) + rows[0, 0]
+        return torch.sigmoid(x.sum(dim=1) + rows[0, 0])
 
 
 @pytest.mark.timeout(120)

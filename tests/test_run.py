@@ -73,6 +73,7 @@ def test_the_run_directory_holds_everything_and_no_half_written_file(finished):
     names = {str(p.relative_to(path)) for p in path.rglob("*") if p.is_file()}
     assert names == {
         ".lock",
+        "bundle/golden.json",
         "bundle/manifest.json",
         "bundle/model.pt",
         "bundle/model_card.md",

@@ -129,7 +129,7 @@ def test_a_network_of_the_wrong_shape_is_named(keys, client, tmp_path):
 
 def test_a_network_that_fails_on_a_batch_is_named(keys, client, tmp_path):
     keys["model"] = {"callable": f"{tmp_path}/networks.py:normed"}
-    with pytest.raises(ModelError, match=r"batch of 1 events of rank \d .*more than 1 value"):
+    with pytest.raises(ModelError, match=r"on a batch of 1 event .*more than 1 value"):
         train(keys, client, batch_size=2)
 
 

@@ -1,5 +1,5 @@
 """Bundle: the on-disk contract between training and serving."""
 
-from mlaas4hep_dask.bundle.bundle import Bundle, open_bundle, write_bundle
+from mlaas4hep_dask.bundle.bundle import Bundle, draft_bundle, open_bundle, write_bundle
 
-__all__ = ["Bundle", "open_bundle", "write_bundle"]
+__all__ = ["Bundle", "draft_bundle", "open_bundle", "write_bundle"]

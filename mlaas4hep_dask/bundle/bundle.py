@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import os
 import shutil
 import tempfile
@@ -16,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from mlaas4hep_dask import __version__
 from mlaas4hep_dask.bundle.archive import MANIFEST, require_bounded, unpack
+from mlaas4hep_dask.bundle.golden import GOLDEN, Golden
 from mlaas4hep_dask.bundle.members import open_member, read_member, require_unaltered, strict_json
 from mlaas4hep_dask.encode.encoding import Encoding
 from mlaas4hep_dask.encode.outputs import BINARY, Outputs
@@ -24,6 +26,8 @@ from mlaas4hep_dask.specs import Branch, Events, Specs
 
 if TYPE_CHECKING:
     from mlaas4hep_dask.derive.recipe import Recipe
+
+logger = logging.getLogger(__name__)
 
 FORMAT = "mlaas4hep_dask/bundle"
 VERSION = 1
@@ -90,6 +94,37 @@ class Bundle:
         """The TorchScript file: raw padded columns in, scores out."""
         return self.path / MODEL
 
+    def golden(self) -> Golden | None:
+        """The golden events; None, which is noted, in a bundle of an earlier version.
+
+        Raises
+        ------
+        BundleError
+            When the file does not hold any.
+        """
+        if GOLDEN in self.manifest["files"]:
+            return Golden.read(self.path)
+        logger.warning(
+            "the bundle of model %r has no golden events, as those of earlier versions: whether "
+            "it gives the scores of its training cannot be told",
+            self.name,
+        )
+        return None
+
+
+def draft_bundle(
+    name: str,
+    *,
+    specs: Specs,
+    encode: Mapping[str, Any],
+    recipe: Recipe | None = None,
+    outputs: Outputs = BINARY,
+) -> Bundle:
+    """A bundle that no folder holds yet, to score events as it will; as in `write_bundle`."""
+    encoding = Encoding.from_specs(specs, **encode)
+    recipe = recipe.narrowed([branch.name for branch in encoding.reads]) if recipe else None
+    return Bundle(Path(), {"name": name}, specs, encoding, recipe, outputs)
+
 
 def write_bundle(
     path: Path,
@@ -104,6 +139,7 @@ def write_bundle(
     recipe: Recipe | None = None,
     example: Mapping[str, Any] | None = None,
     outputs: Outputs = BINARY,
+    golden: Golden | None = None,
 ) -> Bundle:
     """Write a bundle folder, whole or not at all, and open it.
 
@@ -130,16 +166,19 @@ def write_bundle(
         A raw event that was selected, as a client would send it.
     outputs : Outputs
         What the scores mean.
+    golden : Golden, optional
+        Raw events with their scores, which everybody who loads the model compares.
 
     Raises
     ------
     WriteError
         When the system cannot write it, as on a full disk.
     """
-    encoding = Encoding.from_specs(specs, **encode)
-    recipe = recipe.narrowed([branch.name for branch in encoding.reads]) if recipe else None
-    reads = encoding.reads if recipe is None else _reads(recipe, encoding)
+    draft = draft_bundle(name, specs=specs, encode=encode, recipe=recipe, outputs=outputs)
+    encoding, recipe = draft.encoding, draft.recipe
     contents = {SPECS: specs.to_json().encode(), MODEL: model, CARD: card.encode()}
+    if golden is not None:
+        contents[GOLDEN] = golden.to_json()
     manifest = {
         "format": FORMAT,
         "version": VERSION,
@@ -161,7 +200,7 @@ def write_bundle(
                     "collection": branch.collection,
                     "unit": branch.unit,
                 }
-                for branch in reads
+                for branch in draft.reads
             ],
             "columns": encoding.columns(),
             "shape": list(encoding.row_shape),

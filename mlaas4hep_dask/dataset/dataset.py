@@ -7,15 +7,17 @@ import html
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from distributed import Client
+from distributed import Client, Future
 
 from mlaas4hep_dask.config import Config, load
 from mlaas4hep_dask.dataset.arrays import DaskArrays, lazy_arrays
-from mlaas4hep_dask.dataset.context import Context
+from mlaas4hep_dask.dataset.context import Context, context_of
 from mlaas4hep_dask.dataset.distributions import Distributions, distributions
+from mlaas4hep_dask.dataset.examples import examples_of, num_examples
 from mlaas4hep_dask.dataset.granularity import Suggestion, suggestions
 from mlaas4hep_dask.dataset.losses import Listener, Lost
 from mlaas4hep_dask.dataset.mean_image import NOTHING, ImageSums, sum_images
@@ -29,15 +31,11 @@ from mlaas4hep_dask.dataset.plan import (
     wanted_of,
 )
 from mlaas4hep_dask.dataset.preflight import Preflight, preflight
+from mlaas4hep_dask.dataset.prepare import HEAD_EVENTS
 from mlaas4hep_dask.dataset.reuse import event_facts
 from mlaas4hep_dask.dataset.source import BlockPlan
 from mlaas4hep_dask.dataset.specs_pass import specs_pass
-from mlaas4hep_dask.dataset.tasks import (
-    PROGRESS,
-    Measured,
-    raw_event,
-    same,
-)
+from mlaas4hep_dask.dataset.tasks import PROGRESS, Measured, same
 from mlaas4hep_dask.dataset.weighting import (
     TrainingWeights,
     class_sums,
@@ -46,9 +44,9 @@ from mlaas4hep_dask.dataset.weighting import (
     training_weights,
 )
 from mlaas4hep_dask.encode import Block, EncodeCounts, Encoding
-from mlaas4hep_dask.encode.encoding import transforms_of
+from mlaas4hep_dask.encode.examples import Examples, joined
 from mlaas4hep_dask.encode.outputs import Outputs
-from mlaas4hep_dask.errors import UnreadableFileError
+from mlaas4hep_dask.errors import DataError, UnreadableFileError
 from mlaas4hep_dask.reader import Partition, ReadCounts
 from mlaas4hep_dask.specs import SampleSpecs, Specs
 from mlaas4hep_dask.specs.sample import ClassSums
@@ -284,27 +282,51 @@ class Dataset:
         plan = self.plan()
         return awkward_view(plan.partitions, plan.preparation, plan.branches)
 
-    def example_event(self) -> dict[str, Any] | None:
-        """A selected event as it stands in its file, if there is a recipe that prepares it."""
-        preparation = self.plan().preparation
-        if not preparation.recipe:
-            return None
-        # What gives labels and weights is no part of what a client sends.
-        preparation = preparation.fewer([branch.name for branch in self.encoding().reads])
-        filled = self._filled()
-        start = filled[0].entry_start
-        short = replace(filled[0], entry_stop=min(filled[0].entry_stop, start + 1_000))
-        for part in (short, *filled):  # the first events of it most likely do
-            found: dict[str, Any] | None = None
+    def examples(self) -> Examples:
+        """Real events of every sample: encoded, and some as a client would send them.
+
+        Raises
+        ------
+        DataError
+            When none can be read any more.
+        """
+        context = self.blocks().context
+        assert context.encoding is not None  # blocks have one
+        by_sample: dict[str, list[Partition]] = {}
+        for part in self._filled():
+            by_sample.setdefault(part.sample, []).append(part)
+        sizes = num_examples(context.encoding, len(by_sample))
+        tasks = []
+        for parts in by_sample.values():
+            start = parts[0].entry_start
+            short = replace(parts[0], entry_stop=min(parts[0].entry_stop, start + HEAD_EVENTS))
+            # The first events of a sample most likely have some that are selected.
+            first = self.client.submit(examples_of, short, context, *sizes, pure=False)
+            tasks.append((first, parts))
+        found = [
+            examples
+            for first, parts in tasks
+            for examples in self._first_examples(first, parts, context, sizes)
+        ]
+        if not found:
+            raise DataError("none of the events that were selected can be read any more")
+        return joined(found)
+
+    def _first_examples(
+        self, first: Future, parts: Sequence[Partition], context: Context, sizes: tuple[int, int]
+    ) -> list[Examples]:
+        """Those of the first task, or partition, that gives some."""
+        later = (self.client.submit(examples_of, p, context, *sizes, pure=False) for p in parts)
+        for task in chain([first], later):
             try:
-                future = self.client.submit(raw_event, part, preparation, pure=False)
-                found = result(self.client, future, "an example event")
-            except UnreadableFileError:  # the event of another file does as well
+                found: Examples | None = result(self.client, task, "examples of events")
+            except UnreadableFileError:  # the events of another file do as well
                 if self.config.on_bad_file == "error":
                     raise
+                continue
             if found is not None:
-                break
-        return found
+                return [found]
+        return []
 
     def _filled(self) -> list[Partition]:
         """The partitions of which events are selected."""
@@ -343,18 +365,7 @@ class Dataset:
         return gather(self.client, futures, "the first events")
 
     def _context(self) -> Context:
-        plan, config = self.plan(), self.config
-        return Context(
-            preparation=plan.preparation,
-            inputs=tuple(branch.name for branch in plan.branches),
-            supervision=plan.supervision,
-            fractions=(config.split.train, config.split.validation, config.split.test),
-            seed=config.seed,
-            skip=config.on_bad_file == "skip",
-            transforms=transforms_of(
-                config.encode.normalisation, [branch.name for branch in plan.branches]
-            ),
-        )
+        return context_of(self.config, self.plan())
 
     def _num_targets(self) -> tuple[tuple[int], ...]:
         """Chunks of y beside those of events: all targets of a regression, else none."""

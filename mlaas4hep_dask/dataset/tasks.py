@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import numpy as np
 from distributed import get_worker
@@ -15,7 +15,6 @@ from mlaas4hep_dask.dataset.context import Context
 from mlaas4hep_dask.dataset.labelled import Labelled, label
 from mlaas4hep_dask.dataset.losses import empty_events, tell
 from mlaas4hep_dask.dataset.plan import Skipped
-from mlaas4hep_dask.dataset.prepare import Preparation, read_raw
 from mlaas4hep_dask.encode import Block, EncodeCounts, encode
 from mlaas4hep_dask.encode.split import event_ids
 from mlaas4hep_dask.errors import DataError, UnreadableFileError
@@ -207,29 +206,6 @@ def _lost_block(partition: Partition, context: Context, counts: tuple[int, int, 
         ids,
         np.repeat(np.arange(3, dtype=np.uint8), counts),
     )
-
-
-def raw_event(partition: Partition, preparation: Preparation) -> dict[str, Any] | None:
-    """The first selected event as a client of a server would send it; None if there is none."""
-    raw = read_raw(partition, preparation).events
-    prepared = preparation.recipe.prepare(raw, preparation.keep)
-    if not len(prepared.events):
-        return None
-    place = 0 if prepared.selected is None else int(np.flatnonzero(prepared.selected)[0])
-    served = preparation.recipe.steps(preparation.keep, select=False).read
-    event: dict[str, Any] = {}
-    for branch in raw.branches:
-        if branch.name not in served:
-            continue
-        start, stop = place, place + 1
-        if branch.collection is not None:
-            start, stop = raw.offsets[branch.collection][place : place + 2].tolist()
-        values = [
-            value if np.isfinite(value) else None
-            for value in raw.contents[branch.name][start:stop].tolist()
-        ]
-        event[branch.name] = values if branch.collection is not None else values[0]
-    return event
 
 
 def tell_progress(num_events: int) -> None:

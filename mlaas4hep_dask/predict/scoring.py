@@ -190,10 +190,11 @@ def _scoring(request: Request, client: Client, *, decode: bool, suffix: str, ski
         )
     if decode:
         require_exact(bundle.encoding)
-    future = client.submit(num_outputs, _share(client, scoring), pure=False)
-    found = result(client, future, "trying the model")
     columns = bundle.encoding.layout.num_columns
     scoring = replace(scoring, decode=decode)
+    shared = _share(client, scoring)
+    future = client.submit(num_outputs, shared, bundle, bundle.golden(), pure=False)
+    found = result(client, future, "trying the model")
     if not decode or bundle.outputs.kind == "reconstruction":
         names = score_names(bundle.manifest.get("output") or {}, found or 1)
         scoring = replace(scoring, outputs=names)

@@ -12,13 +12,17 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from mlaas4hep_dask.bundle import Bundle
+from mlaas4hep_dask.bundle.golden import Golden
 from mlaas4hep_dask.dataset.plan import Skipped
 from mlaas4hep_dask.derive.recipe import Recipe
 from mlaas4hep_dask.encode import EncodeCounts, Encoded, EncodedImages, Encoding, encode
-from mlaas4hep_dask.errors import BundleError, UnreadableFileError
+from mlaas4hep_dask.errors import BundleError, PayloadError, UnreadableFileError
 from mlaas4hep_dask.export.activation import reconstruction_error
 from mlaas4hep_dask.reader import Partition, read
+from mlaas4hep_dask.serve.model import Model
 from mlaas4hep_dask.serve.network import Network
+from mlaas4hep_dask.serve.verify import verify
 from mlaas4hep_dask.specs import Branch, Events
 from mlaas4hep_dask.writer import decoded_branches, decoded_events
 
@@ -106,26 +110,30 @@ class ScoredPart:
         return object.__sizeof__(self) + sys.getsizeof(self.events)
 
 
-def num_outputs(scoring: Scoring) -> int | None:
+def num_outputs(scoring: Scoring, bundle: Bundle, golden: Golden | None) -> int | None:
     """Numbers that the model gives for an event; None when it gives one without an axis for it.
 
     Raises
     ------
     BundleError
-        When the model does not run, or gives something else.
+        When the model does not run, gives something else, or does not keep to its bundle.
     """
     encoding = scoring.encoding
     x = np.zeros((3, *encoding.row_shape), dtype=np.float32)
     missing = np.zeros(x.shape, dtype=np.bool_)
     try:
-        scores = _network(scoring).scores_of(x, missing)
-    except (RuntimeError, AttributeError) as error:
+        network = _network(scoring)
+        scores = network.scores_of(x, missing)
+        if scores.ndim not in (1, 2) or len(scores) != 3:
+            raise BundleError(
+                f"model {scoring.name!r} gives an array of shape {scores.shape} for 3 events; "
+                "expected (3,) or (3, outputs)"
+            )
+        # Without a kind of its own, the rows that a model gives can be decoded.
+        gives_rows = scoring.decode and bundle.outputs.kind != "reconstruction"
+        verify(Model(bundle, network), golden, gives_rows=gives_rows)
+    except (RuntimeError, AttributeError, PayloadError) as error:
         raise BundleError(f"model {scoring.name!r} does not run ({error})") from error
-    if scores.ndim not in (1, 2) or len(scores) != 3:
-        raise BundleError(
-            f"model {scoring.name!r} gives an array of shape {scores.shape} for 3 events; expected "
-            "(3,) or (3, outputs)"
-        )
     return None if scores.ndim == 1 else scores.shape[1]
 
 

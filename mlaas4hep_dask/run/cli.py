@@ -127,33 +127,22 @@ def _overrides(options: argparse.Namespace) -> list[str]:
 
 
 def _check(config: Config) -> int:
-    from mlaas4hep_dask.dataset.image import likely_shape
     from mlaas4hep_dask.dataset.plan import check_files
     from mlaas4hep_dask.dataset.preflight import preflight
     from mlaas4hep_dask.dataset.trial import first_notes, require_splits
+    from mlaas4hep_dask.run.checking import check_model
     from mlaas4hep_dask.run.stages import model_of
 
     model = model_of(config)
     checked = preflight(config)
     plan = check_files(config, checked)
     require_splits(config, plan)
-    # How many objects an event can have is known after the specs pass; any width will do here.
-    width = config.encode.width if isinstance(config.encode.width, int) else 4
-    num_columns = sum(1 if branch.kind == "flat" else width for branch in plan.branches)
-    targets = config.target.branch if config.target.is_regression else []
-    num_outputs = len(targets) or (len(config.classes) if len(config.classes) > 2 else 1)
-    if config.target.is_reconstruction:
-        num_outputs = num_columns
-    shape: tuple[int, ...] = (num_columns,)
-    accepted = f"rows (tried with {num_columns} columns)"
-    if config.image is not None:
-        shape = likely_shape(config.image)
-        accepted = f"images (tried with {shape[0]} channels of {shape[1]} by {shape[2]} cells)"
-    model.build(shape, num_outputs)
+    lines = check_model(config, model, checked, plan)
     print(plan.to_text())  # noqa: T201
     for note in first_notes(plan):
         print(f"  note: {note}")  # noqa: T201
-    print(f"model {model.reference} accepts {accepted}")  # noqa: T201
+    for line in lines:
+        print(line)  # noqa: T201
     print(f"{config.source or config.name}: no error found")  # noqa: T201
     return 0
 

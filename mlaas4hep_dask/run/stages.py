@@ -158,21 +158,26 @@ def fit(
         folder.write("specs.json", specs.to_json())
         del importing
         # Read before training, after which a server may be gone: a result that lacks nothing but
-        # an example and figures would be lost.
-        example = dataset.example_event()
+        # examples and figures would be lost.
+        examples = trainer.begin_trial()
         shown = distributions_json(dataset.distributions())
         dataset.image_sums()
+        began = time.perf_counter()
+        warnings = trainer.end_trial()
+        reporter.record(Stage("trial", 0, time.perf_counter() - began))
+        for warning in warnings:
+            reporter.say(f"WARNING: {warning}")
         epochs, last = _train(trainer, dataset, folder, reporter)
         began = time.perf_counter()
-        content, num_parameters = trainer.export(last.state, dataset)
+        exported = trainer.export(last.state)
         reporter.record(Stage("export", 0, time.perf_counter() - began))
         summary = run_summary(dataset, trainer, reporter, epochs, last)
-        summary["model"]["num_parameters"] = num_parameters
+        summary["model"]["num_parameters"] = exported.num_parameters
         summary["command"] = command
         bundle = write_bundle(
             path / "bundle",
             name=config.name,
-            model=content,
+            model=exported.content,
             specs=specs,
             encode=dataset.encode_options(),
             outputs=trainer.outputs,
@@ -186,7 +191,8 @@ def fit(
             },
             card=model_card(summary, config),
             recipe=dataset.plan().preparation.recipe,
-            example=example,
+            example=examples.sent[0] if examples.sent else None,
+            golden=exported.golden,
         )
         result = RunResult(path, summary, bundle)
         summary["serve"] = result.serve_command

@@ -78,6 +78,7 @@ def run_summary(
                 *_weight_notes(dataset),
                 *_class_notes(classes),
                 *_loss_notes(dataset, trainer),
+                *(f"WARNING: {warning}" for warning in trainer.warnings),
             ],
         },
         "samples": [

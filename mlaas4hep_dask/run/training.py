@@ -12,13 +12,16 @@ from typing import Any, Literal
 
 from distributed import Client, Future
 
+from mlaas4hep_dask.bundle import Bundle, draft_bundle
 from mlaas4hep_dask.dataset import Dataset
 from mlaas4hep_dask.dataset.diskcache import free_bytes
 from mlaas4hep_dask.dataset.gang import run_gang
 from mlaas4hep_dask.dataset.losses import lost_samples, require_events
 from mlaas4hep_dask.dataset.source import BlockPlan, forget_sources, known_counts
 from mlaas4hep_dask.encode import EncodeCounts
+from mlaas4hep_dask.encode.examples import Examples
 from mlaas4hep_dask.errors import ClusterError, MLaaSError, TrainingError
+from mlaas4hep_dask.run.exporting import Exported, export_network, try_network
 from mlaas4hep_dask.train.assign import Assignment, assign, follow
 from mlaas4hep_dask.train.feed import TEST, VALIDATION
 from mlaas4hep_dask.train.model import ModelSource
@@ -27,7 +30,6 @@ from mlaas4hep_dask.train.session import (
     RankTask,
     abandon,
     close,
-    export_network,
     import_rank,
     open_meeting,
     open_rank,
@@ -149,6 +151,9 @@ class Trainer:
         self.cache = dataset.config.cache  # what `auto` has become, once training has begun
         self.counts: dict[int, EncodeCounts] = {}  # by block: what encoding it lost
         self.lost_samples: dict[str, int] = {}  # events of samples of which none was learned
+        self._examples: Examples | None = None
+        self._trial: Future | None = None
+        self.warnings: tuple[str, ...] = ()  # of the trial
         self._held: list[Future] = []
         self._session = ""
         self._workers: dict[str, str] = {}  # of the ranks, in their order, and their processes
@@ -160,10 +165,13 @@ class Trainer:
 
         Raises
         ------
+        ModelError
+            When the trial of the network fails.
         TrainingError
             When a rank fails, workers died more than ``training.max_restarts`` times without an
             epoch in between, or no event of a class could be read.
         """
+        self.end_trial()
         try:
             for epoch in range(first, self._config.training.epochs + 1):
                 began = time.perf_counter()
@@ -185,20 +193,84 @@ class Trainer:
         finally:
             self._close()
 
-    def export(self, state: bytes, dataset: Dataset) -> tuple[bytes, int]:
-        """TorchScript of a checkpoint's network, made on a worker, and its parameters' number."""
+    def begin_trial(self) -> Examples:
+        """Let a worker try the network, its export and its scores; the real events it is given.
+
+        `epochs` waits for the trial. The events serve for the export too: after training a server
+        may be gone.
+        """
+        if self._examples is None:
+            config = self._config
+            self._examples = self._dataset.examples()
+            self._trial = self._client.submit(
+                try_network,
+                self._model,
+                self._examples,
+                self._draft(),
+                {
+                    "batches": self._batches(),
+                    "num_ranks": config.training.ranks,
+                    "regression_loss": config.target.loss,
+                },
+                pure=False,
+            )
+        return self._examples
+
+    def end_trial(self) -> tuple[str, ...]:
+        """What the trial warns of.
+
+        Raises
+        ------
+        ModelError
+            When the network does not work.
+        """
+        self.begin_trial()
+        if self._trial is not None:
+            self.warnings = result(self._client, self._trial, "trying the model")
+            self._trial = None
+        return self.warnings
+
+    def export(self, state: bytes) -> Exported:
+        """A checkpoint's network, exported on a worker.
+
+        Raises
+        ------
+        ModelError
+            When the exported network does not give the scores of the trained one.
+        """
         future = self._client.submit(
             export_network,
             self._model,
-            self._row_shape,
             state,
-            dataset.encoding(),
-            self.outputs,
+            self.begin_trial(),
+            self._draft(),
             workers=list(self._workers)[:1] or None,  # it has imported torch
             allow_other_workers=bool(self._workers),
             pure=False,
         )
         return result(self._client, future, "export")  # type: ignore[no-any-return]
+
+    def _draft(self) -> Bundle:
+        dataset = self._dataset
+        return draft_bundle(
+            self._config.name,
+            specs=dataset.specs(),
+            encode=dataset.encode_options(),
+            recipe=dataset.plan().preparation.recipe,
+            outputs=self.outputs,
+        )
+
+    def _batches(self) -> tuple[int, int]:
+        """Events of a rank in its usual step, and in the smallest of an epoch."""
+        train = self._assignments[0]
+        usual = math.ceil(train.batch_size / train.num_ranks)
+        windows = {0, train.num_windows - 1}  # all between are as large as these
+        smallest = min(
+            train.window_size(rank, window) // max(train.num_steps(window), 1)
+            for window in windows
+            for rank in range(train.num_ranks)
+        )
+        return usual, min(smallest, usual)
 
     def _epoch(self, epoch: int, state: bytes | None) -> Sequence[Any]:
         while True:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import tempfile
 import time
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from itertools import chain
 from pathlib import Path
@@ -21,6 +21,7 @@ from mlaas4hep_dask.serve.counts import counts_of_parts
 from mlaas4hep_dask.serve.network import Network
 from mlaas4hep_dask.serve.parts import Part, Scorable
 from mlaas4hep_dask.serve.payload import UnfitError, columnar, events_of, extra_names
+from mlaas4hep_dask.serve.verify import verify
 from mlaas4hep_dask.specs import Branch, BranchSpecs, Events
 
 logger = logging.getLogger(__name__)
@@ -80,7 +81,7 @@ class Model:
         self.name = bundle.name
         self.encoding = bundle.encoding
         self.outputs = bundle.outputs
-        self._network = network
+        self.network = network
 
     @property
     def score_names(self) -> dict[str, list[str]]:
@@ -156,6 +157,19 @@ class Model:
                 outcomes[row.place] = outcome
         return [outcome for outcome in outcomes if outcome is not None]
 
+    def rows(
+        self, objects: Sequence[Mapping[str, Any]]
+    ) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+        """The network's input for some events, and its missing mask.
+
+        Raises
+        ------
+        PayloadError
+            When an event does not fit.
+        """
+        _, encoded = self._encoded([_Row(0, list(objects), 0)])
+        return encoded.dense(), encoded.missing()
+
     def _refused(self, rows: Sequence[_Row]) -> Iterator[tuple[int, PayloadError]]:
         """The rows that cannot be encoded, found by halving."""
         try:
@@ -189,7 +203,7 @@ class Model:
         self, rows: Sequence[_Row], events: Events, encoded: Encoded | EncodedImages
     ) -> Iterator[Scored | PayloadError]:
         branches = self.bundle.reads
-        scores = self._network.scores(encoded)
+        scores = self.network.scores(encoded)
         is_finite = np.all(np.isfinite(scores).reshape(len(scores), -1), axis=1)  # (events,)
         sizes = [len(row.objects) for row in rows]
         counts = counts_of_parts(encoded.counts, events, self.encoding, sizes=sizes)
@@ -282,7 +296,8 @@ def load_model(path: str | Path) -> Model:
     Raises
     ------
     BundleError
-        When the bundle is incomplete or altered, or its model does not run.
+        When the bundle is incomplete or altered, its model does not run, or does not give its
+        golden events their scores.
     """
     started = time.perf_counter()
     with tempfile.TemporaryDirectory(prefix="mlaas4hep-serve-") as folder:
@@ -293,6 +308,7 @@ def load_model(path: str | Path) -> Model:
             )
         try:
             model = Model(bundle, Network(bundle.model_path))
+            verify(model, bundle.golden())
             _warm_up(model)
         except BundleError:
             raise

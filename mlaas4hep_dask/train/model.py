@@ -40,17 +40,16 @@ class ModelSource:
         return self.code.digest
 
     def build(self, shape: int | tuple[int, ...], num_outputs: int = 1) -> torch.nn.Module:
-        """The network for rows or images, tried on three events.
+        """The network for rows or images, as the callable makes it.
 
-        The callable is given the number of columns of rows, or (channels, ny, nx) of images.
-
-        A callable with a parameter ``num_outputs`` is told how many numbers to give per event.
+        The callable is given the number of columns of rows, or (channels, ny, nx) of images. One
+        with a parameter ``num_outputs`` is told how many numbers to give per event. Lazy modules
+        of torch get their shapes.
 
         Raises
         ------
         ModelError
-            When the callable fails, does not return a module, or the module does not give
-            ``num_outputs`` finite numbers per event.
+            When the callable fails or does not return a module.
         """
         import torch
 
@@ -61,14 +60,14 @@ class ModelSource:
         except CodeError as error:
             raise ModelError(f"model {error.message}", **error.facts) from error
         if wrong := unknown_keyword(factory, self.kwargs):
-            raise self._error(f"{wrong} (model.kwargs)")
+            raise self.error(f"{wrong} (model.kwargs)")
         try:
             network = factory(told, **self._told(factory, num_outputs), **self.kwargs)
         except Exception as error:  # whatever the user's code raises
-            raise self._error(f"failed for {_described(shape)}", error) from error
+            raise self.error(f"failed for {described(shape)}", error) from error
         if not isinstance(network, torch.nn.Module):
-            raise self._error(f"returned {type(network).__name__}, expected torch.nn.Module")
-        self._try(network, shape, num_outputs)
+            raise self.error(f"returned {type(network).__name__}, expected torch.nn.Module")
+        self._shape_lazy(network, shape)
         return network
 
     def _told(self, factory: Callable[..., Any], num_outputs: int) -> dict[str, int]:
@@ -77,40 +76,38 @@ class ModelSource:
             return {}
         return {"num_outputs": num_outputs}
 
-    def _try(self, network: torch.nn.Module, row_shape: tuple[int, ...], num_outputs: int) -> None:
+    def _shape_lazy(self, network: torch.nn.Module, shape: tuple[int, ...]) -> None:
+        """Let lazy modules, which know their shapes once they are called, see rows of zeros."""
         import torch
+        from torch.nn.parameter import is_lazy
 
-        from mlaas4hep_dask.export.torchscript import takes_missing
+        if not any(map(is_lazy, (*network.parameters(), *network.buffers()))):
+            return
+        from mlaas4hep_dask.export.call import call_of
 
-        x = torch.zeros(3, *row_shape)
-        inputs = (x, x > 0) if takes_missing(network) else (x,)
+        x = torch.zeros(2, *shape)
         was_training = network.training
+        network.eval()
         try:
             with torch.no_grad():
-                network.train()
-                network(*inputs)
-                network.eval()
-                logits = network(*inputs)
+                call_of(network)(x, x > 0)
         except Exception as error:  # whatever the user's code raises
-            raise self._error(f"does not accept {_described(row_shape)}", error) from error
+            raise self.error(f"does not accept {described(shape)}", error) from error
         network.train(was_training)
-        shape = tuple(logits.shape) if isinstance(logits, torch.Tensor) else type(logits).__name__
-        if shape != (3, num_outputs) and (num_outputs > 1 or shape != (3,)):
-            expected = "one number per event"
-            if num_outputs > 1:
-                expected = f"(3, {num_outputs}): a callable may take num_outputs to know it"
-                if row_shape == (num_outputs,):
-                    expected += "; to be reconstructed, a row is as wide as the input"
-            raise self._error(f"gives {shape} for 3 events, expected {expected}")
-        if not torch.isfinite(logits).all():
-            raise self._error("gives values that are not finite for events of zeros")
 
-    def _error(self, what: str, cause: Exception | None = None) -> ModelError:
-        reason = f" ({type(cause).__name__}: {cause})" if cause is not None else ""
+    def error(self, what: str, cause: Exception | None = None) -> ModelError:
+        """The error that says what is wrong with this model, and where in the user's code."""
+        reason = ""
+        if cause is not None:
+            place = self.code.place(cause.__traceback__)
+            where = f" in {place}" if place else ""
+            kind = "" if isinstance(cause, ModelError) else f"{type(cause).__name__}: "
+            reason = f"{where} ({kind}{cause})"
         return ModelError(f"model {self.reference!r} {what}{reason}", callable=self.reference)
 
 
-def _described(shape: tuple[int, ...]) -> str:
+def described(shape: tuple[int, ...]) -> str:
+    """Rows or images of a shape, in words."""
     return f"rows of {shape[0]} columns" if len(shape) == 1 else f"images of shape {shape}"
 
 

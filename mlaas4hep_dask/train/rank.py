@@ -10,6 +10,7 @@ import io
 import os
 import socket
 import time
+import traceback
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from datetime import timedelta
@@ -23,8 +24,8 @@ from numpy.typing import NDArray
 from torch.distributed import PrefixStore, TCPStore  # type: ignore[attr-defined]  # untyped there
 from torch.nn.parallel import DistributedDataParallel
 
-from mlaas4hep_dask.errors import ModelError, TrainingError
-from mlaas4hep_dask.export.torchscript import takes_missing
+from mlaas4hep_dask.errors import TrainingError
+from mlaas4hep_dask.export.call import takes_missing
 from mlaas4hep_dask.train.adam import Adam
 from mlaas4hep_dask.train.exchange import SharedMemoryExchange, machine
 from mlaas4hep_dask.train.feed import TEST, TRAIN, VALIDATION, BlockSource, Feed, Window
@@ -43,7 +44,7 @@ EVALUATION_ROWS = 4096  # rows per forward pass when nothing is learned
 SPLITS = {"train": TRAIN, "validation": VALIDATION, "test": TEST}
 TIMEOUT = timedelta(minutes=10)
 PROGRESS_EVERY = 0.5  # seconds
-# RuntimeError is not among them: it may come from a lost rank.
+# A RuntimeError may come from a lost rank: whether it is the network's, the traceback tells.
 USER_ERRORS = (ValueError, TypeError, LookupError, AttributeError, ArithmeticError)
 
 
@@ -205,23 +206,29 @@ class Rank:
         for step, size in enumerate(window.step_sizes.tolist()):
             begin, end = bounds[step], bounds[step + 1]
             inputs, truth, w = batch(slice(begin, end))
-            try:
-                given = learner(*inputs).reshape(end - begin, *self._tail)
-            except USER_ERRORS as error:
-                raise ModelError(
-                    f"the network failed on a batch of {end - begin} events of rank "
-                    f"{self.task.rank} ({type(error).__name__}: {error})",
-                    callable=self.task.model.reference,
-                ) from error
-            loss: Any = self.loss(given, truth, w)
             # The gradients of all ranks are averaged. This factor makes the average the gradient
             # of the mean loss over the whole batch, however the batch is divided.
             factor = self.task.num_ranks / (size * self.task.mean_weight)
             self.optimiser.zero_grad()
-            loss.backward(torch.tensor(factor))
+            try:
+                given = learner(*inputs).reshape(end - begin, *self._tail)
+                loss: Any = self.loss(given, truth, w)
+                loss.backward(torch.tensor(factor))
+            except Exception as error:  # whatever the user's code raises
+                self._blame(error, end - begin)
+                raise
             self.optimiser.step()
             seen[begin:end] = given.detach()
             yield float(loss.detach()), end
+
+    def _blame(self, error: Exception, num_events: int) -> None:
+        """Raise a ModelError for what comes from the network, and not from a lost rank."""
+        frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
+        is_own = any(frame.f_locals.get("self") is self.network for frame in frames)
+        if is_own or self.task.num_ranks == 1 or isinstance(error, USER_ERRORS):
+            raise self.task.model.error(
+                f"failed on a batch of {num_events} events of rank {self.task.rank}", error
+            ) from error
 
     def _measure(self, window: Window, sums: _Sums) -> None:
         weights = self._loss_weights(window)
@@ -231,7 +238,11 @@ class Rank:
             for begin in range(0, len(output), EVALUATION_ROWS):
                 part = slice(begin, begin + EVALUATION_ROWS)
                 inputs, truth, w = batch(part)
-                given = self.network(*inputs).reshape(-1, *self._tail)
+                try:
+                    given = self.network(*inputs).reshape(-1, *self._tail)
+                except Exception as error:  # whatever the user's code raises
+                    self._blame(error, len(w))
+                    raise
                 output[part] = given.numpy()
                 sums.loss += float(self.loss(given, truth, w))
         sums.add(window, self._truth(window), weights, output)

@@ -12,7 +12,6 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
-from mlaas4hep_dask.encode.encoding import Encoding
 from mlaas4hep_dask.encode.outputs import Outputs
 from mlaas4hep_dask.train.assign import Assignment
 from mlaas4hep_dask.train.feed import BlockSource
@@ -287,29 +286,3 @@ def close(session: str) -> None:
     thread = _threads.pop(session, None)
     if thread is not None:
         thread.shutdown(wait=False)
-
-
-def export_network(
-    model: ModelSource,
-    row_shape: tuple[int, ...],
-    state: bytes,
-    encoding: Encoding,
-    outputs: Outputs,
-) -> tuple[bytes, int]:
-    """TorchScript of a checkpoint's network, and its number of parameters.
-
-    Raises
-    ------
-    ModelError
-        When the network cannot be exported.
-    """
-    import torch
-
-    from mlaas4hep_dask.export import to_torchscript
-    from mlaas4hep_dask.train.rank import load_state
-
-    torch.set_num_threads(1)
-    network = model.build(row_shape, outputs.num_outputs)
-    network.load_state_dict(load_state(state)["network"])
-    num_parameters = sum(parameter.numel() for parameter in network.parameters())
-    return to_torchscript(network, encoding, outputs), num_parameters

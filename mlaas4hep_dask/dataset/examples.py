@@ -1,0 +1,213 @@
+"""Makes examples of partitions: real events to try a network on and to keep with its scores."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mlaas4hep_dask.config import Config
+from mlaas4hep_dask.dataset.context import Context, context_of
+from mlaas4hep_dask.dataset.labelled import label
+from mlaas4hep_dask.dataset.normalise import encode_options
+from mlaas4hep_dask.dataset.plan import Plan
+from mlaas4hep_dask.dataset.preflight import Preflight
+from mlaas4hep_dask.dataset.prepare import HEAD_EVENTS, Preparation, applied, read_raw
+from mlaas4hep_dask.dataset.tasks import measure_partition, merge_measured
+from mlaas4hep_dask.dataset.weighting import outputs_of
+from mlaas4hep_dask.encode import Encoding, encode
+from mlaas4hep_dask.encode.examples import Examples, joined
+from mlaas4hep_dask.encode.outputs import Outputs
+from mlaas4hep_dask.errors import DataError
+from mlaas4hep_dask.reader import Partition
+from mlaas4hep_dask.specs import Branch, Events, Specs
+
+NUM_EXAMPLES = 1_000  # events of all samples together
+EXAMPLE_BYTES = 8 * 1024**2  # and their rows and masks, which travel with a task
+NUM_SENT = 200  # of them as a client would send them
+SENT_VALUES = 100_000  # and their values
+
+
+def num_examples(encoding: Encoding, num_samples: int) -> tuple[int, int]:
+    """Of each of so many samples: how many events, and how many as a client would send them."""
+    of_row = 5 * max(math.prod(encoding.row_shape), 1)  # bytes of values and mask
+    num_events = min(NUM_EXAMPLES, EXAMPLE_BYTES // of_row)
+    num_sent = min(NUM_SENT, SENT_VALUES // max(encoding.layout.num_columns, 1))
+    return max(num_events // num_samples, 8), max(num_sent // num_samples, 8)
+
+
+def examples_of(
+    partition: Partition, context: Context, num_events: int, num_sent: int
+) -> Examples | None:
+    """The first selected events of a partition; None if there are none.
+
+    Parameters
+    ----------
+    partition : Partition
+        Entry range of a file.
+    context : Context
+        With the encoding.
+    num_events, num_sent : int
+        How many events, and how many of them as a client would send them: those without an object
+        or a value, and those with the largest and smallest, come first.
+
+    Raises
+    ------
+    UnreadableFileError
+        When the partition cannot be read.
+    """
+    encoding = context.encoding
+    assert encoding is not None  # the data set and the check both set it
+    names = tuple(branch.name for branch in encoding.reads)
+    found = label(partition, context, names)
+    if not len(found.events):
+        return None
+    rows = np.arange(min(len(found.events), num_events))
+    encoded = encode(found.events, encoding)
+    # A value that is too large to encode is an error of its own.
+    rows = rows[np.isfinite(encoded.dense(rows)).reshape(rows.size, -1).all(axis=1)]
+    factor = context.supervision.factors.get(partition.sample, 1.0)
+    # What gives labels and weights is no part of what a client sends.
+    preparation = context.preparation.fewer(names)
+    return Examples(
+        encoded.dense(rows),
+        encoded.missing(rows),
+        found.learned[rows],
+        (found.weights[rows] * factor).astype(np.float32),
+        tuple(_sent(partition, preparation, num_sent)),
+    )
+
+
+def head_examples(
+    config: Config, checked: Preflight, plan: Plan
+) -> tuple[Examples, Encoding, Outputs] | None:
+    """Examples of the first events of every sample, encoded as if all others were like these.
+
+    It needs no cluster: ``--check`` tries a network on them.
+
+    Parameters
+    ----------
+    config : Config
+        The configuration.
+    checked : Preflight
+        From `preflight`.
+    plan : Plan
+        From `check_files`.
+
+    Returns
+    -------
+    (Examples, Encoding, Outputs) or None
+        None when no event is selected among the first.
+
+    Raises
+    ------
+    DataError
+        When a label or a weight is not what it has to be.
+    """
+    heads: dict[str, Partition] = {}
+    for part in plan.partitions:
+        stop = min(part.entry_stop, part.entry_start + HEAD_EVENTS)
+        heads.setdefault(part.sample, replace(part, entry_stop=stop))
+    context = context_of(config, plan)
+    parts = list(heads.values())
+    measured = merge_measured(
+        [measure_partition(part, number, context) for number, part in enumerate(parts)]
+    )
+    filled = [parts[number] for number, counts in measured.counts.items() if sum(counts)]
+    if not filled:
+        return None
+    specs = measured.specs if checked.specs is None else checked.specs
+    options = encode_options(config, specs, plan.keys, checked.normalisers)
+    encoding = Encoding.from_specs(specs, **options)
+    if encoding.image is None and not encoding.columns():
+        return None
+    context = replace(context, encoding=encoding)
+    num_events, _ = num_examples(encoding, len(filled))
+    found = [examples_of(part, context, num_events, 0) for part in filled]
+    examples = joined([each for each in found if each is not None])
+    return examples, encoding, _likely_outputs(context, measured.specs, encoding)
+
+
+def _likely_outputs(context: Context, specs: Specs, encoding: Encoding) -> Outputs:
+    """What a network learns to give; a target that few events do not tell is left as it is."""
+    supervision = context.supervision
+    try:
+        return outputs_of(supervision, specs.samples, encoding)
+    except DataError:
+        if supervision.classes:
+            return Outputs.of_classes(supervision.classes)
+        names = tuple(expression.text for expression in supervision.targets)
+        return Outputs("regression", names, (0.0,) * len(names), (1.0,) * len(names))
+
+
+def _sent(
+    partition: Partition, preparation: Preparation, num_sent: int
+) -> Iterator[dict[str, Any]]:
+    """Selected events of a partition as JSON objects, the unusual ones first."""
+    if num_sent == 0:
+        return
+    raw = read_raw(partition, preparation)
+    selected = applied(raw, preparation).selected
+    if raw.selected is not None and selected is not None:  # of those that a function returned
+        selected = selected[raw.selected]
+    events = raw.events
+    places = np.arange(len(events)) if selected is None else np.flatnonzero(selected)
+    names = preparation.recipe.steps(preparation.keep, select=False).read
+    branches = [branch for branch in events.branches if branch.name in names]
+    for place in _unusual_first(events, branches, places)[:num_sent].tolist():
+        yield _as_sent(events, branches, place)
+
+
+def _unusual_first(
+    events: Events, branches: Sequence[Branch], places: NDArray[np.int64]
+) -> NDArray[np.int64]:
+    """Events that lack something or hold an extreme, one of each kind in turn, then the others."""
+    unusual: dict[int, None] = {}
+    for branch in branches:
+        values = events.contents[branch.name].astype(np.float64)
+        if branch.collection is None:
+            low = high = values
+            lacks = ~np.isfinite(values)
+        else:
+            offsets = events.offsets[branch.collection]
+            lacks = np.diff(offsets) == 0
+            bad = np.flatnonzero(~np.isfinite(values))
+            lacks[np.searchsorted(offsets, bad, side="right") - 1] = True
+            low, high = (_by_event(values, offsets, way) for way in (np.minimum, np.maximum))
+        own = places[lacks[places]][:1].tolist()
+        finite = places[np.isfinite(low[places]) & np.isfinite(high[places])]
+        if finite.size:
+            own += [int(finite[low[finite].argmin()]), int(finite[high[finite].argmax()])]
+        unusual.update(dict.fromkeys(own))
+    rest = places[~np.isin(places, list(unusual))]
+    return np.concatenate([np.array(list(unusual), dtype=np.int64), rest])
+
+
+def _by_event(
+    values: NDArray[np.float64], offsets: NDArray[np.int64], way: np.ufunc
+) -> NDArray[np.float64]:
+    """Smallest or largest value of each event, NaN where it has none."""
+    made = np.full(len(offsets) - 1, np.nan)
+    filled = np.flatnonzero(np.diff(offsets))
+    if filled.size:
+        made[filled] = way.reduceat(values, offsets[filled])
+    return made
+
+
+def _as_sent(events: Events, branches: Sequence[Branch], place: int) -> dict[str, Any]:
+    """One event as a client would send it."""
+    event: dict[str, Any] = {}
+    for branch in branches:
+        start, stop = place, place + 1
+        if branch.collection is not None:
+            start, stop = events.offsets[branch.collection][place : place + 2].tolist()
+        values = [
+            value if np.isfinite(value) else None
+            for value in events.contents[branch.name][start:stop].tolist()
+        ]
+        event[branch.name] = values if branch.collection is not None else values[0]
+    return event

@@ -1,0 +1,246 @@
+"""What every network has to keep: one score per event, the same in any company and at any time."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from mlaas4hep_dask.encode.outputs import Outputs
+from mlaas4hep_dask.errors import ModelError
+from mlaas4hep_dask.export.activation import Activation
+from mlaas4hep_dask.export.call import Call
+
+ABSOLUTE = 1e-5  # by which rounding may change a probability
+RELATIVE = {"regression": 1e-6, "reconstruction": ABSOLUTE}  # float32 far from 0
+FEW = 60  # events that small batches are made of
+LONG = 20  # seconds after which few events have to do for one size
+SIZES = (2, 3, 64)  # of batches, beside single events and all at once
+
+
+@dataclass(frozen=True)
+class Difference:
+    """How far scores are from those that were expected.
+
+    Parameters
+    ----------
+    worst : float
+        The largest difference.
+    num_events : int
+        Events that differ by more than rounding explains.
+    total : int
+        Events compared.
+    """
+
+    worst: float
+    num_events: int
+    total: int
+
+    def __bool__(self) -> bool:
+        return self.num_events > 0
+
+    def __str__(self) -> str:
+        return f"by up to {self.worst:.3g} on {self.num_events:,} of {self.total:,} events"
+
+
+def compared(
+    found: torch.Tensor,
+    expected: torch.Tensor,
+    x: torch.Tensor,
+    outputs: Outputs,
+    *,
+    absolute: float = ABSOLUTE,
+) -> Difference:
+    """How far scores differ by more than rounding explains.
+
+    Rounding grows with the largest value of an event's row, in the unit of a target, and with a
+    score that has no bounds.
+
+    Parameters
+    ----------
+    found, expected : Tensor, shape (events, …)
+        Scores.
+    x : Tensor of float32, shape (events, …)
+        The rows that they are of.
+    outputs : Outputs
+        What the scores mean.
+    absolute : float
+        What rounding may change of a probability.
+    """
+    total = len(x)
+    if total == 0:
+        return Difference(0.0, 0, 0)
+    found, expected = (each.reshape(total, -1).double() for each in (found, expected))
+    size = x.reshape(total, -1).double().abs().nan_to_num().amax(dim=1, keepdim=True).clamp(min=1)
+    unit = 1 / torch.tensor(outputs.scales or (1.0,), dtype=torch.float64).abs()
+    allowed = absolute * size * unit + RELATIVE.get(outputs.kind, 0.0) * size * expected.abs()
+    allowed = allowed.nan_to_num()
+    apart = (found - expected).abs()
+    same = (found == expected) | (found.isnan() & expected.isnan())
+    apart = torch.where(same, torch.zeros_like(apart), apart)
+    differs = ~(apart <= allowed)
+    worst = float(apart.nan_to_num(nan=torch.inf).max())
+    return Difference(worst, int(differs.any(dim=1).sum()), total)
+
+
+def outputs_of(
+    call: Call, x: torch.Tensor, missing: torch.Tensor, outputs: Outputs
+) -> torch.Tensor:
+    """What a network gives for some events, once it is known to keep to its contract.
+
+    It is asked for few events, for all, for all again, for each alone and for batches.
+
+    Parameters
+    ----------
+    call : callable
+        The network, in eval mode.
+    x, missing : Tensor of float32 and of bool, shape (events, …)
+        Encoded rows or images, and their missing mask.
+    outputs : Outputs
+        What it gives.
+
+    Returns
+    -------
+    Tensor
+        What it gives for all events.
+
+    Raises
+    ------
+    ModelError
+        When it gives another number of values, no floating point numbers or some that are not
+        finite; changes its input; or gives an event other values again or in other company.
+    """
+    width = x[0].numel() if outputs.kind == "reconstruction" else outputs.num_outputs
+
+    def ask(part: slice) -> torch.Tensor:
+        given, mask = x[part].clone(), missing[part].clone()
+        found = call(given, mask)
+        require_shape(found, len(given), width, is_row=outputs.kind == "reconstruction")
+        if not (torch.equal(given, x[part]) and torch.equal(mask, missing[part])):
+            raise ModelError(
+                "changes its input in place, which is what it is compared with and what others "
+                "read: write x = x * 2 in place of x.mul_(2), or x = x.clone() first; so do "
+                "layers with inplace=True"
+            )
+        return torch.as_tensor(found).detach().reshape(len(given), -1)
+
+    activation = Activation(outputs)
+
+    def scores(given: torch.Tensor, part: slice) -> torch.Tensor:
+        return activation(given, x[part], missing[part])  # type: ignore[no-any-return]
+
+    return _steady(ask, scores, x, outputs)
+
+
+def scores_of(
+    call: Call,
+    x: torch.Tensor,
+    missing: torch.Tensor,
+    outputs: Outputs,
+    *,
+    is_finite: bool = True,
+) -> torch.Tensor:
+    """The scores that a bundle's module gives, once it is known to keep to its contract.
+
+    As `outputs_of`, of scores: probabilities are between 0 and 1, errors are not negative. They
+    have to be finite if ``is_finite``.
+    """
+    width = 1 if outputs.kind == "reconstruction" else outputs.num_outputs
+
+    def ask(part: slice) -> torch.Tensor:
+        given = x[part].clone()
+        found = call(given, missing[part].clone())
+        require_shape(found, len(given), width)
+        return torch.as_tensor(found).detach()
+
+    def scores(given: torch.Tensor, part: slice) -> torch.Tensor:
+        del part
+        return given
+
+    found = _steady(ask, scores, x, outputs, is_finite=is_finite)
+    numbers = found[torch.isfinite(found)]
+    if not numbers.numel():
+        return found
+    low, high = float(numbers.min()), float(numbers.max())
+    if outputs.kind in ("binary", "classes") and not (low >= 0 and high <= 1):
+        raise ModelError(f"gives scores from {low:.4g} to {high:.4g}, expected probabilities")
+    if outputs.kind == "reconstruction" and low < 0:
+        raise ModelError(f"gives {low:.4g} as the error of a reconstruction")
+    return found
+
+
+def require_shape(found: Any, num_events: int, width: int, *, is_row: bool = False) -> None:
+    """Raise a ModelError unless there are ``width`` floating point numbers for every event."""
+    expected = "one number per event"
+    if width > 1:
+        expected = f"({num_events}, {width}): a callable may take num_outputs to know it"
+    if is_row:
+        expected = f"({num_events}, {width}): to be reconstructed, a row is as wide as the input"
+    if not isinstance(found, torch.Tensor):
+        raise ModelError(
+            f"gives {type(found).__name__} for {num_events} events, expected {expected}"
+        )
+    shape = tuple(found.shape)
+    flat = width == 1 and not is_row
+    # One event's numbers are those of this event, whatever axes were squeezed away.
+    is_single = num_events == 1 and found.numel() == width
+    if shape != (num_events, width) and not (flat and shape == (num_events,)) and not is_single:
+        raise ModelError(f"gives {shape} for {num_events} events, expected {expected}")
+    if not found.dtype.is_floating_point:
+        raise ModelError(
+            f"gives {str(found.dtype).removeprefix('torch.')}, expected floating point numbers"
+        )
+
+
+def _in_time(parts: Iterator[torch.Tensor]) -> Iterator[torch.Tensor]:
+    """Parts as they come, after a while no more than `FEW`: large networks take long."""
+    began = time.monotonic()
+    for number, part in enumerate(parts, start=1):
+        yield part
+        if number >= FEW and time.monotonic() - began > LONG:
+            return
+
+
+def _steady(
+    ask: Any, scores: Any, x: torch.Tensor, outputs: Outputs, *, is_finite: bool = True
+) -> torch.Tensor:
+    """What ``ask`` gives for all events, which is the same however it is asked."""
+    total = len(x)
+    everything = slice(0, total)
+    ask(slice(0, min(3, total)))
+    given: torch.Tensor = ask(everything)
+    failed = int((~torch.isfinite(given).reshape(total, -1).all(dim=1)).sum())
+    if failed and is_finite:
+        raise ModelError(f"gives numbers that are not finite for {failed:,} of {total:,} events")
+    expected = scores(given, everything)
+
+    def require_again() -> None:
+        again = compared(scores(ask(everything), everything), expected, x, outputs)
+        if again:
+            raise ModelError(
+                f"gives other scores when it is asked again, {again}: it is random in eval mode "
+                "(torch.nn.functional.dropout needs training=self.training), or keeps something "
+                "from one call for the next"
+            )
+
+    require_again()
+    for size in (1, *SIZES):
+        some = min(total, FEW) if size in (2, 3) else total
+        parts = [slice(start, min(start + size, some)) for start in range(0, some, size)]
+        found = torch.cat(list(_in_time(scores(ask(part), part) for part in parts)))
+        some = len(found)
+        apart = compared(found, expected[:some], x[:some], outputs)
+        if apart:
+            require_again()
+            company = "alone" if size == 1 else f"in batches of {size}"
+            raise ModelError(
+                f"gives an event another score {company} than among {total:,}, {apart}: a served "
+                "score would depend on other clients' events. Averages over a batch belong in "
+                "training alone, as in torch.nn.BatchNorm1d, or over the values of one event, as "
+                "in torch.nn.LayerNorm"
+            )
+    require_again()
+    return given

@@ -1,0 +1,181 @@
+"""The modules of a bundle: a network between normalisation and what its numbers mean."""
+
+# No `from __future__ import annotations`: torch.jit reads the annotations of buffers as types.
+import numpy as np
+import torch
+
+from mlaas4hep_dask.encode.encoding import Encoding
+from mlaas4hep_dask.encode.outputs import Outputs
+from mlaas4hep_dask.export.activation import Activation
+
+
+class WithMissing(torch.nn.Module):
+    """A network of the inputs alone, called with the missing mask too."""
+
+    def __init__(self, network: torch.nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, x: torch.Tensor, missing: torch.Tensor) -> torch.Tensor:  # noqa: ARG002
+        """What the network gives for its inputs."""
+        return self.network(x)  # type: ignore[no-any-return]
+
+
+class Scorer(torch.nn.Module):
+    """Raw padded columns in, scores out; repeats `encode`'s arithmetic operation by operation."""
+
+    shift: torch.Tensor
+    scale: torch.Tensor
+    low: torch.Tensor
+    high: torch.Tensor
+    is_log: torch.Tensor
+    is_symlog: torch.Tensor
+    table_x: torch.Tensor
+    table_y: torch.Tensor
+    table_slopes: torch.Tensor
+    tables: list[tuple[int, int, int]]  # first column, the next branch's, number of points
+
+    def __init__(self, network: torch.nn.Module, encoding: Encoding, outputs: Outputs) -> None:
+        super().__init__()
+        layout = encoding.layout
+        branch = layout.branch_of_columns()
+        for key in ("shift", "scale", "low", "high"):
+            values = np.array([getattr(scaling, key) for scaling in encoding.scalings])[branch]
+            self.register_buffer(key, torch.as_tensor(values, dtype=torch.float64))
+        transforms = np.array([scaling.transform for scaling in encoding.scalings])[branch]
+        self.register_buffer("is_log", torch.from_numpy(transforms == "log"))
+        self.register_buffer("is_symlog", torch.from_numpy(transforms == "symlog"))
+        self.has_log: bool = bool((transforms != "identity").any())
+        tables = [(i, s.table) for i, s in enumerate(encoding.scalings) if s.table is not None]
+        longest = max((len(table.x) for _, table in tables), default=2)
+        points = np.zeros((3, len(tables), longest))
+        places = []
+        for row, (index, table) in enumerate(tables):
+            first, stop = np.searchsorted(branch, [index, index + 1]).tolist()
+            number = len(table.x)
+            points[0, row, :number], points[1, row, :number] = table.x, table.y
+            points[2, row, : number - 1] = table.slopes()
+            places.append((first, stop, number))
+        self.tables = places
+        for key, values in zip(("table_x", "table_y", "table_slopes"), points, strict=True):
+            self.register_buffer(key, torch.as_tensor(values, dtype=torch.float64))
+        # Without clipping both ends are infinite.
+        clip = np.array([scaling.clip for scaling in encoding.scalings], dtype=np.bool_)[branch]
+        self.low[~torch.from_numpy(clip)] = -torch.inf
+        self.high[~torch.from_numpy(clip)] = torch.inf
+        self.clip: bool = bool(clip.any())
+        self.network = network
+        self.activation = Activation(outputs)
+
+    def forward(self, raw: torch.Tensor) -> torch.Tensor:
+        """Scores of raw columns, shape (events, columns), NaN where missing; as `Activation`."""
+        value = raw.double()
+        missing = torch.logical_not(torch.isfinite(value))
+        if self.has_log:
+            missing = missing | (self.is_log & (value <= 0))
+        if self.clip:
+            value = torch.minimum(torch.maximum(value, self.low), self.high)
+        plain = value
+        if self.has_log:
+            symlog = torch.copysign(torch.log1p(value.abs()), value)
+            value = torch.where(self.is_log, torch.log(value), value)
+            value = torch.where(self.is_symlog, symlog, value)
+        x = ((value - self.shift) * self.scale).float()
+        for row, (first, stop, number) in enumerate(self.tables):
+            part = plain[:, first:stop].contiguous()
+            piece = torch.searchsorted(self.table_x[row, :number].contiguous(), part, right=True)
+            piece = (piece - 1).clamp(0, number - 2)
+            rise = (part - self.table_x[row][piece]) * self.table_slopes[row][piece]
+            x[:, first:stop] = (self.table_y[row][piece] + rise).float()
+        return self.score_encoded(torch.where(missing, torch.zeros_like(x), x), missing)
+
+    @torch.jit.export
+    def score_encoded(self, x: torch.Tensor, missing: torch.Tensor) -> torch.Tensor:
+        """Scores of encoded rows and their missing mask."""
+        return self.activation(self.network(x, missing), x, missing)  # type: ignore[no-any-return]
+
+
+class Reconstructor(Scorer):
+    """A scorer that gives the rows of an autoencoder too."""
+
+    @torch.jit.export
+    def reconstruct_encoded(self, x: torch.Tensor, missing: torch.Tensor) -> torch.Tensor:
+        """What the network makes of encoded rows, of the shape of ``x``."""
+        return self.network(x, missing).reshape(x.shape)  # type: ignore[no-any-return]
+
+
+class ImageScorer(torch.nn.Module):
+    """Images and their missing mask in, scores out."""
+
+    def __init__(self, network: torch.nn.Module, outputs: Outputs) -> None:
+        super().__init__()
+        self.network = network
+        self.activation = Activation(outputs)
+
+    def forward(self, x: torch.Tensor, missing: torch.Tensor) -> torch.Tensor:
+        """Scores of images, float32 (events, channels, ny, nx), and their missing mask."""
+        return self.score_encoded(x, missing)
+
+    @torch.jit.export
+    def score_encoded(self, x: torch.Tensor, missing: torch.Tensor) -> torch.Tensor:
+        """The same; the method that every bundle has."""
+        return self.activation(self.network(x, missing), x, missing)  # type: ignore[no-any-return]
+
+
+def scorer_of(
+    network: torch.nn.Module, encoding: Encoding, outputs: Outputs
+) -> Scorer | ImageScorer:
+    """The module of a bundle around a network of rows or images and their missing mask."""
+    if encoding.image is not None:
+        return ImageScorer(network, outputs)
+    kind = Reconstructor if outputs.kind == "reconstruction" else Scorer
+    return kind(network, encoding, outputs)
+
+
+def contradiction(loaded: torch.nn.Module, encoding: Encoding, outputs: Outputs) -> str | None:
+    """Where the normalisation inside a loaded module is not that of an encoding.
+
+    Parameters
+    ----------
+    loaded : torch.nn.Module
+        From a bundle's ``model.pt``. What it does not hold, as those of others, is not compared.
+    encoding : Encoding
+        That of the bundle's specs and options.
+    outputs : Outputs
+        What the bundle says of the scores.
+
+    Returns
+    -------
+    str or None
+        Both numbers and their column or output; None when they agree.
+    """
+    expected = dict(scorer_of(torch.nn.Identity(), encoding, outputs).named_buffers())
+    found = dict(loaded.named_buffers())
+    for name, value in expected.items():
+        own = found.get(name)
+        if own is None:
+            continue
+        if own.shape != value.shape:
+            return (
+                f"{name} has {list(own.shape)} numbers in model.pt, {list(value.shape)} elsewhere"
+            )
+        wrong = ~torch.isclose(own.double(), value.double(), rtol=1e-9, atol=0.0)
+        if wrong.any():
+            place = tuple(wrong.nonzero()[0].tolist())
+            column = f"output {place[0]}"
+            if "." not in name:
+                column = f"table {place[0]}" if len(place) > 1 else encoding.columns()[place[0]]
+            ours, theirs = own[place].item(), value[place].item()
+            return (
+                f"{name} of {column} is {ours} in model.pt, {theirs} by specs.json and "
+                "manifest.json"
+            )
+    activation = getattr(loaded, "activation", None)
+    kind = getattr(activation, "kind", outputs.kind)
+    number = getattr(activation, "num_outputs", outputs.num_outputs)
+    if (kind, number) != (outputs.kind, outputs.num_outputs):
+        return (
+            f"model.pt gives {kind} scores of {number} outputs, manifest.json says {outputs.kind} "
+            f"of {outputs.num_outputs}"
+        )
+    return None

@@ -1,0 +1,75 @@
+"""What ``--check`` tells of the model: it is tried on the first events, without a cluster."""
+
+from __future__ import annotations
+
+import math
+
+from mlaas4hep_dask.config import Config
+from mlaas4hep_dask.dataset.examples import head_examples
+from mlaas4hep_dask.dataset.image import likely_shape
+from mlaas4hep_dask.dataset.plan import Plan
+from mlaas4hep_dask.dataset.preflight import Preflight
+from mlaas4hep_dask.dataset.prepare import HEAD_EVENTS
+from mlaas4hep_dask.train.model import ModelSource
+
+
+def check_model(
+    config: Config, model: ModelSource, checked: Preflight, plan: Plan
+) -> tuple[str, ...]:
+    """Lines about the model, which was built, stepped, scored and exported on real events.
+
+    Parameters
+    ----------
+    config : Config
+        The configuration.
+    model : ModelSource
+        Builds the network.
+    checked : Preflight
+        From `preflight`.
+    plan : Plan
+        From `check_files`.
+
+    Raises
+    ------
+    ModelError
+        When the network does not work.
+    DataError
+        When a label or a weight is not what it has to be.
+    """
+    from mlaas4hep_dask.train.trial import Training, try_model
+
+    head = head_examples(config, checked, plan)
+    if head is None:
+        return _only_built(config, model, plan)
+    examples, encoding, outputs = head
+    facts = config.training
+    batch = min(math.ceil(facts.batch_size / facts.ranks), len(examples))
+    training = Training(outputs, encoding, (batch,), facts.ranks, config.target.loss)
+    tried = try_model(model, examples, training)
+    warnings = [f"WARNING: {warning}" for warning in tried.warnings]
+    of = f"{len(examples):,} of the first events"
+    return (*warnings, f"model {model.reference} accepts {_tried(encoding.row_shape)}, {of}")
+
+
+def _only_built(config: Config, model: ModelSource, plan: Plan) -> tuple[str, ...]:
+    # How many objects an event can have is known from events; any width will do here.
+    width = config.encode.width if isinstance(config.encode.width, int) else 4
+    shape: tuple[int, ...] = (sum(1 if b.kind == "flat" else width for b in plan.branches),)
+    if config.image is not None:
+        shape = likely_shape(config.image)
+    targets = config.target.branch if config.target.is_regression else []
+    num_outputs = len(targets) or (len(config.classes) if len(config.classes) > 2 else 1)
+    if config.target.is_reconstruction:
+        num_outputs = shape[0]
+    model.build(shape, num_outputs)
+    text = (
+        f"none of the first {HEAD_EVENTS:,} events of the samples is selected: model "
+        f"{model.reference} was built for {_tried(shape)}, and tried on none"
+    )
+    return (text,)
+
+
+def _tried(shape: tuple[int, ...]) -> str:
+    if len(shape) == 1:
+        return f"rows (tried with {shape[0]} columns)"
+    return f"images (tried with {shape[0]} channels of {shape[1]} by {shape[2]} cells)"

@@ -1,0 +1,126 @@
+"""Tries a model on a worker before training, and exports there what was trained."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from mlaas4hep_dask.bundle import Bundle
+from mlaas4hep_dask.bundle.golden import Golden
+from mlaas4hep_dask.encode.examples import Examples
+from mlaas4hep_dask.errors import ModelError, PayloadError
+from mlaas4hep_dask.train.model import ModelSource
+
+if TYPE_CHECKING:
+    from mlaas4hep_dask.serve.model import Model
+    from mlaas4hep_dask.train.trial import Trained
+
+
+@dataclass(frozen=True)
+class Exported:
+    """A trained network, ready to be put into a bundle.
+
+    Parameters
+    ----------
+    content : bytes
+        The TorchScript file.
+    num_parameters : int
+        Parameters of the network.
+    golden : Golden
+        Raw events with its scores.
+    """
+
+    content: bytes
+    num_parameters: int
+    golden: Golden
+
+
+def try_network(
+    model: ModelSource, examples: Examples, draft: Bundle, facts: dict[str, Any]
+) -> tuple[str, ...]:
+    """What there is to warn of in a model, once all that a run does with it was tried.
+
+    Parameters
+    ----------
+    model : ModelSource
+        Builds the network.
+    examples : Examples
+        Real events.
+    draft : Bundle
+        From `draft_bundle`.
+    facts : dict
+        Further arguments of `mlaas4hep_dask.train.trial.Training`.
+
+    Raises
+    ------
+    ModelError
+        When the network does not work; see `mlaas4hep_dask.train.trial.try_model`.
+    """
+    from mlaas4hep_dask.train.trial import Training, try_model
+
+    _one_thread()
+    trained = try_model(model, examples, Training(draft.outputs, draft.encoding, **facts))
+    _golden(trained, examples, draft)
+    return trained.warnings
+
+
+def export_network(model: ModelSource, state: bytes, examples: Examples, draft: Bundle) -> Exported:
+    """The network of a checkpoint as TorchScript, with golden events.
+
+    Raises
+    ------
+    ModelError
+        When the network cannot be exported, or the exported one gives other scores.
+    """
+    from mlaas4hep_dask.train.trial import exported
+
+    _one_thread()
+    trained = exported(model, state, examples, draft.outputs, draft.encoding)
+    num_parameters = sum(parameter.numel() for parameter in trained.network.parameters())
+    return Exported(trained.content, num_parameters, _golden(trained, examples, draft))
+
+
+def _golden(trained: Trained, examples: Examples, draft: Bundle) -> Golden:
+    """The golden events, whose scores by the exported network are those of the network itself."""
+    import torch
+
+    from mlaas4hep_dask.export.activation import Activation
+    from mlaas4hep_dask.export.call import call_of
+    from mlaas4hep_dask.serve.model import Model
+    from mlaas4hep_dask.serve.network import Network
+    from mlaas4hep_dask.serve.verify import verify
+
+    loaded = Model(draft, Network(trained.content))
+    sent = _scorable(loaded, examples.sent)
+    x, missing = map(torch.from_numpy, loaded.rows(sent))
+    with torch.no_grad():
+        given = call_of(trained.network)(x.clone(), missing.clone()).reshape(len(x), -1)
+        scores = Activation(draft.outputs)(given, x, missing).numpy()
+    golden = Golden(sent, scores, draft.outputs.as_json())
+    verify(loaded, golden)
+    return golden
+
+
+def _scorable(model: Model, sent: Sequence[Mapping[str, Any]]) -> tuple[Mapping[str, Any], ...]:
+    """The events that a server scores; one with an infinite value may lack what a cut needs."""
+    if _fit(model, sent):
+        return tuple(sent)
+    alone = tuple(event for event in sent if _fit(model, [event]))
+    if not alone:
+        raise ModelError(f"none of {len(sent)} real events would be scored by a server")
+    return alone
+
+
+def _fit(model: Model, events: Sequence[Mapping[str, Any]]) -> bool:
+    try:
+        model.rows(events)
+    except PayloadError:
+        return False
+    return True
+
+
+def _one_thread() -> None:
+    import torch
+
+    torch.set_num_threads(1)

@@ -1,0 +1,394 @@
+"""Tries a user's network on real events, before anything is trained.
+
+What is tried is thrown away: the network that is trained has seen no event before its first step.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from mlaas4hep_dask.encode.encoding import Encoding
+from mlaas4hep_dask.encode.examples import Examples
+from mlaas4hep_dask.encode.outputs import Outputs
+from mlaas4hep_dask.errors import ModelError
+from mlaas4hep_dask.export import to_torchscript
+from mlaas4hep_dask.export.activation import Activation
+from mlaas4hep_dask.export.call import Call, call_of
+from mlaas4hep_dask.export.contract import compared, outputs_of, require_shape
+from mlaas4hep_dask.train.adam import Adam
+from mlaas4hep_dask.train.losses import RegressionLoss, loss_of
+from mlaas4hep_dask.train.model import ModelSource, described
+
+STEP = 1e-3  # size of the steps of a trial; a large one is no fault of the network's
+FACTOR = 1000.0  # on rows, to see whether outputs have bounds
+NEAR = 1e-3  # to 0 or 1, as a Sigmoid is at these
+FEW = 3  # events of the first call
+SHOWN = 3  # names of parameters
+
+
+@dataclass(frozen=True)
+class Training:
+    """How the network will be trained.
+
+    Parameters
+    ----------
+    outputs : Outputs
+        What it learns to give.
+    encoding : Encoding
+        How events become its input.
+    batches : sequence of int
+        Events of a rank in its usual step, and in its smallest one.
+    num_ranks : int
+        Number of ranks.
+    regression_loss : {"mse", "huber"}
+        Loss of a regression.
+    """
+
+    outputs: Outputs
+    encoding: Encoding
+    batches: Sequence[int] = (100,)
+    num_ranks: int = 1
+    regression_loss: RegressionLoss = "mse"
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A network that was trained, for a step or to the end, and exported.
+
+    Parameters
+    ----------
+    network : torch.nn.Module
+        The network, in eval mode.
+    content : bytes
+        Its TorchScript file.
+    warnings : tuple of str
+        What its user should know.
+    """
+
+    network: torch.nn.Module
+    content: bytes
+    warnings: tuple[str, ...] = ()
+
+
+def try_model(model: ModelSource, events: Examples, training: Training) -> Trained:
+    """Build a network, take a few steps, score and export it.
+
+    Parameters
+    ----------
+    model : ModelSource
+        Builds the network.
+    events : Examples
+        Real events.
+    training : Training
+        How it will be trained.
+
+    Raises
+    ------
+    ModelError
+        When the network cannot be built, trained, scored or exported as it should be; names
+        the place in the user's code where there is one.
+    """
+    with torch.random.fork_rng(devices=[]):
+        return _Trial(model, events, training).run()
+
+
+def exported(
+    model: ModelSource, state: bytes, events: Examples, outputs: Outputs, encoding: Encoding
+) -> Trained:
+    """The network of a checkpoint, exported and compared on real events.
+
+    Raises
+    ------
+    ModelError
+        When the network breaks its contract, or its export gives other scores.
+    """
+    network = model.build(encoding.row_shape, outputs.num_outputs)
+    network.load_state_dict(torch.load(io.BytesIO(state), weights_only=True)["network"])
+    rows = (torch.tensor(events.x), torch.tensor(events.missing))
+    try:
+        return Trained(network, to_torchscript(network, encoding, outputs, rows=rows))
+    except ModelError as error:
+        raise model.error(error.message) from error
+
+
+class _Trial:
+    def __init__(self, model: ModelSource, events: Examples, training: Training) -> None:
+        self._model = model
+        self._training = training
+        self._outputs = training.outputs
+        self._shape = training.encoding.row_shape
+        self._x, self._y, self._w = map(torch.tensor, (events.x, events.y, events.w))
+        self._missing = torch.tensor(events.missing)
+        self._refused = f"does not accept {described(self._shape)}"
+
+    def run(self) -> Trained:
+        network = self._built()
+        call = self._checked(lambda: call_of(network))
+        self._checked(lambda: _require_cpu(network))
+        network.train()
+        warnings = self._checked(lambda: self._train(network, call))
+        network.eval()
+        given = self._checked(lambda: self._score(network, call))
+        again = self._built()
+        self._checked(lambda: self._require_same(again, network, given))
+        rows = (self._x, self._missing)
+        content = self._checked(
+            lambda: to_torchscript(again, self._training.encoding, self._outputs, rows=rows)
+        )
+        with torch.no_grad():
+            warnings += self._checked(lambda: self._bounds(call, given))
+        shown = tuple(f"model {self._model.reference!r} {each}" for each in warnings)
+        return Trained(again, content, shown)
+
+    def _checked(self, step: Any) -> Any:
+        """What a step returns; whatever it raises becomes an error that names the model."""
+        settings = _settings()
+        try:
+            return step()
+        except ModelError as error:
+            self._require_settings(settings)
+            if error.facts:
+                raise
+            raise self._model.error(error.message) from error
+        except Exception as error:  # whatever the user's code raises
+            self._require_settings(settings)
+            raise self._model.error(self._refused, error) from error
+        finally:
+            self._require_settings(settings)
+
+    def _built(self) -> torch.nn.Module:
+        shape, number = self._shape, self._outputs.num_outputs
+        network: torch.nn.Module = self._checked(lambda: self._model.build(shape, number))
+        return network
+
+    def _require_settings(self, before: dict[str, Any]) -> None:
+        if changed := _changed(before):
+            raise self._model.error(
+                f"changes {' and '.join(changed)} of the whole process, which others share; give "
+                "layers and tensors their own dtype"
+            )
+
+    def _train(self, network: torch.nn.Module, call: Call) -> list[str]:
+        """Take two steps as a rank does, of the usual size and of the smallest."""
+        names = {name for name, _ in network.named_parameters()}
+        before = {name: p.detach().clone() for name, p in network.named_parameters()}
+        few = _spread(len(self._x), FEW)
+        with torch.no_grad():
+            self._given(call, self._x[few], self._missing[few], self._refused)
+        _require_fixed(network, names, before, self._training.num_ranks)
+        _require_parameters(network)
+        warnings = []
+        if _sets_seed(lambda: call(self._x[few].clone(), self._missing[few].clone())):
+            warnings.append(
+                "sets the seed of torch's random numbers in its forward, so that dropout and the "
+                "like are the same in every step; a torch.Generator of its own does not"
+            )
+        loss = loss_of(self._outputs, self._training.regression_loss)
+        optimiser = Adam(network.parameters(), lr=STEP)
+        for size in dict.fromkeys(self._training.batches):
+            chosen = _spread(len(self._x), size)
+            x, missing = self._x[chosen], self._missing[chosen]
+            is_row = self._outputs.kind == "reconstruction"
+            fails = f"fails in training on a batch of {size} event{'s' * (size != 1)}"
+            if size < max(self._training.batches):
+                fails += ", the smallest of an epoch (another training.batch_size has another)"
+            given = self._given(call, x, missing, fails)
+            optimiser.zero_grad()
+            losses = loss(given, (x, missing) if is_row else self._y[chosen], self._w[chosen])
+            losses.backward(torch.tensor(1.0))  # type: ignore[no-untyped-call]
+            if size > 0:
+                _require_gradients(network, self._training.num_ranks)
+            optimiser.step()
+        return warnings
+
+    def _given(
+        self, call: Call, x: torch.Tensor, missing: torch.Tensor, fails: str
+    ) -> torch.Tensor:
+        """What the network gives in training, in the shape that the loss takes."""
+        size, outputs = len(x), self._outputs
+        own = x.clone(), missing.clone()
+        try:
+            given = call(*own)
+        except Exception as error:  # whatever the user's code raises
+            raise self._model.error(fails, error) from error
+        is_row = outputs.kind == "reconstruction"
+        require_shape(given, size, x[0].numel() if is_row else outputs.num_outputs, is_row=is_row)
+        if not (torch.equal(own[0], x) and torch.equal(own[1], missing)):
+            raise ModelError(IN_PLACE)
+        found: torch.Tensor = given
+        failed = int((~torch.isfinite(found.reshape(size, -1))).any(dim=1).sum()) if size else 0
+        if failed:
+            raise ModelError(
+                f"gives numbers that are not finite for {failed} of {size} events in training"
+            )
+        return found.reshape(size, *(() if outputs.kind == "binary" else (outputs.num_outputs,)))
+
+    def _score(self, network: torch.nn.Module, call: Call) -> torch.Tensor:
+        before = {name: value.clone() for name, value in network.state_dict().items()}
+        with torch.no_grad():
+            given = outputs_of(call, self._x, self._missing, self._outputs)
+        changed = [n for n, v in network.state_dict().items() if not _equal(v, before.get(n))]
+        if changed:
+            raise ModelError(
+                f"changes its {', '.join(changed[:SHOWN])} in eval mode, so that scores would "
+                "depend on what was scored before; let that happen `if self.training`"
+            )
+        return given
+
+    def _require_same(
+        self, again: torch.nn.Module, network: torch.nn.Module, given: torch.Tensor
+    ) -> None:
+        """A network that is built again and takes up what was learned scores as the first does."""
+        buffer = io.BytesIO()
+        torch.save(network.state_dict(), buffer)
+        buffer.seek(0)
+        try:
+            again.load_state_dict(torch.load(buffer, weights_only=True))
+        except Exception as error:
+            raise self._model.error(
+                "does not take up its own state_dict, which checkpoints hold", error
+            ) from error
+        again.eval()
+        activation = Activation(self._outputs)
+        with torch.no_grad():
+            found = call_of(again)(self._x.clone(), self._missing.clone())
+            found = found.reshape(given.shape)
+            scores = [activation(each, self._x, self._missing) for each in (found, given)]
+        apart = compared(scores[0], scores[1], self._x, self._outputs)
+        if apart:
+            raise ModelError(
+                f"gives other scores when it is built again and takes up its state_dict, {apart}: "
+                "what it learns has to be in parameters or buffers (register_buffer), and what its "
+                "callable draws at random too"
+            )
+
+    def _bounds(self, call: Call, given: torch.Tensor) -> list[str]:
+        """What to say of outputs that look like probabilities, or have a bound at 0."""
+        kind = self._outputs.kind
+        if kind == "reconstruction" and float(self._x.min()) >= 0:
+            return []
+        made_up = torch.randn(self._x.shape)
+        rows = (self._x * FACTOR, self._x * -FACTOR, made_up * FACTOR)
+        extremes = [
+            given,
+            *(call(each, self._missing.clone()).reshape(given.shape) for each in rows),
+        ]
+        low = min(float(each.nan_to_num().min()) for each in extremes)
+        high = max(float(each.nan_to_num().max()) for each in extremes)
+        layer = ""
+        if low >= 0 and high <= 1 + NEAR and (low < NEAR or high > 1 - NEAR):
+            layer = "a Sigmoid or Softmax"
+        elif low == 0:
+            layer = "a ReLU"
+        if not layer:
+            return []
+        expected = {
+            "binary": "a logit, which becomes a probability by a sigmoid in loss and score",
+            "classes": "logits, which become probabilities by a softmax in loss and scores",
+            "regression": "targets with mean 0 and variance 1, of which half are negative",
+            "reconstruction": "rows like its input, some values of which are negative",
+        }[kind]
+        text = (
+            f"gives no number below 0{' or above 1' * (high <= 1 + NEAR)} for any of "
+            f"{len(self._x):,} events: is its last layer {layer}? Expected is {expected}"
+        )
+        return [text]
+
+
+IN_PLACE = (
+    "changes its input in place: write x = x * 2 in place of x.mul_(2), or x = x.clone() first; "
+    "so do layers with inplace=True"
+)
+
+
+def _spread(total: int, size: int) -> torch.Tensor:
+    """Places of ``size`` events from all over; some more than once if there are fewer."""
+    return (torch.arange(size) * max(total // max(size, 1), 1)) % total
+
+
+def _settings() -> dict[str, Any]:
+    """Settings of torch that hold for the whole process."""
+    return {
+        "torch.set_default_dtype": torch.get_default_dtype(),
+        "torch.set_grad_enabled": torch.is_grad_enabled(),
+        "torch.set_default_device": torch.get_default_device(),
+        "torch.use_deterministic_algorithms": torch.are_deterministic_algorithms_enabled(),
+    }
+
+
+def _changed(before: dict[str, Any]) -> list[str]:
+    """The settings that have changed; they are set back."""
+    now = _settings()
+    torch.set_default_dtype(before["torch.set_default_dtype"])
+    torch.set_grad_enabled(before["torch.set_grad_enabled"])
+    if now["torch.set_default_device"] != before["torch.set_default_device"]:
+        torch.set_default_device(before["torch.set_default_device"])
+    torch.use_deterministic_algorithms(before["torch.use_deterministic_algorithms"])
+    return [name for name, value in now.items() if value != before[name]]
+
+
+def _require_parameters(network: torch.nn.Module) -> None:
+    parameters = list(network.parameters())
+    if not any(parameter.requires_grad for parameter in parameters):
+        what = "all its parameters have requires_grad False" if parameters else "it has none"
+        raise ModelError(f"has no parameter to train: {what}")
+
+
+def _require_cpu(network: torch.nn.Module) -> None:
+    for name, tensor in (*network.named_parameters(), *network.named_buffers()):
+        if tensor.device.type != "cpu":
+            raise ModelError(f"has its {name} on {tensor.device}; training runs on the CPU")
+
+
+def _require_fixed(
+    network: torch.nn.Module, names: set[str], before: dict[str, torch.Tensor], num_ranks: int
+) -> None:
+    """Raise where the first call makes or sets parameters in a way that training cannot follow."""
+    now = dict(network.named_parameters())
+    new = sorted(now.keys() - names)
+    if new:
+        raise ModelError(
+            f"makes its parameters {', '.join(new[:SHOWN])} when it is first called, too late for "
+            "the optimiser: make them in __init__, or use torch's lazy modules"
+        )
+    changed = [name for name, value in before.items() if not _equal(now[name], value)]
+    if changed and num_ranks > 1:
+        raise ModelError(
+            f"sets its parameters {', '.join(changed[:SHOWN])} by the first events that it sees, "
+            f"which differ between the {num_ranks} ranks; train with training.ranks: 1"
+        )
+
+
+def _require_gradients(network: torch.nn.Module, num_ranks: int) -> None:
+    learned = [(name, p) for name, p in network.named_parameters() if p.requires_grad]
+    unused = [name for name, p in learned if p.grad is None]
+    if len(unused) == len(learned):
+        raise ModelError("gives numbers that do not depend on any of its parameters")
+    if unused and num_ranks > 1:
+        raise ModelError(
+            f"does not use its parameters {', '.join(unused[:SHOWN])}, which several ranks cannot "
+            "train; leave them out, or train with training.ranks: 1"
+        )
+
+
+def _sets_seed(call: Any) -> bool:
+    """True when the random numbers behind a call do not depend on those before."""
+    states = []
+    with torch.no_grad():
+        for seed in (1, 2):
+            torch.manual_seed(seed)
+            call()
+            states.append(torch.random.get_rng_state())
+    return torch.equal(*states)
+
+
+def _equal(value: Any, other: Any) -> bool:
+    if not isinstance(value, torch.Tensor) or not isinstance(other, torch.Tensor):
+        return bool(value == other)
+    same = value.shape == other.shape and value.dtype == other.dtype
+    return same and bool(((value == other) | (value.isnan() & other.isnan())).all())
