@@ -7,6 +7,7 @@ from typing import Any
 
 from mlaas4hep_dask import __version__
 from mlaas4hep_dask.dataset import Dataset
+from mlaas4hep_dask.reader import PlannedFile
 from mlaas4hep_dask.run.changes import digest_of
 from mlaas4hep_dask.run.training import Trainer
 from mlaas4hep_dask.train.model import ModelSource
@@ -27,12 +28,14 @@ def facts_before(dataset: Dataset, model: ModelSource) -> dict[str, Any]:
         facts[f"normalisation {reference}"] = code.parts
     if checked.specs is not None:
         facts["specs that are used"] = checked.specs.provenance["reused"]["sha256"]
-    files = [
-        (each.file, each.tree, each.uuid, each.stamp, each.num_entries)
-        for each in dataset.plan().files
-    ]
-    facts["data files"] = digest_of(files)
+    facts["data files"] = digest_of([_identity(each) for each in dataset.plan().files])
     return facts
+
+
+def _identity(file: PlannedFile) -> list[Any]:
+    """What a file is known by, wherever it was read: of replicas no server's version counts."""
+    stamp = file.stamp.partition("@")[0] if "|" in file.file else file.stamp
+    return [file.sample, file.tree, file.uuid, file.num_entries, stamp]
 
 
 def facts_of_training(dataset: Dataset, trainer: Trainer) -> dict[str, Any]:

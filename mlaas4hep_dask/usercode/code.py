@@ -97,8 +97,12 @@ class UserCode:
             else:
                 module = imported_installed(self.entry, self.facts)
         except Exception as error:  # whatever the user's module raises at import
+            place = self.place(error.__traceback__)
+            where = f" in {place}" if place else ""
+            hint = "; leave cache=True out" if "no locator available" in str(error) else ""
             raise CodeError(
-                f"{self.reference!r} cannot be imported ({type(error).__name__}: {error})",
+                f"{self.reference!r} cannot be imported ({type(error).__name__}{where}: "
+                f"{error}{hint})",
                 callable=self.reference,
             ) from error
         found = getattr(module, self.function, None)
