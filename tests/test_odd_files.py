@@ -284,3 +284,37 @@ def test_a_field_that_cannot_be_read_does_not_cost_its_file(label):
     plan, events = events_of(FAULTS / f"n01_{label}.root")
     assert {"met", "Jet_pt"} <= plan.branches.keys()
     assert len(events.contents["met"]) == 300
+
+
+def test_a_branch_that_says_more_entries_than_its_baskets_hold_gives_no_values(tmp_path):
+    file = tmp_path / "lie.root"
+    script = """
+from array import array
+file = ROOT.TFile(sys.argv[1], "recreate")
+tree = ROOT.TTree("Events", "")
+x, y, n, pt = array("f", [0]), array("f", [0]), array("i", [0]), array("f", [0] * 4)
+all_of, some = tree.Branch("x", x, "x/F"), tree.Branch("y", y, "y/F")
+counter, jagged = tree.Branch("n", n, "n/I"), tree.Branch("pt", pt, "pt[n]/F")
+for i in range(300):
+    x[0], y[0], n[0] = i, i, i % 4
+    all_of.Fill()
+    jagged.Fill()
+    if i < 200:
+        some.Fill()
+        counter.Fill()
+tree.SetEntries(300)
+some.SetEntries(300)
+counter.SetEntries(300)
+tree.Write()
+file.Close()
+"""
+    run_in_root(script, str(file))
+    plan = plan_file(str(file), "Events", "s")
+    for start, stop in ((0, 300), (150, 250), (250, 300)):
+        part = plan.planned([]).partition(start, stop)
+        np.testing.assert_array_equal(
+            read(part, [plan.branches["x"]]).contents["x"], np.arange(start, stop)
+        )
+        for name in ("y", "n", "pt"):
+            with pytest.raises(DataError, match=r"200 entries"):
+                read(part, [plan.branches[name]])

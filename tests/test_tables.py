@@ -462,3 +462,14 @@ def test_a_file_of_pandas_style_integers_keeps_its_columns(tmp_path):
     events = all_events(plan_file(str(path), "E", "s"))
     assert events.contents["a"].tolist() == [1, 2, 3]
     assert events.contents["c"].tolist() == [True, False, True]
+
+
+def test_half_precision_is_read_as_single_precision(tmp_path):
+    half = [np.float16(value) for value in (0.5, 1.5, 2.5)]
+    table = pa.table({"x": pa.array(half), "v": pa.array([half[:1], [], half[1:]])})
+    pq.write_table(table, tmp_path / "a.parquet")
+    plan = plan_file(str(tmp_path / "a.parquet"), "", "s")
+    events = read(plan.planned([]).partition(0, 3), list(plan.branches.values()))
+    for name in ("x", "v"):
+        assert plan.branches[name].dtype == "float32"
+        np.testing.assert_array_equal(events.contents[name], np.float32([0.5, 1.5, 2.5]))

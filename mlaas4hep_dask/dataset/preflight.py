@@ -114,7 +114,12 @@ class Preflight:
         if self.traced is None:
             return names
         known = self.reference.branches.keys() | self.reference.left_out.keys()
-        return [name for name in self.traced.reads(names) if name in known]
+        parts = self.reference.parts  # NanoEvents read by the names of TBranches
+        return [
+            own
+            for name in self.traced.reads(names)
+            for own in ([name] if name in known else parts.get(name, ()))
+        ]
 
 
 def access_of(reading: Reading, collections: Mapping[str, Sequence[str]] | None = None) -> Access:

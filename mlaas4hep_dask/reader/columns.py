@@ -44,7 +44,8 @@ def leaves_of(schema: Any) -> dict[str, Leaf | str]:
             if name in found:
                 found[name] = "a name that two columns have"
             else:
-                found[name] = reason or Leaf(leaf_path, type_, is_list)
+                wide = pa.float32() if pa.types.is_float16(type_) else type_
+                found[name] = reason or Leaf(leaf_path, wide, is_list)
     return found
 
 
@@ -71,7 +72,7 @@ def _why_not(type_: Any) -> str | None:
     types = pa.types
     if types.is_integer(type_) or types.is_boolean(type_):
         return None
-    if types.is_float32(type_) or types.is_float64(type_):
+    if types.is_floating(type_):
         return None
     if types.is_string(type_) or types.is_large_string(type_):
         return "a string"

@@ -76,6 +76,8 @@ def _branch(name: str, kind: Any, collection: str | None, is_option: bool) -> Br
         return _described(kind)
     if is_option and dtype.kind != "f":
         dtype = np.dtype("float64")  # a missing value is NaN
+    if dtype.kind == "f" and dtype.itemsize not in (4, 8):
+        dtype = np.dtype("float32" if dtype.itemsize == 2 else "float64")
     return Branch(name, "flat" if collection is None else "jagged", dtype.name, collection)
 
 

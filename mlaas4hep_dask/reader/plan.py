@@ -54,6 +54,9 @@ class FilePlan:
         Of a text file, ascending: entries, and the bytes of the text at which they begin.
     filled : mapping of str to int
         Branches that have other entries than the tree, and how many; they cannot be inputs.
+    parts : mapping of str to tuple of str
+        By name of a TBranch as others know it: the branches that it is offered as, if it has
+        another name here or is several.
     vague : frozenset of str
         Branches in collections that no object in the first entries speaks for or against.
     unlike : mapping of str to str
@@ -76,6 +79,7 @@ class FilePlan:
     stamp: str = ""
     lines: tuple[tuple[int, int], ...] = ()
     filled: Mapping[str, int] = field(default_factory=dict)
+    parts: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     vague: frozenset[str] = frozenset()
     unlike: Mapping[str, str] = field(default_factory=dict)
     opened: OpenTree | None = field(default=None, repr=False, compare=False)
@@ -277,6 +281,8 @@ def _plan(opened: OpenTree, sample: str, access: Access) -> FilePlan:
         sizes = {
             name: each.uncompressed_bytes / max(num_entries, 1) for name, each in holders.items()
         }
+        for names in found.parts.values():  # which share the bytes of one TBranch
+            sizes |= {name: sizes[name] / len(names) for name in names}
     return FilePlan(
         opened.file,
         opened.name,
@@ -291,6 +297,7 @@ def _plan(opened: OpenTree, sample: str, access: Access) -> FilePlan:
         access,
         opened.stamp,
         filled=found.filled,
+        parts=found.parts,
         vague=known.vague,
         unlike=known.unlike,
         opened=opened,

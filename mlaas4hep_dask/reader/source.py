@@ -64,6 +64,15 @@ class Catalogue:
         """What can be an input, by its name."""
         return {name: source.branch for name, source in self.sources.items()}
 
+    @property
+    def parts(self) -> dict[str, tuple[str, ...]]:
+        """By key of what holds something with another name, or several things: their names."""
+        found: dict[str, list[str]] = {}
+        for name, source in self.sources.items():
+            if name != source.key:
+                found.setdefault(source.key, []).append(name)
+        return {key: tuple(names) for key, names in found.items()}
+
 
 def distinct(names: Iterable[str]) -> list[str]:
     """The names, with a number behind each that was there before: ``x``, ``y``, ``x (2)``."""
