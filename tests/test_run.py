@@ -253,30 +253,6 @@ def test_a_killed_run_is_taken_up_after_its_last_epoch(tmp_path):
     assert measured(killed) == measured(tmp_path / "whole")
 
 
-@pytest.mark.timeout(120)
-def test_ctrl_c_ends_a_run_without_tracebacks(tmp_path):
-    process = subprocess.Popen(
-        [
-            *(sys.executable, "-m", "mlaas4hep_dask.run", str(TUTORIAL)),
-            *("--output", "run", "--set", "training.epochs=500"),
-        ],
-        cwd=tmp_path,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        process_group=0,
-    )
-    for line in process.stdout:
-        if line.startswith("epoch 2/"):
-            break
-    os.killpg(process.pid, signal.SIGINT)  # as a terminal does
-    rest = process.stdout.read()
-    process.stdout.close()
-    assert process.wait(timeout=60) == 130
-    assert "Traceback" not in rest
-    assert "interrupted; the same command takes the run up again" in rest
-
-
 @pytest.mark.timeout(200)
 def test_a_run_joins_a_scheduler_that_is_already_there(tmp_path):
     scheduler = subprocess.Popen(

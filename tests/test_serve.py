@@ -503,7 +503,7 @@ def refused(*arguments, code="from mlaas4hep_dask.serve.cli import main"):
     assert done.returncode == 2, done.stderr
     assert "Traceback" not in done.stderr
     assert done.stdout == ""
-    _, line = done.stderr.splitlines()  # the first tells what is loaded
+    (line,) = done.stderr.splitlines()
     return line
 
 

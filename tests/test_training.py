@@ -1,3 +1,4 @@
+import logging
 import os
 import shutil
 import signal
@@ -18,9 +19,10 @@ from mlaas4hep_dask.dataset import source as source_module
 from mlaas4hep_dask.dataset.gang import run_gang
 from mlaas4hep_dask.errors import ClusterError, DataError, ModelError, TrainingError
 from mlaas4hep_dask.run.stages import model_of
-from mlaas4hep_dask.run.training import Trainer
+from mlaas4hep_dask.run.training import Trainer, begin_ranks
 from mlaas4hep_dask.train.network import Dropout
-from mlaas4hep_dask.waiting import LostWorkerError, living, processes
+from mlaas4hep_dask.train.rank import interface_of
+from mlaas4hep_dask.waiting import LostWorkerError, living, processes, wait_for_workers
 
 CACHES = ("memory", "disk", "none")
 NETWORKS = """
@@ -43,6 +45,14 @@ def linear(num_columns):
 def normed(num_columns):
     first = torch.nn.Linear(num_columns, 4)
     return torch.nn.Sequential(first, torch.nn.BatchNorm1d(4), torch.nn.Linear(4, 1))
+
+def greedy(num_columns):
+    import time
+    held = []
+    while len(held) < 400:
+        held.append(b"x" * 5_000_000)
+        time.sleep(0.02)  # the nanny looks now and then
+    return torch.nn.Linear(num_columns, 1)
 
 class Broken(torch.nn.Module):
     def forward(self, x):
@@ -325,6 +335,22 @@ def test_training_goes_on_from_the_last_checkpoint_when_a_worker_dies(keys, clie
     assert measured(epochs) == measured(undisturbed)
 
 
+@pytest.mark.timeout(250)
+def test_only_deaths_without_an_epoch_in_between_count(keys):
+    keys["training"] |= {"epochs": 4, "max_restarts": 1}
+    with connect(Cluster(workers=3), ranks=2) as own:
+        config = Config.from_mapping(keys)
+        trainer = Trainer(Dataset(config, own), model_of(config))
+        numbers = []
+        for epoch in trainer.epochs(first=1, state=None):
+            numbers.append(epoch.record["epoch"])
+            if len(numbers) < 4:  # a rank's worker is lost in each of three epochs
+                (pid,) = own.run(os.getpid, workers=list(trainer._workers)[-1:]).values()
+                os.kill(pid, signal.SIGKILL)
+        assert numbers == [1, 2, 3, 4]
+        assert trainer.restarts == 3
+
+
 @pytest.mark.timeout(180)
 def test_training_gives_up_after_the_allowed_number_of_deaths(keys):
     keys["training"]["max_restarts"] = 0
@@ -334,8 +360,92 @@ def test_training_gives_up_after_the_allowed_number_of_deaths(keys):
         epochs = trainer.epochs(first=1, state=None)
         next(epochs)
         kill_a_worker_in(own, lambda: True).join()
-        with pytest.raises(TrainingError, match="workers died 1 times"):
+        with pytest.raises(TrainingError, match=r"died 1 time.* worker tcp://\S+ left, with"):
             next(epochs)
+
+
+@pytest.mark.timeout(180)
+def test_a_rank_that_was_ended_for_memory_says_so(keys, tmp_path):
+    keys["training"] |= {"max_restarts": 0, "ranks": 1}
+    keys["model"] = {"callable": f"{tmp_path}/networks.py:greedy"}
+    with connect(Cluster(workers=2, memory_limit="900MB"), ranks=1) as own:
+        config = Config.from_mapping(keys)
+        trainer = Trainer(Dataset(config, own), model_of(config))
+        with pytest.raises(
+            TrainingError, match=r"ended for memory: it used \d+ MB of its limit of 900 MB"
+        ):
+            next(trainer.epochs(first=1, state=None))
+
+
+@pytest.mark.timeout(180)
+def test_a_worker_that_leaves_while_ranks_import_torch_costs_no_more_than_a_word(keys, caplog):
+    with connect(Cluster(workers=2), ranks=2) as own:
+        dataset = Dataset(Config.from_mapping(keys), own)
+        pid, _ = own.run(os.getpid).values()
+
+        def kill():
+            while "import_rank" not in str(own.processing()):
+                time.sleep(0.01)  # polls the cluster
+            os.kill(pid, signal.SIGKILL)
+
+        thread = threading.Thread(target=kill)
+        thread.start()
+        with caplog.at_level(logging.WARNING, "mlaas4hep_dask"):
+            begin_ranks(dataset)  # waits for both
+        thread.join()
+        assert "ranks import torch: worker tcp://" in caplog.text
+        wait_for_workers(own, 2, "the next", seconds=100)
+
+
+def _listening(dask_worker):
+    """The addresses at which the stores of a worker listen, as the system tells them."""
+    del dask_worker
+    from mlaas4hep_dask.train import session
+
+    ports = {store.port for store in session._stores.values()}
+    found = []
+    for file in ("/proc/net/tcp", "/proc/net/tcp6"):
+        for line in Path(file).read_text().splitlines()[1:]:
+            address, _, state = line.split()[1:4]
+            host, port = address.split(":")
+            if state == "0A" and int(port, 16) in ports:
+                found.append(host)
+    return found
+
+
+def test_ranks_meet_at_the_address_of_the_worker_alone(keys, client):
+    before = set(Path("/dev/shm").iterdir())
+    config = Config.from_mapping(keys)
+    trainer = Trainer(Dataset(config, client), model_of(config))
+    epochs = trainer.epochs(first=1, state=None)
+    next(epochs)
+    stores = [host for found in client.run(_listening).values() for host in found]
+    assert stores == ["0100007F"]  # 127.0.0.1, and not 00000000, which is everywhere
+    assert set(Path("/dev/shm").iterdir()) == before
+    epochs.close()
+    assert not any(client.run(_listening).values())
+
+
+def test_a_stranger_at_the_store_learns_and_changes_nothing(keys, client, tmp_path):
+    victim = tmp_path / "victim"
+    victim.write_text("kept")
+    config = Config.from_mapping({**keys, "training": {**keys["training"], "epochs": 3}})
+    trainer = Trainer(Dataset(config, client), model_of(config))
+    epochs = trainer.epochs(first=1, state=None)
+    next(epochs)
+    host, port = trainer._meeting.host, trainer._meeting.port
+    stranger = torch.distributed.TCPStore(host, port, is_master=False)
+    session = trainer._session
+    for prefix in ("", f"{session}/", f"/{session}/"):
+        stranger.set(f"{prefix}exchange", str(victim))
+        stranger.set(f"{prefix}machine/0", "elsewhere")
+    assert len(list(epochs)) == 2
+    assert victim.read_text() == "kept"
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "::1", "no-such-host.invalid"])
+def test_gloo_takes_the_interface_of_the_address(host):
+    assert interface_of(host) == (None if "invalid" in host else "lo")
 
 
 def _die_or_wait(source, progress, number):

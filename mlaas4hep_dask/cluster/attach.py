@@ -7,6 +7,7 @@ import logging
 import multiprocessing
 import os
 import signal
+import tempfile
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -44,6 +45,7 @@ SETTINGS: dict[str, Any] = {
     "distributed.scheduler.default-task-durations": {"import_rank": "3s"},
 }
 
+LONG_PATH = 70  # characters; a socket's own name comes after them, and 107 are allowed
 NO_LOGS = logging.CRITICAL + 1  # of Dask: errors reach the client, which reports them once
 TORCH_FOLDER = "distributed.nanny.environ.TORCHINDUCTOR_CACHE_DIR"
 
@@ -75,6 +77,13 @@ def warm_up(*modules: str) -> None:
     earlier = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         forkserver.ensure_running()
+    except OSError as error:
+        folder = tempfile.gettempdir()
+        too_long = "has too long a path for sockets" if len(folder) > LONG_PATH else f"({error})"
+        raise ClusterError(
+            f"the temporary directory {folder} {too_long}; set TMPDIR to another one",
+            folder=folder,
+        ) from error
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, earlier)
 

@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
-from mlaas4hep_dask.command import announce
 from mlaas4hep_dask.errors import MissingExtraError, MLaaSError
 from mlaas4hep_dask.serve.body import MAX_BODY_BYTES
 from mlaas4hep_dask.serve.hosts import LOOPBACK, Hosts
@@ -39,8 +38,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     logging.basicConfig(
         level=options.log_level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s"
     )
-    bundles = ", ".join(map(str, options.bundles))
-    announce(f"loading {bundles}", sys.stderr)  # the standard output tells where models are
     try:
         _require_extra()
         _serve(options)

@@ -1,0 +1,128 @@
+"""Commands that are interrupted leave nothing behind; their first line comes at once."""
+
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+
+pytestmark = pytest.mark.timeout(280)
+DATA = Path(__file__).parent.parent / "workflows" / "heptutorial" / "data"
+CONFIG = """
+name: t
+tree: events
+samples:
+  - {{name: single_top, label: 1, files: {data}/cms_heptutorial_single_top.root}}
+  - {{name: diboson, label: 0, files: "{data}/cms_heptutorial_[wz]*.root"}}
+branches: {{exclude: ["MC*", "EventWeight"]}}
+partition: {{max_events: 500}}
+specs: {{cache: null}}
+training: {{epochs: 500, batch_size: 200, ranks: 2}}
+"""
+
+
+@pytest.fixture
+def temporary():
+    """A temporary directory whose path is short enough for sockets."""
+    with tempfile.TemporaryDirectory(prefix="e-", dir="/tmp") as folder:
+        yield Path(folder)
+
+
+def began(folder, temporary, *command):
+    """A command in a process group and a temporary directory of its own."""
+    return subprocess.Popen(
+        [sys.executable, "-m", *command],
+        cwd=folder,
+        env={**os.environ, "TMPDIR": str(temporary)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        process_group=0,
+        preexec_fn=heard,
+    )
+
+
+def heard():
+    """A shell's background job, as these tests may be, ignores Ctrl-C."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+@pytest.mark.parametrize(
+    ("word", "later", "number", "status"),
+    [
+        ("running ", 0.4, signal.SIGINT, 130),  # while Dask is imported
+        ("dashboard: ", 0.0, signal.SIGTERM, 143),  # while ranks import torch, or files are planned
+        ("plan: ", 0.2, signal.SIGINT, 130),  # in the specs pass
+        ("epoch 1/", 0.1, signal.SIGTERM, 143),
+    ],
+)
+def test_a_run_that_is_ended_leaves_no_trace_process_or_file(
+    tmp_path, temporary, word, later, number, status
+):
+    (tmp_path / "dataset.yaml").write_text(CONFIG.format(data=DATA))
+    process = began(tmp_path, temporary, "mlaas4hep_dask.run", "dataset.yaml", "--output", "run")
+    seen = []
+    for line in process.stdout:
+        seen.append(line)
+        if line.startswith(word):
+            break
+    time.sleep(later)  # into the middle of what follows
+    children = psutil.Process(process.pid).children(recursive=True)
+    os.killpg(process.pid, number)  # as a terminal, or a batch system, does
+    rest = process.stdout.read()
+    process.stdout.close()
+    assert process.wait(timeout=100) == status, (seen, rest)
+    assert "Traceback" not in rest
+    assert rest.splitlines()[-1] == "interrupted; the same command takes the run up again"
+    assert "Error" not in rest
+    assert list(temporary.iterdir()) == []
+    _, alive = psutil.wait_procs(children, timeout=20)
+    assert alive == []
+
+
+@pytest.mark.parametrize(
+    ("command", "first"),
+    [
+        (["mlaas4hep_dask.run", "none.yaml"], "running none.yaml"),
+        (["mlaas4hep_dask.run", "none.yaml", "--check"], "checking none.yaml"),
+        (
+            ["mlaas4hep_dask.predict", "none", "a.root", "--output", "b.root"],
+            "scoring with none into b.root",
+        ),
+        (["mlaas4hep_dask.specs", "show", "none"], "specs: show none"),
+        (["mlaas4hep_dask.serve", "none"], "serve: none"),
+    ],
+)
+def test_the_first_line_comes_before_what_takes_time_is_imported(tmp_path, command, first):
+    # Modules that are imported stand on the same stream, in their order.
+    done = subprocess.run(
+        [sys.executable, "-u", "-X", "importtime", "-m", *command],
+        cwd=tmp_path,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        check=False,
+        timeout=200,
+    )
+    assert done.returncode == 2, done.stdout
+    lines = done.stdout.splitlines()
+    before = [line.rpartition("|")[2].strip() for line in lines[: lines.index(first)]]
+    heavy = {"numpy", "numba", "dask", "distributed", "torch", "uproot", "awkward", "pydantic"}
+    assert heavy.isdisjoint(before), heavy.intersection(before)
+    assert any(line.startswith("error: ") for line in lines)
+
+
+def test_a_temporary_directory_with_too_long_a_path_is_told_in_one_line(tmp_path, temporary):
+    (tmp_path / "dataset.yaml").write_text(CONFIG.format(data=DATA))
+    deep = temporary / ("x" * 120)
+    deep.mkdir()
+    process = began(tmp_path, deep, "mlaas4hep_dask.run", "dataset.yaml", "--output", "run")
+    out, _ = process.communicate(timeout=200)
+    assert process.returncode == 2, out
+    assert "Traceback" not in out
+    assert f"error: the temporary directory {deep} has too long a path for sockets" in out
