@@ -404,12 +404,16 @@ def test_what_target_and_weight_are_made_of_is_no_input_by_wildcard(made, tmp_pa
 
 def test_what_a_function_reads_for_the_target_is_no_input_by_wildcard(made, tmp_path):
     (tmp_path / "kinds.py").write_text(
-        "def kinds(events):\n    events['kind'] = events.flavour * 1\n    return events\n"
+        "def kinds(events):\n    events['kind'] = events.flavour * 1\n"
+        "    events['like'] = events.flavour * 2\n    return events\n"
     )
     made |= {"function": {"callable": "kinds.py:kinds"}}
     made["target"] |= {"branch": "kind"}
     config = Config.from_mapping(made, base=tmp_path)
-    assert preflight(config).selection.inputs == ["noise", "seen", "x"]
+    plan = check_files(config, preflight(config))
+    assert plan.selection.inputs == ["like", "noise", "seen", "x"]
+    (note,) = plan.notes
+    assert "makes kind, which the target is made of, and also the inputs like: see that" in note
 
 
 UNFIT = {

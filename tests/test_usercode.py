@@ -223,3 +223,20 @@ def test_modules_may_import_each_other(tmp_path):
     write(tmp_path, analysis="import cuts\nLIMIT = 5\ndef select(): return cuts.limit()\n")
     write(tmp_path, cuts="import analysis\ndef limit(): return analysis.LIMIT\n")
     assert found(tmp_path).load()() == 5
+
+
+@pytest.mark.parametrize(
+    "asked",
+    ["os.environ['CUT_OF_TEST']", "os.environ.get('CUT_OF_TEST')", "os.getenv('CUT_OF_TEST')"],
+)
+def test_variables_of_the_environment_that_the_code_asks_for_count(asked, tmp_path, monkeypatch):
+    write(tmp_path, analysis=f"import os\ndef select(): return {asked}\n")
+    monkeypatch.delenv("CUT_OF_TEST", raising=False)
+    digests = {found(tmp_path).digest}
+    assert found(tmp_path).facts["environment's CUT_OF_TEST"] == "not set"
+    for value in ("1", "2"):
+        monkeypatch.setenv("CUT_OF_TEST", value)
+        digests.add(found(tmp_path).digest)
+        monkeypatch.setenv("ANOTHER_OF_TEST", value)
+        digests.add(found(tmp_path).digest)
+    assert len(digests) == 3

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from mlaas4hep_dask.config import Config, DataFile, Recorded, Selection
+from mlaas4hep_dask.dataset.leaks import leak_notes
 from mlaas4hep_dask.dataset.notes import together
 from mlaas4hep_dask.dataset.preflight import NOT_EVERYWHERE, Preflight
 from mlaas4hep_dask.dataset.prepare import (
@@ -283,7 +284,7 @@ def assemble(config: Config, checked: Preflight, planned: Sequence[PlannedFile |
     notes = _require_distinct(files)
     files = _with_identities(files)
     notes += _unlike_recorded(files, checked.recorded)
-    notes += _telling(checked.selection)
+    notes += leak_notes(config, checked)
     if blank := [file.file for file in files if not file.num_entries]:
         notes.append(f"{len(blank)} of {len(files)} files hold no events, the first: {blank[0]}")
     partitions: list[Partition] = []
@@ -320,21 +321,6 @@ def assemble(config: Config, checked: Preflight, planned: Sequence[PlannedFile |
         tuple(notes),
         sum((file.read_counts for file in files), ReadCounts()),
     )
-
-
-def _telling(selection: Selection) -> list[str]:
-    """Warnings of inputs from which the network can compute what it is to learn."""
-    notes = []
-    for what in ("target", "weight"):
-        names = [name for name, of in selection.told.items() if of == what]
-        if names:
-            notes.append(
-                f"WARNING: {what} is made of {', '.join(names)} or of what "
-                f"{'these are' if len(names) > 1 else 'it is'} made of: an input since "
-                "branches.include names it; the network may learn from it what it will not know"
-            )
-            logger.warning("%s", notes[-1].removeprefix("WARNING: "))
-    return notes
 
 
 def _require_distinct(files: Sequence[PlannedFile]) -> list[str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import importlib
 import importlib.util
+import os
 import sys
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
@@ -51,8 +52,9 @@ def find_code(
 
     Files that the code or ``values`` name by a text count by their content, and installed packages
     by their version. Where modules are imported by a name that is computed, all Python files of
-    the folder count. What is not covered: the environment's variables, what the code fetches from
-    elsewhere, and files whose names are computed.
+    the folder count. So do the values, here, of the environment's variables that are asked for by
+    name. What is not covered: what the code fetches from elsewhere, and files and variables whose
+    names are computed.
 
     Parameters
     ----------
@@ -243,6 +245,10 @@ class _Closure:
         if found.is_dynamic:
             for path in sorted(folder.glob("*.py")):
                 self.facts[f"file {path.name}"] = _digest_of_file(path)
+        for name in found.variables:
+            value = os.environ.get(name)
+            known = "not set" if value is None else _digest(value.encode())  # it may be a secret
+            self.facts[f"environment's {name}"] = known
         self.add_files(found.texts, [folder, *self.roots, Path.cwd()])
 
     def _add_roots(self, found: Parsed, folder: Path) -> None:

@@ -18,6 +18,8 @@ class Parsed:
         Module, names that are taken from it, and how many packages up it starts.
     texts : list of str
         All texts that stand in it.
+    variables : list of str
+        Names of the environment's variables that it asks for.
     is_dynamic : bool
         It may import what no statement names.
     changes_path : bool
@@ -26,6 +28,7 @@ class Parsed:
 
     imports: list[tuple[str, list[str], int]] = field(default_factory=list)
     texts: list[str] = field(default_factory=list)
+    variables: list[str] = field(default_factory=list)
     is_dynamic: bool = False
     changes_path: bool = False
 
@@ -49,22 +52,39 @@ def parse(text: str) -> Parsed:
             found.texts.append(node.value)
         elif isinstance(node, ast.Call):
             _note_call(node, found)
+        elif isinstance(node, ast.Subscript) and _name_of(node.value) == "environ":
+            found.variables += _text_in(node.slice)
         elif isinstance(node, ast.Attribute) and node.attr == "path":
             found.changes_path |= isinstance(node.value, ast.Name) and node.value.id == "sys"
     return found
 
 
 def _note_call(node: ast.Call, found: Parsed) -> None:
-    called = node.func
-    name = called.attr if isinstance(called, ast.Attribute) else getattr(called, "id", "")
+    name = _name_of(node.func)
+    first = node.args[0] if node.args else None
+    of = _name_of(node.func.value) if isinstance(node.func, ast.Attribute) else ""
+    if name == "getenv" or of == "environ":
+        found.variables += _text_in(first)
     if name not in COMPUTED:
         return
-    first = node.args[0] if node.args else None
     is_import = name in ("import_module", "__import__")
     if is_import and isinstance(first, ast.Constant) and isinstance(first.value, str):
         found.imports.append((first.value.lstrip("."), [], 0))
     elif not isinstance(first, ast.Constant):
         found.is_dynamic = True
+
+
+def _name_of(node: ast.AST) -> str:
+    """The last name of ``a.b`` or ``b``; empty for anything else."""
+    if isinstance(node, ast.Attribute):
+        return node.attr
+    return node.id if isinstance(node, ast.Name) else ""
+
+
+def _text_in(node: ast.AST | None) -> list[str]:
+    if isinstance(node, ast.Constant) and isinstance(node.value, str):
+        return [node.value]
+    return []
 
 
 def top_level_names(text: str) -> set[str]:

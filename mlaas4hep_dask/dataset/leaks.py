@@ -1,0 +1,47 @@
+"""Notes on inputs from which a network can compute what it is to learn."""
+
+from __future__ import annotations
+
+import logging
+
+from mlaas4hep_dask.config import Config, Selection
+from mlaas4hep_dask.dataset.preflight import Preflight
+
+logger = logging.getLogger(__name__)
+
+
+def leak_notes(config: Config, checked: Preflight) -> list[str]:
+    """Warnings of inputs that tell of target or weight, and what may."""
+    return _telling(checked.selection) + _made_beside(config, checked)
+
+
+def _telling(selection: Selection) -> list[str]:
+    """Warnings of inputs from which the network can compute what it is to learn."""
+    notes = []
+    for what in ("target", "weight"):
+        names = [name for name, of in selection.told.items() if of == what]
+        if names:
+            notes.append(
+                f"WARNING: {what} is made of {', '.join(names)} or of what "
+                f"{'these are' if len(names) > 1 else 'it is'} made of: an input since "
+                "branches.include names it; the network may learn from it what it will not know"
+            )
+            logger.warning("%s", notes[-1].removeprefix("WARNING: "))
+    return notes
+
+
+def _made_beside(config: Config, checked: Preflight) -> list[str]:
+    """A note on inputs by wildcard that a function makes beside the target."""
+    if checked.traced is None:
+        return []
+    made = checked.traced.branches.keys() - checked.traced.tree
+    inputs = sorted(made & {*checked.selection.inputs} - {*config.branches.include})
+    targets = sorted(made & checked.recipe.operands(checked.supervision.target_names))
+    if not inputs or not targets:
+        return []
+    more = f" and {len(inputs) - 5} more" if len(inputs) > 5 else ""
+    text = (
+        f"the function makes {', '.join(targets)}, which the target is made of, and also the "
+        f"inputs {', '.join(inputs[:5])}{more}: see that none of them tells the target"
+    )
+    return [text]
