@@ -101,6 +101,41 @@ def generate(
     return paths
 
 
+def generate_wide(folder: Path, *, branches: int = 2_656, events: int = 200) -> Path:
+    """A file in the shape of NanoAOD, made once and kept: LZMA, one basket for each branch.
+
+    Of 53 branches, 24 are jagged in one collection, whose counter is another, and 28 are flat, most
+    of them triggers.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / f"wide_{branches}_{events}.root"
+    if path.exists():
+        return path
+    rng = np.random.default_rng(1)
+    columns: dict[str, object] = {}
+    counters: dict[str, str] = {}
+    types: dict[str, object] = {}
+    kinds = ["float32", "float32", "int32", "bool", "uint8", "int16"]
+    for number in range(max(branches // 53, 1)):
+        counts = rng.poisson(MEAN_MULTIPLICITY, events)
+        for member in range(24):
+            name, kind = f"Coll{number}_member{member}", kinds[member % len(kinds)]
+            values = (_values(rng, int(counts.sum())) % 250).astype(kind)
+            columns[name] = ak.unflatten(values, counts)
+            types[name] = ak.types.ListType(ak.types.NumpyType(kind))
+            counters[name] = f"nColl{number}"
+    for number in range(max(branches - len(columns) - len(set(counters.values())), 1)):
+        name = f"HLT_path{number}_v" if number % 7 else f"quantity{number}"
+        columns[name] = rng.random(events) < 0.1 if number % 7 else _values(rng, events)
+        types[name] = "bool" if number % 7 else "float32"
+    part = path.with_suffix(".part")
+    with uproot.recreate(part, compression=uproot.LZMA(4)) as file:
+        file.mktree("Events", types, counter_name=counters.__getitem__)
+        file["Events"].extend(columns)
+    part.rename(path)
+    return path
+
+
 def linked(paths: list[Path], folder: Path, *, times: int) -> list[Path]:
     """Each file under ``times`` names in ``folder``, which is on the same disk."""
     links = [folder / f"{path.stem}_{number}.root" for path in paths for number in range(times)]

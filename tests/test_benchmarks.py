@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 FOLDER = Path(__file__).parents[1] / "benchmarks"
+TUTORIAL = Path(__file__).parents[1] / "workflows" / "heptutorial" / "data"
 COMMON = {
     "stage",
     "events",
@@ -34,6 +35,7 @@ def data_folder(tmp_path_factory):
         "train.py",
         "graph.py --partitions 40",
         "windows.py --partitions 40",
+        f"real.py --files {TUTORIAL}/cms_heptutorial_ww.root:events",
         "peers.py --branches small",
         "cluster.py --num-small 4 --times 2",
     ],

@@ -131,13 +131,11 @@ def test_a_branch_that_was_not_planned_is_read_too(edge_cases):
     assert events.contents["Jet_eta"].tolist() == expected.to_list()
 
 
-def test_a_partition_of_a_narrow_file_stays_small_and_one_of_a_wide_one_grows_little(
-    edge_cases, cms_plans
-):
+def test_partitions_grow_by_a_few_bytes_for_each_branch(edge_cases, cms_plans):
     plan = cms_plans[0]
-    narrow = plan.planned(list(plan.branches)).partition(0, 100)
-    assert narrow.places is None
-    assert len(pickle.dumps(narrow)) < 500
+    planned = plan.planned(list(plan.branches))
+    assert len(plan.branches) == 51
+    assert len(pickle.dumps(planned.partition(0, 100))) < 1_300
     branches, (wide, *_) = partitions_of(edge_cases / "nano_dy.root")
     assert len(branches) == 1499
     assert len(pickle.dumps(wide)) < 12 * len(branches)
@@ -146,6 +144,17 @@ def test_a_partition_of_a_narrow_file_stays_small_and_one_of_a_wide_one_grows_li
     # The partitions of a task share what they have in common.
     branches, parts = partitions_of(edge_cases / "nano_dy.root")
     assert len(pickle.dumps(parts)) < 12 * len(branches) + 2 * 6 * len(branches)
+
+
+def test_many_partitions_of_a_narrow_file_carry_no_places(cms_plans):
+    plan = cms_plans[0]
+    planned = plan.planned(list(plan.branches))
+    limits = {"target_bytes": 1 << 40, "num_entries": plan.num_entries}
+    few = planned.partitions(max_events=plan.num_entries, **limits)
+    many = planned.partitions(max_events=plan.num_entries // 10, **limits)
+    assert all(part.places is not None for part in few)
+    assert all(part.places is None for part in many)
+    assert max(len(pickle.dumps(part)) for part in many) < 500
 
 
 @pytest.mark.parametrize("change", ["uuid", "end", "time"])

@@ -23,7 +23,9 @@ from mlaas4hep_dask.reader.stamp import is_same
 from mlaas4hep_dask.reader.tables import OpenTable
 from mlaas4hep_dask.specs.events import Branch, offsets_of
 
-MANY_BRANCHES = 200  # of a tree, from which to parse it takes longer than what a partition sends
+# Of a tree, for each partition of it: from so many on, to parse it takes longer than to send and
+# unpack what it tells. Those who read several partitions of a file parse its tree once.
+MANY_BRANCHES = 20
 
 
 @dataclass(frozen=True)
@@ -119,11 +121,12 @@ class FilePlan:
             self.stamp,
             self.lines,
             places=self._places(inputs),
+            num_branches=len(self.branches) + len(self.left_out),
         )
 
     def _places(self, names: Sequence[str]) -> Places | None:
-        """Where the baskets of these branches lie, if to find out again would take long."""
-        if self.opened is None or len(self.branches) + len(self.left_out) < MANY_BRANCHES:
+        """Where the baskets of these branches lie; None if not all can be decoded here."""
+        if self.opened is None or self.opened.is_rntuple:
             return None
         known = self.opened.catalogue.sources
         sources = [known[name] for name in names if name in known]
@@ -138,7 +141,8 @@ class PlannedFile:
 
     The attributes are those of `FilePlan`; ``bytes_per_event`` is that of the inputs together,
     ``read_counts`` tells what planning cost beside the plain way, ``is_of_many`` that the data set
-    has several trees of the file, and ``places`` where the baskets of the inputs lie.
+    has several trees of the file, ``places`` where the baskets of the inputs lie, and
+    ``num_branches`` how many its tree has.
     """
 
     file: str
@@ -155,6 +159,7 @@ class PlannedFile:
     read_counts: ReadCounts = field(default_factory=ReadCounts)
     is_of_many: bool = False
     places: Places | None = None
+    num_branches: int = 0
 
     def within(self, max_places: int) -> PlannedFile:
         """Without ``places`` if they take more bytes."""
@@ -185,15 +190,19 @@ class PlannedFile:
         """
         limit = max(1, min(max_events, int(target_bytes / max(self.bytes_per_event, 1.0))))
         ranges = cut(num_entries, max_events=limit, clusters=self.clusters, baskets=self.baskets)
-        places: Sequence[Places | None] = [None] * len(ranges)
-        if self.places is not None:
-            places = self.places.parts(ranges)
+        places = self._places(ranges)
         return [self._partition(*entries, own) for entries, own in zip(ranges, places, strict=True)]
 
     def partition(self, entry_start: int, entry_stop: int) -> Partition:
         """The entries [entry_start, entry_stop) of the file."""
-        own = None if self.places is None else self.places.parts([(entry_start, entry_stop)])[0]
+        (own,) = self._places([(entry_start, entry_stop)])
         return self._partition(entry_start, entry_stop, own)
+
+    def _places(self, ranges: Sequence[tuple[int, int]]) -> Sequence[Places | None]:
+        """What the partitions carry, for which to parse the tree would take long."""
+        if self.places is None or self.num_branches < MANY_BRANCHES * len(ranges):
+            return [None] * len(ranges)
+        return self.places.parts(ranges)
 
     def _partition(self, entry_start: int, entry_stop: int, places: Places | None) -> Partition:
         return Partition(
