@@ -21,7 +21,7 @@ import uproot
 
 from mlaas4hep_dask.bundle import open_bundle, write_bundle
 from mlaas4hep_dask.bundle.golden import Golden
-from mlaas4hep_dask.config import Config, reading_of
+from mlaas4hep_dask.config import Config, given_of
 from mlaas4hep_dask.dataset import Dataset
 from mlaas4hep_dask.derive.recipe import Recipe
 from mlaas4hep_dask.encode import Encoding, decode, encode
@@ -382,7 +382,7 @@ def test_files_to_score_are_read_as_the_options_say(tmp_path, client):
     predict(client, tmp_path / "bundle", [tmp_path / "in.root"], outputs[0])
     with pytest.raises(MLaaSError, match="'x' is missing"):
         predict(client, tmp_path / "bundle", [tmp_path / "in.csv"], outputs[1])
-    reading = reading_of(["reading.delimiter=;"])
+    reading = given_of(["reading.delimiter=;"]).reading
     predict(client, tmp_path / "bundle", [tmp_path / "in.csv"], outputs[1], reading=reading)
     first, second = (rows_of(output)["score"] for output in outputs)
     np.testing.assert_allclose(first, second, rtol=0, atol=1e-6)

@@ -1,9 +1,10 @@
 """dataset.yaml as validated, frozen models whose errors name the YAML line."""
 
 from mlaas4hep_dask.config.encoding import Encoding
-from mlaas4hep_dask.config.files import expand_files, resolve_files
+from mlaas4hep_dask.config.files import befriended, expand_files, resolve_files
+from mlaas4hep_dask.config.friends import Friend
 from mlaas4hep_dask.config.image import Image
-from mlaas4hep_dask.config.load import load, reading_of
+from mlaas4hep_dask.config.load import given_of, load
 from mlaas4hep_dask.config.locations import DataFile, Recorded
 from mlaas4hep_dask.config.reading import Reading
 from mlaas4hep_dask.config.root import Config, json_schema
@@ -26,6 +27,7 @@ __all__ = [
     "Config",
     "DataFile",
     "Encoding",
+    "Friend",
     "Image",
     "Model",
     "Partitioning",
@@ -37,11 +39,12 @@ __all__ = [
     "Split",
     "Target",
     "Training",
+    "befriended",
     "check_collections",
     "expand_files",
+    "given_of",
     "json_schema",
     "load",
-    "reading_of",
     "resolve_files",
     "select_branches",
 ]

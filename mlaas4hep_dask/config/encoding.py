@@ -10,7 +10,7 @@ from typing import Annotated, Any
 from pydantic import BeforeValidator, Field, WithJsonSchema
 
 from mlaas4hep_dask.config.problems import CALLABLE, Problem, describe, invalid
-from mlaas4hep_dask.config.sections import Section
+from mlaas4hep_dask.config.section import Section
 from mlaas4hep_dask.errors import nearest
 
 NORMALISATIONS = (

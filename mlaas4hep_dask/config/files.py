@@ -12,6 +12,7 @@ from typing import NamedTuple
 from urllib.parse import unquote
 
 from mlaas4hep_dask.config.fields import bare
+from mlaas4hep_dask.config.friends import Friend, friend_of
 from mlaas4hep_dask.config.locations import (
     DataFile,
     Recorded,
@@ -96,6 +97,7 @@ def resolve_files(
                 )
                 for owner, both in shared.items()
             )
+        _befriend(kept, config, i, problems)
         if repeated:
             _log.warning(
                 "sample %r names files twice, kept once: %s", sample.name, _named(repeated)
@@ -103,6 +105,81 @@ def resolve_files(
     if problems:
         raise config_error(config._places, problems)
     return files
+
+
+def _befriend(files: list[DataFile], config: Config, number: int, problems: list[Problem]) -> None:
+    """Give the files of a sample their friends."""
+    given = config.samples[number].friends
+    own = [(f"samples.{number}.friends.{j}", each) for j, each in enumerate(given)]
+    shared = [(f"friends.{j}", each) for j, each in enumerate(config.friends)]
+    for key, friend in (*shared, *own):
+        try:
+            is_shared = key.startswith("friends")
+            made = with_friend(files, friend, config.base, config.reading, is_shared=is_shared)
+        except Unusable as error:
+            problem = Problem(f"{key}.files", error.text, error.near)
+            problems.extend([problem] if problem not in problems else [])
+        else:
+            files[:] = made
+
+
+def with_friend(
+    files: Sequence[DataFile],
+    friend: Friend,
+    base: Path,
+    reading: Reading,
+    *,
+    is_shared: bool = False,
+) -> list[DataFile]:
+    """The files with one more friend each.
+
+    Raises
+    ------
+    Unusable
+        When one has none.
+    """
+    listed: list[str] = []
+    if isinstance(friend.files, list):
+        if is_shared and not friend.by:
+            raise Unusable(
+                "files that are joined by entry belong to one sample: write them under "
+                "samples[].friends, or as a mapping from patterns of files"
+            )
+        place = _Place(base, "friends", reading)
+        for entry in friend.files:
+            listed += [
+                file if tree is None else f"{file}:{tree}" for file, tree in _expand(entry, place)
+            ]
+        if not friend.by and len(listed) != len(files):
+            raise Unusable(
+                f"expected a friend for each of {len(files)} files, found {len(listed)} files"
+            )
+    return [
+        file._replace(
+            friends=(*file.friends, friend_of(friend, file.file, file.tree, listed, number))
+        )
+        for number, file in enumerate(files)
+    ]
+
+
+def befriended(
+    files: Sequence[DataFile], friends: Sequence[Friend], base: Path, *, reading: Reading
+) -> list[DataFile]:
+    """Some files with their friends, as `resolve_files` gives them to those of one sample.
+
+    Raises
+    ------
+    ConfigError
+        When a file has no friend.
+    """
+    made = list(files)
+    for number, friend in enumerate(friends):
+        try:
+            made = with_friend(made, friend, base, reading)
+        except Unusable as error:
+            problem = Problem(f"friends.{number}.files", error.text, error.near)
+            raise config_error(Places(), [problem]) from None
+    return made
 
 
 def expand_files(

@@ -7,7 +7,7 @@ from typing import Literal
 from pydantic import Field, JsonValue
 
 from mlaas4hep_dask.config.problems import CALLABLE
-from mlaas4hep_dask.config.sections import Section
+from mlaas4hep_dask.config.section import Section
 
 Schema = Literal[
     "awkward",

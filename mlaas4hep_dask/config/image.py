@@ -8,7 +8,7 @@ from pydantic import BeforeValidator, Field, field_validator, model_validator
 
 from mlaas4hep_dask.config.fields import Text
 from mlaas4hep_dask.config.problems import Problem, invalid
-from mlaas4hep_dask.config.sections import Section
+from mlaas4hep_dask.config.section import Section
 from mlaas4hep_dask.errors import nearest
 
 NETWORK = "mlaas4hep_dask.train.network:cnn"  # that an image is given to by default

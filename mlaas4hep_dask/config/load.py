@@ -5,15 +5,17 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple, TypeVar
 
 from pydantic import ValidationError
 
 from mlaas4hep_dask.config.document import parse
 from mlaas4hep_dask.config.files import names_in
+from mlaas4hep_dask.config.friends import Friend
 from mlaas4hep_dask.config.problems import Places, Problem, config_error, describe, problems_of
 from mlaas4hep_dask.config.reading import Reading
 from mlaas4hep_dask.config.root import Config
+from mlaas4hep_dask.config.section import Section
 from mlaas4hep_dask.errors import ConfigError, did_you_mean, nearest
 
 
@@ -52,13 +54,23 @@ def load(path: str | Path, overrides: Sequence[str] = ()) -> Config:
     return Config._build(document, places=Places(file, lines), base=path.parent, source=path)
 
 
-def reading_of(overrides: Sequence[str]) -> Reading:
-    """How files are reached and read where there is no YAML file.
+S = TypeVar("S", bound=Section)
+
+
+class Given(NamedTuple):
+    """What can be said of files where there is no YAML file; None for friends that are not."""
+
+    reading: Reading
+    friends: list[Friend] | None
+
+
+def given_of(overrides: Sequence[str]) -> Given:
+    """How files are reached and read, and their friends, where there is no YAML file.
 
     Parameters
     ----------
     overrides
-        Values of the section ``reading``, such as ``"reading.delimiter=;"``.
+        Values of the keys ``reading`` and ``friends``, such as ``"reading.delimiter=;"``.
 
     Raises
     ------
@@ -69,17 +81,27 @@ def reading_of(overrides: Sequence[str]) -> Reading:
     lines: dict[str, int | str] = {}
     for override in overrides:
         _apply(document, lines, override)
-        if document.keys() != {"reading"}:
+        if not document.keys() <= {"reading", "friends"}:
             key = override.partition("=")[0].strip()
-            text = "only the keys of reading can be set here"
+            text = "only the keys of reading, and friends, can be set here"
             raise _refusal(key, text, f"override {override!r}")
-    given = document.get("reading", {})
+    friends = document.get("friends")
+    friends = friends if friends is None or isinstance(friends, list) else [friends]
+    made = [
+        _validated(Friend, each, f"friends.{number}", lines)
+        for number, each in enumerate(friends or [])
+    ]
+    reading = _validated(Reading, document.get("reading", {}), "reading", lines)
+    return Given(reading, None if friends is None else made)
+
+
+def _validated(kind: type[S], given: Any, key: str, lines: dict[str, int | str]) -> S:
     try:
-        return Reading.model_validate(given)
+        return kind.model_validate(given)
     except ValidationError as error:
         problems = [
-            replace(problem, key=f"reading.{problem.key}".rstrip("."))
-            for problem in problems_of(error, Reading)
+            replace(problem, key=f"{key}.{problem.key}".rstrip("."))
+            for problem in problems_of(error, kind)
         ]
         raise config_error(Places(lines=lines), problems) from None
 

@@ -48,6 +48,27 @@ class Unusable(Exception):  # noqa: N818  # becomes a Problem once its key is kn
         self.near = near
 
 
+class FriendFiles(NamedTuple):
+    """The friend of one file.
+
+    Parameters
+    ----------
+    files : tuple of str
+        Paths and URLs; one, unless events are found by identifiers.
+    tree : str
+        Name of the tree in all of them.
+    by : tuple of str
+        Branches that identify an event; empty to join by entry.
+    prefix : str
+        Stands in front of the names of its branches.
+    """
+
+    files: tuple[str, ...]
+    tree: str
+    by: tuple[str, ...]
+    prefix: str
+
+
 class DataFile(NamedTuple):
     """A file of a sample, and the tree in it.
 
@@ -59,11 +80,14 @@ class DataFile(NamedTuple):
         Name of the TTree or RNTuple, without a slash in front; tables have none.
     key : str
         Where the tree is named, such as ``samples.0.tree``; for errors.
+    friends : tuple of FriendFiles
+        Where more branches of its events are.
     """
 
     file: str
     tree: str
     key: str = "tree"
+    friends: tuple[FriendFiles, ...] = ()
 
 
 _WITH_TREE = re.compile(

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, Field, JsonValue, StringConstraints
 
 from mlaas4hep_dask.config.fields import Text
-from mlaas4hep_dask.config.sections import Section
+from mlaas4hep_dask.config.section import Section
 
 Prefix = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9+.-]*://[^|]+$")]
 

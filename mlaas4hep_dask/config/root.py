@@ -25,17 +25,18 @@ from mlaas4hep_dask.config.derivation import Conditions, Expressions
 from mlaas4hep_dask.config.document import dump
 from mlaas4hep_dask.config.encoding import Encoding, clipped_by_default
 from mlaas4hep_dask.config.fields import Collections, Slug, Text, Tree
+from mlaas4hep_dask.config.friends import Friend
 from mlaas4hep_dask.config.function import Function
 from mlaas4hep_dask.config.image import Image, with_image_network
 from mlaas4hep_dask.config.problems import Places, Problem, config_error, invalid, problems_of
 from mlaas4hep_dask.config.reading import HOW, Reading, is_logical
+from mlaas4hep_dask.config.section import Section
 from mlaas4hep_dask.config.sections import (
     Branches,
     Cluster,
     Model,
     Partitioning,
     Sample,
-    Section,
     Split,
     Training,
 )
@@ -91,6 +92,10 @@ class Config(Section):
         "null means 1.",
     )
     reading: Reading = Field(default=Reading(), description="How data files are reached and read.")
+    friends: list[Friend] = Field(
+        default=[],
+        description="Friend trees: more branches of the same events in other files or trees.",
+    )
     collections: Collections = Field(
         default={},
         description="By name of a collection: jagged branches that are of it, or patterns of "
@@ -361,6 +366,10 @@ class Config(Section):
         if absolute:
             for sample in document["samples"]:
                 sample["files"] = [self._absolute(entry) for entry in sample["files"]]
+            befriended = [document, *document["samples"]]
+            for friend in (friend for of in befriended for friend in of["friends"]):
+                if isinstance(friend["files"], list):
+                    friend["files"] = [self._absolute(entry) for entry in friend["files"]]
             for key in ("path", "cache"):
                 if (path := document["specs"][key]) is not None and path != "auto":
                     document["specs"][key] = str(self.resolve(path))

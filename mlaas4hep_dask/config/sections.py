@@ -5,16 +5,12 @@ from __future__ import annotations
 import math
 from typing import Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, JsonValue, field_validator, model_validator
+from pydantic import Field, JsonValue, field_validator, model_validator
 
 from mlaas4hep_dask.config.fields import Files, Size, Slug, Text, Tree
+from mlaas4hep_dask.config.friends import Friend
 from mlaas4hep_dask.config.problems import ADDRESS, CALLABLE, Problem, invalid
-
-
-class Section(BaseModel):
-    """What all sections share: frozen, strict about types, no unknown keys."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
+from mlaas4hep_dask.config.section import Section
 
 
 class Sample(Section):
@@ -38,6 +34,9 @@ class Sample(Section):
         default=None,
         description="Name of the tree in files that name no other. null means the key tree at the "
         "top level.",
+    )
+    friends: list[Friend] = Field(
+        default=[], description="Friend trees of its files, beside those of the key friends."
     )
     weight: float = Field(default=1.0, gt=0, description="Factor on the weight of every event.")
     cross_section: float | None = Field(

@@ -50,6 +50,7 @@ def select_branches(
     targets: Collection[str] = (),
     weights: Collection[str] = (),
     itself: Collection[str] = (),
+    own_names: Mapping[str, str] | None = None,
 ) -> Selection:
     """Inputs and identifiers among the branches of a tree.
 
@@ -71,6 +72,9 @@ def select_branches(
     itself
         Branches that are the label or target itself: never inputs.
 
+    own_names
+        By branch of a friend tree: its name there, by which identifiers are known too.
+
     Raises
     ------
     ConfigError
@@ -79,7 +83,13 @@ def select_branches(
     """
     included = _matched(branches.include, available, "branches.include", where)
     excluded = _matched(branches.exclude, available, "branches.exclude", where)
-    identifying = {name for name in available if _any_match(branches.identifiers, name)}
+    own = own_names or {}
+    identifying = {
+        name
+        for name in available
+        if _any_match(branches.identifiers, name)
+        or _any_match(branches.identifiers, own.get(name, name))
+    }
     unfit = {name: reason for name, reason in available.items() if reason is not None}
     for index, name in enumerate(branches.include):
         if name in unfit and name not in excluded | identifying:

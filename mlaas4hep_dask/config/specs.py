@@ -8,7 +8,7 @@ from pydantic import BeforeValidator, Field, model_validator
 
 from mlaas4hep_dask.config.fields import Size, Text
 from mlaas4hep_dask.config.problems import Problem, invalid
-from mlaas4hep_dask.config.sections import Section
+from mlaas4hep_dask.config.section import Section
 
 
 class SpecsPass(Section):

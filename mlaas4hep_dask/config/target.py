@@ -8,7 +8,8 @@ from pydantic import BeforeValidator, Field, WithJsonSchema, model_validator
 
 from mlaas4hep_dask.config.fields import Text, as_list
 from mlaas4hep_dask.config.problems import Problem, invalid
-from mlaas4hep_dask.config.sections import Sample, Section
+from mlaas4hep_dask.config.section import Section
+from mlaas4hep_dask.config.sections import Sample
 
 MAX_CLASSES = 256  # each costs a histogram of scores for its ROC curve
 AUTOENCODER = "mlaas4hep_dask.train.network:autoencoder"  # of a reconstruction by default

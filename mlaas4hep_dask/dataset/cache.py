@@ -102,6 +102,7 @@ def entry_names(
     for part, facts in files:
         reading = [part.access.format_of(part.file), part.access.types, part.access.delimiter]
         known = [FORMAT, __version__, part.identity, part.stamp, part.tree, reading, facts, inputs]
+        known += [each.as_json() for each in part.friends]
         digest = hashlib.sha256(json.dumps(known, sort_keys=True).encode()).hexdigest()
         names.append(f"{digest[:2]}/{digest[2:]}{SUFFIX}")
     return names

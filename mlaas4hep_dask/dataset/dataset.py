@@ -375,7 +375,7 @@ class Dataset:
     def token(self, *more: str) -> str:
         """Names tasks: equal for equal files and configuration, so that results are shared."""
         files = [
-            (each.file, each.tree, each.uuid, each.stamp, each.num_entries)
+            (each.file, each.tree, each.uuid, each.stamp, each.num_entries, each.friends_as_json())
             for each in self.plan().files
         ]
         reused = self._reused()

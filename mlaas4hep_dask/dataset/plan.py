@@ -97,7 +97,7 @@ def plan_one(file: DataFile, sample: str, wanted: Wanted) -> PlannedFile | Skipp
     reference, reads = wanted.reference, wanted.reads
     try:
         with counting() as counts:
-            plan = plan_file(file.file, file.tree, sample, reference.access)
+            plan = plan_file(file.file, file.tree, sample, reference.access, file.friends)
     except UnreadableFileError as error:
         if not wanted.skip:
             raise

@@ -193,6 +193,7 @@ def preflight(config: Config) -> Preflight:
         targets=_giving_away(supervision.target_names, recipe, traced),
         weights=_giving_away(supervision.weight_names, recipe, traced),
         itself=supervision.target_itself,
+        own_names=reference.own_names,
     )
     _require_filled(plans, selection)
     selection = with_image_inputs(config, selection, recipe.branches)
@@ -261,17 +262,18 @@ def _first_readable(
     ``reasons`` is told why others cannot be read.
     """
     blank = None
+    access = access_of(config.reading, config.collections)
     for each in listed:
-        file, tree, key = each
+        file, tree, key, friends = each
         try:
-            plan = plan_file(file, tree, sample, access_of(config.reading, config.collections))
+            plan = plan_file(file, tree, sample, access, friends)
         except UnreadableFileError as error:
             if config.on_bad_file == "error":
                 raise
             reasons.append(error.message)
             continue
         except DataError as error:
-            if error.facts.get("tree") != tree:
+            if "trees" not in error.facts or error.facts["file"] != file:
                 raise
             # the tree's own key, for it may stand far from the files
             shown = re.sub(r"\.([0-9]+)", r"[\1]", key)

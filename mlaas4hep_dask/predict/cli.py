@@ -152,7 +152,7 @@ def _predict(options: argparse.Namespace) -> None:
 
     from mlaas4hep_dask.bundle import open_bundle
     from mlaas4hep_dask.cluster import connect, silence
-    from mlaas4hep_dask.config import Cluster, reading_of
+    from mlaas4hep_dask.config import Cluster, given_of
     from mlaas4hep_dask.console import Console
     from mlaas4hep_dask.predict.request import check_request
     from mlaas4hep_dask.predict.scoring import predict_files
@@ -165,7 +165,7 @@ def _predict(options: argparse.Namespace) -> None:
             f"--cluster: expected 'local', 'tcp://host:port' or 'tls://host:port', found "
             f"{options.cluster!r}"
         ) from None
-    reading = reading_of(options.overrides)
+    given = given_of(options.overrides)
     skip = options.on_bad_file == "skip"
     console = Console()
     with tempfile.TemporaryDirectory(prefix="mlaas4hep-predict-") as folder:
@@ -178,7 +178,8 @@ def _predict(options: argparse.Namespace) -> None:
             skip=skip,
             overwrite=options.overwrite,
             root_format=options.root_format,
-            reading=reading,
+            reading=given.reading,
+            friends=given.friends,
         )
         with connect(cluster, ranks=1) as client:
             console.say(f"dashboard: {client.dashboard_link}")

@@ -6,9 +6,12 @@ import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
 
 from mlaas4hep_dask.bundle import Bundle
-from mlaas4hep_dask.config import Branches, DataFile, Reading, expand_files
+from mlaas4hep_dask.config import Branches, DataFile, Friend, Reading, befriended, expand_files
 from mlaas4hep_dask.dataset.preflight import access_of
 from mlaas4hep_dask.encode.rules import matches
 from mlaas4hep_dask.errors import ConfigError, UnreadableFileError, did_you_mean
@@ -61,6 +64,7 @@ def check_request(
     overwrite: bool = False,
     root_format: RootFormat = "auto",
     reading: Reading | None = None,
+    friends: Sequence[Friend] | None = None,
 ) -> Request:
     """The request, once its files, tree and branches are known to exist.
 
@@ -85,6 +89,8 @@ def check_request(
         What a ``.root`` output is to hold.
     reading : Reading, optional
         How the files are reached and read, as the section of dataset.yaml tells it.
+    friends : sequence of Friend, optional
+        Friend trees of the files; by default as those of the data that the model was trained on.
 
     Raises
     ------
@@ -101,6 +107,9 @@ def check_request(
     tree = recorded.get("tree") if tree is None else tree
     named = tree if isinstance(tree, str) else None
     found = expand_files(files, Path.cwd(), where="files", tree=named, reading=reading)
+    if friends is None:
+        friends = _friends(bundle, recorded.get("friends"))
+    found = befriended(found, friends, Path.cwd(), reading=reading or Reading())
     if recorded.get("function"):
         logger.warning(
             "model %r learned from what the function %s made of the files; these files have to "
@@ -135,6 +144,22 @@ def check_request(
     return Request(bundle, tuple(found), tree, reference, tuple(needed[name] for name in copied))
 
 
+def _friends(bundle: Bundle, recorded: Any) -> list[Friend]:
+    """The friends of the training data, where they can be those of any file."""
+    try:
+        friends = [Friend.model_validate(each) for each in recorded or []]
+    except (ValidationError, TypeError) as error:
+        raise ConfigError(f"{bundle.path} does not tell the friend trees ({error})") from None
+    for friend in friends:
+        if isinstance(friend.files, list):
+            raise ConfigError(
+                f"model {bundle.name!r} reads branches of friend trees, which were listed "
+                f"by name: give those of these files, as in --set 'friends=[{{tree: {friend.tree}, "
+                'files: {"*.root": "*_friend.root"}}]\''
+            )
+    return friends
+
+
 def _collections(bundle: Bundle) -> dict[str, list[str]]:
     """The collections that the model learned, which other files may not tell."""
     found: dict[str, list[str]] = {}
@@ -151,7 +176,7 @@ def _first_readable(
     reasons: list[str] = []
     for file in files:
         try:
-            plan = plan_file(file.file, file.tree, name, access)
+            plan = plan_file(file.file, file.tree, name, access, file.friends)
         except UnreadableFileError as error:
             if not skip:
                 raise

@@ -229,7 +229,7 @@ def _found(tree: str, opened: Any, file: str) -> str:
         inside = [path for path in cycles if path.endswith(f"/{name}")]
         hint = f"; did you mean {inside[0]!r}?" if inside else did_you_mean(name, cycles)
         text = f"; it holds {held}{hint}"
-    raise DataError(f"tree {tree!r} is not in {file}{text}", file=file, tree=tree)
+    raise DataError(f"tree {tree!r} is not in {file}{text}", file=file, tree=tree, trees=[*cycles])
 
 
 def _require_ranges(location: str, access: Access) -> None:

@@ -6,7 +6,7 @@ import math
 from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from mlaas4hep_dask.reader.access import PLAIN, Access
 from mlaas4hep_dask.reader.places import Places
@@ -22,6 +22,49 @@ class TextRange(NamedTuple):
     byte_stop: int
     first_entry: int
     num_entries: int
+
+
+class FriendFile(NamedTuple):
+    """A file of a friend tree as it was planned; see `Partition` for what the fields are."""
+
+    file: str
+    uuid: str
+    stamp: str
+    num_entries: int
+
+
+@dataclass(frozen=True, slots=True)
+class Friend:
+    """A tree with more branches of the events of another.
+
+    Parameters
+    ----------
+    files : tuple of FriendFile
+        One, unless events are found by identifiers.
+    tree : str
+        Name of the tree.
+    by : tuple of (str, str, str)
+        Branches of both trees that identify an event, and their dtypes in the other tree and in
+        this one; empty where entries belong together.
+    prefix : str
+        Stands in front of the names of its branches.
+    names : frozenset of str
+        What is read of it, with the prefix.
+    """
+
+    files: tuple[FriendFile, ...]
+    tree: str
+    by: tuple[tuple[str, str, str], ...]
+    prefix: str
+    names: frozenset[str]
+
+    def as_json(self) -> list[Any]:
+        """All of it as JSON values."""
+        return [self.files, self.tree, self.by, self.prefix, sorted(self.names)]
+
+    def __str__(self) -> str:
+        more = f" and {len(self.files) - 1} more files" if self.files[1:] else ""
+        return f"friend tree {self.tree!r} of {self.files[0].file}{more}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +93,8 @@ class Partition:
         The data set has several trees of the file.
     places : Places or None
         Where the baskets of what is read lie, for files whose trees take long to parse.
+    friends : tuple of Friend
+        Trees with more branches of the same events.
     """
 
     file: str
@@ -63,6 +108,7 @@ class Partition:
     text: TextRange | None = None
     is_of_many: bool = False
     places: Places | None = field(default=None, repr=False, compare=False)
+    friends: tuple[Friend, ...] = ()
 
     @property
     def identity(self) -> str:

@@ -11,13 +11,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from mlaas4hep_dask.config.locations import FriendFiles
 from mlaas4hep_dask.errors import DataError, MLaaSError
 from mlaas4hep_dask.reader.access import PLAIN, Access, attempt, is_remote
+from mlaas4hep_dask.reader.befriend import befriended
 from mlaas4hep_dask.reader.byuproot import multiplicities_of, without_unreadable
 from mlaas4hep_dask.reader.counts import ReadCounts
 from mlaas4hep_dask.reader.joins import HEAD, joined, what_to_write
 from mlaas4hep_dask.reader.opened import OpenTree, forget, open_data
-from mlaas4hep_dask.reader.partition import Partition, TextRange, cut
+from mlaas4hep_dask.reader.partition import Friend, Partition, TextRange, cut
 from mlaas4hep_dask.reader.places import Places
 from mlaas4hep_dask.reader.stamp import is_same
 from mlaas4hep_dask.reader.tables import OpenTable
@@ -65,6 +67,8 @@ class FilePlan:
         Branches in no common collection, though their names suggest it, and why.
     opened : OpenTree or None
         The open tree, which knows where baskets lie; it is not pickled.
+    friends : tuple of Friend
+        Trees with more branches of the same events.
     """
 
     file: str
@@ -85,9 +89,17 @@ class FilePlan:
     vague: frozenset[str] = frozenset()
     unlike: Mapping[str, str] = field(default_factory=dict)
     opened: OpenTree | None = field(default=None, repr=False, compare=False)
+    friends: tuple[Friend, ...] = ()
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "opened": None}
+
+    @property
+    def own_names(self) -> dict[str, str]:
+        """By branch of a friend: its name there."""
+        return {
+            name: name.removeprefix(each.prefix) for each in self.friends for name in each.names
+        }
 
     @property
     def is_blank(self) -> bool:
@@ -102,12 +114,15 @@ class FilePlan:
             left_out={name: self.left_out[name] for name in names if name in self.left_out},
             vague=self.vague & {*names},
             unlike={name: self.unlike[name] for name in names if name in self.unlike},
+            friends=tuple(
+                replace(each, names=each.names.intersection(names)) for each in self.friends
+            ),
             bytes_per_event={},
             opened=None,
         )
 
     def planned(self, inputs: Sequence[str]) -> PlannedFile:
-        """What is needed of this file to read the branches ``inputs``."""
+        """What is needed of this file to read the branches ``inputs``, or any if there are none."""
         return PlannedFile(
             self.file,
             self.tree,
@@ -122,6 +137,10 @@ class FilePlan:
             self.lines,
             places=self._places(inputs),
             num_branches=len(self.branches) + len(self.left_out),
+            friends=tuple(
+                replace(each, names=each.names.intersection(inputs) if inputs else each.names)
+                for each in self.friends
+            ),
         )
 
     def _places(self, names: Sequence[str]) -> Places | None:
@@ -160,6 +179,7 @@ class PlannedFile:
     is_of_many: bool = False
     places: Places | None = None
     num_branches: int = 0
+    friends: tuple[Friend, ...] = ()
 
     def within(self, max_places: int) -> PlannedFile:
         """Without ``places`` if they take more bytes."""
@@ -179,6 +199,10 @@ class PlannedFile:
         except MLaaSError:
             return False
         return bool(self.stamp) and is_same(self.stamp, opened.stamp)
+
+    def friends_as_json(self) -> list[Any]:
+        """What is read of friend trees, as JSON values."""
+        return [each.as_json() for each in self.friends if each.names]
 
     def partitions(
         self, *, target_bytes: int, max_events: int, num_entries: int
@@ -217,6 +241,7 @@ class PlannedFile:
             self._text(entry_start, entry_stop),
             self.is_of_many,
             places,
+            tuple(friend for friend in self.friends if friend.names),
         )
 
     def _text(self, start: int, stop: int) -> TextRange | None:
@@ -228,15 +253,30 @@ class PlannedFile:
         return TextRange(byte_start, byte_stop, first_entry, end - first_entry)
 
 
-def plan_file(file: str, tree: str, sample: str, access: Access = PLAIN) -> FilePlan:
+def plan_file(
+    file: str,
+    tree: str,
+    sample: str,
+    access: Access = PLAIN,
+    friends: Sequence[FriendFiles] = (),
+) -> FilePlan:
     """Plan of one file; reads its metadata only, or all of a text file to count its lines.
+
+    Parameters
+    ----------
+    file, tree, sample : str
+        The file, the tree in it, and the sample that lists it.
+    access : Access
+        How it is reached.
+    friends : sequence of FriendFiles
+        Where more branches of its events are.
 
     Raises
     ------
     UnreadableFileError
         When the file cannot be opened.
     DataError
-        When it holds no such tree, or is not a table.
+        When it holds no such tree, is not a table, or a friend tree has other entries.
     """
 
     def plan(location: str) -> FilePlan:
@@ -247,7 +287,11 @@ def plan_file(file: str, tree: str, sample: str, access: Access = PLAIN) -> File
             return _plan(opened, sample, access)
         return _plan_table(opened, tree, sample, access)
 
-    return attempt(plan, file, access, forget=forget)
+    own = attempt(plan, file, access, forget=forget)
+    for friend in friends:
+        plans = [plan_file(each, friend.tree, sample, access) for each in friend.files]
+        own = befriended(own, friend, plans)
+    return own
 
 
 def _plan_table(opened: OpenTable, tree: str, sample: str, access: Access) -> FilePlan:
@@ -349,6 +393,7 @@ def require_same_branches(
         names = [n for n in names if header and n in reference.branches and n not in header]
     is_text = bool(other.lines) or bool(reference.lines)
     hint = "; types that the first lines do not tell can be given in reading.types"
+    theirs, others_theirs = reference.own_names, other.own_names
     for name in names:
         expected = reference.branches.get(name)
         found = other.branches.get(name)
@@ -369,6 +414,12 @@ def require_same_branches(
             text = (
                 f"{state} in tree {other.tree!r} of {other.file}; it is {expected.kind} "
                 f"{expected.dtype} in {reference.file}{others}{advice}"
+            )
+        elif (name in theirs) != (name in others_theirs):
+            here, there = (reference, other) if name in theirs else (other, reference)
+            text = (
+                f"is of a friend tree of {here.file}, and of the tree itself in {there.file}; a "
+                "prefix tells them apart"
             )
         elif _is_told_apart(name, expected, found, reference, other):
             whole = found if found.collection != name else expected

@@ -14,6 +14,7 @@ from mlaas4hep_dask.errors import DataError, UnreadableFileError
 from mlaas4hep_dask.reader.access import attempt, is_remote
 from mlaas4hep_dask.reader.baskets import read_baskets
 from mlaas4hep_dask.reader.byuproot import read_by_uproot
+from mlaas4hep_dask.reader.friends import split, with_friends
 from mlaas4hep_dask.reader.joins import Agreement, DisagreementError
 from mlaas4hep_dask.reader.opened import OpenTree, forget, open_data
 from mlaas4hep_dask.reader.partition import Partition
@@ -55,6 +56,24 @@ def read(
     DataError
         When the file has changed since it was planned, or its collections are not consistent.
     """
+    own, theirs = split(partition, branches)
+    if not theirs:
+        return _read_file(partition, branches, meter, keep)
+    events = Events(len(partition), (), {}, {})
+    if own:
+        events = _read_file(partition, own, meter, keep)
+    made = with_friends(events, partition, theirs, read)
+    present = tuple(branch for branch in branches if branch.name in made.contents)
+    return replace(made, branches=present)
+
+
+def _read_file(
+    partition: Partition,
+    branches: Sequence[Branch],
+    meter: Meter | None,
+    keep: Collection[str] | None,
+) -> Events:
+    """As `read`, of the partition's own file alone."""
 
     def once(location: str) -> tuple[Events, Meter | None]:
         # An attempt that is given up may still be at it when the next one has ended.
@@ -69,7 +88,7 @@ def read(
         known = events.contents.keys() | meter.enough()
         again = [branch for branch in branches if branch.name not in known]
     if again:
-        more = read(partition, again).contents
+        more = _read_file(partition, again, None, None).contents
         contents = {**events.contents, **more}
         present = tuple(branch for branch in branches if branch.name in contents)
         events = replace(events, branches=present, contents=contents)

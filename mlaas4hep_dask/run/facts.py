@@ -35,7 +35,8 @@ def facts_before(dataset: Dataset, model: ModelSource) -> dict[str, Any]:
 def _identity(file: PlannedFile) -> list[Any]:
     """What a file is known by, wherever it was read: of replicas no server's version counts."""
     stamp = file.stamp.partition("@")[0] if "|" in file.file else file.stamp
-    return [file.sample, file.tree, file.uuid, file.num_entries, stamp]
+    friends = file.friends_as_json()
+    return [file.sample, file.tree, file.uuid, file.num_entries, stamp, friends]
 
 
 def facts_of_training(dataset: Dataset, trainer: Trainer) -> dict[str, Any]:

@@ -184,6 +184,7 @@ def fit(
             metrics={key: last.record[key] for key in ("train", "validation", "test")},
             data={
                 "tree": _tree(dataset),
+                "friends": _friends(dataset),
                 "function": None if config.function is None else config.function.callable,
                 "identifiers": config.branches.identifiers,
                 "samples": summary["samples"],
@@ -262,6 +263,16 @@ def _epoch_line(record: Mapping[str, Any], num_epochs: int, kind: str) -> str:
         parts.append(f"{name} loss {loss} {title} {metric}")
     parts.append(f"{record['events_per_second']:,.0f} events/s")
     return ", ".join(parts)
+
+
+def _friends(dataset: Dataset) -> list[dict[str, Any]]:
+    """The friend trees of which branches are read, as the configuration has them."""
+    if not any(friend.names for file in dataset.plan().files for friend in file.friends):
+        return []
+    config = dataset.config
+    friends = [*config.friends, *(each for sample in config.samples for each in sample.friends)]
+    found = [friend.model_dump(mode="json") for friend in friends]
+    return [each for place, each in enumerate(found) if each not in found[:place]]
 
 
 def _tree(dataset: Dataset) -> str | list[str]:

@@ -1,0 +1,135 @@
+"""The plan of a file with the branches of a friend tree, if the two can be joined."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mlaas4hep_dask.config.locations import FriendFiles
+from mlaas4hep_dask.errors import DataError, did_you_mean
+from mlaas4hep_dask.reader.joins import HEAD, joined
+from mlaas4hep_dask.reader.partition import Friend, FriendFile
+from mlaas4hep_dask.reader.read import read
+from mlaas4hep_dask.specs.events import Branch
+
+if TYPE_CHECKING:
+    from mlaas4hep_dask.reader.plan import FilePlan
+
+
+def befriended(plan: FilePlan, friend: FriendFiles, plans: Sequence[FilePlan]) -> FilePlan:
+    """The plan of a file, with the branches of a friend tree, of whose files ``plans`` are.
+
+    Raises
+    ------
+    DataError
+        When the two cannot be joined.
+    """
+    first = plans[0]
+    _require_friend(plan, friend, plans)
+    made: dict[str, Branch] = {}
+    left_out = dict(plan.left_out)
+    for name, branch in first.branches.items():
+        shown = f"{friend.prefix}{name}"
+        if name in friend.by:
+            continue  # the same values as in the tree
+        if shown in plan.branches or shown in plan.left_out:
+            left_out[f"{first.tree}: {shown}"] = (
+                "of a friend tree, and the name is taken: prefix can tell it apart"
+            )
+            continue
+        collection = None if branch.collection is None else f"{first.tree}.{branch.collection}"
+        made[shown] = replace(branch, name=shown, collection=collection)
+    left_out |= {
+        f"{friend.prefix}{name}": why
+        for name, why in first.left_out.items()
+        if f"{friend.prefix}{name}" not in plan.branches
+    }
+    made_friend = Friend(
+        tuple(FriendFile(each.file, each.uuid, each.stamp, each.num_entries) for each in plans),
+        first.tree,
+        tuple((n, plan.branches[n].dtype, first.branches[n].dtype) for n in friend.by),
+        friend.prefix,
+        frozenset(made),
+    )
+    branches = {**plan.branches, **made}
+    plan = replace(
+        plan,
+        branches=branches,
+        left_out=left_out,
+        friends=(*plan.friends, made_friend),
+        bytes_per_event={
+            **plan.bytes_per_event,
+            **{name: first.bytes_per_event.get(own, 8.0) for name, own in _own_names(made_friend)},
+        },
+        filled={
+            **plan.filled,
+            **{f"{friend.prefix}{name}": number for name, number in first.filled.items()},
+        },
+    )
+
+    def head(names: list[str]) -> dict[str, NDArray[np.int64]]:
+        wanted = [branches[name] for name in names]
+        part = plan.planned([]).partition(0, min(HEAD, plan.num_entries))
+        offsets = read(part, wanted).offsets
+        return {branch.name: offsets[str(branch.collection)] for branch in wanted}
+
+    known = joined(branches, plan.access.collections, head)
+    return replace(
+        plan,
+        branches=known.branches,
+        vague=plan.vague | first.vague | known.vague,
+        unlike={**plan.unlike, **known.unlike},
+    )
+
+
+def _own_names(friend: Friend) -> list[tuple[str, str]]:
+    return [(name, name.removeprefix(friend.prefix)) for name in friend.names]
+
+
+def _require_friend(plan: FilePlan, friend: FriendFiles, plans: Sequence[FilePlan]) -> None:
+    """Raise a DataError unless the trees of ``plans`` can be friends of a file's tree."""
+    first = plans[0]
+    for each in plans:
+        if each.lines:
+            raise DataError(f"a text cannot be a friend: {each.file}", file=each.file)
+        for name in friend.by:
+            for of in (plan, each):
+                branch = of.branches.get(name)
+                if (
+                    branch is None
+                    or branch.kind != "flat"
+                    or np.dtype(branch.dtype).kind not in "iu"
+                ):
+                    state = of.left_out.get(name, "missing")
+                    state = state if branch is None else branch.described()
+                    raise DataError(
+                        f"branch {name!r}, by which events are joined, is {state} in tree "
+                        f"{of.tree!r} of {of.file}, expected a whole number for each event"
+                        f"{did_you_mean(name, of.branches) if branch is None else ''}",
+                        file=of.file,
+                        tree=of.tree,
+                        branch=name,
+                    )
+        for name, branch in first.branches.items():
+            found = each.branches.get(name)
+            if found is None or not branch.same_shape(found):
+                raise DataError(
+                    f"branch {name!r} is {'missing' if found is None else found.described()} in "
+                    f"friend tree {each.tree!r} of {each.file}; it is {branch.described()} in "
+                    f"{first.file}",
+                    file=each.file,
+                    tree=each.tree,
+                    branch=name,
+                )
+    if not friend.by and first.num_entries != plan.num_entries:
+        raise DataError(
+            f"friend tree {first.tree!r} of {first.file} has {first.num_entries} entries, and tree "
+            f"{plan.tree!r} of {plan.file} has {plan.num_entries}: joined by entry, both have as "
+            "many; 'by: [run, event]' joins by branches that identify an event",
+            file=first.file,
+            tree=first.tree,
+        )
