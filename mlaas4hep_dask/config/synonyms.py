@@ -14,12 +14,14 @@ KEYS = {
     "cluster.address": "client dask dask_scheduler master scheduler scheduler_address",
     "cluster.memory_limit": "mem memory ram worker_memory",
     "cluster.workers": "cores cpus n_jobs n_workers njobs num_workers nworkers processes threads",
+    "collections": "collection groups jagged_groups",
     "derive": "aliases define defines derived new_branches new_variables",
     "encode.normalisation": "normalise normalization normalize preprocess preprocessing "
     "scale scaler scaling standardize transform",
     "encode.out_of_range": "clip clipping overflow",
     "encode.sort": "order order_by sort_by sorting",
     "encode.width": "length max_length max_num maxlen max_objects max_width pad padding widths",
+    "friends": "add_friend add_friends friend friend_trees friendtrees",
     "image": "image_size images",
     "luminosity": "lumi lumi_weight",
     "max_events": "entry_stop entrysteps events_limit limit max_entries maxevents n_events nevents "
@@ -39,6 +41,7 @@ KEYS = {
     "samples[].label": "class class_id class_label is_signal labels type y",
     "samples[].name": "process process_name",
     "samples[].sum_weights": "genweight_sum nevents_generated sumw sumweights",
+    "samples[].tree": "treename tree_name tree_path treepath ttree",
     "samples[].weight": "sample_weight scale_factor sf",
     "seed": "manual_seed random_seed random_state rng_seed",
     "select": "cut cuts event_selection filter filters preselection query selection",
