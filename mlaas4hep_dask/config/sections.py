@@ -150,7 +150,10 @@ class Training(Section):
     learning_rate: float = Field(default=1e-3, gt=0, description="Step size of the optimiser.")
     ranks: int = Field(default=2, ge=1, description="Torch processes that train together.")
     max_restarts: int = Field(
-        default=2, ge=0, description="Restarts from the last checkpoint after a rank died."
+        default=2,
+        ge=0,
+        description="Restarts from the last checkpoint after a rank's worker died, without a "
+        "completed epoch in between.",
     )
     balance: Literal["none", "classes"] = Field(
         default="none",
