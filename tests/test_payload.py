@@ -344,6 +344,7 @@ def test_the_parts_of_a_large_request_are_small():
         (b"[1, 2]", 400, "a list of events"),
         (b'{"events": [1, 2,]}', 400, "not JSON"),
         (b'{"events": [, 1]}', 400, "not JSON"),
+        (b'{"events": [:]}', 400, "not JSON"),
         (b'{"events": [1, NaN]}', 400, "write null for a missing value"),
         (b'{"events": [1, "\xff"]}', 400, "not valid UTF-8"),
         (b'{"events": [1, "\\ud800"]}', 400, "surrogate"),

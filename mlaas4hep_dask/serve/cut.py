@@ -70,6 +70,7 @@ def cut(
             depth += 1
             values += LIST_WEIGHT
         elif c == 58:
+            is_empty = False
             names += 1
             values += 1
         elif c == 44 and depth > 0:
