@@ -350,3 +350,57 @@ def test_patterns_name_elements_and_members(tmp_path):
     checked = preflight(configured(tmp_path, files, lines))
     expected = ["muons.pt", "p4.E", "p4.mass", "p4.px", "p4.py", "p4.pz"]
     assert checked.selection.inputs == expected
+
+
+ODD_LEAVES = """
+from array import array
+file = ROOT.TFile(sys.argv[1], "recreate")
+tree = ROOT.TTree("Events", "")
+n = array("i", [0])
+tree.Branch("n", n, "n/I")
+leaves = {
+    "half[3]/f[0,10,8]": 3, "wide[3]/d[0,100,14]": 3, "angle[2]/d[-pi,pi,16]": 2, "plain[2]/d": 2,
+    "short[n]/f[0,0,10]": 4, "range[n]/d[0,50]": 4, "pairs[n][2]/d[0,100,20]": 8, "ints[64]/S": 64,
+    "bits[4]/O": 4, "huge[5000]/F": 5000, "text/C": 8, "mixed[2]/F:one/F": 3,
+}
+buffers = {}
+for leaf, size in leaves.items():
+    kind = {"d": "d", "S": "h", "O": "b", "C": "b"}.get(leaf.partition("/")[2][:1], "f")
+    buffers[leaf] = array(kind, [0] * size)
+    tree.Branch(leaf.partition("/")[0].partition("[")[0], buffers[leaf], leaf)
+for i in range(40):
+    n[0] = i % 4
+    for leaf, buffer in buffers.items():
+        for k in range(len(buffer)):
+            buffer[k] = k % 2 if leaf.startswith(("bits", "text")) else k + (i % 3)
+    tree.Fill()
+tree.Write()
+file.Close()
+"""
+
+
+def test_ranges_of_reduced_precision_are_told_from_lengths_of_arrays(tmp_path):
+    """uproot takes the first brackets of the title for the range: 4.6e-42 in place of 20."""
+    run_in_root(ODD_LEAVES, str(tmp_path / "leaves.root"))
+    plan, events = events_of(tmp_path / "leaves.root")
+    i = np.arange(40)
+    counts = i % 4
+    k, of = np.concatenate([np.arange(n) for n in counts]), np.repeat(i, counts)
+    for name, values, precision in (
+        *((f"half[{j}]", j + i % 3, 10 / 2**8) for j in range(3)),
+        *((f"wide[{j}]", j + i % 3, 100 / 2**14) for j in range(3)),
+        *((f"angle[{j}]", j + i % 3, 2 * np.pi / 2**15) for j in range(2)),
+        *((f"plain[{j}]", j + i % 3, 0) for j in range(2)),
+        ("short", k + of % 3, 2**-8),
+        ("range", k + of % 3, 50 / 2**31),
+        *((f"ints[{j}]", j + i % 3, 0) for j in (0, 63)),
+        *((f"mixed.mixed[{j}]", j + i % 3, 0) for j in range(2)),
+        ("mixed.one", 2 + i % 3, 0),
+        *((f"bits[{j}]", np.full(40, j % 2), 0) for j in range(4)),
+    ):
+        found = events.contents[name].astype(float)
+        np.testing.assert_allclose(found, values, atol=precision, err_msg=name)
+    # uproot does not know pairs of a list
+    assert plan.left_out.keys() == {"huge", "text", "pairs[0]", "pairs[1]"}
+    assert "5,000 elements" in plan.left_out["huge"]
+    assert plan.branches["short"].dtype == "float32"

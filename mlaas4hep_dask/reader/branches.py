@@ -10,7 +10,9 @@ from typing import Any
 import uproot
 
 from mlaas4hep_dask.reader.ntuple import fields_of
-from mlaas4hep_dask.reader.shapes import Inside, numbers_in
+from mlaas4hep_dask.reader.objects import is_leaf_list
+from mlaas4hep_dask.reader.reduced import reduced_precision
+from mlaas4hep_dask.reader.shapes import Inside, numbers_in, numbers_of
 from mlaas4hep_dask.reader.source import Catalogue, Source, distinct
 from mlaas4hep_dask.reader.vectors import bare, tidied
 from mlaas4hep_dask.specs.events import Branch, Kind, unit_in
@@ -78,8 +80,10 @@ def _ttree(tree: Any) -> Catalogue:
 def _sources(branch: Any, key: str, counter: str | None) -> list[Source | tuple[str, str]]:
     """What a TBranch offers: one number, or all that its array, struct or class holds."""
     try:
-        interpretation = branch.interpretation
-        kind, unit = branch.typename, unit_in(branch.title)
+        own = reduced_precision(branch)
+        interpretation = branch.interpretation if own is None else own
+        kind = branch.typename if own is None else "of reduced precision"
+        unit = unit_in(branch.title)
         if isinstance(interpretation, uproot.AsStrings):
             return [(key, "a string")]
         is_jagged = isinstance(interpretation, uproot.AsJagged)
@@ -88,7 +92,10 @@ def _sources(branch: Any, key: str, counter: str | None) -> list[Source | tuple[
             collection = (counter or key) if is_jagged else None
             shape: Kind = "jagged" if is_jagged else "flat"
             return [Source(Branch(key, shape, dtype, collection, unit), key, branch, counter)]
-        insides = numbers_in(interpretation.awkward_form(branch.file))
+        if is_leaf_list(interpretation):
+            insides = numbers_of(interpretation.to_dtype)
+        else:
+            insides = numbers_in(interpretation.awkward_form(branch.file))
     except uproot.interpretation.identify.UnknownInterpretation:
         return [(key, f"of unknown type {branch.typename}")]
     except uproot.interpretation.objects.CannotBeAwkward:
@@ -100,7 +107,12 @@ def _sources(branch: Any, key: str, counter: str | None) -> list[Source | tuple[
     if len(insides) == 1 and insides[0].reason.startswith("of type"):
         return [(key, f"of type {kind}")]
     base = _base(key) if any(inside.steps for inside in insides) else key
-    return [_inside(each, base, key, branch, counter, unit) for each in insides]
+    found = [_inside(each, base, key, branch, counter, unit) for each in insides]
+    if own is None:
+        return found
+    return [
+        each if isinstance(each, tuple) else replace(each, interpretation=own) for each in found
+    ]
 
 
 def _base(key: str) -> str:

@@ -15,7 +15,7 @@ from mlaas4hep_dask.errors import DataError
 from mlaas4hep_dask.reader.access import heard
 from mlaas4hep_dask.reader.counts import count_by_uproot
 from mlaas4hep_dask.reader.joins import Agreement
-from mlaas4hep_dask.reader.objects import is_object, member, read_objects
+from mlaas4hep_dask.reader.objects import is_leaf_list, is_object, member, read_objects
 from mlaas4hep_dask.reader.partition import Partition
 from mlaas4hep_dask.reader.shapes import UnfitShapeError, taken
 from mlaas4hep_dask.reader.source import Catalogue, Source
@@ -49,7 +49,8 @@ def read_by_uproot(
     for source in sources:
         by_key.setdefault(source.key, []).append(source)
     start, stop = partition.entry_start, partition.entry_stop
-    arrays = _arrays([inside[0].holder for inside in by_key.values()], start, stop)
+    firsts = [inside[0] for inside in by_key.values()]
+    arrays = _arrays([each.holder for each in firsts if each.interpretation is None], start, stop)
     for inside in by_key.values():  # what one TBranch or field holds is read once
         try:
             found = _read(known, inside, start, stop, arrays)
@@ -76,7 +77,7 @@ def without_unreadable(known: Catalogue) -> Catalogue:
     """
     by_key: dict[str, list[Source]] = {}
     for source in known.sources.values():
-        if source.steps:
+        if source.steps or source.interpretation is not None:
             by_key.setdefault(source.key, []).append(source)
     reasons: dict[str, str] = {}
     for key, inside in by_key.items():
@@ -113,6 +114,7 @@ def _arrays(holders: Sequence[Any], start: int, stop: int) -> dict[str, Any]:
         if isinstance(holder, uproot.TBranch)
         and holder.top_level
         and not is_object(holder.interpretation)
+        and not is_leaf_list(holder.interpretation)
     ]
     found: dict[str, Any] = {}
     for first in range(0, len(tops) if len(tops) > 1 else 0, TOGETHER):
@@ -145,23 +147,30 @@ def _read(
     """Values and offsets of what one holder has."""
     first = inside[0]
     counts = _counts(known, first, start, stop) if first.steps else None
-    if is_object(getattr(first.holder, "interpretation", None)):
+    if first.interpretation is None and is_object(getattr(first.holder, "interpretation", None)):
         records, ends = read_objects(first.holder, start, stop, counts)
         heard()
         return [(member(records, each.steps, each.branch.dtype), ends) for each in inside]
+    if first.interpretation is None and is_leaf_list(getattr(first.holder, "interpretation", None)):
+        leaves = first.holder.array(entry_start=start, entry_stop=stop, library="np")
+        heard()
+        if len(leaves) != stop - start:
+            raise UnfitShapeError(f"{len(leaves)} entries")
+        return [(member(leaves, each.steps, each.branch.dtype), None) for each in inside]
     array = None
     if arrays and isinstance(first.holder, uproot.TBranch):
         array = arrays.get(first.holder.cache_key)
     if array is None:
-        array = first.holder.array(entry_start=start, entry_stop=stop, library="ak")
+        own = () if first.interpretation is None else (first.interpretation,)  # a field takes none
+        array = first.holder.array(*own, entry_start=start, entry_stop=stop, library="ak")
         heard()
     if len(array) != stop - start:
         raise UnfitShapeError(f"{len(array)} entries")
     found = [taken(array.layout, each.steps, each.branch.dtype) for each in inside]
-    for each, (_, own) in zip(inside, found, strict=True):
-        if (own is None) != (each.branch.collection is None):
+    for each, (_, ends) in zip(inside, found, strict=True):
+        if (ends is None) != (each.branch.collection is None):
             raise UnfitShapeError("other lists")
-        if own is not None and counts is not None and not np.array_equal(np.diff(own), counts):
+        if ends is not None and counts is not None and not np.array_equal(np.diff(ends), counts):
             raise UnfitShapeError(f"other multiplicities than {first.counter!r}")
     return found
 

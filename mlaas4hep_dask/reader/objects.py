@@ -29,6 +29,11 @@ def is_object(interpretation: Any) -> bool:
     return isinstance(interpretation, uproot.AsStridedObjects)
 
 
+def is_leaf_list(interpretation: Any) -> bool:
+    """True for several leaves of one branch, which are read as records."""
+    return type(interpretation) is uproot.AsDtype and interpretation.to_dtype.names is not None
+
+
 def read_objects(
     holder: Any, start: int, stop: int, counts: NDArray[np.int64] | None
 ) -> tuple[NDArray[Any], NDArray[np.int64] | None]:

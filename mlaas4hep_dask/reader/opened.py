@@ -83,7 +83,9 @@ class OpenTree:
         """Basket tables of the sources that can be decoded here, and of their counters."""
         found: dict[str, BasketTable] = {}
         for source in () if self.is_rntuple else sources:
-            if source.steps or (table := self._table(source.key, source.counter)) is None:
+            if source.steps or source.interpretation is not None:
+                continue
+            if (table := self._table(source.key, source.counter)) is None:
                 continue
             own = {source.branch.name: table}
             if source.counter is not None:

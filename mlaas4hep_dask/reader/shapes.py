@@ -55,6 +55,21 @@ def numbers_in(form: Any) -> list[Inside]:
     return list(_walk(form, (), (), None))
 
 
+def numbers_of(dtype: Any) -> list[Inside]:
+    """As `numbers_in`, of the leaves of a leaf list, each of which may be an array."""
+    found: list[Inside] = []
+    for name in dtype.names:
+        base, shape = dtype[name].base, dtype[name].shape
+        size = int(np.prod(shape, dtype=np.int64))
+        if base.kind not in "biuf" or size > MAX_ELEMENTS:
+            found.append(Inside((name,), (name,), None, None, f"of type {dtype[name]}"))
+            continue
+        kind = base.newbyteorder("=").name
+        ways = ((name, *place) for place in np.ndindex(*shape))
+        found += [Inside(way, way, kind, None) for way in ways]
+    return found
+
+
 def _walk(form: Any, steps: Steps, labels: Steps, list_at: int | None) -> Iterator[Inside]:
     if form.parameter("__array__") in ("string", "bytestring"):
         yield Inside(steps, labels, None, list_at, "a string")

@@ -29,6 +29,8 @@ class Source:
     steps : tuple of str or int
         From what the holder has for an event, or for each of its objects, to one number: names of
         members and numbers of elements. Empty when the holder has plain numbers.
+    interpretation : uproot.interpretation.Interpretation or None
+        What the holder's bytes mean, where uproot is not right about it by itself.
     """
 
     branch: Branch
@@ -36,6 +38,7 @@ class Source:
     holder: Any
     counter: str | None = None
     steps: tuple[str | int, ...] = ()
+    interpretation: Any = None
 
 
 @dataclass(frozen=True, eq=False)

@@ -1,0 +1,72 @@
+"""Numbers of reduced precision in leaves, ``x[3]/d[0,500,12]``, as their titles describe them.
+
+uproot takes the first brackets of the title for the range, which may be those of an array.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from typing import Any
+
+import uproot
+
+_TITLE = re.compile(r"[^\[/]*(?P<dims>(\[[^\]]*\])*)/[dDfF](?P<range>\[[^\]]*\])?")
+_BITS = {"TLeafD32": 32, "TLeafF16": 12}  # of numbers without a range
+
+
+def reduced_precision(branch: Any) -> Any:
+    """Uproot's interpretation of a TBranch of ``Double32_t`` or ``Float16_t``; None for others.
+
+    Raises
+    ------
+    ValueError
+        When the title of its leaf is not understood.
+    """
+    leaves = branch.member("fLeaves")
+    if len(leaves) != 1 or leaves[0].classname not in _BITS:
+        return None
+    leaf = leaves[0]
+    title = leaf.member("fTitle")
+    found = _TITLE.fullmatch(branch.title) or _TITLE.fullmatch(title)
+    if found is None:
+        if "[" not in title or (leaf.member("fLeafCount") is not None and title.count("[") == 1):
+            return None  # without a range uproot is right
+        raise ValueError(f"the leaf {title!r} is not understood")
+    dims = tuple(int(each) for each in re.findall(r"\[([0-9]+)\]", found["dims"]))
+    low, high, bits = _range(found["range"])
+    made: Any
+    if leaf.classname == "TLeafD32" and found["range"] is None:
+        shape: Any = (">f4", dims) if dims else ">f4"
+        wide: Any = ("float64", dims) if dims else "float64"
+        made = uproot.AsDtype(shape, wide)
+    else:
+        kind = uproot.AsDouble32 if leaf.classname == "TLeafD32" else uproot.AsFloat16
+        if found["range"] is None:
+            bits = _BITS[leaf.classname]
+        elif bits is None or not 2 <= bits <= 32:
+            bits = 32
+        made = kind(low, high, bits, dims)
+    return made if leaf.member("fLeafCount") is None else uproot.AsJagged(made)
+
+
+def _range(text: str | None) -> tuple[float, float, int | None]:
+    """Lowest and highest number, and how many bits one takes, if that is told."""
+    if text is None:
+        return 0.0, 0.0, None
+    low, high, *bits = text.strip("[]").split(",")
+    return _number(low), _number(high), int(bits[0]) if bits else None
+
+
+def _number(text: str) -> float:
+    """A number, which may be written as a part or multiple of pi: ``-pi``, ``2*pi``, ``pi/2``."""
+    value, divide = 1.0, False
+    for part in re.split(r"([*/])", text.replace(" ", "").lower()):
+        if part in "*/":
+            divide = part == "/"
+            continue
+        sign = -1.0 if part.startswith("-") else 1.0
+        name = part.lstrip("+-")
+        factor = sign * {"pi": math.pi, "twopi": 2 * math.pi}.get(name, 0.0) or sign * float(name)
+        value = value / factor if divide else value * factor
+    return value
