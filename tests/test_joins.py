@@ -143,6 +143,7 @@ def test_what_counts_differently_stays_apart_and_an_expression_says_why(tmp_path
         ({}, {"A_pt": "A_pt", "B_pt": "B_pt", "C_pt": "C", "C_eta": "C"}),
         ({"C": False}, {"A_pt": "A_pt", "B_pt": "B_pt", "C_pt": "C_pt", "C_eta": "C_eta"}),
         ({"*": False}, {"A_pt": "A_pt", "B_pt": "B_pt", "C_pt": "C_pt", "C_eta": "C_eta"}),
+        ({}, {"A_x.pt": "A_x.pt", "A_y.pt": "A_y.pt"}),
         ({"J": ["*"]}, {"A_pt": "J", "B_pt": "J", "C_pt": "J", "C_eta": "J"}),
     ],
 )

@@ -106,9 +106,14 @@ def joined(
 
 
 def _groups(members: Mapping[str, Sequence[str]]) -> dict[str, list[str]]:
-    """By the beginning that the names of collections have in common: those collections."""
+    """By the beginning that the names of collections have in common: those collections.
+
+    A name with a dot or a slash, such as ``BTagging_AuxDyn.pb``, tells its container there.
+    """
     groups: dict[str, list[str]] = {}
     for collection, names in members.items():
+        if any("." in name or "/" in name for name in names):
+            continue
         prefixes = {name.split("_", 1)[0] for name in names}
         if len(prefixes) == 1 and "" not in prefixes:
             groups.setdefault(prefixes.pop(), []).append(collection)
