@@ -61,8 +61,9 @@ def _numbers(
         if own is not None and collection is not None:
             reason = f"doubly nested ({form.type})"
         if inside.dtype is None or reason:
-            if reason.startswith("of type"):
-                reason = f"of type {field.typename}"
+            for beginning in ("of type", "doubly nested"):
+                if reason.startswith(beginning):
+                    reason = f"{beginning} {field.typename}"
             yield called, reason
             continue
         of = collection
