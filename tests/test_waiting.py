@@ -178,7 +178,9 @@ def test_a_cluster_without_workers_says_so_and_ends_the_wait(caplog):
         Client(empty) as client,
         caplog.at_level(logging.WARNING, "mlaas4hep_dask.waiting"),
     ):
-        with pytest.raises(ClusterError, match=r"predict: waiting for 1 worker \(none is here\)"):
+        with pytest.raises(
+            ClusterError, match=r"predict: waiting for 1 worker \(none is here\), for 2 s, and"
+        ):
             result(client, client.submit(abs, -1), "predict")
         assert "predict: waiting for 1 worker (none is here), for 1 s now" in caplog.text
         with pytest.raises(ClusterError, match=r"2 workers needed, and after 0\.5 s .* has 0"):

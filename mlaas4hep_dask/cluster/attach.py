@@ -46,6 +46,7 @@ SETTINGS: dict[str, Any] = {
 }
 
 LONG_PATH = 70  # characters; a socket's own name comes after them, and 107 are allowed
+CLOSE_TIMEOUT = 5  # seconds in which a scheduler that was there before says goodbye
 NO_LOGS = logging.CRITICAL + 1  # of Dask: errors reach the client, which reports them once
 TORCH_FOLDER = "distributed.nanny.environ.TORCHINDUCTOR_CACHE_DIR"
 
@@ -145,11 +146,14 @@ def connect(options: Cluster, *, ranks: int) -> Iterator[Client]:
         raise ClusterError(
             f"no Dask scheduler answers at {options.address} ({error})", address=options.address
         ) from error
-    with client:
+    try:
         place = f"the scheduler at {options.address}"
         wait_for_workers(client, 1, place, seconds=WORKERS_TIMEOUT)
         require_same_versions(client)
         yield client
+    finally:
+        with suppress(TimeoutError, OSError):  # a scheduler that has stopped says no goodbye
+            client.close(timeout=CLOSE_TIMEOUT)
 
 
 @contextmanager

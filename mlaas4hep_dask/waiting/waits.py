@@ -182,7 +182,7 @@ def on_workers(
 def let_go(client: Client, futures: Sequence[Future]) -> None:
     """Cancel tasks, if there is anybody who could be told."""
     with suppress(OSError, TimeoutError, RuntimeError, AttributeError, ClusterError):
-        if client.status == "running":
+        if client.status == "running" and not workers_of(client).is_silent:
 
             async def cancel() -> None:
                 await client.cancel(list(futures), force=True, asynchronous=True)
@@ -281,7 +281,8 @@ class _Watch:
         if not present and num_memory_ends(self._client) - self._ends >= MEMORY_ENDS:
             raise ClusterError(f"{self.what}: no worker lives{_ended(self._client)}")
         if alone and lacking > bound:
-            raise ClusterError(f"{self.what}: {lack}{_ended(self._client)}")
+            text = f"{self.what}: {lack}, for {lacking:.0f} s, and no end to it is in sight"
+            raise ClusterError(text + _ended(self._client))
         return present
 
     def _lack(self, present: Mapping[str, Mapping[str, Any]]) -> tuple[str, float]:

@@ -38,10 +38,13 @@ class Workers:
         By address: what the scheduler last said of every worker that was ever seen.
     heard : dict of str to float
         By address: when, by this machine's clock, a worker's last sign of life was new.
+    is_silent : bool
+        The scheduler did not answer when it was last asked.
     """
 
     known: dict[str, Mapping[str, Any]] = field(default_factory=dict)
     heard: dict[str, float] = field(default_factory=dict)
+    is_silent: bool = False
     _place: str = "the scheduler"
 
     def look(self, client: Client) -> dict[str, Mapping[str, Any]]:
@@ -65,15 +68,20 @@ class Workers:
 
     def _asked(self, client: Client) -> dict[str, Mapping[str, Any]]:
         waited = 0.0
-        for seconds in ANSWER_TIMEOUTS:
+        # Once it was given up, what still asks, such as cleaning up, does not wait as long again.
+        for seconds in ANSWER_TIMEOUTS[:1] if self.is_silent else ANSWER_TIMEOUTS:
             try:
                 told = client.sync(client.scheduler.identity, callback_timeout=seconds)
-                return told["workers"]  # type: ignore[no-any-return]
             except TimeoutError:
                 waited += seconds
-                logger.warning("%s has not answered for %g s", self._place, waited)
+                if not self.is_silent:
+                    logger.warning("%s has not answered for %g s", self._place, waited)
             except (OSError, AttributeError, RuntimeError) as error:  # of a client that broke
                 raise self.gone(f"{type(error).__name__}: {error}") from error
+            else:
+                self.is_silent = False
+                return told["workers"]  # type: ignore[no-any-return]
+        self.is_silent = True
         raise self.gone(f"it has not answered for {waited:g} s")
 
     def gone(self, why: str) -> ClusterError:
