@@ -440,7 +440,7 @@ def test_a_billion_laughs_are_not_expanded(refused):
         ),
         (
             "encode:\n  normalisation:\n    Jet_*: log-standart\n    MET_*: minmax",
-            "dataset.yaml:10: encode.normalisation.Jet_*: expected 'minmax', 'standard', 'robust'",
+            "dataset.yaml:10: encode.normalisation.Jet_*: expected 'auto', 'minmax', 'standard'",
             "encode.normalisation.Jet_*",
             "log-standard",
         ),

@@ -24,6 +24,7 @@ def events_of(**fields):
 
 
 def encoding_of(events, **options):
+    options = {"normalisation": "minmax", **options}
     return Encoding.from_specs(measure(events, sample="s"), **options)
 
 

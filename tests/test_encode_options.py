@@ -49,7 +49,7 @@ def by_plain_numpy(values, how):
     return (values - median) / (third - first if third > first else 1.0)
 
 
-@pytest.mark.parametrize("how", HOWS)
+@pytest.mark.parametrize("how", [how for how in HOWS if how != "auto"])
 @pytest.mark.parametrize("dtype", ["float32", "float64", "int16", "bool"])
 def test_every_normalisation_equals_that_of_plain_numpy(how, dtype):
     values = (np.random.default_rng(1).standard_cauchy(2_000) * 20).clip(-3e4, 3e4).astype(dtype)
@@ -195,12 +195,12 @@ def test_real_files_are_encoded_bit_by_bit_alike_by_logarithms_whatever_the_part
     assert len(rows) == 1
 
 
-def test_the_first_pattern_that_matches_holds_and_minmax_where_none_does():
-    made = events_of(a_pt=[1.0, 5.0], b_pt=[1.0, 5.0], c=[1.0, 5.0])
+def test_the_first_pattern_that_matches_holds_and_auto_where_none_does():
+    made = events_of(a_pt=[1.0, 5.0], b_pt=[1.0, 5.0], c=[3.0, 3.0])
     rules = {"a_*": "none", "*_pt": {"shift": 1.0, "scale": 2.0}}
     for normalisation in (rules, [{pattern: how} for pattern, how in rules.items()]):
         x = encode(made, encoding_of(made, normalisation=normalisation)).dense()
-        assert x.tolist() == [[1.0, 0.0, 0.0], [5.0, 8.0, 1.0]]
+        assert x.tolist() == [[1.0, 0.0, 0.0], [5.0, 8.0, 0.0]]
 
 
 @pytest.mark.parametrize(
@@ -215,7 +215,7 @@ def test_the_first_pattern_that_matches_holds_and_minmax_where_none_does():
             "'x' matches no branch that earlier",
         ),
         ({"normalisation": {"x": "log"}}, "hold no statistics of the log of branch 'x'; measure"),
-        ({"normalisation": "log-max"}, "normalisation is 'log-max'; expected one of minmax"),
+        ({"normalisation": "log-max"}, "normalisation is 'log-max'; expected one of auto, minmax"),
         ({"normalisation": {"x": {"shift": 1}}}, "of 'x': expected numbers for shift"),
         ({"normalisation": {"x": {"shift": 1, "scale": 0}}}, "scale is not 0"),
         ({"normalisation": {"x": {"x": [0, 0], "y": [0, 1]}}}, "the x of a table ascend"),
@@ -252,7 +252,9 @@ def test_widths_hold_a_quantile_of_the_events_exactly():
 
 def test_cut_objects_take_no_room():
     made = events_of(Jet_pt=[[float(i) for i in range(1000)], [], [1.0]])
-    encoded = encode(made, encoding_of(made, width=2, sort={"Jet": "-Jet_pt"}))
+    encoded = encode(
+        made, encoding_of(made, normalisation="minmax", width=2, sort={"Jet": "-Jet_pt"})
+    )
     assert encoded.values.tolist() == [1.0, np.float32(998 / 999), np.float32(1 / 999)]
     assert encoded.dense().tolist() == [
         [1.0, np.float32(998 / 999)],

@@ -351,6 +351,15 @@ def _encode_options(written: Mapping[str, Any]) -> dict[str, Any]:
     options = dict(written)
     if "max_width" in options:
         options["width"] = options.pop("max_width") or "max"
+    # Earlier versions named no normalisation for branches that they scaled by the extremes.
+    rules = options.get("normalisation", "minmax")
+    if isinstance(rules, list | dict):
+        options["normalisation"] = [
+            *(rules if isinstance(rules, list) else [rules]),
+            {"*": "minmax"},
+        ]
+    else:
+        options["normalisation"] = rules
     return options
 
 

@@ -14,6 +14,7 @@ from mlaas4hep_dask.config.section import Section
 from mlaas4hep_dask.errors import nearest
 
 NORMALISATIONS = (
+    "auto",
     "minmax",
     "standard",
     "robust",
@@ -179,10 +180,11 @@ class Encoding(Section):
             mode="validation",
         ),
     ] = Field(
-        default="minmax",
-        description="How the values of a branch become numbers near 0: minmax, standard, robust or "
-        "none, after log or symlog; module:callable; fixed numbers; or a mapping from patterns of "
-        "branches to these, in which the first that matches holds.",
+        default="auto",
+        description="How the values of a branch become numbers near 0: auto, which follows from "
+        "its quantiles; minmax, standard, robust or none, after log or symlog; module:callable; "
+        "fixed numbers; or a mapping from patterns of branches to these, in which the first that "
+        "matches holds.",
     )
     width: Annotated[
         Any,

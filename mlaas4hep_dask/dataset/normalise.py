@@ -7,7 +7,13 @@ from dataclasses import asdict
 from typing import Any
 
 from mlaas4hep_dask.config import Config
-from mlaas4hep_dask.encode.encoding import Encoding, clipped_branches, normalisations_of, sorts_of
+from mlaas4hep_dask.encode.encoding import (
+    Encoding,
+    chosen,
+    clipped_branches,
+    normalisations_of,
+    sorts_of,
+)
 from mlaas4hep_dask.encode.layout import width_rules
 from mlaas4hep_dask.encode.rules import matches, rules_of
 from mlaas4hep_dask.encode.scaling import require_usable
@@ -109,21 +115,15 @@ def encode_options(
         options["image"] = config.image.model_dump(mode="json")
     options["keys"] = [asdict(key) for key in keys]
     functions = {reference: code.load() for reference, code in normalisers.items()}
-    if functions:
-        hows = normalisations_of(options["normalisation"], sorted(specs.branches))
-        fixed = {
-            name: _called(functions[how], how, specs.branches[name])
-            for name, how in hows.items()
-            if isinstance(how, str) and how in functions
-        }
-        rules = options["normalisation"]
-        rest = [
-            {pattern: how}
-            for rule in ([] if isinstance(rules, str) else rules)
-            for pattern, how in rule.items()
-            if not (isinstance(how, str) and how in functions)
-        ]
-        options["normalisation"] = [{name: how} for name, how in fixed.items()] + rest
+    hows = chosen(options["normalisation"], specs, options.get("image"))
+    named = {
+        name: _called(functions[how], how, specs.branches[name])
+        if isinstance(how, str) and how in functions
+        else how
+        for name, how in hows.items()
+    }
+    # By name: what follows from specs is never found anew, by another version or elsewhere.
+    options["normalisation"] = [{name: named[name]} for name in sorted(named)]
     return options
 
 

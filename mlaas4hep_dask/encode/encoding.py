@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from mlaas4hep_dask.encode.automatic import automatic
 from mlaas4hep_dask.encode.image import Image
 from mlaas4hep_dask.encode.layout import Layout
 from mlaas4hep_dask.encode.order import Sort
@@ -64,7 +65,7 @@ class Encoding:
         cls,
         specs: Specs,
         *,
-        normalisation: Any = "minmax",
+        normalisation: Any = "auto",
         width: Any = "max",
         sort: Mapping[str, str] | None = None,
         keys: Sequence[Branch | Mapping[str, Any]] = (),
@@ -79,8 +80,9 @@ class Encoding:
             Specs of the whole data set.
         normalisation : str or mapping
             How values become numbers near 0; or a mapping, or a list of mappings, from patterns
-            of branches to that. The first pattern that matches holds; ``minmax`` does for a
-            branch that none matches. ``minmax`` maps the extremes to 0 and 1, as the published
+            of branches to that. The first pattern that matches holds; ``auto`` does for a
+            branch that none matches, and follows from the specs of the branch: see `automatic`.
+            ``minmax`` maps the extremes to 0 and 1, as the published
             pipeline does (Kuznetsov, Giommi, Bonacorsi, Comput. Softw. Big Sci. 2021);
             ``standard`` the mean to 0 and one standard deviation to 1; ``robust`` the median to
             0 and the distance of the quartiles to 1; ``none`` keeps values. ``log-`` or
@@ -106,7 +108,7 @@ class Encoding:
             matches nothing, or the branch to sort by is not in the collection.
         """
         layout = Layout.from_specs(specs, width=width)
-        hows = normalisations_of(normalisation, layout.branches)
+        hows = chosen(normalisation, specs, image)
         entries = [specs.branches[name] for name in layout.branches]
         clipped = clipped_branches(out_of_range, layout.branches)
         scalings = tuple(
@@ -125,10 +127,30 @@ def normalisations_of(normalisation: Any, branches: Sequence[str]) -> dict[str, 
     return apply_rules(
         rules_of(normalisation),
         branches,
-        default="minmax",
+        default="auto",
         option="normalisation",
         what="branch",
     )
+
+
+def chosen(
+    normalisation: Any, specs: Specs, image: Mapping[str, Any] | None = None
+) -> dict[str, Any]:
+    """How each branch is normalised, with numbers in place of ``auto``; see `automatic`.
+
+    Parameters
+    ----------
+    normalisation, image
+        As for `Encoding.from_specs`.
+    specs : Specs
+        Specs of the whole data set.
+    """
+    hows = normalisations_of(normalisation, list(specs.branches))
+    shown = {channel.get("value") for channel in (image or {}).get("channels", ())}
+    return {
+        name: automatic(specs.branches[name], is_shown=name in shown) if how == "auto" else how
+        for name, how in hows.items()
+    }
 
 
 def clipped_branches(out_of_range: Any, branches: Sequence[str]) -> set[str]:

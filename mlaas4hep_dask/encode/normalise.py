@@ -24,8 +24,7 @@ def normalise_into(
     low, high, clip = scaling.low, scaling.high, scaling.clip
     found: tuple[int, int]
     if (table := scaling.table) is not None:
-        x, y = np.array(table.x), np.array(table.y)
-        found = kernels.normalise_table(content, x, y, table.slopes(), low, high, clip, out)
+        found = kernels.normalise_table(content, *table.arrays, low, high, clip, out)
     elif scaling.transform == "identity":
         found = kernels.normalise(content, scaling.shift, scaling.scale, low, high, clip, out)
     else:

@@ -5,12 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import pairwise
 from typing import Any, Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
+from mlaas4hep_dask.encode.automatic import automatic
 from mlaas4hep_dask.errors import EncodeError
 from mlaas4hep_dask.specs import BranchSpecs
 from mlaas4hep_dask.specs.transforms import Transform
@@ -19,6 +21,7 @@ LARGEST = 3.4e38  # of float32
 
 Normalisation = Literal["minmax", "standard", "robust", "none"]
 HOWS = (
+    "auto",
     *get_args(Normalisation),
     *(
         f"{log}{rest}"
@@ -28,7 +31,7 @@ HOWS = (
 )
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Table:
     """A piecewise linear function through the points (x, y); its end pieces go on outside.
 
@@ -38,15 +41,28 @@ class Table:
     x: tuple[float, ...]
     y: tuple[float, ...]
 
+    @cached_property
+    def arrays(self) -> tuple[NDArray[np.float64], ...]:
+        """What `kernels.normalise_table` takes: starts of the pieces, x, y and slopes.
+
+        A piece begins at each point; that of the last one goes on as the one before, so that the
+        function is exact at all points.
+        """
+        x, y = np.array(self.x), np.array(self.y)
+        slopes = np.diff(y) / np.diff(x)
+        starts = np.full(1 << (x.size - 1).bit_length(), np.inf)
+        starts[1 : x.size] = x[1:]
+        return starts, x, y, np.append(slopes, slopes[-1:])
+
     def slopes(self) -> NDArray[np.float64]:
-        """Slope of each piece."""
-        return np.diff(np.array(self.y)) / np.diff(np.array(self.x))
+        """Slope of the piece that begins at each point."""
+        return self.arrays[3]
 
     def at(self, x: NDArray[np.float64]) -> NDArray[np.float64]:
         """The function at ``x``."""
-        xs, ys = np.array(self.x), np.array(self.y)
-        piece = np.clip(np.searchsorted(xs, x, side="right") - 1, 0, xs.size - 2)
-        return np.asarray(ys[piece] + (x - xs[piece]) * self.slopes()[piece])
+        _, xs, ys, slopes = self.arrays
+        piece = np.clip(np.searchsorted(xs, x, side="right") - 1, 0, None)
+        return np.asarray(ys[piece] + (x - xs[piece]) * slopes[piece])
 
     def inverse(self) -> Table:
         """The function that leads from y back to x."""
@@ -72,6 +88,8 @@ class Scaling:
         Used instead of transform, shift and scale.
     clip : bool
         Move values outside ``low`` and ``high`` to the nearer of them, instead of passing them on.
+    about : str
+        What people are told of it, when it follows from the specs by `automatic`.
     """
 
     shift: float
@@ -83,6 +101,7 @@ class Scaling:
     transform: Transform = "identity"
     table: Table | None = None
     clip: bool = False
+    about: str = ""
 
     def is_missing(self, values: NDArray[Any]) -> NDArray[np.bool_]:
         """True where a value has no number to be encoded as."""
@@ -111,7 +130,8 @@ def scaling_of(specs: BranchSpecs, how: Any) -> Scaling:
     specs : BranchSpecs
         Statistics of the branch.
     how : str or mapping
-        One of `HOWS`; or ``{"shift": …, "scale": …}``, or ``{"x": […], "y": […]}`` for a table.
+        One of `HOWS`; or ``{"shift": …, "scale": …}``, or ``{"x": […], "y": […]}`` for a table,
+        either of which may have words ``about`` it.
 
     Raises
     ------
@@ -120,6 +140,8 @@ def scaling_of(specs: BranchSpecs, how: Any) -> Scaling:
         fit into float32.
     """
     low, high = specs.min, specs.max
+    if how == "auto":
+        how = automatic(specs)
     if isinstance(how, Mapping):
         scaling = _given(specs.branch.name, how, low or 0.0, high or 0.0)
     elif how not in HOWS:
@@ -205,8 +227,9 @@ def require_usable(name: str, how: Mapping[str, Any]) -> None:
 
 def _given(name: str, how: Mapping[str, Any], low: float, high: float) -> Scaling:
     table: Table | None = None
+    about = how.get("about", "")
     try:
-        if how.keys() == {"x", "y"}:
+        if how.keys() - {"about"} == {"x", "y"}:
             table = Table(tuple(map(float, how["x"])), tuple(map(float, how["y"])))
             shift, scale = 0.0, 1.0
             problem = _problem(table)
@@ -227,7 +250,7 @@ def _given(name: str, how: Mapping[str, Any], low: float, high: float) -> Scalin
             option="normalisation",
             pattern=name,
         )
-    return Scaling(shift, scale, low, high, first, last, table=table)
+    return Scaling(shift, scale, low, high, first, last, table=table, about=str(about))
 
 
 def _problem(table: Table) -> str | None:

@@ -54,7 +54,7 @@ class Scorer(torch.nn.Module):
             first, stop = np.searchsorted(branch, [index, index + 1]).tolist()
             number = len(table.x)
             points[0, row, :number], points[1, row, :number] = table.x, table.y
-            points[2, row, : number - 1] = table.slopes()
+            points[2, row, :number] = table.slopes()
             places.append((first, stop, number))
         self.tables = places
         for key, values in zip(("table_x", "table_y", "table_slopes"), points, strict=True):
@@ -84,7 +84,7 @@ class Scorer(torch.nn.Module):
         for row, (first, stop, number) in enumerate(self.tables):
             part = plain[:, first:stop].contiguous()
             piece = torch.searchsorted(self.table_x[row, :number].contiguous(), part, right=True)
-            piece = (piece - 1).clamp(0, number - 2)
+            piece = (piece - 1).clamp(min=0)
             rise = (part - self.table_x[row][piece]) * self.table_slopes[row][piece]
             x[:, first:stop] = (self.table_y[row][piece] + rise).float()
         return self.score_encoded(torch.where(missing, torch.zeros_like(x), x), missing)

@@ -107,7 +107,7 @@ class BranchSpecs:
                 f"branch {self.branch.name!r} has no finite value and so no quantiles",
                 branch=self.branch.name,
             )
-        values = self._finite_drawn()
+        values = self.finite_drawn()
         if values.size == 0:
             raise SpecsError(
                 f"the specs hold no draw of branch {self.branch.name!r}, and so no quantiles; "
@@ -123,12 +123,13 @@ class BranchSpecs:
 
         It is that of a draw without replacement; 0 when every value was drawn, NaN when none.
         """
-        num_drawn, num_finite = self._finite_drawn().size, self.moments.num_finite
+        num_drawn, num_finite = self.finite_drawn().size, self.moments.num_finite
         if num_drawn == 0:
             return math.nan
         left_out = max(num_finite - num_drawn, 0) / max(num_finite - 1, 1)
         return math.sqrt(q * (1.0 - q) / num_drawn * left_out)
 
-    def _finite_drawn(self) -> NDArray[np.float64]:
+    def finite_drawn(self) -> NDArray[np.float64]:
+        """The finite ones among the drawn values, in no order."""
         values = self.drawn.astype(np.float64)
         return values[np.isfinite(values)]
