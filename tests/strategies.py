@@ -9,6 +9,7 @@ from hypothesis.extra import numpy as hnp
 
 from mlaas4hep_dask.encode import Encoding
 from mlaas4hep_dask.encode.encoding import transforms_of
+from mlaas4hep_dask.encode.precision import inexact_branches
 from mlaas4hep_dask.encode.scaling import HOWS
 from mlaas4hep_dask.errors import EncodeError
 from mlaas4hep_dask.specs import Branch, Events
@@ -129,7 +130,8 @@ def encode_options(draw, events):
     }
     while True:
         try:
-            encoding_of(events, **options)
+            inexact = inexact_branches(encoding_of(events, **options))
+            hows.update(dict.fromkeys(inexact, "minmax"))
         except EncodeError as error:  # such as 2**300 as it is
             hows[error.branch] = "minmax"
         else:

@@ -7,6 +7,7 @@ import html
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,6 +16,7 @@ from distributed import Client, Future
 
 from mlaas4hep_dask.config import Config, load
 from mlaas4hep_dask.dataset.arrays import DaskArrays, lazy_arrays
+from mlaas4hep_dask.dataset.binning import bins_of
 from mlaas4hep_dask.dataset.context import Context, context_of
 from mlaas4hep_dask.dataset.distributions import Distributions, distributions
 from mlaas4hep_dask.dataset.examples import examples_of, num_examples
@@ -335,7 +337,7 @@ class Dataset:
 
     def distributions(self) -> list[Distributions]:
         """Histograms of the inputs of the first events of each sample."""
-        return self._of_first_events(distributions)
+        return self._of_first_events(partial(distributions, bins=bins_of(self.specs())))
 
     def image_sums(self) -> ImageSums:
         """Sums of the images of the first events of each sample; of none without an image."""

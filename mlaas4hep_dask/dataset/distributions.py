@@ -4,26 +4,42 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from mlaas4hep_dask.dataset.binning import Bins, BranchBins, filled, populations, with_width
 from mlaas4hep_dask.dataset.context import Context
 from mlaas4hep_dask.dataset.labelled import Labelled, label
 from mlaas4hep_dask.encode.encoded import encode_rows
+from mlaas4hep_dask.encode.normalise import normalised
 from mlaas4hep_dask.errors import UnreadableFileError
 from mlaas4hep_dask.reader import Partition
 
-NUM_BINS = 50
-
 
 class Histogram(NamedTuple):
-    """Counts in equal bins from ``low`` to ``high``, by label, each of shape (bins,)."""
+    """Sums of weights in equal bins from ``low`` to ``high``, by label, each of shape (bins,).
+
+    Parameters
+    ----------
+    low, high : float
+        Ends of the bins.
+    counts : mapping of str to ndarray of float64
+        The sums.
+    outside : (int, int)
+        Values below and above, over all labels.
+    populations : mapping of str to ndarray of float64
+        Sums of weights in bins that hold equally many values of all labels together; empty for
+        encoded values.
+    """
 
     low: float
     high: float
-    counts: Mapping[str, NDArray[np.int64]]
+    counts: Mapping[str, NDArray[np.float64]]
+    outside: tuple[int, int] = (0, 0)
+    populations: Mapping[str, NDArray[np.float64]] = MappingProxyType({})
 
 
 @dataclass(frozen=True)
@@ -35,8 +51,18 @@ class Distributions:
     encoded: Mapping[str, Histogram]
 
 
-def distributions(partition: Partition, context: Context) -> Distributions:
-    """Histograms of all inputs of one partition, by class; those of a regression by sample."""
+def distributions(partition: Partition, context: Context, bins: BranchBins) -> Distributions:
+    """Histograms of all inputs of one partition, by class; those of a regression by sample.
+
+    Parameters
+    ----------
+    partition : Partition
+        Whose selected events are counted, with the weights that they have in training.
+    context : Context
+        What all partitions share.
+    bins : mapping of str to Bins
+        By input; see `bins_of`.
+    """
     assert context.encoding is not None  # set by the data set once it has specs
     try:
         found = label(partition, context, tuple(b.name for b in context.encoding.reads))
@@ -47,6 +73,7 @@ def distributions(partition: Partition, context: Context) -> Distributions:
     events = found.events
     encoded = encode_rows(events, context.encoding)
     names, groups = groups_of(found, partition, context)
+    weights = found.weights * context.supervision.factors.get(partition.sample, 1.0)
     kept = dict(zip(encoded.layout.collections, encoded.multiplicities(), strict=True))
     raw: dict[str, Histogram] = {}
     after: dict[str, Histogram] = {}
@@ -56,20 +83,42 @@ def distributions(partition: Partition, context: Context) -> Distributions:
         context.encoding.branches,
         strict=True,
     ):
-        own = own_kept = groups
+        own = own_kept = np.arange(len(events))
         if known.collection is not None:
-            own = np.repeat(groups, np.diff(events.offsets[known.collection]))
-            own_kept = np.repeat(groups, kept[known.collection])  # without those truncated
-        for made, given, of_group, low, high in (
-            (raw, events.contents[branch], own, scaling.low, scaling.high),
-            (after, values, own_kept, scaling.encoded_low, scaling.encoded_high),
-        ):
-            counts = {
-                name: _histogram(given[of_group == number] if len(names) > 1 else given, low, high)
-                for number, name in enumerate(names)
-            }
-            made[branch] = Histogram(*_bounds(low, high), counts)
+            own = np.repeat(own, np.diff(events.offsets[known.collection]))
+            own_kept = np.repeat(own_kept, kept[known.collection])  # without those truncated
+        own_bins = bins[branch]
+        ends, _, _ = normalised(np.array([own_bins.low, own_bins.high]), scaling)
+        ends = np.where(np.isfinite(ends), ends, [scaling.encoded_low, scaling.encoded_high])
+        after_bins = Bins(*with_width(float(ends.min()), float(ends.max())), np.zeros(0))
+        given = _Values(events.contents[branch], groups[own], weights[own])
+        raw[branch] = given.histogram(names, own_bins)
+        after[branch] = _Values(values, groups[own_kept], weights[own_kept]).histogram(
+            names, after_bins
+        )
     return Distributions(len(events), raw, after)
+
+
+class _Values:
+    """Finite values with their groups and weights."""
+
+    def __init__(
+        self, values: NDArray[Any], groups: NDArray[np.int64], weights: NDArray[np.float64]
+    ) -> None:
+        finite = np.isfinite(values)
+        self._values = values[finite].astype(np.float64)
+        self._groups, self._weights = groups[finite], weights[finite]
+
+    def histogram(self, names: list[str], bins: Bins) -> Histogram:
+        counts, shares, below, above = {}, {}, 0, 0
+        for number, name in enumerate(names):
+            chosen = self._groups == number
+            values, weights = self._values[chosen], self._weights[chosen]
+            counts[name], (num_below, num_above) = filled(values, weights, bins)
+            below, above = below + num_below, above + num_above
+            if bins.populations.size:
+                shares[name] = populations(values, weights, bins)
+        return Histogram(bins.low, bins.high, counts, (below, above), shares)
 
 
 def groups_of(
@@ -80,17 +129,3 @@ def groups_of(
         return [partition.sample], np.zeros(len(found.events), np.int64)
     labels, groups = np.unique(found.learned, return_inverse=True)
     return [f"{value:.0f}" for value in labels], groups
-
-
-def _bounds(low: float, high: float) -> tuple[float, float]:
-    return (low - 0.5, high + 0.5) if high <= low else (low, high)
-
-
-def _histogram(values: NDArray[Any], low: float, high: float) -> NDArray[np.int64]:
-    low, high = _bounds(low, high)
-    with np.errstate(invalid="ignore", over="ignore"):
-        bins = (values.astype(np.float64) - low) * (NUM_BINS / (high - low))
-        # False for NaN; the extremes themselves may be a rounding outside, in float32 above all
-        inside = (bins >= -1e-4) & (bins <= NUM_BINS + 1e-4)
-        chosen = np.clip(bins[inside], 0, NUM_BINS - 1).astype(np.int64)
-    return np.bincount(chosen, minlength=NUM_BINS)

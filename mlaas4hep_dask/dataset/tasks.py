@@ -24,7 +24,6 @@ from mlaas4hep_dask.specs.measure import measure
 from mlaas4hep_dask.specs.specs import merge_all
 
 PROGRESS = "mlaas4hep_dask-progress"  # topic of Dask events: numbers of events done
-NUM_BINS = 50
 
 T = TypeVar("T")
 

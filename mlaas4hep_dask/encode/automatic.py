@@ -62,10 +62,12 @@ def automatic(specs: BranchSpecs, *, is_shown: bool = False) -> dict[str, Any]:
         return _with_tails(specs.min, specs.max, points, np.zeros(1), median, "mostly one value")
     scores = np.array([NORMAL.inv_cdf(fraction) for fraction in fractions.tolist()])
     spread = _spread(values)
-    if points.size > 2 and spread > 0 and _is_straight(points, fractions, scores):
+    if spread > 0 and _is_straight(points, fractions, scores):
         reach = max(points[0] - specs.min, specs.max - points[-1])
         if reach <= points[-1] - points[0]:
             return _line(median, 1.0 / spread, "linear")
+        ends = np.unique([points[0], median, points[-1]])
+        return _with_tails(specs.min, specs.max, ends, (ends - median) / spread, median, "linear")
     bent = _bent(points, scores, spread)
     few = points.size <= MAX_POINTS and points[0] == specs.min and points[-1] == specs.max
     about = f"{points.size} values" if few and _are_all(values, points) else "normal scores"
@@ -165,10 +167,11 @@ def _with_tails(
     first, last = _slope(x[:2], y[:2], low, high), _slope(x[-2:], y[-2:], low, high)
     above_x, above_y = _tail(high, float(x[-1]), float(y[-1]), last)
     below_x, below_y = _tail(-low, -float(x[0]), -float(y[0]), first)
-    y0 = float(y[int(np.argmin(np.abs(x / 2 - zero / 2)))])
     xs = [*(-v for v in reversed(below_x)), *x.tolist(), *above_x]
-    ys = [v - y0 for v in (*(-v for v in reversed(below_y)), *y.tolist(), *above_y)]
+    ys = [*(-v for v in reversed(below_y)), *y.tolist(), *above_y]
     kept = _usable(xs, ys)
+    y0 = min((abs(a / 2 - zero / 2), b) for a, b in kept)[1]
+    kept = [(a, b - y0) for a, b in kept]
     if len(kept) == 1:
         return _line(zero, math.inf, "")
     if len(kept) == 2:
@@ -213,13 +216,15 @@ def _tail(high: float, x: float, y: float, slope: float) -> tuple[list[float], l
 def _usable(x: list[float], y: list[float]) -> list[tuple[float, float]]:
     """The points that lines with finite slopes, both ways, lead to; with more where one is far."""
     kept = [(x[0], y[0])]
+    lift = 0.0
     for b, v in zip(x[1:], y[1:], strict=True):
         a, u = kept[-1]
         if math.isinf(b - a):
-            kept.append((a / 2 + b / 2, u / 2 + v / 2))
+            kept.append((a / 2 + b / 2, u / 2 + (v + lift) / 2))
             a, u = kept[-1]
-        width, height = b - a, v - u
-        slope = height / width if width > 0 else math.inf
-        if 0 < slope < math.inf and 1.0 / slope < math.inf:
-            kept.append((b, v))
+        width = b - a
+        lift += max(1e-307 * width - (v + lift - u), 0.0)  # the inverse slope is finite
+        slope = (v + lift - u) / width if width > 0 else math.inf
+        if 0 < slope < math.inf:
+            kept.append((b, v + lift))
     return kept

@@ -62,7 +62,8 @@ class Table:
         """The function at ``x``."""
         _, xs, ys, slopes = self.arrays
         piece = np.clip(np.searchsorted(xs, x, side="right") - 1, 0, None)
-        return np.asarray(ys[piece] + (x - xs[piece]) * slopes[piece])
+        with np.errstate(over="ignore"):  # far outside the points
+            return np.asarray(ys[piece] + (x - xs[piece]) * slopes[piece])
 
     def inverse(self) -> Table:
         """The function that leads from y back to x."""
@@ -114,7 +115,8 @@ class Scaling:
         """The values that were encoded as ``x``."""
         if self.table is not None:
             return self.table.inverse().at(x)
-        values = x / self.scale + self.shift
+        with np.errstate(over="ignore"):  # of what no value is encoded as
+            values = x / self.scale + self.shift
         if self.transform == "log":
             values = np.exp(values)
         elif self.transform == "symlog":

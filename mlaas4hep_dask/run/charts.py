@@ -7,7 +7,7 @@ from itertools import pairwise
 from typing import Any
 
 from mlaas4hep_dask.run.figures import Line, line_chart, roc_curve, step_histogram
-from mlaas4hep_dask.run.quantities import fixed, is_number, mapping, ratio, sequence
+from mlaas4hep_dask.run.quantities import count, fixed, is_number, mapping, ratio, sequence
 from mlaas4hep_dask.specs import Specs
 
 SPLITS = ("train", "validation", "test")
@@ -138,13 +138,22 @@ def _input(
             size=(200, 130),
             font=10,
         )
-    raw = list(_by_label(mapping(histograms, "raw"), labels).values())
+    raw = mapping(histograms, "raw")
+    shares = {"counts": mapping(raw, "populations") or mapping(raw, "counts")}
+    compared = list(_by_label(shares, labels).values())
     return {
         "name": name,
         "unit": specs.branches[name].branch.unit if name in specs.branches else None,
         "figures": figures,
-        "separation": separation(*raw) if len(raw) == 2 else None,
+        "separation": separation(*compared) if len(compared) == 2 else None,
+        "outside": _outside(sequence(raw, "outside")),
     }
+
+
+def _outside(counts: Sequence[Any]) -> str:
+    """How many values are not in the picture."""
+    named = zip(counts, ("below", "above"), strict=False)
+    return ", ".join(f"{count(number)} values {where}" for number, where in named if number)
 
 
 def _by_label(histogram: Mapping[str, Any], labels: Mapping[str, str]) -> dict[str, Sequence[Any]]:

@@ -12,9 +12,10 @@ from mlaas4hep_dask.encode.encoding import clipped_branches, normalisations_of
 def encode_facts(config: Config, encoding: Encoding) -> dict[str, Any]:
     """Normalisation by branch, and width and order of objects by collection, as JSON values."""
     hows = normalisations_of(config.encode.normalisation, encoding.layout.branches)
+    about = dict(zip(encoding.layout.branches, encoding.scalings, strict=True))
     clipped = clipped_branches(config.encode.out_of_range, encoding.layout.branches)
     return {
-        "normalisation": {name: _shown(how) for name, how in hows.items()},
+        "normalisation": {name: about[name].about or _shown(how) for name, how in hows.items()},
         "widths": dict(encoding.layout.collection_widths),
         "sort": dict(config.encode.sort),
         "clipped": sorted(clipped),

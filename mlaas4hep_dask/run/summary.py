@@ -12,6 +12,7 @@ from typing import Any
 from mlaas4hep_dask import __version__
 from mlaas4hep_dask.console import Reporter
 from mlaas4hep_dask.dataset import Dataset
+from mlaas4hep_dask.dataset.binning import equal_edges
 from mlaas4hep_dask.dataset.distributions import Distributions
 from mlaas4hep_dask.dataset.notes import together
 from mlaas4hep_dask.run.cut_flow import cut_flow, objects_removed
@@ -215,17 +216,21 @@ def distributions_json(parts: list[Distributions]) -> dict[str, Any]:
     branches: dict[str, Any] = {}
     for part in parts:
         for kind, histograms in (("raw", part.raw), ("encoded", part.encoded)):
-            for name, (low, high, counts) in histograms.items():
-                entry = branches.setdefault(name, {}).setdefault(kind, {"counts": {}})
-                for label, own in counts.items():
-                    step = (high - low) / len(own)
-                    entry["edges"] = [low + i * step for i in range(len(own))] + [high]
-                    entry["counts"][label] = own + entry["counts"].get(label, 0)
+            for name, own in histograms.items():
+                entry = branches.setdefault(name, {}).setdefault(
+                    kind, {"counts": {}, "populations": {}, "outside": [0, 0]}
+                )
+                entry["edges"] = equal_edges(own.low, own.high).tolist()
+                entry["outside"] = [
+                    a + b for a, b in zip(entry["outside"], own.outside, strict=True)
+                ]
+                for key in ("counts", "populations"):
+                    for label, sums in getattr(own, key).items():
+                        entry[key][label] = sums + entry[key].get(label, 0)
     for entry in branches.values():
         for histogram in entry.values():
-            histogram["counts"] = {
-                label: counts.tolist() for label, counts in histogram["counts"].items()
-            }
+            for key in ("counts", "populations"):
+                histogram[key] = {label: sums.tolist() for label, sums in histogram[key].items()}
     return {"num_events": sum(part.num_events for part in parts), "branches": branches}
 
 

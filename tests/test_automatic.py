@@ -1,0 +1,202 @@
+import json
+from itertools import pairwise
+
+import awkward as ak
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from mlaas4hep_dask.dataset.binning import NUM_BINS, bins_of, equal_edges, filled, populations
+from mlaas4hep_dask.encode import Encoding, decode, encode
+from mlaas4hep_dask.encode.automatic import automatic
+from mlaas4hep_dask.encode.split import event_ids
+from mlaas4hep_dask.run.charts import separation
+from mlaas4hep_dask.specs import Events, Specs
+from mlaas4hep_dask.specs.measure import measure
+from mlaas4hep_dask.specs.specs import merge_all
+
+rng = np.random.default_rng(5)
+SHAPES = {
+    "momentum": 20 * (1 + rng.pareto(2.2, 3_000)),
+    "angle": rng.uniform(-np.pi, np.pi, 3_000),
+    "bell": rng.normal(0, 1.5, 3_000),
+    "isolation": np.where(rng.random(3_000) < 0.7, 0, rng.exponential(0.05, 3_000)),
+    "peak": np.where(rng.random(3_000) < 0.3, rng.normal(91, 3, 3_000), rng.exponential(60, 3_000)),
+    "count": rng.poisson(3, 3_000).astype(float),
+    "flag": (rng.random(3_000) < 0.1).astype(float),
+    "placeholder": np.where(rng.random(3_000) < 0.4, -999.0, rng.normal(0, 1, 3_000)),
+    "offset": rng.normal(1e6, 1, 3_000),
+    "tiny": 1e-9 * rng.gamma(2, 1, 3_000),
+}
+OUTLIERS = (3e38, -3e38, 1e7, -999.0)
+
+
+def specs_of(values, **more):
+    return measure(Events.from_awkward(ak.Array({"x": values})), sample="s", **more)
+
+
+def rows_of(values, seen=None):
+    """Rows of ``values`` by the specs of ``seen``, with those of one branch."""
+    encoding = Encoding.from_specs(specs_of(values if seen is None else seen))
+    return encode(Events.from_awkward(ak.Array({"x": values})), encoding).dense()[:, 0]
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("outlier", OUTLIERS)
+def test_one_absurd_value_moves_the_rows_of_no_other(shape, outlier):
+    values = SHAPES[shape]
+    clean, hurt = rows_of(values), rows_of(np.append(values, outlier))
+    spread = clean.std()
+    assert 0.3 < spread < 3
+    np.testing.assert_allclose(hurt[:-1], clean, atol=0.35 * spread)
+    assert abs(hurt).max() < 40
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_zero_is_a_typical_value_and_most_rows_are_near_it(shape):
+    rows = rows_of(SHAPES[shape])
+    assert abs(np.median(rows)) < 0.1
+    assert np.quantile(abs(rows), 0.99) < 6
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_the_numbers_do_not_depend_on_how_events_were_cut_into_partitions(shape):
+    values = np.tile(SHAPES[shape], 3)
+    ids = event_ids("6a1e0d2a-9c0b-11ef-8a4a-000000000000", 0, values.size)
+    whole = specs_of(values, ids=ids)
+    cuts = [0, 10, 2_500, 7_000, values.size]
+    parts = [specs_of(values[a:b], ids=ids[a:b]) for a, b in pairwise(cuts)]
+    for order in (parts, parts[::-1]):
+        assert automatic(merge_all(order).branches["x"]) == automatic(whole.branches["x"])
+
+
+NUMBERS = (
+    st.floats(-1e308, 1e308)
+    | st.sampled_from([np.nan, np.inf, -np.inf])
+    | st.sampled_from([0.0, 5e-324, -5e-324, 1.0, np.nextafter(1, 2), -999.0])
+    | st.sampled_from([1e308, -1e308, 3e38, 1e20, 1.7e18])
+)
+
+
+@given(st.lists(NUMBERS, min_size=1, max_size=60), st.lists(NUMBERS, max_size=5))
+@settings(max_examples=300, deadline=None)
+def test_any_values_get_finite_rows_in_order_that_lead_back(values, others):
+    given = np.array(values)
+    encoding = Encoding.from_specs(specs_of(given))
+    encoded = encode(Events.from_awkward(ak.Array({"x": given})), encoding)
+    x, missing = encoded.dense(), encoded.missing()
+    assert np.isfinite(x).all()
+    assert abs(x).max() < 1e3
+    finite = np.isfinite(given)
+    np.testing.assert_array_equal(missing[:, 0], ~finite)
+    order = np.argsort(given[finite], kind="stable")
+    assert (np.diff(x[finite, 0][order]) >= 0).all()
+    back = ak.to_numpy(decode(x, missing, encoding).x)[finite]
+    again = encode(Events.from_awkward(ak.Array({"x": back})), encoding).dense()[:, 0]
+    np.testing.assert_allclose(again, x[finite, 0], rtol=1e-5, atol=1e-5)
+    outside = np.array([*others, 0.0])
+    rows = encode(Events.from_awkward(ak.Array({"x": outside})), encoding).dense()[:, 0]
+    assert not np.isnan(rows).any()
+
+
+@pytest.mark.parametrize(
+    ("values", "about"),
+    [
+        (np.full(9, 1_700_000_000_000_000_000), "constant"),
+        (np.full(9, 1e20, np.float32), "constant"),
+        (np.full(9, np.nan), "no value"),
+        (SHAPES["angle"], "linear"),
+        (SHAPES["bell"], "linear"),
+        (SHAPES["offset"], "linear"),
+        (SHAPES["flag"], "2 values"),
+        (np.append(SHAPES["angle"], -999.0), "linear, log tails"),
+        (SHAPES["peak"], "normal scores"),
+        (np.append(SHAPES["momentum"], 24_000.0), "normal scores, log tails"),
+    ],
+)
+def test_every_branch_says_what_was_chosen(values, about):
+    specs = specs_of(values)
+    assert automatic(specs.branches["x"])["about"] == f"auto: {about}"
+    (scaling,) = Encoding.from_specs(specs).scalings
+    assert scaling.about == f"auto: {about}"
+
+
+def test_constants_become_0_however_large_they_are():
+    for values in (np.full(9, 1_700_000_000_000_000_000), np.full(9, 1e20, np.float32)):
+        assert not rows_of(values).any()
+
+
+def test_small_differences_far_from_0_are_kept():
+    values = 1.6e9 + np.linspace(-30, 30, 2_000)
+    rows = rows_of(values)
+    assert (np.diff(rows) > 0).all()
+    assert rows.std() > 0.5
+
+
+def test_in_the_cells_of_an_image_0_stays_0_and_outliers_do_not_dim_the_rest():
+    values = np.append(SHAPES["momentum"], 24_000.0)
+    how = automatic(specs_of(values).branches["x"], is_shown=True)
+    scaled = np.interp([0.0, 20.0, 100.0, 24_000.0], how["x"], how["y"])
+    assert scaled[0] == 0
+    assert 0 < scaled[1] < scaled[2]
+    assert scaled[3] < 5
+
+
+def test_the_choice_survives_json_and_specs_of_a_file():
+    specs = specs_of(SHAPES["peak"])
+    again = Specs.from_json(specs.to_json())
+    assert automatic(again.branches["x"]) == automatic(specs.branches["x"])
+    numbers = json.loads(json.dumps(automatic(specs.branches["x"])))
+    assert Encoding.from_specs(specs, normalisation={"x": numbers}) == Encoding.from_specs(specs)
+
+
+def compared(a, b):
+    """The separation of two groups of values as the report finds it."""
+    own = bins_of(specs_of(np.concatenate([a, b])))["x"]
+    return separation(*(populations(v, np.ones(v.size), own).tolist() for v in (a, b)))
+
+
+def test_one_outlier_does_not_hide_what_separates():
+    a, b = rng.normal(0, 1, 2_000), rng.normal(3, 1, 2_000)
+    clean = compared(a, b)
+    assert clean > 0.6
+    assert compared(np.append(a, 1e7), b) == pytest.approx(clean, abs=0.02)
+    labels = np.zeros(2_000), np.append(np.ones(2_000), 1e7)
+    assert compared(*labels) == pytest.approx(1.0, abs=0.01)
+
+
+def test_equal_groups_are_not_separated_whatever_their_values():
+    for values in SHAPES.values():
+        assert compared(values, values) == 0
+
+
+def test_weights_count_in_the_separation():
+    own = bins_of(specs_of(np.array([0.0, 1.0])))["x"]
+    both = np.array([0.0, 1.0])
+    a = populations(both, np.array([3.0, 1.0]), own)
+    b = populations(both, np.array([1.0, 3.0]), own)
+    assert separation(a, b) == pytest.approx(((0.5**2) / 1 + (0.5**2) / 1) / 2)
+
+
+def test_the_picture_leaves_outliers_out_and_counts_them():
+    values = np.append(SHAPES["bell"], [1e7, -1e9, -1e9])
+    own = bins_of(specs_of(values))["x"]
+    counts, outside = filled(values, np.ones(values.size), own)
+    assert own.high - own.low < 20
+    assert outside[0] >= 2
+    assert outside[1] >= 1
+    assert counts.sum() + sum(outside) == values.size
+
+
+@given(st.lists(NUMBERS.filter(np.isfinite), min_size=1, max_size=80))
+@settings(max_examples=300, deadline=None)
+def test_bins_of_any_values_have_a_width_and_hold_all_values(values):
+    given = np.array(values)
+    own = bins_of(specs_of(given))["x"]
+    edges = equal_edges(own.low, own.high)
+    assert (np.diff(edges) > 0).all()
+    counts, outside = filled(given, np.ones(given.size), own)
+    assert counts.size == NUM_BINS
+    assert counts.sum() + sum(outside) == given.size
+    assert populations(given, np.ones(given.size), own).sum() == given.size
