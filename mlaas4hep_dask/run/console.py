@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -10,6 +11,8 @@ from rich.table import Table
 from mlaas4hep_dask.console import Console
 from mlaas4hep_dask.run.metrics import metric_rows
 from mlaas4hep_dask.run.quantities import input_text
+
+MOST_WAYS = 3  # of normalisation in the table
 
 
 class RunConsole(Console):
@@ -39,6 +42,7 @@ class RunConsole(Console):
             ("specs measured now", f"{counts['events_measured']:,} events"),
             ("specs from the cache", f"{counts['events_from_cache']:,} events"),
             ("specs", f"{counts['branches']} branches, {input_text(summary['model'])}"),
+            ("normalisation", _normalisations(summary["encode"])),
             ("objects truncated", f"{sum(counts['truncated'].values()):,}"),
             *(
                 (f"{name} outside image", f"{number:,}")
@@ -62,3 +66,11 @@ class RunConsole(Console):
             table.add_row(name, value)
         self.print(table)
         self.say_skipped(counts["skipped"])
+
+
+def _normalisations(encode: Mapping[str, Any]) -> str:
+    """How many branches are normalised in which way; the report says it of each."""
+    found = Counter(text.removeprefix("auto: ") for text in encode["normalisation"].values())
+    shown = [f"{number} {text}" for text, number in found.most_common(MOST_WAYS)]
+    rest = sum(found.values()) - sum(number for _, number in found.most_common(MOST_WAYS))
+    return ", ".join(shown + ([f"{rest} others"] if rest else []))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from mlaas4hep_dask.dataset import Dataset
+from mlaas4hep_dask.run.fill_notes import minmax_notes
 from mlaas4hep_dask.specs.precision import precision_notes
 
 _OUTSIDE = {"clip": "clipped", "pass": "passed on"}
@@ -32,7 +33,7 @@ def specs_line(dataset: Dataset) -> str:
 
 
 def specs_notes(dataset: Dataset) -> list[str]:
-    """What to know of specs that are not those of all events of the run."""
+    """What to know of specs and of what is made of them."""
     specs, config = dataset.specs(), dataset.config
     notes = []
     if config.specs.path is not None:
@@ -50,7 +51,7 @@ def specs_notes(dataset: Dataset) -> list[str]:
         if unseen:
             more = f" and {len(unseen) - 5} more branches" if len(unseen) > 5 else ""
             notes.append(f"the sample of the specs has no value of {', '.join(unseen[:5])}{more}")
-    return notes + precision_notes(specs.branches.values())
+    return [*notes, *precision_notes(specs.branches.values()), *minmax_notes(dataset)]
 
 
 def _worst(dataset: Dataset, what: str) -> tuple[str, float]:

@@ -174,6 +174,9 @@ def fit(
         summary = run_summary(dataset, trainer, reporter, epochs, last)
         summary["model"]["num_parameters"] = exported.num_parameters
         summary["command"] = command
+        for note in summary["counts"]["notes"]:
+            if note.startswith("WARNING: the network predicts"):
+                reporter.say(note)
         bundle = write_bundle(
             path / "bundle",
             name=config.name,

@@ -17,6 +17,8 @@ from mlaas4hep_dask.dataset.distributions import Distributions
 from mlaas4hep_dask.dataset.notes import together
 from mlaas4hep_dask.run.cut_flow import cut_flow, objects_removed
 from mlaas4hep_dask.run.encode_facts import encode_facts
+from mlaas4hep_dask.run.fill_notes import squeezed
+from mlaas4hep_dask.run.one_class import one_class_notes
 from mlaas4hep_dask.run.specs_notes import specs_counts, specs_notes
 from mlaas4hep_dask.run.training import Epoch, Trainer
 
@@ -80,6 +82,7 @@ def run_summary(
                 *_class_notes(classes),
                 *_loss_notes(dataset, trainer),
                 *(f"WARNING: {warning}" for warning in trainer.warnings),
+                *_one_class_notes(dataset, trainer, last),
             ],
         },
         "samples": [
@@ -149,6 +152,15 @@ def _classes_json(dataset: Dataset, trainer: Trainer) -> list[dict[str, Any]]:
             }
         )
     return rows
+
+
+def _one_class_notes(dataset: Dataset, trainer: Trainer, last: Epoch) -> list[str]:
+    return one_class_notes(
+        {**last.record["test"], **last.detail},
+        trainer.outputs.as_json().get("classes") or [],
+        squeezed(dataset),
+        dataset.config.training.balance,
+    )
 
 
 def _weight_notes(dataset: Dataset) -> list[str]:
