@@ -69,9 +69,9 @@ def test_a_branch_that_is_the_label_is_learned_in_spite_of_outliers(files, clien
     # Of 1 / 0, as both samples have one value of 1e7.
     separation = page.split("<b>answer</b>")[1].split("</span>")[0].rpartition(">")[2]
     assert float(separation) > 0.95
-    manifest = {
-        k: v for rule in result.bundle.manifest["encode"]["normalisation"] for k, v in rule.items()
-    }
+    manifest = {}
+    for rule in result.bundle.manifest["encode"]["normalisation"]:
+        manifest |= rule
     assert manifest["pt"]["about"] == found["pt"]
     specs = Specs.read(result.path / "specs.json")
     assert specs.branches["pt"].max == 24_000

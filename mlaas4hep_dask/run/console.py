@@ -70,7 +70,14 @@ class RunConsole(Console):
 
 def _normalisations(encode: Mapping[str, Any]) -> str:
     """How many branches are normalised in which way; the report says it of each."""
-    found = Counter(text.removeprefix("auto: ") for text in encode["normalisation"].values())
-    shown = [f"{number} {text}" for text, number in found.most_common(MOST_WAYS)]
-    rest = sum(found.values()) - sum(number for _, number in found.most_common(MOST_WAYS))
-    return ", ".join(shown + ([f"{rest} others"] if rest else []))
+    found = Counter(_way(text) for text in encode["normalisation"].values())
+    shown = found.most_common(MOST_WAYS)
+    rest = sum(found.values()) - sum(num for _, num in shown)
+    return ", ".join(
+        [*(f"{num} {way}" for way, num in shown), *([f"{rest} other"] if rest else [])]
+    )
+
+
+def _way(text: str) -> str:
+    short = text.removeprefix("auto: ").partition(",")[0]
+    return "few values" if short.endswith(" values") else short
