@@ -41,7 +41,7 @@ def make_array(num_events=NUM_EVENTS, *, seed=1):
 def make_bundle(path, *, name="higgs", seed=0, overflows=False):
     events = Events.from_awkward(make_array())
     specs = measure(events, sample="signal")
-    options = {"width": 4}
+    options = {"normalisation": "minmax", "width": 4}
     encoding = Encoding.from_specs(specs, **options)
     num_columns = encoding.layout.num_columns
     torch.manual_seed(seed)

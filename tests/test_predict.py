@@ -47,6 +47,7 @@ INPUTS = ("MET_px", "MET_py", "NJet", "Jet_Px", "Jet_btag", "Muon_Pz", "Muon_Cha
 def make_bundle(path, events, network_of, *, recipe=None, example=None, **options):
     """A bundle of a network for these events; `network_of` builds it from the number of columns."""
     specs = measure(events, sample="all")
+    options = {"normalisation": "minmax", **options}
     encoding = Encoding.from_specs(specs, **options)
     torch.manual_seed(0)
     network = network_of(encoding.layout.num_columns).eval()
