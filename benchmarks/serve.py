@@ -164,7 +164,7 @@ def example_bundle(folder: Path, parsed: object) -> tuple[Path, list[bytes]]:
         name="benchmark",
         model=to_torchscript(mlp(encoding.layout.num_columns), encoding),
         specs=specs,
-        encode={},
+        encode={"normalisation": "auto"},
         metrics={},
         data={},
         card="",
