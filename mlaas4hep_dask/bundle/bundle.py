@@ -190,7 +190,7 @@ def write_bundle(
             member: {"sha256": hashlib.sha256(content).hexdigest(), "bytes": len(content)}
             for member, content in contents.items()
         },
-        "encode": dict(encode),
+        "encode": _with_rest(encode, "auto"),
         "input": {
             "branches": [
                 {
@@ -352,15 +352,15 @@ def _encode_options(written: Mapping[str, Any]) -> dict[str, Any]:
     if "max_width" in options:
         options["width"] = options.pop("max_width") or "max"
     # Earlier versions named no normalisation for branches that they scaled by the extremes.
-    rules = options.get("normalisation", "minmax")
+    return _with_rest(options, "minmax")
+
+
+def _with_rest(encode: Mapping[str, Any], rest: str) -> dict[str, Any]:
+    """The options, with a normalisation for the branches for which they name none."""
+    rules = encode.get("normalisation", rest)
     if isinstance(rules, list | dict):
-        options["normalisation"] = [
-            *(rules if isinstance(rules, list) else [rules]),
-            {"*": "minmax"},
-        ]
-    else:
-        options["normalisation"] = rules
-    return options
+        rules = [*(rules if isinstance(rules, list) else [rules]), {"*": rest}]
+    return {**encode, "normalisation": rules}
 
 
 def _read_manifest(path: Path) -> dict[str, Any]:
