@@ -20,7 +20,7 @@ from mlaas4hep_dask.specs import BranchSpecs
 # Means of 17 equal parts of the values, and the ends of the bulk; what is beyond is a tail.
 FRACTIONS = (0.001, 0.005, *((k + 0.5) / 17 for k in range(17)), 0.995, 0.999)
 MAX_POINTS = 24  # different values that are all points of their own
-STRAIGHTNESS = 0.05  # how far slopes go back to that of a straight line, as a power
+STRAIGHTNESS = 0.25  # how far slopes go back to that of a straight line, as a power
 MOST_BENT = 30.0  # ratio of two slopes that is looked at for it
 NEARLY = 1.7  # ratio of the largest slope to the smallest that is as good as none
 GROWTH = 0.25  # of a tail, per factor e
