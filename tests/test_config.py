@@ -624,6 +624,7 @@ def test_all_problems_are_listed_in_the_order_of_the_file(refused):
         ("cuts: x > 1", "cuts: unknown key; did you mean 'select'?"),
         ("training: {loss: mse}", "training.loss: unknown key; did you mean 'target.loss'?"),
         ("training: {optimizer: sgd}", "unknown key; training uses Adam with the step"),
+        ("specs: {cache: none}", "specs.cache: expected auto, a folder, or null for no cache"),
         ("device: cuda", "device: unknown key; training runs on CPUs; keys at the top level: name"),
         ("cluster: {n_workers: 3}", "cluster.n_workers: unknown key; did you mean 'workers'?"),
         ("cluster: {zz: 3}", "unknown key; keys here: " + ", ".join(Cluster.model_fields)),

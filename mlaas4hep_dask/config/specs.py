@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import BeforeValidator, Field, field_validator, model_validator
 
 from mlaas4hep_dask.config.fields import Size, Text
-from mlaas4hep_dask.config.problems import Problem, invalid
+from mlaas4hep_dask.config.problems import Problem, describe, invalid
 from mlaas4hep_dask.config.section import Section
 
 
@@ -37,6 +37,14 @@ class SpecsPass(Section):
         default=4 * 2**30,
         description="Size of that folder, beyond which what was not used for longest is deleted.",
     )
+
+    @field_validator("cache")
+    @classmethod
+    def _is_a_folder(cls, cache: str | None) -> str | None:
+        if cache in ("off", "none", "no", "false", "disk", "memory"):
+            text = f"expected auto, a folder, or null for no cache, found {describe(cache)}"
+            raise invalid(Problem("", f"{text}; a folder of that name is './{cache}'"))
+        return cache
 
     @model_validator(mode="after")
     def _is_measured_or_given(self) -> Self:
