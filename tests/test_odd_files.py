@@ -318,3 +318,35 @@ file.Close()
         for name in ("y", "n", "pt"):
             with pytest.raises(DataError, match=r"200 entries"):
                 read(part, [plan.branches[name]])
+
+
+def test_a_branch_whose_name_is_no_utf_8_is_left_out_when_it_is_planned(tmp_path):
+    script = r"""
+ROOT.gInterpreter.Declare(r'''
+#include <TFile.h>
+#include <TTree.h>
+void write(const char* path) {
+  TFile file(path, "recreate");
+  TTree tree("Events", "");
+  float value;
+  int count = 1;
+  tree.Branch("\xb5_pt", &value, "v/F");
+  tree.Branch("\xc2\xb5_eta", &value, "v/F");
+  tree.Branch("n\xb5", &count, "n\xb5/I");
+  tree.Branch("pt", &value, "pt[n\xb5]/F");
+  for (int i = 0; i < 20; i++) { value = i; tree.Fill(); }
+  tree.Write();
+}
+''')
+ROOT.write(sys.argv[1])
+"""
+    files = [tmp_path / f"{label}.root" for label in (0, 1)]
+    for file in files:
+        run_in_root(script, str(file))
+    plan = planned(tmp_path, files)
+    assert [branch.name for branch in plan.branches] == ["pt", "\u00b5_eta"]
+    assert r"\udcb5_pt" in plan.selection.left_out
+    assert "no UTF-8" in plan.selection.left_out[r"\udcb5_pt"]
+    assert all(branch.collection is None or branch.collection.encode() for branch in plan.branches)
+    _, events = events_of(files[0])
+    np.testing.assert_array_equal(events.contents["pt"], np.arange(20))

@@ -61,3 +61,26 @@ def test_run_report_and_table_tell_of_them_by_the_specs(keys, tmp_path, client, 
     (tmp_path / "specs.json").write_text(dataset.specs().to_json())
     assert specs_main(["show", str(tmp_path / "specs.json")]) == 0
     assert f"{SINGLE}{NAMES}" in " ".join(capsys.readouterr().out.split())
+
+
+def test_large_integers_that_differ_less_than_the_specs_hold_are_told_of(tmp_path, client, capsys):
+    random = np.random.default_rng(2)
+    samples = []
+    for label in (0, 1):
+        stamps = 17 * 10**17 + random.integers(0, 100, 300) + label
+        columns = {"met": random.normal(size=300), "stamp": stamps, "always": np.full(300, 2**40)}
+        file = tmp_path / f"s{label}.root"
+        with uproot.recreate(file) as out:
+            out.mktree("Events", columns)
+            out["Events"].extend(columns)
+        samples.append({"name": f"s{label}", "label": label, "files": str(file)})
+    keys = {"samples": samples, "specs": {"cache": None}}
+    (note,) = specs_notes(Dataset(Config.from_mapping(keys), client))
+    assert note.startswith("whole numbers beyond 2^53 that are one value in 53 bits")
+    assert ": stamp; derive what tells them apart" in note
+    (tmp_path / "dataset.yaml").write_text(yaml.safe_dump(keys))
+    assert main([str(tmp_path / "dataset.yaml"), "--check"]) == 0
+    assert f"note: the first events have {note}" in " ".join(capsys.readouterr().out.split())
+    derived = Dataset(Config.from_mapping({**keys, "derive": {"low": "(stamp & 65535)"}}), client)
+    low = derived.specs().branches["low"]
+    assert 99 <= low.max - low.min <= 100

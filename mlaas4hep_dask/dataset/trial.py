@@ -13,7 +13,7 @@ from mlaas4hep_dask.encode.split import event_ids, split_of
 from mlaas4hep_dask.errors import TrainingError, UnreadableFileError
 from mlaas4hep_dask.specs import BranchSpecs
 from mlaas4hep_dask.specs.measure import measure
-from mlaas4hep_dask.specs.precision import bits_beyond, precision_notes
+from mlaas4hep_dask.specs.precision import bits_beyond, may_differ_unseen, precision_notes
 
 SPLITS = ("train", "validation", "test")
 WIDE = ("int32", "uint32", "int64", "uint64", "float64")
@@ -35,7 +35,11 @@ def first_notes(plan: Plan) -> list[str]:
         except UnreadableFileError:  # the plan tells, or the run will
             continue
         branches = measure(events, sample=sample).branches
-        found |= {name: entry for name, entry in branches.items() if bits_beyond(entry)}
+        found |= {
+            name: entry
+            for name, entry in branches.items()
+            if bits_beyond(entry) or (may_differ_unseen(entry) and name not in found)
+        }
     return [f"the first events have {note}" for note in precision_notes(found.values())]
 
 

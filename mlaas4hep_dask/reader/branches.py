@@ -18,6 +18,7 @@ from mlaas4hep_dask.reader.vectors import bare, tidied
 from mlaas4hep_dask.specs.events import Branch, Kind, unit_in
 
 _FURTHER = "a further branch of this name, of which the first is read"
+_NOT_UTF_8 = "of a name that is no UTF-8, which a model cannot keep"
 
 
 def classify(tree: Any) -> Catalogue:
@@ -168,7 +169,10 @@ def _named(
     for name, source in sources.items():
         if source.branch.collection is not None:
             members.setdefault(source.branch.collection, []).append(name)
-    names = {counter: _collection_name(counter, fields) for counter, fields in members.items()}
+    names = {
+        counter: in_unicode(_collection_name(counter, fields))
+        for counter, fields in members.items()
+    }
     taken = list(names.values())
     names = {
         counter: name if taken.count(name) == 1 else counter for counter, name in names.items()
@@ -177,7 +181,16 @@ def _named(
         if source.branch.collection is not None:
             branch = replace(source.branch, collection=names[source.branch.collection])
             sources[name] = replace(source, branch=branch)
-    return Catalogue(sources, left_out, filled, holders)
+    short = {in_unicode(key): number for key, number in filled.items()}
+    return Catalogue(sources, left_out, short, holders)
+
+
+def in_unicode(name: str) -> str:
+    r"""A name with escapes, such as ``\udcb5_pt``, for bytes that are no UTF-8.
+
+    ROOT writes whatever bytes a program has; a JSON document, hence a bundle, cannot hold them.
+    """
+    return name.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
 def _distinct(
@@ -188,7 +201,9 @@ def _distinct(
     left_out: dict[str, str] = {}
     for each in found:
         if isinstance(each, tuple):
-            left_out[each[0]] = each[1]
+            left_out[in_unicode(each[0])] = each[1]
+        elif in_unicode(each.branch.name) != each.branch.name:
+            left_out[in_unicode(each.branch.name)] = _NOT_UTF_8
         elif each.branch.name in sources:
             left_out[f"{each.branch.name} of {each.key}"] = _FURTHER
         else:

@@ -26,17 +26,33 @@ def bits_beyond(entry: BranchSpecs) -> int | None:
     return SINGLE if largest <= 2.0**DOUBLE else DOUBLE
 
 
+def may_differ_unseen(entry: BranchSpecs) -> bool:
+    """True for 64-bit integers that the specs, which hold 53 bits of each, take for a constant."""
+    if entry.min is None or not entry.is_constant or abs(entry.min) <= 2.0**DOUBLE:
+        return False
+    return np.dtype(entry.branch.dtype).kind in "iu"
+
+
 def precision_notes(entries: Iterable[BranchSpecs]) -> list[str]:
-    """What to know of the inputs that `bits_beyond` finds."""
+    """What to know of the inputs that `bits_beyond` and `may_differ_unseen` find."""
     by_bits: dict[int, list[str]] = {SINGLE: [], DOUBLE: []}
+    hidden: list[str] = []
     for entry in entries:
         if (bits := bits_beyond(entry)) is not None:
             by_bits[bits].append(entry.branch.name)
+        elif may_differ_unseen(entry):
+            hidden.append(entry.branch.name)
     notes = []
     if every := sorted([*by_bits[SINGLE], *by_bits[DOUBLE]]):
         notes.append(
             f"whole numbers beyond 2^24, of which rows of single precision keep the first 24 bits: "
             f"{_listed(every)}; of a word of flags derive the bits, such as (x & 4) != 0"
+        )
+    if hidden:
+        notes.append(
+            "whole numbers beyond 2^53 that are one value in 53 bits, which becomes 0 though the "
+            f"file may have several: {_listed(sorted(hidden))}; derive what tells them apart, such "
+            "as (x & 65535)"
         )
     if by_bits[DOUBLE]:
         notes.append(
