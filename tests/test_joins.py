@@ -71,6 +71,7 @@ EXPRESSIONS = {
 def test_branches_that_count_alike_are_one_collection(tmp_path, client, kind):
     files = [write(tmp_path / f"{n}.root", jets(seed=n), kind) for n in range(2)]
     more = {"partition": {"max_events": 70}, "encode": {"sort": {"Jet": "-Jet_pt"}}}
+    more["encode"]["normalisation"] = "minmax"
     dataset = dataset_of(keys_of(*files, **EXPRESSIONS, **more), client)
     specs = dataset.specs()
     assert list(specs.multiplicities) == ["Jet"]

@@ -10,7 +10,7 @@ from servers import http_server
 from mlaas4hep_dask.config import Config
 from mlaas4hep_dask.console import Reporter
 from mlaas4hep_dask.dataset import Dataset
-from mlaas4hep_dask.errors import TrainingError, UnreadableFileError
+from mlaas4hep_dask.errors import DataError, TrainingError, UnreadableFileError
 from mlaas4hep_dask.run import fit
 from mlaas4hep_dask.run.console import RunConsole
 
@@ -108,7 +108,8 @@ def test_training_goes_on_with_the_events_that_are_left(
     assert {entry["sample"] for entry in counts["lost"]} == {"remote"}
     assert list(counts["retries"]) == [f"{base}/{cms_files[3].name}"]
     assert any("could not be read in training" in note for note in counts["notes"])
-    (warning,) = [note for note in counts["notes"] if note.startswith("WARNING")]
+    warnings = [note for note in counts["notes"] if note.startswith("WARNING")]
+    (warning,) = [note for note in warnings if "could be read" in note]
     assert f"of sample remote could be read in training ({counts['events_lost']:,} ev" in warning
     assert result.summary["test"]["auc"] > 0.5
     RunConsole().table(result.summary)
@@ -128,6 +129,19 @@ def test_a_server_that_ends_once_training_has_costs_nothing(cms_files, server, c
     assert result.summary["counts"]["retries"] == {}
     assert result.bundle.manifest["example"]["NJet"] >= 1
     assert result.report.exists()
+
+
+@pytest.mark.timeout(120)
+def test_a_run_of_which_nothing_can_be_read_any_more_names_the_file(
+    cms_files, server, client, tmp_path
+):
+    base, end = server
+    remote = {"name": "remote", "files": f"{base}/{cms_files[3].name}"}
+    target = {"kind": "regression", "branch": "MET_py"}
+    dataset = Dataset(config_of(cms_files, base, samples=[remote], target=target), client)
+    with pytest.raises(DataError, match="can be read any more: ") as error:
+        fit(dataset, output=tmp_path / "run", reporter=Ends(end))
+    assert error.value.file == remote["files"]
 
 
 TASKS = {
@@ -153,8 +167,10 @@ def test_a_class_of_which_nothing_is_left_in_training_ends_the_run(
         del remote["label"]
         samples = [remote]
     dataset = Dataset(config_of(cms_files, base, samples=samples, **change), client)
+    # Without any sample that can be read, the trial before training would end the run.
+    after = "trial" if change else "specs"
     with pytest.raises(TrainingError, match=f"no training event of {named} could be read") as error:
-        fit(dataset, output=tmp_path / "run", reporter=Ends(end))
+        fit(dataset, output=tmp_path / "run", reporter=Ends(end, after=after))
     num_lost = sum(sum(c) for sample, c in dataset.split_counts() if sample == "remote")
     assert f"{num_lost:,} events of remote are lost" in error.value.message
     assert error.value.file == remote["files"]

@@ -509,6 +509,7 @@ def trained(request, tmp_path_factory, client, small):
         ],
         "target": target,
         "branches": {"include": ["Jet_pt", "nJet"]},
+        "encode": {"normalisation": "minmax"},
         "training": {"epochs": 1, "batch_size": 100},
         "specs": {"cache": None},
     }

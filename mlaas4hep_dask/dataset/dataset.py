@@ -305,26 +305,36 @@ class Dataset:
             # The first events of a sample most likely have some that are selected.
             first = self.client.submit(examples_of, short, context, *sizes, pure=False)
             tasks.append((first, parts))
+        errors: list[UnreadableFileError] = []
         found = [
             examples
             for first, parts in tasks
-            for examples in self._first_examples(first, parts, context, sizes)
+            for examples in self._first_examples(first, parts, context, sizes, errors)
         ]
         if not found:
-            raise DataError("none of the events that were selected can be read any more")
+            why, file = (f": {errors[0].message}", errors[0].facts["file"]) if errors else ("", "")
+            raise DataError(
+                f"none of the events that were selected can be read any more{why}", file=file
+            )
         return joined(found)
 
     def _first_examples(
-        self, first: Future, parts: Sequence[Partition], context: Context, sizes: tuple[int, int]
+        self,
+        first: Future,
+        parts: Sequence[Partition],
+        context: Context,
+        sizes: tuple[int, int],
+        errors: list[UnreadableFileError],
     ) -> list[Examples]:
-        """Those of the first task, or partition, that gives some."""
+        """Those of the first task, or partition, that gives some; what fails is added."""
         later = (self.client.submit(examples_of, p, context, *sizes, pure=False) for p in parts)
         for task in chain([first], later):
             try:
                 found: Examples | None = result(self.client, task, "examples of events")
-            except UnreadableFileError:  # the events of another file do as well
+            except UnreadableFileError as error:  # the events of another file do as well
                 if self.config.on_bad_file == "error":
                     raise
+                errors.append(error)
                 continue
             if found is not None:
                 return [found]
