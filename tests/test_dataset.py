@@ -244,6 +244,10 @@ def test_a_function_that_fails_names_its_branch(tutorial, client, tmp_path):
         match=r"failed in line \d+ of \w+.py for branch 'MET_px' .*medain.*; it returns shift",
     ):
         dataset.encoding()
+    (tmp_path / "normalise.py").write_text("def f(specs):\n    raise SystemExit(4)\n")
+    dataset = Dataset(Config.from_mapping(tutorial, base=tmp_path), client)
+    with pytest.raises(EncodeError, match=r"for branch 'MET_px' .SystemExit: 4."):
+        dataset.encoding()
 
 
 def test_the_split_does_not_depend_on_partitions_or_the_order_of_files(tutorial, client):

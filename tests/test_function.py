@@ -74,6 +74,10 @@ def number(events):
 
 def broken(events):
     return events.Jet_Pt
+
+
+def ending(events):
+    raise SystemExit("no events")
 """
 
 
@@ -242,6 +246,7 @@ def test_a_function_that_returns_all_events_may_build_new_records(keys, tmp_path
         ("backwards", "changed the order of events"),
         ("number", "returned int, expected an array"),
         ("broken", "AttributeError: no field named 'Jet_Pt'"),
+        ("ending", "SystemExit: no events"),
     ],
 )
 def test_a_function_that_fails_is_named(keys, tmp_path, name, message):

@@ -87,6 +87,7 @@ FAULTS = {
         "gives (3, 7) for 3 events, expected one number per event",
     ),
     "a list": (network("return [1.0, 2.0, 3.0]"), "gives list for 3 events"),
+    "the end of the process": (network("raise SystemExit(3)"), "network.py (SystemExit: 3)"),
     "a tuple": (network("return self.linear(x), x"), "gives tuple for 3 events"),
     "a dict": (network("return {'logits': self.linear(x)}"), "gives dict for 3 events"),
     "integers": (network("return (self.linear(x) > 0).long()"), "gives int64, expected floating"),

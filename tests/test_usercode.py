@@ -188,11 +188,13 @@ def test_an_error_tells_the_innermost_line_of_the_users_own(tmp_path):
             "failing.py:select",
             r"cannot be imported \(ModuleNotFoundError in line 1 of failing.py: .*absent_one",
         ),
+        ("ending.py:select", r"cannot be imported \(SystemExit in line 4 of ending.py: usage"),
     ],
 )
 def test_what_is_wrong_is_told(reference, message, tmp_path):
     write(tmp_path, analysis="def select(): ...\n", wrong="\ndef (:\n")
     write(tmp_path, failing="import absent_one\ndef select(): ...\n")
+    write(tmp_path, ending="import sys\n\ndef select(): ...\nsys.exit('usage: ending.py')\n")
     with pytest.raises(CodeError, match=message):
         found(tmp_path, reference).load()
 

@@ -19,7 +19,7 @@ from mlaas4hep_dask.encode.rules import matches, rules_of
 from mlaas4hep_dask.encode.scaling import require_usable
 from mlaas4hep_dask.errors import CodeError, ConfigError, DataError, EncodeError
 from mlaas4hep_dask.specs import Branch, BranchSpecs, Specs
-from mlaas4hep_dask.usercode import UserCode, find_code, place_of
+from mlaas4hep_dask.usercode import RAISED, UserCode, find_code, place_of
 
 Normaliser = Callable[[BranchSpecs], Any]
 
@@ -139,7 +139,7 @@ def _called(function: Normaliser, reference: str, specs: BranchSpecs) -> dict[st
         values = [
             list(map(float, value)) if is_table else float(value) for value in (first, second)
         ]
-    except Exception as error:  # whatever the user's code raises
+    except RAISED as error:  # whatever the user's code raises
         place = place_of(error.__traceback__)
         where = f" in {place}" if place else ""
         raise EncodeError(

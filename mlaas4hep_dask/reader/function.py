@@ -24,7 +24,7 @@ from mlaas4hep_dask.reader.nanoevents import nano_events
 from mlaas4hep_dask.reader.partition import Partition
 from mlaas4hep_dask.reader.read import read
 from mlaas4hep_dask.specs.events import Branch, Events
-from mlaas4hep_dask.usercode import UserCode
+from mlaas4hep_dask.usercode import RAISED, UserCode
 
 ENTRY = "mlaas4hep_entry"  # a field of the events, by which those that are returned are known
 READERS = ("uproot", "fsspec", "fsspec_xrootd", "aiohttp")
@@ -243,7 +243,7 @@ class _blame:  # noqa: N801  # reads as a statement: with _blame(function, parti
         return None
 
     def __exit__(self, kind: Any, error: Any, trace: Any) -> None:
-        if error is None or isinstance(error, MLaaSError) or not isinstance(error, Exception):
+        if error is None or isinstance(error, MLaaSError) or not isinstance(error, RAISED):
             return
         frames = list(traceback.walk_tb(trace))
         modules = [frame.f_globals.get("__name__", "") for frame, _ in frames]

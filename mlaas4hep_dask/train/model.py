@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mlaas4hep_dask.errors import CodeError, ModelError, unknown_keyword
-from mlaas4hep_dask.usercode import UserCode, find_code
+from mlaas4hep_dask.usercode import RAISED, UserCode, find_code
 
 if TYPE_CHECKING:
     import torch
@@ -63,7 +63,7 @@ class ModelSource:
             raise self.error(f"{wrong} (model.kwargs)")
         try:
             network = factory(told, **self._told(factory, num_outputs), **self.kwargs)
-        except Exception as error:  # whatever the user's code raises
+        except RAISED as error:  # whatever the user's code raises
             raise self.error(f"failed for {described(shape)}", error) from error
         if not isinstance(network, torch.nn.Module):
             raise self.error(f"returned {type(network).__name__}, expected torch.nn.Module")
@@ -91,11 +91,11 @@ class ModelSource:
         try:
             with torch.no_grad():
                 call_of(network)(x, x > 0)
-        except Exception as error:  # whatever the user's code raises
+        except RAISED as error:  # whatever the user's code raises
             raise self.error(f"does not accept {described(shape)}", error) from error
         network.train(was_training)
 
-    def error(self, what: str, cause: Exception | None = None) -> ModelError:
+    def error(self, what: str, cause: BaseException | None = None) -> ModelError:
         """The error that says what is wrong with this model, and where in the user's code."""
         reason = ""
         if cause is not None:

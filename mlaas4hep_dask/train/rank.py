@@ -39,13 +39,14 @@ from mlaas4hep_dask.train.session import (
     SplitMetrics,
 )
 from mlaas4hep_dask.train.tallies import Tally, tally_of
+from mlaas4hep_dask.usercode import RAISED
 
 EVALUATION_ROWS = 4096  # rows per forward pass when nothing is learned
 SPLITS = {"train": TRAIN, "validation": VALIDATION, "test": TEST}
 TIMEOUT = timedelta(minutes=10)
 PROGRESS_EVERY = 0.5  # seconds
 # A RuntimeError may come from a lost rank: whether it is the network's, the traceback tells.
-USER_ERRORS = (ValueError, TypeError, LookupError, AttributeError, ArithmeticError)
+USER_ERRORS = (ValueError, TypeError, LookupError, AttributeError, ArithmeticError, SystemExit)
 
 
 class Rank:
@@ -214,14 +215,14 @@ class Rank:
                 given = learner(*inputs).reshape(end - begin, *self._tail)
                 loss: Any = self.loss(given, truth, w)
                 loss.backward(torch.tensor(factor))
-            except Exception as error:  # whatever the user's code raises
+            except RAISED as error:  # whatever the user's code raises
                 self._blame(error, end - begin)
                 raise
             self.optimiser.step()
             seen[begin:end] = given.detach()
             yield float(loss.detach()), end
 
-    def _blame(self, error: Exception, num_events: int) -> None:
+    def _blame(self, error: BaseException, num_events: int) -> None:
         """Raise a ModelError for what comes from the network, and not from a lost rank."""
         frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
         is_own = any(frame.f_locals.get("self") is self.network for frame in frames)
@@ -240,7 +241,7 @@ class Rank:
                 inputs, truth, w = batch(part)
                 try:
                     given = self.network(*inputs).reshape(-1, *self._tail)
-                except Exception as error:  # whatever the user's code raises
+                except RAISED as error:  # whatever the user's code raises
                     self._blame(error, len(w))
                     raise
                 output[part] = given.numpy()

@@ -23,6 +23,7 @@ from mlaas4hep_dask.export.contract import compared, outputs_of, require_shape
 from mlaas4hep_dask.train.adam import Adam
 from mlaas4hep_dask.train.losses import RegressionLoss, loss_of
 from mlaas4hep_dask.train.model import ModelSource, described
+from mlaas4hep_dask.usercode import RAISED
 
 STEP = 1e-3  # size of the steps of a trial; a large one is no fault of the network's
 FACTOR = 1000.0  # on rows, to see whether outputs have bounds
@@ -155,7 +156,7 @@ class _Trial:
             if error.facts:
                 raise
             raise self._model.error(error.message) from error
-        except Exception as error:  # whatever the user's code raises
+        except RAISED as error:  # whatever the user's code raises
             self._require_settings(settings)
             raise self._model.error(self._refused, error) from error
         finally:
@@ -214,7 +215,7 @@ class _Trial:
         own = x.clone(), missing.clone()
         try:
             given = call(*own)
-        except Exception as error:  # whatever the user's code raises
+        except RAISED as error:  # whatever the user's code raises
             raise self._model.error(fails, error) from error
         is_row = outputs.kind == "reconstruction"
         require_shape(given, size, x[0].numel() if is_row else outputs.num_outputs, is_row=is_row)
@@ -249,7 +250,7 @@ class _Trial:
         buffer.seek(0)
         try:
             again.load_state_dict(torch.load(buffer, weights_only=True))
-        except Exception as error:
+        except RAISED as error:  # as above
             raise self._model.error(
                 "does not take up its own state_dict, which checkpoints hold", error
             ) from error

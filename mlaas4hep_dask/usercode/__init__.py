@@ -2,6 +2,6 @@
 
 from mlaas4hep_dask.usercode.code import Source, UserCode
 from mlaas4hep_dask.usercode.find import find_code
-from mlaas4hep_dask.usercode.load import place_of
+from mlaas4hep_dask.usercode.load import RAISED, place_of
 
-__all__ = ["Source", "UserCode", "find_code", "place_of"]
+__all__ = ["RAISED", "Source", "UserCode", "find_code", "place_of"]

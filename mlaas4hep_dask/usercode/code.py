@@ -11,7 +11,7 @@ from types import TracebackType
 from typing import Any
 
 from mlaas4hep_dask.errors import CodeError, did_you_mean
-from mlaas4hep_dask.usercode.load import imported, imported_installed, place_of
+from mlaas4hep_dask.usercode.load import RAISED, imported, imported_installed, place_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +96,7 @@ class UserCode:
                 module = imported(self.digest, self.entry, self.sources)
             else:
                 module = imported_installed(self.entry, self.facts)
-        except Exception as error:  # whatever the user's module raises at import
+        except RAISED as error:  # whatever the user's module raises at import
             place = self.place(error.__traceback__)
             where = f" in {place}" if place else ""
             hint = "; leave cache=True out" if "no locator available" in str(error) else ""

@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 
 PREFIX = "mlaas4hep_usercode_"
 
+# What users' code raises and an error tells of: by sys.exit a process would end without a word.
+RAISED = (Exception, SystemExit)
+
 
 def imported(digest: str, name: str, sources: Sequence[Source]) -> ModuleType:
     """The module ``name`` among ``sources``, made once in a process for each digest."""
