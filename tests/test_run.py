@@ -296,7 +296,7 @@ def test_a_scheduler_without_workers_is_named(tmp_path, monkeypatch, capsys):
     with LocalCluster(n_workers=0, host="127.0.0.1", dashboard_address="127.0.0.1:0") as empty:
         address = empty.scheduler_address
         assert main([str(TUTORIAL), "--cluster", address, "--output", str(tmp_path / "run")]) == 2
-    assert "has had no worker for 1 s" in capsys.readouterr().err
+    assert "1 worker needed, and after 1 s the cluster has 0" in capsys.readouterr().err
 
 
 def test_a_scheduler_that_does_not_answer_is_named(tmp_path, monkeypatch, capsys):

@@ -466,7 +466,9 @@ def test_the_report_and_the_notebook_say_that_specs_are_those_of_a_sample(large,
 
 
 def test_what_lies_outside_a_sample_is_clipped_and_counted(large, client):
-    sampled = dataset_of(large, client, specs={"mode": "sample", "fraction": 0.05})
+    encode = {"normalisation": "minmax"}
+    specs = {"mode": "sample", "fraction": 0.05}
+    sampled = dataset_of(large, client, specs=specs, encode=encode)
     assert sampled.config.encode.out_of_range == "clip"
     expected = {}
     for name, entry in sampled.specs().branches.items():
