@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import awkward as ak
 import numpy as np
 import pytest
 import uproot
@@ -350,3 +351,26 @@ ROOT.write(sys.argv[1])
     assert all(branch.collection is None or branch.collection.encode() for branch in plan.branches)
     _, events = events_of(files[0])
     np.testing.assert_array_equal(events.contents["pt"], np.arange(20))
+
+
+def test_fields_of_an_rntuple_with_dots_in_their_names_are_read(tmp_path):
+    counts = ENTRIES % 3
+    tags = ak.unflatten(np.arange(counts.sum()), counts)
+    columns = {
+        "dnn.x": ENTRIES * 0.5,
+        "jet.tag": tags,
+        "a.b": ENTRIES * 1.0,
+        "a": ak.zip({"b": ENTRIES * -1.0}),
+        "jet": ak.zip({"tag": tags * 7, "w.x": tags}),
+        "my.jet": ak.zip({"pt": tags}),
+    }
+    with uproot.recreate(tmp_path / "dots.root") as file:
+        file.mkrntuple("Events", columns)
+    plan, events = events_of(tmp_path / "dots.root")
+    np.testing.assert_array_equal(events.contents["dnn.x"], columns["dnn.x"])
+    np.testing.assert_array_equal(events.contents["a.b"], columns["a.b"])
+    np.testing.assert_array_equal(events.contents["a_b"], -columns["a.b"])
+    np.testing.assert_array_equal(events.contents["jet.tag"], ak.flatten(tags))
+    np.testing.assert_array_equal(events.contents["jet_tag"], ak.flatten(tags) * 7)
+    assert plan.left_out.keys() == {"jet_w_x", "my.jet"}
+    assert all("a dot in a name" in reason for reason in plan.left_out.values())

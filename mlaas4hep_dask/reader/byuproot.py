@@ -15,6 +15,7 @@ from mlaas4hep_dask.errors import DataError
 from mlaas4hep_dask.reader.access import heard
 from mlaas4hep_dask.reader.counts import count_by_uproot
 from mlaas4hep_dask.reader.joins import Agreement
+from mlaas4hep_dask.reader.ntuple import is_dotted
 from mlaas4hep_dask.reader.objects import is_leaf_list, is_object, member, read_objects
 from mlaas4hep_dask.reader.partition import Partition
 from mlaas4hep_dask.reader.shapes import UnfitShapeError, taken
@@ -161,8 +162,7 @@ def _read(
     if arrays and isinstance(first.holder, uproot.TBranch):
         array = arrays.get(first.holder.cache_key)
     if array is None:
-        own = () if first.interpretation is None else (first.interpretation,)  # a field takes none
-        array = first.holder.array(*own, entry_start=start, entry_stop=stop, library="ak")
+        array = _array(first, start, stop)
         heard()
     if len(array) != stop - start:
         raise UnfitShapeError(f"{len(array)} entries")
@@ -173,6 +173,18 @@ def _read(
         if ends is not None and counts is not None and not np.array_equal(np.diff(ends), counts):
             raise UnfitShapeError(f"other multiplicities than {first.counter!r}")
     return found
+
+
+def _array(source: Source, start: int, stop: int) -> Any:
+    """What uproot reads of one TBranch or field."""
+    holder = source.holder
+    if is_dotted(holder):
+        asked = {"entry_start": start, "entry_stop": stop, "library": "ak"}
+        return holder.ntuple.arrays(filter_field=lambda field: field is holder, **asked)[
+            holder.name
+        ]
+    own = () if source.interpretation is None else (source.interpretation,)  # a field takes none
+    return holder.array(*own, entry_start=start, entry_stop=stop, library="ak")
 
 
 def multiplicities_of(known: Catalogue, source: Source, start: int, stop: int) -> NDArray[np.int64]:

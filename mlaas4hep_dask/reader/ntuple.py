@@ -6,11 +6,14 @@ from collections import Counter
 from collections.abc import Iterator
 from typing import Any
 
+import uproot
+
 from mlaas4hep_dask.reader.shapes import numbers_in
 from mlaas4hep_dask.reader.source import Source
 from mlaas4hep_dask.specs.events import Branch
 
 Found = Source | tuple[str, str]
+_MEMBERS = "of a record, with a dot in a name, which uproot cannot read"
 
 
 def fields_of(tree: Any) -> Iterator[Found]:
@@ -25,12 +28,23 @@ def fields_of(tree: Any) -> Iterator[Found]:
             yield top.name, f"of a type that uproot cannot read ({type(error).__name__}: {error})"
 
 
+def is_dotted(holder: Any) -> bool:
+    """True for a field with a dot in its own name, whose path uproot takes for that of a member.
+
+    uproot writes such names, ROOT does not.
+    """
+    return isinstance(holder, uproot.models.RNTuple.RField) and "." in holder.name
+
+
 def _columns(ntuple: Any, top: Any, names: dict[str, str]) -> Iterator[Found]:
     # Of this field alone, without the members of records: to_akform() compares all names with all
     # names, which takes seconds for a thousand fields.
     form = ntuple.field_form(top.field_id, ())
     if form.is_record or (form.is_list and form.content.is_record):
         collection = top.name if form.is_list else None
+        if is_dotted(top):
+            yield top.name, _MEMBERS
+            return
         is_vector = [member.name for member in top.fields] == ["fCoordinates"]
         for member in top.fields:
             path = f"{top.name}.{member.name}"
@@ -44,7 +58,9 @@ def _columns(ntuple: Any, top: Any, names: dict[str, str]) -> Iterator[Found]:
 def _member(ntuple: Any, member: Any, name: str, collection: str | None) -> Iterator[Found]:
     """What a member of a record has for every event, or every object of a collection."""
     form = ntuple.field_form(member.field_id, ())
-    if form.is_record:
+    if is_dotted(member):
+        yield name, _MEMBERS
+    elif form.is_record:
         for inner in member.fields:
             yield from _member(ntuple, inner, f"{name}.{inner.name}", collection)
     else:
@@ -70,7 +86,8 @@ def _numbers(
         if own is not None:
             of = counter if own == 0 else f"{name}.{'.'.join(map(str, inside.steps[:own]))}"
         made = Branch(called, "flat" if of is None else "jagged", inside.dtype, of)
-        yield Source(made, field.path, field, None, inside.steps)
+        key = f"{field.path} ({field.field_id})" if is_dotted(field) else field.path
+        yield Source(made, key, field, None, inside.steps)
 
 
 def _member_names(ntuple: Any, tops: list[Any]) -> dict[str, str]:
