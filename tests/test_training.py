@@ -46,13 +46,28 @@ def normed(num_columns):
     first = torch.nn.Linear(num_columns, 4)
     return torch.nn.Sequential(first, torch.nn.BatchNorm1d(4), torch.nn.Linear(4, 1))
 
-def greedy(num_columns):
+def take_memory():
     import time
     held = []
     while len(held) < 400:
         held.append(b"x" * 5_000_000)
         time.sleep(0.02)  # the nanny looks now and then
-    return torch.nn.Linear(num_columns, 1)
+
+class Greedy(torch.nn.Module):
+    def __init__(self, num_columns):
+        super().__init__()
+        self.linear = torch.nn.Linear(num_columns, 1)
+        self.register_buffer("steps", torch.zeros(()))
+
+    def forward(self, x):
+        if self.training:
+            self.steps += 1
+            if self.steps > 20:  # later than the trial before training
+                take_memory()
+        return self.linear(x)
+
+def greedy(num_columns):
+    return Greedy(num_columns)
 
 class Broken(torch.nn.Module):
     def forward(self, x):
