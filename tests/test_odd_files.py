@@ -374,3 +374,32 @@ def test_fields_of_an_rntuple_with_dots_in_their_names_are_read(tmp_path):
     np.testing.assert_array_equal(events.contents["jet_tag"], ak.flatten(tags) * 7)
     assert plan.left_out.keys() == {"jet_w_x", "my.jet"}
     assert all("a dot in a name" in reason for reason in plan.left_out.values())
+
+
+def test_an_array_or_leaf_list_of_other_entries_in_the_second_file_is_told_as_such(tmp_path):
+    script = """
+ROOT.gInterpreter.Declare('''
+#include <TFile.h>
+#include <TTree.h>
+void write(const char* path, int more) {
+  TFile file(path, "recreate");
+  TTree tree("Events", "");
+  float p3[3] = {1, 2, 3};
+  struct { float x; int y; } ev{1, 2};
+  auto* array = tree.Branch("p3", p3, "p3[3]/F");
+  auto* leaves = tree.Branch("ev", &ev, "x/F:y/I");
+  for (int i = 0; i < 30; i++) tree.Fill();
+  if (more & 1) array->Fill();
+  if (more & 2) leaves->Fill();
+  tree.Write();
+}
+''')
+for more in range(3):
+    ROOT.write(sys.argv[1 + more], more)
+"""
+    files = [tmp_path / f"{more}.root" for more in range(3)]
+    run_in_root(script, *map(str, files))
+    for file, name in zip(files[1:], (r"p3\[0\]", r"ev\.x"), strict=True):
+        expected = rf"branch '{name}' is filled for 31 of 30 entries in tree 'Events' of {file}"
+        with pytest.raises(DataError, match=expected):
+            planned(tmp_path, [files[0], file])

@@ -377,6 +377,13 @@ def _nominal_bytes(branch: Branch) -> float:
     return float(mean_multiplicity * np.dtype(branch.dtype).itemsize)
 
 
+def _why_left_out(plan: FilePlan, name: str) -> str | None:
+    """Why the file lacks a branch, or all of the array or struct that it is an element of."""
+    ends = [at for at, sign in enumerate(name) if sign in "[./"]
+    wholes = (name[:at] for at in (len(name), *reversed(ends)))
+    return next((plan.left_out[each] for each in wholes if each in plan.left_out), None)
+
+
 def require_same_branches(
     reference: FilePlan, other: FilePlan, names: Sequence[str], *, advice: str = ""
 ) -> None:
@@ -407,7 +414,7 @@ def require_same_branches(
                 f"{reference.file}"
             )
         elif found is None:
-            why = other.left_out.get(name)
+            why = _why_left_out(other, name)
             state = f"is {why}" if why else "is missing"
             missing = [n for n in names if n in reference.branches and n not in other.branches]
             others = f"; {len(missing)} branches are missing there" if missing[1:] else ""
