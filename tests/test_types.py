@@ -286,8 +286,12 @@ def test_an_index_of_what_is_no_array_is_still_told_from_objects():
     plan, _ = events_of(FAULTS / "g02_0.root")
     with pytest.raises(ExpressionError, match=r"one object of every event is \[:, 0\]"):
         Recipe.of(plan.branches, derive={"x": "pt[0]"})
-    with pytest.raises(ExpressionError, match="there is no branch 'p3'"):
-        Recipe.of(plan.branches, derive={"x": "p3[7]"})
+    for text in ("p3[7]", "p3 * 2"):
+        expected = r"there is no branch 'p3'; it has 'p3\[0\]', 'p3\[1\]', 'p3\[2\]'$"
+        with pytest.raises(ExpressionError, match=expected):
+            Recipe.of(plan.branches, derive={"x": text})
+    with pytest.raises(ExpressionError, match=r"'mat'; it has .*'mat\[1\]\[1\]', …$"):
+        Recipe.of(plan.branches, derive={"x": "sum(mat)"})
 
 
 def test_expressions_take_all_components_of_a_lorentz_vector():

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import operator
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -16,6 +16,7 @@ from mlaas4hep_dask.derive.momenta import Momenta, members_of
 from mlaas4hep_dask.errors import ExpressionError, did_you_mean, nearest
 from mlaas4hep_dask.specs.events import Events, offsets_of
 
+MAX_NAMED = 5
 EVENT = None  # the collection of a value that an event has once
 
 
@@ -288,10 +289,16 @@ def absent(node: Name, available: Mapping[str, Any]) -> ExpressionError:
             name=node.name,
             column=node.column,
         )
+    inside = [name for name in available if name.startswith((f"{node.name}[", f"{node.name}."))]
+    there = f"; it has {_listed(inside)}" if inside else did_you_mean(node.name, candidates)
     return ExpressionError(
-        f"column {node.column}: there is no branch {node.name!r}"
-        f"{did_you_mean(node.name, candidates)}",
+        f"column {node.column}: there is no branch {node.name!r}{there}",
         name=node.name,
         column=node.column,
         nearest=nearest(node.name, candidates),
     )
+
+
+def _listed(names: Sequence[str]) -> str:
+    more = ", …" if len(names) > MAX_NAMED else ""
+    return ", ".join(map(repr, names[:MAX_NAMED])) + more
