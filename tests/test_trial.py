@@ -285,6 +285,14 @@ def test_a_forward_that_sets_the_seed_is_warned_of(tmp_path):
     assert "sets the seed" in warning
 
 
+@pytest.mark.parametrize(("last", "says"), [("half", "float16"), ("bfloat16", "bfloat16")])
+def test_outputs_of_half_precision_are_warned_of(last, says, tmp_path):
+    (warning,) = tried(tmp_path, network(f"return self.linear(x).{last}()")).warnings
+    assert f"gives {says}, which tells numbers near 1 apart by" in warning
+    for finer in ("float", "double"):
+        assert not tried(tmp_path, network(f"return self.linear(x).{finer}()")).warnings
+
+
 def test_the_random_numbers_of_others_are_left_alone(tmp_path):
     torch.manual_seed(5)
     before = torch.random.get_rng_state()

@@ -141,6 +141,7 @@ class _Trial:
         content = self._checked(
             lambda: to_torchscript(again, self._training.encoding, self._outputs, rows=rows)
         )
+        warnings += _coarse(given)
         with torch.no_grad():
             warnings += self._checked(lambda: self._bounds(call, given))
         shown = tuple(f"model {self._model.reference!r} {each}" for each in warnings)
@@ -305,6 +306,18 @@ IN_PLACE = (
     "changes its input in place: write x = x * 2 in place of x.mul_(2), or x = x.clone() first; "
     "so do layers with inplace=True"
 )
+
+
+def _coarse(given: torch.Tensor) -> list[str]:
+    """What to say of outputs that tell apart fewer events than float32 does."""
+    digits = torch.finfo(given.dtype)
+    if digits.eps <= torch.finfo(torch.float32).eps:
+        return []
+    text = (
+        f"gives {digits.dtype}, which tells numbers near 1 apart by {digits.eps:.1g}: events share "
+        "scores; end its forward with .float()"
+    )
+    return [text]
 
 
 def _spread(total: int, size: int) -> torch.Tensor:
