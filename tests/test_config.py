@@ -624,13 +624,23 @@ def test_all_problems_are_listed_in_the_order_of_the_file(refused):
         ("cuts: x > 1", "cuts: unknown key; did you mean 'select'?"),
         ("training: {loss: mse}", "training.loss: unknown key; did you mean 'target.loss'?"),
         ("training: {optimizer: sgd}", "unknown key; training uses Adam with the step"),
-        ("specs: {cache: none}", "specs.cache: expected auto, a folder, or null for no cache"),
         ("device: cuda", "device: unknown key; training runs on CPUs; keys at the top level: name"),
         ("cluster: {n_workers: 3}", "cluster.n_workers: unknown key; did you mean 'workers'?"),
         ("cluster: {zz: 3}", "unknown key; keys here: " + ", ".join(Cluster.model_fields)),
     ],
 )
 def test_a_key_is_known_by_the_names_that_other_tools_give_it(refused, extra, message):
+    assert message in str(refused(f"{MINIMAL}{extra}\n"))
+
+
+@pytest.mark.parametrize(
+    ("extra", "message"),
+    [
+        ("specs: {cache: none}", "specs.cache: expected auto, a folder, or null for no cache"),
+        ("cluster: {address: 'tcp://a:99999'}", "expected a port from 1 to 65535, found 99999"),
+    ],
+)
+def test_a_value_that_would_be_taken_for_something_else_is_refused(refused, extra, message):
     assert message in str(refused(f"{MINIMAL}{extra}\n"))
 
 

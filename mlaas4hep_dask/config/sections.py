@@ -188,3 +188,11 @@ class Cluster(Section):
     memory_limit: Size | None = Field(
         default=None, description="Memory of one worker: bytes, or a size such as '4 GB'."
     )
+
+    @field_validator("address")
+    @classmethod
+    def _has_a_port_that_exists(cls, address: str) -> str:
+        port = address.rpartition(":")[2]
+        if port.isdigit() and not 0 < int(port) < 2**16:
+            raise invalid(Problem("", f"expected a port from 1 to 65535, found {port}"))
+        return address
