@@ -481,3 +481,20 @@ def test_the_summary_and_the_yaml_of_a_run_can_be_read_again(made, client, tmp_p
     assert Config.from_mapping(yaml.safe_load(text)).target.branch == ["flavour"]
     manifest = json.loads((tmp_path / "run/bundle/manifest.json").read_text())
     assert manifest["output"]["classes"] == ["light", "c", "b"]
+
+
+@pytest.mark.parametrize("key", ["weight", "target"])
+def test_a_weight_or_target_of_a_branch_that_is_no_input_says_why(edge_cases, key):
+    samples = [
+        {"name": f"s{label}", "label": label, "files": str(edge_cases / f"faults/n02_{label}.root")}
+        for label in (0, 1)
+    ]
+    keys = {"samples": samples, "weight": "txt + 1"}
+    if key == "target":
+        files = [sample["files"] for sample in samples]
+        keys = {
+            "samples": [{"name": "all", "files": files}],
+            "target": {"branch": "txt + 1", "kind": "regression"},
+        }
+    with pytest.raises(ConfigError, match="no branch 'txt'; the branch 'txt' is a string"):
+        preflight(Config.from_mapping(keys))

@@ -182,8 +182,8 @@ def preflight(config: Config) -> Preflight:
     recipe = recipe_of(config, branches, left_out, reference.unlike)
     available: dict[str, str | None] = dict.fromkeys(recipe.branches)
     available.update(left_out)
-    supervision = supervision.bound(recipe.branches, config.where)
-    supervision.check(recipe.branches, config.where)
+    supervision = supervision.bound(recipe.branches, config.where, left_out)
+    supervision.check(recipe.branches, config.where, left_out)
     if traced is not None:
         supervision.check_read(reference.branches, config)
     selection = select_branches(

@@ -72,14 +72,19 @@ class Supervision:
             divides=divides(config),
         )
 
-    def bound(self, available: Mapping[str, Branch], where: Callable[[str], str]) -> Supervision:
+    def bound(
+        self,
+        available: Mapping[str, Branch],
+        where: Callable[[str], str],
+        left_out: Mapping[str, str],
+    ) -> Supervision:
         """The same, with branches in place of the objects whose momenta it uses.
 
         The parameters and errors are those of `check`.
         """
-        targets = _bound("target.branch", self.targets, available, where)
+        targets = _bound("target.branch", self.targets, available, where, left_out)
         weights = () if self.weight is None else (self.weight,)
-        weight = next(iter(_bound("weight", weights, available, where)), None)
+        weight = next(iter(_bound("weight", weights, available, where, left_out)), None)
         return replace(self, targets=targets, weight=weight)
 
     @property
@@ -102,7 +107,12 @@ class Supervision:
         """Branches that are a target as they are."""
         return {name for each in self.targets for name in each.names if each.text == name}
 
-    def check(self, available: Mapping[str, Branch], where: Callable[[str], str]) -> None:
+    def check(
+        self,
+        available: Mapping[str, Branch],
+        where: Callable[[str], str],
+        left_out: Mapping[str, str],
+    ) -> None:
         """Raise a ConfigError unless all expressions give one value per event.
 
         Parameters
@@ -111,6 +121,8 @@ class Supervision:
             What can be read.
         where : callable
             The place of a dotted key, for the error.
+        left_out : mapping of str to str
+            Branches that cannot be read, and why.
         """
         weights = [] if self.weight is None else [self.weight]
         for key, expressions in (("target.branch", self.targets), ("weight", weights)):
@@ -118,7 +130,7 @@ class Supervision:
                 try:
                     made = expression.result(key, available)
                 except ExpressionError as error:
-                    raise _error(key, error.message, where) from error
+                    raise _error(key, _with_reason(error, left_out), where) from error
                 if made.kind != "flat":
                     text = (
                         f"{expression.written!r} has one value per object of {made.collection!r}, "
@@ -291,11 +303,20 @@ def _bound(
     expressions: Sequence[Expression],
     available: Mapping[str, Branch],
     where: Callable[[str], str],
+    left_out: Mapping[str, str],
 ) -> tuple[Expression, ...]:
     try:
         return tuple(expression.bound(available) for expression in expressions)
     except ExpressionError as error:
-        raise _error(key, error.message, where) from error
+        raise _error(key, _with_reason(error, left_out), where) from error
+
+
+def _with_reason(error: ExpressionError, left_out: Mapping[str, str]) -> str:
+    """The error's message, and why the branch that it lacks was left out."""
+    name = str(error.facts.get("name"))
+    return error.message + (
+        f"; the branch {name!r} is {left_out[name]}" if name in left_out else ""
+    )
 
 
 def _require(
