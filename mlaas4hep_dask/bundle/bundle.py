@@ -8,7 +8,7 @@ import logging
 import os
 import shutil
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
@@ -190,7 +190,7 @@ def write_bundle(
             member: {"sha256": hashlib.sha256(content).hexdigest(), "bytes": len(content)}
             for member, content in contents.items()
         },
-        "encode": _with_rest(encode, "auto"),
+        "encode": _with_rest(encode, "auto", specs.branches),
         "input": {
             "branches": [
                 {
@@ -355,11 +355,15 @@ def _encode_options(written: Mapping[str, Any]) -> dict[str, Any]:
     return _with_rest(options, "minmax")
 
 
-def _with_rest(encode: Mapping[str, Any], rest: str) -> dict[str, Any]:
-    """The options, with a normalisation for the branches for which they name none."""
+def _with_rest(
+    encode: Mapping[str, Any], rest: str, branches: Iterable[str] = ("*",)
+) -> dict[str, Any]:
+    """The options, with a normalisation for those of the branches for which they name none."""
     rules = encode.get("normalisation", rest)
     if isinstance(rules, list | dict):
-        rules = [*(rules if isinstance(rules, list) else [rules]), {"*": rest}]
+        rules = [*rules] if isinstance(rules, list) else [rules]
+        if not {name for rule in rules for name in rule}.issuperset(branches):
+            rules.append({"*": rest})
     return {**encode, "normalisation": rules}
 
 
