@@ -25,6 +25,14 @@ def can_make_namespaces():
     return subprocess.run(["ip", "netns", "del", "mlaas-try"]).returncode == 0
 
 
+def address_in(file):
+    """The scheduler's address; None while its file is not there, or not yet whole."""
+    try:
+        return json.loads(file.read_text())["address"]
+    except (FileNotFoundError, json.JSONDecodeError):
+        return None
+
+
 @pytest.fixture
 def machines():
     """Names of two namespaces in which this machine's name is a loopback address, as on Debian."""
@@ -83,11 +91,9 @@ def test_ranks_of_two_machines_train_though_the_host_name_is_a_loopback_address(
     ]
     started = [subprocess.Popen([*first, *scheduler], stderr=subprocess.DEVNULL)]
     try:
-        while not file.exists():
+        while (address := address_in(file)) is None:
             assert started[0].poll() is None
             time.sleep(0.05)  # between looks
-        time.sleep(0.2)  # until it is written
-        address = json.loads(file.read_text())["address"]
         for inside, host in ((first, HOSTS[0]), ([*second, *apart], HOSTS[1])):
             command = [*inside, *worker, "--host", host]
             started.append(subprocess.Popen(command, stderr=subprocess.DEVNULL))

@@ -7,16 +7,15 @@ from pathlib import Path
 
 import awkward as ak
 import numpy as np
-import uproot
 
 from mlaas4hep_dask.errors import WriteError
 from mlaas4hep_dask.specs import Branch, Events
-from mlaas4hep_dask.writer.output import NOTE
+from mlaas4hep_dask.writer.rootfile import RootFile
 
 UNFIT = re.compile(r"[\x00-\x1f\x7f./\\:]")  # in the name of a field; what ROOT refuses
 
 
-class NTupleSink:
+class NTupleSink(RootFile):
     """An RNTuple in a new ROOT file, one cluster for each `append`.
 
     It takes the time that its fields take. uproot serialises a TTree anew for each of its branches.
@@ -45,7 +44,7 @@ class NTupleSink:
                     branch=branch.name,
                 )
         self._names = [branch.name for branch in branches]
-        self._file = uproot.recreate(path, compression=uproot.ZSTD(3))
+        super().__init__(path)
         record = ak.forms.RecordForm(list(map(_form, branches)), self._names)
         self._ntuple = self._file.mkrntuple(name, record)
 
@@ -63,16 +62,6 @@ class NTupleSink:
         layouts = [columns[name] for name in self._names]
         record = ak.contents.RecordArray(layouts, self._names, length=len(events))
         self._ntuple.extend(ak.Array(record))
-
-    def close(self, note: str | None) -> None:
-        """Close the file, with a text about it."""
-        if note is not None:
-            self._file[NOTE] = note
-        self._file.close()
-
-    def abandon(self) -> None:
-        """Close the file as it is."""
-        self._file.file.sink.close()
 
 
 def is_field_name(name: str) -> bool:

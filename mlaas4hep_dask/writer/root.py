@@ -13,11 +13,10 @@ from typing import Any
 
 import awkward as ak
 import numpy as np
-import uproot
 
 from mlaas4hep_dask.errors import WriteError
 from mlaas4hep_dask.specs import Branch, Events
-from mlaas4hep_dask.writer.output import NOTE
+from mlaas4hep_dask.writer.rootfile import RootFile
 
 # int8 to uint64, float32, float64 and bool are what a TLeaf holds.
 DTYPES = "?bhilqBHILQfd"
@@ -26,7 +25,7 @@ UNFIT = re.compile(r"[\[\]/:;\s]")  # in the name of a branch
 GROWTH = 10  # of the room for baskets in the tree's header
 
 
-class TreeSink:
+class TreeSink(RootFile):
     """A TTree in a new ROOT file, one basket of every branch for each `append`.
 
     Parameters
@@ -65,7 +64,7 @@ class TreeSink:
                 number = ak.types.NumpyType(np.dtype(branch.dtype).name)
                 types[branch.name] = ak.types.ListType(number)
                 counter_of_branch[branch.name] = self._counters[branch.collection]
-        self._file = uproot.recreate(path, compression=uproot.ZSTD(3))
+        super().__init__(path)
         units = {branch.name: branch.unit for branch in branches if branch.unit is not None}
         is_set = bool(units) or np.uint32 in self._stored.values()
         # With room for one basket the tree's header is written again by the first `extend`, with
@@ -109,16 +108,6 @@ class TreeSink:
                 layout = ak.contents.ListOffsetArray(offsets, ak.contents.NumpyArray(content))
                 data[branch.name] = ak.Array(layout)
         self._tree.extend(data)
-
-    def close(self, note: str | None) -> None:
-        """Close the file, with a text about it."""
-        if note is not None:
-            self._file[NOTE] = note
-        self._file.close()
-
-    def abandon(self) -> None:
-        """Close the file as it is."""
-        self._file.file.sink.close()
 
     def _require_agreement(self, branch: Branch, events: Events) -> None:
         for collection, counter in self._counters.items():
