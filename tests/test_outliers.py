@@ -43,7 +43,7 @@ def files(tmp_path_factory):
         "name": "outliers",
         "tree": "Events",
         "samples": samples,
-        "training": {"epochs": 3},
+        "training": {"epochs": 12},
         "specs": {"cache": None},
     }
 
@@ -58,7 +58,7 @@ def run(files, client, output, **more):
 
 def test_a_branch_that_is_the_label_is_learned_in_spite_of_outliers(files, client, tmp_path):
     result, lines = run(files, client, tmp_path / "run")
-    assert result.summary["test"]["auc"] > 0.99
+    assert result.summary["test"]["auc"] > 0.95  # 20 events of signal, drawn anew with every file
     assert not any("predicts class" in line for line in lines)
     found = result.summary["encode"]["normalisation"]
     assert found["big"] == "auto: constant"
