@@ -18,7 +18,7 @@ from mlaas4hep_dask.dataset.plan import check_files
 from mlaas4hep_dask.dataset.preflight import preflight
 from mlaas4hep_dask.errors import DataError
 from mlaas4hep_dask.reader import counting, opened, plan_file, read
-from mlaas4hep_dask.reader import plan as reader_plan
+from mlaas4hep_dask.reader import planned as planned_files
 from mlaas4hep_dask.reader.places import BasketTable, Places
 
 LIMITS = {"target_bytes": 1 << 40, "max_events": 15}
@@ -192,7 +192,7 @@ def test_places_that_are_not_those_of_the_branches_are_not_used(edge_cases):
 
 
 def test_embedded_baskets_are_found_in_the_tree_that_was_not_parsed(tmp_path, monkeypatch):
-    monkeypatch.setattr(reader_plan, "MANY_BRANCHES", 1)
+    monkeypatch.setattr(planned_files, "MANY_BRANCHES", 1)
     run_in_root(WRITE, str(tmp_path), "500")
     for name in ("small", "partly", "lzma", "plain"):
         path = tmp_path / f"{name}.root"

@@ -1,9 +1,12 @@
 """Reader: plans partitions of data files and reads them; the only room that opens data files."""
 
 from mlaas4hep_dask.reader.access import Access, require_schemes
+from mlaas4hep_dask.reader.compare import require_same_branches
 from mlaas4hep_dask.reader.counts import ReadCounts, counting
+from mlaas4hep_dask.reader.fileplan import FilePlan
 from mlaas4hep_dask.reader.partition import Partition, cut
-from mlaas4hep_dask.reader.plan import FilePlan, PlannedFile, plan_file, require_same_branches
+from mlaas4hep_dask.reader.plan import plan_file
+from mlaas4hep_dask.reader.planned import PlannedFile
 from mlaas4hep_dask.reader.read import read
 
 __all__ = [

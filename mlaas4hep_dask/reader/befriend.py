@@ -4,20 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from mlaas4hep_dask.config.locations import FriendFiles
 from mlaas4hep_dask.errors import DataError, did_you_mean
+from mlaas4hep_dask.reader.fileplan import FilePlan
 from mlaas4hep_dask.reader.joins import HEAD, joined
 from mlaas4hep_dask.reader.partition import Friend, FriendFile
 from mlaas4hep_dask.reader.read import read
 from mlaas4hep_dask.specs.events import Branch
-
-if TYPE_CHECKING:
-    from mlaas4hep_dask.reader.plan import FilePlan
 
 
 def befriended(plan: FilePlan, friend: FriendFiles, plans: Sequence[FilePlan]) -> FilePlan:
