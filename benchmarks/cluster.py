@@ -27,9 +27,9 @@ from distributed import Client
 from mlaas4hep_dask.cluster import connect
 from mlaas4hep_dask.config.sections import Cluster
 from mlaas4hep_dask.dataset import Dataset
-from mlaas4hep_dask.dataset.context import Context
 from mlaas4hep_dask.dataset.reduce import specs_graph
 from mlaas4hep_dask.dataset.specs_pass import file_pieces
+from mlaas4hep_dask.inputs.context import Context
 from mlaas4hep_dask.reader import Partition
 
 WORKERS = 2

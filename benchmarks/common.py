@@ -25,8 +25,8 @@ import uproot
 import zstandard
 
 from mlaas4hep_dask.config.sections import Partitioning
+from mlaas4hep_dask.events import Branch
 from mlaas4hep_dask.reader import Partition, plan_file, read
-from mlaas4hep_dask.specs import Branch
 
 LIBRARIES = ("mlaas4hep_dask", "awkward", "dask", "numba", "numpy", "torch", "uproot")
 LARGE = 256 * 2**20  # bytes of files of which no pages stay mapped

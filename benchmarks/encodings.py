@@ -22,7 +22,7 @@ import uproot
 from numpy.typing import NDArray
 
 from mlaas4hep_dask.encode import Encoding, encode
-from mlaas4hep_dask.specs import Events
+from mlaas4hep_dask.events import Events
 from mlaas4hep_dask.specs.measure import measure
 from mlaas4hep_dask.train.metrics import auc, fill, new_histogram
 from mlaas4hep_dask.train.network import mlp

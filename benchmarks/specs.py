@@ -10,8 +10,9 @@ from collections.abc import Sequence
 import common
 
 from mlaas4hep_dask.encode.split import file_id
+from mlaas4hep_dask.events import Branch
 from mlaas4hep_dask.reader import Partition, read
-from mlaas4hep_dask.specs import Branch, Specs
+from mlaas4hep_dask.specs import Specs
 from mlaas4hep_dask.specs.draw import entry_keys
 from mlaas4hep_dask.specs.measure import measure
 from mlaas4hep_dask.specs.meter import Meter

@@ -10,13 +10,13 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
-from mlaas4hep_dask.dataset.context import Context
 from mlaas4hep_dask.dataset.tasks import (
     Measured,
     make_block,
     measure_partition,
     merge_measured,
 )
+from mlaas4hep_dask.inputs.context import Context
 from mlaas4hep_dask.reader import Partition
 
 

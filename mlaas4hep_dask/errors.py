@@ -126,6 +126,14 @@ def nearest(name: str, candidates: Iterable[str]) -> str | None:
     return by_folded[found[0]] if found else None
 
 
+def names_in(folder: Path) -> list[str]:
+    """The names in a folder; none when it cannot be read."""
+    try:
+        return sorted(path.name for path in folder.iterdir())
+    except OSError:
+        return []
+
+
 def did_you_mean(name: str, candidates: Iterable[str]) -> str:
     """``; did you mean 'x'?`` for the nearest candidate, or an empty string."""
     found = nearest(name, candidates)

@@ -5,8 +5,8 @@ import pytest
 from mlaas4hep_dask.cluster import connect
 from mlaas4hep_dask.config import Cluster
 from mlaas4hep_dask.dataset.cache import VARIABLE
+from mlaas4hep_dask.events.events import concatenate
 from mlaas4hep_dask.reader import access, plan_file, read
-from mlaas4hep_dask.specs.events import concatenate
 
 TESTS = Path(__file__).parent
 

@@ -13,8 +13,8 @@ import torch
 
 from mlaas4hep_dask.bundle import write_bundle
 from mlaas4hep_dask.encode import Encoding
+from mlaas4hep_dask.events import Events
 from mlaas4hep_dask.export import to_torchscript
-from mlaas4hep_dask.specs import Events
 from mlaas4hep_dask.specs.measure import measure
 
 NUM_EVENTS = 1000

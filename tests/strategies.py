@@ -12,8 +12,8 @@ from mlaas4hep_dask.encode.encoding import transforms_of
 from mlaas4hep_dask.encode.precision import inexact_branches
 from mlaas4hep_dask.encode.scaling import HOWS
 from mlaas4hep_dask.errors import EncodeError
-from mlaas4hep_dask.specs import Branch, Events
-from mlaas4hep_dask.specs.events import offsets_of
+from mlaas4hep_dask.events import Branch, Events
+from mlaas4hep_dask.events.events import offsets_of
 from mlaas4hep_dask.specs.measure import measure
 
 BRANCHES = (

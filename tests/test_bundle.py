@@ -19,7 +19,7 @@ from mlaas4hep_dask.bundle import open_bundle, write_bundle
 from mlaas4hep_dask.bundle.members import MAX_MEMBERS
 from mlaas4hep_dask.encode import Encoding, encode
 from mlaas4hep_dask.errors import BundleError, EncodeError
-from mlaas4hep_dask.specs import Events
+from mlaas4hep_dask.events import Events
 from mlaas4hep_dask.specs.measure import measure
 
 EVENTS = Events.from_awkward(

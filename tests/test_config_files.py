@@ -6,7 +6,8 @@ import pickle
 import dask
 import pytest
 
-from mlaas4hep_dask.config import Config, load, resolve_files
+from mlaas4hep_dask.catalog import resolve_files
+from mlaas4hep_dask.config import Config, load
 from mlaas4hep_dask.errors import ConfigError
 
 TEXT = """\

@@ -15,9 +15,9 @@ from distributed import SchedulerPlugin
 from mlaas4hep_dask.bundle import write_bundle
 from mlaas4hep_dask.config import Config
 from mlaas4hep_dask.dataset import Dataset
-from mlaas4hep_dask.dataset.preflight import preflight
 from mlaas4hep_dask.encode import encode
 from mlaas4hep_dask.errors import ConfigError, DataError, EncodeError, UnreadableFileError
+from mlaas4hep_dask.inputs.preflight import preflight
 from mlaas4hep_dask.specs import Specs
 from mlaas4hep_dask.specs.measure import measure
 

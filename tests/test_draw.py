@@ -12,7 +12,9 @@ from strategies import events, part_of
 
 from mlaas4hep_dask.encode.split import event_ids, split_of
 from mlaas4hep_dask.errors import SpecsError
-from mlaas4hep_dask.specs import Branch, Events, Specs
+from mlaas4hep_dask.events import Branch, Events
+from mlaas4hep_dask.events.events import offsets_of
+from mlaas4hep_dask.specs import Specs
 from mlaas4hep_dask.specs.draw import (
     EVERYTHING,
     SIZE,
@@ -21,7 +23,6 @@ from mlaas4hep_dask.specs.draw import (
     entry_keys,
     event_keys,
 )
-from mlaas4hep_dask.specs.events import offsets_of
 from mlaas4hep_dask.specs.measure import measure
 from mlaas4hep_dask.specs.specs import merge, merge_all
 

@@ -11,7 +11,7 @@ from strategies import BRANCHES, events, part_of, split_events
 from mlaas4hep_dask.encode import EncodeCounts, Encoding, decode, encode, scatter
 from mlaas4hep_dask.encode.precision import inexact_branches
 from mlaas4hep_dask.errors import EncodeError
-from mlaas4hep_dask.specs import Events
+from mlaas4hep_dask.events import Events
 from mlaas4hep_dask.specs.measure import measure
 from mlaas4hep_dask.specs.specs import merge_all
 

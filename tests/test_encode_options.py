@@ -17,8 +17,9 @@ from mlaas4hep_dask.encode.order import sort_objects
 from mlaas4hep_dask.encode.precision import inexact_branches
 from mlaas4hep_dask.encode.scaling import HOWS
 from mlaas4hep_dask.errors import EncodeError
-from mlaas4hep_dask.specs import Events, Specs
-from mlaas4hep_dask.specs.events import offsets_of
+from mlaas4hep_dask.events import Events
+from mlaas4hep_dask.events.events import offsets_of
+from mlaas4hep_dask.specs import Specs
 from mlaas4hep_dask.specs.measure import measure
 from mlaas4hep_dask.specs.specs import merge_all
 

@@ -13,7 +13,7 @@ from strategies import BRANCHES, events
 from mlaas4hep_dask.derive import Expression
 from mlaas4hep_dask.derive.grammar import MAX_DEPTH, parse, shown
 from mlaas4hep_dask.errors import ExpressionError
-from mlaas4hep_dask.specs import Events
+from mlaas4hep_dask.events import Events
 
 
 def f64(array):

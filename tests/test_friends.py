@@ -8,10 +8,11 @@ import pytest
 import uproot
 from test_dataset import dataset_of
 
-from mlaas4hep_dask.config import Config, given_of, load, resolve_files
+from mlaas4hep_dask.catalog import resolve_files
+from mlaas4hep_dask.config import Config, given_of, load
 from mlaas4hep_dask.dataset.plan import check_files
-from mlaas4hep_dask.dataset.preflight import preflight
 from mlaas4hep_dask.errors import ConfigError, DataError
+from mlaas4hep_dask.inputs.preflight import preflight
 from mlaas4hep_dask.predict.request import check_request
 from mlaas4hep_dask.predict.scoring import predict_files
 from mlaas4hep_dask.run import fit

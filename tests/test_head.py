@@ -12,9 +12,9 @@ from servers import http_server
 
 from mlaas4hep_dask.config import Config
 from mlaas4hep_dask.dataset import Dataset
-from mlaas4hep_dask.dataset.preflight import preflight
-from mlaas4hep_dask.dataset.prepare import HEAD_EVENTS
 from mlaas4hep_dask.errors import DataError, FunctionError
+from mlaas4hep_dask.inputs.preflight import preflight
+from mlaas4hep_dask.inputs.prepare import HEAD_EVENTS
 from mlaas4hep_dask.run.cli import main
 
 NUM_EVENTS = 1_500
@@ -155,7 +155,7 @@ def test_no_compiler_is_started_for_it(keys):
     code = (
         "import sys, json\n"
         "from mlaas4hep_dask.config import Config\n"
-        "from mlaas4hep_dask.dataset.preflight import preflight\n"
+        "from mlaas4hep_dask.inputs.preflight import preflight\n"
         "from numba.core import entrypoints\n"
         "preflight(Config.from_mapping(json.loads(sys.argv[1])))\n"
         "assert not entrypoints._already_initialized\n"

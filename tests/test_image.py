@@ -13,9 +13,9 @@ from mlaas4hep_dask.encode import EncodeCounts, Encoding, encode
 from mlaas4hep_dask.encode.encoded_images import granularity, suggested_factor
 from mlaas4hep_dask.encode.image import Image
 from mlaas4hep_dask.errors import EncodeError
+from mlaas4hep_dask.events import Branch, Events
+from mlaas4hep_dask.events.events import offsets_of
 from mlaas4hep_dask.serve.counts import counts_of_parts
-from mlaas4hep_dask.specs import Branch, Events
-from mlaas4hep_dask.specs.events import offsets_of
 from mlaas4hep_dask.specs.measure import measure
 
 BRANCHES = (

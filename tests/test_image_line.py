@@ -13,8 +13,8 @@ from mlaas4hep_dask.bundle import open_bundle
 from mlaas4hep_dask.config import Config, load
 from mlaas4hep_dask.dataset import Dataset
 from mlaas4hep_dask.dataset.mean_image import images_json
-from mlaas4hep_dask.dataset.preflight import preflight
 from mlaas4hep_dask.errors import ConfigError, ModelError
+from mlaas4hep_dask.inputs.preflight import preflight
 from mlaas4hep_dask.run.cli import main
 from mlaas4hep_dask.run.mean_images import channel_figure
 from mlaas4hep_dask.run.stages import fit, model_of

@@ -13,9 +13,9 @@ from test_dataset import dataset_of
 
 from mlaas4hep_dask.config import Config
 from mlaas4hep_dask.dataset.plan import check_files
-from mlaas4hep_dask.dataset.preflight import preflight
 from mlaas4hep_dask.derive.recipe import Recipe
 from mlaas4hep_dask.errors import ConfigError, DataError
+from mlaas4hep_dask.inputs.preflight import preflight
 from mlaas4hep_dask.predict.request import check_request
 from mlaas4hep_dask.predict.scoring import predict_files
 from mlaas4hep_dask.reader import plan_file, read

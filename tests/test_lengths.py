@@ -15,8 +15,8 @@ from mlaas4hep_dask.derive.recipe import Prepared, Recipe
 from mlaas4hep_dask.encode import Block, decode, encode
 from mlaas4hep_dask.encode.split import event_ids, split_of
 from mlaas4hep_dask.errors import BundleError, DataError, EncodeError, MLaaSError
+from mlaas4hep_dask.events import Branch, Events
 from mlaas4hep_dask.serve.network import Network
-from mlaas4hep_dask.specs import Branch, Events
 from mlaas4hep_dask.specs.measure import measure
 
 MANY = settings(deadline=None, max_examples=25)

@@ -12,10 +12,10 @@ from hypothesis import strategies as st
 
 from mlaas4hep_dask.encode.split import event_ids, file_id
 from mlaas4hep_dask.errors import UnreadableFileError
+from mlaas4hep_dask.events.events import Branch
 from mlaas4hep_dask.reader import Partition, plan_file, read
 from mlaas4hep_dask.reader.metered import copy_metered
 from mlaas4hep_dask.specs.draw import entry_keys
-from mlaas4hep_dask.specs.events import Branch
 from mlaas4hep_dask.specs.measure import measure, moments
 from mlaas4hep_dask.specs.meter import Meter
 from mlaas4hep_dask.specs.moments import from_row

@@ -11,7 +11,7 @@ import torch
 
 from mlaas4hep_dask.encode import Encoding
 from mlaas4hep_dask.errors import ModelError
-from mlaas4hep_dask.specs import Events
+from mlaas4hep_dask.events import Events
 from mlaas4hep_dask.specs.measure import measure
 from mlaas4hep_dask.train.model import find_model
 from mlaas4hep_dask.train.network import mlp

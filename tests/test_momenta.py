@@ -10,7 +10,7 @@ import vector
 from mlaas4hep_dask.derive import Expression
 from mlaas4hep_dask.derive.recipe import Recipe
 from mlaas4hep_dask.errors import ExpressionError
-from mlaas4hep_dask.specs import Events
+from mlaas4hep_dask.events import Events
 
 vector.register_awkward()
 

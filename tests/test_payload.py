@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mlaas4hep_dask.errors import EncodeError, PayloadError
+from mlaas4hep_dask.events import Branch, Events
 from mlaas4hep_dask.serve.parts import INLINE_BYTES, SLICE, SLICE_VALUES, parts_of
 from mlaas4hep_dask.serve.payload import (
     MAX_EVENTS,
@@ -17,7 +18,6 @@ from mlaas4hep_dask.serve.payload import (
     extra_names,
     objects_in,
 )
-from mlaas4hep_dask.specs import Branch, Events
 
 BRANCHES = (
     Branch("HLT", "flat", "bool"),

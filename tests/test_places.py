@@ -15,8 +15,8 @@ from mlaas4hep_dask.config import Config
 from mlaas4hep_dask.dataset import Dataset
 from mlaas4hep_dask.dataset import plan as dataset_plan
 from mlaas4hep_dask.dataset.plan import check_files
-from mlaas4hep_dask.dataset.preflight import preflight
 from mlaas4hep_dask.errors import DataError
+from mlaas4hep_dask.inputs.preflight import preflight
 from mlaas4hep_dask.reader import counting, opened, plan_file, read
 from mlaas4hep_dask.reader import planned as planned_files
 from mlaas4hep_dask.reader.places import BasketTable, Places

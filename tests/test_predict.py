@@ -27,6 +27,8 @@ from mlaas4hep_dask.derive.recipe import Recipe
 from mlaas4hep_dask.encode import Encoding, decode, encode
 from mlaas4hep_dask.encode.outputs import BINARY, Outputs
 from mlaas4hep_dask.errors import MLaaSError
+from mlaas4hep_dask.events import Branch, Events
+from mlaas4hep_dask.events.events import concatenate, offsets_of
 from mlaas4hep_dask.export import to_torchscript
 from mlaas4hep_dask.predict import predict_files
 from mlaas4hep_dask.predict.cli import main, parser
@@ -35,8 +37,6 @@ from mlaas4hep_dask.predict.request import check_request
 from mlaas4hep_dask.predict.stream import AHEAD, in_order
 from mlaas4hep_dask.run import fit
 from mlaas4hep_dask.serve.model import Part, load_model
-from mlaas4hep_dask.specs import Branch, Events
-from mlaas4hep_dask.specs.events import concatenate, offsets_of
 from mlaas4hep_dask.specs.measure import measure
 from mlaas4hep_dask.train.network import mlp
 from mlaas4hep_dask.writer import write_events

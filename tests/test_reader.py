@@ -10,8 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mlaas4hep_dask.config import Config
-from mlaas4hep_dask.dataset.preflight import preflight
 from mlaas4hep_dask.errors import DataError, UnreadableFileError
+from mlaas4hep_dask.events import Branch
+from mlaas4hep_dask.events.events import concatenate
+from mlaas4hep_dask.inputs.preflight import preflight
 from mlaas4hep_dask.reader import (
     Partition,
     byteorder,
@@ -25,8 +27,6 @@ from mlaas4hep_dask.reader import baskets as baskets_module
 from mlaas4hep_dask.reader.baskets import basket_table, read_baskets
 from mlaas4hep_dask.reader.branches import classify
 from mlaas4hep_dask.reader.uncompress import UnsupportedBasketError
-from mlaas4hep_dask.specs import Branch
-from mlaas4hep_dask.specs.events import concatenate
 
 CODECS = {
     "zlib": uproot.ZLIB(1),

@@ -8,8 +8,8 @@ from strategies import BRANCHES, events, split_events
 
 from mlaas4hep_dask.derive.recipe import Recipe
 from mlaas4hep_dask.errors import ExpressionError
-from mlaas4hep_dask.specs import Branch, Events
-from mlaas4hep_dask.specs.events import concatenate
+from mlaas4hep_dask.events import Branch, Events
+from mlaas4hep_dask.events.events import concatenate
 
 AVAILABLE = {branch.name: branch for branch in BRANCHES}
 KEEP = ("met", "HT", "lead", "Jet_pt", "Jet_x", "Muon_pt")

@@ -11,13 +11,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from mlaas4hep_dask.events import Branch, Events
 from mlaas4hep_dask.run.axes import MINUS, Axis, label
 from mlaas4hep_dask.run.charts import separation
 from mlaas4hep_dask.run.figures import Line, bar, line_chart, roc_curve, step_histogram
 from mlaas4hep_dask.run.mean_images import channel_figure
 from mlaas4hep_dask.run.metrics import metric_rows
 from mlaas4hep_dask.run.report import render
-from mlaas4hep_dask.specs import Branch, Events, Specs
+from mlaas4hep_dask.specs import Specs
 from mlaas4hep_dask.specs.measure import measure
 from mlaas4hep_dask.specs.specs import merge_all
 

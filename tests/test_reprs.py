@@ -7,10 +7,10 @@ import pytest
 
 from mlaas4hep_dask.config import Selection
 from mlaas4hep_dask.dataset.plan import Plan, Skipped
-from mlaas4hep_dask.dataset.prepare import Preparation
-from mlaas4hep_dask.dataset.supervision import Supervision
+from mlaas4hep_dask.events import Events
+from mlaas4hep_dask.inputs.prepare import Preparation
+from mlaas4hep_dask.inputs.supervision import Supervision
 from mlaas4hep_dask.run.stages import RunResult
-from mlaas4hep_dask.specs import Events
 from mlaas4hep_dask.specs.measure import measure
 
 NAME = "<script>alert('x')</script>&"

@@ -9,7 +9,8 @@ from contextlib import contextmanager
 import pytest
 from servers import OTHERS, TESTS, http_server, needs_servers, started
 
-from mlaas4hep_dask.config import Config, resolve_files
+from mlaas4hep_dask.catalog import resolve_files
+from mlaas4hep_dask.config import Config
 from mlaas4hep_dask.errors import ConfigError, MissingExtraError
 
 pytestmark = pytest.mark.timeout(120)

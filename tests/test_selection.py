@@ -13,9 +13,9 @@ from mlaas4hep_dask.bundle import open_bundle, write_bundle
 from mlaas4hep_dask.config import Config, load
 from mlaas4hep_dask.dataset import Dataset
 from mlaas4hep_dask.dataset.plan import check_files
-from mlaas4hep_dask.dataset.preflight import preflight
 from mlaas4hep_dask.encode.split import event_ids
 from mlaas4hep_dask.errors import BundleError, ConfigError, DataError
+from mlaas4hep_dask.inputs.preflight import preflight
 from mlaas4hep_dask.predict import predict_files
 from mlaas4hep_dask.predict.request import check_request
 from mlaas4hep_dask.reader import read

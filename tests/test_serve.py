@@ -26,6 +26,7 @@ from starlette.routing import Route
 from mlaas4hep_dask.bundle import open_bundle, write_bundle
 from mlaas4hep_dask.encode import EncodeCounts, Encoding, encode
 from mlaas4hep_dask.errors import PayloadError
+from mlaas4hep_dask.events import Events
 from mlaas4hep_dask.export import to_torchscript
 from mlaas4hep_dask.serve import body, build_app
 from mlaas4hep_dask.serve.batching import Batcher
@@ -33,7 +34,6 @@ from mlaas4hep_dask.serve.body import Bodies
 from mlaas4hep_dask.serve.model import Model, Scored, load_model
 from mlaas4hep_dask.serve.network import Network
 from mlaas4hep_dask.serve.parts import SLICE, SLICE_VALUES, Part
-from mlaas4hep_dask.specs import Events
 from mlaas4hep_dask.specs.measure import measure
 
 MAX_BODY_BYTES = 1_000_000

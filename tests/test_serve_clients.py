@@ -19,8 +19,8 @@ from served import as_json, make_array, make_bundle, serving
 
 from mlaas4hep_dask.bundle import open_bundle
 from mlaas4hep_dask.encode import encode
+from mlaas4hep_dask.events import Events
 from mlaas4hep_dask.serve.limits import Limits
-from mlaas4hep_dask.specs import Events
 
 HOST = b"Host: localhost\r\n"
 GET = b"GET /health HTTP/1.1\r\n" + HOST + b"\r\n"

@@ -12,11 +12,12 @@ from hypothesis import strategies as st
 from strategies import events, part_of, split_events
 
 from mlaas4hep_dask.errors import DataError, SpecsError
-from mlaas4hep_dask.specs import Branch, Events, SampleSpecs, Specs
-from mlaas4hep_dask.specs.events import concatenate, offsets_of, unit_in
+from mlaas4hep_dask.events import Branch, Events
+from mlaas4hep_dask.events.events import concatenate, offsets_of, unit_in
+from mlaas4hep_dask.events.runs import FEW
+from mlaas4hep_dask.specs import SampleSpecs, Specs
 from mlaas4hep_dask.specs.measure import measure, moments
 from mlaas4hep_dask.specs.moments import EMPTY, Moments
-from mlaas4hep_dask.specs.runs import FEW
 from mlaas4hep_dask.specs.specs import merge, merge_all
 
 EXACT = ("num_values", "num_nan", "num_posinf", "num_neginf", "min", "max")

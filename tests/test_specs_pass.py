@@ -18,13 +18,13 @@ from mlaas4hep_dask.config import Cluster, Config
 from mlaas4hep_dask.dataset import Dataset
 from mlaas4hep_dask.dataset.cache import SUFFIX, prune
 from mlaas4hep_dask.dataset.plan import check_files
-from mlaas4hep_dask.dataset.preflight import preflight
 from mlaas4hep_dask.dataset.reduce import specs_graph
 from mlaas4hep_dask.dataset.sampling import sampled_units
 from mlaas4hep_dask.dataset.specs_pass import file_pieces
 from mlaas4hep_dask.dataset.tasks import make_block, measure_partition
 from mlaas4hep_dask.encode import EncodeCounts
 from mlaas4hep_dask.errors import ConfigError, DataError, SpecsError
+from mlaas4hep_dask.inputs.preflight import preflight
 from mlaas4hep_dask.reader import PlannedFile, read
 from mlaas4hep_dask.run.report import render
 from mlaas4hep_dask.run.specs_notes import specs_notes

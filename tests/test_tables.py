@@ -13,9 +13,9 @@ import pytest
 import zstandard
 
 from mlaas4hep_dask.errors import DataError, UnreadableFileError
+from mlaas4hep_dask.events.events import concatenate
 from mlaas4hep_dask.reader import Access, plan_file, read, require_same_branches, require_schemes
 from mlaas4hep_dask.reader import text as text_module
-from mlaas4hep_dask.specs.events import concatenate
 
 NUM_EVENTS = 3_000
 PACK = {

@@ -16,9 +16,9 @@ from mlaas4hep_dask.bundle import open_bundle
 from mlaas4hep_dask.config import Config
 from mlaas4hep_dask.dataset import Dataset
 from mlaas4hep_dask.dataset.plan import check_files
-from mlaas4hep_dask.dataset.preflight import preflight
 from mlaas4hep_dask.encode import encode
 from mlaas4hep_dask.errors import ConfigError, DataError
+from mlaas4hep_dask.inputs.preflight import preflight
 from mlaas4hep_dask.reader import plan_file, read
 from mlaas4hep_dask.run.stages import fit
 from mlaas4hep_dask.train.network import mlp

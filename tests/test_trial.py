@@ -11,8 +11,8 @@ from mlaas4hep_dask.encode import Encoding
 from mlaas4hep_dask.encode.examples import Examples
 from mlaas4hep_dask.encode.outputs import BINARY, Outputs
 from mlaas4hep_dask.errors import ModelError
+from mlaas4hep_dask.events import Events
 from mlaas4hep_dask.export.call import takes_missing
-from mlaas4hep_dask.specs import Events
 from mlaas4hep_dask.specs.measure import measure
 from mlaas4hep_dask.train.model import find_model
 from mlaas4hep_dask.train.trial import Training, try_model

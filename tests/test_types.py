@@ -7,9 +7,9 @@ import pytest
 from root_process import run_in_root
 from test_odd_files import configured
 
-from mlaas4hep_dask.dataset.preflight import preflight
 from mlaas4hep_dask.derive.recipe import Recipe
 from mlaas4hep_dask.errors import ExpressionError
+from mlaas4hep_dask.inputs.preflight import preflight
 from mlaas4hep_dask.reader import plan_file, read
 
 FAULTS = Path(__file__).parent / "data" / "faults"

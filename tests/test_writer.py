@@ -13,9 +13,9 @@ from root_process import run_in_root
 
 from mlaas4hep_dask.encode import Encoding, decode, encode
 from mlaas4hep_dask.errors import EncodeError, WriteError
+from mlaas4hep_dask.events import Branch, Events
+from mlaas4hep_dask.events.events import concatenate
 from mlaas4hep_dask.reader import Partition, plan_file, read
-from mlaas4hep_dask.specs import Branch, Events
-from mlaas4hep_dask.specs.events import concatenate
 from mlaas4hep_dask.specs.measure import measure
 from mlaas4hep_dask.writer import decode_to_file, decoded_events, write_events
 

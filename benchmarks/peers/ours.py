@@ -11,8 +11,8 @@ from request import answer
 
 from mlaas4hep_dask.encode import Block, Encoding, encode
 from mlaas4hep_dask.encode.split import event_ids
+from mlaas4hep_dask.events import Branch
 from mlaas4hep_dask.reader import Partition, plan_file, read
-from mlaas4hep_dask.specs import Branch
 from mlaas4hep_dask.specs.measure import measure
 from mlaas4hep_dask.specs.specs import merge_all
 from mlaas4hep_dask.train.assign import assign

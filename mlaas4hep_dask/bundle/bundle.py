@@ -22,7 +22,8 @@ from mlaas4hep_dask.bundle.members import open_member, read_member, require_unal
 from mlaas4hep_dask.encode.encoding import Encoding
 from mlaas4hep_dask.encode.outputs import BINARY, Outputs
 from mlaas4hep_dask.errors import BundleError, EncodeError, ExpressionError, SpecsError, writing
-from mlaas4hep_dask.specs import Branch, Events, Specs
+from mlaas4hep_dask.events import Branch, Events
+from mlaas4hep_dask.specs import Specs
 
 if TYPE_CHECKING:
     from mlaas4hep_dask.derive.recipe import Recipe

@@ -1,11 +1,9 @@
 """dataset.yaml as validated, frozen models whose errors name the YAML line."""
 
 from mlaas4hep_dask.config.encoding import Encoding
-from mlaas4hep_dask.config.files import befriended, expand_files, resolve_files
 from mlaas4hep_dask.config.friends import Friend
 from mlaas4hep_dask.config.image import Image
 from mlaas4hep_dask.config.load import given_of, load
-from mlaas4hep_dask.config.locations import DataFile, Recorded
 from mlaas4hep_dask.config.reading import Reading
 from mlaas4hep_dask.config.root import Config, json_schema
 from mlaas4hep_dask.config.sections import (
@@ -25,26 +23,21 @@ __all__ = [
     "Branches",
     "Cluster",
     "Config",
-    "DataFile",
     "Encoding",
     "Friend",
     "Image",
     "Model",
     "Partitioning",
     "Reading",
-    "Recorded",
     "Sample",
     "Selection",
     "SpecsPass",
     "Split",
     "Target",
     "Training",
-    "befriended",
     "check_collections",
-    "expand_files",
     "given_of",
     "json_schema",
     "load",
-    "resolve_files",
     "select_branches",
 ]

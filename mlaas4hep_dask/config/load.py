@@ -10,13 +10,12 @@ from typing import Any, NamedTuple, TypeVar
 from pydantic import ValidationError
 
 from mlaas4hep_dask.config.document import parse
-from mlaas4hep_dask.config.files import names_in
 from mlaas4hep_dask.config.friends import Friend
 from mlaas4hep_dask.config.problems import Places, Problem, config_error, describe, problems_of
 from mlaas4hep_dask.config.reading import Reading
 from mlaas4hep_dask.config.root import Config
 from mlaas4hep_dask.config.section import Section
-from mlaas4hep_dask.errors import ConfigError, did_you_mean, nearest
+from mlaas4hep_dask.errors import ConfigError, did_you_mean, names_in, nearest
 
 
 def load(path: str | Path, overrides: Sequence[str] = ()) -> Config:

@@ -18,8 +18,9 @@ from platformdirs import user_cache_path
 from mlaas4hep_dask import __version__
 from mlaas4hep_dask.config import Config
 from mlaas4hep_dask.errors import ConfigError, SpecsError
+from mlaas4hep_dask.events import Branch
 from mlaas4hep_dask.reader import Partition
-from mlaas4hep_dask.specs import Branch, Specs
+from mlaas4hep_dask.specs import Specs
 
 logger = logging.getLogger(__name__)
 

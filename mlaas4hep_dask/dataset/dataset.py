@@ -17,13 +17,11 @@ from distributed import Client, Future
 from mlaas4hep_dask.config import Config, load
 from mlaas4hep_dask.dataset.arrays import DaskArrays, lazy_arrays
 from mlaas4hep_dask.dataset.binning import bins_of
-from mlaas4hep_dask.dataset.context import Context, context_of
 from mlaas4hep_dask.dataset.distributions import Distributions, distributions
 from mlaas4hep_dask.dataset.examples import examples_of, num_examples
 from mlaas4hep_dask.dataset.granularity import Suggestion, suggestions
 from mlaas4hep_dask.dataset.losses import Listener, Lost
 from mlaas4hep_dask.dataset.mean_image import NOTHING, ImageSums, sum_images
-from mlaas4hep_dask.dataset.normalise import encode_options, with_columns
 from mlaas4hep_dask.dataset.plan import (
     Plan,
     Skipped,
@@ -32,23 +30,25 @@ from mlaas4hep_dask.dataset.plan import (
     planned_already,
     wanted_of,
 )
-from mlaas4hep_dask.dataset.preflight import Preflight, preflight
-from mlaas4hep_dask.dataset.prepare import HEAD_EVENTS
-from mlaas4hep_dask.dataset.reuse import event_facts
 from mlaas4hep_dask.dataset.source import BlockPlan
 from mlaas4hep_dask.dataset.specs_pass import specs_pass
 from mlaas4hep_dask.dataset.tasks import PROGRESS, Measured, same
-from mlaas4hep_dask.dataset.weighting import (
+from mlaas4hep_dask.encode import Block, EncodeCounts, Encoding
+from mlaas4hep_dask.encode.examples import Examples, joined
+from mlaas4hep_dask.encode.outputs import Outputs
+from mlaas4hep_dask.errors import DataError, UnreadableFileError
+from mlaas4hep_dask.inputs.context import Context
+from mlaas4hep_dask.inputs.normalise import encode_options, with_columns
+from mlaas4hep_dask.inputs.preflight import Preflight, preflight
+from mlaas4hep_dask.inputs.prepare import HEAD_EVENTS
+from mlaas4hep_dask.inputs.reuse import event_facts
+from mlaas4hep_dask.inputs.weighting import (
     TrainingWeights,
     class_sums,
     factors_of,
     outputs_of,
     training_weights,
 )
-from mlaas4hep_dask.encode import Block, EncodeCounts, Encoding
-from mlaas4hep_dask.encode.examples import Examples, joined
-from mlaas4hep_dask.encode.outputs import Outputs
-from mlaas4hep_dask.errors import DataError, UnreadableFileError
 from mlaas4hep_dask.reader import Partition, ReadCounts
 from mlaas4hep_dask.specs import SampleSpecs, Specs
 from mlaas4hep_dask.specs.sample import ClassSums
@@ -377,7 +377,7 @@ class Dataset:
         return gather(self.client, futures, "the first events")
 
     def _context(self) -> Context:
-        return context_of(self.config, self.plan())
+        return self.plan().context(self.config)
 
     def _num_targets(self) -> tuple[tuple[int], ...]:
         """Chunks of y beside those of events: all targets of a regression, else none."""

@@ -18,11 +18,11 @@ import numpy as np
 from distributed import Worker, get_worker
 from distributed.protocol import deserialize_bytes, serialize_bytelist
 
-from mlaas4hep_dask.dataset.context import Context
 from mlaas4hep_dask.dataset.tasks import (
     make_block,
 )
 from mlaas4hep_dask.encode import Block
+from mlaas4hep_dask.inputs.context import Context
 from mlaas4hep_dask.reader import Partition
 
 logger = logging.getLogger(__name__)

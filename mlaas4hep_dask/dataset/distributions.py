@@ -11,11 +11,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mlaas4hep_dask.dataset.binning import Bins, BranchBins, filled, populations, with_width
-from mlaas4hep_dask.dataset.context import Context
-from mlaas4hep_dask.dataset.labelled import Labelled, label
 from mlaas4hep_dask.encode.encoded import encode_rows
 from mlaas4hep_dask.encode.normalise import normalised
 from mlaas4hep_dask.errors import UnreadableFileError
+from mlaas4hep_dask.inputs.context import Context
+from mlaas4hep_dask.inputs.labelled import Labelled, label
 from mlaas4hep_dask.reader import Partition
 
 

@@ -11,20 +11,21 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mlaas4hep_dask.config import Config
-from mlaas4hep_dask.dataset.context import Context, context_of
-from mlaas4hep_dask.dataset.labelled import label
-from mlaas4hep_dask.dataset.normalise import encode_options
 from mlaas4hep_dask.dataset.plan import Plan
-from mlaas4hep_dask.dataset.preflight import Preflight
-from mlaas4hep_dask.dataset.prepare import HEAD_EVENTS, Preparation, applied, read_raw
 from mlaas4hep_dask.dataset.tasks import measure_partition, merge_measured
-from mlaas4hep_dask.dataset.weighting import outputs_of
 from mlaas4hep_dask.encode import Encoding, encode
 from mlaas4hep_dask.encode.examples import Examples, joined
 from mlaas4hep_dask.encode.outputs import Outputs
 from mlaas4hep_dask.errors import DataError
+from mlaas4hep_dask.events import Branch, Events
+from mlaas4hep_dask.inputs.context import Context
+from mlaas4hep_dask.inputs.labelled import label
+from mlaas4hep_dask.inputs.normalise import encode_options
+from mlaas4hep_dask.inputs.preflight import Preflight
+from mlaas4hep_dask.inputs.prepare import HEAD_EVENTS, Preparation, applied, read_raw
+from mlaas4hep_dask.inputs.weighting import outputs_of
 from mlaas4hep_dask.reader import Partition
-from mlaas4hep_dask.specs import Branch, Events, Specs
+from mlaas4hep_dask.specs import Specs
 
 NUM_EXAMPLES = 1_000  # events of all samples together
 EXAMPLE_BYTES = 8 * 1024**2  # and their rows and masks, which travel with a task
@@ -112,7 +113,7 @@ def head_examples(
     for part in plan.partitions:
         stop = min(part.entry_stop, part.entry_start + HEAD_EVENTS)
         heads.setdefault(part.sample, replace(part, entry_stop=stop))
-    context = context_of(config, plan)
+    context = plan.context(config)
     parts = list(heads.values())
     measured = merge_measured(
         [measure_partition(part, number, context) for number, part in enumerate(parts)]

@@ -11,8 +11,8 @@ from distributed import Client, get_worker
 
 from mlaas4hep_dask.dataset.plan import Skipped
 from mlaas4hep_dask.errors import TrainingError
+from mlaas4hep_dask.events import Branch, Events
 from mlaas4hep_dask.reader import ReadCounts
-from mlaas4hep_dask.specs import Branch, Events
 from mlaas4hep_dask.specs.sample import ClassSums
 
 if TYPE_CHECKING:

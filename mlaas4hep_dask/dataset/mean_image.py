@@ -9,13 +9,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mlaas4hep_dask.dataset.context import Context
 from mlaas4hep_dask.dataset.distributions import groups_of
 from mlaas4hep_dask.dataset.granularity import Tried, added, suggestions
-from mlaas4hep_dask.dataset.labelled import label
 from mlaas4hep_dask.encode.encoded_images import EncodedImages, encode_images, granularity
 from mlaas4hep_dask.encode.image import Axis, Image
 from mlaas4hep_dask.errors import UnreadableFileError
+from mlaas4hep_dask.inputs.context import Context
+from mlaas4hep_dask.inputs.labelled import label
 from mlaas4hep_dask.reader import Partition
 from mlaas4hep_dask.specs import Specs
 

@@ -7,8 +7,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from mlaas4hep_dask.dataset.cache import Entry, load, renamed, store
-from mlaas4hep_dask.dataset.context import Context
-from mlaas4hep_dask.dataset.labelled import label
 from mlaas4hep_dask.dataset.tasks import (
     Measured,
     lost,
@@ -20,6 +18,8 @@ from mlaas4hep_dask.dataset.tasks import (
 )
 from mlaas4hep_dask.encode.split import event_ids, split_of
 from mlaas4hep_dask.errors import UnreadableFileError
+from mlaas4hep_dask.inputs.context import Context
+from mlaas4hep_dask.inputs.labelled import label
 from mlaas4hep_dask.reader import Partition, counting
 from mlaas4hep_dask.specs import SampleSpecs, Specs
 

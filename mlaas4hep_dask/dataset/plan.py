@@ -7,15 +7,16 @@ import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from mlaas4hep_dask.config import Config, DataFile, Recorded, Selection
-from mlaas4hep_dask.dataset.leaks import leak_notes
-from mlaas4hep_dask.dataset.notes import together
-from mlaas4hep_dask.dataset.preflight import NOT_EVERYWHERE, Preflight
-from mlaas4hep_dask.dataset.prepare import (
-    Preparation,
-)
-from mlaas4hep_dask.dataset.supervision import Supervision
+from mlaas4hep_dask.catalog import DataFile, Recorded
+from mlaas4hep_dask.config import Config, Selection
 from mlaas4hep_dask.errors import DataError, UnreadableFileError
+from mlaas4hep_dask.events import Branch
+from mlaas4hep_dask.inputs.context import Context, context_of
+from mlaas4hep_dask.inputs.leaks import leak_notes
+from mlaas4hep_dask.inputs.notes import together
+from mlaas4hep_dask.inputs.preflight import NOT_EVERYWHERE, Preflight
+from mlaas4hep_dask.inputs.prepare import Preparation
+from mlaas4hep_dask.inputs.supervision import Supervision
 from mlaas4hep_dask.reader import (
     FilePlan,
     Partition,
@@ -26,7 +27,6 @@ from mlaas4hep_dask.reader import (
     require_same_branches,
 )
 from mlaas4hep_dask.reader.rootfile import NIL
-from mlaas4hep_dask.specs import Branch
 
 logger = logging.getLogger(__name__)
 
@@ -163,6 +163,11 @@ class Plan:
             place = part.file, part.tree
             used[place] = max(used.get(place, 0), part.entry_stop)
         return used
+
+    def context(self, config: Config) -> Context:
+        """What all partitions share before the specs are known."""
+        names = tuple(branch.name for branch in self.branches)
+        return context_of(config, self.preparation, self.supervision, names)
 
     def num_events_of(self, sample: str) -> int:
         """Events in the partitions of a sample."""

@@ -9,10 +9,10 @@ import numpy as np
 from mlaas4hep_dask.compiled import postpone_extensions
 from mlaas4hep_dask.dataset import tasks as tasks  # what workers run
 from mlaas4hep_dask.encode import Encoding, encode
+from mlaas4hep_dask.events import Branch, Events
 from mlaas4hep_dask.reader.byteorder import FEW, copy_native
 from mlaas4hep_dask.reader.metered import copy_metered
 from mlaas4hep_dask.reader.xxh64 import are_whole
-from mlaas4hep_dask.specs import Branch, Events
 from mlaas4hep_dask.specs.draw import entry_keys
 from mlaas4hep_dask.specs.measure import measure
 from mlaas4hep_dask.specs.meter import Meter

@@ -6,9 +6,9 @@ import math
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
-from mlaas4hep_dask.dataset.context import Context
 from mlaas4hep_dask.dataset.measuring import Piece, finish_piece, measure_pieces
 from mlaas4hep_dask.dataset.tasks import Measured, merge_measured
+from mlaas4hep_dask.inputs.context import Context
 
 FAN_IN = 8  # merging is cheap next to the 2 ms that a task costs, and specs are small
 MAX_TASKS = 100_000  # beyond, a task measures as many partitions as it takes

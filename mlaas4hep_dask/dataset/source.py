@@ -9,9 +9,9 @@ from typing import Any
 from distributed import Client, Future, Worker, get_client, get_worker
 
 from mlaas4hep_dask.dataset import diskcache
-from mlaas4hep_dask.dataset.context import Context
 from mlaas4hep_dask.dataset.tasks import make_block, same
 from mlaas4hep_dask.encode import Block, EncodeCounts
+from mlaas4hep_dask.inputs.context import Context
 from mlaas4hep_dask.reader import Partition
 from mlaas4hep_dask.waiting import result, wait_for
 

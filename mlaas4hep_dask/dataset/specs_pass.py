@@ -13,14 +13,14 @@ from distributed import Client
 
 from mlaas4hep_dask.config import Config
 from mlaas4hep_dask.dataset.cache import cache_folder, entry_names, present, prune
-from mlaas4hep_dask.dataset.context import Context
 from mlaas4hep_dask.dataset.measuring import Piece, count_events, measure_pieces
 from mlaas4hep_dask.dataset.plan import Plan, Skipped, first_reason
 from mlaas4hep_dask.dataset.reduce import MAX_TASKS, specs_graph
-from mlaas4hep_dask.dataset.reuse import event_facts, supervision_facts
 from mlaas4hep_dask.dataset.sampling import sampled_units
 from mlaas4hep_dask.dataset.tasks import Measured
 from mlaas4hep_dask.errors import DataError
+from mlaas4hep_dask.inputs.context import Context
+from mlaas4hep_dask.inputs.reuse import event_facts, supervision_facts
 from mlaas4hep_dask.reader import Partition
 from mlaas4hep_dask.specs import SampleSpecs, Specs
 from mlaas4hep_dask.waiting import num_threads, result

@@ -11,13 +11,13 @@ import numpy as np
 from distributed import get_worker
 from numpy.typing import NDArray
 
-from mlaas4hep_dask.dataset.context import Context
-from mlaas4hep_dask.dataset.labelled import Labelled, label
 from mlaas4hep_dask.dataset.losses import empty_events, tell
 from mlaas4hep_dask.dataset.plan import Skipped
 from mlaas4hep_dask.encode import Block, EncodeCounts, encode
 from mlaas4hep_dask.encode.split import event_ids
 from mlaas4hep_dask.errors import DataError, UnreadableFileError
+from mlaas4hep_dask.inputs.context import Context
+from mlaas4hep_dask.inputs.labelled import Labelled, label
 from mlaas4hep_dask.reader import Partition, ReadCounts, counting
 from mlaas4hep_dask.specs import SampleSpecs, Specs
 from mlaas4hep_dask.specs.measure import measure

@@ -10,9 +10,9 @@ import dask_awkward
 import numpy as np
 from dask_awkward.lib.io.columnar import ColumnProjectionMixin
 
-from mlaas4hep_dask.dataset.prepare import Preparation, prepare
+from mlaas4hep_dask.events import Branch
+from mlaas4hep_dask.inputs.prepare import Preparation, prepare
 from mlaas4hep_dask.reader import Partition
-from mlaas4hep_dask.specs import Branch
 
 
 class _ReadPartition(ColumnProjectionMixin):  # type: ignore[misc]  # dask-awkward is not annotated

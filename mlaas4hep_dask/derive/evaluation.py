@@ -14,7 +14,7 @@ from mlaas4hep_dask.derive import functions, momenta
 from mlaas4hep_dask.derive.grammar import Apply, Name, Node, Number, Pick, Slice, shown
 from mlaas4hep_dask.derive.momenta import Momenta, members_of
 from mlaas4hep_dask.errors import ExpressionError, did_you_mean, nearest
-from mlaas4hep_dask.specs.events import Events, offsets_of
+from mlaas4hep_dask.events.events import Events, offsets_of
 
 MAX_NAMED = 5
 EVENT = None  # the collection of a value that an event has once

@@ -14,7 +14,7 @@ from mlaas4hep_dask.derive.evaluation import EVENT, NUMBERS_OF_IT, Evaluation, O
 from mlaas4hep_dask.derive.grammar import Apply, Name, Node, Pick, Slice, parse, shown
 from mlaas4hep_dask.derive.momenta import Momenta
 from mlaas4hep_dask.errors import ExpressionError
-from mlaas4hep_dask.specs.events import Branch, Events
+from mlaas4hep_dask.events.events import Branch, Events
 
 
 class Value(NamedTuple):

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from mlaas4hep_dask.derive.expression import Expression
 from mlaas4hep_dask.derive.rows import chosen_events, chosen_objects, only, with_branch
 from mlaas4hep_dask.errors import DataError, ExpressionError, did_you_mean, nearest
-from mlaas4hep_dask.specs.events import Branch, Events
+from mlaas4hep_dask.events.events import Branch, Events
 
 
 @dataclass(frozen=True)

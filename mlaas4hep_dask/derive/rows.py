@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mlaas4hep_dask.derive.expression import Value
-from mlaas4hep_dask.specs.events import Branch, Events, offsets_of
-from mlaas4hep_dask.specs.runs import FEW, Copy, copy_of, copy_of_runs, runs_of
+from mlaas4hep_dask.events.events import Branch, Events, offsets_of
+from mlaas4hep_dask.events.runs import FEW, Copy, copy_of, copy_of_runs, runs_of
 
 
 def with_branch(events: Events, name: str, value: Value) -> Events:

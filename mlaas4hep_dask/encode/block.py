@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from mlaas4hep_dask.encode.encoded import Encoded
 from mlaas4hep_dask.encode.encoded_images import EncodedImages
-from mlaas4hep_dask.specs.lengths import require_length
+from mlaas4hep_dask.events.lengths import require_length
 
 
 @dataclass(frozen=True)

@@ -12,8 +12,8 @@ from mlaas4hep_dask.encode.encoding import Encoding
 from mlaas4hep_dask.encode.precision import require_exact
 from mlaas4hep_dask.encode.scaling import Scaling
 from mlaas4hep_dask.errors import EncodeError
-from mlaas4hep_dask.specs import Branch, Events
-from mlaas4hep_dask.specs.events import offsets_of
+from mlaas4hep_dask.events import Branch, Events
+from mlaas4hep_dask.events.events import offsets_of
 
 if TYPE_CHECKING:  # the server encodes and never decodes
     import awkward as ak

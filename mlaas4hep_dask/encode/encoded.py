@@ -17,9 +17,9 @@ from mlaas4hep_dask.encode.normalise import normalise_into
 from mlaas4hep_dask.encode.order import sort_objects
 from mlaas4hep_dask.encode.scatter import scatter
 from mlaas4hep_dask.errors import DataError, EncodeError
-from mlaas4hep_dask.specs import Events
-from mlaas4hep_dask.specs.lengths import disagreement, require_offsets
-from mlaas4hep_dask.specs.runs import copied, runs_of
+from mlaas4hep_dask.events import Events
+from mlaas4hep_dask.events.lengths import disagreement, require_offsets
+from mlaas4hep_dask.events.runs import copied, runs_of
 
 
 @dataclass(frozen=True)

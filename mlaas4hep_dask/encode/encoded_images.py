@@ -14,10 +14,10 @@ from mlaas4hep_dask.encode.counts import EncodeCounts
 from mlaas4hep_dask.encode.encoding import Encoding
 from mlaas4hep_dask.encode.image import COMBINES, Image
 from mlaas4hep_dask.encode.normalise import normalised
-from mlaas4hep_dask.specs import Events
-from mlaas4hep_dask.specs.events import offsets_of
-from mlaas4hep_dask.specs.lengths import require_length, require_offsets
-from mlaas4hep_dask.specs.runs import copied, runs_of
+from mlaas4hep_dask.events import Events
+from mlaas4hep_dask.events.events import offsets_of
+from mlaas4hep_dask.events.lengths import require_length, require_offsets
+from mlaas4hep_dask.events.runs import copied, runs_of
 
 FACTORS = (0.125, 0.25, 0.5, 1.0, 2.0, 4.0, 8.0, 16.0)  # of granularity, that are tried
 FEW_SHARED = 0.01  # fraction of objects that may share a cell at the suggested granularity

@@ -13,7 +13,8 @@ from mlaas4hep_dask.encode.order import Sort
 from mlaas4hep_dask.encode.rules import apply_rules, rules_of
 from mlaas4hep_dask.encode.scaling import Scaling, scaling_of
 from mlaas4hep_dask.errors import EncodeError, did_you_mean
-from mlaas4hep_dask.specs import Branch, Specs
+from mlaas4hep_dask.events import Branch
+from mlaas4hep_dask.specs import Specs
 from mlaas4hep_dask.specs.transforms import Transform
 
 OUT_OF_RANGE = ("pass", "clip")

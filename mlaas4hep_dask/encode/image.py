@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 
 from mlaas4hep_dask.encode.image_kernels import COUNT, MAX, SUM
 from mlaas4hep_dask.errors import EncodeError, did_you_mean
-from mlaas4hep_dask.specs import Branch, Specs
+from mlaas4hep_dask.events import Branch
+from mlaas4hep_dask.specs import Specs
 
 COMBINES = {"sum": SUM, "max": MAX, "count": COUNT}
 MAX_NUMBERS = 2**26  # in one image: 256 MiB

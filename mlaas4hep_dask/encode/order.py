@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mlaas4hep_dask.compiled import numba
-from mlaas4hep_dask.specs import Branch
+from mlaas4hep_dask.events import Branch
 
 _RUN = 16  # objects that are sorted by insertion; most events have fewer
 

@@ -11,10 +11,12 @@ from typing import Any
 from pydantic import ValidationError
 
 from mlaas4hep_dask.bundle import Bundle
-from mlaas4hep_dask.config import Branches, DataFile, Friend, Reading, befriended, expand_files
-from mlaas4hep_dask.dataset.preflight import access_of
+from mlaas4hep_dask.catalog import DataFile, befriended, expand_files
+from mlaas4hep_dask.config import Branches, Friend, Reading
 from mlaas4hep_dask.encode.rules import matches
 from mlaas4hep_dask.errors import ConfigError, UnreadableFileError, did_you_mean
+from mlaas4hep_dask.events import Branch
+from mlaas4hep_dask.inputs.preflight import access_of
 from mlaas4hep_dask.reader import (
     Access,
     FilePlan,
@@ -22,7 +24,6 @@ from mlaas4hep_dask.reader import (
     require_same_branches,
     require_schemes,
 )
-from mlaas4hep_dask.specs import Branch
 from mlaas4hep_dask.writer import RootFormat, check_output
 
 logger = logging.getLogger(__name__)

@@ -18,12 +18,12 @@ from mlaas4hep_dask.dataset.plan import Skipped
 from mlaas4hep_dask.derive.recipe import Recipe
 from mlaas4hep_dask.encode import EncodeCounts, Encoded, EncodedImages, Encoding, encode
 from mlaas4hep_dask.errors import BundleError, PayloadError, UnreadableFileError
+from mlaas4hep_dask.events import Branch, Events
 from mlaas4hep_dask.export.activation import reconstruction_error
 from mlaas4hep_dask.reader import Partition, read
 from mlaas4hep_dask.serve.model import Model
 from mlaas4hep_dask.serve.network import Network
 from mlaas4hep_dask.serve.verify import verify
-from mlaas4hep_dask.specs import Branch, Events
 from mlaas4hep_dask.writer import decoded_branches, decoded_events
 
 SLICE = 2048  # events scored at once

@@ -13,6 +13,7 @@ import numpy as np
 import uproot
 from numpy.typing import NDArray
 
+from mlaas4hep_dask.events.events import Branch, offsets_of
 from mlaas4hep_dask.reader.access import heard
 from mlaas4hep_dask.reader.byteorder import SIZES, copy_native
 from mlaas4hep_dask.reader.joins import Agreement
@@ -26,7 +27,6 @@ from mlaas4hep_dask.reader.uncompress import (
     find_basket,
     find_embedded,
 )
-from mlaas4hep_dask.specs.events import Branch, offsets_of
 from mlaas4hep_dask.specs.meter import Meter, Watch
 
 MERGE_GAP = 64 * 1024  # bytes between two ranges that are fetched as one

@@ -8,13 +8,13 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
-from mlaas4hep_dask.config.locations import FriendFiles
+from mlaas4hep_dask.catalog.locations import FriendFiles
 from mlaas4hep_dask.errors import DataError, did_you_mean
+from mlaas4hep_dask.events.events import Branch
 from mlaas4hep_dask.reader.fileplan import FilePlan
 from mlaas4hep_dask.reader.joins import HEAD, joined
 from mlaas4hep_dask.reader.partition import Friend, FriendFile
 from mlaas4hep_dask.reader.read import read
-from mlaas4hep_dask.specs.events import Branch
 
 
 def befriended(plan: FilePlan, friend: FriendFiles, plans: Sequence[FilePlan]) -> FilePlan:

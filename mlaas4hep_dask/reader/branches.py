@@ -9,13 +9,13 @@ from typing import Any
 
 import uproot
 
+from mlaas4hep_dask.events.events import Branch, Kind, unit_in
 from mlaas4hep_dask.reader.ntuple import fields_of
 from mlaas4hep_dask.reader.objects import is_leaf_list
 from mlaas4hep_dask.reader.reduced import reduced_precision
 from mlaas4hep_dask.reader.shapes import Inside, numbers_in, numbers_of
 from mlaas4hep_dask.reader.source import Catalogue, Source, distinct
 from mlaas4hep_dask.reader.vectors import bare, tidied
-from mlaas4hep_dask.specs.events import Branch, Kind, unit_in
 
 _FURTHER = "a further branch of this name, of which the first is read"
 _NOT_UTF_8 = "of a name that is no UTF-8, which a model cannot keep"

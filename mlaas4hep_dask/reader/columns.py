@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from mlaas4hep_dask.specs.events import Branch, offsets_of
+from mlaas4hep_dask.events.events import Branch, offsets_of
 
 
 class UnfitColumnError(Exception):

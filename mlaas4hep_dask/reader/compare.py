@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from mlaas4hep_dask.errors import DataError
+from mlaas4hep_dask.events.events import Branch
 from mlaas4hep_dask.reader.fileplan import FilePlan
 from mlaas4hep_dask.reader.joins import what_to_write
-from mlaas4hep_dask.specs.events import Branch
 
 
 def _why_left_out(plan: FilePlan, name: str) -> str | None:

@@ -6,12 +6,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from mlaas4hep_dask.events.events import Branch
 from mlaas4hep_dask.reader.access import PLAIN, Access
 from mlaas4hep_dask.reader.opened import OpenTree
 from mlaas4hep_dask.reader.partition import Friend
 from mlaas4hep_dask.reader.places import Places
 from mlaas4hep_dask.reader.planned import PlannedFile
-from mlaas4hep_dask.specs.events import Branch
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mlaas4hep_dask.errors import DataError
-from mlaas4hep_dask.specs.events import Branch, Events
+from mlaas4hep_dask.events.events import Branch, Events
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,9 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mlaas4hep_dask.errors import DataError
+from mlaas4hep_dask.events.events import Branch, Events, concatenate, offsets_of
 from mlaas4hep_dask.reader.joins import Agreement, DisagreementError
 from mlaas4hep_dask.reader.partition import Friend, FriendFile, Partition
-from mlaas4hep_dask.specs.events import Branch, Events, concatenate, offsets_of
 
 MAX_KEPT = 4  # indices of identifiers
 

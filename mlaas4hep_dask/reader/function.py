@@ -19,11 +19,11 @@ from mlaas4hep_dask.errors import (
     UnreadableFileError,
     did_you_mean,
 )
+from mlaas4hep_dask.events.events import Branch, Events
 from mlaas4hep_dask.reader.flatten import Field, fields_of, flattened
 from mlaas4hep_dask.reader.nanoevents import nano_events
 from mlaas4hep_dask.reader.partition import Partition
 from mlaas4hep_dask.reader.read import read
-from mlaas4hep_dask.specs.events import Branch, Events
 from mlaas4hep_dask.usercode import RAISED, UserCode
 
 ENTRY = "mlaas4hep_entry"  # a field of the events, by which those that are returned are known

@@ -15,8 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mlaas4hep_dask.errors import DataError
+from mlaas4hep_dask.events.events import Branch
 from mlaas4hep_dask.reader.partition import Partition
-from mlaas4hep_dask.specs.events import Branch
 
 HEAD = 1000  # entries of a file that tell which lists have equal lengths
 

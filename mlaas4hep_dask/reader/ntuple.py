@@ -8,9 +8,9 @@ from typing import Any
 
 import uproot
 
+from mlaas4hep_dask.events.events import Branch
 from mlaas4hep_dask.reader.shapes import numbers_in
 from mlaas4hep_dask.reader.source import Source
-from mlaas4hep_dask.specs.events import Branch
 
 Found = Source | tuple[str, str]
 _MEMBERS = "of a record, with a dot in a name, which uproot cannot read"

@@ -14,8 +14,8 @@ import numpy as np
 import uproot
 from numpy.typing import NDArray
 
+from mlaas4hep_dask.events.events import offsets_of
 from mlaas4hep_dask.reader.shapes import UnfitShapeError
-from mlaas4hep_dask.specs.events import offsets_of
 
 _BYTES = uproot.AsJagged(uproot.AsDtype("u1"))
 _HAS_SIZE = 0x40000000  # in the first four bytes of what tells how many bytes follow

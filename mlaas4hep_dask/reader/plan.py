@@ -8,7 +8,8 @@ from functools import partial
 import numpy as np
 from numpy.typing import NDArray
 
-from mlaas4hep_dask.config.locations import FriendFiles
+from mlaas4hep_dask.catalog.locations import FriendFiles
+from mlaas4hep_dask.events.events import Branch, offsets_of
 from mlaas4hep_dask.reader.access import PLAIN, Access, attempt, is_remote
 from mlaas4hep_dask.reader.befriend import befriended
 from mlaas4hep_dask.reader.byuproot import multiplicities_of, without_unreadable
@@ -16,7 +17,6 @@ from mlaas4hep_dask.reader.fileplan import FilePlan
 from mlaas4hep_dask.reader.joins import HEAD, joined
 from mlaas4hep_dask.reader.opened import OpenTree, forget, open_data
 from mlaas4hep_dask.reader.tables import OpenTable
-from mlaas4hep_dask.specs.events import Branch, offsets_of
 
 
 def plan_file(

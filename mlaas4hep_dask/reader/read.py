@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mlaas4hep_dask.errors import DataError, UnreadableFileError
+from mlaas4hep_dask.events.events import Branch, Events
 from mlaas4hep_dask.reader.access import attempt, is_remote
 from mlaas4hep_dask.reader.baskets import read_baskets
 from mlaas4hep_dask.reader.byuproot import read_by_uproot
@@ -23,7 +24,6 @@ from mlaas4hep_dask.reader.source import Source
 from mlaas4hep_dask.reader.stamp import is_same
 from mlaas4hep_dask.reader.tables import OpenTable
 from mlaas4hep_dask.reader.uncompress import UnsupportedBasketError
-from mlaas4hep_dask.specs.events import Branch, Events
 from mlaas4hep_dask.specs.meter import Meter
 
 logger = logging.getLogger(__name__)

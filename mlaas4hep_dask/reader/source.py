@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from mlaas4hep_dask.specs.events import Branch
+from mlaas4hep_dask.events.events import Branch
 
 
 @dataclass(frozen=True, slots=True, eq=False)

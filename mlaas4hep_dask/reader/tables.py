@@ -19,6 +19,7 @@ import xxhash
 from numpy.typing import NDArray
 
 from mlaas4hep_dask.errors import DataError, UnreadableFileError, did_you_mean
+from mlaas4hep_dask.events.events import Branch, Events
 from mlaas4hep_dask.reader import text
 from mlaas4hep_dask.reader.access import Access, heard, is_remote, suffix_of
 from mlaas4hep_dask.reader.columns import (
@@ -34,7 +35,6 @@ from mlaas4hep_dask.reader.paced import BLOCK, PacedFile
 from mlaas4hep_dask.reader.partition import Partition
 from mlaas4hep_dask.reader.stamp import with_content
 from mlaas4hep_dask.reader.zstd import unpacked
-from mlaas4hep_dask.specs.events import Branch, Events
 
 _UNPACK: dict[str, Any] = {
     "gzip": fsspec.compression.compr["gzip"],

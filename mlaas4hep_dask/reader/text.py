@@ -15,7 +15,7 @@ import pyarrow.csv as pa_csv
 import pyarrow.json as pa_json
 import xxhash
 
-from mlaas4hep_dask.specs.events import offsets_of
+from mlaas4hep_dask.events.events import offsets_of
 
 PIECE = 1 << 20  # bytes; partitions can begin once in a piece
 BLOCK = 1 << 24  # bytes; the longest line that pyarrow reads

@@ -6,10 +6,10 @@ import math
 
 from mlaas4hep_dask.config import Config
 from mlaas4hep_dask.dataset.examples import head_examples
-from mlaas4hep_dask.dataset.image import likely_shape
 from mlaas4hep_dask.dataset.plan import Plan
-from mlaas4hep_dask.dataset.preflight import Preflight
-from mlaas4hep_dask.dataset.prepare import HEAD_EVENTS
+from mlaas4hep_dask.inputs.image import likely_shape
+from mlaas4hep_dask.inputs.preflight import Preflight
+from mlaas4hep_dask.inputs.prepare import HEAD_EVENTS
 from mlaas4hep_dask.train.model import ModelSource
 
 

@@ -128,8 +128,8 @@ def _overrides(options: argparse.Namespace) -> list[str]:
 
 def _check(config: Config) -> int:
     from mlaas4hep_dask.dataset.plan import check_files
-    from mlaas4hep_dask.dataset.preflight import preflight
     from mlaas4hep_dask.dataset.trial import first_notes, require_splits
+    from mlaas4hep_dask.inputs.preflight import preflight
     from mlaas4hep_dask.run.checking import check_model
     from mlaas4hep_dask.run.stages import model_of
 
@@ -152,7 +152,7 @@ def _run(config: Config, command: str) -> int:
     try:
         from mlaas4hep_dask.cluster import connect, silence
         from mlaas4hep_dask.dataset import Dataset
-        from mlaas4hep_dask.dataset.preflight import preflight
+        from mlaas4hep_dask.inputs.preflight import preflight
         from mlaas4hep_dask.run.console import RunConsole
         from mlaas4hep_dask.run.stages import fit, model_of
     finally:

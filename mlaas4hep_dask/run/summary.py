@@ -14,7 +14,7 @@ from mlaas4hep_dask.console import Reporter
 from mlaas4hep_dask.dataset import Dataset
 from mlaas4hep_dask.dataset.binning import equal_edges
 from mlaas4hep_dask.dataset.distributions import Distributions
-from mlaas4hep_dask.dataset.notes import together
+from mlaas4hep_dask.inputs.notes import together
 from mlaas4hep_dask.run.cut_flow import cut_flow, objects_removed
 from mlaas4hep_dask.run.encode_facts import encode_facts
 from mlaas4hep_dask.run.fill_notes import squeezed

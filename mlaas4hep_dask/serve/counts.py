@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mlaas4hep_dask.encode import EncodeCounts, Encoding, encode
-from mlaas4hep_dask.specs import Events
+from mlaas4hep_dask.events import Events
 
 
 def counts_of_parts(

@@ -17,12 +17,13 @@ from numpy.typing import NDArray
 from mlaas4hep_dask.bundle import Bundle, open_bundle
 from mlaas4hep_dask.encode import EncodeCounts, Encoded, EncodedImages, encode
 from mlaas4hep_dask.errors import BundleError, ExpressionError, PayloadError
+from mlaas4hep_dask.events import Branch, Events
 from mlaas4hep_dask.serve.counts import counts_of_parts
 from mlaas4hep_dask.serve.network import Network
 from mlaas4hep_dask.serve.parts import Part, Scorable
 from mlaas4hep_dask.serve.payload import UnfitError, columnar, events_of, extra_names
 from mlaas4hep_dask.serve.verify import verify
-from mlaas4hep_dask.specs import Branch, BranchSpecs, Events
+from mlaas4hep_dask.specs import BranchSpecs
 
 logger = logging.getLogger(__name__)
 

@@ -14,8 +14,8 @@ import orjson
 from numpy.typing import NDArray
 
 from mlaas4hep_dask.errors import PayloadError, did_you_mean
+from mlaas4hep_dask.events.events import Branch, Events, offsets_of
 from mlaas4hep_dask.serve.problems import first_problem, shown
-from mlaas4hep_dask.specs.events import Branch, Events, offsets_of
 
 MAX_EVENTS = 65_536
 MAX_IGNORED = 100  # names of extra branches that an answer lists

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from mlaas4hep_dask.errors import PayloadError, did_you_mean
-from mlaas4hep_dask.specs.events import Branch
+from mlaas4hep_dask.events.events import Branch
 
 MAX_SHOWN = 60  # characters of a user's text in a message
 MAX_NEAR = 200  # names among which the nearest is looked for

@@ -4,18 +4,15 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from mlaas4hep_dask.specs.branch import BranchSpecs
-    from mlaas4hep_dask.specs.events import Branch, Events
     from mlaas4hep_dask.specs.sample import SampleSpecs
     from mlaas4hep_dask.specs.specs import Specs
 
 _PLACES = {
-    "Branch": "events",
     "BranchSpecs": "branch",
-    "Events": "events",
     "SampleSpecs": "sample",
     "Specs": "specs",
 }
-__all__ = ["Branch", "BranchSpecs", "Events", "SampleSpecs", "Specs"]
+__all__ = ["BranchSpecs", "SampleSpecs", "Specs"]
 
 
 def __getattr__(name: str) -> Any:

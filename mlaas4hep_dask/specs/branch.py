@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mlaas4hep_dask.errors import SpecsError
-from mlaas4hep_dask.specs.events import Branch
+from mlaas4hep_dask.events.events import Branch
 from mlaas4hep_dask.specs.moments import EMPTY, Moments
 
 FLAT = ""  # the group of the flat branches among the collections

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from mlaas4hep_dask.errors import SpecsError
+from mlaas4hep_dask.events.events import Branch
 from mlaas4hep_dask.specs.branch import BranchSpecs
 from mlaas4hep_dask.specs.draw import Draw, from_text, to_text
-from mlaas4hep_dask.specs.events import Branch
 from mlaas4hep_dask.specs.moments import Moments
 from mlaas4hep_dask.specs.sample import SampleSpecs
 

@@ -10,10 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mlaas4hep_dask.compiled import numba
+from mlaas4hep_dask.events.events import Branch, Events
+from mlaas4hep_dask.events.lengths import disagreement
 from mlaas4hep_dask.specs.draw import Draw, entry_keys, event_keys
-from mlaas4hep_dask.specs.events import Branch, Events
 from mlaas4hep_dask.specs.exact import LARGEST
-from mlaas4hep_dask.specs.lengths import disagreement
 from mlaas4hep_dask.specs.meter import Group, Meter
 from mlaas4hep_dask.specs.moments import EMPTY, Moments, to_row
 from mlaas4hep_dask.specs.sample import SampleSpecs

@@ -14,8 +14,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from mlaas4hep_dask.events.events import Branch
 from mlaas4hep_dask.specs.draw import Draw, draw_events, draw_objects
-from mlaas4hep_dask.specs.events import Branch
 from mlaas4hep_dask.specs.moments import EMPTY, to_row
 from mlaas4hep_dask.specs.table import group_rows
 

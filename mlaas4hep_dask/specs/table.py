@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 
 from mlaas4hep_dask.compiled import numba
 from mlaas4hep_dask.errors import SpecsError
+from mlaas4hep_dask.events.events import Branch
 from mlaas4hep_dask.specs.branch import BranchSpecs, group_of
 from mlaas4hep_dask.specs.draw import Draw, merge_draws
-from mlaas4hep_dask.specs.events import Branch
 from mlaas4hep_dask.specs.exact import Sums
 from mlaas4hep_dask.specs.moments import Moments, from_row, merge_rows, to_row
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from mlaas4hep_dask.specs import Branch, Events
+from mlaas4hep_dask.events import Branch, Events
 
 if TYPE_CHECKING:
     from mlaas4hep_dask.writer.output import Sink

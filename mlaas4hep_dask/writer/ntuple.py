@@ -9,7 +9,7 @@ import awkward as ak
 import numpy as np
 
 from mlaas4hep_dask.errors import WriteError
-from mlaas4hep_dask.specs import Branch, Events
+from mlaas4hep_dask.events import Branch, Events
 from mlaas4hep_dask.writer.rootfile import RootFile
 
 UNFIT = re.compile(r"[\x00-\x1f\x7f./\\:]")  # in the name of a field; what ROOT refuses

@@ -14,8 +14,8 @@ from typing import Any, Literal, Protocol, get_args
 import numpy as np
 
 from mlaas4hep_dask.errors import WriteError, did_you_mean, writing
-from mlaas4hep_dask.specs import Branch, Events
-from mlaas4hep_dask.specs.events import concatenate
+from mlaas4hep_dask.events import Branch, Events
+from mlaas4hep_dask.events.events import concatenate
 
 SUFFIXES = (".root", ".parquet")
 FLUSH_BYTES = 8 * 1024**2  # smaller pieces make baskets and row groups that are slow to read

@@ -8,7 +8,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from mlaas4hep_dask.specs import Branch, Events
+from mlaas4hep_dask.events import Branch, Events
 from mlaas4hep_dask.writer.output import NOTE
 
 

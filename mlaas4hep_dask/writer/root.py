@@ -15,7 +15,7 @@ import awkward as ak
 import numpy as np
 
 from mlaas4hep_dask.errors import WriteError
-from mlaas4hep_dask.specs import Branch, Events
+from mlaas4hep_dask.events import Branch, Events
 from mlaas4hep_dask.writer.rootfile import RootFile
 
 # int8 to uint64, float32, float64 and bool are what a TLeaf holds.

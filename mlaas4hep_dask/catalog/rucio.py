@@ -8,7 +8,7 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
-from mlaas4hep_dask.config.locations import Unusable
+from mlaas4hep_dask.catalog.locations import Unusable
 from mlaas4hep_dask.errors import MissingExtraError
 
 SCHEMES = ("root", "https", "davs", "http")  # of replicas that are read; davs is WebDAV over https

@@ -6,30 +6,23 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
+from mlaas4hep_dask.catalog import DataFile, Recorded, resolve_files
 from mlaas4hep_dask.config import (
     Config,
-    DataFile,
     Reading,
-    Recorded,
     Selection,
     check_collections,
-    resolve_files,
     select_branches,
 )
-from mlaas4hep_dask.dataset.head import check_heads
-from mlaas4hep_dask.dataset.image import with_image_inputs
-from mlaas4hep_dask.dataset.normalise import check_encode, find_normalisers
-from mlaas4hep_dask.dataset.prepare import (
-    FunctionUse,
-    Preparation,
-    function_of,
-    recipe_of,
-    trace,
-)
-from mlaas4hep_dask.dataset.reuse import reused_specs
-from mlaas4hep_dask.dataset.supervision import Supervision
 from mlaas4hep_dask.derive.recipe import Recipe
 from mlaas4hep_dask.errors import DataError, UnreadableFileError
+from mlaas4hep_dask.events import Branch
+from mlaas4hep_dask.inputs.head import check_heads
+from mlaas4hep_dask.inputs.image import with_image_inputs
+from mlaas4hep_dask.inputs.normalise import check_encode, find_normalisers
+from mlaas4hep_dask.inputs.prepare import FunctionUse, Preparation, function_of, recipe_of, trace
+from mlaas4hep_dask.inputs.reuse import reused_specs
+from mlaas4hep_dask.inputs.supervision import Supervision
 from mlaas4hep_dask.reader import (
     Access,
     FilePlan,
@@ -40,7 +33,7 @@ from mlaas4hep_dask.reader import (
     require_schemes,
 )
 from mlaas4hep_dask.reader.function import Traced
-from mlaas4hep_dask.specs import Branch, Specs
+from mlaas4hep_dask.specs import Specs
 from mlaas4hep_dask.usercode import UserCode
 
 NOT_EVERYWHERE = "; inputs that not all files hold can be left out with branches.exclude"
@@ -216,7 +209,8 @@ def preflight(config: Config) -> Preflight:
     reads = checked.reads
     for plan in plans:
         require_same_branches(reference, plan, reads, advice=NOT_EVERYWHERE)
-    check_heads(config, checked, plans)
+    known = None if traced is None else reference.branches.keys()
+    check_heads(config, plans, checked.preparation, supervision, known)
     planned = {which: plan.planned(reads) for which, plan in first.items()}
     which = next(iter(planned))
     planned[which] = replace(planned[which], read_counts=counts)

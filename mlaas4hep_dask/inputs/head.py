@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Collection, Sequence
 
 from mlaas4hep_dask.config import Config
-from mlaas4hep_dask.dataset.context import Context
-from mlaas4hep_dask.dataset.labelled import label
-from mlaas4hep_dask.dataset.prepare import first_events
 from mlaas4hep_dask.errors import UnreadableFileError
+from mlaas4hep_dask.inputs.context import Context
+from mlaas4hep_dask.inputs.labelled import label
+from mlaas4hep_dask.inputs.prepare import Preparation, first_events
+from mlaas4hep_dask.inputs.supervision import Supervision
 from mlaas4hep_dask.reader import FilePlan
 from mlaas4hep_dask.reader.access import is_remote
 
-if TYPE_CHECKING:
-    from mlaas4hep_dask.dataset.preflight import Preflight
 
-
-def check_heads(config: Config, checked: Preflight, plans: Sequence[FilePlan]) -> None:
+def check_heads(
+    config: Config,
+    plans: Sequence[FilePlan],
+    preparation: Preparation,
+    supervision: Supervision,
+    traced_on: Collection[str] | None,
+) -> None:
     """Raise what the workers would raise of labels, targets, weights and the user's function.
 
     Of every sample's first file the first thousand events are tried, and only what is needed for
@@ -28,10 +31,14 @@ def check_heads(config: Config, checked: Preflight, plans: Sequence[FilePlan]) -
     ----------
     config : Config
         The configuration.
-    checked : Preflight
-        What the first files have in common.
     plans : sequence of FilePlan
         The first file of each sample.
+    preparation : Preparation
+        What is read of them, and what becomes of it.
+    supervision : Supervision
+        How events get a label or targets, and a weight.
+    traced_on : collection of str or None
+        Names of the branches of the file on which the user's function was traced, if there is one.
 
     Raises
     ------
@@ -41,21 +48,13 @@ def check_heads(config: Config, checked: Preflight, plans: Sequence[FilePlan]) -
         When the function fails for another sample than the one it was traced on.
     """
     fractions = (config.split.train, config.split.validation, config.split.test)
-    context = Context(
-        checked.preparation,
-        (),
-        checked.supervision,
-        fractions,
-        config.seed,
-        skip=False,
-    )
-    known = checked.reference.branches.keys()
+    context = Context(preparation, (), supervision, fractions, config.seed, skip=False)
     for plan in plans:
         # A function that did not fail on one file will not on another with the same branches.
-        is_unlike = checked.traced is not None and plan.branches.keys() != known
+        is_unlike = traced_on is not None and plan.branches.keys() != traced_on
         if plan.num_entries == 0 or is_remote(plan.file):
             continue
-        if checked.supervision.names or is_unlike:
+        if supervision.names or is_unlike:
             try:
                 label(first_events(plan, config.max_events), context, ())
             except UnreadableFileError:

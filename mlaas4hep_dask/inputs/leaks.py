@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 
 from mlaas4hep_dask.config import Config, Selection
-from mlaas4hep_dask.dataset.preflight import Preflight
+from mlaas4hep_dask.inputs.preflight import Preflight
 
 logger = logging.getLogger(__name__)
 

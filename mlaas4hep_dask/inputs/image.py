@@ -9,7 +9,7 @@ from mlaas4hep_dask.config import Config, Image, Selection
 from mlaas4hep_dask.config.image import Axis
 from mlaas4hep_dask.encode.image import CELLS, image_branches
 from mlaas4hep_dask.errors import ConfigError, EncodeError
-from mlaas4hep_dask.specs import Branch
+from mlaas4hep_dask.events import Branch
 
 
 def with_image_inputs(

@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 
 from mlaas4hep_dask.compiled import numba
 from mlaas4hep_dask.errors import DataError
-from mlaas4hep_dask.specs.lengths import require_offsets
-from mlaas4hep_dask.specs.runs import FEW
+from mlaas4hep_dask.events.lengths import require_offsets
+from mlaas4hep_dask.events.runs import FEW
 
 if TYPE_CHECKING:  # the server scores events without awkward, which takes 0.3 s to import
     import awkward as ak

@@ -9,10 +9,10 @@ from functools import reduce
 from typing import NamedTuple
 
 from mlaas4hep_dask.config import Config
-from mlaas4hep_dask.dataset.supervision import Supervision
 from mlaas4hep_dask.encode.encoding import Encoding
 from mlaas4hep_dask.encode.outputs import Outputs
 from mlaas4hep_dask.errors import DataError
+from mlaas4hep_dask.inputs.supervision import Supervision
 from mlaas4hep_dask.specs import SampleSpecs
 from mlaas4hep_dask.specs.moments import EMPTY, merge_moments
 from mlaas4hep_dask.specs.sample import ClassSums

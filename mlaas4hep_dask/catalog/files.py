@@ -11,9 +11,8 @@ from pathlib import Path
 from typing import NamedTuple
 from urllib.parse import unquote
 
-from mlaas4hep_dask.config.fields import bare
-from mlaas4hep_dask.config.friends import Friend, friend_of
-from mlaas4hep_dask.config.locations import (
+from mlaas4hep_dask.catalog.friends import friend_of
+from mlaas4hep_dask.catalog.locations import (
     DataFile,
     Recorded,
     Unusable,
@@ -22,11 +21,13 @@ from mlaas4hep_dask.config.locations import (
     logical_url,
     parted,
 )
+from mlaas4hep_dask.catalog.rucio import rucio_files
+from mlaas4hep_dask.config import Friend
+from mlaas4hep_dask.config.fields import bare
 from mlaas4hep_dask.config.problems import Places, Problem, config_error
 from mlaas4hep_dask.config.reading import Reading, is_logical
 from mlaas4hep_dask.config.root import Config
-from mlaas4hep_dask.config.rucio import rucio_files
-from mlaas4hep_dask.errors import nearest
+from mlaas4hep_dask.errors import names_in, nearest
 
 _log = logging.getLogger(__name__)
 
@@ -366,14 +367,6 @@ def _missing(path: Path) -> Unusable:
     if not path.parent.is_dir():
         return Unusable(f"{text}; there is no directory {_absolute(path.parent)}")
     return Unusable(text, nearest(path.name, names_in(path.parent)))
-
-
-def names_in(folder: Path) -> list[str]:
-    """The names in a folder; none when it cannot be read."""
-    try:
-        return sorted(path.name for path in folder.iterdir())
-    except OSError:
-        return []
 
 
 def _absolute(path: Path) -> str:

@@ -8,12 +8,13 @@ from pathlib import Path
 from typing import Any
 
 from mlaas4hep_dask.config import Config
-from mlaas4hep_dask.dataset.supervision import divides
 from mlaas4hep_dask.derive import Expression
 from mlaas4hep_dask.encode.encoding import transforms_of
 from mlaas4hep_dask.errors import SpecsError, did_you_mean
+from mlaas4hep_dask.events import Branch
+from mlaas4hep_dask.inputs.supervision import divides
 from mlaas4hep_dask.reader.function import UserFunction
-from mlaas4hep_dask.specs import Branch, Specs
+from mlaas4hep_dask.specs import Specs
 
 
 def event_facts(config: Config, function: UserFunction | None) -> dict[str, Any]:

@@ -4,17 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
 
 from mlaas4hep_dask.config import Config
-from mlaas4hep_dask.dataset.prepare import Preparation
-from mlaas4hep_dask.dataset.supervision import Supervision
 from mlaas4hep_dask.encode import Encoding
 from mlaas4hep_dask.encode.encoding import transforms_of
+from mlaas4hep_dask.inputs.prepare import Preparation
+from mlaas4hep_dask.inputs.supervision import Supervision
 from mlaas4hep_dask.specs.transforms import Transform
-
-if TYPE_CHECKING:
-    from mlaas4hep_dask.dataset.plan import Plan
 
 
 @dataclass(frozen=True)
@@ -54,13 +50,14 @@ class Context:
     topic: str = ""
 
 
-def context_of(config: Config, plan: Plan) -> Context:
-    """What all partitions of a plan share before the specs are known."""
-    inputs = tuple(branch.name for branch in plan.branches)
+def context_of(
+    config: Config, preparation: Preparation, supervision: Supervision, inputs: tuple[str, ...]
+) -> Context:
+    """What all partitions share before the specs are known."""
     return Context(
-        preparation=plan.preparation,
-        inputs=inputs,
-        supervision=plan.supervision,
+        preparation,
+        inputs,
+        supervision,
         fractions=(config.split.train, config.split.validation, config.split.test),
         seed=config.seed,
         skip=config.on_bad_file == "skip",

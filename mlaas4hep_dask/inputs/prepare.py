@@ -10,11 +10,11 @@ from mlaas4hep_dask.derive import Expression
 from mlaas4hep_dask.derive.binding import component_text
 from mlaas4hep_dask.derive.recipe import Prepared, Recipe
 from mlaas4hep_dask.errors import CodeError, ConfigError, ExpressionError, unknown_keyword
+from mlaas4hep_dask.events import Branch
 from mlaas4hep_dask.reader import FilePlan, Partition, read
 from mlaas4hep_dask.reader.flatten import Field
 from mlaas4hep_dask.reader.function import Traced, UserFunction, run_function
 from mlaas4hep_dask.reader.joins import what_to_write
-from mlaas4hep_dask.specs import Branch
 from mlaas4hep_dask.specs.meter import Meter
 from mlaas4hep_dask.usercode import find_code
 

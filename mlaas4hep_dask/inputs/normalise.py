@@ -18,7 +18,8 @@ from mlaas4hep_dask.encode.layout import width_rules
 from mlaas4hep_dask.encode.rules import matches, rules_of
 from mlaas4hep_dask.encode.scaling import require_usable
 from mlaas4hep_dask.errors import CodeError, ConfigError, DataError, EncodeError
-from mlaas4hep_dask.specs import Branch, BranchSpecs, Specs
+from mlaas4hep_dask.events import Branch
+from mlaas4hep_dask.specs import BranchSpecs, Specs
 from mlaas4hep_dask.usercode import RAISED, UserCode, find_code, place_of
 
 Normaliser = Callable[[BranchSpecs], Any]

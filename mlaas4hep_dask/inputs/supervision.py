@@ -12,8 +12,9 @@ from numpy.typing import NDArray
 from mlaas4hep_dask.config import Config
 from mlaas4hep_dask.derive import Expression
 from mlaas4hep_dask.errors import ConfigError, DataError, ExpressionError
+from mlaas4hep_dask.events import Branch, Events
 from mlaas4hep_dask.reader import Partition
-from mlaas4hep_dask.specs import Branch, Events, SampleSpecs
+from mlaas4hep_dask.specs import SampleSpecs
 from mlaas4hep_dask.specs.measure import moments
 from mlaas4hep_dask.specs.sample import ClassSums
 

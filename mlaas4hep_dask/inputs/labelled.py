@@ -9,16 +9,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mlaas4hep_dask.dataset.context import Context
-from mlaas4hep_dask.dataset.prepare import Preparation, applied, read_raw
-from mlaas4hep_dask.dataset.supervision import Supervision
 from mlaas4hep_dask.derive.recipe import Prepared
 from mlaas4hep_dask.derive.rows import only
 from mlaas4hep_dask.encode.split import event_ids, file_id, split_of
+from mlaas4hep_dask.events import Branch, Events
+from mlaas4hep_dask.events.lengths import require_length
+from mlaas4hep_dask.inputs.context import Context
+from mlaas4hep_dask.inputs.prepare import Preparation, applied, read_raw
+from mlaas4hep_dask.inputs.supervision import Supervision
 from mlaas4hep_dask.reader import Partition, read
-from mlaas4hep_dask.specs import Branch, Events
 from mlaas4hep_dask.specs.draw import entry_keys
-from mlaas4hep_dask.specs.lengths import require_length
 from mlaas4hep_dask.specs.meter import Meter
 
 
