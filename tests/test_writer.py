@@ -307,7 +307,7 @@ FULL = """
 import resource, signal, sys
 import numpy as np
 from mlaas4hep_dask.errors import WriteError
-from mlaas4hep_dask.specs import Branch, Events
+from mlaas4hep_dask.events import Branch, Events
 from mlaas4hep_dask.writer import write_events
 
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
