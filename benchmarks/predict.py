@@ -17,7 +17,7 @@ from mlaas4hep_dask.encode import Encoding, encode
 from mlaas4hep_dask.export import to_torchscript
 from mlaas4hep_dask.predict.tasks import SLICE, Scoring, score_partition
 from mlaas4hep_dask.reader import read
-from mlaas4hep_dask.serve.network import Network
+from mlaas4hep_dask.score.script import Script
 from mlaas4hep_dask.specs.measure import measure
 from mlaas4hep_dask.specs.specs import merge_all
 from mlaas4hep_dask.train.network import mlp
@@ -60,7 +60,7 @@ def main() -> None:
                     file.append(score_partition(partition, 0, scoring).events)
 
         if parsed.forward:
-            network = Network(model)
+            network = Script(model)
             part = encode(read(files.partitions[0], files.branches), encoding)
             rows = np.arange(min(SLICE, len(part)))
             x, missing = part.dense(rows), part.missing(rows)

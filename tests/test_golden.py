@@ -18,7 +18,8 @@ from mlaas4hep_dask.dataset import Dataset
 from mlaas4hep_dask.errors import BundleError, ModelError
 from mlaas4hep_dask.predict.cli import main as predict
 from mlaas4hep_dask.run import fit
-from mlaas4hep_dask.serve.model import Part, load_model
+from mlaas4hep_dask.score.parts import Part
+from mlaas4hep_dask.score.scorer import open_scorer
 
 NETWORKS = """
 import torch
@@ -164,7 +165,7 @@ def test_a_bundle_holds_real_raw_events_with_the_scores_of_the_network(trained, 
         with uproot.open({files / f"{label}.root": "events"}) as tree:
             real |= set(tree["number"].array(library="np").tolist())
     assert {event["number"] for event in golden.events} <= real
-    (scored,) = load_model(trained.path).score([Part(golden.events)])
+    (scored,) = open_scorer(trained.path).score([Part(golden.events)])
     assert np.abs(scored.scores - golden.scores).max() < 1e-6
     assert np.std(golden.scores) > 1e-3
 
@@ -225,7 +226,7 @@ def test_an_edited_bundle_with_right_checksums_is_refused(edited, copied, files,
     change(copied, member, edit)
     assert (copied / member).read_bytes() != before
     with pytest.raises(BundleError, match=message):
-        load_model(copied)
+        open_scorer(copied)
     output = copied.parent / "scores.root"
     assert predict([str(copied), str(files / "0.root"), "--output", str(output)]) == 2
     assert "error: " in capsys.readouterr().err
@@ -247,14 +248,14 @@ def test_an_edited_bundle_with_right_checksums_is_refused(edited, copied, files,
 def test_a_manifest_that_contradicts_the_model_is_refused(edit, message, copied):
     change_manifest(copied, edit)
     with pytest.raises(BundleError, match=message):
-        load_model(copied)
+        open_scorer(copied)
 
 
 def test_a_bundle_of_an_earlier_version_opens_and_is_noted(copied, caplog):
     (copied / GOLDEN).unlink()
     change_manifest(copied, lambda manifest: manifest["files"].pop(GOLDEN))
     with caplog.at_level(logging.WARNING):
-        model = load_model(copied)
+        model = open_scorer(copied)
     assert "has no golden events" in caplog.text
     assert np.isfinite(model.score([Part([model.example()])])[0].scores).all()
 
@@ -306,7 +307,7 @@ def test_a_model_that_breaks_its_contract_is_not_loaded(kind, message, is_golden
         (copied / GOLDEN).unlink()
         change_manifest(copied, lambda manifest: manifest["files"].pop(GOLDEN))
     with pytest.raises(BundleError, match=message):
-        load_model(copied)
+        open_scorer(copied)
 
 
 def model_of(files, name):
@@ -385,6 +386,6 @@ def test_a_bundle_of_every_kind_is_loaded_with_its_golden_events(files, client, 
         found = run(files, client, tmp_path / kind, samples=samples, **changes)
         bundle = open_bundle(found.bundle.path)
         golden = bundle.golden()
-        (scored,) = load_model(bundle.path).score([Part(golden.events)])
+        (scored,) = open_scorer(bundle.path).score([Part(golden.events)])
         assert scored.scores.shape == golden.scores.shape
         np.testing.assert_allclose(scored.scores, golden.scores, rtol=1e-4, atol=1e-4)

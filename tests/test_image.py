@@ -15,7 +15,7 @@ from mlaas4hep_dask.encode.image import Image
 from mlaas4hep_dask.errors import EncodeError
 from mlaas4hep_dask.events import Branch, Events
 from mlaas4hep_dask.events.events import offsets_of
-from mlaas4hep_dask.serve.counts import counts_of_parts
+from mlaas4hep_dask.score.counts import counts_of_parts
 from mlaas4hep_dask.specs.measure import measure
 
 BRANCHES = (

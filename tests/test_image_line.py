@@ -18,7 +18,8 @@ from mlaas4hep_dask.inputs.preflight import preflight
 from mlaas4hep_dask.run.cli import main
 from mlaas4hep_dask.run.mean_images import channel_figure
 from mlaas4hep_dask.run.stages import fit, model_of
-from mlaas4hep_dask.serve.model import Part, load_model
+from mlaas4hep_dask.score.parts import Part
+from mlaas4hep_dask.score.scorer import open_scorer
 from mlaas4hep_dask.train.network import cnn
 from mlaas4hep_dask.train.rank import load_state
 
@@ -60,7 +61,7 @@ def test_a_served_score_is_that_of_the_trained_network(finished, cms_files):
     x = dataset.to_dask().x[:100].compute()
     with torch.no_grad():
         trained = torch.sigmoid(network.eval()(torch.from_numpy(x))).numpy().ravel()
-    served = load_model(result.path / "bundle")
+    served = open_scorer(result.path / "bundle")
     names = [branch["name"] for branch in served.describe()["input"]["branches"]]
     with uproot.open(cms_files[0]) as file:
         records = ak.to_list(file["events"].arrays(names, entry_stop=100))

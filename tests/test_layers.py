@@ -37,7 +37,7 @@ def test_importing_the_package_loads_nothing_heavy():
 
 @pytest.mark.parametrize(
     "module",
-    ["serve", "serve.app", "serve.cli", "bundle", "encode", "derive", "specs"],
+    ["serve", "serve.app", "serve.cli", "score.scorer", "bundle", "encode", "derive", "specs"],
 )
 def test_serving_loads_neither_dask_nor_uproot_nor_training(module):
     loaded = loaded_after(f"import mlaas4hep_dask.{module}")

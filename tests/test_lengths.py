@@ -16,7 +16,7 @@ from mlaas4hep_dask.encode import Block, decode, encode
 from mlaas4hep_dask.encode.split import event_ids, split_of
 from mlaas4hep_dask.errors import BundleError, DataError, EncodeError, MLaaSError
 from mlaas4hep_dask.events import Branch, Events
-from mlaas4hep_dask.serve.network import Network
+from mlaas4hep_dask.score.script import Script
 from mlaas4hep_dask.specs.measure import measure
 
 MANY = settings(deadline=None, max_examples=25)
@@ -223,7 +223,7 @@ def test_a_network_gives_as_many_scores_as_there_are_events(tmp_path):
         warnings.simplefilter("ignore", DeprecationWarning)
         scripted = torch.jit.script(PerBatch())
         torch.jit.save(scripted, str(tmp_path / "model.pt"))
-    network = Network(tmp_path / "model.pt")
+    network = Script(tmp_path / "model.pt")
     x = np.zeros((5, 3), np.float32)
     with pytest.raises(BundleError, match=r"shape \(3,\) for 5 events"):
         network.scores_of(x, x.astype(bool))

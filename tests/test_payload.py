@@ -10,14 +10,10 @@ from hypothesis import strategies as st
 
 from mlaas4hep_dask.errors import EncodeError, PayloadError
 from mlaas4hep_dask.events import Branch, Events
-from mlaas4hep_dask.serve.parts import INLINE_BYTES, SLICE, SLICE_VALUES, parts_of
-from mlaas4hep_dask.serve.payload import (
-    MAX_EVENTS,
-    MAX_IGNORED,
-    events_from_json,
-    extra_names,
-    objects_in,
-)
+from mlaas4hep_dask.events.records import MAX_IGNORED, extra_names
+from mlaas4hep_dask.score.parts import SLICE, SLICE_VALUES
+from mlaas4hep_dask.serve.parts import INLINE_BYTES, parts_of
+from mlaas4hep_dask.serve.payload import MAX_EVENTS, events_from_json, objects_in
 
 BRANCHES = (
     Branch("HLT", "flat", "bool"),

@@ -36,7 +36,8 @@ from mlaas4hep_dask.predict.outputs import score_names
 from mlaas4hep_dask.predict.request import check_request
 from mlaas4hep_dask.predict.stream import AHEAD, in_order
 from mlaas4hep_dask.run import fit
-from mlaas4hep_dask.serve.model import Part, load_model
+from mlaas4hep_dask.score.parts import Part
+from mlaas4hep_dask.score.scorer import open_scorer
 from mlaas4hep_dask.specs.measure import measure
 from mlaas4hep_dask.train.network import mlp
 from mlaas4hep_dask.writer import write_events
@@ -169,7 +170,7 @@ def test_the_score_of_an_event_is_the_one_that_the_server_gives(
     path, _ = bundle
     predict(client, path, cms_files[:1], tmp_path / "scores.root", max_events=200)
     objects = ak.to_list(inputs[0].to_awkward()[:200])
-    (served,) = load_model(path).score([Part(objects)])
+    (served,) = open_scorer(path).score([Part(objects)])
     found = rows_of(tmp_path / "scores.root")["score"]
     assert len(found) == 200
     np.testing.assert_allclose(found, served.scores, rtol=0, atol=1e-6)
@@ -321,7 +322,7 @@ def test_what_a_cut_needs_is_that_of_all_objects_though_the_model_does_not_need_
         rows = torch.from_numpy((number[:, None] - low) / np.float32(high - low))
         scores = torch.sigmoid(network(rows)).reshape(-1).numpy()
     np.testing.assert_allclose(rows_of(tmp_path / "out.root")["score"], scores, rtol=0, atol=1e-5)
-    (served,) = load_model(tmp_path / "bundle").score([Part(raw)])
+    (served,) = open_scorer(tmp_path / "bundle").score([Part(raw)])
     np.testing.assert_allclose(served.scores, scores, rtol=0, atol=1e-5)
 
 
@@ -357,7 +358,7 @@ def test_a_recipe_that_refuses_nulls_is_served_as_it_predicts(tmp_path, client, 
     with write_events(tmp_path / "in.root", branches, tree="events") as out:
         out.append(events)
     predict(client, tmp_path / "bundle", [tmp_path / "in.root"], tmp_path / "out.root")
-    model = load_model(tmp_path / "bundle")
+    model = open_scorer(tmp_path / "bundle")
     expected = rows_of(tmp_path / "out.root")["score"]
     # A null in a branch that is an input alone, of the dtypes that the recipe reads.
     harmless = {**raw[0], "number": None, "flag": None}

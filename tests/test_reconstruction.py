@@ -16,7 +16,7 @@ from mlaas4hep_dask.encode.split import split_of
 from mlaas4hep_dask.errors import ConfigError, ModelError
 from mlaas4hep_dask.run import fit
 from mlaas4hep_dask.run.cli import main
-from mlaas4hep_dask.serve.network import Network
+from mlaas4hep_dask.score.script import Script
 from mlaas4hep_dask.train.losses import loss_of
 from mlaas4hep_dask.train.network import autoencoder
 from mlaas4hep_dask.train.reconstruction import Rows
@@ -240,7 +240,7 @@ def test_one_sample_and_the_user_s_own_network_will_do(client, cms_files, tmp_pa
     events = some_events(result.bundle, cms_files[0])
     encoded = encode(events, result.bundle.encoding)
     x, missing = encoded.dense(), encoded.missing()
-    exported = Network(result.bundle.model_path)
+    exported = Script(result.bundle.model_path)
     expected = errors_of(exported.rows_of(x, missing), x, missing)
     np.testing.assert_allclose(exported.scores_of(x, missing), expected, rtol=1e-4, atol=1e-6)
 

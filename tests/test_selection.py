@@ -20,7 +20,8 @@ from mlaas4hep_dask.predict import predict_files
 from mlaas4hep_dask.predict.request import check_request
 from mlaas4hep_dask.reader import read
 from mlaas4hep_dask.run.stages import fit
-from mlaas4hep_dask.serve.model import Part, load_model
+from mlaas4hep_dask.score.parts import Part
+from mlaas4hep_dask.score.scorer import open_scorer
 from mlaas4hep_dask.train.network import mlp
 
 CUTS = {
@@ -160,7 +161,7 @@ def test_the_served_score_of_a_raw_event_is_that_of_the_trained_network(keys, cl
     places = {tuple(each): place for place, each in enumerate(ids.tolist())}
     rows = [row for row, each in enumerate(arrays["id"].tolist()) if tuple(each) in places]
     chosen = [places[tuple(arrays["id"][row].tolist())] for row in rows]
-    model = load_model(result.path / "bundle")
+    model = open_scorer(result.path / "bundle")
     (scored,) = model.score([Part(ak.to_list(raw[chosen]))])
     assert len(rows) > 1_000
     np.testing.assert_allclose(scored.scores, trained[rows], rtol=0, atol=1e-6)

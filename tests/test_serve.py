@@ -28,12 +28,12 @@ from mlaas4hep_dask.encode import EncodeCounts, Encoding, encode
 from mlaas4hep_dask.errors import PayloadError
 from mlaas4hep_dask.events import Events
 from mlaas4hep_dask.export import to_torchscript
+from mlaas4hep_dask.score.batching import Batcher
+from mlaas4hep_dask.score.parts import SLICE, SLICE_VALUES, Part
+from mlaas4hep_dask.score.scorer import Scored, Scorer, open_scorer
+from mlaas4hep_dask.score.script import Script
 from mlaas4hep_dask.serve import body, build_app
-from mlaas4hep_dask.serve.batching import Batcher
 from mlaas4hep_dask.serve.body import Bodies
-from mlaas4hep_dask.serve.model import Model, Scored, load_model
-from mlaas4hep_dask.serve.network import Network
-from mlaas4hep_dask.serve.parts import SLICE, SLICE_VALUES, Part
 from mlaas4hep_dask.specs.measure import measure
 
 MAX_BODY_BYTES = 1_000_000
@@ -63,7 +63,7 @@ def test_sorted_clipped_and_transformed_events_get_the_score_of_training(tmp_pat
     facts = {"name": "sorted", "metrics": {}, "data": {}, "card": "", "specs": specs}
     exported = to_torchscript(network, encoding)
     write_bundle(tmp_path / "sorted", model=exported, encode=options, **facts)
-    model = load_model(tmp_path / "sorted")
+    model = open_scorer(tmp_path / "sorted")
     assert model.encoding == encoding
     other = make_array(300, seed=2)
     other = ak.with_field(other, other.MET_pt - np.float32(5), "MET_pt")  # some without logarithm
@@ -541,7 +541,7 @@ def test_the_server_loads_neither_dask_nor_readers_nor_training(bundle, events, 
 import asyncio, sys
 from pathlib import Path
 from mlaas4hep_dask.serve import body, build_app
-from mlaas4hep_dask.serve.parts import Part
+from mlaas4hep_dask.score.parts import Part
 from mlaas4hep_dask.serve.payload import objects_in
 app = build_app(sys.argv[1])
 print(*sys.modules)
@@ -569,7 +569,7 @@ print(*sys.modules)
 
 
 def test_parts_scored_together_are_scored_as_alone(bundle, events):
-    model = load_model(bundle)
+    model = open_scorer(bundle)
     posted = as_json(events)
     posted[3] = posted[3] | {"MET_pt": 1e9, "extra": 1}
     posted[4] = posted[4] | {"PV_npvs": None}
@@ -593,7 +593,7 @@ def test_parts_scored_together_are_scored_as_alone(bundle, events):
 def test_one_part_that_does_not_fit_fails_alone_with_its_own_event_number(bundle, events):
     posted = as_json(events)
     bad = [*posted[:5], posted[5] | {"mass": 1e300}]
-    good, failed, typo = load_model(bundle).score(
+    good, failed, typo = open_scorer(bundle).score(
         [Part(posted[:9]), Part(bad, first=256), Part([posted[0] | {"MET_pt": "1"}])]
     )
     assert len(good.scores) == 9
@@ -601,7 +601,7 @@ def test_one_part_that_does_not_fit_fails_alone_with_its_own_event_number(bundle
     assert (typo.event, typo.branch) == (0, "MET_pt")
 
 
-class CountingNetwork(Network):
+class CountingNetwork(Script):
     """Notes how many events it scores at a time."""
 
     def __init__(self, source):
@@ -629,7 +629,7 @@ def test_the_rest_of_a_batch_is_scored_once_without_what_does_not_fit(
     bundle, events, change, places
 ):
     network = CountingNetwork(bundle / "model.pt")
-    model = Model(open_bundle(bundle), network)
+    model = Scorer(open_bundle(bundle), network)
     posted = as_json(events)[:100]
     alone = [model.score([Part([event])])[0] for event in posted]
     network.batches.clear()
@@ -649,14 +649,14 @@ def test_a_batch_of_nothing_that_fits_gives_every_part_its_own_reason(bundle, ev
     posted = as_json(events)[:7]
     names = ["HLT_Jet", "MET_pt", "PV_npvs", "mass", "Jet_eta", "Jet_pt", "MET_pt"]
     parts = [Part([event, event | {name: "x"}]) for event, name in zip(posted, names, strict=True)]
-    outcomes = load_model(bundle).score(parts)
+    outcomes = open_scorer(bundle).score(parts)
     assert [(outcome.event, outcome.branch) for outcome in outcomes] == [(1, n) for n in names]
 
 
 def test_a_score_that_is_not_finite_leaves_the_batch_its_scores(tmp_path, events):
     make_bundle(tmp_path / "bundle", overflows=True)
     network = CountingNetwork(tmp_path / "bundle" / "model.pt")
-    model = Model(open_bundle(tmp_path / "bundle"), network)
+    model = Scorer(open_bundle(tmp_path / "bundle"), network)
     posted = as_json(events)[:4]
     bad = [posted[1], posted[2] | {"MET_pt": 3.4e38}]
     first, failed, last = model.score([Part(posted[:1]), Part(bad, first=10), Part(posted[3:])])
@@ -670,7 +670,7 @@ def test_an_event_without_a_finite_score_is_refused(tmp_path, events):
     make_bundle(tmp_path / "bundle", overflows=True)
     posted = as_json(events)[:3]
     posted[1] = posted[1] | {"MET_pt": 3.4e38}
-    (failed,) = load_model(tmp_path / "bundle").score([Part(posted)])
+    (failed,) = open_scorer(tmp_path / "bundle").score([Part(posted)])
     assert (failed.event, failed.branch, failed.status) == (1, None, 422)
     assert "no finite score" in str(failed)
 

@@ -21,9 +21,9 @@ from mlaas4hep_dask.errors import BundleError, PayloadError, UnreadableFileError
 from mlaas4hep_dask.events import Branch, Events
 from mlaas4hep_dask.export.activation import reconstruction_error
 from mlaas4hep_dask.reader import Partition, read
-from mlaas4hep_dask.serve.model import Model
-from mlaas4hep_dask.serve.network import Network
-from mlaas4hep_dask.serve.verify import verify
+from mlaas4hep_dask.score.scorer import Scorer
+from mlaas4hep_dask.score.script import Script
+from mlaas4hep_dask.score.verify import verify
 from mlaas4hep_dask.writer import decoded_branches, decoded_events
 
 SLICE = 2048  # events scored at once
@@ -131,7 +131,7 @@ def num_outputs(scoring: Scoring, bundle: Bundle, golden: Golden | None) -> int 
             )
         # Without a kind of its own, the rows that a model gives can be decoded.
         gives_rows = scoring.decode and bundle.outputs.kind != "reconstruction"
-        verify(Model(bundle, network), golden, gives_rows=gives_rows)
+        verify(Scorer(bundle, network), golden, gives_rows=gives_rows)
     except (RuntimeError, AttributeError, PayloadError) as error:
         raise BundleError(f"model {scoring.name!r} does not run ({error})") from error
     return None if scores.ndim == 1 else scores.shape[1]
@@ -197,7 +197,7 @@ def score_partition(partition: Partition, file_number: int, scoring: Scoring) ->
 
 def _scored(
     encoded: Encoded | EncodedImages,
-    network: Network,
+    network: Script,
     row_shape: tuple[int, ...],
     *,
     reconstructs: bool,
@@ -251,14 +251,14 @@ def _decoded(rows: NDArray[np.float32], encoded: Encoded, scoring: Scoring) -> E
     )
 
 
-_networks: dict[str, Network] = {}
+_networks: dict[str, Script] = {}
 _lock = Lock()
 
 
-def _network(scoring: Scoring) -> Network:
+def _network(scoring: Scoring) -> Script:
     """The network of this worker, loaded once."""
     with _lock:
         if scoring.digest not in _networks:
             _networks.clear()
-            _networks[scoring.digest] = Network(scoring.model)
+            _networks[scoring.digest] = Script(scoring.model)
         return _networks[scoring.digest]

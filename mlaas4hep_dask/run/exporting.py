@@ -13,7 +13,7 @@ from mlaas4hep_dask.errors import ModelError, PayloadError
 from mlaas4hep_dask.train.model import ModelSource
 
 if TYPE_CHECKING:
-    from mlaas4hep_dask.serve.model import Model
+    from mlaas4hep_dask.score.scorer import Scorer
     from mlaas4hep_dask.train.trial import Trained
 
 
@@ -87,11 +87,11 @@ def _golden(trained: Trained, examples: Examples, draft: Bundle) -> Golden:
 
     from mlaas4hep_dask.export.activation import Activation
     from mlaas4hep_dask.export.call import call_of
-    from mlaas4hep_dask.serve.model import Model
-    from mlaas4hep_dask.serve.network import Network
-    from mlaas4hep_dask.serve.verify import verify
+    from mlaas4hep_dask.score.scorer import Scorer
+    from mlaas4hep_dask.score.script import Script
+    from mlaas4hep_dask.score.verify import verify
 
-    loaded = Model(draft, Network(trained.content))
+    loaded = Scorer(draft, Script(trained.content))
     sent = _scorable(loaded, examples.sent)
     x, missing = map(torch.from_numpy, loaded.rows(sent))
     with torch.no_grad():
@@ -102,7 +102,7 @@ def _golden(trained: Trained, examples: Examples, draft: Bundle) -> Golden:
     return golden
 
 
-def _scorable(model: Model, sent: Sequence[Mapping[str, Any]]) -> tuple[Mapping[str, Any], ...]:
+def _scorable(model: Scorer, sent: Sequence[Mapping[str, Any]]) -> tuple[Mapping[str, Any], ...]:
     """The events that a server scores; one with an infinite value may lack what a cut needs."""
     if _fit(model, sent):
         return tuple(sent)
@@ -112,7 +112,7 @@ def _scorable(model: Model, sent: Sequence[Mapping[str, Any]]) -> tuple[Mapping[
     return alone
 
 
-def _fit(model: Model, events: Sequence[Mapping[str, Any]]) -> bool:
+def _fit(model: Scorer, events: Sequence[Mapping[str, Any]]) -> bool:
     try:
         model.rows(events)
     except PayloadError:

@@ -20,13 +20,14 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from mlaas4hep_dask.errors import BundleError, PayloadError, did_you_mean
+from mlaas4hep_dask.events.problems import shown
+from mlaas4hep_dask.score.batching import Batcher
+from mlaas4hep_dask.score.parts import Scorable
+from mlaas4hep_dask.score.scorer import Scorer, open_scorer
 from mlaas4hep_dask.serve import cut
-from mlaas4hep_dask.serve.batching import Batcher
 from mlaas4hep_dask.serve.body import MAX_BODY_BYTES, Bodies
 from mlaas4hep_dask.serve.limits import MAX_VALUES
-from mlaas4hep_dask.serve.model import Model, load_model
-from mlaas4hep_dask.serve.parts import INLINE_BYTES, Scorable, parts_of
-from mlaas4hep_dask.serve.problems import shown
+from mlaas4hep_dask.serve.parts import INLINE_BYTES, parts_of
 
 
 def build_app(
@@ -84,7 +85,7 @@ class _Service:
         self._bodies = bodies
         self._max_values = max_values
         self._is_draining = False
-        self._models: Mapping[str, Model] | None = None  # None until all are loaded
+        self._models: Mapping[str, Scorer] | None = None  # None until all are loaded
         self._batchers: Mapping[str, Batcher] = {}
 
     @asynccontextmanager
@@ -112,10 +113,10 @@ class _Service:
         self._models = None
         gc.unfreeze()
 
-    def _load(self) -> dict[str, Model]:
-        models: dict[str, Model] = {}
+    def _load(self) -> dict[str, Scorer]:
+        models: dict[str, Scorer] = {}
         for path in self._paths:
-            model = load_model(path)
+            model = open_scorer(path)
             if model.name in models:
                 raise BundleError(
                     f"{path}: a model named {model.name!r} is served already", path=str(path)
@@ -169,12 +170,12 @@ class _Service:
         cutting = partial(parts_of, body, max_values=self._max_values)
         return await asyncio.get_running_loop().run_in_executor(self._cutter, cutting)
 
-    def _loaded(self) -> Mapping[str, Model]:
+    def _loaded(self) -> Mapping[str, Scorer]:
         if self._models is None:
             raise HTTPException(503, "the server is starting", {"Retry-After": "1"})
         return self._models
 
-    def _model(self, request: Request) -> Model:
+    def _model(self, request: Request) -> Scorer:
         name = request.path_params["name"]
         models = self._loaded()
         if name not in models:

@@ -1,26 +1,24 @@
-"""Requests in parts that are scored in one go, few events and values each."""
+"""Cuts the bodies of requests into parts that are scored in one go."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import orjson
 
 from mlaas4hep_dask.errors import PayloadError, did_you_mean
+from mlaas4hep_dask.events.problems import shown
+from mlaas4hep_dask.events.records import MAX_NAME
+from mlaas4hep_dask.score.parts import SLICE, SLICE_VALUES, Part, Scorable
 from mlaas4hep_dask.serve import cut
 from mlaas4hep_dask.serve.limits import MAX_VALUES
-from mlaas4hep_dask.serve.payload import MAX_EVENTS, MAX_NAME, json_error, objects_in, refusal
-from mlaas4hep_dask.serve.problems import shown
+from mlaas4hep_dask.serve.payload import MAX_EVENTS, json_error, objects_in, refusal
 
 INLINE_BYTES = 16 * 1024  # bodies that are parsed at once: that takes less time than a thread
-# Events scored before others get a turn. Slices of 256 bring the p99 of single events next to
-# bulk requests from 0.2 s to 22 ms, and cost bulk requests a sixth of their rate.
-SLICE = 256
-SLICE_VALUES = 65_536
 SLICE_BYTES = 512 * 1024
 EVENT_VALUES = 200_000
 EVENT_NAMES = 10_000
@@ -31,53 +29,6 @@ _TAIL = re.compile(rb"[ \t\n\r]*\}[ \t\n\r]*")
 _FIRST_NAME = re.compile(rb'[ \t\n\r]*[{,][ \t\n\r]*("[^"\\]{0,200}")')
 _SLICE_LIMITS = np.array([SLICE, SLICE_VALUES, SLICE_BYTES], dtype=np.int64)
 _EVENT_LIMITS = np.array([EVENT_VALUES, EVENT_NAMES, EVENT_BYTES], dtype=np.int64)
-
-
-class Scorable(Protocol):
-    """Some events of one request."""
-
-    @property
-    def first(self) -> int:
-        """Number of the first in its request."""
-
-    @property
-    def size(self) -> int:
-        """Number of events."""
-
-    @property
-    def values(self) -> int:
-        """About how many values they hold."""
-
-    def parsed(self) -> Sequence[Any]:
-        """The JSON objects, one per event; `PayloadError` when they are no JSON."""
-
-
-@dataclass(frozen=True, slots=True)
-class Part:
-    """Parsed events of one request that are scored in one go.
-
-    Parameters
-    ----------
-    objects : sequence
-        JSON objects, one per event.
-    first : int
-        Number of the first in its request.
-    values : int
-        About how many values they hold.
-    """
-
-    objects: Sequence[Any]
-    first: int = 0
-    values: int = 0
-
-    @property
-    def size(self) -> int:
-        """Number of events."""
-        return len(self.objects)
-
-    def parsed(self) -> Sequence[Any]:
-        """The JSON objects."""
-        return self.objects
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,11 +18,11 @@ from mlaas4hep_dask.bundle import Bundle, open_bundle
 from mlaas4hep_dask.encode import EncodeCounts, Encoded, EncodedImages, encode
 from mlaas4hep_dask.errors import BundleError, ExpressionError, PayloadError
 from mlaas4hep_dask.events import Branch, Events
-from mlaas4hep_dask.serve.counts import counts_of_parts
-from mlaas4hep_dask.serve.network import Network
-from mlaas4hep_dask.serve.parts import Part, Scorable
-from mlaas4hep_dask.serve.payload import UnfitError, columnar, events_of, extra_names
-from mlaas4hep_dask.serve.verify import verify
+from mlaas4hep_dask.events.records import UnfitError, columnar, events_of, extra_names
+from mlaas4hep_dask.score.counts import counts_of_parts
+from mlaas4hep_dask.score.parts import Part, Scorable
+from mlaas4hep_dask.score.script import Script
+from mlaas4hep_dask.score.verify import verify
 from mlaas4hep_dask.specs import BranchSpecs
 
 logger = logging.getLogger(__name__)
@@ -66,7 +66,7 @@ class _Row(NamedTuple):
     first: int
 
 
-class Model:
+class Scorer:
     """A loaded model; `score` is called from one thread at a time.
 
     Parameters
@@ -77,7 +77,7 @@ class Model:
         The bundle's TorchScript.
     """
 
-    def __init__(self, bundle: Bundle, network: Network) -> None:
+    def __init__(self, bundle: Bundle, network: Script) -> None:
         self.bundle = bundle
         self.name = bundle.name
         self.encoding = bundle.encoding
@@ -286,7 +286,7 @@ def _no_score(event: int) -> PayloadError:
     )
 
 
-def load_model(path: str | Path) -> Model:
+def open_scorer(path: str | Path) -> Scorer:
     """The model of a verified bundle, warmed up.
 
     Parameters
@@ -308,7 +308,7 @@ def load_model(path: str | Path) -> Model:
                 f"{path}: model name {bundle.name!r} cannot stand in a URL", path=str(path)
             )
         try:
-            model = Model(bundle, Network(bundle.model_path))
+            model = Scorer(bundle, Script(bundle.model_path))
             verify(model, bundle.golden())
             _warm_up(model)
         except BundleError:
@@ -321,7 +321,7 @@ def load_model(path: str | Path) -> Model:
     return model
 
 
-def _warm_up(model: Model) -> None:
+def _warm_up(model: Scorer) -> None:
     event = model.example()
     nulls = {
         name: [None] * len(value) if isinstance(value, list) else None

@@ -13,10 +13,10 @@ from mlaas4hep_dask.errors import BundleError, ModelError, PayloadError
 from mlaas4hep_dask.export.contract import compared, scores_of
 
 if TYPE_CHECKING:
-    from mlaas4hep_dask.serve.model import Model
+    from mlaas4hep_dask.score.scorer import Scorer
 
 
-def verify(model: Model, golden: Golden | None, *, gives_rows: bool = False) -> None:
+def verify(model: Scorer, golden: Golden | None, *, gives_rows: bool = False) -> None:
     """Raise a BundleError unless a model keeps to its bundle.
 
     The normalisation inside the network has to be that of the specs; the scores one per event, in
@@ -49,7 +49,7 @@ def verify(model: Model, golden: Golden | None, *, gives_rows: bool = False) -> 
         _require_scores(model, golden)
 
 
-def _require_contract(model: Model, golden: Golden | None) -> None:
+def _require_contract(model: Scorer, golden: Golden | None) -> None:
     x, missing = map(torch.from_numpy, _rows(model, golden))
 
     def call(rows: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
@@ -61,7 +61,7 @@ def _require_contract(model: Model, golden: Golden | None) -> None:
         raise BundleError(f"model {model.name!r} {error.message}") from error
 
 
-def _rows(model: Model, golden: Golden | None) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+def _rows(model: Scorer, golden: Golden | None) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
     """Rows of golden events, else some made of the example."""
     if golden is not None:
         return _golden_rows(model, golden)
@@ -70,14 +70,14 @@ def _rows(model: Model, golden: Golden | None) -> tuple[NDArray[np.float32], NDA
     return x * factors, np.repeat(missing, len(factors), axis=0)
 
 
-def _golden_rows(model: Model, golden: Golden) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+def _golden_rows(model: Scorer, golden: Golden) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
     try:
         return model.rows(golden.events)
     except PayloadError as error:
         raise BundleError(f"model {model.name!r} does not take a golden event: {error}") from error
 
 
-def _require_scores(model: Model, golden: Golden) -> None:
+def _require_scores(model: Scorer, golden: Golden) -> None:
     x, missing = _golden_rows(model, golden)
     found = model.network.scores_of(x, missing)
     if found.shape != golden.scores.shape:

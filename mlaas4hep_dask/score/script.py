@@ -1,4 +1,4 @@
-"""A bundle's TorchScript: encoded events in, scores out; for the server and for whole files."""
+"""A bundle's TorchScript: encoded events in, scores out."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class Rows(Protocol):
         """Their missing mask."""
 
 
-class Network:
+class Script:
     """A loaded TorchScript module.
 
     Parameters

@@ -9,11 +9,11 @@ from concurrent.futures import Executor
 from dataclasses import dataclass, field
 
 from mlaas4hep_dask.errors import PayloadError
-from mlaas4hep_dask.serve.limits import STOPPING
-from mlaas4hep_dask.serve.model import Scored
-from mlaas4hep_dask.serve.parts import SLICE, SLICE_VALUES, Scorable
+from mlaas4hep_dask.score.parts import SLICE, SLICE_VALUES, Scorable
+from mlaas4hep_dask.score.scorer import Scored
 
 MAX_WAITING = 131_072  # events
+STOPPING = "the server is shutting down"
 
 
 @dataclass(eq=False, slots=True)

@@ -1,0 +1,1 @@
+"""Score: a loaded network; raw events in, their scores out, in natural batches."""
