@@ -16,12 +16,10 @@ from mlaas4hep_dask.events.events import concatenate
 from mlaas4hep_dask.inputs.preflight import preflight
 from mlaas4hep_dask.reader import (
     Partition,
-    byteorder,
     cut,
     plan_file,
     read,
     require_same_branches,
-    uncompress,
 )
 from mlaas4hep_dask.reader import baskets as baskets_module
 from mlaas4hep_dask.reader.baskets import basket_table, read_baskets
@@ -170,16 +168,6 @@ def test_a_basket_of_several_compressed_blocks_is_read_whole(codec, tmp_path):
         plan = plan_file(str(tmp_path / "a.root"), name, "s")
         events = assert_equals_uproot(plan, 1, plan.num_entries)
         assert events.contents["v"][-1] > 0
-
-
-@pytest.mark.parametrize("codec", ["lz4", "none"])
-def test_every_type_is_read_by_the_compiled_kernels_too(codec, tmp_path, monkeypatch):
-    monkeypatch.setattr(byteorder, "FEW", 0)
-    monkeypatch.setattr(uncompress, "FEW", 0)
-    plan = plan_file(str(write(tmp_path / "a.root", codec=codec, entries=(131, 77))), "Events", "s")
-    for start, stop in ((0, 208), (1, 207), (130, 132), (50, 101)):
-        events = assert_equals_uproot(plan, start, stop)
-        assert all(content.flags.aligned for content in events.contents.values())
 
 
 def test_an_entry_range_may_begin_and_end_anywhere(file):

@@ -1,4 +1,3 @@
-import itertools
 import lzma
 import struct
 import zlib
@@ -8,19 +7,13 @@ import numpy as np
 import pytest
 import xxhash
 import zstandard
-from hypothesis import example, given, settings
-from hypothesis import strategies as st
 
-from mlaas4hep_dask.reader import byteorder
-from mlaas4hep_dask.reader import uncompress as module
 from mlaas4hep_dask.reader.uncompress import (
     Uncompress,
     UnsupportedBasketError,
-    checked,
     find_basket,
     find_embedded,
 )
-from mlaas4hep_dask.reader.xxh64 import hashes
 
 KEYLEN = struct.calcsize(">ihiIh") + struct.calcsize(">hiiii") + 1
 VALUES = np.random.default_rng(1).normal(size=5_000).astype(">f4").tobytes()
@@ -54,17 +47,15 @@ def basket(size, border, *blocks, nbytes=None):
 def found(raw):
     """The basket that lies somewhere in the memory of others."""
     memory = np.frombuffer(b"before!" + bytes(raw) + b"behind", dtype=np.uint8)
-    return find_basket("x", 0, 1, memory.data, memory.ctypes.data, 7, 7 + len(raw))
+    return find_basket("x", 0, 1, memory.data, 7, 7 + len(raw))
 
 
 def values(raw):
-    (one,) = checked([found(raw)])
-    return bytes(Uncompress().values(one))
+    return bytes(Uncompress().values(found(raw)))
 
 
 def whole(raw):
-    (one,) = checked([found(raw)])
-    return bytes(Uncompress()(one))
+    return bytes(Uncompress()(found(raw)))
 
 
 BLOCKS = {
@@ -76,7 +67,6 @@ BLOCKS = {
 }
 
 
-@pytest.mark.usefixtures("ways")
 @pytest.mark.parametrize("codec", BLOCKS)
 def test_a_basket_gives_its_values_or_all_of_its_data(codec):
     raw = basket(len(VALUES + OFFSETS), len(VALUES), BLOCKS[codec](VALUES + OFFSETS))
@@ -97,15 +87,6 @@ def test_data_that_looks_like_a_block_is_not_one():
     assert values(basket(40, 40, b"L4" + bytes(38))) == b"L4" + bytes(38)
 
 
-@pytest.fixture(params=["few", "many"])
-def ways(request, monkeypatch):
-    """Small data are checked and copied by libraries, large by our own kernels."""
-    if request.param == "many":
-        monkeypatch.setattr(module, "FEW", 0)
-        monkeypatch.setattr(byteorder, "FEW", 0)
-
-
-@pytest.mark.usefixtures("ways")
 @pytest.mark.parametrize("number", range(3))
 def test_the_checksum_of_each_lz4_block_is_compared(number):
     blocks = [lz4(VALUES), lz4(OFFSETS), lz4(VALUES)]
@@ -115,21 +96,6 @@ def test_the_checksum_of_each_lz4_block_is_compared(number):
         raw[place + behind] ^= 4
         with pytest.raises(ValueError, match="'x' with entries 0-1: the checksum of an lz4 block"):
             values(raw)
-
-
-@pytest.mark.usefixtures("ways")
-def test_baskets_before_a_damaged_one_are_not_given_when_checked_with_it(monkeypatch):
-    good = basket(len(VALUES), len(VALUES), lz4(VALUES))
-    bad = bytearray(good)
-    bad[-1] ^= 1
-    with pytest.raises(ValueError, match="checksum"):
-        next(checked([found(good), found(bad)]))
-    monkeypatch.setattr(module, "CHECKED_TOGETHER", 1)
-    one_by_one = checked([found(good), found(good), found(bad)])
-    assert bytes(Uncompress().values(next(one_by_one))) == VALUES
-    next(one_by_one)
-    with pytest.raises(ValueError, match="checksum"):
-        next(one_by_one)
 
 
 @pytest.mark.parametrize("size", range(8))
@@ -164,7 +130,7 @@ def test_a_basket_that_leaves_the_memory_is_refused(before, behind):
     memory = np.frombuffer(bytes(basket(40, 40, bytes(40))), dtype=np.uint8)
     places = before, len(memory) + behind
     with pytest.raises(ValueError, match=f"it lies at {before}-{places[1]} of 75 bytes"):
-        find_basket("x", 0, 1, memory.data, memory.ctypes.data, *places)
+        find_basket("x", 0, 1, memory.data, *places)
 
 
 @pytest.mark.parametrize("keylen", [-(2**15), -1, 0, 18, KEYLEN - 1])
@@ -216,36 +182,6 @@ def test_offsets_behind_the_values_of_zstd_are_looked_at_only_for_a_checksum(che
     short[:4], short[KEYLEN + 3 : KEYLEN + 6] = cut.to_bytes(4, "big"), sizes
     with pytest.raises(ValueError, match="basket of branch 'x' with entries 0-1"):
         whole(short)
-
-
-@settings(deadline=None)  # the first call compiles
-@given(st.lists(st.integers(0, 300), max_size=9), st.integers(0, 40), st.integers(0, 2**32 - 1))
-@example([0, 31, 32, 33, 5_000, 63, 64, 65, 4_999], 3, 1)
-def test_checksums_are_those_of_xxhash(sizes, first, seed):
-    ends = first + np.cumsum([0, *sizes])
-    memory = np.random.default_rng(seed).integers(0, 256, ends[-1] + 1, dtype=np.uint8)
-    blocks = [memory[begin:end] for begin, end in itertools.pairwise(ends)]
-    addresses = (memory.ctypes.data + ends[:-1]).astype(np.uint64)
-    digests = hashes(addresses, np.array(sizes, dtype=np.int64))
-    assert digests.tolist() == [xxhash.xxh64_intdigest(block.tobytes()) for block in blocks]
-
-
-@pytest.mark.parametrize("copy", [byteorder.copy_native, byteorder._copy])
-@settings(deadline=None)  # the first call compiles
-@given(
-    st.sampled_from(["u1", "u2", "u4", "u8"]),
-    st.integers(0, 300),
-    st.integers(0, 17),
-    st.integers(0, 40),
-)
-def test_values_are_copied_to_any_place_and_nowhere_else(copy, dtype, size, source, target):
-    itemsize = np.dtype(dtype).itemsize
-    memory = np.random.default_rng(size).integers(0, 256, source + size * itemsize, dtype=np.uint8)
-    out = np.full(target + size + 70, 171, dtype=dtype)
-    copy(memory[source:].view(dtype), out[target : target + size])
-    expected = memory[source:].view(f">{dtype}").astype(dtype)
-    assert out[target : target + size].tolist() == expected.tolist()
-    assert (np.delete(out, np.s_[target : target + size]) == 171).all()
 
 
 @pytest.mark.parametrize("changed", [0, 20, -30, -1])

@@ -10,9 +10,7 @@ from mlaas4hep_dask.compiled import postpone_extensions
 from mlaas4hep_dask.dataset import tasks as tasks  # what workers run
 from mlaas4hep_dask.encode import Encoding, encode
 from mlaas4hep_dask.events import Branch, Events
-from mlaas4hep_dask.reader.byteorder import FEW, copy_native
-from mlaas4hep_dask.reader.metered import copy_metered
-from mlaas4hep_dask.reader.xxh64 import are_whole
+from mlaas4hep_dask.reader.metered import note
 from mlaas4hep_dask.specs.draw import entry_keys
 from mlaas4hep_dask.specs.measure import measure
 from mlaas4hep_dask.specs.meter import Meter
@@ -24,10 +22,6 @@ _EVENTS = Events(
     {"collection": np.array([0, 1, 3])},
 )
 postpone_extensions()
-are_whole(np.zeros(0, dtype=np.uint64), np.zeros(0, dtype=np.int64))
-_values, _out = np.frombuffer(bytes(FEW), dtype=np.uint32), np.zeros(FEW // 4, dtype=np.uint32)
-copy_native(_values, _out)
-_meter = Meter(entry_keys(0, 0, _out.size))
-_watched = _meter.watch(_EVENTS.branches[:1], {}, None)
-copy_metered(_values, None, 0, _watched["flat"])  # as pass 1 does it
+_values = np.zeros(1, dtype=np.float32)
+note(_values, 0, Meter(entry_keys(0, 0, 1)).watch(_EVENTS.branches[:1], {}, None)["flat"])
 encode(_EVENTS, Encoding.from_specs(measure(_EVENTS, sample="none"))).dense()

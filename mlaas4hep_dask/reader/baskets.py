@@ -15,15 +15,13 @@ from numpy.typing import NDArray
 
 from mlaas4hep_dask.events.events import Branch, offsets_of
 from mlaas4hep_dask.reader.access import heard
-from mlaas4hep_dask.reader.byteorder import SIZES, copy_native
 from mlaas4hep_dask.reader.joins import Agreement
-from mlaas4hep_dask.reader.metered import copy_metered
+from mlaas4hep_dask.reader.metered import note
 from mlaas4hep_dask.reader.places import BasketTable
 from mlaas4hep_dask.reader.uncompress import (
     Basket,
     Uncompress,
     UnsupportedBasketError,
-    checked,
     find_basket,
     find_embedded,
 )
@@ -31,7 +29,7 @@ from mlaas4hep_dask.specs.meter import Meter, Watch
 
 MERGE_GAP = 64 * 1024  # bytes between two ranges that are fetched as one
 MERGE_LIMIT = 8 * 1024 * 1024  # bytes fetched at once: XRootD's client joins longer answers slowly
-_BITS = {size: np.dtype(f"u{size}") for size in SIZES}
+SIZES = (1, 2, 4, 8)  # bytes of a value
 _COUNTS = np.dtype(">i4")  # of a TClonesArray or a vector that was split into sub-branches
 MAX_MULTIPLICITY = 2**31 - 1  # a basket has fewer bytes; sums of more could leave 64 bits
 
@@ -131,19 +129,15 @@ def read_baskets(
     passing = set()  # not kept
     if keep is not None:
         passing = {b.name for own in wanted.values() for b in own} - {*keep, *counters}
-    bits = _empty(
-        {n: (table.dtype.itemsize, num_entries) for n, table in flat.items() if n not in passing}
-    )
-    contents = {name: _native(own, tables[name]) for name, own in bits.items()}
+    contents = _empty({n: (flat[n].dtype, num_entries) for n in flat if n not in passing})
     watched: dict[str, Watch] = {}
     if meter is not None and None in wanted:
         watched |= meter.watch(wanted[None], contents, None)
-    for basket in checked([basket for basket in fetched if basket.branch in flat]):
-        name = basket.branch
-        values, first = _read_flat(
-            basket, uncompress, start, stop, _BITS[flat[name].dtype.itemsize]
-        )
-        _put(values, bits.get(name), first, watched.get(name))
+    for basket in fetched:
+        if (name := basket.branch) not in flat:
+            continue
+        values, first = _read_flat(basket, uncompress, start, stop, flat[name].dtype)
+        _put(values, contents.get(name), first, watched.get(name))
     offsets: dict[str, NDArray[np.int64]] = {}
     room = dict.fromkeys(counters, 0)  # bytes of the largest basket
     for basket in fetched:
@@ -164,40 +158,35 @@ def read_baskets(
             if meter is not None:  # while they are in a cache
                 meter.group(branch.collection, offsets[counter])
     ends = {name: offsets[str(table.counter)] for name, table in jagged.items()}
-    sizes = {n: (jagged[n].dtype.itemsize, int(ends[n][-1])) for n in jagged if n not in passing}
-    bits |= _empty(sizes)
-    contents |= {name: _native(bits[name], tables[name]) for name in sizes}
+    contents |= _empty({n: (jagged[n].dtype, int(ends[n][-1])) for n in jagged if n not in passing})
     for collection, own in wanted.items():
         if meter is not None and collection is not None:
             watched |= meter.watch(own, contents, ends[own[0].name])
-    for basket in checked([basket for basket in fetched if basket.branch in jagged]):
-        name = basket.branch
-        dtype = _BITS[jagged[name].dtype.itemsize]
+    for basket in fetched:
+        if (name := basket.branch) not in jagged:
+            continue
+        dtype = jagged[name].dtype
         values, first = _read_jagged(basket, uncompress, start, stop, ends[name], dtype)
-        _put(values, bits.get(name), first, watched.get(name))
+        _put(values, contents.get(name), first, watched.get(name))
     return contents, offsets
 
 
-def _native(bits: NDArray[Any], table: BasketTable) -> NDArray[Any]:
-    return bits.view(table.dtype.newbyteorder("="))
-
-
-def _empty(wanted: Mapping[str, tuple[int, int]]) -> dict[str, NDArray[Any]]:
-    """Unsigned integers, their bytes and number as ``wanted``, in one piece of memory.
+def _empty(wanted: Mapping[str, tuple[np.dtype[Any], int]]) -> dict[str, NDArray[Any]]:
+    """Native arrays, their dtype and size as ``wanted``, in one piece of memory.
 
     NumPy asks the kernel for large pages when it allocates some megabytes at once. The page
     faults of many small arrays take longer than filling them.
     """
     places = {}
     total = 0
-    for name, (itemsize, size) in wanted.items():
-        places[name] = total
-        total += -(-itemsize * size // 64) * 64  # each begins a cache line
+    for name, (dtype, size) in wanted.items():
+        places[name] = slice(total, total + dtype.itemsize * size)
+        total += -(-dtype.itemsize * size // 64) * 64  # each begins a cache line
     memory = np.empty(total + 64, dtype=np.uint8)
-    memory = memory[-memory.ctypes.data % 64 :]  # so that equal data are summed in equal vectors
+    memory = memory[-memory.ctypes.data % 64 :]
     return {
-        name: memory[places[name] : places[name] + itemsize * size].view(f"u{itemsize}")
-        for name, (itemsize, size) in wanted.items()
+        name: memory[places[name]].view(dtype.newbyteorder("="))
+        for name, (dtype, _) in wanted.items()
     }
 
 
@@ -250,9 +239,9 @@ def _fetch(
     for chunk, (begin, _), inside in zip(chunks, spans, members, strict=True):
         content = np.ascontiguousarray(chunk.raw_data)
         heard()
-        memory, address = content.data.cast("B").toreadonly(), content.ctypes.data
+        memory = content.data.cast("B").toreadonly()
         fetched += [
-            find_basket(name, first, last, memory, address, seek - begin, seek_end - begin)
+            find_basket(name, first, last, memory, seek - begin, seek_end - begin)
             for seek, seek_end, name, first, last in inside
         ]
     if embedded:
@@ -274,10 +263,14 @@ class _Discard:
 
 
 def _put(values: NDArray[Any], out: NDArray[Any] | None, first: int, watch: Watch | None) -> None:
+    """Copy big-endian ``values`` to ``out[first:]``, and note them, where these are wanted."""
+    if out is not None:
+        native = out[first : first + values.size]
+        native[:] = values
+    elif watch is not None:
+        native = values.astype(watch.drawn.dtype)
     if watch is not None:
-        copy_metered(values, out, first, watch)
-    elif out is not None:
-        copy_native(values, out[first : first + len(values)])
+        note(native.view(watch.drawn.dtype), first, watch)
 
 
 def _read_flat(

@@ -11,22 +11,15 @@ values (ROOT's `TBasket::Streamer`).
 
 from __future__ import annotations
 
-import itertools
 import struct
-from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 import cramjam
 import deflate
-import numpy as np
 import xxhash
 import zstandard
 
 from mlaas4hep_dask.reader.access import reason_of
-from mlaas4hep_dask.reader.xxh64 import are_whole
-
-CHECKED_TOGETHER = 1024 * 1024  # bytes
-FEW = 1024 * 1024  # bytes
 
 _KEY = struct.Struct(">ihiIh")  # fNbytes, fVersion, fObjlen, fDatime, fKeylen
 _BASKET = struct.Struct(">hiiii")  # fVersion, fBufferSize, fNevBufSize, fNevBuf, fLast
@@ -53,16 +46,15 @@ class _Block(NamedTuple):
 class Basket(NamedTuple):
     """A basket as it is in the file; `Uncompress` takes it.
 
-    ``memory``, which begins at ``address``, has the bytes [start, stop) after its key. ``size`` is
-    the number of bytes when uncompressed, ``border`` that of the values among them. Without
-    ``blocks`` it is not compressed. It holds the entries [first, last) of ``branch``.
+    ``memory`` has the bytes [start, stop) after its key. ``size`` is the number of bytes when
+    uncompressed, ``border`` that of the values among them. Without ``blocks`` it is not compressed.
+    It holds the entries [first, last) of ``branch``.
     """
 
     branch: str
     first: int
     last: int
     memory: memoryview
-    address: int
     start: int
     stop: int
     keylen: int
@@ -79,7 +71,7 @@ def _named(branch: str, first: int, last: int) -> str:
 
 
 def find_basket(
-    branch: str, first: int, last: int, memory: memoryview, address: int, start: int, stop: int
+    branch: str, first: int, last: int, memory: memoryview, start: int, stop: int
 ) -> Basket:
     """The basket whose key begins at ``start`` of ``memory``, and which ends until ``stop``.
 
@@ -91,7 +83,7 @@ def find_basket(
         When it lies outside the memory, the blocks are not those of a whole basket, or it holds
         another number of entries.
     """
-    if not 0 <= start <= stop <= len(memory):  # kernels take addresses
+    if not 0 <= start <= stop <= len(memory):
         raise ValueError(
             f"{_named(branch, first, last)}: it lies at {start}-{stop} of {len(memory)} bytes"
         )
@@ -124,7 +116,7 @@ def find_basket(
             if place > stop or total > size:
                 raise ValueError(f"{_named(branch, first, last)}: a block exceeds its {size} bytes")
             blocks.append(_Block(algorithm, begin, place, num_uncompressed))
-    return Basket(branch, first, last, memory, address, start, stop, keylen, size, border, blocks)
+    return Basket(branch, first, last, memory, start, stop, keylen, size, border, blocks)
 
 
 def find_embedded(branch: str, first: int, last: int, memory: memoryview, place: int) -> Basket:
@@ -149,7 +141,7 @@ def find_embedded(branch: str, first: int, last: int, memory: memoryview, place:
     if num_entries != last - first:
         raise ValueError(f"{name}: its key says {num_entries} entries")
     if num_entries == 0:
-        return Basket(branch, first, last, memory[:0], 0, 0, 0, keylen, 0, 0, [])
+        return Basket(branch, first, last, memory[:0], 0, 0, keylen, 0, 0, [])
     kind = flag - _WITH_VALUES
     if version < 2 or kind not in (_WITH_OFFSETS, _WITHOUT_OFFSETS) or end < keylen:
         raise UnsupportedBasketError(f"{name}: it is of version {version} and kind {flag}")
@@ -163,64 +155,14 @@ def find_embedded(branch: str, first: int, last: int, memory: memoryview, place:
     if offsets:
         own = memoryview(b"".join((own, memory[start : start + offsets])))
     size = border + offsets
-    return Basket(branch, first, last, own, 0, 0, size, keylen, size, border, [])
-
-
-def checked(baskets: Sequence[Basket]) -> Iterator[Basket]:
-    """The baskets, each after the checksums of its lz4 blocks were compared.
-
-    Some are checked together, few enough that they still are in a cache when they are
-    uncompressed. Other codecs compare checksums themselves.
-
-    Raises
-    ------
-    ValueError
-        When a checksum does not match.
-    """
-    addresses: list[int] = []
-    sizes: list[int] = []
-    groups = [(0, 0)]  # baskets and blocks up to the end of each
-    num_bytes = 0
-    for number, basket in enumerate(baskets):
-        for algorithm, start, stop, _ in basket.blocks:
-            if algorithm == b"L4":
-                if stop - start < _CHECKSUM:
-                    raise ValueError(f"{basket}: an lz4 block is shorter than its checksum")
-                addresses.append(basket.address + start)
-                sizes.append(stop - start)
-        num_bytes += basket.stop - basket.start
-        if num_bytes >= CHECKED_TOGETHER or number + 1 == len(baskets):
-            groups.append((number + 1, len(sizes)))
-            num_bytes = 0
-    is_few = sum(sizes) < FEW  # not worth the start of numba
-    places, lengths = np.array(addresses, dtype=np.uint64), np.array(sizes, dtype=np.int64)
-    for (begin, first), (end, last) in itertools.pairwise(groups):
-        these = baskets[begin:end]
-        if is_few:
-            match = all(map(_is_whole, these))
-        else:
-            match = are_whole(places[first:last], lengths[first:last])
-        if not match:
-            damaged = next(itertools.filterfalse(_is_whole, these), these[0])
-            raise ValueError(f"{damaged}: the checksum of an lz4 block does not match")
-        yield from these
-
-
-def _is_whole(basket: Basket) -> bool:
-    """True when the checksums of its lz4 blocks match."""
-    return all(
-        xxhash.xxh64(basket.memory[start + _CHECKSUM : stop]).digest()
-        == basket.memory[start : start + _CHECKSUM]
-        for algorithm, start, stop, _ in basket.blocks
-        if algorithm == b"L4"
-    )
+    return Basket(branch, first, last, own, 0, size, keylen, size, border, [])
 
 
 class Uncompress:
     """Uncompresses one basket after the other; what it gives, read-only, is valid until the next.
 
-    The checksums of lz4 are not looked at: see `checked`. A ValueError names the basket that
-    cannot be uncompressed.
+    Checksums of lz4 are compared for all blocks, those of other codecs where they are at hand. A
+    ValueError names the basket that cannot be uncompressed.
     """
 
     def __init__(self) -> None:
@@ -240,6 +182,7 @@ class Uncompress:
             return basket.memory[basket.start : basket.start + wanted]
         if len(self._buffer) < basket.size:
             self._buffer = memoryview(bytearray(basket.size))
+        _require_whole(basket)
         total = 0
         for block in basket.blocks:
             if total >= wanted:
@@ -280,6 +223,18 @@ class Uncompress:
         if len(piece) != size:
             raise ValueError(f"{len(piece)} bytes uncompressed, expected {size}")
         return piece
+
+
+def _require_whole(basket: Basket) -> None:
+    """Raise a ValueError unless the checksums of all lz4 blocks match."""
+    for algorithm, start, stop, _ in basket.blocks:
+        if algorithm != b"L4":
+            continue
+        if stop - start < _CHECKSUM:
+            raise ValueError(f"{basket}: an lz4 block is shorter than its checksum")
+        content = start + _CHECKSUM
+        if xxhash.xxh64_digest(basket.memory[content:stop]) != basket.memory[start:content]:
+            raise ValueError(f"{basket}: the checksum of an lz4 block does not match")
 
 
 def _has_checksum(frame: Any) -> bool:
