@@ -12,7 +12,7 @@ from mlaas4hep_dask.encode import Encoding, decode, encode
 from mlaas4hep_dask.encode.automatic import automatic
 from mlaas4hep_dask.encode.split import event_ids
 from mlaas4hep_dask.events import Events
-from mlaas4hep_dask.run.charts import separation
+from mlaas4hep_dask.report.charts import separation
 from mlaas4hep_dask.specs import Specs
 from mlaas4hep_dask.specs.measure import measure
 from mlaas4hep_dask.specs.specs import merge_all

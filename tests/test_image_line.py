@@ -15,8 +15,9 @@ from mlaas4hep_dask.dataset import Dataset
 from mlaas4hep_dask.dataset.mean_image import images_json
 from mlaas4hep_dask.errors import ConfigError, ModelError
 from mlaas4hep_dask.inputs.preflight import preflight
+from mlaas4hep_dask.report import render
+from mlaas4hep_dask.report.mean_images import channel_figure
 from mlaas4hep_dask.run.cli import main
-from mlaas4hep_dask.run.mean_images import channel_figure
 from mlaas4hep_dask.run.stages import fit, model_of
 from mlaas4hep_dask.score.parts import Part
 from mlaas4hep_dask.score.scorer import open_scorer
@@ -150,6 +151,16 @@ def test_mean_images_are_those_drawn_event_by_event(finished, means):
         off, shared = counts["off_image"][plane], counts["shared_cell"][plane]
         row = rf'<th scope="row">{re.escape(plane)}</th><td>{off}</td><td>{shared}</td>'
         assert re.search(row + r'<td>\d+\.\d\d</td><td class="text">[^<]*as many', page)
+
+
+def test_the_report_is_made_again_with_its_images(finished):
+    _, result = finished
+    text = render(result.path)
+    assert text == result.report.read_text(encoding="utf-8")
+    assert "Mean of " in text
+    (result.path / "images.json").rename(result.path / "images.away")
+    assert "Mean of " not in render(result.path)
+    (result.path / "images.away").rename(result.path / "images.json")
 
 
 def test_mean_images_do_not_depend_on_the_partition_size(finished, workflow, client):

@@ -7,8 +7,8 @@ import yaml
 
 from mlaas4hep_dask.config import Config
 from mlaas4hep_dask.dataset import Dataset
+from mlaas4hep_dask.report.page import render_page
 from mlaas4hep_dask.run.cli import main
-from mlaas4hep_dask.run.report import render
 from mlaas4hep_dask.run.specs_notes import specs_line, specs_notes
 from mlaas4hep_dask.specs.cli import main as specs_main
 
@@ -55,7 +55,7 @@ def test_run_report_and_table_tell_of_them_by_the_specs(keys, tmp_path, client, 
     assert double.startswith(DOUBLE)
     assert double.endswith(": time_ns")
     assert single in specs_line(dataset)
-    page = render({}, dataset.specs(), {}, {})
+    page = render_page({}, dataset.specs(), {}, {})
     assert page.count("beyond 2^24") == 2
     assert page.count("beyond 2^53") == 1
     (tmp_path / "specs.json").write_text(dataset.specs().to_json())

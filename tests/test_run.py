@@ -22,8 +22,9 @@ from distributed import LocalCluster
 from mlaas4hep_dask.bundle import open_bundle, write_bundle
 from mlaas4hep_dask.config import load
 from mlaas4hep_dask.encode import encode
-from mlaas4hep_dask.errors import ConfigError, WriteError
+from mlaas4hep_dask.errors import ConfigError, DataError, WriteError
 from mlaas4hep_dask.reader import plan_file, read
+from mlaas4hep_dask.report import render
 from mlaas4hep_dask.run.cli import main
 from mlaas4hep_dask.run.directory import RunDirectory
 from mlaas4hep_dask.train.network import mlp
@@ -81,6 +82,7 @@ def test_the_run_directory_holds_everything_and_no_half_written_file(finished):
         "checkpoints/epoch-5.pt",
         "checkpoints/epochs.json",
         "config.yaml",
+        "distributions.json",
         "metrics.json",
         "plan.json",
         "report.html",
@@ -89,6 +91,31 @@ def test_the_run_directory_holds_everything_and_no_half_written_file(finished):
     }
     assert json.loads((path / "run.json").read_text())["status"] == "complete"
     assert load(path / "config.yaml").training == load(TUTORIAL).training
+
+
+def test_the_report_is_made_again_from_the_run_directory_alone(finished, tmp_path):
+    path, _ = finished
+    code = """
+import sys
+from pathlib import Path
+from mlaas4hep_dask.report import render
+Path(sys.argv[2]).write_text(render(sys.argv[1]), encoding="utf-8")
+rooms = {f"mlaas4hep_dask.{room}" for room in ("run", "dataset", "reader", "train", "inputs")}
+loaded = {"dask", "distributed", "torch", "uproot", "matplotlib", *rooms} & sys.modules.keys()
+assert not loaded, loaded
+"""
+    again = tmp_path / "again.html"
+    subprocess.run([sys.executable, "-c", code, str(path), str(again)], check=True, timeout=120)
+    assert again.read_text(encoding="utf-8") == (path / "report.html").read_text(encoding="utf-8")
+
+
+def test_a_report_of_a_folder_without_records_names_the_file(finished, tmp_path):
+    with pytest.raises(DataError, match=r"metrics.json cannot be read \(No such file"):
+        render(tmp_path)
+    shutil.copytree(finished[0], tmp_path / "run")
+    (tmp_path / "run/distributions.json").write_text('{"num_events": 1')
+    with pytest.raises(DataError, match=r"distributions.json is no JSON: "):
+        render(tmp_path / "run")
 
 
 def serve(bundle):

@@ -26,7 +26,7 @@ from mlaas4hep_dask.encode import EncodeCounts
 from mlaas4hep_dask.errors import ConfigError, DataError, SpecsError
 from mlaas4hep_dask.inputs.preflight import preflight
 from mlaas4hep_dask.reader import PlannedFile, read
-from mlaas4hep_dask.run.report import render
+from mlaas4hep_dask.report.page import render_page
 from mlaas4hep_dask.run.specs_notes import specs_notes
 from mlaas4hep_dask.specs import Specs
 from mlaas4hep_dask.specs.specs import merge_all
@@ -456,13 +456,13 @@ def test_the_report_and_the_notebook_say_that_specs_are_those_of_a_sample(large,
     assert f"up to {sampled.specs().outside('normal'):.2g} of the values are expected" in note
     assert unseen == "the sample of the specs has no value of empty"
     assert "standard deviations, and values outside are clipped" in note
-    page = render({"counts": {"notes": [note]}}, sampled.specs(), {"branches": {}})
+    page = render_page({"counts": {"notes": [note]}}, sampled.specs(), {"branches": {}})
     assert "a sample of 10.00 % of the data" in page
     assert note in html.unescape(page)
     assert "a sample of 10.00% of the data" in sampled.specs()._repr_html_()
     full = dataset_of(large, client)
     assert specs_notes(full) == []
-    assert "a sample of" not in render({}, full.specs(), {"branches": {}})
+    assert "a sample of" not in render_page({}, full.specs(), {"branches": {}})
 
 
 def test_what_lies_outside_a_sample_is_clipped_and_counted(large, client):

@@ -9,8 +9,8 @@ from typing import Any
 from rich.table import Table
 
 from mlaas4hep_dask.console import Console
-from mlaas4hep_dask.run.metrics import metric_rows
-from mlaas4hep_dask.run.quantities import input_text
+from mlaas4hep_dask.report.headlines import metric_rows
+from mlaas4hep_dask.report.quantities import input_text
 
 MOST_WAYS = 3  # of normalisation in the table
 

@@ -17,7 +17,6 @@ from mlaas4hep_dask.run.changes import changes, digest_of
 STATE = "run.json"
 LOCK = ".lock"
 EPOCHS = "checkpoints/epochs.json"
-METRICS = "metrics.json"
 
 
 class RunDirectory:

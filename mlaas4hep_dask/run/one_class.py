@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from mlaas4hep_dask.run.quantities import is_number, mapping, number, sequence
+from mlaas4hep_dask.report.quantities import is_number, mapping, number, sequence
 
 MOST = 0.8  # share of the weight of one class that may be a reason
 SEPARATES = 0.6  # area under a ROC curve

@@ -20,11 +20,12 @@ from mlaas4hep_dask.dataset.dataset import watching
 from mlaas4hep_dask.dataset.losses import Lost
 from mlaas4hep_dask.dataset.mean_image import images_json
 from mlaas4hep_dask.dataset.trial import require_splits
-from mlaas4hep_dask.run.card import model_card
-from mlaas4hep_dask.run.directory import EPOCHS, METRICS, RunDirectory
+from mlaas4hep_dask.report import render
+from mlaas4hep_dask.report.card import model_card
+from mlaas4hep_dask.report.headlines import HEADLINES, four_digits, metric_rows
+from mlaas4hep_dask.report.records import DISTRIBUTIONS, IMAGES, METRICS, SPECS
+from mlaas4hep_dask.run.directory import EPOCHS, RunDirectory
 from mlaas4hep_dask.run.facts import facts_before, facts_of_training
-from mlaas4hep_dask.run.metrics import HEADLINES, four_digits, metric_rows
-from mlaas4hep_dask.run.report import render
 from mlaas4hep_dask.run.specs_notes import specs_line
 from mlaas4hep_dask.run.summary import distributions_json, plan_json, run_summary, versions
 from mlaas4hep_dask.run.training import Epoch, Trainer, begin_ranks
@@ -155,13 +156,14 @@ def fit(
         if not folder.settle(facts_of_training(dataset, trainer)):
             _say_moved(folder, reporter)
             _describe(folder, dataset)
-        folder.write("specs.json", specs.to_json())
+        folder.write(SPECS, specs.to_json())
         del importing
         # Read before training, after which a server may be gone: a result that lacks nothing but
         # examples and figures would be lost.
         examples = trainer.begin_trial()
-        shown = distributions_json(dataset.distributions())
-        dataset.image_sums()
+        folder.write_json(DISTRIBUTIONS, distributions_json(dataset.distributions()))
+        if images := images_json(dataset.image_sums(), dataset.encoding().image, specs):
+            folder.write_json(IMAGES, images)
         began = time.perf_counter()
         warnings = trainer.end_trial()
         reporter.record(Stage("trial", 0, time.perf_counter() - began))
@@ -201,8 +203,7 @@ def fit(
         result = RunResult(path, summary, bundle)
         summary["serve"] = result.serve_command
         folder.write_json(METRICS, summary)
-        images = images_json(dataset.image_sums(), dataset.encoding().image, specs)
-        folder.write("report.html", render(summary, specs, shown, images))
+        folder.write("report.html", render(path))
     return result
 
 

@@ -10,12 +10,12 @@ from typing import Any
 
 import jinja2
 
-from mlaas4hep_dask.run.axes import NOT_XML
-from mlaas4hep_dask.run.charts import SPLITS, inputs, learning_curves, multiplicities
-from mlaas4hep_dask.run.figures import bar
-from mlaas4hep_dask.run.mean_images import mean_images
-from mlaas4hep_dask.run.metrics import kind_of
-from mlaas4hep_dask.run.quantities import (
+from mlaas4hep_dask.report.axes import NOT_XML
+from mlaas4hep_dask.report.charts import SPLITS, inputs, learning_curves, multiplicities
+from mlaas4hep_dask.report.figures import bar
+from mlaas4hep_dask.report.headlines import kind_of
+from mlaas4hep_dask.report.mean_images import mean_images
+from mlaas4hep_dask.report.quantities import (
     DASH,
     count,
     difference,
@@ -28,14 +28,14 @@ from mlaas4hep_dask.run.quantities import (
     sequence,
     total,
 )
-from mlaas4hep_dask.run.results import results
+from mlaas4hep_dask.report.results import results
 from mlaas4hep_dask.specs import BranchSpecs, Specs
 from mlaas4hep_dask.specs.precision import bits_beyond
 
 NUM_SHOWN = 12  # input distributions in front of the fold
 
 
-def render(
+def render_page(
     summary: Mapping[str, Any],
     specs: Specs,
     distributions: Mapping[str, Any],
@@ -65,7 +65,7 @@ def render(
     labels = _label_names(summary)
     found = results(summary)
     branches = inputs(specs, distributions, labels)
-    page = _template().render(
+    text = _template().render(
         summary=summary,
         labels=labels,
         headline=_headline(summary),
@@ -88,7 +88,7 @@ def render(
         left_out=_by_reason(mapping(counts, "left_out")),
         versions=mapping(summary, "versions") or mapping(specs.provenance, "versions"),
     )
-    return NOT_XML.sub("\ufffd", page)
+    return NOT_XML.sub("\ufffd", text)
 
 
 @cache

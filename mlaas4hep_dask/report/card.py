@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from mlaas4hep_dask.config import Config
-from mlaas4hep_dask.run.metrics import kind_of, metric_rows
-from mlaas4hep_dask.run.quantities import input_text
+from mlaas4hep_dask.report.headlines import kind_of, metric_rows
+from mlaas4hep_dask.report.quantities import input_text
 
 
 def model_card(summary: Mapping[str, Any], config: Config) -> str:

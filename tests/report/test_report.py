@@ -12,12 +12,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mlaas4hep_dask.events import Branch, Events
-from mlaas4hep_dask.run.axes import MINUS, Axis, label
-from mlaas4hep_dask.run.charts import separation
-from mlaas4hep_dask.run.figures import Line, bar, line_chart, roc_curve, step_histogram
-from mlaas4hep_dask.run.mean_images import channel_figure
-from mlaas4hep_dask.run.metrics import metric_rows
-from mlaas4hep_dask.run.report import render
+from mlaas4hep_dask.report.axes import MINUS, Axis, label
+from mlaas4hep_dask.report.charts import separation
+from mlaas4hep_dask.report.figures import Line, bar, line_chart, roc_curve, step_histogram
+from mlaas4hep_dask.report.headlines import metric_rows
+from mlaas4hep_dask.report.mean_images import channel_figure
+from mlaas4hep_dask.report.page import render_page
 from mlaas4hep_dask.specs import Specs
 from mlaas4hep_dask.specs.measure import measure
 from mlaas4hep_dask.specs.specs import merge_all
@@ -232,7 +232,7 @@ def images():
 
 @pytest.fixture
 def html(summary, specs, distributions):
-    return render(summary, specs, distributions)
+    return render_page(summary, specs, distributions)
 
 
 def test_page_and_its_figures_are_well_formed(html):
@@ -268,7 +268,7 @@ def test_images_have_a_section_of_their_own(summary, specs, distributions, image
     assert "Images" not in Page(html).text
     summary["counts"]["off_image"] = {"Jet (px, phi)": 77}
     summary["counts"]["shared_cell"] = {}
-    found = render(summary, specs, distributions, images)
+    found = render_page(summary, specs, distributions, images)
     page = Page(found)
     assert page.open == []
     sections = [attributes["id"] for attributes in page.every("section")]
@@ -284,7 +284,7 @@ def test_images_have_a_section_of_their_own(summary, specs, distributions, image
         texts = [text.text for text in svg.iter(f"{SVG}text")]
         if svg.find(f"{SVG}title") is not None and "in every cell" in svg[0].text:
             assert {"0: QCD", "1: ttH", "px: Jet_px [GeV]", "phi"} <= set(texts)
-    assert Page(render({}, Specs(), {}, images)).open == []
+    assert Page(render_page({}, Specs(), {}, images)).open == []
 
 
 @pytest.mark.parametrize("number", [0, 1])
@@ -374,7 +374,7 @@ def test_selected_events_that_no_split_holds_are_shown(summary, specs, distribut
         "Every selected event is in exactly one of train, validation and test." in Page(html).text
     )
     summary["samples"][0]["train"] -= 3
-    page = Page(render(summary, specs, distributions))
+    page = Page(render_page(summary, specs, distributions))
     assert "Selected events and the sum of the splits differ by 3." in page.text
 
 
@@ -384,7 +384,7 @@ def test_skipped_ranges_of_unknown_length_are_said_to_be_in_no_number(
     sentence = "entry ranges hold is unknown; they are in no number above."
     assert sentence not in Page(html).text
     summary["counts"]["skipped"].append({"file": "d.root", "entry_start": 0, "entry_stop": None})
-    text = Page(render(summary, specs, distributions)).text
+    text = Page(render_page(summary, specs, distributions)).text
     assert f"How many events 1 of these {sentence}" in text
 
 
@@ -393,7 +393,7 @@ def test_nothing_lost_is_said_in_words(summary, specs, distributions):
         summary["counts"][key] = {}
     for key in ("skipped", "excluded", "identifiers"):
         summary["counts"][key] = []
-    text = Page(render(summary, specs, distributions)).text
+    text = Page(render_page(summary, specs, distributions)).text
     assert "None: every planned event was read." in text
     assert "None: every branch asked for can be an input." in text
     assert text.count("None.") == 5
@@ -403,12 +403,12 @@ def test_nothing_lost_is_said_in_words(summary, specs, distributions):
 def test_unknown_is_told_apart_from_none(summary, specs, distributions):
     summary["counts"]["truncated"] = None
     del summary["counts"]["skipped"]
-    text = Page(render(summary, specs, distributions)).text
+    text = Page(render_page(summary, specs, distributions)).text
     assert text.count("Not recorded.") == 2
 
 
 def test_page_of_a_run_that_did_nothing_renders():
-    page = Page(render({}, Specs(), {}))
+    page = Page(render_page({}, Specs(), {}))
     assert page.open == []
     assert f"AUC of the test set {DASH} not reached" in page.text
 
@@ -416,12 +416,12 @@ def test_page_of_a_run_that_did_nothing_renders():
 @pytest.mark.parametrize("value", [None, {}])
 def test_any_key_of_the_summary_may_be_missing(summary, specs, distributions, value):
     for key in summary:
-        assert Page(render({**summary, key: value}, specs, distributions)).open == []
+        assert Page(render_page({**summary, key: value}, specs, distributions)).open == []
         without = {name: entry for name, entry in summary.items() if name != key}
-        assert Page(render(without, specs, distributions)).open == []
+        assert Page(render_page(without, specs, distributions)).open == []
     for key in summary["counts"]:
         part = {**summary, "counts": {**summary["counts"], key: value}}
-        assert Page(render(part, specs, distributions)).open == []
+        assert Page(render_page(part, specs, distributions)).open == []
 
 
 def test_a_missing_area_names_the_class_without_a_test_event(summary, specs, distributions):
@@ -429,7 +429,7 @@ def test_a_missing_area_names_the_class_without_a_test_event(summary, specs, dis
     test = summary["test"] | {"auc": None, "confusion": [[9.0, 3.0], [0.0, 0.0]]}
     changed = summary | {"outputs": outputs, "test": test}
     assert dict(metric_rows(changed))["AUC"] == "none (no test event of ttH)"
-    text = Page(render(changed, specs, distributions)).text
+    text = Page(render_page(changed, specs, distributions)).text
     assert f"AUC {DASH} (no test event of ttH)" in text
     test["confusion"][1] = [0.0, 1.0]
     assert dict(metric_rows(changed))["AUC"] == "none"
@@ -438,7 +438,7 @@ def test_a_missing_area_names_the_class_without_a_test_event(summary, specs, dis
 def test_unknown_numbers_are_an_en_dash(summary, specs, distributions):
     summary["test"] |= {"auc": math.nan, "loss": None}
     summary["epochs"][1]["validation"] = {}
-    text = Page(render(summary, specs, distributions)).text
+    text = Page(render_page(summary, specs, distributions)).text
     assert f"AUC of the test set {DASH} " in text
     assert f"loss {DASH} AUC {DASH} accuracy {DASH} events 122" in text
     assert "nan" not in text
@@ -450,7 +450,7 @@ def test_unknown_numbers_are_an_en_dash(summary, specs, distributions):
     ["<script>alert(1)</script>", '"><img src=x onerror=alert(1)>', "]]>&amp;'", "\x00\ud800"],
 )
 def test_names_from_users_files_are_inert(summary, specs, distributions, images, evil):
-    html = render(summary, specs, distributions, images)
+    html = render_page(summary, specs, distributions, images)
 
     def poison(value):
         if isinstance(value, dict):
@@ -471,7 +471,7 @@ def test_names_from_users_files_are_inert(summary, specs, distributions, images,
     shown["num_events"] = {evil: 1}
     for channel in shown["channels"]:
         channel["planes"][0]["means"] = {evil: channel["planes"][0]["means"]["0"]}
-    found = render(poisoned, measure(events, sample=evil), {"branches": branches}, shown)
+    found = render_page(poisoned, measure(events, sample=evil), {"branches": branches}, shown)
     page = Page(found)
     assert page.open == []
     assert {tag for tag, _ in page.tags} <= {tag for tag, _ in Page(html).tags}
@@ -500,7 +500,7 @@ def test_branch_that_separates_best_comes_first_and_the_rest_are_folded(summary,
         return {"raw": {"edges": [0, 1, 2], "counts": counts}, "encoded": {}}
 
     branches = {f"b{overlap}": branch(overlap) for overlap in range(50, 30, -1)}
-    html = render(summary, specs, {"num_events": 9, "branches": branches})
+    html = render_page(summary, specs, {"num_events": 9, "branches": branches})
     order = re.findall(r"<figcaption><b>(b\d+)</b>", html)
     assert order == [f"b{overlap}" for overlap in range(31, 51)]
     shown, folded = html.split("8 more branches")
@@ -530,7 +530,7 @@ def test_background_efficiency_at_a_working_point_lies_on_the_curve(html):
 
 
 def test_report_is_made_without_matplotlib_dask_or_torch():
-    code = "import mlaas4hep_dask.run.report, sys; print(*sys.modules)"
+    code = "import mlaas4hep_dask.report.records, sys; print(*sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert not {"matplotlib", "dask", "torch"} & set(done.stdout.split())
 

@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from mlaas4hep_dask.run.axes import MINUS, label
+from mlaas4hep_dask.report.axes import MINUS, label
 
 DASH = "\N{EN DASH}"
 

@@ -7,8 +7,8 @@ from itertools import groupby
 from statistics import median
 from typing import Any, NamedTuple
 
-from mlaas4hep_dask.run.axes import Axis, drawable, empty_svg, label, open_svg, pixel, xml_text
-from mlaas4hep_dask.run.quantities import mapping, number, ratio, sequence
+from mlaas4hep_dask.report.axes import Axis, drawable, empty_svg, label, open_svg, pixel, xml_text
+from mlaas4hep_dask.report.quantities import mapping, number, ratio, sequence
 
 _FONT = 11
 _PANEL = 190  # width and height of a plane

@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from typing import Any
 
-from mlaas4hep_dask.run.figures import Line, line_chart, roc_curve, step_histogram
-from mlaas4hep_dask.run.quantities import count, fixed, is_number, mapping, ratio, sequence
+from mlaas4hep_dask.report.figures import Line, line_chart, roc_curve, step_histogram
+from mlaas4hep_dask.report.quantities import count, fixed, is_number, mapping, ratio, sequence
 from mlaas4hep_dask.specs import Specs
 
 SPLITS = ("train", "validation", "test")

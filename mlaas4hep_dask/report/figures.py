@@ -13,15 +13,7 @@ from itertools import groupby, pairwise
 from statistics import median
 from typing import NamedTuple
 
-from mlaas4hep_dask.run.axes import (
-    NUM_COLOURS,
-    Axis,
-    Frame,
-    drawable,
-    empty_svg,
-    label,
-    pixel,
-)
+from mlaas4hep_dask.report.axes import NUM_COLOURS, Axis, Frame, drawable, empty_svg, label, pixel
 
 _FEW = 20  # curves of at most so many points show each of them
 
