@@ -1,14 +1,11 @@
-from pathlib import Path
-
 import pytest
+from paths import DATA, TUTORIAL
 
 from mlaas4hep_dask.cluster import connect
 from mlaas4hep_dask.config import Cluster
 from mlaas4hep_dask.dataset.cache import VARIABLE
 from mlaas4hep_dask.events.events import concatenate
 from mlaas4hep_dask.reader import access, plan_file, read
-
-TESTS = Path(__file__).parent
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -23,13 +20,13 @@ def own_cache(tmp_path_factory):
 @pytest.fixture(scope="session")
 def edge_cases():
     """Folder of small files in the shapes of other experiments."""
-    return TESTS / "data"
+    return DATA
 
 
 @pytest.fixture(scope="session")
 def cms_files():
     """The tutorial's four files; the first is signal."""
-    return sorted((TESTS.parent / "workflows" / "heptutorial" / "data").glob("*.root"))
+    return sorted((TUTORIAL / "data").glob("*.root"))
 
 
 @pytest.fixture(scope="session")

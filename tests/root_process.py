@@ -1,11 +1,11 @@
 """ROOT itself, in a Python of its own: it writes files for tests, and opens those that we write."""
 
 import subprocess
-from pathlib import Path
 
 import pytest
+from paths import REPOSITORY
 
-PYTHON = Path(__file__).parent.parent / ".venv-root" / "bin" / "python"
+PYTHON = REPOSITORY / ".venv-root" / "bin" / "python"
 
 
 def run_in_root(script: str, *arguments: str) -> str:

@@ -5,14 +5,13 @@ import shutil
 import subprocess
 import sys
 from contextlib import contextmanager
-from pathlib import Path
 
 import pytest
+from paths import REPOSITORY, TESTS
 from xrootd_server import XRootDServer
 
-TESTS = Path(__file__).parent
 # Rucio's server and that of S3 do not go together with what is tested.
-OTHERS = TESTS.parent / ".venv-servers" / "bin" / "python"
+OTHERS = REPOSITORY / ".venv-servers" / "bin" / "python"
 needs_servers = pytest.mark.skipif(not OTHERS.exists(), reason="make servers")
 needs_xrootd = pytest.mark.skipif(
     shutil.which("xrootd") is None, reason="apt-get install xrootd-server"

@@ -10,9 +10,10 @@ from pathlib import Path
 
 import psutil
 import pytest
+from paths import TUTORIAL
 
 pytestmark = pytest.mark.timeout(280)
-DATA = Path(__file__).parent.parent / "workflows" / "heptutorial" / "data"
+DATA = TUTORIAL / "data"
 CONFIG = """
 name: t
 tree: events

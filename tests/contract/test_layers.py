@@ -3,8 +3,8 @@ import sys
 from pathlib import Path
 
 import pytest
+from paths import REPOSITORY
 
-ROOT = Path(__file__).parents[1]
 HEAVY = ("dask", "distributed", "dask_awkward", "uproot", "torch", "awkward", "numba", "pandas")
 
 
@@ -12,7 +12,7 @@ def loaded_after(statement):
     """Modules that a fresh interpreter has loaded after a statement."""
     code = f"import sys\n{statement}\nprint('\\n'.join(sys.modules))"
     done = subprocess.run(
-        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True
+        [sys.executable, "-c", code], cwd=REPOSITORY, capture_output=True, text=True, check=True
     )
     return set(done.stdout.split())
 
@@ -20,7 +20,7 @@ def loaded_after(statement):
 def test_imports_go_downwards_only():
     done = subprocess.run(
         [Path(sys.executable).parent / "lint-imports", "--no-cache"],
-        cwd=ROOT,
+        cwd=REPOSITORY,
         capture_output=True,
         text=True,
         check=False,
@@ -67,6 +67,7 @@ def test_commands_name_their_options_before_anything_heavy_is_loaded(module):
 def test_a_warm_worker_has_loaded_no_extension_and_still_can():
     code = """
 import sys
+from paths import REPOSITORY
 from mlaas4hep_dask.dataset import preload
 assert not {"sympy", "vector"} & sys.modules.keys()
 import awkward, numba

@@ -1,12 +1,11 @@
 """Friend trees: joined by entry or by identifiers, with names that clash, and what they lack."""
 
-from pathlib import Path
-
 import awkward as ak
 import numpy as np
 import pytest
 import uproot
-from test_dataset import dataset_of
+from paths import FAULTS
+from steps import dataset_of
 
 from mlaas4hep_dask.catalog import resolve_files
 from mlaas4hep_dask.config import Config, given_of, load
@@ -17,7 +16,6 @@ from mlaas4hep_dask.predict.request import check_request
 from mlaas4hep_dask.predict.scoring import predict_files
 from mlaas4hep_dask.run import fit
 
-FAULTS = Path(__file__).parent / "data" / "faults"
 EVENTS = 120
 
 

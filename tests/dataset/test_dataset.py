@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import uproot
 from distributed import SchedulerPlugin
+from steps import dataset_of
 
 from mlaas4hep_dask.bundle import write_bundle
 from mlaas4hep_dask.config import Config
@@ -40,10 +41,6 @@ def tutorial(cms_files):
         ],
         "branches": {"exclude": MC},
     }
-
-
-def dataset_of(keys, client, **more):
-    return Dataset(Config.from_mapping({**keys, **more}), client)
 
 
 def write_tree(path, *, events=20, seed=0, **extra):

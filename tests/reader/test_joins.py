@@ -9,7 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 import uproot
 from root_process import run_in_root
-from test_dataset import dataset_of
+from steps import dataset_of
 
 from mlaas4hep_dask.config import Config
 from mlaas4hep_dask.dataset.plan import check_files

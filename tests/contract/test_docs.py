@@ -5,7 +5,6 @@ import shutil
 import subprocess
 import sys
 import textwrap
-from pathlib import Path
 from urllib.parse import unquote
 
 import nbformat
@@ -13,6 +12,7 @@ import numpy as np
 import pytest
 import uproot
 from nbclient import NotebookClient
+from paths import REPOSITORY
 
 from mlaas4hep_dask.config import Config
 from mlaas4hep_dask.config.document import parse
@@ -20,13 +20,12 @@ from mlaas4hep_dask.predict.cli import parser as predict_parser
 from mlaas4hep_dask.run.cli import parser
 from mlaas4hep_dask.specs.cli import parser as specs_parser
 
-ROOT = Path(__file__).parent.parent
 PAGES = sorted(
     [
-        *ROOT.glob("*.md"),
-        *(ROOT / "docs").rglob("*.md"),
-        *(ROOT / "jobqueue").rglob("*.md"),
-        *(ROOT / "workflows").rglob("*.md"),
+        *REPOSITORY.glob("*.md"),
+        *(REPOSITORY / "docs").rglob("*.md"),
+        *(REPOSITORY / "jobqueue").rglob("*.md"),
+        *(REPOSITORY / "workflows").rglob("*.md"),
     ]
 )
 FENCE = re.compile(r"^```([^\n]*)\n(.*?)^```[ \t]*$", re.MULTILINE | re.DOTALL)
@@ -59,7 +58,7 @@ if __name__ == "__main__":
 
 
 def name_of(page):
-    return str(page.relative_to(ROOT))
+    return str(page.relative_to(REPOSITORY))
 
 
 def blocks(page, language):
@@ -82,7 +81,7 @@ def anchors(page):
 
 
 def run_python(arguments, *, folder, timeout=240):
-    environment = os.environ | {"PYTHONPATH": str(ROOT), "MPLBACKEND": "agg"}
+    environment = os.environ | {"PYTHONPATH": str(REPOSITORY), "MPLBACKEND": "agg"}
     done = subprocess.run(
         [sys.executable, *map(str, arguments)],
         cwd=folder,
@@ -107,7 +106,7 @@ def tutorial_run(tmp_path_factory):
 
 def copy_workflows(folder):
     ignored = shutil.ignore_patterns("runs", ".ipynb_checkpoints")
-    shutil.copytree(ROOT / "workflows", folder / "workflows", ignore=ignored)
+    shutil.copytree(REPOSITORY / "workflows", folder / "workflows", ignore=ignored)
 
 
 @pytest.mark.parametrize(
@@ -138,30 +137,32 @@ def test_the_links_of_a_page_lead_somewhere(page):
         path, _, anchor = unquote(link).partition("#")
         target = (page.parent / path).resolve() if path else page
         assert target.exists(), f"{link}: no such file"
-        assert target.is_relative_to(ROOT), f"{link}: outside the repository"
+        assert target.is_relative_to(REPOSITORY), f"{link}: outside the repository"
         if anchor and target.suffix == ".md":
             assert anchor in anchors(target), f"{link}: no such heading"
 
 
-@pytest.mark.parametrize("page", [*PAGES, *ROOT.glob("workflows/*.ipynb")], ids=name_of)
+@pytest.mark.parametrize("page", [*PAGES, *REPOSITORY.glob("workflows/*.ipynb")], ids=name_of)
 def test_no_page_names_a_path_of_a_developers_machine(page):
     assert not DEVELOPER_PATH.findall(page.read_text(encoding="utf-8"))
 
 
 def test_every_page_of_the_documentation_is_in_the_index():
-    index = ROOT / "docs" / "index.md"
+    index = REPOSITORY / "docs" / "index.md"
     linked = {(index.parent / link).resolve() for link in LINK.findall(prose(index))}
-    assert linked == set((ROOT / "docs").rglob("*.md")) - {index}
+    assert linked == set((REPOSITORY / "docs").rglob("*.md")) - {index}
 
 
 def test_the_readme_shows_the_configuration_of_the_demo():
-    shown = [parse(text, place="README.md")[0] for _, text in blocks(ROOT / "README.md", "yaml")]
-    file = ROOT / "workflows" / "heptutorial" / "dataset.yaml"
+    shown = [
+        parse(text, place="README.md")[0] for _, text in blocks(REPOSITORY / "README.md", "yaml")
+    ]
+    file = REPOSITORY / "workflows" / "heptutorial" / "dataset.yaml"
     assert shown == [parse(file.read_text(), place=str(file))[0]]
 
 
 def test_every_option_of_the_command_line_is_in_the_reference():
-    page = (ROOT / "docs" / "reference" / "command-line.md").read_text()
+    page = (REPOSITORY / "docs" / "reference" / "command-line.md").read_text()
     actions = [*parser()._actions, *predict_parser()._actions]
     options = {option for action in actions for option in action.option_strings}
     missing = {option for option in options if not re.search(rf"`{option}[` ]", page)}
@@ -169,7 +170,9 @@ def test_every_option_of_the_command_line_is_in_the_reference():
 
 
 def test_every_option_of_the_specs_command_is_in_the_reference():
-    section = (ROOT / "docs" / "reference" / "command-line.md").read_text().split("\n## specs\n")[1]
+    section = (
+        (REPOSITORY / "docs" / "reference" / "command-line.md").read_text().split("\n## specs\n")[1]
+    )
     (commands,) = (action for action in specs_parser()._actions if action.choices)
     for name, command in commands.choices.items():
         assert f"| `{name}` |" in section
@@ -178,7 +181,7 @@ def test_every_option_of_the_specs_command_is_in_the_reference():
 
 
 def test_every_file_and_key_that_a_run_writes_is_in_the_reference(tutorial_run):
-    reference = ROOT / "docs" / "reference"
+    reference = REPOSITORY / "docs" / "reference"
     run = tutorial_run / "runs" / "single-top"
     page = (reference / "run-directory.md").read_text()
     files = {path.relative_to(run).as_posix() for path in run.rglob("*") if path.is_file()}
@@ -194,7 +197,7 @@ def test_every_file_and_key_that_a_run_writes_is_in_the_reference(tutorial_run):
 
 
 def test_the_request_in_the_workflow_holds_events_of_the_files():
-    folder = ROOT / "workflows" / "heptutorial"
+    folder = REPOSITORY / "workflows" / "heptutorial"
     request = json.loads((folder / "events.json").read_text(), parse_float=np.float32)
     for sample, event in zip(("single_top", "ww"), request["events"], strict=True):
         with uproot.open(folder / "data" / f"cms_heptutorial_{sample}.root") as file:

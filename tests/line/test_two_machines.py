@@ -10,8 +10,9 @@ import time
 from pathlib import Path
 
 import pytest
+from paths import TUTORIAL
 
-DATA = Path(__file__).parent.parent / "workflows" / "heptutorial" / "data"
+DATA = TUTORIAL / "data"
 NETS = Path("/etc/netns")  # files there stand in the place of those in /etc, in a namespace
 NAMES = (f"mlaas-a{os.getpid()}", f"mlaas-b{os.getpid()}")
 HOSTS = ("10.213.77.1", "10.213.77.2")

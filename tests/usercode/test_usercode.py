@@ -5,11 +5,10 @@ import textwrap
 from pathlib import Path
 
 import pytest
+from paths import REPOSITORY
 
 from mlaas4hep_dask.errors import CodeError
 from mlaas4hep_dask.usercode import find_code
-
-ROOT = Path(__file__).parents[1]
 
 
 def write(folder, **files):
@@ -100,7 +99,7 @@ def test_another_process_has_the_same_digest_without_the_folder(tmp_path):
     for path in tmp_path.glob("*.py"):
         path.unlink()
     done = subprocess.run(
-        [sys.executable, "-c", script], input=sent, capture_output=True, cwd=ROOT, check=True
+        [sys.executable, "-c", script], input=sent, capture_output=True, cwd=REPOSITORY, check=True
     )
     assert done.stdout.decode().split() == ["3", code.digest]
 

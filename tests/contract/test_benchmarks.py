@@ -1,12 +1,11 @@
 import json
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
+from paths import REPOSITORY, TUTORIAL
 
-FOLDER = Path(__file__).parents[1] / "benchmarks"
-TUTORIAL = Path(__file__).parents[1] / "workflows" / "heptutorial" / "data"
+FOLDER = REPOSITORY / "benchmarks"
 COMMON = {
     "stage",
     "events",
@@ -35,7 +34,7 @@ def data_folder(tmp_path_factory):
         "train.py",
         "graph.py --partitions 40",
         "windows.py --partitions 40",
-        f"real.py --files {TUTORIAL}/cms_heptutorial_ww.root:events",
+        f"real.py --files {TUTORIAL}/data/cms_heptutorial_ww.root:events",
         "peers.py --branches small",
         "cluster.py --num-small 4 --times 2",
     ],

@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 import torch
 import uproot
-from test_predict import predict, rows_of
-from test_targets import served, some_events, write
+from steps import predict, rows_of, served, some_events
+from test_targets import write
 
 from mlaas4hep_dask.config import Config
 from mlaas4hep_dask.dataset import Dataset

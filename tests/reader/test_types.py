@@ -1,9 +1,8 @@
 """Arrays, leaf lists, structs and vectors of ROOT: what they offer, and its values."""
 
-from pathlib import Path
-
 import numpy as np
 import pytest
+from paths import FAULTS
 from root_process import run_in_root
 from test_odd_files import configured
 
@@ -12,7 +11,6 @@ from mlaas4hep_dask.errors import ExpressionError
 from mlaas4hep_dask.inputs.preflight import preflight
 from mlaas4hep_dask.reader import plan_file, read
 
-FAULTS = Path(__file__).parent / "data" / "faults"
 I = np.arange(300)  # noqa: E741  # the entry number, as the files' description has it
 COUNTS = (7 * I) % 4
 K = np.concatenate([np.arange(count) for count in COUNTS])

@@ -8,7 +8,6 @@ import subprocess
 import sys
 import time
 import warnings
-from pathlib import Path
 
 import awkward as ak
 import httpx
@@ -18,6 +17,7 @@ import pytest
 import torch
 import yaml
 from distributed import LocalCluster
+from paths import TUTORIAL
 
 from mlaas4hep_dask.bundle import open_bundle, write_bundle
 from mlaas4hep_dask.config import load
@@ -29,7 +29,7 @@ from mlaas4hep_dask.run.cli import main
 from mlaas4hep_dask.run.directory import RunDirectory
 from mlaas4hep_dask.train.network import mlp
 
-TUTORIAL = Path(__file__).parents[1] / "workflows" / "heptutorial" / "dataset.yaml"
+DATASET = TUTORIAL / "dataset.yaml"
 
 
 def run(*arguments, **options):
@@ -41,7 +41,7 @@ def run(*arguments, **options):
 def finished(tmp_path_factory):
     """The tutorial's run as a newcomer does it, in a folder of its own."""
     folder = tmp_path_factory.mktemp("tutorial")
-    done = run(TUTORIAL, "--output", "runs/first", cwd=folder)
+    done = run(DATASET, "--output", "runs/first", cwd=folder)
     assert done.returncode == 0, done.stdout + done.stderr
     return folder / "runs" / "first", done.stdout
 
@@ -90,7 +90,7 @@ def test_the_run_directory_holds_everything_and_no_half_written_file(finished):
         "specs.json",
     }
     assert json.loads((path / "run.json").read_text())["status"] == "complete"
-    assert load(path / "config.yaml").training == load(TUTORIAL).training
+    assert load(path / "config.yaml").training == load(DATASET).training
 
 
 def test_the_report_is_made_again_from_the_run_directory_alone(finished, tmp_path):
@@ -197,7 +197,7 @@ def test_a_second_run_moves_the_first_aside(finished, tmp_path):
 
 def test_a_folder_that_is_not_a_run_is_never_touched(tmp_path, capsys):
     (tmp_path / "thesis.txt").write_text("years of work")
-    assert main([str(TUTORIAL), "--output", str(tmp_path)]) == 2
+    assert main([str(DATASET), "--output", str(tmp_path)]) == 2
     assert "holds 'thesis.txt' and no run" in capsys.readouterr().err
     with pytest.raises(ConfigError, match="no run"), RunDirectory(tmp_path, facts={"letter": "a"}):
         pass
@@ -211,7 +211,7 @@ def test_a_run_killed_before_its_report_is_taken_up(finished, tmp_path):
     state = json.loads((path / "run.json").read_text())
     (tmp_path / "run/run.json").write_text(json.dumps({**state, "status": "running"}))
     (tmp_path / "run/report.html").unlink()
-    done = run(TUTORIAL, "--output", "run", cwd=tmp_path)
+    done = run(DATASET, "--output", "run", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert "after epoch 5" in done.stdout
     assert (tmp_path / "run/report.html").exists()
@@ -260,7 +260,7 @@ def measured(path):
 @pytest.mark.timeout(280)
 def test_a_killed_run_is_taken_up_after_its_last_epoch(tmp_path):
     settings = ["--set", "training.epochs=8"]
-    command = [sys.executable, "-m", "mlaas4hep_dask.run", TUTORIAL, "--output", "killed"]
+    command = [sys.executable, "-m", "mlaas4hep_dask.run", DATASET, "--output", "killed"]
     killed = tmp_path / "killed"
     process = subprocess.Popen([*map(str, command), *settings], cwd=tmp_path, process_group=0)
     deadline = time.monotonic() + 120
@@ -272,10 +272,10 @@ def test_a_killed_run_is_taken_up_after_its_last_epoch(tmp_path):
     process.wait()
     done_before = len(json.loads((killed / "checkpoints/epochs.json").read_text())["epochs"])
     assert done_before < 8
-    again = run(TUTORIAL, "--output", "killed", *settings, cwd=tmp_path)
+    again = run(DATASET, "--output", "killed", *settings, cwd=tmp_path)
     assert again.returncode == 0, again.stderr
     assert re.search(r"taking up the run in .*killed after epoch \d", again.stdout)
-    whole = run(TUTORIAL, "--output", "whole", *settings, cwd=tmp_path)
+    whole = run(DATASET, "--output", "whole", *settings, cwd=tmp_path)
     assert whole.returncode == 0
     assert measured(killed) == measured(tmp_path / "whole")
 
@@ -308,7 +308,7 @@ def test_a_run_joins_a_scheduler_that_is_already_there(tmp_path):
             time.sleep(0.05)  # polls for the scheduler's file
         address = json.loads(file.read_text())["address"]
         settings = ["--cluster", address, "--set", "training.epochs=1"]
-        done = run(TUTORIAL, "--output", "run", *settings, cwd=tmp_path)
+        done = run(DATASET, "--output", "run", *settings, cwd=tmp_path)
         assert done.returncode == 0, done.stderr
         assert json.loads((tmp_path / "run/metrics.json").read_text())["test"]["auc"] > 0.7
         assert scheduler.poll() is None  # it is not ours to close
@@ -322,18 +322,18 @@ def test_a_scheduler_without_workers_is_named(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr("mlaas4hep_dask.cluster.attach.WORKERS_TIMEOUT", 1)
     with LocalCluster(n_workers=0, host="127.0.0.1", dashboard_address="127.0.0.1:0") as empty:
         address = empty.scheduler_address
-        assert main([str(TUTORIAL), "--cluster", address, "--output", str(tmp_path / "run")]) == 2
+        assert main([str(DATASET), "--cluster", address, "--output", str(tmp_path / "run")]) == 2
     assert "1 worker needed, and after 1 s the cluster has 0" in capsys.readouterr().err
 
 
 def test_a_scheduler_that_does_not_answer_is_named(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr("mlaas4hep_dask.cluster.attach.CONNECT_TIMEOUT", 1)
-    assert main([str(TUTORIAL), "--cluster", "tcp://127.0.0.1:1", "--output", str(tmp_path)]) == 2
+    assert main([str(DATASET), "--cluster", "tcp://127.0.0.1:1", "--output", str(tmp_path)]) == 2
     assert "no Dask scheduler answers at tcp://127.0.0.1:1" in capsys.readouterr().err
 
 
 def test_check_prints_the_plan_and_reads_no_events(capsys):
-    assert main([str(TUTORIAL), "--check"]) == 0
+    assert main([str(DATASET), "--check"]) == 0
     printed = capsys.readouterr().out
     assert "16,052 events" in printed
     assert "sample single_top: label 1" in printed
@@ -344,7 +344,7 @@ def test_check_prints_the_plan_and_reads_no_events(capsys):
 def test_schema_prints_a_schema_that_accepts_the_tutorial(capsys):
     assert main(["--schema"]) == 0
     schema = json.loads(capsys.readouterr().out)
-    jsonschema.validate(yaml.safe_load(TUTORIAL.read_text()), schema)
+    jsonschema.validate(yaml.safe_load(DATASET.read_text()), schema)
 
 
 def test_help_reads_like_a_page(capsys):
@@ -404,9 +404,9 @@ BAD = {
 @pytest.mark.parametrize("fault", BAD)
 def test_a_bad_configuration_fails_early_with_its_message(fault, tmp_path, capsys):
     change, *expected = BAD[fault]
-    content = {**yaml.safe_load(TUTORIAL.read_text()), **change}
+    content = {**yaml.safe_load(DATASET.read_text()), **change}
     (tmp_path / "dataset.yaml").write_text(yaml.safe_dump(content))
-    (tmp_path / "data").symlink_to(TUTORIAL.parent / "data")
+    (tmp_path / "data").symlink_to(DATASET.parent / "data")
     output = tmp_path / "run"
     assert main([str(tmp_path / "dataset.yaml"), "--output", str(output)]) == 2
     message = capsys.readouterr().err
@@ -420,7 +420,7 @@ def test_a_bad_configuration_fails_early_with_its_message(fault, tmp_path, capsy
 def test_the_command_tells_of_a_file_that_it_left_out(tmp_path, capsys, cms_files):
     cut = tmp_path / "cut.root"
     cut.write_bytes(cms_files[1].read_bytes()[:1_000])
-    content = yaml.safe_load(TUTORIAL.read_text())
+    content = yaml.safe_load(DATASET.read_text())
     content["samples"][0]["files"] = str(cms_files[0])
     content["samples"][1]["files"] = [str(cut), str(cms_files[3])]
     content |= {"on_bad_file": "skip", "training": {"epochs": 1}}
@@ -444,11 +444,11 @@ def test_the_command_tells_of_a_file_that_it_left_out(tmp_path, capsys, cms_file
 
 
 def test_a_set_option_overrides_the_file(tmp_path, capsys):
-    assert main([str(TUTORIAL), "--check", "--set", "tree=Event"]) == 2
+    assert main([str(DATASET), "--check", "--set", "tree=Event"]) == 2
     told = capsys.readouterr().err
     assert told.startswith("error: override 'tree=Event': tree: tree 'Event' is not in ")
     assert "did you mean 'events'" in told
-    assert main([str(TUTORIAL), "--check", "--set", "trainin.epochs=1"]) == 2
+    assert main([str(DATASET), "--check", "--set", "trainin.epochs=1"]) == 2
     assert "training" in capsys.readouterr().err
 
 

@@ -18,6 +18,7 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 import uproot
+from steps import predict, rows_of
 
 from mlaas4hep_dask.bundle import open_bundle, write_bundle
 from mlaas4hep_dask.bundle.golden import Golden
@@ -30,7 +31,6 @@ from mlaas4hep_dask.errors import MLaaSError
 from mlaas4hep_dask.events import Branch, Events
 from mlaas4hep_dask.events.events import concatenate, offsets_of
 from mlaas4hep_dask.export import to_torchscript
-from mlaas4hep_dask.predict import predict_files
 from mlaas4hep_dask.predict.cli import main, parser
 from mlaas4hep_dask.predict.outputs import score_names
 from mlaas4hep_dask.predict.request import check_request
@@ -111,31 +111,6 @@ def expected(bundle, inputs):
     with torch.no_grad():
         rows = torch.from_numpy(encode(concatenate(inputs), encoding).dense())
         return torch.sigmoid(network(rows)).reshape(-1).numpy()
-
-
-def predict(
-    client, path, files, output, *, tree=None, patterns=(), skip=False, reading=None, **options
-):
-    request = check_request(
-        open_bundle(path),
-        [str(file) for file in files],
-        output,
-        tree=tree,
-        patterns=patterns,
-        skip=skip,
-        overwrite=options.get("overwrite", False),
-        reading=reading,
-    )
-    return predict_files(request, output, client=client, skip=skip, **options)
-
-
-def rows_of(path, tree="events"):
-    """The branches of an output, by name."""
-    if path.suffix == ".parquet":
-        array = ak.from_parquet(path)
-        return {name: array[name] for name in array.fields}
-    with uproot.open(path) as file:
-        return {name: branch.array() for name, branch in file[tree].items()}
 
 
 @pytest.mark.parametrize("suffix", [".root", ".parquet"])

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import uproot
-from test_dataset import dataset_of
+from steps import dataset_of
 
 from mlaas4hep_dask.catalog import resolve_files
 from mlaas4hep_dask.config import Config, load

@@ -7,6 +7,7 @@ import awkward as ak
 import numpy as np
 import pytest
 import uproot
+from paths import TESTS
 
 from mlaas4hep_dask.errors import DataError, UnreadableFileError
 from mlaas4hep_dask.reader import plan_file, read
@@ -15,7 +16,6 @@ from mlaas4hep_dask.reader.opened import open_data
 from mlaas4hep_dask.reader.rootfile import is_tree
 from mlaas4hep_dask.specs.measure import measure
 
-TESTS = Path(__file__).parent
 HEPTUTORIAL = TESTS.parent / "workflows" / "heptutorial" / "data"
 FOLDERS = (TESTS / "data", TESTS / "data" / "faults", HEPTUTORIAL)
 

@@ -6,7 +6,8 @@ import socket
 from contextlib import contextmanager
 
 import pytest
-from servers import OTHERS, TESTS, http_server, metrics_of_a_run, needs_servers, started
+from paths import TESTS
+from servers import OTHERS, http_server, metrics_of_a_run, needs_servers, started
 from test_remote_tables import require_equal
 from test_tables import made_columns, partitions_of, write
 from test_xrootd import whole

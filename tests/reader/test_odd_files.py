@@ -1,11 +1,10 @@
 """Files that ROOT writes and that are not what one expects: what they offer, and its values."""
 
-from pathlib import Path
-
 import awkward as ak
 import numpy as np
 import pytest
 import uproot
+from paths import FAULTS
 from root_process import run_in_root
 
 from mlaas4hep_dask.config import load
@@ -14,7 +13,6 @@ from mlaas4hep_dask.errors import ConfigError, DataError
 from mlaas4hep_dask.inputs.preflight import preflight
 from mlaas4hep_dask.reader import counting, plan_file, read
 
-FAULTS = Path(__file__).parent / "data" / "faults"
 ENTRIES = np.arange(300)
 
 

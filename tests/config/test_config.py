@@ -11,6 +11,7 @@ import pytest
 import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from paths import REPOSITORY
 from pydantic import BaseModel
 
 from mlaas4hep_dask.config import (
@@ -26,7 +27,7 @@ from mlaas4hep_dask.config import (
 from mlaas4hep_dask.config.sections import Sample
 from mlaas4hep_dask.errors import ConfigError
 
-PAGE = Path(__file__).parent.parent / "docs" / "reference" / "dataset-yaml.md"
+PAGE = REPOSITORY / "docs" / "reference" / "dataset-yaml.md"
 
 MINIMAL = """\
 samples:

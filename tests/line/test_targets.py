@@ -1,16 +1,12 @@
 import json
-import re
-import signal
-import subprocess
-import sys
 
 import awkward as ak
-import httpx
 import numpy as np
 import pytest
 import torch
 import uproot
 import yaml
+from steps import served, some_events
 
 from mlaas4hep_dask.bundle import open_bundle
 from mlaas4hep_dask.config import Config
@@ -19,7 +15,6 @@ from mlaas4hep_dask.dataset.plan import check_files
 from mlaas4hep_dask.encode import encode
 from mlaas4hep_dask.errors import ConfigError, DataError
 from mlaas4hep_dask.inputs.preflight import preflight
-from mlaas4hep_dask.reader import plan_file, read
 from mlaas4hep_dask.run.stages import fit
 from mlaas4hep_dask.train.network import mlp
 
@@ -53,24 +48,6 @@ def dataset_of(keys, client):
     return Dataset(Config.from_mapping(keys), client)
 
 
-def served(bundle, events):
-    """Answer of a real server process to some events."""
-    command = [sys.executable, "-m", "mlaas4hep_dask.serve", str(bundle), "--port", "0"]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
-    try:
-        url = next(
-            found[0] for line in process.stdout if (found := re.findall(r"http://\S+", line))
-        )
-        payload = {"events": ak.to_list(events.to_awkward())}
-        answer = httpx.post(url, json=payload, timeout=30)
-        assert answer.status_code == 200, answer.text
-        return answer.json()
-    finally:
-        process.send_signal(signal.SIGINT)
-        process.wait(timeout=20)
-        process.stdout.close()
-
-
 def trained_logits(run, bundle, events):
     """What the network of the checkpoint gives, without any of the export's code."""
     network = mlp(bundle.encoding.layout.num_columns, num_outputs=bundle.outputs.num_outputs)
@@ -79,13 +56,6 @@ def trained_logits(run, bundle, events):
     network.eval()
     with torch.no_grad():
         return network(torch.from_numpy(encode(events, bundle.encoding).dense())).double().numpy()
-
-
-def some_events(bundle, file):
-    plan = plan_file(str(file), "events", "any")
-    names = [branch.name for branch in bundle.encoding.branches]
-    limits = {"target_bytes": 1 << 40, "max_events": 200, "num_entries": plan.num_entries}
-    return read(plan.planned(names).partitions(**limits)[1], [plan.branches[n] for n in names])
 
 
 @pytest.mark.timeout(200)

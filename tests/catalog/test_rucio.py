@@ -7,7 +7,8 @@ import zlib
 from contextlib import contextmanager
 
 import pytest
-from servers import OTHERS, TESTS, http_server, needs_servers, started
+from paths import TESTS
+from servers import OTHERS, http_server, needs_servers, started
 
 from mlaas4hep_dask.catalog import resolve_files
 from mlaas4hep_dask.config import Config
