@@ -1,7 +1,8 @@
 """Decodes TTree baskets straight into native arrays, which awkward then never has to copy.
 
 uproot finds the baskets and knows what they hold; this module only moves their bytes. Anything
-that is not a plain number, or a list of them counted by another branch, is left to uproot.
+but numbers, arrays of a fixed length, and lists of them that another branch or a vector's own head
+counts, is left to uproot.
 """
 
 from __future__ import annotations
@@ -14,28 +15,31 @@ import uproot
 from numpy.typing import NDArray
 
 from mlaas4hep_dask.events.events import Branch, offsets_of
-from mlaas4hep_dask.reader.access import heard
+from mlaas4hep_dask.reader.cells import cell_of
+from mlaas4hep_dask.reader.fetch import fetch
 from mlaas4hep_dask.reader.joins import Agreement
+from mlaas4hep_dask.reader.lists import Lists, entry_ends, lists_in
 from mlaas4hep_dask.reader.metered import note
 from mlaas4hep_dask.reader.places import BasketTable
 from mlaas4hep_dask.reader.uncompress import (
     Basket,
     Uncompress,
     UnsupportedBasketError,
-    find_basket,
-    find_embedded,
 )
 from mlaas4hep_dask.specs.meter import Meter, Watch
 
-MERGE_GAP = 64 * 1024  # bytes between two ranges that are fetched as one
-MERGE_LIMIT = 8 * 1024 * 1024  # bytes fetched at once: XRootD's client joins longer answers slowly
-SIZES = (1, 2, 4, 8)  # bytes of a value
-_COUNTS = np.dtype(">i4")  # of a TClonesArray or a vector that was split into sub-branches
+_COUNTS = uproot.AsDtype(">i4")  # of a TClonesArray or a vector that was split into sub-branches
 MAX_MULTIPLICITY = 2**31 - 1  # a basket has fewer bytes; sums of more could leave 64 bits
 
 
 def basket_table(
-    branch: Any, counter: str | None, known_entries: dict[bytes, NDArray[np.int64]]
+    branch: Any,
+    counter: str | None,
+    known_entries: dict[bytes, NDArray[np.int64]],
+    *,
+    key: str = "",
+    steps: Sequence[str | int] = (),
+    interpretation: Any = None,
 ) -> BasketTable | None:
     """Table of a TBranch, or None when uproot shall read it.
 
@@ -47,9 +51,23 @@ def basket_table(
         What holds its multiplicities.
     known_entries : dict
         Entries of the tables that were made before, by their bytes.
+    key : str
+        Of the TBranch, where ``steps`` lead to one of several numbers that it holds.
+    steps : sequence of str or int
+        Names of leaves and numbers of elements.
+    interpretation : uproot.interpretation.Interpretation or None
+        What its bytes mean, where uproot is not right about it by itself.
     """
-    dtype = _COUNTS if len(branch.branches) else _dtype(branch, counter)
-    if dtype is None or len(branch.member("fLeaves")) != 1:
+    meaning = interpretation
+    if meaning is None:
+        meaning = _COUNTS if len(branch.branches) else branch.interpretation
+    found = cell_of(meaning, key, steps)
+    if found is None or (len(branch.member("fLeaves")) != 1 and not steps):
+        return None
+    cell, dtype = found
+    if isinstance(meaning, uproot.AsJagged) == (counter is None and not cell.head):
+        return None
+    if cell.head and counter is not None:
         return None
     places = [basket.cursor.index for basket in branch.embedded_baskets]
     num = branch.num_baskets - len(places)
@@ -66,21 +84,8 @@ def basket_table(
         dtype,
         counter,
         len(places),
+        cell,
     )
-
-
-def _dtype(branch: Any, counter: str | None) -> np.dtype[Any] | None:
-    """Of the numbers as they stand in the baskets."""
-    interpretation = branch.interpretation
-    if isinstance(interpretation, uproot.AsJagged):
-        if interpretation.header_bytes != 0 or counter is None:
-            return None
-        interpretation = interpretation.content
-    if type(interpretation) is not uproot.AsDtype:
-        return None
-    dtype: np.dtype[Any] = interpretation.from_dtype
-    same_values = dtype.newbyteorder("=") == interpretation.to_dtype.newbyteorder("=")
-    return dtype if dtype.shape == () and dtype.itemsize in SIZES and same_values else None
 
 
 def read_baskets(
@@ -111,20 +116,27 @@ def read_baskets(
     ValueError
         When one is damaged, or its values are not as many as its branch's entries have.
     """
-    flat = {name: table for name, table in tables.items() if table.counter is None}
-    jagged = {name: table for name, table in tables.items() if table.counter is not None}
-    fetched = _fetch(source, tables, start, stop, own_bytes)
+    flat = {name: table for name, table in tables.items() if not table.is_jagged}
+    jagged = {name: table for name, table in tables.items() if table.is_jagged}
+    # The numbers of one TBranch are in the same baskets, which bear the name of the first.
+    together: dict[tuple[bool, str], list[str]] = {}
+    for name, table in tables.items():
+        holder = table.cell.holder
+        together.setdefault((bool(holder), holder or name), []).append(name)
+    inside = {names[0]: names for names in together.values()}
+    fetched = fetch(source, {name: tables[name] for name in inside}, start, stop, own_bytes)
     uncompress = Uncompress()
     num_entries = stop - start
-    counters = dict.fromkeys(str(table.counter) for table in jagged.values())
+    counter_of = {name: table.counter or name for name, table in jagged.items()}
+    counters = dict.fromkeys(str(t.counter) for t in jagged.values() if t.counter is not None)
     agreement = agreement or Agreement()
-    counted: dict[str | None, list[Branch]] = {}
+    counted: dict[str, list[Branch]] = {}
     for branch in branches:
         if branch.collection is not None and branch.name in tables:
-            counted.setdefault(tables[branch.name].counter, []).append(branch)
+            counted.setdefault(counter_of[branch.name], []).append(branch)
     wanted: dict[str | None, list[Branch]] = {}  # to be measured, by their collection
     for branch in branches if meter is not None else ():
-        if branch.name in tables:
+        if branch.name in tables and tables[branch.name].number == branch.dtype:
             wanted.setdefault(branch.collection, []).append(branch)
     passing = set()  # not kept
     if keep is not None:
@@ -133,11 +145,12 @@ def read_baskets(
     watched: dict[str, Watch] = {}
     if meter is not None and None in wanted:
         watched |= meter.watch(wanted[None], contents, None)
-    for basket in fetched:
-        if (name := basket.branch) not in flat:
-            continue
-        values, first = _read_flat(basket, uncompress, start, stop, flat[name].dtype)
-        _put(values, contents.get(name), first, watched.get(name))
+    for basket in [each for each in fetched if each.branch in flat]:
+        data, (low, high) = uncompress.values(basket), _within(basket, start, stop)
+        for name in inside[basket.branch]:
+            values = _numbers(basket, data, flat[name], basket.last - basket.first)
+            values = values[low - basket.first : high - basket.first]
+            _put(values, contents.get(name), low - start, watched.get(name))
     offsets: dict[str, NDArray[np.int64]] = {}
     room = dict.fromkeys(counters, 0)  # bytes of the largest basket
     for basket in fetched:
@@ -153,21 +166,34 @@ def read_baskets(
                 f"{room[counter]} bytes"
             )
         offsets[counter] = offsets_of(counts)
-        for branch in counted.get(counter, ()):
+    lists: dict[str, list[Lists]] = {n: [] for n, table in jagged.items() if table.cell.head}
+    for basket in [each for each in fetched if each.branch in lists]:
+        found = lists_in(basket, uncompress(basket), tables[basket.branch].dtype)
+        lists[basket.branch].append(found.within(*_within(basket, start, stop)))
+    for name, own in lists.items():
+        own.sort(key=lambda each: each.first)
+        counts = np.concatenate([np.empty(0, np.int64), *(each.counts for each in own)])
+        offsets[name] = offsets_of(counts)
+    for counter, counting in counted.items():
+        for branch in counting:
             offsets[counter] = agreement.of(branch, offsets[counter])
             if meter is not None:  # while they are in a cache
                 meter.group(branch.collection, offsets[counter])
-    ends = {name: offsets[str(table.counter)] for name, table in jagged.items()}
+    ends = {name: offsets[counter] for name, counter in counter_of.items()}
     contents |= _empty({n: (jagged[n].dtype, int(ends[n][-1])) for n in jagged if n not in passing})
-    for collection, own in wanted.items():
+    for collection, measured in wanted.items():
         if meter is not None and collection is not None:
-            watched |= meter.watch(own, contents, ends[own[0].name])
-    for basket in fetched:
-        if (name := basket.branch) not in jagged:
-            continue
-        dtype = jagged[name].dtype
-        values, first = _read_jagged(basket, uncompress, start, stop, ends[name], dtype)
-        _put(values, contents.get(name), first, watched.get(name))
+            watched |= meter.watch(measured, contents, ends[measured[0].name])
+    for name, own in lists.items():
+        for each in own:
+            place = int(ends[name][each.first - start])
+            _put(each.values, contents.get(name), place, watched.get(name))
+    for basket in [each for each in fetched if tables[each.branch].counter]:
+        data, (low, high) = _between(basket, uncompress, start, stop)
+        for name in inside[basket.branch]:
+            place, end = ends[name][[low - start, high - start]].tolist()
+            values = _numbers(basket, data, jagged[name], end - place)
+            _put(values, contents.get(name), place, watched.get(name))
     return contents, offsets
 
 
@@ -190,78 +216,6 @@ def _empty(wanted: Mapping[str, tuple[np.dtype[Any], int]]) -> dict[str, NDArray
     }
 
 
-def _fetch(
-    source: Any,
-    tables: Mapping[str, BasketTable],
-    start: int,
-    stop: int,
-    own_bytes: Callable[[], NDArray[np.uint8]] | None,
-) -> list[Basket]:
-    """The baskets with entries in [start, stop), as they follow each other in the file.
-
-    Those that are embedded come last.
-    """
-    wanted: list[tuple[int, int, str, int, int]] = []
-    embedded: list[tuple[int, str, int, int]] = []
-    found: dict[int, tuple[slice, list[int]]] = {}
-    for name, table in tables.items():
-        if id(table.entries) not in found:  # most tables share theirs
-            if start < stop and not table.entries[0] <= start < stop <= table.entries[-1]:
-                raise UnsupportedBasketError(f"the baskets of {name!r} do not cover the entries")
-            numbers = table.overlapping(start, stop)
-            ends = table.entries[numbers.start : numbers.stop + 1].tolist()
-            found[id(table.entries)] = numbers, ends
-        numbers, ends = found[id(table.entries)]
-        seeks, sizes = table.seeks[numbers].tolist(), table.sizes[numbers].tolist()
-        first_embedded = len(table.seeks) - table.num_embedded - numbers.start
-        for i, seek in enumerate(seeks):
-            if i >= first_embedded:
-                embedded.append((seek, name, ends[i], ends[i + 1]))
-                continue
-            if seek < 0 or sizes[i] <= 0:
-                raise ValueError(f"branch {name!r} has a basket of {sizes[i]} bytes at {seek}")
-            wanted.append((seek, seek + sizes[i], name, ends[i], ends[i + 1]))
-    wanted.sort()
-    spans: list[tuple[int, int]] = []
-    members: list[list[tuple[int, int, str, int, int]]] = []
-    begin = end = -MERGE_LIMIT
-    for one in wanted:
-        if one[0] - end <= MERGE_GAP and one[1] - begin <= MERGE_LIMIT:
-            end = max(end, one[1])
-            spans[-1] = begin, end
-            members[-1].append(one)
-        else:
-            begin, end = one[:2]
-            spans.append((begin, end))
-            members.append([one])
-    chunks = source.chunks(spans, notifications=_Discard())
-    fetched = []
-    for chunk, (begin, _), inside in zip(chunks, spans, members, strict=True):
-        content = np.ascontiguousarray(chunk.raw_data)
-        heard()
-        memory = content.data.cast("B").toreadonly()
-        fetched += [
-            find_basket(name, first, last, memory, seek - begin, seek_end - begin)
-            for seek, seek_end, name, first, last in inside
-        ]
-    if embedded:
-        if own_bytes is None:
-            raise UnsupportedBasketError("the tree's own bytes are not at hand")
-        memory = np.ascontiguousarray(own_bytes()).data.cast("B").toreadonly()
-        fetched += [
-            find_embedded(name, first, last, memory, place)
-            for place, name, first, last in sorted(embedded)
-        ]
-    return fetched
-
-
-class _Discard:
-    """A queue that nobody reads: uproot's sources announce chunks, and we wait on each."""
-
-    def put(self, item: object) -> None:
-        """Drop the item."""
-
-
 def _put(values: NDArray[Any], out: NDArray[Any] | None, first: int, watch: Watch | None) -> None:
     """Copy big-endian ``values`` to ``out[first:]``, and note them, where these are wanted."""
     if out is not None:
@@ -273,56 +227,33 @@ def _put(values: NDArray[Any], out: NDArray[Any] | None, first: int, watch: Watc
         note(native.view(watch.drawn.dtype), first, watch)
 
 
-def _read_flat(
-    basket: Basket, uncompress: Uncompress, start: int, stop: int, dtype: np.dtype[Any]
-) -> tuple[NDArray[Any], int]:
-    """Big-endian values of a basket, and where the first of them belongs."""
-    first, last = basket.first, basket.last
-    values = _numbers(basket, uncompress.values(basket), dtype, last - first)
-    low, high = max(first, start), min(last, stop)
-    return values[low - first : high - first], low - start
+def _within(basket: Basket, start: int, stop: int) -> tuple[int, int]:
+    """The entries of a basket that are asked for."""
+    return max(basket.first, start), min(basket.last, stop)
 
 
-def _read_jagged(
-    basket: Basket,
-    uncompress: Uncompress,
-    start: int,
-    stop: int,
-    offsets: NDArray[np.int64],
-    dtype: np.dtype[Any],
-) -> tuple[NDArray[Any], int]:
+def _between(
+    basket: Basket, uncompress: Uncompress, start: int, stop: int
+) -> tuple[memoryview, tuple[int, int]]:
+    """The values of the entries of a basket that are asked for, and these."""
     first, last = basket.first, basket.last
-    low, high = max(first, start), min(last, stop)
+    low, high = _within(basket, start, stop)
     if low == first and high == last:
-        data = uncompress.values(basket)
-    else:  # the basket sticks out: its own offsets tell where
-        whole = uncompress(basket)
-        begin, end = _entry_bytes(basket, whole, last - first, low - first, high - first)
-        data = whole[begin:end]
-    place = int(offsets[low - start])
-    return _numbers(basket, data, dtype, int(offsets[high - start]) - place), place
+        return uncompress.values(basket), (low, high)
+    whole = uncompress(basket)  # the basket sticks out: its own offsets tell where
+    begin, end = entry_ends(basket, whole)[[low - first, high - first]].tolist()
+    return whole[begin:end], (low, high)
 
 
-def _numbers(
-    basket: Basket, data: memoryview, dtype: np.dtype[Any], num_values: int
-) -> NDArray[Any]:
+def _numbers(basket: Basket, data: memoryview, table: BasketTable, num_values: int) -> NDArray[Any]:
+    """Big-endian numbers."""
+    itemsize, cell = table.dtype.itemsize, table.cell
+    stride = cell.stride or itemsize
     # uproot would leave the rest of its array to chance.
-    if len(data) != num_values * dtype.itemsize:
+    if len(data) != num_values * stride:
         raise ValueError(
-            f"{basket}: {len(data)} bytes of values, expected {num_values} of {dtype.itemsize}"
+            f"{basket}: {len(data)} bytes of values, expected {num_values} of {stride}"
         )
-    return np.frombuffer(data, dtype=dtype)
-
-
-def _entry_bytes(
-    basket: Basket, data: memoryview, num_entries: int, low: int, high: int
-) -> tuple[int, int]:
-    # int32: the number of entries + 1, the byte offset of each entry counted from the key, 0.
-    if len(data) - basket.border < 4 * (num_entries + 1):
-        raise UnsupportedBasketError("no entry offsets")
-    stored = np.frombuffer(data, ">i4", num_entries + 1, basket.border)
-    ends = np.append(stored[1:] - basket.keylen, basket.border)
-    begin, end = int(ends[low]), int(ends[high])
-    if not 0 <= begin <= end <= basket.border:
-        raise ValueError(f"{basket}: offsets {begin}-{end} in its {basket.border} bytes of values")
-    return begin, end
+    if num_values == 0:
+        return np.empty(0, table.dtype)
+    return np.ndarray((num_values,), table.dtype, data, cell.offset, (stride,))

@@ -10,6 +10,7 @@ from typing import Any
 import uproot
 
 from mlaas4hep_dask.events.events import Branch, Kind, unit_in
+from mlaas4hep_dask.reader.lists import containers_of_numbers
 from mlaas4hep_dask.reader.ntuple import fields_of
 from mlaas4hep_dask.reader.objects import is_leaf_list
 from mlaas4hep_dask.reader.reduced import reduced_precision
@@ -81,7 +82,7 @@ def _ttree(tree: Any) -> Catalogue:
 def _sources(branch: Any, key: str, counter: str | None) -> list[Source | tuple[str, str]]:
     """What a TBranch offers: one number, or all that its array, struct or class holds."""
     try:
-        own = reduced_precision(branch)
+        own = reduced_precision(branch) or containers_of_numbers(branch)
         interpretation = branch.interpretation if own is None else own
         kind = branch.typename if own is None else "of reduced precision"
         unit = unit_in(branch.title)
@@ -92,7 +93,8 @@ def _sources(branch: Any, key: str, counter: str | None) -> list[Source | tuple[
         if dtype is not None:
             collection = (counter or key) if is_jagged else None
             shape: Kind = "jagged" if is_jagged else "flat"
-            return [Source(Branch(key, shape, dtype, collection, unit), key, branch, counter)]
+            made = Branch(key, shape, dtype, collection, unit)
+            return [Source(made, key, branch, counter, interpretation=own)]
         if is_leaf_list(interpretation):
             insides = numbers_of(interpretation.to_dtype)
         else:

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from mlaas4hep_dask.errors import DataError
 from mlaas4hep_dask.reader.access import heard
+from mlaas4hep_dask.reader.cells import cell_of
 from mlaas4hep_dask.reader.counts import count_by_uproot
 from mlaas4hep_dask.reader.joins import Agreement
 from mlaas4hep_dask.reader.ntuple import is_dotted
@@ -74,11 +75,11 @@ def read_by_uproot(
 def without_unreadable(known: Catalogue) -> Catalogue:
     """The catalogue without what uproot describes and cannot read, of which it tries the start.
 
-    Plain numbers, and lists of them, are not tried.
+    What is decoded here is not tried.
     """
     by_key: dict[str, list[Source]] = {}
     for source in known.sources.values():
-        if source.steps or source.interpretation is not None:
+        if (source.steps or source.interpretation is not None) and not _is_decoded(source):
             by_key.setdefault(source.key, []).append(source)
     reasons: dict[str, str] = {}
     for key, inside in by_key.items():
@@ -94,6 +95,14 @@ def without_unreadable(known: Catalogue) -> Catalogue:
     sources = {n: source for n, source in known.sources.items() if source.key not in reasons}
     left_out = {n: reasons[s.key] for n, s in known.sources.items() if s.key in reasons}
     return replace(known, sources=sources, left_out={**known.left_out, **left_out})
+
+
+def _is_decoded(source: Source) -> bool:
+    """True for numbers that uproot need not read."""
+    if not isinstance(source.holder, uproot.TBranch):
+        return False
+    meaning = source.interpretation or source.holder.interpretation
+    return cell_of(meaning, source.key, source.steps) is not None
 
 
 def _first_basket(holder: Any) -> int:

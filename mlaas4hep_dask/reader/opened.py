@@ -25,6 +25,7 @@ from mlaas4hep_dask.reader.branches import classify
 from mlaas4hep_dask.reader.local import open_local
 from mlaas4hep_dask.reader.places import BasketTable
 from mlaas4hep_dask.reader.rootfile import identity_of, is_tree, tree_in
+from mlaas4hep_dask.reader.shapes import Steps
 from mlaas4hep_dask.reader.source import Catalogue, Source
 from mlaas4hep_dask.reader.stamp import stamp_of, with_content
 from mlaas4hep_dask.reader.tables import OpenTable, open_table
@@ -39,8 +40,9 @@ class OpenTree:
 
     The tree is parsed when it is first asked for, which takes a second for some thousand branches;
     ``directory`` is the file's, as uproot has it. ``tables`` are those of its TBranches, by their
-    keys in the catalogue; ``layouts`` those of NanoEvents, by schema. Branches whose baskets end at
-    the same entries share one array of these, which ``entries`` has by its bytes.
+    keys in the catalogue and the steps to one number; ``layouts`` those of NanoEvents, by schema.
+    Branches whose baskets end at the same entries share one array of these, which ``entries`` has
+    by its bytes.
     """
 
     file: str
@@ -48,7 +50,7 @@ class OpenTree:
     directory: Any
     uuid: str
     stamp: str
-    tables: dict[str, BasketTable | None] = field(default_factory=dict)
+    tables: dict[tuple[str, Steps], BasketTable | None] = field(default_factory=dict)
     entries: dict[bytes, NDArray[np.int64]] = field(default_factory=dict)
     layouts: dict[str, Any] = field(default_factory=dict)
 
@@ -83,13 +85,12 @@ class OpenTree:
         """Basket tables of the sources that can be decoded here, and of their counters."""
         found: dict[str, BasketTable] = {}
         for source in () if self.is_rntuple else sources:
-            if source.steps or source.interpretation is not None:
-                continue
-            if (table := self._table(source.key, source.counter)) is None:
+            table = self._table(source.key, source.counter, source.steps, source.interpretation)
+            if table is None or table.is_jagged != (source.branch.collection is not None):
                 continue
             own = {source.branch.name: table}
             if source.counter is not None:
-                counter = self._table(source.counter, None)
+                counter = self._table(source.counter)
                 if counter is None or counter.dtype.kind not in "iu":
                     continue
                 own[source.counter] = counter
@@ -98,11 +99,19 @@ class OpenTree:
                 found |= own
         return found
 
-    def _table(self, key: str, counter: str | None) -> BasketTable | None:
-        if key not in self.tables:
+    def _table(
+        self,
+        key: str,
+        counter: str | None = None,
+        steps: Steps = (),
+        interpretation: Any = None,
+    ) -> BasketTable | None:
+        if (key, steps) not in self.tables:
             holder = self.catalogue.holders[key]
-            self.tables[key] = basket_table(holder, counter, self.entries)
-        return self.tables[key]
+            self.tables[key, steps] = basket_table(
+                holder, counter, self.entries, key=key, steps=steps, interpretation=interpretation
+            )
+        return self.tables[key, steps]
 
 
 @contextmanager

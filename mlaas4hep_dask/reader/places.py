@@ -12,6 +12,8 @@ import numpy as np
 import zstandard
 from numpy.typing import NDArray
 
+from mlaas4hep_dask.reader.cells import PLAIN, Cell
+
 _INT = np.dtype("<i8")
 
 
@@ -21,8 +23,9 @@ class BasketTable:
 
     ``seeks`` and ``sizes`` are bytes, shape (baskets,); ``entries``, shape (baskets + 1,), are
     the entries at which they begin and the last one ends. ``counter`` is the branch that holds
-    the multiplicities of a jagged one. The last ``num_embedded`` baskets lie in the tree's own
-    bytes, uncompressed: there are their ``seeks``, and their ``sizes`` are 0.
+    the multiplicities of a jagged one, unless it counts itself. The last ``num_embedded`` baskets
+    lie in the tree's own bytes, uncompressed: there are their ``seeks``, and their ``sizes`` are 0.
+    ``cell`` tells where the number stands in what they hold.
     """
 
     seeks: NDArray[np.int64]
@@ -31,6 +34,17 @@ class BasketTable:
     dtype: np.dtype[Any]
     counter: str | None
     num_embedded: int = 0
+    cell: Cell = PLAIN
+
+    @property
+    def is_jagged(self) -> bool:
+        """True when entries have lists."""
+        return self.counter is not None or self.cell.head > 0
+
+    @property
+    def number(self) -> str:
+        """The name of the dtype in memory."""
+        return str(self.dtype.newbyteorder("=").name)
 
     def overlapping(self, start: int, stop: int) -> slice:
         """Numbers of the baskets with entries in [start, stop)."""
@@ -61,8 +75,8 @@ class Places:
         for name, table in tables.items():
             groups.setdefault((id(table.entries), table.num_embedded), []).append(name)
         columns = [
-            [(name, tables[name].dtype.str, tables[name].counter) for name in names]
-            for names in groups.values()
+            [(name, own.dtype.str, own.counter, *_shortened(own.cell)) for name, own in each]
+            for each in ([(name, tables[name]) for name in names] for names in groups.values())
         ]
         made = [
             _Group(
@@ -99,9 +113,10 @@ class Places:
                 dtype,
                 counter,
                 group.num_embedded,
+                cell,
             )
             for names, group in zip(columns, groups, strict=True)
-            for row, (name, dtype, counter) in enumerate(names)
+            for row, (name, dtype, counter, cell) in enumerate(names)
         }
 
 
@@ -156,10 +171,21 @@ def _unpacked(content: bytes, num_branches: Sequence[int]) -> list[_Group]:
     return groups
 
 
+def _shortened(cell: Cell) -> tuple[str | int, ...]:
+    """Nothing for the plain one, which nearly all are."""
+    return () if cell == PLAIN else tuple(cell)
+
+
+_Column = tuple[str, np.dtype[np.generic], str | None, Cell]
+
+
 @lru_cache(maxsize=8)
-def _columns(content: bytes) -> list[list[tuple[str, np.dtype[np.generic], str | None]]]:
-    known: list[list[tuple[str, str, str | None]]] = json.loads(_unzipped(content))
-    return [[(name, np.dtype(dtype), counter) for name, dtype, counter in own] for own in known]
+def _columns(content: bytes) -> list[list[_Column]]:
+    known: list[list[list[Any]]] = json.loads(_unzipped(content))
+    return [
+        [(name, np.dtype(dtype), counter, Cell(*cell)) for name, dtype, counter, *cell in own]
+        for own in known
+    ]
 
 
 def _num_branches(content: bytes) -> list[int]:

@@ -15,6 +15,7 @@ from mlaas4hep_dask.events.events import Branch, Events
 from mlaas4hep_dask.reader.access import attempt, is_remote
 from mlaas4hep_dask.reader.baskets import read_baskets
 from mlaas4hep_dask.reader.byuproot import read_by_uproot
+from mlaas4hep_dask.reader.cells import is_kept_as
 from mlaas4hep_dask.reader.friends import split, with_friends
 from mlaas4hep_dask.reader.joins import Agreement, DisagreementError
 from mlaas4hep_dask.reader.opened import OpenTree, forget, open_data
@@ -223,8 +224,8 @@ def _is_table_of(table: BasketTable | None, branch: Branch) -> bool:
     """True when a table that was planned holds values of the branch's kind and type."""
     return (
         table is not None
-        and (table.counter is None) == (branch.collection is None)
-        and table.dtype.newbyteorder("=").name == branch.dtype
+        and table.is_jagged == (branch.collection is not None)
+        and is_kept_as(table.dtype, branch.dtype)
     )
 
 
@@ -260,9 +261,10 @@ def _read_tables(
         table = tables.get(branch.name)
         if table is not None:
             if branch.name in read_contents:
-                arrays.contents[branch.name] = read_contents[branch.name]
-            if branch.collection is not None and table.counter is not None:
-                arrays.offsets[branch.collection] = by_counter[table.counter]
+                values = read_contents[branch.name]
+                arrays.contents[branch.name] = values.astype(branch.dtype, copy=False)
+            if branch.collection is not None:
+                arrays.offsets[branch.collection] = by_counter[table.counter or branch.name]
     return arrays
 
 

@@ -21,7 +21,7 @@ from mlaas4hep_dask.reader import (
     read,
     require_same_branches,
 )
-from mlaas4hep_dask.reader import baskets as baskets_module
+from mlaas4hep_dask.reader import fetch as fetch_module
 from mlaas4hep_dask.reader.baskets import basket_table, read_baskets
 from mlaas4hep_dask.reader.branches import classify
 from mlaas4hep_dask.reader.uncompress import UnsupportedBasketError
@@ -661,8 +661,8 @@ def test_far_apart_baskets_are_fetched_in_bounded_pieces(cms_plans, monkeypatch)
     names = ["Jet_Px", "Muon_Py", "MET_px"]
     branches = [plan.branches[name] for name in names]
     expected = read(all_of(plan), branches)
-    monkeypatch.setattr(baskets_module, "MERGE_GAP", 0)
-    monkeypatch.setattr(baskets_module, "MERGE_LIMIT", 1)
+    monkeypatch.setattr(fetch_module, "MERGE_GAP", 0)
+    monkeypatch.setattr(fetch_module, "MERGE_LIMIT", 1)
     found = read(all_of(plan), branches)
     for name in names:
         assert found.contents[name].tobytes() == expected.contents[name].tobytes()
