@@ -67,7 +67,6 @@ def test_commands_name_their_options_before_anything_heavy_is_loaded(module):
 def test_a_warm_worker_has_loaded_no_extension_and_still_can():
     code = """
 import sys
-from paths import REPOSITORY
 from mlaas4hep_dask.dataset import preload
 assert not {"sympy", "vector"} & sys.modules.keys()
 import awkward, numba
