@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import difflib
 import inspect
+import json
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Self
+
+MAX_SHOWN = 60  # characters of a user's text in a message
 
 
 class MLaaSError(Exception):
@@ -138,6 +141,18 @@ def did_you_mean(name: str, candidates: Iterable[str]) -> str:
     """``; did you mean 'x'?`` for the nearest candidate, or an empty string."""
     found = nearest(name, candidates)
     return f"; did you mean {found!r}?" if found else ""
+
+
+def shown(value: Any) -> str:
+    """A JSON value in a few words, whatever its size."""
+    if isinstance(value, str):
+        text = value if len(value) <= MAX_SHOWN else f"{value[:MAX_SHOWN]}..."
+        return repr(text)
+    if isinstance(value, list):
+        return f"a list of {len(value)}"
+    if isinstance(value, dict):
+        return "an object"
+    return json.dumps(value)
 
 
 def unknown_keyword(function: Callable[..., Any], keywords: Iterable[str]) -> str:

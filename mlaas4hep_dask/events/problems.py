@@ -2,30 +2,16 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from itertools import islice
 from typing import Any
 
 import numpy as np
 
-from mlaas4hep_dask.errors import PayloadError, did_you_mean
+from mlaas4hep_dask.errors import PayloadError, did_you_mean, shown
 from mlaas4hep_dask.events.events import Branch
 
-MAX_SHOWN = 60  # characters of a user's text in a message
 MAX_NEAR = 200  # names among which the nearest is looked for
-
-
-def shown(value: Any) -> str:
-    """A JSON value in a few words, whatever its size."""
-    if isinstance(value, str):
-        text = value if len(value) <= MAX_SHOWN else f"{value[:MAX_SHOWN]}..."
-        return repr(text)
-    if isinstance(value, list):
-        return f"a list of {len(value)}"
-    if isinstance(value, dict):
-        return "an object"
-    return json.dumps(value)
 
 
 def first_problem(

@@ -1,152 +1,177 @@
-"""The command line: ``python -m mlaas4hep_dask.predict RUN/bundle files…``."""
+"""The command line: ``mlaas4hep predict RUN/bundle files…``."""
 
 from __future__ import annotations
 
-import argparse
-import logging
-import sys
 import tempfile
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from mlaas4hep_dask import __version__
+import click
+
 from mlaas4hep_dask.cluster import cool_down, warm_up
-from mlaas4hep_dask.command import announce, ended_by_signals, status_of
-from mlaas4hep_dask.errors import ConfigError, MLaaSError
+from mlaas4hep_dask.command import (
+    Verb,
+    announce,
+    process,
+    start_log,
+    status,
+    verbose_option,
+    version_option,
+)
+from mlaas4hep_dask.errors import ConfigError
 
 if TYPE_CHECKING:
     from mlaas4hep_dask.console import Console
     from mlaas4hep_dask.predict.scoring import Predicted
+    from mlaas4hep_dask.writer import RootFormat
 
-EPILOG = """\
-examples:
-  python -m mlaas4hep_dask.predict RUN/bundle data.root --output scores.root
-  python -m mlaas4hep_dask.predict RUN/bundle 'data/*.root' --output scores.parquet --branches 'MC*'
-  python -m mlaas4hep_dask.predict RUN/bundle @files.txt --output scores.root --on-bad-file skip
-
-exit status: 0 success, 1 a fault of this program, 2 something you can mend, 130 interrupted,
-143 terminated
-"""
+NAME = "python -m mlaas4hep_dask.predict"
+BRANCHES = "--branches"
 
 
-def parser() -> argparse.ArgumentParser:
-    """The argument parser."""
-    made = argparse.ArgumentParser(
-        prog="python -m mlaas4hep_dask.predict",
-        description="Score all events of files with the model of a bundle, on a Dask cluster.",
-        epilog=EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    made.add_argument("bundle", metavar="BUNDLE", help="RUN/bundle, or a .tar.gz of it")
-    made.add_argument(
-        "files",
-        metavar="FILE",
-        nargs="+",
-        help="path, pattern, @list or URL, with :dir/tree behind .root where it has another tree; "
-        "the output keeps their order",
-    )
-    made.add_argument(
-        "--output", required=True, type=Path, metavar="FILE", help="a .root or .parquet file"
-    )
-    made.add_argument(
-        "--root-format",
-        choices=("auto", "ttree", "rntuple"),
-        default="auto",
-        help="what a .root output holds; auto is a TTree of up to 500 branches (%(default)s)",
-    )
-    made.add_argument("--overwrite", action="store_true", help="replace an existing output")
-    made.add_argument(
-        "--tree", metavar="NAME", help="tree in the files; by default that of the training data"
-    )
-    made.add_argument(
-        "--branches",
-        nargs="+",
-        action="extend",
-        default=[],
-        metavar="PATTERN",
-        help="branches to copy beside run and event numbers; put them after the files",
-    )
-    made.add_argument(
-        "--max-events", type=_positive, metavar="N", help="score only the first N events"
-    )
-    made.add_argument(
-        "--on-bad-file",
-        choices=("error", "skip"),
-        default="error",
-        help="what happens when a file cannot be read (%(default)s)",
-    )
-    made.add_argument(
-        "--set",
-        dest="overrides",
-        action="append",
-        default=[],
-        metavar="reading.KEY=VALUE",
-        help="how files are reached and read, as in dataset.yaml; may be given several times",
-    )
-    made.add_argument(
-        "--decode",
-        action="store_true",
-        help="the model gives rows like its input: write the jagged events they stand for",
-    )
-    made.add_argument(
-        "--suffix", default="", metavar="TEXT", help="appended to the names of decoded branches"
-    )
-    made.add_argument(
-        "--cluster",
-        default="local",
-        metavar="ADDRESS",
-        help="local, or the tcp:// address of a Dask scheduler (%(default)s)",
-    )
-    made.add_argument(
-        "--workers", type=_positive, metavar="N", help="workers of a local cluster; one per core"
-    )
-    made.add_argument("-v", "--verbose", action="store_true", help="print the library's log")
-    made.add_argument("--version", action="version", version=__version__)
-    return made
+class _Predict(Verb):
+    """The verb, whose option ``--branches`` takes all words up to the next option."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Take the options."""
+        return super().parse_args(ctx, spread(args, option=BRANCHES))
 
 
-def _positive(text: str) -> int:
-    if not (text.isdecimal() and int(text) > 0):
-        raise argparse.ArgumentTypeError(f"{text!r} is not a positive number")
-    return int(text)
+def spread(arguments: Sequence[str], *, option: str) -> list[str]:
+    """Arguments in which the option is repeated before each of its values: click takes one each."""
+    repeated: list[str] = []
+    is_open = is_first = False
+    for argument in arguments:
+        if argument.startswith("-"):
+            is_open = is_first = argument == option
+        elif is_open and not is_first:
+            repeated.append(option)
+        else:
+            is_first = False
+        repeated.append(argument)
+    return repeated
+
+
+@click.command(
+    "predict",
+    cls=_Predict,
+    short_help="Score all events of files with the model of a bundle.",
+    examples=(
+        "RUN/bundle data.root --output scores.root",
+        "RUN/bundle 'data/*.root' --output scores.parquet --branches 'MC*'",
+        "RUN/bundle @files.txt --output scores.root --on-bad-file skip",
+    ),
+    interrupted="interrupted; nothing was written",
+)
+@click.argument("bundle", metavar="BUNDLE", type=click.Path())
+@click.argument("files", metavar="FILE...", nargs=-1, required=True, type=click.Path())
+@click.option(
+    "--output",
+    required=True,
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="A .root or .parquet file.",
+)
+@click.option(
+    "--root-format",
+    type=click.Choice(("auto", "ttree", "rntuple")),
+    default="auto",
+    show_default=True,
+    help="What a .root output holds; auto is a TTree of up to 500 branches.",
+)
+@click.option("--overwrite", is_flag=True, help="Replace an existing output.")
+@click.option(
+    "--tree", metavar="NAME", help="Tree in the files; by default that of the training data."
+)
+@click.option(
+    BRANCHES,
+    multiple=True,
+    metavar="PATTERN...",
+    help="Branches to copy beside run and event numbers; put them after the files.",
+)
+@click.option(
+    "--max-events", type=click.IntRange(min=1), metavar="N", help="Score only the first N events."
+)
+@click.option(
+    "--on-bad-file",
+    type=click.Choice(("error", "skip")),
+    default="error",
+    show_default=True,
+    help="What happens when a file cannot be read.",
+)
+@click.option(
+    "--set",
+    "overrides",
+    multiple=True,
+    metavar="reading.KEY=VALUE",
+    help="How files are reached and read, as in dataset.yaml; may be repeated.",
+)
+@click.option(
+    "--decode",
+    is_flag=True,
+    help="The model gives rows like its input: write the jagged events they stand for.",
+)
+@click.option(
+    "--suffix", default="", metavar="TEXT", help="Appended to the names of decoded branches."
+)
+@click.option(
+    "--cluster",
+    default="local",
+    show_default=True,
+    metavar="ADDRESS",
+    help="local, or the tcp:// address of a Dask scheduler.",
+)
+@click.option(
+    "--workers",
+    type=click.IntRange(min=1),
+    metavar="N",
+    help="Workers of a local cluster; one per core.",
+)
+@verbose_option
+@version_option
+def predict(*, verbose: bool, **options: Any) -> None:
+    """Score all events of files with the model of a bundle, on a Dask cluster.
+
+    A FILE is a path, a pattern, an @list or a URL, with :dir/tree behind .root where it has another
+    tree. The output keeps their order.
+    """
+    start_log(verbose=verbose)
+    announce(f"scoring with {options['bundle']} into {options['output']}")
+    _predict(**options)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; its exit status."""
-    options = parser().parse_args(arguments)
-    logging.basicConfig(
-        level=logging.INFO if options.verbose else logging.WARNING,
-        format="%(levelname)s %(name)s: %(message)s",
-    )
-    announce(f"scoring with {options.bundle} into {options.output}")
-    try:
-        _predict(options)
-    except MLaaSError as error:
-        print(f"error: {error}", file=sys.stderr)  # noqa: T201  # the command line prints
-        return 2
-    except KeyboardInterrupt as ended:
-        print("interrupted; nothing was written", file=sys.stderr)  # noqa: T201
-        return status_of(ended)
-    return 0
+    return status(predict, arguments, name=NAME)
 
 
 def command() -> int:
     """Run the command as a process of its own, which ends when this returns."""
-    try:
-        with ended_by_signals(cool_down):
-            return main()
-    except KeyboardInterrupt as ended:
-        return status_of(ended)
-    finally:
-        cool_down()
+    return process(predict, name=NAME, clean_up=cool_down)
 
 
-def _predict(options: argparse.Namespace) -> None:
-    if options.suffix and not options.decode:
+def _predict(
+    bundle: str,
+    files: Sequence[str],
+    output: Path,
+    *,
+    root_format: RootFormat,
+    overwrite: bool,
+    tree: str | None,
+    branches: Sequence[str],
+    max_events: int | None,
+    on_bad_file: str,
+    overrides: Sequence[str],
+    decode: bool,
+    suffix: str,
+    cluster: str,
+    workers: int | None,
+) -> None:
+    if suffix and not decode:
         raise ConfigError("--suffix names decoded branches; give --decode too")
-    if options.cluster == "local":
+    if cluster == "local":
         warm_up("mlaas4hep_dask.predict.preload")  # before the imports below
     from pydantic import ValidationError
 
@@ -159,40 +184,40 @@ def _predict(options: argparse.Namespace) -> None:
 
     silence()
     try:
-        cluster = Cluster(address=options.cluster, workers=options.workers)
+        place = Cluster(address=cluster, workers=workers)
     except ValidationError:
         raise ConfigError(
             f"--cluster: expected 'local', 'tcp://host:port' or 'tls://host:port', found "
-            f"{options.cluster!r}"
+            f"{cluster!r}"
         ) from None
-    given = given_of(options.overrides)
-    skip = options.on_bad_file == "skip"
+    given = given_of(overrides)
+    skip = on_bad_file == "skip"
     console = Console()
     with tempfile.TemporaryDirectory(prefix="mlaas4hep-predict-") as folder:
         request = check_request(
-            open_bundle(options.bundle, unpack_to=Path(folder, "bundle")),
-            options.files,
-            options.output,
-            tree=options.tree,
-            patterns=options.branches,
+            open_bundle(bundle, unpack_to=Path(folder, "bundle")),
+            files,
+            output,
+            tree=tree,
+            patterns=branches,
             skip=skip,
-            overwrite=options.overwrite,
-            root_format=options.root_format,
+            overwrite=overwrite,
+            root_format=root_format,
             reading=given.reading,
             friends=given.friends,
         )
-        with connect(cluster, ranks=1) as client:
+        with connect(place, ranks=1) as client:
             console.say(f"dashboard: {client.dashboard_link}")
             made = predict_files(
                 request,
-                options.output,
+                output,
                 client=client,
-                max_events=options.max_events,
+                max_events=max_events,
                 skip=skip,
-                decode=options.decode,
-                suffix=options.suffix,
-                overwrite=options.overwrite,
-                root_format=options.root_format,
+                decode=decode,
+                suffix=suffix,
+                overwrite=overwrite,
+                root_format=root_format,
                 reporter=console,
             )
     _report(made, console)

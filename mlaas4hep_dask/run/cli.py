@@ -1,132 +1,167 @@
-"""The command line: ``python -m mlaas4hep_dask.run dataset.yaml``."""
+"""The command line: ``mlaas4hep run dataset.yaml``, ``check`` and ``schema``."""
 
 from __future__ import annotations
 
-import argparse
 import gc
 import json
-import logging
-import shlex
-import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from mlaas4hep_dask import __version__
+import click
+
 from mlaas4hep_dask.cluster import cool_down, warm_up
-from mlaas4hep_dask.command import announce, ended_by_signals, status_of
-from mlaas4hep_dask.errors import MLaaSError
+from mlaas4hep_dask.command import (
+    Verb,
+    announce,
+    line_of,
+    may_be_cut,
+    process,
+    start_log,
+    status,
+    verbose_option,
+    version_option,
+)
 
 if TYPE_CHECKING:
     from mlaas4hep_dask.config import Config
 
-EPILOG = """\
-examples:
-  python -m mlaas4hep_dask.run dataset.yaml
-  python -m mlaas4hep_dask.run dataset.yaml --check
-  python -m mlaas4hep_dask.run dataset.yaml --set training.epochs=10 --set seed=3
-  python -m mlaas4hep_dask.run dataset.yaml --cluster tcp://login.example.org:8786
-
-exit status: 0 success, 1 a fault of this program, 2 something you can mend, 130 interrupted,
-143 terminated
-"""
+NAME = "python -m mlaas4hep_dask.run"
 
 
-def parser() -> argparse.ArgumentParser:
-    """The argument parser."""
-    made = argparse.ArgumentParser(
-        prog="python -m mlaas4hep_dask.run",
-        description="Train on the data files of dataset.yaml: plan, specs, training, export and "
-        "report.",
-        epilog=EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    made.add_argument("dataset", nargs="?", metavar="dataset.yaml", help="the configuration")
-    made.add_argument(
-        "--set",
-        action="append",
-        default=[],
-        dest="overrides",
-        metavar="KEY.PATH=VALUE",
-        help="set a key of the configuration; may be repeated",
-    )
-    made.add_argument(
-        "--cluster",
-        metavar="ADDRESS",
-        help="local, or the tcp:// address of a Dask scheduler (same as --set cluster.address=…)",
-    )
-    made.add_argument(
-        "--output", metavar="FOLDER", help="the run directory (same as --set output=…)"
-    )
-    made.add_argument(
-        "--check",
-        action="store_true",
-        help="check everything that can be checked without a cluster, print the plan",
-    )
-    made.add_argument("--schema", action="store_true", help="print the JSON schema of dataset.yaml")
-    made.add_argument("-v", "--verbose", action="store_true", help="print the library's log")
-    made.add_argument("--version", action="version", version=__version__)
-    return made
+def _options(function: Callable[..., Any]) -> Callable[..., Any]:
+    """What changes the configuration, for `run` and `check`."""
+    for decorate in (
+        verbose_option,
+        click.option(
+            "--output",
+            metavar="FOLDER",
+            type=click.Path(),
+            help="The run directory (same as --set output=…).",
+        ),
+        click.option(
+            "--cluster",
+            metavar="ADDRESS",
+            help="local, or the tcp:// address of a Dask scheduler (same as --set "
+            "cluster.address=…).",
+        ),
+        click.option(
+            "--set",
+            "overrides",
+            multiple=True,
+            metavar="KEY.PATH=VALUE",
+            help="Set a key of the configuration; may be repeated.",
+        ),
+    ):
+        function = decorate(function)
+    return function
+
+
+@click.command(
+    "run",
+    cls=Verb,
+    short_help="Train on the data files of dataset.yaml.",
+    examples=(
+        "dataset.yaml",
+        "dataset.yaml --check",
+        "dataset.yaml --set training.epochs=10 --set seed=3",
+        "dataset.yaml --cluster tcp://login.example.org:8786",
+    ),
+    interrupted="interrupted; the same command takes the run up again",
+)
+@click.argument("dataset", metavar="dataset.yaml", required=False, type=click.Path())
+@_options
+@click.option(
+    "--check",
+    is_flag=True,
+    help="Check everything that can be checked without a cluster, print the plan.",
+)
+@click.option("--schema", is_flag=True, help="Print the JSON schema of dataset.yaml.")
+@version_option
+@click.pass_context
+def run(
+    context: click.Context,
+    /,
+    dataset: str | None,
+    *,
+    check: bool,
+    schema: bool,
+    verbose: bool,
+    **changes: Any,
+) -> None:
+    """Train on the data files of dataset.yaml: plan, specs, training, export and report."""
+    start_log(verbose=verbose)
+    if schema:
+        _schema()
+    elif dataset is None:
+        raise click.UsageError("give a dataset.yaml, or --schema", context)
+    elif check:
+        _check(dataset, **changes)
+    else:
+        announce(f"running {dataset}")
+        if changes["cluster"] in (None, "local"):
+            warm_up()  # before the imports below, which it then runs beside
+        _run(_loaded(dataset, **changes), line_of(context))
+
+
+@click.command(
+    "check",
+    cls=Verb,
+    short_help="Check dataset.yaml and its files, without a cluster.",
+    examples=("dataset.yaml", "dataset.yaml --set tree=events"),
+)
+@click.argument("dataset", metavar="dataset.yaml", type=click.Path())
+@_options
+def check(dataset: str, *, verbose: bool, **changes: Any) -> None:
+    """Check everything that can be checked without a cluster, and print the plan."""
+    start_log(verbose=verbose)
+    _check(dataset, **changes)
+
+
+@click.command(
+    "schema", cls=Verb, short_help="Print the JSON schema of dataset.yaml.", examples=("",)
+)
+def schema() -> None:
+    """Print the JSON schema of dataset.yaml, for editors."""
+    _schema()
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; its exit status."""
-    made = parser()
-    options = made.parse_args(arguments)
-    logging.basicConfig(
-        level=logging.INFO if options.verbose else logging.WARNING,
-        format="%(levelname)s %(name)s: %(message)s",
-    )
-    if options.schema:
-        from mlaas4hep_dask.config import json_schema
-
-        print(json.dumps(json_schema(), indent=2))  # noqa: T201  # the command line prints
-        return 0
-    if options.dataset is None:
-        made.error("give a dataset.yaml, or --schema")
-    announce(f"{'checking' if options.check else 'running'} {options.dataset}")
-    try:
-        if not options.check and options.cluster in (None, "local"):
-            warm_up()  # before the imports below, which it then runs beside
-        from mlaas4hep_dask.config import load
-        from mlaas4hep_dask.run.directory import check_output
-
-        config = load(options.dataset, _overrides(options))
-        check_output(Path(config.output))
-        if options.check:
-            return _check(config)
-        line = shlex.join(["python", "-m", "mlaas4hep_dask.run", *(arguments or sys.argv[1:])])
-        return _run(config, line)
-    except MLaaSError as error:
-        print(f"error: {error}", file=sys.stderr)  # noqa: T201
-        return 2
-    except KeyboardInterrupt as ended:
-        print("interrupted; the same command takes the run up again", file=sys.stderr)  # noqa: T201
-        return status_of(ended)
+    return status(run, arguments, name=NAME)
 
 
 def command() -> int:
     """Run the command as a process of its own, which ends when this returns."""
-    try:
-        with ended_by_signals(cool_down):
-            return main()
-    except KeyboardInterrupt as ended:  # before there was anything to take up
-        return status_of(ended)
-    finally:
-        cool_down()
-        gc.freeze()  # half a second in which the interpreter would look for garbage, to end then
+    return process(run, name=NAME, clean_up=cool_down)
 
 
-def _overrides(options: argparse.Namespace) -> list[str]:
-    overrides = list(options.overrides)
-    if options.cluster is not None:
-        overrides.append(f"cluster.address={json.dumps(options.cluster)}")
-    if options.output is not None:
-        overrides.append(f"output={json.dumps(options.output)}")
-    return overrides
+def _loaded(
+    dataset: str, *, overrides: Sequence[str], cluster: str | None, output: str | None
+) -> Config:
+    from mlaas4hep_dask.config import load
+    from mlaas4hep_dask.run.directory import check_output
+
+    changes = list(overrides)
+    if cluster is not None:
+        changes.append(f"cluster.address={json.dumps(cluster)}")
+    if output is not None:
+        changes.append(f"output={json.dumps(output)}")
+    config = load(dataset, changes)
+    check_output(Path(config.output))
+    return config
 
 
-def _check(config: Config) -> int:
+def _schema() -> None:
+    from mlaas4hep_dask.config import json_schema
+
+    with may_be_cut():
+        click.echo(json.dumps(json_schema(), indent=2))
+
+
+def _check(dataset: str, **changes: Any) -> None:
+    announce(f"checking {dataset}")
+    config = _loaded(dataset, **changes)
     from mlaas4hep_dask.dataset.plan import check_files
     from mlaas4hep_dask.dataset.trial import first_notes, require_splits
     from mlaas4hep_dask.inputs.preflight import preflight
@@ -138,16 +173,15 @@ def _check(config: Config) -> int:
     plan = check_files(config, checked)
     require_splits(config, plan)
     lines = check_model(config, model, checked, plan)
-    print(plan.to_text())  # noqa: T201
+    click.echo(plan.to_text())
     for note in first_notes(plan):
-        print(f"  note: {note}")  # noqa: T201
+        click.echo(f"  note: {note}")
     for line in lines:
-        print(line)  # noqa: T201
-    print(f"{config.source or config.name}: no error found")  # noqa: T201
-    return 0
+        click.echo(line)
+    click.echo(f"{config.source or config.name}: no error found")
 
 
-def _run(config: Config, command: str) -> int:
+def _run(config: Config, line: str) -> None:
     gc.disable()  # what imports make stays: to look it through takes a quarter of their time
     try:
         from mlaas4hep_dask.cluster import connect, silence
@@ -165,8 +199,7 @@ def _run(config: Config, command: str) -> int:
     with connect(config.cluster, ranks=config.training.ranks) as client:
         console.say(f"dashboard: {client.dashboard_link}")
         dataset = Dataset(config, client, checked)
-        result = fit(dataset, model=model, reporter=console, command=command)
+        result = fit(dataset, model=model, reporter=console, command=line)
     console.table(result.summary)
     console.say(f"report: {result.report}")
     console.say(f"serve it: {result.serve_command}")
-    return 0

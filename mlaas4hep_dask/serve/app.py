@@ -19,8 +19,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from mlaas4hep_dask.errors import BundleError, PayloadError, did_you_mean
-from mlaas4hep_dask.events.problems import shown
+from mlaas4hep_dask.errors import BundleError, PayloadError, did_you_mean, shown
 from mlaas4hep_dask.score.batching import Batcher
 from mlaas4hep_dask.score.parts import Scorable
 from mlaas4hep_dask.score.scorer import Scorer, open_scorer

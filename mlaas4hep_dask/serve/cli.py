@@ -1,10 +1,8 @@
-"""Command line of the server."""
+"""The command line: ``mlaas4hep serve RUN/bundle``."""
 
 from __future__ import annotations
 
-import argparse
 import asyncio
-import gc
 import importlib
 import logging
 import shlex
@@ -16,7 +14,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
-from mlaas4hep_dask.errors import MissingExtraError, MLaaSError
+import click
+
+from mlaas4hep_dask.command import (
+    Verb,
+    announce,
+    arguments_of,
+    process,
+    status,
+    version_option,
+)
+from mlaas4hep_dask.errors import MissingExtraError, MLaaSError, ServerError
 from mlaas4hep_dask.serve.body import MAX_BODY_BYTES
 from mlaas4hep_dask.serve.hosts import LOOPBACK, Hosts
 from mlaas4hep_dask.serve.limits import MAX_VALUES, Front, Limits
@@ -26,103 +34,116 @@ if TYPE_CHECKING:
 
     from mlaas4hep_dask.serve.server import Server
 
+NAME = "python -m mlaas4hep_dask.serve"
 KEEP_ALIVE_SECONDS = 5
 EXTRA = ("httptools", "orjson", "starlette", "uvicorn", "uvloop")
 
 logger = logging.getLogger(__name__)
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Serve bundles until a signal; the exit code is 2 when the user can mend what is wrong."""
-    options = _parser().parse_args(argv)
+@click.command(
+    "serve",
+    cls=Verb,
+    short_help="Serve the models of bundles over HTTP.",
+    examples=(
+        "RUN/bundle",
+        "RUN/bundle other/bundle.tar.gz --port 9000",
+        "RUN/bundle --host 0.0.0.0 --allowed-host models.example.org",
+    ),
+)
+@click.argument(
+    "bundles", metavar="BUNDLE...", nargs=-1, required=True, type=click.Path(path_type=Path)
+)
+@click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
+@click.option(
+    "--port",
+    default=8000,
+    show_default=True,
+    metavar="N",
+    type=click.IntRange(0, 65535),
+    help="Port; 0 picks a free one.",
+)
+@click.option(
+    "--max-body-bytes",
+    default=MAX_BODY_BYTES,
+    show_default=True,
+    metavar="N",
+    type=click.IntRange(min=1),
+    help="Largest request body.",
+)
+@click.option(
+    "--max-values",
+    default=MAX_VALUES,
+    show_default=True,
+    metavar="N",
+    type=click.IntRange(min=1),
+    help="Most values in a request; names count as one, lists and objects as four.",
+)
+@click.option(
+    "--allowed-host",
+    metavar="NAME",
+    multiple=True,
+    help="A name that the server answers to beside its address, as a proxy sends it; may be "
+    "repeated; '*' stands for all.",
+)
+@click.option(
+    "--max-connections",
+    default=Limits().connections,
+    show_default=True,
+    metavar="N",
+    type=click.IntRange(min=1),
+    help="Largest number of connections.",
+)
+@click.option(
+    "--max-connections-per-address",
+    metavar="N",
+    type=click.IntRange(min=1),
+    help="Largest number of connections of one client's address; half of all by default.",
+)
+@click.option(
+    "--keep-alive-seconds",
+    default=KEEP_ALIVE_SECONDS,
+    show_default=True,
+    metavar="N",
+    type=click.IntRange(min=1),
+    help="How long a connection without a request stays open.",
+)
+@click.option(
+    "--log-level",
+    default="warning",
+    show_default=True,
+    type=click.Choice(("debug", "info", "warning", "error")),
+    help="Least severe messages that are logged.",
+)
+@version_option
+@click.pass_context
+def serve(
+    context: click.Context, /, bundles: Sequence[Path], log_level: str, **options: Any
+) -> None:
+    """Serve the models of bundles over HTTP, until a signal.
+
+    A BUNDLE is RUN/bundle, or a .tar.gz of it.
+    """
+    # The standard output tells where models are, for programs too.
+    announce(f"serve: {arguments_of(context)}", sys.stderr)
     logging.basicConfig(
-        level=options.log_level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s"
+        level=log_level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s"
     )
     try:
         _require_extra()
-        _serve(options)
-    except (MLaaSError, OSError) as error:
-        sys.stderr.write(f"error: {one_line(error)}\n")
-        return 2
-    return 0
+        _serve(bundles, **options)
+    except (MLaaSError, OSError) as error:  # in one line, which a log of a service needs
+        raise ServerError(" ".join(str(error).split())) from error
 
 
-def one_line(error: BaseException) -> str:
-    """An error's text in one line that a terminal shows as it is, whatever others put into it."""
-    words = " ".join(str(error).split())
-    return "".join(c if c.isprintable() else c.encode("unicode-escape").decode() for c in words)
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Serve bundles until a signal; the exit status."""
+    return status(serve, arguments, name=NAME)
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m mlaas4hep_dask.serve",
-        description="Serve the models of bundles over HTTP.",
-    )
-    parser.add_argument(
-        "bundles", metavar="BUNDLE", nargs="+", type=Path, help="RUN/bundle, or a .tar.gz of it"
-    )
-    parser.add_argument("--host", default="127.0.0.1", help="address to listen on (%(default)s)")
-    parser.add_argument(
-        "--port", default=8000, type=_port, help="port; 0 picks a free one (%(default)s)"
-    )
-    parser.add_argument(
-        "--max-body-bytes",
-        default=MAX_BODY_BYTES,
-        type=_positive,
-        help="largest request body (%(default)s)",
-    )
-    parser.add_argument(
-        "--max-values",
-        default=MAX_VALUES,
-        type=_positive,
-        help="most values in a request; names count as one, lists and objects as four "
-        "(%(default)s)",
-    )
-    parser.add_argument(
-        "--allowed-host",
-        metavar="NAME",
-        action="append",
-        default=[],
-        help="a name that the server answers to beside its address, as a proxy sends it; "
-        "may be given several times; '*' stands for all",
-    )
-    parser.add_argument(
-        "--max-connections",
-        default=Limits().connections,
-        type=_positive,
-        help="largest number of connections (%(default)s)",
-    )
-    parser.add_argument(
-        "--max-connections-per-address",
-        default=None,
-        type=_positive,
-        help="largest number of connections of one client's address (half of all)",
-    )
-    parser.add_argument(
-        "--keep-alive-seconds",
-        default=KEEP_ALIVE_SECONDS,
-        type=_positive,
-        help="how long a connection without a request stays open (%(default)s)",
-    )
-    parser.add_argument(
-        "--log-level",
-        default="warning",
-        choices=("debug", "info", "warning", "error"),
-        help="least severe messages that are logged (%(default)s)",
-    )
-    return parser
-
-
-def _port(text: str) -> int:
-    if not (text.isdecimal() and int(text) < 65536):
-        raise argparse.ArgumentTypeError(f"{text!r} is not a port (0 to 65535)")
-    return int(text)
-
-
-def _positive(text: str) -> int:
-    if not (text.isdecimal() and int(text) > 0):
-        raise argparse.ArgumentTypeError(f"{text!r} is not a positive number")
-    return int(text)
+def command() -> int:
+    """Run the command as a process of its own, which ends when this returns."""
+    return process(serve, name=NAME)
 
 
 def _require_extra() -> None:
@@ -133,7 +154,18 @@ def _require_extra() -> None:
             raise MissingExtraError.of("serve", module=module) from error
 
 
-def _serve(options: argparse.Namespace) -> None:
+def _serve(
+    bundles: Sequence[Path],
+    *,
+    host: str,
+    port: int,
+    max_body_bytes: int,
+    max_values: int,
+    allowed_host: Sequence[str],
+    max_connections: int,
+    max_connections_per_address: int | None,
+    keep_alive_seconds: int,
+) -> None:
     import uvloop
 
     from mlaas4hep_dask.serve.app import build_app
@@ -141,21 +173,18 @@ def _serve(options: argparse.Namespace) -> None:
     from mlaas4hep_dask.serve.server import Server, fitting
 
     require_uvicorn()
-    most = options.max_connections
-    per_address = options.max_connections_per_address or max(1, most // 2)
-    limits = fitting(Limits(connections=most, connections_per_address=per_address))
-    if limits.connections < most:
+    per_address = max_connections_per_address or max(1, max_connections // 2)
+    limits = fitting(Limits(connections=max_connections, connections_per_address=per_address))
+    if limits.connections < max_connections:
         logger.warning(
             "at most %d connections: the system lets the process have no more files open",
             limits.connections,
         )
-    app = build_app(
-        *options.bundles, max_body_bytes=options.max_body_bytes, max_values=options.max_values
-    )
+    app = build_app(*bundles, max_body_bytes=max_body_bytes, max_values=max_values)
     server = Server(
         app,
-        Front(limits, Hosts(options.host, options.allowed_host)),
-        keep_alive_seconds=options.keep_alive_seconds,
+        Front(limits, Hosts(host, allowed_host)),
+        keep_alive_seconds=keep_alive_seconds,
         on_drain=app.state.drain,
         on_give_up=app.state.give_up,
     )
@@ -166,15 +195,11 @@ def _serve(options: argparse.Namespace) -> None:
     # Uvicorn hands signals on after it has shut down; the lifespan has still to end then.
     signal.signal(signal.SIGINT, stop)
     signal.signal(signal.SIGTERM, stop)
-    with _listen(options.host, options.port) as listener:
-        if options.host not in LOOPBACK:
-            logger.warning(
-                "%s may be reached by others; the server asks nobody's name", options.host
-            )
+    with _listen(host, port) as listener:
+        if host not in LOOPBACK:
+            logger.warning("%s may be reached by others; the server asks nobody's name", host)
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            runner.run(_run(server, app, listener, _url(options.host, listener)))
-    # The last collection of a process would walk all of torch once more: 1.4 s of a processor.
-    gc.freeze()
+            runner.run(_run(server, app, listener, _url(host, listener)))
 
 
 def _listen(host: str, port: int) -> socket.socket:

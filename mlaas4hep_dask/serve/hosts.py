@@ -6,7 +6,7 @@ import ipaddress
 import socket
 from collections.abc import Sequence
 
-from mlaas4hep_dask.events.problems import shown
+from mlaas4hep_dask.errors import shown
 
 LOOPBACK = ("localhost", "127.0.0.1", "::1")
 

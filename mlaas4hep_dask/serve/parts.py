@@ -10,8 +10,7 @@ from typing import Any
 import numpy as np
 import orjson
 
-from mlaas4hep_dask.errors import PayloadError, did_you_mean
-from mlaas4hep_dask.events.problems import shown
+from mlaas4hep_dask.errors import PayloadError, did_you_mean, shown
 from mlaas4hep_dask.events.records import MAX_NAME
 from mlaas4hep_dask.score.parts import SLICE, SLICE_VALUES, Part, Scorable
 from mlaas4hep_dask.serve import cut

@@ -7,9 +7,8 @@ from typing import Any
 
 import orjson
 
-from mlaas4hep_dask.errors import PayloadError, did_you_mean
+from mlaas4hep_dask.errors import PayloadError, did_you_mean, shown
 from mlaas4hep_dask.events import Branch, Events
-from mlaas4hep_dask.events.problems import shown
 from mlaas4hep_dask.events.records import MAX_NAME, events_of
 
 MAX_EVENTS = 65_536

@@ -1,266 +1,126 @@
-"""The command line: ``python -m mlaas4hep_dask.specs show|merge|diff``."""
+"""The command line: ``mlaas4hep specs show|merge|diff``."""
 
 from __future__ import annotations
 
-import argparse
-import json
-import os
+import math
 import sys
-import tempfile
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, replace
-from fnmatch import fnmatchcase
-from pathlib import Path
-from typing import Any
+from collections.abc import Sequence
 
-from rich.console import Console
-from rich.table import Table
+import click
 
-from mlaas4hep_dask.errors import MLaaSError, SpecsError, did_you_mean
-from mlaas4hep_dask.specs.compare import Difference, differences, numbers
-from mlaas4hep_dask.specs.precision import precision_notes
-from mlaas4hep_dask.specs.specs import Specs, merge
+from mlaas4hep_dask.command import (
+    DIFFERENT,
+    SUCCESS,
+    Group,
+    Verb,
+    announce,
+    arguments_of,
+    may_be_cut,
+    process,
+    status,
+    version_option,
+)
 
-SAME, DIFFERENT, TROUBLE = 0, 1, 2
-WIDTH = 240  # of a table that is not printed on a terminal
-FILE = "a specs.json, or the folder of a run or bundle with one"
-
-
-def parser() -> argparse.ArgumentParser:
-    """The argument parser."""
-    made = argparse.ArgumentParser(
-        prog="python -m mlaas4hep_dask.specs", description="Look at specs, merge and compare them."
-    )
-    commands = made.add_subparsers(dest="command", required=True)
-
-    show = commands.add_parser("show", help="print specs as a table")
-    show.add_argument("file", metavar="FILE", help=FILE)
-    show.add_argument("patterns", metavar="BRANCH", nargs="*", help="names; * ? [abc] match")
-    show.add_argument("--json", action="store_true", help="print JSON")
-    show.set_defaults(run=_show)
-
-    both = commands.add_parser("merge", help="merge specs of different files into one")
-    both.add_argument("files", metavar="FILE", nargs="+", help=FILE)
-    both.add_argument("-o", "--output", metavar="FILE", help="write here, not to standard output")
-    both.add_argument(
-        "--allow-overlap",
-        action="store_true",
-        help="merge even if two of them measured the same file, whose events then count twice",
-    )
-    both.set_defaults(run=_merge)
-
-    diff = commands.add_parser(
-        "diff", help="exit status 0 if two specs are the same, 1 if they differ, 2 for trouble"
-    )
-    diff.add_argument("a", metavar="A", help=FILE)
-    diff.add_argument("b", metavar="B", help=FILE)
-    diff.add_argument(
-        "--tolerance",
-        type=_tolerance,
-        default=1e-9,
-        metavar="FRACTION",
-        help="of a standard deviation by which numbers may differ (%(default)s)",
-    )
-    diff.add_argument("--json", action="store_true", help="print JSON")
-    diff.set_defaults(run=_diff)
-    return made
+NAME = "python -m mlaas4hep_dask.specs"
+STATUSES = (
+    "Exit status: 0 the specs are the same, 1 they differ, 2 trouble, 130 interrupted, "
+    "143 terminated"
+)
 
 
-def _tolerance(text: str) -> float:
-    value = float(text)
-    if not value >= 0:  # NaN would find nothing different
-        raise argparse.ArgumentTypeError(f"expected a number that is not negative, found {text!r}")
+@click.group("specs", cls=Group, short_help="Look at specs, merge and compare them.")
+@version_option
+def specs() -> None:
+    """Look at specs, merge and compare them.
+
+    A FILE is a specs.json, or the folder of a run or bundle with one.
+    """
+
+
+@specs.command("show", cls=Verb, examples=("RUN", "RUN/bundle 'Jet_*' MET_pt", "RUN --json"))
+@click.argument("file", metavar="FILE", type=click.Path())
+@click.argument("patterns", metavar="[BRANCH]...", nargs=-1)
+@click.option("--json", "in_json", is_flag=True, help="Print JSON.")
+@click.pass_context
+def show(context: click.Context, file: str, patterns: Sequence[str], *, in_json: bool) -> None:
+    """Print specs as a table.
+
+    A BRANCH is a name, in which * ? [abc] match.
+    """
+    _announce(context)
+    from mlaas4hep_dask.specs import look
+
+    with may_be_cut():
+        look.show(file, patterns, in_json=in_json)
+
+
+@specs.command("merge", cls=Verb, examples=("one two --output both.json",))
+@click.argument("files", metavar="FILE...", nargs=-1, required=True, type=click.Path())
+@click.option(
+    "-o",
+    "--output",
+    metavar="FILE",
+    type=click.Path(),
+    help="Write here, not to standard output.",
+)
+@click.option(
+    "--allow-overlap",
+    is_flag=True,
+    help="Merge even if two of them measured the same file, whose events then count twice.",
+)
+@click.pass_context
+def merge(
+    context: click.Context, files: Sequence[str], output: str | None, *, allow_overlap: bool
+) -> None:
+    """Merge specs of different files into one."""
+    _announce(context)
+    from mlaas4hep_dask.specs import look
+
+    with may_be_cut():
+        look.merge_files(files, output, allow_overlap=allow_overlap)
+
+
+def _tolerance(context: click.Context, option: click.Parameter, value: float) -> float:
+    if math.isnan(value):  # which would find nothing different
+        raise click.BadParameter("expected a number, found nan", context, option)
     return value
+
+
+@specs.command("diff", cls=Verb, statuses=STATUSES, examples=("one two", "one two --tolerance 0.1"))
+@click.argument("a", metavar="A", type=click.Path())
+@click.argument("b", metavar="B", type=click.Path())
+@click.option(
+    "--tolerance",
+    type=click.FloatRange(min=0),
+    callback=_tolerance,
+    default=1e-9,
+    show_default=True,
+    metavar="FRACTION",
+    help="Of a standard deviation, by which numbers may differ.",
+)
+@click.option("--json", "in_json", is_flag=True, help="Print JSON.")
+@click.pass_context
+def diff(context: click.Context, a: str, b: str, *, tolerance: float, in_json: bool) -> int:
+    """Print every value in which two specs differ."""
+    _announce(context)
+    from mlaas4hep_dask.specs import look
+
+    differ = False
+    with may_be_cut():
+        differ = look.diff(a, b, tolerance=tolerance, in_json=in_json)
+    return DIFFERENT if differ else SUCCESS
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; its exit status."""
-    options = parser().parse_args(arguments)
-    run: Callable[[argparse.Namespace], int] = options.run
-    try:
-        return run(options)
-    except MLaaSError as error:
-        sys.stderr.write(f"error: {error}\n")
-        return TROUBLE
-    except BrokenPipeError:  # such as `| head`
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return SAME
+    return status(specs, arguments, name=NAME)
 
 
-def read(name: str) -> Specs:
-    """Specs of a file, or of the folder of a run or bundle."""
-    path = Path(name)
-    return Specs.read(path / "specs.json" if path.is_dir() else path)
+def command() -> int:
+    """Run the command as a process of its own, which ends when this returns."""
+    return process(specs, name=NAME)
 
 
-def _show(options: argparse.Namespace) -> int:
-    specs = read(options.file)
-    names = _chosen(specs, options.patterns)
-    if options.json:
-        sys.stdout.write(json.dumps(as_json(specs, names), indent=1) + "\n")
-        return SAME
-    table = Table(title=f"specs of {specs.num_events:,} events", title_justify="left")
-    heads = ["branch", "kind", "dtype", "objects", "unit", "values", "not finite"]
-    heads += ["min", "25 %", "50 %", "75 %", "max", "mean", "std"]
-    is_sampled = specs.coverage < 1.0
-    if is_sampled:
-        heads += ["outside", "error of mean"]
-    for place, head in enumerate(heads):
-        table.add_column(head, justify="left" if place in (0, 1, 2, 4) else "right")
-    for name in names:
-        entry = specs.branches[name]
-        branch, moments = entry.branch, entry.moments
-        objects = (
-            "" if branch.collection is None else str(specs.max_multiplicity(branch.collection))
-        )
-        cells = [name, branch.kind, branch.dtype, objects, branch.unit or ""]
-        cells += [f"{moments.num_values:,}", f"{moments.num_values - moments.num_finite:,}"]
-        cells += [_brief(value) for value in numbers(entry).values()]
-        if is_sampled:
-            cells += [_brief(specs.outside(name)), _brief(specs.mean_error(name))]
-        table.add_row(*cells)
-    console = _console()
-    console.print(table)
-    samples = Table()
-    for head in ("sample", "read", "selected", "sum of weights", "unread"):
-        samples.add_column(head, justify="left" if head == "sample" else "right")
-    for name, sample in specs.samples.items():
-        weights = _brief(sample.sum_weights)
-        counts = (f"{sample.num_read:,}", f"{sample.num_selected:,}", weights)
-        samples.add_row(name, *counts, f"{sample.num_unread:,}")
-    console.print(samples)
-    errors = [specs.branches[name].rank_error() for name in names]
-    largest = max((error for error in errors if error == error), default=0.0)
-    console.print(
-        f"{len(specs.provenance.get('files', {})):,} files, {specs.coverage:.2%} of the events "
-        f"read; quantiles have an error in rank of at most {largest:.2%}"
-    )
-    for note in precision_notes(specs.branches[name] for name in names):
-        console.print(note)
-    return SAME
-
-
-def as_json(specs: Specs, names: Sequence[str]) -> dict[str, Any]:
-    """What `show` prints, as JSON values."""
-    branches = {}
-    for name in names:
-        entry = specs.branches[name]
-        found = {**asdict(entry.branch), **entry.moments.as_json(), **numbers(entry)}
-        for key in ("name", "squares", "sums"):
-            found.pop(key, None)
-        error = entry.rank_error()
-        found["rank_error"] = error if error == error else None  # NaN without a draw
-        found |= {"outside": specs.outside(name), "mean_error": specs.mean_error(name)}
-        branches[name] = found
-    return {
-        "num_events": specs.num_events,
-        "coverage": specs.coverage,
-        "branches": branches,
-        "multiplicities": {name: list(found) for name, found in specs.multiplicities.items()},
-        "samples": {name: asdict(sample) for name, sample in specs.samples.items()},
-        "provenance": dict(specs.provenance),
-    }
-
-
-def _chosen(specs: Specs, patterns: Sequence[str]) -> list[str]:
-    names = sorted(specs.branches)
-    if not patterns:
-        return names
-    for pattern in patterns:
-        if not any(fnmatchcase(name, pattern) for name in names):
-            near = did_you_mean(pattern, names)
-            raise SpecsError(f"no branch is called {pattern!r}{near}", branch=pattern)
-    return [name for name in names if any(fnmatchcase(name, pattern) for pattern in patterns)]
-
-
-def _merge(options: argparse.Namespace) -> int:
-    parts = [(name, read(name)) for name in options.files]
-    if not options.allow_overlap:
-        _require_distinct(parts)
-    # A digest or version that only some share tells nothing of the whole. Files add up, and what
-    # was selected has to be the same: `merge` refuses it otherwise.
-    keys = {key for _, part in parts for key in part.provenance} - {"files", "events"}
-    shared = {
-        key
-        for key in keys
-        if all(part.provenance.get(key) == parts[0][1].provenance.get(key) for _, part in parts)
-    }
-    has_events = any("events" in part.provenance for _, part in parts)
-    merged = Specs()
-    for name, part in parts:
-        kept = {key: part.provenance[key] for key in shared | ({"files"} & part.provenance.keys())}
-        if has_events:
-            kept["events"] = part.provenance.get("events", {})
-        try:
-            merged = merge(merged, replace(part, provenance=kept))
-        except SpecsError as error:
-            raise SpecsError(f"{name}: {error}", file=name) from error
-    if options.output is None:
-        sys.stdout.write(merged.to_json())
-    else:
-        _write(Path(options.output), merged.to_json())
-    return SAME
-
-
-def _require_distinct(parts: Sequence[tuple[str, Specs]]) -> None:
-    owner: dict[str, tuple[int, str]] = {}
-    for number, (name, part) in enumerate(parts):
-        for file, uuid in part.provenance.get("files", {}).items():
-            other, earlier = owner.setdefault(uuid, (number, file))
-            if other != number:
-                raise SpecsError(
-                    f"{name} measured {file}, and so did {parts[other][0]} (as {earlier}): its "
-                    "events would count twice; --allow-overlap merges all the same",
-                    file=name,
-                )
-
-
-def _write(path: Path, text: str) -> None:
-    part = None
-    try:
-        handle, part = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.absolute().parent)
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            file.write(text)
-        Path(part).chmod(0o644)
-        Path(part).replace(path)
-    except OSError as error:
-        if part is not None:
-            Path(part).unlink(missing_ok=True)
-        raise SpecsError(f"{path}: cannot be written ({error.strerror})", file=str(path)) from error
-
-
-def _diff(options: argparse.Namespace) -> int:
-    found = differences(read(options.a), read(options.b), tolerance=options.tolerance)
-    if options.json:
-        rows = [asdict(difference) for difference in found]
-        sys.stdout.write(json.dumps({"same": not found, "differences": rows}, indent=1) + "\n")
-    elif found:
-        _console().print(_difference_table(found, options.a, options.b))
-    return DIFFERENT if found else SAME
-
-
-def _difference_table(found: Sequence[Difference], a: str, b: str) -> Table:
-    table = Table(title=f"{len(found)} differences", title_justify="left")
-    for head in ("", "value", a, b, "shift / std"):
-        table.add_column(head, justify="left" if head in ("", "value") else "right")
-    for entry in found:
-        shift = "" if entry.shift is None else f"{entry.shift:+.3g}"
-        table.add_row(entry.place, entry.what, _brief(entry.a), _brief(entry.b), shift)
-    return table
-
-
-def _console() -> Console:
-    console = Console(highlight=False, markup=False)
-    return console if console.is_terminal else Console(highlight=False, markup=False, width=WIDTH)
-
-
-def _brief(value: Any) -> str:
-    if value is None:
-        return "-"
-    if isinstance(value, float):
-        return f"{value:.6g}"
-    if isinstance(value, list) and not all(isinstance(number, int) for number in value):
-        return "; ".join(map(str, value))  # conditions
-    if isinstance(value, list) and value:
-        return f"{sum(value):,} events up to {len(value) - 1}"
-    return f"{value:,}" if isinstance(value, int) else str(value or "-")
+def _announce(context: click.Context) -> None:
+    # The output is for programs too.
+    announce(f"specs: {context.info_name} {arguments_of(context)}", sys.stderr)

@@ -7,6 +7,7 @@ import sys
 import textwrap
 from urllib.parse import unquote
 
+import click
 import nbformat
 import numpy as np
 import pytest
@@ -14,11 +15,9 @@ import uproot
 from nbclient import NotebookClient
 from paths import REPOSITORY
 
+from mlaas4hep_dask.__main__ import door
 from mlaas4hep_dask.config import Config
 from mlaas4hep_dask.config.document import parse
-from mlaas4hep_dask.predict.cli import parser as predict_parser
-from mlaas4hep_dask.run.cli import parser
-from mlaas4hep_dask.specs.cli import parser as specs_parser
 
 PAGES = sorted(
     [
@@ -161,23 +160,24 @@ def test_the_readme_shows_the_configuration_of_the_demo():
     assert shown == [parse(file.read_text(), place=str(file))[0]]
 
 
-def test_every_option_of_the_command_line_is_in_the_reference():
+def verbs(command, path=()):
+    """All verbs with their names, and the groups of verbs."""
+    context = click.Context(command)
+    for name in command.list_commands(context):
+        verb = command.get_command(context, name)
+        yield (*path, name), verb
+        if isinstance(verb, click.Group):
+            yield from verbs(verb, (*path, name))
+
+
+@pytest.mark.parametrize(("path", "verb"), [(path, verb) for path, verb in verbs(door)], ids=str)
+def test_every_verb_and_option_is_in_the_reference_of_the_command_line(path, verb):
     page = (REPOSITORY / "docs" / "reference" / "command-line.md").read_text()
-    actions = [*parser()._actions, *predict_parser()._actions]
-    options = {option for action in actions for option in action.option_strings}
-    missing = {option for option in options if not re.search(rf"`{option}[` ]", page)}
-    assert not missing
-
-
-def test_every_option_of_the_specs_command_is_in_the_reference():
-    section = (
-        (REPOSITORY / "docs" / "reference" / "command-line.md").read_text().split("\n## specs\n")[1]
-    )
-    (commands,) = (action for action in specs_parser()._actions if action.choices)
-    for name, command in commands.choices.items():
-        assert f"| `{name}` |" in section
-        options = {option for action in command._actions for option in action.option_strings}
-        assert not {option for option in options if not re.search(rf"`{option}[` ]", section)}
+    section = page.split(f"\n## {path[0]}\n")[1].split("\n## ")[0]
+    if len(path) > 1:
+        assert f"| `{path[1]}` |" in section
+    options = {name for each in verb.params for name in each.opts if name.startswith("-")}
+    assert not {option for option in options if not re.search(rf"`{option}[` ]", section)}
 
 
 def test_every_file_and_key_that_a_run_writes_is_in_the_reference(tutorial_run):

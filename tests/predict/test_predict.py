@@ -31,7 +31,8 @@ from mlaas4hep_dask.errors import MLaaSError
 from mlaas4hep_dask.events import Branch, Events
 from mlaas4hep_dask.events.events import concatenate, offsets_of
 from mlaas4hep_dask.export import to_torchscript
-from mlaas4hep_dask.predict.cli import main, parser
+from mlaas4hep_dask.predict.cli import main
+from mlaas4hep_dask.predict.cli import predict as verb
 from mlaas4hep_dask.predict.outputs import score_names
 from mlaas4hep_dask.predict.request import check_request
 from mlaas4hep_dask.predict.stream import AHEAD, in_order
@@ -450,8 +451,10 @@ def test_identifiers_are_those_of_the_training(tmp_path, client, small):
 
 
 def test_branches_may_be_asked_for_more_than_once():
-    given = ["bundle", "a.root", "--output", "o.root", "--branches", "x", "--branches", "y", "z"]
-    assert parser().parse_args(given).branches == ["x", "y", "z"]
+    given = ["bundle", "a.root", "--branches", "x", "--branches", "y", "z", "--output", "o.root"]
+    parameters = verb.make_context("predict", given).params
+    assert parameters["branches"] == ("x", "y", "z")
+    assert parameters["files"] == ("a.root",)
 
 
 def test_branches_are_named_after_classes_and_targets():

@@ -503,7 +503,9 @@ def refused(*arguments, code="from mlaas4hep_dask.serve.cli import main"):
     assert done.returncode == 2, done.stderr
     assert "Traceback" not in done.stderr
     assert done.stdout == ""
-    (line,) = (line for line in done.stderr.splitlines() if " WARNING " not in line)
+    first, *lines = done.stderr.splitlines()
+    assert first.startswith("serve: ")
+    (line,) = (line for line in lines if " WARNING " not in line)
     return line
 
 

@@ -1,4 +1,4 @@
-"""What all commands have in common: a first line at once, and an end by signals without a trace."""
+"""How a command begins and ends: a first line at once, and an end by signals without a trace."""
 
 from __future__ import annotations
 
@@ -28,6 +28,16 @@ def announce(text: str, stream: TextIO | None = None) -> None:
 def status_of(ended: KeyboardInterrupt) -> int:
     """The exit status of a command that was ended."""
     return TERMINATED if isinstance(ended, Terminated) else INTERRUPTED
+
+
+@contextmanager
+def may_be_cut() -> Iterator[None]:
+    """Whoever reads the standard output may stop to, as in ``| head``."""
+    try:
+        yield
+        sys.stdout.flush()
+    except BrokenPipeError:  # nothing is to be written at the end, either
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 @contextmanager

@@ -1,0 +1,36 @@
+"""Command: what all verbs of the command line have in common."""
+
+from mlaas4hep_dask.command.ends import announce, ended_by_signals, may_be_cut, status_of
+from mlaas4hep_dask.command.verb import (
+    DIFFERENT,
+    SUCCESS,
+    TROUBLE,
+    Group,
+    Verb,
+    arguments_of,
+    line_of,
+    process,
+    start_log,
+    status,
+    verbose_option,
+    version_option,
+)
+
+__all__ = [
+    "DIFFERENT",
+    "SUCCESS",
+    "TROUBLE",
+    "Group",
+    "Verb",
+    "announce",
+    "arguments_of",
+    "ended_by_signals",
+    "line_of",
+    "may_be_cut",
+    "process",
+    "start_log",
+    "status",
+    "status_of",
+    "verbose_option",
+    "version_option",
+]
