@@ -361,7 +361,7 @@ class Connection(HttpToolsProtocol):
             size = len(self.url) + sum(len(name) + len(value) + 4 for name, value in self.headers)
             if size > self._limits.head_bytes:
                 return self._too_long()
-        return self._front.hosts.problem(hosts, origins, version=version)
+        return self._front.hosts.problem(hosts, origins, version=version, target=self.url)
 
     def _too_long(self) -> tuple[int, str]:
         most = self._limits.head_bytes

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+import re
 import socket
 from collections.abc import Sequence
 
@@ -39,7 +40,12 @@ class Hosts:
         self._seen: dict[bytes, bool] = {}  # by the header's text: parsing costs more than a look
 
     def problem(
-        self, hosts: Sequence[bytes], origins: Sequence[bytes], *, version: str
+        self,
+        hosts: Sequence[bytes],
+        origins: Sequence[bytes],
+        *,
+        version: str,
+        target: bytes = b"/",
     ) -> tuple[int, str] | None:
         """Status and reason when a request is not for this server, or from another's page.
 
@@ -49,12 +55,16 @@ class Hosts:
             Values of the headers ``Host`` and ``Origin``.
         version : str
             Of HTTP, as in ``1.1``.
+        target : bytes
+            What the request line asks for. The host in ``http://host/path`` counts, and not that
+            in ``Host`` (RFC 9112, 3.2.2).
         """
-        if len(hosts) != 1:
-            if not hosts and version == "1.0":
-                return None if not origins else _foreign(origins[0])
+        if len(hosts) > 1 or (not hosts and version != "1.0"):
             return 400, f"expected one 'Host' header, got {len(hosts)}"
-        (host,) = hosts
+        place = _authority(target)
+        if place is None and not hosts:
+            return None if not origins else _foreign(origins[0])
+        host = hosts[0] if place is None else place
         known = self._seen.get(host)
         if known is None:
             known = self.knows(_name(host))
@@ -80,6 +90,14 @@ class Hosts:
 def _foreign(origin: bytes) -> tuple[int, str]:
     page = shown(origin.decode("latin-1"))
     return 403, f"a web page of {page} may not ask this server; --allowed-host adds its host"
+
+
+def _authority(target: bytes) -> bytes | None:
+    """The ``name:port`` of ``http://name:port/path``; None in the usual ``/path``."""
+    scheme, colon, rest = target.partition(b"://")
+    if not colon or b"/" in scheme:
+        return None
+    return re.split(rb"[/?#]", rest, maxsplit=1)[0]
 
 
 def _name(place: bytes) -> str:

@@ -332,6 +332,23 @@ def test_a_page_of_another_name_gets_nothing(server, lines, status):
     assert "--allowed-host" in answer.error or status == 400
 
 
+@pytest.mark.parametrize(
+    ("target", "host", "status"),
+    [
+        (b"http://localhost/health", b"localhost", 200),
+        (b"http://localhost:8000/health?", b"evil.example", 200),
+        (b"HTTP://[::1]:80/health", b"evil.example", 200),
+        (b"http://evil.example/health", b"localhost", 421),
+        (b"http://localhost@evil.example/health", b"localhost", 421),
+        (b"http://evil.example?/health", b"localhost", 421),
+        (b"http:///health", b"localhost", 421),
+    ],
+)
+def test_the_host_of_a_whole_address_counts_before_that_of_the_header(server, target, host, status):
+    head = head_with(b"Host: " + host, b"Connection: close").replace(b"/health", target, 1)
+    assert answer_to(server, head).status in (status, 400 if status == 421 else status)
+
+
 def test_a_page_of_this_server_may_ask(server):
     lines = [b"Host: localhost:8000", b"Origin: http://localhost:8000", b"Connection: close"]
     assert answer_to(server, head_with(*lines)).status == 200
