@@ -41,6 +41,9 @@ SETTINGS: dict[str, Any] = {
     "distributed.admin.system-monitor.interval": "1s",
     "distributed.worker.memory.monitor-interval": "250ms",
     "distributed.scheduler.allowed-failures": 3,
+    # A worker from which nothing was heard for so long is started again; by default after 300 s. No
+    # shorter: a file system that hangs for a minute stops a worker too.
+    "distributed.scheduler.worker-ttl": "120s",
     # A worker that imports torch, to be a rank, gets no partition to read meanwhile.
     "distributed.scheduler.default-task-durations": {"import_rank": "3s"},
 }
@@ -161,7 +164,7 @@ def _local(options: Cluster, ranks: int) -> Iterator[Client]:
     import dask
     from distributed import Client, LocalCluster
 
-    from mlaas4hep_dask.waiting import wait_for_workers
+    from mlaas4hep_dask.waiting import wait_for_workers, workers_of
 
     warm_up()
     cores = len(os.sched_getaffinity(0))
@@ -191,6 +194,7 @@ def _local(options: Cluster, ranks: int) -> Iterator[Client]:
             cool_down()
             raise
         with cluster, Client(cluster) as client:
+            workers_of(client).processes.follow(cluster)
             wait_for_workers(client, number, "the local cluster", seconds=WORKERS_TIMEOUT)
             _require_room(client)
             yield client

@@ -7,10 +7,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from mlaas4hep_dask.dataset.source import BlockPlan
-from mlaas4hep_dask.dataset.tasks import (
-    make_block,
-)
+from mlaas4hep_dask.dataset.tasks import make_block
 from mlaas4hep_dask.encode import Block
+from mlaas4hep_dask.waiting import shared_key
 
 if TYPE_CHECKING:
     import dask.array as da
@@ -65,7 +64,7 @@ def lazy_arrays(
     sizes = tuple(map(sum, blocks.counts))
     shape = tuple((size,) for size in row_shape)
     name = f"block-{blocks.token}"
-    shared = f"context-{blocks.token}"
+    shared = shared_key(blocks.token)
     layer: dict[Any, Any] = {shared: blocks.context}
     for number, partition in enumerate(blocks.partitions):
         layer[blocks.key(number)] = (make_block, partition, shared, blocks.counts[number])

@@ -32,7 +32,7 @@ from mlaas4hep_dask.dataset.plan import (
 )
 from mlaas4hep_dask.dataset.source import BlockPlan
 from mlaas4hep_dask.dataset.specs_pass import specs_pass
-from mlaas4hep_dask.dataset.tasks import PROGRESS, Measured, same
+from mlaas4hep_dask.dataset.tasks import PROGRESS, Measured
 from mlaas4hep_dask.encode import Block, EncodeCounts, Encoding
 from mlaas4hep_dask.encode.examples import Examples, joined
 from mlaas4hep_dask.encode.outputs import Outputs
@@ -52,7 +52,7 @@ from mlaas4hep_dask.inputs.weighting import (
 from mlaas4hep_dask.reader import Partition, ReadCounts
 from mlaas4hep_dask.specs import SampleSpecs, Specs
 from mlaas4hep_dask.specs.sample import ClassSums
-from mlaas4hep_dask.waiting import gather, result
+from mlaas4hep_dask.waiting import gather, result, share
 
 if TYPE_CHECKING:
     import dask_awkward
@@ -117,7 +117,7 @@ class Dataset:
         if self._plan is None:
             checked = self.checked()
             known = planned_already(checked)
-            shared = self.client.submit(same, wanted_of(self.config, checked), pure=False)
+            shared = share(self.client, wanted_of(self.config, checked))
             listed = [(sample, file) for sample, files in checked.files.items() for file in files]
             futures = {
                 (sample, file): self.client.submit(plan_one, file, sample, shared, pure=False)

@@ -11,7 +11,7 @@ from distributed import Client, get_worker, secede
 
 from mlaas4hep_dask.dataset.source import BlockPlan, source_of
 from mlaas4hep_dask.dataset.tasks import PROGRESS
-from mlaas4hep_dask.waiting import gather, let_go
+from mlaas4hep_dask.waiting import gather, let_go, share
 
 
 def run_gang(
@@ -53,7 +53,7 @@ def run_gang(
         The first error of a member; the others are cancelled.
     """
     run = uuid.uuid4().hex[:12]
-    shared = client.submit(_member_plan, blocks, key=f"plan-{blocks.token}-{run}")
+    shared = share(client, blocks, f"plan-{blocks.token}-{run}")
     futures = [
         client.submit(
             _member,
@@ -72,10 +72,6 @@ def run_gang(
     except BaseException:
         let_go(client, futures)
         raise
-
-
-def _member_plan(plan: BlockPlan) -> BlockPlan:
-    return plan
 
 
 def _member(function: Callable[..., Any], plan: BlockPlan, arguments: tuple[Any, ...]) -> Any:

@@ -9,6 +9,7 @@ from typing import Any
 from mlaas4hep_dask.dataset.measuring import Piece, finish_piece, measure_pieces
 from mlaas4hep_dask.dataset.tasks import Measured, merge_measured
 from mlaas4hep_dask.inputs.context import Context
+from mlaas4hep_dask.waiting import shared_key
 
 FAN_IN = 8  # merging is cheap next to the 2 ms that a task costs, and specs are small
 MAX_TASKS = 100_000  # beyond, a task measures as many partitions as it takes
@@ -83,7 +84,7 @@ class _Tree:
 
     def __init__(self, context: Context, token: str) -> None:
         self.token = token
-        self.shared = f"context-{token}"
+        self.shared = shared_key(token)
         self.graph: dict[Any, Any] = {self.shared: context}
         self.level: list[Any] = []
 

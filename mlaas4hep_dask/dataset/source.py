@@ -9,11 +9,11 @@ from typing import Any
 from distributed import Client, Future, Worker, get_client, get_worker
 
 from mlaas4hep_dask.dataset import diskcache
-from mlaas4hep_dask.dataset.tasks import make_block, same
+from mlaas4hep_dask.dataset.tasks import make_block
 from mlaas4hep_dask.encode import Block, EncodeCounts
 from mlaas4hep_dask.inputs.context import Context
 from mlaas4hep_dask.reader import Partition
-from mlaas4hep_dask.waiting import result, wait_for
+from mlaas4hep_dask.waiting import result, share, wait_for
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,7 @@ class BlockPlan:
 
     def submit(self, client: Client, block: int, *, worker: str | None = None) -> Future:
         """A future of a block, on the given worker if that is free; made once however often."""
-        context = client.submit(same, self.context, key=f"context-{self.token}")
+        context = share(client, self.context, self.token)
         function: Callable[..., Block] = make_block
         more: tuple[Any, ...] = (self.counts[block],)
         if self.on_disk:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import TypeVar
 
 import numpy as np
 from distributed import get_worker
@@ -24,8 +23,6 @@ from mlaas4hep_dask.specs.measure import measure
 from mlaas4hep_dask.specs.specs import merge_all
 
 PROGRESS = "mlaas4hep_dask-progress"  # topic of Dask events: numbers of events done
-
-T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -214,8 +211,3 @@ def tell_progress(num_events: int) -> None:
     except ValueError:  # not on a worker
         return
     worker.log_event(PROGRESS, num_events)
-
-
-def same(value: T) -> T:
-    """The value; a task that keeps it on a worker for others to refer to."""
-    return value

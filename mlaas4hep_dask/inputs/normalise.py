@@ -20,7 +20,7 @@ from mlaas4hep_dask.encode.scaling import require_usable
 from mlaas4hep_dask.errors import CodeError, ConfigError, DataError, EncodeError
 from mlaas4hep_dask.events import Branch
 from mlaas4hep_dask.specs import BranchSpecs, Specs
-from mlaas4hep_dask.usercode import RAISED, UserCode, find_code, place_of
+from mlaas4hep_dask.usercode import RAISED, UserCode, find_code, limited, place_of
 
 Normaliser = Callable[[BranchSpecs], Any]
 
@@ -134,7 +134,8 @@ def _called(function: Normaliser, reference: str, specs: BranchSpecs) -> dict[st
     if specs.min is None or specs.is_constant:
         return {"shift": specs.min or 0.0, "scale": 1.0}
     try:
-        first, second = function(specs)
+        with limited():
+            first, second = function(specs)
         is_table = hasattr(first, "__len__")
         keys = ("x", "y") if is_table else ("shift", "scale")
         values = [

@@ -17,7 +17,6 @@ from mlaas4hep_dask import __version__
 from mlaas4hep_dask.config import Partitioning
 from mlaas4hep_dask.console import Reporter, Stage
 from mlaas4hep_dask.dataset.plan import Skipped, Wanted, plan_one
-from mlaas4hep_dask.dataset.tasks import same
 from mlaas4hep_dask.encode import EncodeCounts
 from mlaas4hep_dask.encode.precision import require_exact
 from mlaas4hep_dask.errors import ConfigError, UnreadableFileError
@@ -26,7 +25,7 @@ from mlaas4hep_dask.predict.request import Request
 from mlaas4hep_dask.predict.stream import in_order
 from mlaas4hep_dask.predict.tasks import Scoring, num_outputs, score_partition
 from mlaas4hep_dask.reader import Partition, PlannedFile
-from mlaas4hep_dask.waiting import result
+from mlaas4hep_dask.waiting import result, share
 from mlaas4hep_dask.writer import RootFormat, decoded_branches, write_events
 
 
@@ -229,14 +228,14 @@ def _require_distinct(scoring: Scoring) -> None:
 def _share(client: Client, scoring: Scoring) -> Any:
     """A future of the scoring, for all tasks to refer to; made again if its worker dies."""
     with dask.config.set({"distributed.admin.large-graph-warning-threshold": "8 GiB"}):
-        return client.submit(same, scoring, pure=False)
+        return share(client, scoring)
 
 
 def _plan(request: Request, client: Client, *, skip: bool) -> list[PlannedFile | Skipped]:
     """One entry for each file, in their order; one Dask task per file."""
     reads = list(request.reference.branches)
     wanted = Wanted.of(request.reference, reads, skip=skip, num_files=len(request.files))
-    shared = client.submit(same, wanted, pure=False)
+    shared = share(client, wanted)
     tasks = ((file, request.bundle.name, shared) for file in request.files)
     return list(in_order(client, plan_one, tasks, "plan"))
 

@@ -24,7 +24,7 @@ from mlaas4hep_dask.reader.flatten import Field, fields_of, flattened
 from mlaas4hep_dask.reader.nanoevents import nano_events
 from mlaas4hep_dask.reader.partition import Partition
 from mlaas4hep_dask.reader.read import read
-from mlaas4hep_dask.usercode import RAISED, UserCode
+from mlaas4hep_dask.usercode import RAISED, UserCode, limited
 
 ENTRY = "mlaas4hep_entry"  # a field of the events, by which those that are returned are known
 READERS = ("uproot", "fsspec", "fsspec_xrootd", "aiohttp")
@@ -152,7 +152,7 @@ def _run(
     load_extensions()  # the function may compile loops over awkward arrays or vectors
     call = function.code.load()
     num_events = len(partition)
-    with _blame(function, partition):
+    with _blame(function, partition), limited():
         if function.events == "awkward":
             events = _records(partition, branches, log)
         else:

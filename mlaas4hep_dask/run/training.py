@@ -35,8 +35,10 @@ from mlaas4hep_dask.train.session import (
     open_rank,
     run_epoch,
 )
+from mlaas4hep_dask.usercode import TRIAL_SECONDS
 from mlaas4hep_dask.waiting import (
     LostWorkerError,
+    OverdueError,
     gather,
     let_go,
     living,
@@ -226,7 +228,16 @@ class Trainer:
         """
         self.begin_trial()
         if self._trial is not None:
-            self.warnings = result(self._client, self._trial, "trying the model")
+            try:
+                self.warnings = result(
+                    self._client, self._trial, "trying the model", seconds=TRIAL_SECONDS
+                )
+            except OverdueError as error:
+                let_go(self._client, [self._trial])
+                raise self._model.error(
+                    f"has not come back for {TRIAL_SECONDS:g} s when it was tried on "
+                    f"{len(self.begin_trial()):,} events: does its forward end?"
+                ) from error
             self._trial = None
         return self.warnings
 

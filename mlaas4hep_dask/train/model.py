@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mlaas4hep_dask.errors import CodeError, ModelError, unknown_keyword
-from mlaas4hep_dask.usercode import RAISED, UserCode, find_code
+from mlaas4hep_dask.usercode import RAISED, UserCode, find_code, limited
 
 if TYPE_CHECKING:
     import torch
@@ -62,7 +62,8 @@ class ModelSource:
         if wrong := unknown_keyword(factory, self.kwargs):
             raise self.error(f"{wrong} (model.kwargs)")
         try:
-            network = factory(told, **self._told(factory, num_outputs), **self.kwargs)
+            with limited():
+                network = factory(told, **self._told(factory, num_outputs), **self.kwargs)
         except RAISED as error:  # whatever the user's code raises
             raise self.error(f"failed for {described(shape)}", error) from error
         if not isinstance(network, torch.nn.Module):

@@ -23,7 +23,7 @@ from mlaas4hep_dask.export.contract import compared, outputs_of, require_shape
 from mlaas4hep_dask.train.adam import Adam
 from mlaas4hep_dask.train.losses import RegressionLoss, loss_of
 from mlaas4hep_dask.train.model import ModelSource, described
-from mlaas4hep_dask.usercode import RAISED
+from mlaas4hep_dask.usercode import RAISED, limited
 
 STEP = 1e-3  # size of the steps of a trial; a large one is no fault of the network's
 FACTOR = 1000.0  # on rows, to see whether outputs have bounds
@@ -131,6 +131,7 @@ class _Trial:
         network = self._built()
         call = self._checked(lambda: call_of(network))
         self._checked(lambda: _require_cpu(network))
+        self._checked(lambda: _require_running_averages(network))
         network.train()
         warnings = self._checked(lambda: self._train(network, call))
         network.eval()
@@ -151,7 +152,8 @@ class _Trial:
         """What a step returns; whatever it raises becomes an error that names the model."""
         settings = _settings()
         try:
-            return step()
+            with limited():
+                return step()
         except ModelError as error:
             self._require_settings(settings)
             if error.facts:
@@ -357,6 +359,20 @@ def _require_cpu(network: torch.nn.Module) -> None:
     for name, tensor in (*network.named_parameters(), *network.named_buffers()):
         if tensor.device.type != "cpu":
             raise ModelError(f"has its {name} on {tensor.device}; training runs on the CPU")
+
+
+def _require_running_averages(network: torch.nn.Module) -> None:
+    """Raise where a layer averages over the batch in eval mode too."""
+    norms = torch.nn.BatchNorm1d, torch.nn.BatchNorm2d, torch.nn.BatchNorm3d
+    for name, layer in network.named_modules():
+        if isinstance(layer, norms) and layer.running_mean is None:
+            kind = type(layer).__name__
+            raise ModelError(
+                f"has {kind}(track_running_stats=False) as its {name or 'only layer'}, which "
+                "averages over the batch when it scores too: a served score would depend on other "
+                f"clients' events. Write {kind}({layer.num_features}), which keeps averages for "
+                "scoring, or torch.nn.LayerNorm"
+            )
 
 
 def _require_fixed(

@@ -4,7 +4,9 @@ Dask by itself waits for ever: for a task that is pinned to a worker that has go
 cluster that has none left, for a scheduler that was stopped. All waits of this package are here.
 """
 
+from mlaas4hep_dask.waiting.shared import share, shared_key
 from mlaas4hep_dask.waiting.waits import (
+    OverdueError,
     gather,
     let_go,
     on_workers,
@@ -24,6 +26,7 @@ from mlaas4hep_dask.waiting.workers import (
 
 __all__ = [
     "LostWorkerError",
+    "OverdueError",
     "Workers",
     "gather",
     "let_go",
@@ -32,6 +35,8 @@ __all__ = [
     "on_workers",
     "processes",
     "result",
+    "share",
+    "shared_key",
     "size",
     "wait_for",
     "wait_for_workers",

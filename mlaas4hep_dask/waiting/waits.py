@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import concurrent.futures
 import logging
+import math
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
@@ -15,6 +16,7 @@ from distributed import Client, Future, wait
 from distributed.scheduler import KilledWorker
 
 from mlaas4hep_dask.errors import ClusterError
+from mlaas4hep_dask.waiting.shared import is_given_up
 from mlaas4hep_dask.waiting.workers import (
     LostWorkerError,
     living,
@@ -36,16 +38,25 @@ LONG = 60.0  # seconds after which it is told what is waited for, though nothing
 NO_WORKER = 60.0  # seconds in which a cluster without workers may get one
 PAUSED = 60.0  # seconds in which workers that are full, and at no task, may get room
 SILENT = 15.0  # seconds without a sign of life of a worker
+# Seconds of silence after which nobody will start the worker again: Dask does after 5 to 10 minutes
+# unless it is told otherwise, on a local cluster after 2 to 4.
+MUTE = 660.0
+SHARED_RETRIES = 100  # of a value that tasks share, each after a death of a worker
 MEMORY_ENDS = 3  # times that workers were ended for memory, none being left
 
 
-def result(client: Client, future: Future, what: str) -> Any:
+def result(client: Client, future: Future, what: str, *, seconds: float | None = None) -> Any:
     """The result of one task; raises as `gather` does."""
-    return gather(client, [future], what)[0]
+    return gather(client, [future], what, seconds=seconds)[0]
 
 
 def gather(
-    client: Client, futures: Sequence[Future], what: str, *, on: Mapping[str, str] | None = None
+    client: Client,
+    futures: Sequence[Future],
+    what: str,
+    *,
+    on: Mapping[str, str] | None = None,
+    seconds: float | None = None,
 ) -> list[Any]:
     """The results of tasks, in their order.
 
@@ -60,9 +71,13 @@ def gather(
     on : mapping of str to str, optional
         The processes of workers to which tasks are pinned, from `processes`: when one of them
         leaves, none else can run its task, or give its result that was not fetched yet.
+    seconds : float, optional
+        For how long they are waited for.
 
     Raises
     ------
+    OverdueError
+        When they have not ended after ``seconds``.
     LostWorkerError
         When a worker of ``on`` has left.
     ClusterError
@@ -76,9 +91,15 @@ def gather(
 
     async def call() -> list[Any]:
         failed = await _first_failed(client, futures)
+        for _ in range(SHARED_RETRIES):
+            if not (failed and is_given_up(await failed[0].exception(asynchronous=True))):
+                break
+            logger.info("%s: what its tasks share is sent again, after deaths of workers", what)
+            await client.retry(_failed(futures), asynchronous=True)
+            failed = await _first_failed(client, futures)
         return list(await client.gather(failed or futures, asynchronous=True))  # or raises
 
-    return _awaited(client, call, _Watch(client, what, on=on))
+    return _awaited(client, call, _Watch(client, what, on=on, seconds=seconds))
 
 
 async def _first_failed(client: Client, futures: Sequence[Future]) -> list[Future]:
@@ -100,7 +121,15 @@ async def _first_failed(client: Client, futures: Sequence[Future]) -> list[Futur
         for one in waiting:
             one.cancel()
     await asyncio.gather(*waiting, return_exceptions=True)  # takes their errors
-    return [future for future in futures if future.status not in ("finished", "pending")][:1]
+    return _failed(futures)[:1]
+
+
+def _failed(futures: Sequence[Future]) -> list[Future]:
+    return [future for future in futures if future.status not in ("finished", "pending")]
+
+
+class OverdueError(ClusterError):
+    """Tasks have not ended in the time that they had."""
 
 
 class _FailedError(Exception):
@@ -206,7 +235,7 @@ def _awaited(client: Client, call: Callable[[], Awaitable[T]], watch: _Watch) ->
     except KilledWorker as error:
         address = error.last_worker.address
         raise ClusterError(
-            f"{watch.what}: {_workers(error.allowed_failures + 1)} died one after the other at "
+            f"{watch.what}: {_died(error.allowed_failures + 1)} at "
             f"task {key_split(error.task)!r}; {workers_of(client).fates(client, [address])}",
             address=address,
         ) from error
@@ -215,6 +244,10 @@ def _awaited(client: Client, call: Callable[[], Awaitable[T]], watch: _Watch) ->
         raise ClusterError(f"{watch.what}: the tasks were cancelled") from error
     finally:
         running.cancel()
+
+
+def _died(number: int) -> str:
+    return f"{_workers(number)} died{' one after the other' if number > 1 else ''}"
 
 
 def _workers(number: int) -> str:
@@ -235,7 +268,13 @@ class _Watch:
     """Looks who lives during one wait, tells what is lacking, and ends it where nobody could."""
 
     def __init__(
-        self, client: Client, what: str, *, on: Mapping[str, str] | None = None, need: int = 1
+        self,
+        client: Client,
+        what: str,
+        *,
+        on: Mapping[str, str] | None = None,
+        need: int = 1,
+        seconds: float | None = None,
     ) -> None:
         self.what = what
         self._client = client
@@ -244,6 +283,7 @@ class _Watch:
         self._need = need
         # Those that wait on workers are waited for by a client, which has the word.
         self._level = logging.INFO if client.id.startswith("Client-worker") else logging.WARNING
+        self._seconds = math.inf if seconds is None else seconds
         self._began = self._told = time.monotonic()
         self._lacking_since: float | None = None
         self._ends = 0  # workers ended for memory before anything was lacking
@@ -253,7 +293,7 @@ class _Watch:
 
         Raises
         ------
-        LostWorkerError, ClusterError
+        LostWorkerError, OverdueError, ClusterError
             When what is waited for cannot come any more; if ``alone``, for want of workers too.
         """
         present = self._workers.look(self._client)
@@ -264,6 +304,8 @@ class _Watch:
             raise LostWorkerError(f"{self.what}: {fates}", workers=lost)
         lack, bound = self._lack(present)
         now = time.monotonic()
+        if now - self._began > self._seconds:
+            raise OverdueError(f"{self.what}: no end after {self._seconds:g} s")
         if not lack:
             self._lacking_since = None
             if now - self._told > LONG:
@@ -302,9 +344,12 @@ class _Watch:
                 "are in use, and it is at no task"
             )
             return text, PAUSED
-        silent = [address for address in concerned if self._workers.silent_for(address) > SILENT]
-        if silent and (len(silent) == len(concerned) or self._on):
-            return f"worker {silent[0]} gives no sign of life", float("inf")  # Dask bounds it
+        quiet = max(SILENT, len(present) / 10)  # the more there are, the less often each is heard
+        silent = [address for address in concerned if self._workers.silent_for(address) > quiet]
+        if silent:
+            since = time.time() - self._workers.silent_for(silent[0])
+            clock = time.strftime("%H:%M:%S", time.localtime(since))
+            return f"no sign of life of {self._workers.name(silent[0])} since {clock}", MUTE
         return "", 0.0
 
     def _at_work(self, present: Mapping[str, Mapping[str, Any]]) -> str:

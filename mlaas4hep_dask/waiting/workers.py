@@ -13,6 +13,7 @@ from weakref import WeakKeyDictionary
 from distributed import Client
 
 from mlaas4hep_dask.errors import ClusterError
+from mlaas4hep_dask.waiting.local import Processes
 
 # Seconds after which it is told that a scheduler, which may be busy, does not answer; then it is
 # asked again.
@@ -38,12 +39,15 @@ class Workers:
         By address: what the scheduler last said of every worker that was ever seen.
     heard : dict of str to float
         By address: when, by this machine's clock, a worker's last sign of life was new.
+    processes : Processes
+        Those of a local cluster's workers.
     is_silent : bool
         The scheduler did not answer when it was last asked.
     """
 
     known: dict[str, Mapping[str, Any]] = field(default_factory=dict)
     heard: dict[str, float] = field(default_factory=dict)
+    processes: Processes = field(default_factory=Processes)
     is_silent: bool = False
     _place: str = "the scheduler"
 
@@ -92,6 +96,14 @@ class Workers:
         """Seconds since a worker was last heard of."""
         return time.monotonic() - self.heard.get(address, time.monotonic())
 
+    def name(self, address: str) -> str:
+        """A worker as one finds it: its address, name, host and, on a local cluster, process."""
+        known, pid = self.known.get(address, {}), self.processes.pid(address)
+        facts = [f"{word} {known[word]}" for word in ("name", "host") if known.get(word) != address]
+        if pid is not None:
+            facts.append(f"pid {pid}")
+        return f"worker {address} ({', '.join(facts)})"
+
     def fates(self, client: Client, addresses: Sequence[str]) -> str:
         """What is known of the end of some workers, for a message."""
         ended = memory_ends(client)
@@ -106,10 +118,11 @@ class Workers:
                 f"limit of {size(limit)}"
             )
         used = known.get("metrics", {}).get("memory", 0)
-        text = f"worker {address} left"
+        end = self.processes.end(address)
+        text = f"worker {address} {end or 'left'}"
         if used and limit:
             text += f", with {size(used)} of its limit of {size(limit)} of memory in use"
-            if used > MUCH * limit:
+            if used > MUCH * limit and not end:
                 text += "; the system may have ended it for that"
         return text
 

@@ -16,6 +16,7 @@ from mlaas4hep_dask.export.call import takes_missing
 from mlaas4hep_dask.specs.measure import measure
 from mlaas4hep_dask.train.model import find_model
 from mlaas4hep_dask.train.trial import Training, try_model
+from mlaas4hep_dask.usercode import limit
 
 COLUMNS = 4
 HEAD = """
@@ -106,7 +107,7 @@ FAULTS = {
     "its batch, by BatchNorm": (
         network("return self.linear(self.norm(x))",
                 more="self.norm = torch.nn.BatchNorm1d(num_columns, track_running_stats=False)"),
-        "Expected more than 1 value per channel",
+        "has BatchNorm1d(track_running_stats=False) as its norm, which averages over",
     ),
     "its place in the batch": (
         network("return self.linear(x) + torch.arange(len(x)).reshape(-1, 1) * 0.01"),
@@ -182,6 +183,12 @@ FAULTS = {
         "its code decides by the values of events, in line 16 of network.py",
     ),
 }  # fmt: skip
+
+
+def test_a_forward_that_never_ends_is_refused_with_its_line(tmp_path, monkeypatch):
+    monkeypatch.setattr(limit, "TRIAL_SECONDS", 0.5)
+    text = network("while True:\n    x = x + 1.0")
+    assert "of network.py (TimeoutError: it has not come back for 0.5 s)" in refused(tmp_path, text)
 
 
 @pytest.mark.parametrize("fault", FAULTS)

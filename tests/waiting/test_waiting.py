@@ -18,14 +18,17 @@ from mlaas4hep_dask.config import Cluster
 from mlaas4hep_dask.errors import ClusterError
 from mlaas4hep_dask.waiting import (
     LostWorkerError,
+    OverdueError,
     gather,
     living,
     on_workers,
     processes,
     result,
+    share,
     wait_for_workers,
     waits,
     workers,
+    workers_of,
 )
 
 pytestmark = pytest.mark.timeout(240)
@@ -54,6 +57,81 @@ def soon(monkeypatch):
     monkeypatch.setattr(workers, "ANSWER_TIMEOUTS", (0.5, 1.0))
 
 
+def crash(number):
+    os.kill(os.getpid(), number)
+
+
+@pytest.mark.parametrize(
+    ("function", "argument", "expected"),
+    [
+        (crash, signal.SIGSEGV, r"was ended by SIGSEGV \(signal 11, a fault in compiled code\)"),
+        (crash, signal.SIGKILL, r"was ended by SIGKILL \(signal 9, as the system does .* memory"),
+        (os._exit, 137, r"was ended by SIGKILL \(signal 9, exit status 137, as the system"),
+        (os._exit, 3, "ended with exit status 3"),
+    ],
+)
+def test_how_the_process_of_a_worker_ended_is_told(client, function, argument, expected):
+    scheduler = client.cluster.scheduler
+    allowed, scheduler.allowed_failures = scheduler.allowed_failures, 0
+    try:
+        with pytest.raises(ClusterError, match=rf"reading: 1 worker died at task .*{expected}"):
+            result(client, client.submit(function, argument, pure=False), "reading")
+    finally:
+        scheduler.allowed_failures = allowed
+
+
+def test_a_shared_value_outlives_all_workers_that_were_to_hold_it(client):
+    scheduler = client.cluster.scheduler
+    allowed, scheduler.allowed_failures = scheduler.allowed_failures, 0
+    naps = [client.submit(nap, 100, workers=[each], pure=False) for each in living(client)]
+    try:
+        while not all(client.processing().values()):
+            time.sleep(0.05)  # polls until all workers are busy
+        value = share(client, -40)
+        future = client.submit(abs, value, pure=False)
+        while value.key not in str(client.processing()):
+            time.sleep(0.05)  # polls until it waits for a worker
+        for worker in list(living(client)):
+            os.kill(workers_of(client).processes.pid(worker), signal.SIGKILL)
+        assert gather(client, [future, value], "tasks") == [40, -40]
+    finally:
+        scheduler.allowed_failures = allowed
+        client.cancel(naps, force=True)
+
+
+@pytest.mark.usefixtures("soon")
+def test_a_worker_that_stands_still_is_told_with_its_process_and_ends_the_wait(
+    client, caplog, monkeypatch
+):
+    monkeypatch.setattr(waits, "SILENT", 1.0)
+    monkeypatch.setattr(waits, "MUTE", 3.0)
+    worker, _ = last_worker(client)
+    pid = workers_of(client).processes.pid(worker)
+    future = client.submit(nap, 100, workers=[worker], pure=False)
+    os.kill(pid, signal.SIGSTOP)
+    text = (
+        rf"a nap: no sign of life of worker {worker} \(name \d, host 127.0.0.1, pid {pid}\) since"
+    )
+    try:
+        with (
+            caplog.at_level(logging.WARNING, "mlaas4hep_dask.waiting"),
+            pytest.raises(ClusterError, match=text),
+        ):
+            result(client, future, "a nap")
+        assert f"pid {pid}) since" in caplog.text
+    finally:
+        os.kill(pid, signal.SIGCONT)
+        client.cancel([future], force=True)
+
+
+@pytest.mark.usefixtures("soon")
+def test_a_wait_with_a_bound_ends(client):
+    future = client.submit(nap, 100, pure=False)
+    with pytest.raises(OverdueError, match=r"a nap: no end after 1\.5 s"):
+        result(client, future, "a nap", seconds=1.5)
+    client.cancel([future], force=True)
+
+
 def last_worker(client):
     there = processes(living(client))
     return max(there), there
@@ -75,7 +153,7 @@ def test_a_result_whose_worker_died_before_it_was_fetched_is_an_error(client):
     future = client.submit(os.getpid, workers=[worker], pure=False)
     wait([future])
     kill(client, worker)
-    with pytest.raises(LostWorkerError, match=rf"a rank: worker {worker} left, with \d+ MB of"):
+    with pytest.raises(LostWorkerError, match=rf"a rank: worker {worker} was ended by SIGKILL"):
         gather(client, [future], "a rank", on={worker: there[worker]})
 
 

@@ -1,0 +1,39 @@
+"""Values that many tasks refer to, sent to a cluster once, in a task that does nothing else."""
+
+from __future__ import annotations
+
+import uuid
+from typing import Any, TypeVar
+
+from dask.utils import key_split
+from distributed import Client, Future
+from distributed.scheduler import KilledWorker
+
+PREFIX = "shared"
+
+T = TypeVar("T")
+
+
+def shared_key(token: str) -> str:
+    """The key of a task that gives a shared value.
+
+    Such a task does nothing at which a worker could die. It is counted among those that a dying
+    worker had before it all the same, and after some deaths Dask gives it up, and with it all
+    tasks that refer to it: `gather` then lets it run again.
+    """
+    return f"{PREFIX}-{token}"
+
+
+def share(client: Client, value: Any, token: str = "") -> Future:
+    """A future of a value, for tasks to refer to; made again elsewhere if its worker dies."""
+    return client.submit(same, value, key=shared_key(token or uuid.uuid4().hex))
+
+
+def same(value: T) -> T:
+    """The value."""
+    return value
+
+
+def is_given_up(error: BaseException | None) -> bool:
+    """True for the error of tasks whose shared value was given up."""
+    return isinstance(error, KilledWorker) and key_split(error.task) == PREFIX
