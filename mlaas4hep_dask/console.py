@@ -1,12 +1,9 @@
-"""What the command line prints: bars with rates on a terminal, plain lines in a log."""
+"""What commands print of the records of their work: bars with rates on a terminal, plain lines."""
 
 from __future__ import annotations
 
 import logging
-import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from typing import Any, TextIO
 
 from rich.console import Console as RichConsole
@@ -14,67 +11,35 @@ from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn,
 from rich.table import Table
 from rich.text import Text
 
+from mlaas4hep_dask import journal
+from mlaas4hep_dask.journal import Record
+
 logger = logging.getLogger(__name__)
 
 MAX_SHOWN = 10  # skipped files and entry ranges
 
 
-@dataclass(frozen=True)
-class Stage:
-    """One finished stage: its name, the events it went through and its seconds."""
-
-    stage: str
-    events: int
-    seconds: float
-
-    @property
-    def events_per_second(self) -> float:
-        """The rate."""
-        return self.events / self.seconds if self.seconds > 0 else 0.0
-
-    def as_json(self) -> dict[str, Any]:
-        """The stage as a JSON value."""
-        return {
-            "stage": self.stage,
-            "events": self.events,
-            "seconds": round(self.seconds, 4),
-            "events_per_second": round(self.events_per_second, 1),
-        }
-
-
 class Reporter:
-    """Keeps the stages of a command and logs them; `Console` prints them too."""
+    """Hears the records of a command and logs what it says; `Console` prints it too."""
 
-    def __init__(self) -> None:
-        self.stages: list[Stage] = []
+    def hear(self, record: Record) -> None:
+        """Say a record, if it is one that is said."""
+        if is_said(record):
+            self.say(journal.text(record))
 
     def say(self, text: str) -> None:
         """Tell one fact."""
         logger.info(text)
 
-    def record(self, stage: Stage) -> None:
-        """Keep a finished stage and tell its time and rate."""
-        self.stages.append(stage)
-        rate = f" ({stage.events_per_second:,.0f} events/s)" if stage.events else ""
-        what = f"{stage.events:,} events in " if stage.events else ""
-        self.say(f"{stage.stage}: {what}{stage.seconds:.2f} s{rate}")
 
-    @contextmanager
-    def stage(self, name: str, total: int) -> Iterator[Callable[[int], None]]:
-        """Time a stage of ``total`` events; gives a function to be told of events done."""
-        began = time.perf_counter()
-        with self._bar(name, total) as advance:
-            yield advance
-        self.record(Stage(name, total, time.perf_counter() - began))
-
-    @contextmanager
-    def _bar(self, name: str, total: int) -> Iterator[Callable[[int], None]]:
-        del name, total
-        yield _ignore
-
-
-def _ignore(events: int) -> None:
-    """Show no bar."""
+def is_said(record: Record) -> bool:
+    """True for what a console says; warnings of loggers are printed by logging itself."""
+    match record:
+        case journal.StageEnd():
+            return record.is_complete
+        case journal.Caution():
+            return not record.logger
+    return isinstance(record, journal.Epoch | journal.Message)
 
 
 class _Rate(ProgressColumn):
@@ -95,6 +60,18 @@ class Console(Reporter):
     def __init__(self, stream: TextIO | None = None) -> None:
         super().__init__()
         self._rich = RichConsole(file=stream, highlight=False, soft_wrap=True)
+        self._bar: Progress | None = None
+
+    def hear(self, record: Record) -> None:
+        """Print a record, if it is one that is said, and move the bar of the stage."""
+        match record:
+            case journal.Stage():
+                self._begin_bar(record)
+            case journal.Progress() if self._bar is not None:
+                self._bar.update(self._bar.task_ids[0], completed=record.events)
+            case journal.StageEnd():
+                self._end_bar()
+        super().hear(record)
 
     def say(self, text: str) -> None:
         """Print one line."""
@@ -111,10 +88,12 @@ class Console(Reporter):
         if len(skipped) > MAX_SHOWN:
             self.say(f"skipped: {len(skipped) - MAX_SHOWN} more")
 
-    @contextmanager
-    def _bar(self, name: str, total: int) -> Iterator[Callable[[int], None]]:
-        if not self._rich.is_terminal:
-            yield _ignore
+    def print(self, table: Table) -> None:
+        """Print a table."""
+        self._rich.print(table)
+
+    def _begin_bar(self, stage: journal.Stage) -> None:
+        if not self._rich.is_terminal or not stage.events:
             return
         columns = (
             TextColumn("{task.description}"),
@@ -123,10 +102,11 @@ class Console(Reporter):
             _Rate(),
             TimeRemainingColumn(),
         )
-        with Progress(*columns, console=self._rich, transient=True) as bar:
-            task = bar.add_task(name, total=total)
-            yield lambda events: bar.advance(task, events)
+        self._bar = Progress(*columns, console=self._rich, transient=True)
+        self._bar.add_task(stage.stage, total=stage.events)
+        self._bar.start()
 
-    def print(self, table: Table) -> None:
-        """Print a table."""
-        self._rich.print(table)
+    def _end_bar(self) -> None:
+        bar, self._bar = self._bar, None
+        if bar is not None:
+            bar.stop()

@@ -98,6 +98,10 @@ class ClusterError(MLaaSError):
     """A Dask cluster cannot be reached or started (facts: address)."""
 
 
+class RecordError(MLaaSError):
+    """The records of a run cannot be read (facts: file)."""
+
+
 class MissingExtraError(MLaaSError):
     """An optional dependency is not installed (facts: extra, module)."""
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -15,11 +14,12 @@ from distributed import Client
 
 from mlaas4hep_dask import __version__
 from mlaas4hep_dask.config import Partitioning
-from mlaas4hep_dask.console import Reporter, Stage
+from mlaas4hep_dask.console import Reporter
 from mlaas4hep_dask.dataset.plan import Skipped, Wanted, plan_one
 from mlaas4hep_dask.encode import EncodeCounts
 from mlaas4hep_dask.encode.precision import require_exact
 from mlaas4hep_dask.errors import ConfigError, UnreadableFileError
+from mlaas4hep_dask.journal import Journal
 from mlaas4hep_dask.predict.outputs import score_names
 from mlaas4hep_dask.predict.request import Request
 from mlaas4hep_dask.predict.stream import in_order
@@ -116,15 +116,15 @@ def predict_files(
     MLaaSError
         Whatever is wrong with bundle, files or output.
     """
-    reporter = reporter or Reporter()
+    journal = Journal((reporter or Reporter()).hear)
     output = Path(output)
-    began = time.perf_counter()
-    scoring = _scoring(request, client, decode=decode, suffix=suffix, skip=skip)
-    plans = _plan(request, client, skip=skip)
-    lost = [entry for entry in plans if isinstance(entry, Skipped)]
-    parts = list(_partitions(plans, max_events))
-    total = sum(len(partition) for partition, _ in parts)
-    reporter.record(Stage("plan", total, time.perf_counter() - began))
+    with journal.stage("plan") as planning:
+        scoring = _scoring(request, client, decode=decode, suffix=suffix, skip=skip)
+        plans = _plan(request, client, skip=skip)
+        lost = [entry for entry in plans if isinstance(entry, Skipped)]
+        parts = list(_partitions(plans, max_events))
+        total = sum(len(partition) for partition, _ in parts)
+        planning.events = total
     counts = EncodeCounts()
     num_not_finite = 0
     with (
@@ -135,7 +135,7 @@ def predict_files(
             overwrite=overwrite,
             root_format=root_format,
         ) as file,
-        reporter.stage("predict", total) as advance,
+        journal.stage("predict", total) as advance,
     ):
         shared = _share(client, scoring)
         tasks = ((partition, number, shared) for partition, number in parts)

@@ -6,7 +6,8 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-NONE = "none"
+from mlaas4hep_dask.journal.text import NONE, four_digits
+
 # Key in the metrics of a split, and what people call it.
 HEADLINES = {
     "binary": ("auc", "AUC"),
@@ -57,11 +58,6 @@ def _absent_classes(summary: Mapping[str, Any]) -> list[str]:
     names = (summary.get("outputs") or {}).get("classes") or []
     matrix = (summary.get("test") or {}).get("confusion") or []
     return [name for name, row in zip(names, matrix, strict=False) if not any(row)]
-
-
-def four_digits(value: float | None) -> str:
-    """Four decimals, or ``none``."""
-    return f"{value:.4f}" if value is not None and math.isfinite(value) else NONE
 
 
 def short(value: float | None) -> str:

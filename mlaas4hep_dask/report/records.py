@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from mlaas4hep_dask.errors import DataError
+from mlaas4hep_dask.errors import RecordError
 from mlaas4hep_dask.report.page import render_page
 from mlaas4hep_dask.specs import Specs
 
@@ -32,7 +32,7 @@ def render(run_directory: str | Path) -> str:
 
     Raises
     ------
-    DataError
+    RecordError
         When a file is absent or is no JSON.
     SpecsError
         When ``specs.json`` cannot be read.
@@ -48,14 +48,14 @@ def _json(path: Path) -> Any:
     try:
         return json.loads(_text(path))
     except ValueError as error:
-        raise DataError(f"{path} is no JSON: {error}", file=str(path)) from error
+        raise RecordError(f"{path} is no JSON: {error}", file=str(path)) from error
 
 
 def _text(path: Path) -> str:
     try:
         return path.read_text(encoding="utf-8")
     except OSError as error:
-        raise DataError(
+        raise RecordError(
             f"{path} cannot be read ({error.strerror}); a report needs the files of a run that has "
             "ended",
             file=str(path),

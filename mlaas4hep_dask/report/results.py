@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from mlaas4hep_dask.journal.text import NONE
 from mlaas4hep_dask.report.axes import NUM_COLOURS
 from mlaas4hep_dask.report.charts import roc
 from mlaas4hep_dask.report.figures import Line, line_chart, step_histogram
-from mlaas4hep_dask.report.headlines import HEADLINES, NONE, kind_of, metric_rows
+from mlaas4hep_dask.report.headlines import HEADLINES, kind_of, metric_rows
 from mlaas4hep_dask.report.quantities import DASH, fixed, is_number, mapping, ratio, sequence
 
 NUM_RESIDUALS = 12  # branches of a reconstruction whose residuals are drawn

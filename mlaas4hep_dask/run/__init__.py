@@ -3,14 +3,19 @@
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from mlaas4hep_dask.run.stages import RunResult, fit
+    from mlaas4hep_dask.run.result import RunResult
+    from mlaas4hep_dask.run.stages import fit
 
 __all__ = ["RunResult", "fit"]
 
 
 def __getattr__(name: str) -> Any:
-    if name in __all__:
-        from mlaas4hep_dask.run import stages
+    if name == "fit":
+        from mlaas4hep_dask.run.stages import fit
 
-        return getattr(stages, name)
+        return fit
+    if name == "RunResult":
+        from mlaas4hep_dask.run.result import RunResult
+
+        return RunResult
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

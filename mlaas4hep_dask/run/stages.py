@@ -2,87 +2,34 @@
 
 from __future__ import annotations
 
-import html
-import shlex
-import shutil
-import sys
-import time
-from collections.abc import Mapping
-from dataclasses import dataclass
+import os
+import socket
 from pathlib import Path
 from typing import Any
 
-from mlaas4hep_dask.bundle import Bundle, write_bundle
+from mlaas4hep_dask import __version__
+from mlaas4hep_dask.bundle import write_bundle
 from mlaas4hep_dask.config import Config
-from mlaas4hep_dask.console import Reporter, Stage
+from mlaas4hep_dask.console import Reporter
 from mlaas4hep_dask.dataset import Dataset
 from mlaas4hep_dask.dataset.dataset import watching
 from mlaas4hep_dask.dataset.losses import Lost
 from mlaas4hep_dask.dataset.mean_image import images_json
 from mlaas4hep_dask.dataset.trial import require_splits
+from mlaas4hep_dask.journal import Caution, Epoch, Journal, Message, Note, Run, read
+from mlaas4hep_dask.journal.read import JOURNAL
 from mlaas4hep_dask.report import render
 from mlaas4hep_dask.report.card import model_card
-from mlaas4hep_dask.report.headlines import HEADLINES, four_digits, metric_rows
+from mlaas4hep_dask.report.headlines import HEADLINES
 from mlaas4hep_dask.report.records import DISTRIBUTIONS, IMAGES, METRICS, SPECS
 from mlaas4hep_dask.run.directory import EPOCHS, RunDirectory
 from mlaas4hep_dask.run.facts import facts_before, facts_of_training
+from mlaas4hep_dask.run.result import RunResult
 from mlaas4hep_dask.run.specs_notes import specs_line
 from mlaas4hep_dask.run.summary import distributions_json, plan_json, run_summary, versions
-from mlaas4hep_dask.run.training import Epoch, Trainer, begin_ranks
+from mlaas4hep_dask.run.training import Checkpoint, Trainer, begin_ranks
+from mlaas4hep_dask.run.witness import Witness
 from mlaas4hep_dask.train.model import ModelSource, find_model
-
-
-@dataclass(frozen=True)
-class RunResult:
-    """What a run has made.
-
-    Parameters
-    ----------
-    path : Path
-        The run directory.
-    summary : mapping
-        Counts, stages, epochs and metrics; the content of metrics.json.
-    bundle : Bundle
-        The exported model.
-    """
-
-    path: Path
-    summary: Mapping[str, Any]
-    bundle: Bundle
-
-    @property
-    def report(self) -> Path:
-        """The report, one HTML file."""
-        return self.path / "report.html"
-
-    @property
-    def serve_command(self) -> str:
-        """The command that serves the model, to be pasted in the current directory."""
-        found = shutil.which("python")
-        same = found is not None and Path(found).samefile(sys.executable)
-        python = "python" if same else _short(Path(sys.executable))
-        bundle = _short(self.path / "bundle")
-        return shlex.join([python, "-m", "mlaas4hep_dask.serve", bundle])
-
-    def _repr_html_(self) -> str:
-        test = self.summary["test"]
-        rows = {
-            **{f"test {name}": text for name, text in metric_rows(self.summary)},
-            "test events": f"{test['num_events']:,}",
-            "report": str(self.report),
-            "serve it": self.serve_command,
-        }
-        body = "".join(
-            f"<tr><td>{title}</td><td>{html.escape(text)}</td></tr>" for title, text in rows.items()
-        )
-        name = html.escape(str(self.summary["name"]))
-        return f"<p><b>Run</b> {name}</p><table><tbody>{body}</tbody></table>"
-
-
-def _short(path: Path) -> str:
-    """The path as one types it: relative if it is below the current directory."""
-    here = Path.cwd()
-    return str(path.relative_to(here) if path.is_relative_to(here) else path)
 
 
 def model_of(config: Config) -> ModelSource:
@@ -134,27 +81,45 @@ def fit(
     MLaaSError
         Whatever is wrong with data, model or cluster.
     """
+    journal = Journal((reporter or Reporter()).hear)
+    with Witness(journal, dataset) as witness:
+        return _fit(dataset, model, output, command, journal, witness)
+
+
+def _fit(
+    dataset: Dataset,
+    model: ModelSource | None,
+    output: str | Path | None,
+    command: str | None,
+    journal: Journal,
+    witness: Witness,
+) -> RunResult:
     config = dataset.config
-    reporter = reporter or Reporter()
+    journal.add(Run(config.name, __version__, os.getpid(), socket.gethostname(), command))
     model = model or model_of(config)
-    began = time.perf_counter()
-    importing = begin_ranks(dataset)
-    reporter.record(Stage("start", 0, time.perf_counter() - began))
-    began = time.perf_counter()
-    plan = dataset.plan()
-    require_splits(config, plan)
-    reporter.record(Stage("plan", plan.num_events, time.perf_counter() - began))
+    with journal.stage("start"):
+        importing = begin_ranks(dataset)
+    with journal.stage("plan") as planning:
+        plan = dataset.plan()
+        require_splits(config, plan)
+        planning.events = plan.num_events
+    witness.look_at_plan()
     path = Path(output if output is not None else config.output).absolute()
-    with RunDirectory(path, facts=facts_before(dataset, model)) as folder:
-        _say_moved(folder, reporter)
+    with (
+        RunDirectory(path, facts=facts_before(dataset, model)) as folder,
+        journal.kept(path / JOURNAL),
+    ):
+        _say_moved(folder, journal)
         _describe(folder, dataset)
-        with reporter.stage("specs", plan.num_events) as advance:
+        with journal.stage("specs", plan.num_events) as advance:
             specs = dataset.specs(progress=advance)
-        reporter.say(specs_line(dataset))
+        witness.look("specs")
+        journal.add(Message(specs_line(dataset)))
         specs = specs.with_provenance(versions=versions())
         trainer = Trainer(dataset, model)
         if not folder.settle(facts_of_training(dataset, trainer)):
-            _say_moved(folder, reporter)
+            journal.move(path / JOURNAL, folder.changed)
+            _say_moved(folder, journal)
             _describe(folder, dataset)
         folder.write(SPECS, specs.to_json())
         del importing
@@ -164,21 +129,22 @@ def fit(
         folder.write_json(DISTRIBUTIONS, distributions_json(dataset.distributions()))
         if images := images_json(dataset.image_sums(), dataset.encoding().image, specs):
             folder.write_json(IMAGES, images)
-        began = time.perf_counter()
-        warnings = trainer.end_trial()
-        reporter.record(Stage("trial", 0, time.perf_counter() - began))
+        with journal.stage("trial"):
+            warnings = trainer.end_trial()
         for warning in warnings:
-            reporter.say(f"WARNING: {warning}")
-        epochs, last = _train(trainer, dataset, folder, reporter)
-        began = time.perf_counter()
-        exported = trainer.export(last.state)
-        reporter.record(Stage("export", 0, time.perf_counter() - began))
-        summary = run_summary(dataset, trainer, reporter, epochs, last)
+            journal.add(Caution(warning))
+        epochs, last = _train(trainer, dataset, folder, journal, witness)
+        with journal.stage("export"):
+            exported = trainer.export(last.state)
+        summary = run_summary(dataset, trainer, journal.stages, epochs, last)
+        witness.look("export")
         summary["model"]["num_parameters"] = exported.num_parameters
         summary["command"] = command
         for note in summary["counts"]["notes"]:
             if note.startswith("WARNING: the network predicts"):
-                reporter.say(note)
+                journal.add(Caution(note.removeprefix("WARNING: ")))
+            else:
+                journal.add(Note(note))
         bundle = write_bundle(
             path / "bundle",
             name=config.name,
@@ -208,34 +174,46 @@ def fit(
 
 
 def _train(
-    trainer: Trainer, dataset: Dataset, folder: RunDirectory, reporter: Reporter
-) -> tuple[list[dict[str, Any]], Epoch]:
+    trainer: Trainer,
+    dataset: Dataset,
+    folder: RunDirectory,
+    journal: Journal,
+    witness: Witness,
+) -> tuple[list[dict[str, Any]], Checkpoint]:
     num_epochs = dataset.config.training.epochs
+    key, title = HEADLINES[trainer.outputs.kind]
     epochs: list[dict[str, Any]] = []
-    last: Epoch | None = None
+    last: Checkpoint | None = None
     if folder.resumed:
         earlier = folder.read_json(EPOCHS)
         epochs = earlier["epochs"]
-        state = (folder.path / _checkpoint(len(epochs))).read_bytes()
-        last = Epoch(epochs[-1], earlier["detail"], state)
-        dataset.recall_lost(map(Lost.from_json, earlier["lost"]))
-        reporter.say(f"taking up the run in {folder.path} after epoch {len(epochs)}")
-    left = num_epochs - len(epochs)
+        content = (folder.path / _checkpoint(len(epochs))).read_bytes()
+        last = Checkpoint(epochs[-1], earlier["detail"], content)
+        lost_before = [Lost.from_json(entry) for entry in earlier["lost"]]
+        dataset.recall_lost(lost_before)
+        witness.recall(lost_before)
+        journal.add(Message(f"taking up the run in {folder.path} after epoch {len(epochs)}"))
+        written = {each.epoch for each in read(folder.path).epochs}
+        for record in epochs:  # of a process that was killed just before it told of one
+            if record["epoch"] not in written:
+                journal.add(Epoch(record["epoch"], num_epochs, record, key, title))
+    left, state = num_epochs - len(epochs), None if last is None else last.state
     with (
-        reporter.stage("train", left * trainer.num_events) as advance,
+        journal.stage("train", left * trainer.num_events) as advance,
         watching(dataset.client, advance),
     ):
-        for epoch in trainer.epochs(
-            first=len(epochs) + 1, state=None if last is None else last.state
-        ):
-            last = epoch
-            epochs.append(epoch.record)
-            # A run killed between these lines goes on from the earlier checkpoint.
-            folder.write(_checkpoint(len(epochs)), epoch.state)
-            lost = [entry.as_json() for entry in dataset.lost()]
-            folder.write_json(EPOCHS, {"epochs": epochs, "detail": epoch.detail, "lost": lost})
-            (folder.path / _checkpoint(len(epochs) - 1)).unlink(missing_ok=True)
-            reporter.say(_epoch_line(epoch.record, num_epochs, trainer.outputs.kind))
+        try:
+            for last in trainer.epochs(first=len(epochs) + 1, state=state):
+                epochs.append(last.record)
+                # A run killed between these lines goes on from the earlier checkpoint.
+                folder.write(_checkpoint(len(epochs)), last.state)
+                lost = [entry.as_json() for entry in dataset.lost()]
+                folder.write_json(EPOCHS, {"epochs": epochs, "detail": last.detail, "lost": lost})
+                (folder.path / _checkpoint(len(epochs) - 1)).unlink(missing_ok=True)
+                journal.add(Epoch(len(epochs), num_epochs, last.record, key, title))
+                witness.look("train")
+        finally:
+            witness.look("train")
     assert last is not None  # there is at least one epoch
     return epochs, last
 
@@ -245,28 +223,17 @@ def _describe(folder: RunDirectory, dataset: Dataset) -> None:
     folder.write_json("plan.json", plan_json(dataset))
 
 
-def _say_moved(folder: RunDirectory, reporter: Reporter) -> None:
+def _say_moved(folder: RunDirectory, journal: Journal) -> None:
     if folder.moved_to is None:
         return
     if folder.changed:
-        reporter.say(f"the interrupted run in {folder.path} is not taken up: {folder.changed}")
-    reporter.say(f"an earlier run in {folder.path} was moved to {folder.moved_to}")
+        text = f"the interrupted run in {folder.path} is not taken up: {folder.changed}"
+        journal.add(Message(text))
+    journal.add(Message(f"an earlier run in {folder.path} was moved to {folder.moved_to}"))
 
 
 def _checkpoint(epoch: int) -> str:
     return f"checkpoints/epoch-{epoch}.pt"
-
-
-def _epoch_line(record: Mapping[str, Any], num_epochs: int, kind: str) -> str:
-    key, title = HEADLINES[kind]
-    parts = [f"epoch {record['epoch']}/{num_epochs}"]
-    for name in ("train", "validation", "test"):
-        if (split := record.get(name)) is None:
-            continue  # test events are for the last epoch
-        loss, metric = four_digits(split["loss"]), four_digits(split[key])
-        parts.append(f"{name} loss {loss} {title} {metric}")
-    parts.append(f"{record['events_per_second']:,.0f} events/s")
-    return ", ".join(parts)
 
 
 def _friends(dataset: Dataset) -> list[dict[str, Any]]:

@@ -10,17 +10,17 @@ from importlib.metadata import version
 from typing import Any
 
 from mlaas4hep_dask import __version__
-from mlaas4hep_dask.console import Reporter
 from mlaas4hep_dask.dataset import Dataset
 from mlaas4hep_dask.dataset.binning import equal_edges
 from mlaas4hep_dask.dataset.distributions import Distributions
 from mlaas4hep_dask.inputs.notes import together
+from mlaas4hep_dask.journal import StageEnd
 from mlaas4hep_dask.run.cut_flow import cut_flow, objects_removed
 from mlaas4hep_dask.run.encode_facts import encode_facts
 from mlaas4hep_dask.run.fill_notes import squeezed
 from mlaas4hep_dask.run.one_class import one_class_notes
 from mlaas4hep_dask.run.specs_notes import specs_counts, specs_notes
-from mlaas4hep_dask.run.training import Epoch, Trainer
+from mlaas4hep_dask.run.training import Checkpoint, Trainer
 
 LIBRARIES = ("awkward", "dask", "distributed", "numba", "numpy", "torch", "uproot")
 
@@ -28,9 +28,9 @@ LIBRARIES = ("awkward", "dask", "distributed", "numba", "numpy", "torch", "uproo
 def run_summary(
     dataset: Dataset,
     trainer: Trainer,
-    reporter: Reporter,
+    stages: Sequence[StageEnd],
     epochs: list[dict[str, Any]],
-    last: Epoch,
+    last: Checkpoint,
 ) -> dict[str, Any]:
     """Counts, stages, epochs and metrics of a run, as JSON values: the content of metrics.json."""
     config, plan, totals = dataset.config, dataset.plan(), dataset.samples()
@@ -48,7 +48,7 @@ def run_summary(
         "package": __version__,
         "versions": versions(),
         "seed": config.seed,
-        "stages": [stage.as_json() for stage in reporter.stages],
+        "stages": [stage.as_json() for stage in stages],
         "counts": {
             "files": len(plan.files),
             "partitions": len(plan.partitions),
@@ -154,7 +154,7 @@ def _classes_json(dataset: Dataset, trainer: Trainer) -> list[dict[str, Any]]:
     return rows
 
 
-def _one_class_notes(dataset: Dataset, trainer: Trainer, last: Epoch) -> list[str]:
+def _one_class_notes(dataset: Dataset, trainer: Trainer, last: Checkpoint) -> list[str]:
     return one_class_notes(
         {**last.record["test"], **last.detail},
         trainer.outputs.as_json().get("classes") or [],

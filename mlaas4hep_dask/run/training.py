@@ -58,7 +58,7 @@ GRACE = 10  # seconds in which a death may explain another error
 
 
 @dataclass(frozen=True)
-class Epoch:
+class Checkpoint:
     """Metrics of one epoch over all ranks, as JSON values, and its checkpoint.
 
     Those of the test split are in the record of the last epoch alone.
@@ -162,8 +162,8 @@ class Trainer:
         self._meeting = Meeting()
         self._tasks: list[Any] = []
 
-    def epochs(self, *, first: int, state: bytes | None) -> Iterator[Epoch]:
-        """Train the epochs from number ``first`` on, giving an `Epoch` after each.
+    def epochs(self, *, first: int, state: bytes | None) -> Iterator[Checkpoint]:
+        """Train the epochs from number ``first`` on, giving a `Checkpoint` after each.
 
         Raises
         ------
@@ -189,7 +189,7 @@ class Trainer:
                     "events_per_second": round(self.num_events / seconds, 1),
                     **{name: split.as_json() for name, split in lead.splits.items()},
                 }
-                yield Epoch(record, dict(lead.detail), lead.state)
+                yield Checkpoint(record, dict(lead.detail), lead.state)
             for known in self._on_survivors(known_counts, self._blocks.token):
                 self.counts |= known
         finally:

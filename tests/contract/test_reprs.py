@@ -10,7 +10,7 @@ from mlaas4hep_dask.dataset.plan import Plan, Skipped
 from mlaas4hep_dask.events import Events
 from mlaas4hep_dask.inputs.prepare import Preparation
 from mlaas4hep_dask.inputs.supervision import Supervision
-from mlaas4hep_dask.run.stages import RunResult
+from mlaas4hep_dask.run.result import RunResult
 from mlaas4hep_dask.specs.measure import measure
 
 NAME = "<script>alert('x')</script>&"

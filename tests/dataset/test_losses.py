@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from servers import http_server
 
+from mlaas4hep_dask import journal
 from mlaas4hep_dask.config import Config
 from mlaas4hep_dask.console import Reporter
 from mlaas4hep_dask.dataset import Dataset
@@ -86,9 +87,9 @@ class Ends(Reporter):
         self._end = end
         self._after = after
 
-    def record(self, stage):
-        super().record(stage)
-        if stage.stage == self._after:
+    def hear(self, record):
+        super().hear(record)
+        if isinstance(record, journal.StageEnd) and record.stage == self._after:
             self._end()
 
 
@@ -112,6 +113,14 @@ def test_training_goes_on_with_the_events_that_are_left(
     (warning,) = [note for note in warnings if "could be read" in note]
     assert f"of sample remote could be read in training ({counts['events_lost']:,} ev" in warning
     assert result.summary["test"]["auc"] > 0.5
+    records = journal.read(tmp_path / "run")
+    lost = [(each.file, each.entry_start, each.num_events) for each in records.of(journal.Loss)]
+    keys = ("file", "entry_start", "num_events")
+    assert sorted(lost) == sorted(tuple(entry[key] for key in keys) for entry in counts["lost"])
+    assert {each.stage for each in records.of(journal.Loss)} == {"train"}
+    retries = records.of(journal.Retries)
+    assert {each.file for each in retries} == set(counts["retries"])
+    assert sum(each.attempts for each in retries) == sum(counts["retries"].values())
     RunConsole().table(result.summary)
     (row,) = [line for line in capsys.readouterr().out.splitlines() if "lost in training" in line]
     assert f" {counts['events_lost']:,} " in row
@@ -205,6 +214,9 @@ def test_a_run_that_is_taken_up_again_reports_what_it_had_lost_before(cms_files,
     assert [entry["num_events"] for entry in counts["lost"]] == remote
     assert len(result.summary["epochs"]) == 2
     assert not (tmp_path / "run.1").exists()
+    records = journal.read(tmp_path / "run")
+    assert [each.status for each in records.of(journal.End)] == ["interrupted", "complete"]
+    assert [each.num_events for each in records.of(journal.Loss)] == remote
 
 
 def test_what_uproot_reads_is_counted_by_branch(edge_cases, client):

@@ -19,10 +19,12 @@ import yaml
 from distributed import LocalCluster
 from paths import TUTORIAL
 
+from mlaas4hep_dask import journal
 from mlaas4hep_dask.bundle import open_bundle, write_bundle
 from mlaas4hep_dask.config import load
+from mlaas4hep_dask.console import is_said
 from mlaas4hep_dask.encode import encode
-from mlaas4hep_dask.errors import ConfigError, DataError, WriteError
+from mlaas4hep_dask.errors import ConfigError, RecordError, WriteError
 from mlaas4hep_dask.reader import plan_file, read
 from mlaas4hep_dask.report import render
 from mlaas4hep_dask.run.cli import main
@@ -83,6 +85,7 @@ def test_the_run_directory_holds_everything_and_no_half_written_file(finished):
         "checkpoints/epochs.json",
         "config.yaml",
         "distributions.json",
+        "journal.jsonl",
         "metrics.json",
         "plan.json",
         "report.html",
@@ -109,12 +112,32 @@ assert not loaded, loaded
     assert again.read_text(encoding="utf-8") == (path / "report.html").read_text(encoding="utf-8")
 
 
+def test_the_journal_tells_what_the_console_said_and_metrics_hold(finished):
+    path, printed = finished
+    records = journal.read(path)
+    metrics = json.loads((path / "metrics.json").read_text())
+    assert (records.status, records.cut) == ("complete", ())
+    stages = [end.as_json() for end in records.of(journal.StageEnd)]
+    assert stages == metrics["stages"]
+    assert [each.stage for each in records.of(journal.Stage)] == [s["stage"] for s in stages]
+    assert [each.metrics for each in records.epochs] == metrics["epochs"]
+    notes = [each.text for each in records.of(journal.Note)]
+    assert notes == metrics["counts"]["notes"]
+    lines = [journal.text(record) for record in records if is_said(record)]
+    said = printed.splitlines()
+    begin = said.index(lines[0])
+    assert said[begin : begin + len(lines)] == lines
+    (first,) = records.of(journal.Run)
+    assert first.name == metrics["name"]
+    assert first.command == metrics["command"]
+
+
 def test_a_report_of_a_folder_without_records_names_the_file(finished, tmp_path):
-    with pytest.raises(DataError, match=r"metrics.json cannot be read \(No such file"):
+    with pytest.raises(RecordError, match=r"metrics.json cannot be read \(No such file"):
         render(tmp_path)
     shutil.copytree(finished[0], tmp_path / "run")
     (tmp_path / "run/distributions.json").write_text('{"num_events": 1')
-    with pytest.raises(DataError, match=r"distributions.json is no JSON: "):
+    with pytest.raises(RecordError, match=r"distributions.json is no JSON: "):
         render(tmp_path / "run")
 
 
@@ -264,17 +287,38 @@ def test_a_killed_run_is_taken_up_after_its_last_epoch(tmp_path):
     killed = tmp_path / "killed"
     process = subprocess.Popen([*map(str, command), *settings], cwd=tmp_path, process_group=0)
     deadline = time.monotonic() + 120
+    num_records = 0
     while not (killed / "checkpoints/epochs.json").exists():
         assert process.poll() is None
         assert time.monotonic() < deadline
+        if (killed / "journal.jsonl").exists():
+            records = journal.read(killed)  # while the other process writes to it
+            assert len(records) >= num_records
+            num_records = len(records)
         time.sleep(0.01)  # polls for the first checkpoint of the other process
     os.killpg(process.pid, signal.SIGKILL)
     process.wait()
     done_before = len(json.loads((killed / "checkpoints/epochs.json").read_text())["epochs"])
     assert done_before < 8
+    before = journal.read(killed)
+    assert num_records <= len(before)
+    assert (before.cut, before.status) == ((), "running")
+    assert [each.stage for each in before.of(journal.Stage)][-1] == "train"
+    assert len(before.of(journal.Run)) == 1
+    with (killed / "journal.jsonl").open("ab") as file:
+        file.write(b'{"version": 1, "time": "20')  # as much as an unlucky moment leaves of a line
     again = run(DATASET, "--output", "killed", *settings, cwd=tmp_path)
     assert again.returncode == 0, again.stderr
     assert re.search(r"taking up the run in .*killed after epoch \d", again.stdout)
+    after = journal.read(killed)
+    assert list(after)[: len(before)] == list(before)
+    assert after.cut == (len(before) + 1,)
+    assert after.status == "complete"
+    assert len(after.of(journal.Run)) == 2
+    assert [each.epoch for each in after.of(journal.Epoch)] == list(range(1, 9))
+    assert [e.metrics for e in after.epochs] == json.loads((killed / "metrics.json").read_text())[
+        "epochs"
+    ]
     whole = run(DATASET, "--output", "whole", *settings, cwd=tmp_path)
     assert whole.returncode == 0
     assert measured(killed) == measured(tmp_path / "whole")

@@ -1,0 +1,44 @@
+"""Journal: what a run tells while it works, one line for each fact, appended to a file."""
+
+from mlaas4hep_dask.journal.journal import Advance, Journal
+from mlaas4hep_dask.journal.read import Entry, Records, read
+from mlaas4hep_dask.journal.records import (
+    Caution,
+    Death,
+    End,
+    Epoch,
+    Loss,
+    Message,
+    Note,
+    Other,
+    Progress,
+    Record,
+    Retries,
+    Run,
+    Stage,
+    StageEnd,
+)
+from mlaas4hep_dask.journal.text import text
+
+__all__ = [
+    "Advance",
+    "Caution",
+    "Death",
+    "End",
+    "Entry",
+    "Epoch",
+    "Journal",
+    "Loss",
+    "Message",
+    "Note",
+    "Other",
+    "Progress",
+    "Record",
+    "Records",
+    "Retries",
+    "Run",
+    "Stage",
+    "StageEnd",
+    "read",
+    "text",
+]

@@ -1,0 +1,92 @@
+"""Records as lines that people read."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from mlaas4hep_dask.journal.records import (
+    Caution,
+    Death,
+    End,
+    Epoch,
+    Loss,
+    Message,
+    Note,
+    Progress,
+    Record,
+    Retries,
+    Run,
+    Stage,
+    StageEnd,
+)
+
+NONE = "none"
+
+
+def text(record: Record) -> str:
+    """One line that tells a record."""
+    match record:
+        case Run():
+            by = f": {record.command}" if record.command else ""
+            return f"run {record.name}, process {record.process} on {record.host}{by}"
+        case Stage():
+            return f"{record.stage} begins" + (
+                f": {record.events:,} events" if record.events else ""
+            )
+        case Progress():
+            of = f" of {record.total:,}" if record.total else ""
+            return f"{record.stage}: {record.events:,}{of} events, {record.seconds:.0f} s"
+        case StageEnd():
+            return _stage_end(record)
+        case Epoch():
+            return _epoch(record)
+        case Message() | Note():
+            return record.text
+        case Caution():
+            return f"WARNING: {record.text}"
+        case Loss():
+            return _loss(record)
+        case Retries():
+            return f"{record.stage}: {record.attempts:,} attempts to read {record.file} failed"
+        case Death():
+            how = "was closed" if record.is_expected else "died"
+            return f"worker {record.worker} {how}"
+        case End():
+            return record.status + (f": {record.error}" if record.error else "")
+    return f"{record.kind}: {dict(record.facts)}"
+
+
+def _stage_end(record: StageEnd) -> str:
+    if not record.is_complete:
+        events = f", {record.events:,} events" if record.events else ""
+        return f"{record.stage}: broken off after {record.seconds:.2f} s{events}"
+    rate = f" ({record.events_per_second:,.0f} events/s)" if record.events else ""
+    events = f"{record.events:,} events in " if record.events else ""
+    return f"{record.stage}: {events}{record.seconds:.2f} s{rate}"
+
+
+def _epoch(record: Epoch) -> str:
+    parts = [f"epoch {record.epoch}/{record.epochs}"]
+    for name in ("train", "validation", "test"):
+        split: Mapping[str, Any] | None = record.metrics.get(name)
+        if split is None:
+            continue  # test events are for the last epoch
+        loss, metric = four_digits(split.get("loss")), four_digits(split.get(record.key))
+        parts.append(f"{name} loss {loss} {record.title} {metric}")
+    parts.append(f"{record.metrics.get('events_per_second') or 0.0:,.0f} events/s")
+    return ", ".join(parts)
+
+
+def _loss(record: Loss) -> str:
+    if record.entry_stop is None:
+        return f"skipped: {record.file} ({record.reason})"
+    entries = f"{record.entry_start}-{record.entry_stop}"
+    events = "" if record.num_events is None else f", {record.num_events:,} selected events"
+    return f"lost in {record.stage}: {record.file}, entries {entries}{events} ({record.reason})"
+
+
+def four_digits(value: float | None) -> str:
+    """Four decimals, or ``none``."""
+    return f"{value:.4f}" if value is not None and math.isfinite(value) else NONE

@@ -1,0 +1,118 @@
+"""Writes down what happens beside the stages of a run: warnings, deaths of workers, losses."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
+from types import TracebackType
+from typing import Any, Self
+
+from mlaas4hep_dask.dataset import Dataset
+from mlaas4hep_dask.dataset.losses import Lost
+from mlaas4hep_dask.dataset.plan import Skipped
+from mlaas4hep_dask.errors import WriteError
+from mlaas4hep_dask.journal import Caution, Death, Journal, Loss, Retries
+from mlaas4hep_dask.reader import ReadCounts
+
+TOPIC = "all"  # under which Dask's scheduler tells of workers that leave
+
+
+class Witness:
+    """Hears what is logged and told by a cluster while it is entered, and looks when asked.
+
+    Parameters
+    ----------
+    journal : Journal
+        Where it goes.
+    dataset : Dataset
+        Knows what could not be read.
+    """
+
+    def __init__(self, journal: Journal, dataset: Dataset) -> None:
+        self._journal = journal
+        self._dataset = dataset
+        self._handler = _Cautions(journal)
+        self._losses: set[tuple[str, str, int]] = set()
+        self._attempts: dict[str, int] = {}
+
+    def __enter__(self) -> Self:
+        _logger().addHandler(self._handler)
+        self._dataset.client.subscribe_topic(TOPIC, self._hear)
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        _logger().removeHandler(self._handler)
+        with suppress(OSError, RuntimeError, ValueError):  # of a scheduler that is gone
+            self._dataset.client.unsubscribe_topic(TOPIC)
+
+    def look_at_plan(self) -> None:
+        """Write down what the plan has left out."""
+        plan = self._dataset.plan()
+        self._write("plan", plan.skipped, plan.read_counts)
+
+    def look(self, stage: str) -> None:
+        """Write down what was lost and tried again since it last looked; the specs are known."""
+        dataset = self._dataset
+        self._write(stage, dataset.skipped(), dataset.read_counts())
+        for lost in dataset.lost():
+            self._lose(stage, lost.skipped, lost.num_events)
+
+    def recall(self, lost: Iterable[Lost]) -> None:
+        """Keep in mind what an earlier process has written down."""
+        self._losses |= {_place(each.skipped) for each in lost}
+
+    def _write(self, stage: str, skipped: Iterable[Skipped], counts: ReadCounts) -> None:
+        for each in skipped:
+            self._lose(stage, each, None)
+        for file, attempts in counts.retries.items():
+            if new := attempts - self._attempts.get(file, 0):
+                self._attempts[file] = attempts
+                self._journal.add(Retries(stage, file, new))
+
+    def _lose(self, stage: str, skipped: Skipped, num_events: int | None) -> None:
+        if (place := _place(skipped)) not in self._losses:
+            self._losses.add(place)
+            self._journal.add(
+                Loss(
+                    stage,
+                    skipped.sample,
+                    skipped.file,
+                    skipped.tree,
+                    skipped.entry_start,
+                    skipped.entry_stop,
+                    skipped.reason,
+                    num_events,
+                )
+            )
+
+    def _hear(self, event: tuple[Any, Mapping[str, Any]]) -> None:
+        facts = event[1]
+        if isinstance(facts, Mapping) and facts.get("action") == "remove-worker":
+            with suppress(WriteError):  # the next record of the run tells it
+                self._journal.add(Death(str(facts["worker"]), bool(facts.get("expected"))))
+
+
+def _place(skipped: Skipped) -> tuple[str, str, int]:
+    return skipped.file, skipped.tree, skipped.entry_start
+
+
+def _logger() -> logging.Logger:
+    return logging.getLogger("mlaas4hep_dask")
+
+
+class _Cautions(logging.Handler):
+    """Warnings of this package's loggers as records."""
+
+    def __init__(self, journal: Journal) -> None:
+        super().__init__(logging.WARNING)
+        self._journal = journal
+
+    def emit(self, record: logging.LogRecord) -> None:
+        with suppress(WriteError):
+            self._journal.add(Caution(record.getMessage(), record.name))
