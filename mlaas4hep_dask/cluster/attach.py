@@ -76,10 +76,11 @@ def warm_up(*modules: str) -> None:
     """
     multiprocessing.set_forkserver_preload([*PRELOADED, *modules])
     # A terminal sends Ctrl-C to that process too, which would print where it was. It hears no
-    # interrupt until it ignores them.
-    resource_tracker.ensure_running()  # which would let interrupts through again
-    earlier = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    # interrupt until it ignores them. That the terminal was closed concerns this process alone.
+    earlier = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGHUP})
     try:
+        resource_tracker.ensure_running()  # which would let interrupts through again
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
         forkserver.ensure_running()
     except OSError as error:
         folder = tempfile.gettempdir()

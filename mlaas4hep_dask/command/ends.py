@@ -10,12 +10,17 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, TextIO
 
+ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 GRACE = 30.0  # seconds in which a command that was ended has to clean up
-INTERRUPTED, TERMINATED = 130, 143  # exit statuses, as of a shell
+INTERRUPTED, TERMINATED, HUNG_UP = 130, 143, 129  # exit statuses, as of a shell
 
 
 class Terminated(KeyboardInterrupt):
     """SIGTERM has come: batch systems and service managers end processes so."""
+
+
+class HungUp(KeyboardInterrupt):
+    """SIGHUP has come: the terminal of the command was closed."""
 
 
 def announce(text: str, stream: TextIO | None = None) -> None:
@@ -27,6 +32,8 @@ def announce(text: str, stream: TextIO | None = None) -> None:
 
 def status_of(ended: KeyboardInterrupt) -> int:
     """The exit status of a command that was ended."""
+    if isinstance(ended, HungUp):
+        return HUNG_UP
     return TERMINATED if isinstance(ended, Terminated) else INTERRUPTED
 
 
@@ -42,7 +49,7 @@ def may_be_cut() -> Iterator[None]:
 
 @contextmanager
 def ended_by_signals(give_up: Callable[[], object]) -> Iterator[None]:
-    """Let SIGINT and SIGTERM raise a KeyboardInterrupt or `Terminated` here, once.
+    """Let SIGINT, SIGTERM and SIGHUP raise a KeyboardInterrupt, `Terminated` or `HungUp`, once.
 
     What comes later is ignored: a second Ctrl-C would interrupt the cleaning up. After `GRACE`
     seconds ``give_up`` is called and the process ends all the same.
@@ -59,7 +66,8 @@ def ended_by_signals(give_up: Callable[[], object]) -> Iterator[None]:
         del frame
         for other in earlier:
             signal.signal(other, signal.SIG_IGN)
-        ended = Terminated() if number == signal.SIGTERM else KeyboardInterrupt()
+        kinds = {signal.SIGTERM: Terminated, signal.SIGHUP: HungUp}
+        ended = kinds.get(signal.Signals(number), KeyboardInterrupt)()
         timer = threading.Timer(GRACE, stop, (status_of(ended),))
         timer.daemon = True
         timer.start()
@@ -67,7 +75,7 @@ def ended_by_signals(give_up: Callable[[], object]) -> Iterator[None]:
         raise ended
 
     timers: list[threading.Timer] = []
-    earlier = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    earlier = {number: signal.getsignal(number) for number in ENDING}
     for number, handler in earlier.items():
         if handler is not signal.SIG_IGN:  # such as SIGINT of a command in the background
             signal.signal(number, end)

@@ -60,6 +60,7 @@ def heard():
         ("dashboard: ", 0.0, signal.SIGTERM, 143),  # while ranks import torch, or files are planned
         ("plan: ", 0.2, signal.SIGINT, 130),  # in the specs pass
         ("epoch 1/", 0.1, signal.SIGTERM, 143),
+        ("epoch 1/", 0.1, signal.SIGHUP, 129),  # its terminal is closed
     ],
 )
 def test_a_run_that_is_ended_leaves_no_trace_process_or_file(
