@@ -27,6 +27,8 @@ from mlaas4hep_dask.specs.specs import merge_all
 
 ROOT = Path(__file__).parent.parent
 SHIPPED = (
+    "tests/data/vectors.root:Events",
+    "tests/data/PHYSLITE_example.root:CollectionTree",
     "tests/data/nano_dy.root:Events",
     "tests/data/p8_ee_WW_ecm240_edm4hep.root:events",
     "workflows/heptutorial/data/cms_heptutorial_single_top.root:events",

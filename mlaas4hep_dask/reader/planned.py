@@ -15,9 +15,9 @@ from mlaas4hep_dask.reader.partition import Friend, Partition, TextRange, cut
 from mlaas4hep_dask.reader.places import Places
 from mlaas4hep_dask.reader.stamp import is_same
 
-# Of a tree, for each partition of it: from so many on, to parse it takes longer than to send and
-# unpack what it tells. Those who read several partitions of a file parse its tree once.
-MANY_BRANCHES = 20
+# Of a tree, for each partition of it after the first: from so many on, to parse it takes longer
+# than to send and unpack what it tells. Who reads several partitions of a file parses it once.
+MANY_BRANCHES = 6
 
 
 @dataclass(frozen=True)
@@ -90,7 +90,7 @@ class PlannedFile:
 
     def _places(self, ranges: Sequence[tuple[int, int]]) -> Sequence[Places | None]:
         """What the partitions carry, for which to parse the tree would take long."""
-        if self.places is None or self.num_branches < MANY_BRANCHES * len(ranges):
+        if self.places is None or self.num_branches < MANY_BRANCHES * (len(ranges) - 1):
             return [None] * len(ranges)
         return self.places.parts(ranges)
 

@@ -8,6 +8,7 @@ import pytest
 import uproot
 from hypothesis import given
 from hypothesis import strategies as st
+from paths import DATA
 from root_process import run_in_root
 from test_embedded import WRITE
 
@@ -106,6 +107,26 @@ def test_a_planned_partition_is_read_without_a_look_at_its_tree(edge_cases):
                 assert counted.tolist() == ak.num(wanted).to_list()
                 wanted = ak.flatten(wanted)
             assert events.contents[branch.name].tobytes() == ak.to_numpy(wanted).tobytes()
+
+
+def test_vectors_of_a_small_tree_are_read_without_a_look_at_it():
+    path = DATA / "vectors.root"
+    plan = plan_file(str(path), "Events", "s")
+    branches = list(plan.branches.values())
+    assert len(branches) == 13
+    part = sent(plan.planned(list(plan.branches)).partition(0, plan.num_entries))
+    with counting() as counts:
+        events = read(part, branches)
+    assert not is_parsed(path)
+    assert not counts.by_uproot
+    with uproot.open({str(path): "Events"}) as tree:
+        expected = tree.arrays()
+    for branch in branches:
+        values = expected[branch.name]
+        if branch.collection is not None:
+            assert np.diff(events.offsets[branch.collection]).tolist() == ak.num(values).to_list()
+            values = ak.flatten(values)
+        assert events.contents[branch.name].tobytes() == ak.to_numpy(values).tobytes()
 
 
 def test_some_of_the_planned_branches_may_be_read(edge_cases):
