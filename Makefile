@@ -1,5 +1,6 @@
 # make demo: train on the CMS open data in workflows/heptutorial and print the result
 # make test: everything that the tests need, then the tests
+# make docs: the site of the pages in docs/, in docs/_site; every link and anchor is checked
 # make servers: the servers of Rucio and S3 for tests that are skipped without them
 # make root: ROOT itself, for tests that write and read files with it, skipped without it
 #
@@ -23,7 +24,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 TORCH := $(shell sed -n 's/^torch==//p' $(CONSTRAINTS))
 CPU_INDEX := https://download.pytorch.org/whl/cpu
 
-.PHONY: demo test servers root lint clean
+.PHONY: demo test docs servers root lint clean
 .DELETE_ON_ERROR:
 
 demo: $(VENV)/.demo
@@ -31,6 +32,10 @@ demo: $(VENV)/.demo
 
 test: $(VENV)/.test
 	$(BIN)/python -m pytest
+
+docs: .venv-docs/.done
+	.venv-docs/bin/sphinx-build --fail-on-warning --keep-going --quiet --jobs auto docs docs/_site
+	@echo "open docs/_site/index.html"
 
 servers: .venv-servers/.done
 
@@ -74,10 +79,15 @@ $(VENV)/.test: $(VENV)/.torch pyproject.toml $(CONSTRAINTS)
 	.venv-servers/bin/python -m pip --disable-pip-version-check --quiet install $(PIP_ARGS) -r tests/servers.txt
 	touch $@
 
+.venv-docs/.done: docs/requirements.txt
+	$(PYTHON) -m venv .venv-docs
+	.venv-docs/bin/python -m pip --disable-pip-version-check --quiet install $(PIP_ARGS) -r docs/requirements.txt
+	touch $@
+
 .venv-root/.done: tests/root.txt
 	$(PYTHON) -m venv .venv-root
 	.venv-root/bin/python -m pip --disable-pip-version-check --quiet install $(PIP_ARGS) -r tests/root.txt
 	touch $@
 
 clean:
-	rm -rf .venv .venv-3.* .venv-servers .venv-root runs build dist .mypy_cache .ruff_cache .pytest_cache .import_linter_cache
+	rm -rf .venv .venv-3.* .venv-servers .venv-root .venv-docs docs/_site runs build dist .mypy_cache .ruff_cache .pytest_cache .import_linter_cache
