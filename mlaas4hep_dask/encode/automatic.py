@@ -1,9 +1,10 @@
 """Automatic normalisation: numbers for one branch that follow from quantiles of its values.
 
-A network learns fastest from inputs that look like a bell around 0, whatever the branch looks
-like: narrow peaks are wide there, tails are short, and placeholders such as -999 stand beside the
-other values instead of far away. So the default maps quantiles to those of a normal distribution,
-piece by piece. Where a straight line does nearly the same, it is a straight line.
+A network learns fastest from inputs of like size, none of which has tails that drown the others.
+So the bulk of every branch is as wide as that of a normal distribution. Where the tails are short,
+a straight line does that: what is linear in the data, such as the ends of a phase space, stays so.
+Long tails, and values that crowd at an end, become those of a normal distribution, and placeholders
+such as -999 stand beside the other values instead of far away.
 """
 
 from __future__ import annotations
@@ -20,12 +21,17 @@ from mlaas4hep_dask.specs import BranchSpecs
 # Means of 17 equal parts of the values, and the ends of the bulk; what is beyond is a tail.
 FRACTIONS = (0.001, 0.005, *((k + 0.5) / 17 for k in range(17)), 0.995, 0.999)
 MAX_POINTS = 24  # different values that are all points of their own
-STRAIGHTNESS = 0.25  # how far slopes go back to that of a straight line, as a power
-MOST_BENT = 30.0  # ratio of two slopes that is looked at for it
-NEARLY = 1.7  # ratio of the largest slope to the smallest that is as good as none
+ENDS = (0.005, 0.05, 0.25, 0.75, 0.95, 0.995)  # what the shape is told by
+SHORT = 4.0  # tail beyond a quartile, as a multiple of the distance of the quartiles
+CROWDED = 0.01  # the outer 5 % of the values, likewise, if they crowd
+PLACEHOLDER = 0.02  # share of all values that one value has at least
+BEYOND = 0.005  # share that may lie beyond it at most
+GAP = 0.1  # between it and the bulk, once encoded
 GROWTH = 0.25  # of a tail, per factor e
 MAX_DECADES = 40  # points of a tail
+MOST_PLACEHOLDERS = 3
 NORMAL = NormalDist()
+WIDTH = NORMAL.inv_cdf(ENDS[-1]) - NORMAL.inv_cdf(ENDS[0])
 
 
 def automatic(specs: BranchSpecs, *, is_shown: bool = False) -> dict[str, Any]:
@@ -56,22 +62,33 @@ def automatic(specs: BranchSpecs, *, is_shown: bool = False) -> dict[str, Any]:
         return _from_zero(specs.min, specs.max, values)
     if values.size == 0:
         return _between(specs.min, specs.max)
-    points, fractions = _points(values)
-    median = float(values[(values.size - 1) // 2])
+    median = _median(values)
+    below, bulk, above = _set_aside(values)
+    points, fractions = _points(bulk)
     if points.size == 1:  # the drawn values are equal, though not all are
         return _with_tails(specs.min, specs.max, points, np.zeros(1), median, "mostly one value")
-    scores = np.array([NORMAL.inv_cdf(fraction) for fraction in fractions.tolist()])
-    spread = _spread(values)
-    if spread > 0 and _is_straight(points, fractions, scores):
-        reach = max(points[0] - specs.min, specs.max - points[-1])
-        if reach <= points[-1] - points[0]:
-            return _line(median, 1.0 / spread, "linear")
-        ends = np.unique([points[0], median, points[-1]])
-        return _with_tails(specs.min, specs.max, ends, (ends - median) / spread, median, "linear")
-    bent = _bent(points, scores, spread)
-    few = points.size <= MAX_POINTS and points[0] == specs.min and points[-1] == specs.max
-    about = f"{points.size} values" if few and _are_all(values, points) else "normal scores"
-    return _with_tails(specs.min, specs.max, points, bent, median, about)
+    aside = below.size + above.size
+    if _is_short(bulk, may_crowd=aside > 0):
+        scale = _scale(bulk)
+        x = _straight(specs.min, specs.max, _ends(bulk)[[0, -1]], below.size > 0, above.size > 0)
+        if x.size == 0:
+            return _line(median, scale, "linear")
+        zero = median if x[0] < median < x[-1] else _median(bulk)
+        x = np.unique([x[0], zero, x[-1]])
+        y, about = (x / 2 - zero / 2) * (2 * scale), "linear"
+    else:
+        x, y = points, np.array([NORMAL.inv_cdf(fraction) for fraction in fractions.tolist()])
+        about = "normal scores"
+        low, high = y[np.searchsorted(x, _ends(bulk)[[0, -1]])].tolist()
+        few = points.size <= MAX_POINTS and points[0] == specs.min and points[-1] == specs.max
+        if few and _are_all(values, points):
+            about = f"{points.size} values"
+        elif high > low:  # not nearly all values are equal
+            y *= WIDTH / (high - low)
+    x = np.concatenate([below, x, above])
+    lower, upper = GAP * np.arange(below.size, 0, -1), GAP * np.arange(1, above.size + 1)
+    y = np.concatenate([y[0] - lower, y, y[-1] + upper])
+    return _with_tails(specs.min, specs.max, x, y, median, about)
 
 
 def _line(shift: float, scale: float, about: str) -> dict[str, Any]:
@@ -117,39 +134,82 @@ def _are_all(values: NDArray[np.float64], points: NDArray[np.float64]) -> bool:
     return bool(np.isin(values, points).all())
 
 
-def _spread(values: NDArray[np.float64]) -> float:
-    """Standard deviation of the normal distribution with these quartiles; 0 without any."""
-    first, third = np.quantile(values, [0.25, 0.75], method="inverted_cdf").tolist()
-    found: float = (third / 2 - first / 2) * 2 / (2 * NORMAL.inv_cdf(0.75))
-    return found if math.isfinite(found) else 0.0
+def _median(values: NDArray[np.float64]) -> float:
+    return float(values[(values.size - 1) // 2])
 
 
-def _is_straight(
-    points: NDArray[np.float64], fractions: NDArray[np.float64], scores: NDArray[np.float64]
-) -> bool:
-    """True for what looks like a bell, or is spread evenly."""
-    if points.size <= MAX_POINTS - 4:  # few values, or many equal ones
+def _ends(values: NDArray[np.float64]) -> NDArray[np.float64]:
+    return np.quantile(values, ENDS, method="inverted_cdf")
+
+
+def _set_aside(
+    values: NDArray[np.float64],
+) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
+    """Placeholders below the other sorted values, these, and placeholders above them.
+
+    A placeholder is one value of many events that is farther from the others than they are from
+    each other, and has no more than a few outliers beyond it.
+    """
+    below: list[float] = []
+    above: list[float] = []
+    bulk = values
+    for _ in range(MOST_PLACEHOLDERS):
+        known, starts, counts = np.unique(bulk, return_index=True, return_counts=True)
+        if known.size <= MAX_POINTS:
+            break
+        k = int(counts.argmax())
+        first, last = int(starts[k]), int(starts[k] + counts[k])
+        is_low = first <= BEYOND * values.size
+        rest = bulk[last:] if is_low else bulk[:first]
+        is_high = bulk.size - last <= BEYOND * values.size
+        if counts[k] < PLACEHOLDER * values.size or rest.size == 0 or not (is_low or is_high):
+            break
+        near, far = (float(end) for end in _ends(rest)[[0, -1]])
+        gap = near / 2 - known[k] / 2 if is_low else known[k] / 2 - far / 2
+        if gap < far / 2 - near / 2:
+            break
+        (below if is_low else above).append(float(known[k]))
+        bulk = rest
+    return np.array(below), bulk, np.array(above[::-1])
+
+
+def _is_short(values: NDArray[np.float64], *, may_crowd: bool) -> bool:
+    """True where a straight line is good enough: no long tail, and no crowd at an end.
+
+    Beside a placeholder a crowd may stay: spread out, it would drive the placeholder far away.
+    """
+    least, low, first, third, high, most = _ends(values).tolist()
+    unit = third - first
+    if not 0 < unit < math.inf or not math.isfinite(2 * _scale(values)):
         return False
-    with np.errstate(over="ignore", divide="ignore", invalid="ignore"):
-        widths = np.diff(points)
-        for bulk in (scores[1:-1], fractions[1:-1]):
-            slopes = np.diff(bulk) / widths[1:-1]
-            if slopes.min() > 0 and slopes.max() <= NEARLY * slopes.min():
-                return True
-    return False
+    if np.unique(values).size <= MAX_POINTS:
+        return False
+    tails, crowds = (first - least, most - third), (low - least, most - high)
+    return bool(max(tails) <= SHORT * unit and (may_crowd or min(crowds) >= CROWDED * unit))
 
 
-def _bent(
-    points: NDArray[np.float64], scores: NDArray[np.float64], spread: float
+def _scale(values: NDArray[np.float64]) -> float:
+    """Of a line that makes the bulk as wide as that of a normal distribution."""
+    least, most = _ends(values)[[0, -1]].tolist()
+    half = most / 2 - least / 2
+    return WIDTH / 2 / half if half > 0 else math.inf
+
+
+def _straight(
+    low: float, high: float, ends: NDArray[np.float64], is_cut: bool, is_cut_above: bool
 ) -> NDArray[np.float64]:
-    """Normal scores whose slopes went a little of the way back to those of a straight line."""
-    with np.errstate(over="ignore", divide="ignore", invalid="ignore"):
-        steps = np.diff(scores)
-        ratios = np.diff(points) / spread / steps
-        ratios = np.where(np.isfinite(ratios), ratios, MOST_BENT).clip(1 / MOST_BENT, MOST_BENT)
-        if spread > 0:
-            steps = steps * ratios**STRAIGHTNESS
-    return np.concatenate([[0.0], np.cumsum(steps)])
+    """Between which values a line holds: as far again on both sides, or up to a placeholder.
+
+    None are told where that is all.
+    """
+    with np.errstate(over="ignore"):
+        length = ends[1] - ends[0]
+        start, stop = ends[0] - length, ends[1] + length
+    if start <= low and high <= stop:
+        return np.zeros(0)
+    start = ends[0] if is_cut else max(start, low)
+    stop = ends[1] if is_cut_above else min(stop, high)
+    return np.array([start, stop])
 
 
 def _with_tails(

@@ -29,6 +29,12 @@ SHAPES = {
     "placeholder": np.where(rng.random(3_000) < 0.4, -999.0, rng.normal(0, 1, 3_000)),
     "offset": rng.normal(1e6, 1, 3_000),
     "tiny": 1e-9 * rng.gamma(2, 1, 3_000),
+    "probability": rng.beta(0.3, 0.4, 3_000),
+    "absent": np.where(rng.random(3_000) < 0.7, -999.0, 30 + rng.gamma(4, 10, 3_000)),
+    "two placeholders": np.choose(
+        rng.choice(3, 3_000, p=[0.2, 0.1, 0.7]),
+        [np.full(3_000, -999.0), np.full(3_000, -99.0), rng.beta(0.5, 1, 3_000)],
+    ),
 }
 OUTLIERS = (3e38, -3e38, 1e7, -999.0)
 
@@ -112,7 +118,9 @@ def test_any_values_get_finite_rows_in_order_that_lead_back(values, others):
         (SHAPES["offset"], "linear"),
         (SHAPES["flag"], "2 values"),
         (np.append(SHAPES["angle"], -999.0), "linear, log tails"),
-        (SHAPES["peak"], "normal scores"),
+        (SHAPES["peak"], "linear"),
+        (SHAPES["probability"], "normal scores"),
+        (np.append(SHAPES["placeholder"], 3e38), "linear, log tails"),
         (np.append(SHAPES["momentum"], 24_000.0), "normal scores, log tails"),
     ],
 )
@@ -121,6 +129,72 @@ def test_every_branch_says_what_was_chosen(values, about):
     assert automatic(specs.branches["x"])["about"] == f"auto: {about}"
     (scaling,) = Encoding.from_specs(specs).scalings
     assert scaling.about == f"auto: {about}"
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        rng.uniform(0.6, 2.9, 3_000),
+        np.where(
+            rng.random(3_000) < 0.4, rng.normal(0.8, 0.02, 3_000), rng.uniform(0.6, 2.9, 3_000)
+        ),
+        rng.exponential(30, 3_000),
+        rng.normal(0, 1, 3_000),
+    ],
+)
+@pytest.mark.parametrize("outlier", [0.6, -1e30, 1e30])
+def test_short_tails_keep_distances_also_beside_an_outlier(values, outlier):
+    # As in the data: a curve through straight ends of a phase space would have to be learned.
+    rows = rows_of(np.append(values, outlier))[:-1]
+    assert np.corrcoef(rows, values)[0, 1] > 0.999
+    width = np.diff(np.quantile(rows, [0.005, 0.995]))
+    assert width == pytest.approx(2 * 2.576, rel=0.1)
+
+
+@pytest.mark.parametrize("shape", ["momentum", "bell", "angle", "peak", "tiny", "probability"])
+def test_the_bulk_of_every_branch_is_equally_wide(shape):
+    width = np.diff(np.quantile(rows_of(SHAPES[shape]), [0.005, 0.995]))
+    assert width == pytest.approx(2 * 2.576, rel=0.1)
+
+
+@pytest.mark.parametrize("outliers", [[], [-3e38], [3e38], [-1e9, 1e9]])
+@pytest.mark.parametrize("sign", [1, -1])
+@pytest.mark.parametrize("shape", ["placeholder", "absent", "two placeholders"])
+def test_placeholders_stand_beside_the_values_whatever_is_beyond(shape, sign, outliers):
+    given = sign * SHAPES[shape]
+    rows = sign * rows_of(np.append(given, outliers))[: given.size]
+    is_there = SHAPES[shape] > -99
+    own = rows[is_there]
+    for placeholder in np.unique(SHAPES[shape][~is_there]):
+        (far,) = np.unique(rows[SHAPES[shape] == placeholder])
+        assert 0.05 < np.quantile(own, 0.01) - far < 2.0
+    # They take no room of the others.
+    assert np.diff(np.quantile(own, [0.005, 0.995])) == pytest.approx(2 * 2.576, rel=0.1)
+
+
+@pytest.mark.parametrize("share", [0.5, 0.9, 0.989, 0.992, 0.996, 0.9995])
+def test_many_equal_values_leave_rows_finite_and_small(share):
+    values = np.where(rng.random(4_000) < share, 0.0, rng.exponential(0.05, 4_000))
+    for shift in (0.0, -999.0, 1e6):
+        rows = rows_of(values + shift)
+        assert np.isfinite(rows).all()
+        assert abs(rows).max() < 12
+        assert (np.diff(rows[np.argsort(values, kind="stable")]) >= 0).all()
+
+
+@given(
+    st.lists(st.floats(-1.7e308, 1.7e308), min_size=30, max_size=60, unique=True),
+    st.integers(0, 400),
+    NUMBERS.filter(np.isfinite),
+)
+@settings(max_examples=100, deadline=None)
+def test_many_equal_values_among_any_get_finite_rows_in_order(values, times, same):
+    given = np.array([*values, *[same] * times])
+    rows = rows_of(given)
+    assert np.isfinite(rows).all()
+    assert abs(rows).max() < 1e3
+    # but for rounding, where a piece is 1e300 long and a value beside its end
+    assert (np.diff(rows[np.argsort(given, kind="stable")]) >= -1e-6).all()
 
 
 def test_constants_become_0_however_large_they_are():
