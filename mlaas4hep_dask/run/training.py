@@ -23,11 +23,7 @@ from mlaas4hep_dask.encode.examples import Examples
 from mlaas4hep_dask.errors import ClusterError, MLaaSError, TrainingError
 from mlaas4hep_dask.run.exporting import Exported, export_network, try_network
 from mlaas4hep_dask.train.assign import Assignment, assign, follow
-from mlaas4hep_dask.train.feed import TEST, VALIDATION
-from mlaas4hep_dask.train.model import ModelSource
-from mlaas4hep_dask.train.session import (
-    Meeting,
-    RankTask,
+from mlaas4hep_dask.train.calls import (
     abandon,
     close,
     import_rank,
@@ -35,6 +31,9 @@ from mlaas4hep_dask.train.session import (
     open_rank,
     run_epoch,
 )
+from mlaas4hep_dask.train.feed import TEST, VALIDATION
+from mlaas4hep_dask.train.model import ModelSource
+from mlaas4hep_dask.train.session import Meeting, RankTask
 from mlaas4hep_dask.usercode import TRIAL_SECONDS
 from mlaas4hep_dask.waiting import (
     LostWorkerError,

@@ -7,7 +7,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import replace
 from operator import index
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
@@ -18,41 +18,52 @@ from mlaas4hep_dask.specs.draw import Draw, from_text, to_text
 from mlaas4hep_dask.specs.moments import Moments
 from mlaas4hep_dask.specs.sample import SampleSpecs
 
-if TYPE_CHECKING:
-    from mlaas4hep_dask.specs.specs import Specs
-
 FORMAT = "mlaas4hep_dask/specs"
 VERSION = 2
 READABLE = (1, 2)  # version 1 has no draws, and no quantiles
 
 
-def text_of(specs: Specs) -> str:
-    """Text of specs.json: one branch per line, sorted, so that two can be compared."""
-    branches = {
-        name: {
-            "kind": entry.branch.kind,
-            "dtype": entry.branch.dtype,
-            "collection": entry.branch.collection,
-            "unit": entry.branch.unit,
-            **entry.moments.as_json(),
-            "transformed": {key: own.as_json() for key, own in entry.transformed.items()},
-            **_uncertainty(specs, name),
-        }
-        for name, entry in sorted(specs.branches.items())
-    }
-    samples = {name: sample.as_json() for name, sample in sorted(specs.samples.items())}
+def text_of(
+    *,
+    branches: Mapping[str, BranchSpecs],
+    multiplicities: Mapping[str, tuple[int, ...]],
+    samples: Mapping[str, SampleSpecs],
+    draws: Mapping[str, Draw],
+    provenance: Mapping[str, Any],
+    uncertainties: Mapping[str, Mapping[str, float]],
+) -> str:
+    """Text of specs.json: one branch per line, sorted, so that two can be compared.
+
+    Parameters
+    ----------
+    branches, multiplicities, samples, draws, provenance : mapping
+        Those of the specs, with all drawn values by ascending key.
+    uncertainties : mapping of str to mapping of str to float
+        By branch, what is added for a reader; empty for specs of all events.
+    """
     sections: dict[str, dict[str, Any]] = {
-        "branches": branches,
-        "multiplicities": {name: list(h) for name, h in sorted(specs.multiplicities.items())},
-        "samples": samples,
+        "branches": {
+            name: {
+                "kind": entry.branch.kind,
+                "dtype": entry.branch.dtype,
+                "collection": entry.branch.collection,
+                "unit": entry.branch.unit,
+                **entry.moments.as_json(),
+                "transformed": {key: each.as_json() for key, each in entry.transformed.items()},
+                **uncertainties.get(name, {}),
+            }
+            for name, entry in sorted(branches.items())
+        },
+        "multiplicities": {name: list(h) for name, h in sorted(multiplicities.items())},
+        "samples": {name: sample.as_json() for name, sample in sorted(samples.items())},
         "draws": {
             name: {"limit": draw.limit, "keys": to_text(draw.keys)}
-            for name, draw in sorted(specs.draws.items())
+            for name, draw in sorted(draws.items())
         },
         "drawn": {
             name: to_text(entry.drawn)
-            for name, entry in sorted(specs.branches.items())
-            if entry.group in specs.draws
+            for name, entry in sorted(branches.items())
+            if entry.group in draws
         },
     }
     lines = [f'"format": "{FORMAT}"', f'"version": {VERSION}']
@@ -62,8 +73,8 @@ def text_of(specs: Specs) -> str:
             for key, entry in entries.items()
         )
         lines.append(f'"{title}": {{\n{rows}\n}}' if rows else f'"{title}": {{}}')
-    provenance = json.dumps(specs.provenance, indent=1, sort_keys=True, allow_nan=False)
-    lines.append(f'"provenance": {provenance}')
+    origin = json.dumps(provenance, indent=1, sort_keys=True, allow_nan=False)
+    lines.append(f'"provenance": {origin}')
     return "{\n" + ",\n".join(lines) + "\n}\n"
 
 
@@ -105,12 +116,6 @@ def parts_of(text: str, *, source: str) -> dict[str, Any]:
         }
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise SpecsError(f"{source}: not a specs file ({error!r})", file=source) from error
-
-
-def _uncertainty(specs: Specs, name: str) -> dict[str, float]:
-    if specs.coverage == 1.0:
-        return {}
-    return {"outside": specs.outside(name), "mean_error": specs.mean_error(name)}
 
 
 def _draw_from(entry: dict[str, Any]) -> Draw:

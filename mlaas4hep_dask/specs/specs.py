@@ -125,7 +125,18 @@ class Specs:
 
     def to_json(self) -> str:
         """Text of specs.json: one branch per line, sorted, so that two can be compared."""
-        return text_of(self.in_order())
+        specs = self.in_order()
+        return text_of(
+            branches=specs.branches,
+            multiplicities=specs.multiplicities,
+            samples=specs.samples,
+            draws=specs.draws,
+            provenance=specs.provenance,
+            uncertainties={
+                name: {"outside": specs.outside(name), "mean_error": specs.mean_error(name)}
+                for name in (specs.branches if specs.coverage < 1.0 else ())
+            },
+        )
 
     @classmethod
     def from_json(cls, text: str, *, source: str = "specs.json") -> Specs:

@@ -1,8 +1,9 @@
 """Usercode: finds, digests, ships and loads what users write: functions, models, normalisations."""
 
-from mlaas4hep_dask.usercode.code import Source, UserCode
+from mlaas4hep_dask.usercode.code import UserCode
 from mlaas4hep_dask.usercode.find import find_code
 from mlaas4hep_dask.usercode.limit import TRIAL_SECONDS, limited
 from mlaas4hep_dask.usercode.load import RAISED, place_of
+from mlaas4hep_dask.usercode.source import Source
 
 __all__ = ["RAISED", "TRIAL_SECONDS", "Source", "UserCode", "find_code", "limited", "place_of"]

@@ -12,28 +12,7 @@ from typing import Any
 
 from mlaas4hep_dask.errors import CodeError, did_you_mean
 from mlaas4hep_dask.usercode.load import RAISED, imported, imported_installed, place_of
-
-
-@dataclass(frozen=True, slots=True)
-class Source:
-    """A module of the user's own.
-
-    Parameters
-    ----------
-    name : str
-        By which the user's code imports it, such as ``helpers`` or ``analysis.cuts``.
-    file : str
-        Where it was found; empty for a folder without ``__init__.py``.
-    text : str
-        Its source.
-    is_package : bool
-        Other modules are in it.
-    """
-
-    name: str
-    file: str
-    text: str
-    is_package: bool = False
+from mlaas4hep_dask.usercode.source import Source
 
 
 @dataclass(frozen=True)

@@ -23,9 +23,10 @@ from pathlib import Path
 from typing import Any
 
 from mlaas4hep_dask.errors import CodeError, did_you_mean
-from mlaas4hep_dask.usercode.code import Source, UserCode
+from mlaas4hep_dask.usercode.code import UserCode
 from mlaas4hep_dask.usercode.installed import OWN, PACKAGE, content_of, is_installed, version_of
 from mlaas4hep_dask.usercode.parse import Parsed, parse, top_level_names
+from mlaas4hep_dask.usercode.source import Source
 
 LARGE = 64 * 2**20  # bytes of a file, beyond which its size and time stand for its content
 MAX_NAME = 255

@@ -14,12 +14,10 @@ from importlib.abc import InspectLoader, MetaPathFinder
 from importlib.machinery import ModuleSpec
 from pathlib import Path
 from types import ModuleType, TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from mlaas4hep_dask.usercode.installed import PACKAGE, version_of
-
-if TYPE_CHECKING:
-    from mlaas4hep_dask.usercode.code import Source
+from mlaas4hep_dask.usercode.source import Source
 
 PREFIX = "mlaas4hep_usercode_"
 

@@ -5,12 +5,9 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
 from mlaas4hep_dask.events import Branch, Events
-
-if TYPE_CHECKING:
-    from mlaas4hep_dask.writer.output import Sink
+from mlaas4hep_dask.writer.sink import Sink
 
 
 def stored_names(branches: Sequence[Branch]) -> dict[str, str]:

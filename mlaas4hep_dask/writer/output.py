@@ -9,13 +9,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal, Protocol, get_args
+from typing import Any, Literal, get_args
 
 import numpy as np
 
 from mlaas4hep_dask.errors import WriteError, did_you_mean, writing
 from mlaas4hep_dask.events import Branch, Events
 from mlaas4hep_dask.events.events import concatenate
+from mlaas4hep_dask.writer.sink import Sink
 
 SUFFIXES = (".root", ".parquet")
 FLUSH_BYTES = 8 * 1024**2  # smaller pieces make baskets and row groups that are slow to read
@@ -23,24 +24,10 @@ FLUSH_EVENTS = 100_000
 # Branches of a TTree, counters included, before "auto" prefers an RNTuple: they take uproot a
 # second or two, and twice as many four times as long.
 MAX_TREE_BRANCHES = 500
-NOTE = "mlaas4hep_dask"  # the name under which a file tells where it comes from
 
 
 RootFormat = Literal["auto", "ttree", "rntuple"]
 ROOT_FORMATS: tuple[str, ...] = get_args(RootFormat)
-
-
-class Sink(Protocol):
-    """What a file format can do."""
-
-    def append(self, events: Events) -> None:
-        """Write some events."""
-
-    def close(self, note: str | None) -> None:
-        """Complete the file, with a text about it."""
-
-    def abandon(self) -> None:
-        """Let go of a file that nobody will read."""
 
 
 class EventFile:

@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from mlaas4hep_dask.events import Branch, Events
-from mlaas4hep_dask.writer.output import NOTE
+from mlaas4hep_dask.writer.sink import NOTE
 
 
 class ParquetSink:

@@ -7,7 +7,7 @@ from typing import Any
 
 import uproot
 
-from mlaas4hep_dask.writer.output import NOTE
+from mlaas4hep_dask.writer.sink import NOTE
 
 
 class RootFile:

@@ -54,7 +54,9 @@ def test_reading_and_encoding_load_neither_dask_nor_torch(module):
     assert not loaded & {"dask", "distributed", "torch"}
 
 
-@pytest.mark.parametrize("module", ["train.assign", "train.session", "train.model", "train.feed"])
+@pytest.mark.parametrize(
+    "module", ["train.assign", "train.calls", "train.session", "train.model", "train.feed"]
+)
 def test_a_client_starts_ranks_without_torch(module):
     assert "torch" not in loaded_after(f"import mlaas4hep_dask.{module}")
 

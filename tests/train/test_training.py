@@ -417,9 +417,9 @@ def test_a_worker_that_leaves_while_ranks_import_torch_costs_no_more_than_a_word
 def _listening(dask_worker):
     """The addresses at which the stores of a worker listen, as the system tells them."""
     del dask_worker
-    from mlaas4hep_dask.train import session
+    from mlaas4hep_dask.train import calls
 
-    ports = {store.port for store in session._stores.values()}
+    ports = {store.port for store in calls._stores.values()}
     found = []
     for file in ("/proc/net/tcp", "/proc/net/tcp6"):
         for line in Path(file).read_text().splitlines()[1:]:
@@ -430,15 +430,24 @@ def _listening(dask_worker):
     return found
 
 
+def _mapped():
+    """Memory that this process shares with others: files of the system that it maps."""
+    lines = Path("/proc/self/maps").read_text().splitlines()
+    paths = {line.split(maxsplit=5)[5] for line in lines if line.count(" ") > 4 and "/" in line}
+    return sorted(path for path in paths if path.startswith(("/dev/shm/", "/memfd:")))
+
+
 def test_ranks_meet_at_the_address_of_the_worker_alone(keys, client):
-    before = set(Path("/dev/shm").iterdir())
     config = Config.from_mapping(keys)
     trainer = Trainer(Dataset(config, client), model_of(config))
     epochs = trainer.epochs(first=1, state=None)
     next(epochs)
     stores = [host for found in client.run(_listening).values() for host in found]
     assert stores == ["0100007F"]  # 127.0.0.1, and not 00000000, which is everywhere
-    assert set(Path("/dev/shm").iterdir()) == before
+    for shared in client.run(_mapped).values():
+        assert [path for path in shared if path.startswith("/memfd:")]  # the gradients
+        named = [path for path in shared if path.startswith("/dev/shm/")]
+        assert all("/sem." in path for path in named)  # locks of Python, without data
     epochs.close()
     assert not any(client.run(_listening).values())
 
