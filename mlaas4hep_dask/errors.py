@@ -87,7 +87,23 @@ class TrainingError(MLaaSError):
 
 
 class PayloadError(EncodeError):
-    """A request to the server cannot be scored (facts: event, branch, status)."""
+    """What a client sent is not in the form of its protocol (facts: event, branch)."""
+
+
+class TooLargeError(PayloadError):
+    """A client sent more at once than is taken (facts: event, branch)."""
+
+
+class EventError(PayloadError):
+    """An event does not fit the branches, or has no score (facts: event, branch)."""
+
+
+class BusyError(MLaaSError):
+    """No more can be scored now; later it may."""
+
+
+class UnknownModelError(MLaaSError):
+    """No model has the name (facts: name, nearest)."""
 
 
 class ServerError(MLaaSError):

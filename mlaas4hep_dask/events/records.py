@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import math
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from itertools import chain, islice
 from operator import itemgetter
@@ -12,64 +13,137 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from mlaas4hep_dask.errors import EventError, did_you_mean, shown
 from mlaas4hep_dask.events.events import Branch, Events, offsets_of
-from mlaas4hep_dask.events.problems import first_problem
 
 MAX_IGNORED = 100  # names of extra branches that are told
 MAX_NAME = 100  # characters of each
+MAX_NEAR = 200  # names among which the nearest is looked for
+_UNFIT = (KeyError, TypeError, ValueError, OverflowError)  # what converting a misfit raises
 
 
 class UnfitError(Exception):
     """Some event does not fit; `events_of` finds which and says why."""
 
 
-def events_of(objects: Sequence[Any], branches: Sequence[Branch], *, first: int = 0) -> Events:
-    """Columnar events of parsed ones.
+def events_of(records: Sequence[Any], branches: Sequence[Branch], *, first: int = 0) -> Events:
+    """Columnar events of records.
 
     Parameters
     ----------
-    objects : sequence
-        JSON objects, one per event.
+    records : sequence
+        One mapping of names to numbers, lists of numbers, or None for each event; what else is
+        in there is refused, as are numbers that a branch's dtype does not hold.
     branches : sequence of Branch
-        Branches to take.
+        Branches to take, with the dtype that their values have in a file.
     first : int
-        Number of the first of ``objects`` in its request, for error messages.
+        Number of the first of ``records`` in what a client sent, for errors.
 
     Raises
     ------
-    PayloadError
-        When an event does not fit the branches.
+    EventError
+        When an event does not fit the branches: the first that does not, and its first branch.
     """
     try:
-        return columnar(objects, branches)
+        return columnar(records, branches)
     except UnfitError:
         pass  # it does not know the event
-    start, stop = 0, len(objects)  # the first that does not fit is among these
+    event = _first_unfit(records, lambda some: columnar(some, branches))
+    branch, problem = _problem_with(records[event], branches)
+    event += first
+    where = f"event {event}" if branch is None else f"event {event}, branch {branch!r}"
+    raise EventError(f"{where}: {problem}", event=event, branch=branch)
+
+
+def _first_unfit(items: Sequence[Any], convert: Callable[[Sequence[Any]], object]) -> int:
+    """Place of the first of some items, not all of which fit, that does not."""
+    start, stop = 0, len(items)  # it is among these
     while stop - start > 1:
         middle = (start + stop) // 2
-        try:
-            columnar(objects[start:middle], branches)
+        if _fit(items[start:middle], convert):
             start = middle
-        except UnfitError:
+        else:
             stop = middle
-    raise first_problem(objects[start:stop], branches, first=first + start)
+    return start
 
 
-def extra_names(objects: Sequence[Any], branches: Sequence[Branch]) -> set[str]:
-    """Names in events that hold all ``branches``, other than these; at most `MAX_IGNORED`."""
-    if sum(map(len, objects)) == len(branches) * len(objects):
+def _fit(items: Sequence[Any], convert: Callable[[Sequence[Any]], object]) -> bool:
+    try:
+        convert(items)
+    except (UnfitError, *_UNFIT):
+        return False
+    return True
+
+
+def _problem_with(record: Any, branches: Sequence[Branch]) -> tuple[str | None, str]:
+    """The first branch that a record does not fit, and why."""
+    if not isinstance(record, dict):
+        return None, f"expected an object with a value for each branch, got {shown(record)}"
+    lengths: dict[str, tuple[str, int]] = {}
+    for branch in branches:
+        if branch.name not in record:
+            names = {branch.name for branch in branches}
+            extras = (name for name in record if name not in names and len(name) <= MAX_NAME)
+            near = did_you_mean(branch.name, islice(extras, MAX_NEAR))
+            return branch.name, f"it is missing{near}"
+        value = record[branch.name]
+        if branch.collection is None:
+            problem = _problem_with_values([value], branch)
+        elif not isinstance(value, list):
+            problem = f"expected a list of numbers, got {shown(value)}"
+        else:
+            other, length = lengths.setdefault(branch.collection, (branch.name, len(value)))
+            problem = _problem_with_values(value, branch)
+            if len(value) != length:
+                problem = (
+                    f"it has {len(value)} values but {other!r} has {length}; both belong to the "
+                    f"collection {branch.collection!r}"
+                )
+        if problem is not None:
+            return branch.name, problem
+    raise AssertionError("the record fits")
+
+
+def _problem_with_values(values: Sequence[Any], branch: Branch) -> str | None:
+    dtype = np.dtype(branch.dtype)
+
+    def convert(some: Sequence[Any]) -> object:
+        return _numbers(some, dtype)
+
+    if _fit(values, convert):
+        return None
+    number = _first_unfit(values, convert)
+    problem = _misfit(values[number], dtype)
+    return problem if branch.collection is None else f"value {number}: {problem}"
+
+
+def _misfit(value: Any, dtype: np.dtype[Any]) -> str:
+    """Why `_numbers` does not take a value."""
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    if dtype.kind == "b":
+        return f"expected true or false, got {shown(value)}"
+    if not is_number:
+        return f"expected a number, got {shown(value)}"
+    if dtype.kind != "f" and math.isfinite(value) and value != int(value):
+        return f"{shown(value)} is not a whole number, which the branch's {dtype} needs"
+    return f"{shown(value)} is beyond the range of {dtype}"
+
+
+def extra_names(records: Sequence[Any], branches: Sequence[Branch]) -> set[str]:
+    """Names in records that hold all ``branches``, other than these; at most `MAX_IGNORED`."""
+    if sum(map(len, records)) == len(branches) * len(records):
         return set()
-    known = {branch.name for branch in branches}
+    used = {branch.name for branch in branches}
     extras: dict[str, None] = {}
-    for each in objects:
-        extras.update(dict.fromkeys(each.keys() - known))
+    for record in records:
+        extras.update(dict.fromkeys(record.keys() - used))
         if len(extras) >= MAX_IGNORED:
             break
     return {name[:MAX_NAME] for name in islice(extras, MAX_IGNORED)}
 
 
-def columnar(objects: Sequence[Any], branches: Sequence[Branch]) -> Events:
-    """Columnar events of parsed ones, as `events_of`.
+def columnar(records: Sequence[Any], branches: Sequence[Branch]) -> Events:
+    """Columnar events of records, as `events_of`.
 
     Raises
     ------
@@ -77,15 +151,15 @@ def columnar(objects: Sequence[Any], branches: Sequence[Branch]) -> Events:
         When an event does not fit the branches.
     """
     try:
-        return _columnar(objects, branches)
-    except (KeyError, TypeError, OverflowError):
+        return _columnar(records, branches)
+    except _UNFIT:
         raise UnfitError from None
 
 
-def _columnar(objects: Sequence[Any], branches: Sequence[Branch]) -> Events:
+def _columnar(records: Sequence[Any], branches: Sequence[Branch]) -> Events:
     names = [branch.name for branch in branches]
     take = itemgetter(*names) if len(names) > 1 else lambda each: (each[names[0]],)
-    columns = list(zip(*map(take, objects), strict=True)) or [()] * len(names)
+    columns = list(zip(*map(take, records), strict=True)) or [()] * len(names)
     multiplicities: dict[str, list[int]] = {}
     # One conversion per dtype: with a single event, the number of NumPy calls is the cost.
     by_dtype: dict[str, tuple[list[Any], list[tuple[Branch, int]]]] = {}
@@ -115,14 +189,14 @@ def _columnar(objects: Sequence[Any], branches: Sequence[Branch]) -> Events:
         name: offsets_of(np.array(counts, dtype=np.int64))
         for name, counts in multiplicities.items()
     }
-    found = (
+    typed = (
         replace(branch, dtype="float64") if branch.dtype in widened else branch
         for branch in branches
     )
-    return Events(len(objects), tuple(found), contents, offsets)
+    return Events(len(records), tuple(typed), contents, offsets)
 
 
-def _numbers(values: list[Any], dtype: np.dtype[Any]) -> NDArray[Any]:
+def _numbers(values: Sequence[Any], dtype: np.dtype[Any]) -> NDArray[Any]:
     """The values in ``dtype``, or in float64 when an integer is missing."""
     types = set(map(type, values))
     if dtype.kind == "f":

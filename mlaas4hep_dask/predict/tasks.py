@@ -17,7 +17,7 @@ from mlaas4hep_dask.bundle.golden import Golden
 from mlaas4hep_dask.dataset.plan import Skipped
 from mlaas4hep_dask.derive.recipe import Recipe
 from mlaas4hep_dask.encode import EncodeCounts, Encoded, EncodedImages, Encoding, encode
-from mlaas4hep_dask.errors import BundleError, PayloadError, UnreadableFileError
+from mlaas4hep_dask.errors import BundleError, EventError, UnreadableFileError
 from mlaas4hep_dask.events import Branch, Events
 from mlaas4hep_dask.export.activation import reconstruction_error
 from mlaas4hep_dask.reader import Partition, read
@@ -122,8 +122,8 @@ def num_outputs(scoring: Scoring, bundle: Bundle, golden: Golden | None) -> int 
     x = np.zeros((3, *encoding.row_shape), dtype=np.float32)
     missing = np.zeros(x.shape, dtype=np.bool_)
     try:
-        network = _network(scoring)
-        scores = network.scores_of(x, missing)
+        script = _script(scoring)
+        scores = script.scores_of(x, missing)
         if scores.ndim not in (1, 2) or len(scores) != 3:
             raise BundleError(
                 f"model {scoring.name!r} gives an array of shape {scores.shape} for 3 events; "
@@ -131,8 +131,8 @@ def num_outputs(scoring: Scoring, bundle: Bundle, golden: Golden | None) -> int 
             )
         # Without a kind of its own, the rows that a model gives can be decoded.
         gives_rows = scoring.decode and bundle.outputs.kind != "reconstruction"
-        verify(Scorer(bundle, network), golden, gives_rows=gives_rows)
-    except (RuntimeError, AttributeError, PayloadError) as error:
+        verify(Scorer(bundle, script), golden, gives_rows=gives_rows)
+    except (RuntimeError, AttributeError, EventError) as error:
         raise BundleError(f"model {scoring.name!r} does not run ({error})") from error
     return None if scores.ndim == 1 else scores.shape[1]
 
@@ -178,7 +178,7 @@ def score_partition(partition: Partition, file_number: int, scoring: Scoring) ->
     }
     reconstructs = scoring.decode and bool(scoring.outputs)
     scores, rows, is_finite = _scored(
-        encoded, _network(scoring), scoring.encoding.row_shape, reconstructs=reconstructs
+        encoded, _script(scoring), scoring.encoding.row_shape, reconstructs=reconstructs
     )
     if scoring.outputs:
         scores = scores.reshape(num_events, len(scoring.outputs))
@@ -197,7 +197,7 @@ def score_partition(partition: Partition, file_number: int, scoring: Scoring) ->
 
 def _scored(
     encoded: Encoded | EncodedImages,
-    network: Script,
+    script: Script,
     row_shape: tuple[int, ...],
     *,
     reconstructs: bool,
@@ -208,14 +208,12 @@ def _scored(
     """
     torch.set_num_threads(1)  # torch keeps the number per thread; two are slower on shared cores
     step = max(1, min(SLICE, SLICE_BYTES // (4 * math.prod(row_shape))))
-    made: list[tuple[NDArray[np.float32], NDArray[np.float32]]] = []
-    finite: list[NDArray[np.bool_]] = []
+    pieces: list[tuple[NDArray[np.float32], NDArray[np.float32]]] = []
+    flags: list[NDArray[np.bool_]] = []
     for start in range(0, len(encoded), step):
         chosen = np.arange(start, min(start + step, len(encoded)))
         x, missing = encoded.dense(chosen), encoded.missing(chosen)
-        scores = rows = (
-            network.rows_of(x, missing) if reconstructs else network.scores_of(x, missing)
-        )
+        scores = rows = script.rows_of(x, missing) if reconstructs else script.scores_of(x, missing)
         if reconstructs:
             scores = reconstruction_error(*map(torch.from_numpy, (rows, x, missing))).numpy()
         # A value too large to normalise is infinite in x, which some networks turn into a score.
@@ -224,10 +222,10 @@ def _scored(
         if not is_finite.all():
             scores, rows = scores.copy(), rows.copy()
             scores[~is_finite] = rows[~is_finite] = np.nan
-        made.append((scores, rows))
-        finite.append(is_finite)
-    scores, rows = (np.concatenate(parts) for parts in zip(*made, strict=True))
-    return scores, rows, np.concatenate(finite)
+        pieces.append((scores, rows))
+        flags.append(is_finite)
+    scores, rows = (np.concatenate(parts) for parts in zip(*pieces, strict=True))
+    return scores, rows, np.concatenate(flags)
 
 
 def _are_finite(rows: NDArray[np.float32]) -> NDArray[np.bool_]:
@@ -251,14 +249,14 @@ def _decoded(rows: NDArray[np.float32], encoded: Encoded, scoring: Scoring) -> E
     )
 
 
-_networks: dict[str, Script] = {}
+_scripts: dict[str, Script] = {}
 _lock = Lock()
 
 
-def _network(scoring: Scoring) -> Script:
-    """The network of this worker, loaded once."""
+def _script(scoring: Scoring) -> Script:
+    """The TorchScript of this worker, loaded once."""
     with _lock:
-        if scoring.digest not in _networks:
-            _networks.clear()
-            _networks[scoring.digest] = Script(scoring.model)
-        return _networks[scoring.digest]
+        if scoring.digest not in _scripts:
+            _scripts.clear()
+            _scripts[scoring.digest] = Script(scoring.model)
+        return _scripts[scoring.digest]

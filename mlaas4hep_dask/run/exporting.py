@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 from mlaas4hep_dask.bundle import Bundle
 from mlaas4hep_dask.bundle.golden import Golden
 from mlaas4hep_dask.encode.examples import Examples
-from mlaas4hep_dask.errors import ModelError, PayloadError
+from mlaas4hep_dask.errors import EventError, ModelError
+from mlaas4hep_dask.score.parts import Records
 from mlaas4hep_dask.train.model import ModelSource
 
 if TYPE_CHECKING:
@@ -91,31 +92,31 @@ def _golden(trained: Trained, examples: Examples, draft: Bundle) -> Golden:
     from mlaas4hep_dask.score.script import Script
     from mlaas4hep_dask.score.verify import verify
 
-    loaded = Scorer(draft, Script(trained.content))
-    sent = _scorable(loaded, examples.sent)
-    x, missing = map(torch.from_numpy, loaded.rows(sent))
+    scorer = Scorer(draft, Script(trained.content))
+    sent = _scorable(scorer, examples.sent)
+    x, missing = map(torch.from_numpy, scorer.rows(Records(sent)))
     with torch.no_grad():
         given = call_of(trained.network)(x.clone(), missing.clone()).reshape(len(x), -1)
         scores = Activation(draft.outputs)(given, x, missing).numpy()
     golden = Golden(sent, scores, draft.outputs.as_json())
-    verify(loaded, golden)
+    verify(scorer, golden)
     return golden
 
 
-def _scorable(model: Scorer, sent: Sequence[Mapping[str, Any]]) -> tuple[Mapping[str, Any], ...]:
+def _scorable(scorer: Scorer, sent: Sequence[Mapping[str, Any]]) -> tuple[Mapping[str, Any], ...]:
     """The events that a server scores; one with an infinite value may lack what a cut needs."""
-    if _fit(model, sent):
+    if _fit(scorer, sent):
         return tuple(sent)
-    alone = tuple(event for event in sent if _fit(model, [event]))
+    alone = tuple(event for event in sent if _fit(scorer, [event]))
     if not alone:
         raise ModelError(f"none of {len(sent)} real events would be scored by a server")
     return alone
 
 
-def _fit(model: Scorer, events: Sequence[Mapping[str, Any]]) -> bool:
+def _fit(scorer: Scorer, records: Sequence[Mapping[str, Any]]) -> bool:
     try:
-        model.rows(events)
-    except PayloadError:
+        scorer.rows(Records(records))
+    except EventError:
         return False
     return True
 

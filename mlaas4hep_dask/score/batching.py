@@ -8,12 +8,11 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass, field
 
-from mlaas4hep_dask.errors import PayloadError
-from mlaas4hep_dask.score.parts import SLICE, SLICE_VALUES, Scorable
-from mlaas4hep_dask.score.scorer import Scored
+from mlaas4hep_dask.errors import BusyError, PayloadError
+from mlaas4hep_dask.score.parts import SLICE, SLICE_VALUES, Part
+from mlaas4hep_dask.score.scores import Scores
 
 MAX_WAITING = 131_072  # events
-STOPPING = "the server is shutting down"
 
 
 @dataclass(eq=False, slots=True)
@@ -25,11 +24,11 @@ class _Queue:
 @dataclass(eq=False, slots=True)
 class _Job:
     queue: _Queue
-    parts: Sequence[Scorable]
-    answer: asyncio.Future[Scored]
+    parts: Sequence[Part]
+    answer: asyncio.Future[Scores]
     size: int  # events
     position: int = 0  # of the part that is next
-    scored: list[Scored] = field(default_factory=list)
+    scores: list[Scores] = field(default_factory=list)
 
 
 class Batcher:
@@ -44,18 +43,22 @@ class Batcher:
     max_waiting : int
         Largest number of events that wait or are being scored; of large requests, and as many of
         small ones, so that neither keep the others out.
+    stopping : str
+        What requests are told when no more are taken.
     """
 
     def __init__(
         self,
-        score: Callable[[Sequence[Scorable]], list[Scored | PayloadError]],
+        score: Callable[[Sequence[Part]], list[Scores | PayloadError]],
         executor: Executor,
         *,
         max_waiting: int = MAX_WAITING,
+        stopping: str = "no more events are scored",
     ) -> None:
         self._score = score
         self._executor = executor
         self._max_waiting = max_waiting
+        self._stopping = stopping
         self._small = _Queue()
         self._large = _Queue()
         self._running: list[_Job] = []
@@ -63,27 +66,29 @@ class Batcher:
         self._idle.set()
         self._is_closed = False
 
-    async def submit(self, parts: Sequence[Scorable]) -> Scored:
+    async def submit(self, parts: Sequence[Part]) -> Scores:
         """Scores of the events of one request.
 
         Parameters
         ----------
-        parts : sequence of Scorable
+        parts : sequence of Part
             The request, in parts that are scored in one go each; others get a turn in between.
 
         Raises
         ------
         PayloadError
-            When an event does not fit (422), or too many events wait (503).
+            When what was sent cannot be scored.
+        BusyError
+            When too many events wait, or no more are taken.
         """
-        size = sum(part.size for part in parts)
+        size = sum(part.num_events for part in parts)
         if not size:
-            return Scored()
+            return Scores()
         if self._is_closed:
-            raise _busy(STOPPING)
+            raise BusyError(self._stopping)
         queue = self._small if len(parts) == 1 else self._large
         if queue.num_waiting and queue.num_waiting + size > self._max_waiting:
-            raise _busy(f"{queue.num_waiting} events are waiting; try again soon")
+            raise BusyError(f"{queue.num_waiting} events are waiting; try again soon")
         job = _Job(queue, parts, asyncio.get_running_loop().create_future(), size)
         queue.num_waiting += size
         queue.jobs.append(job)
@@ -101,7 +106,7 @@ class Batcher:
         self._is_closed = True
         for job in (*self._running, *self._small.jobs, *self._large.jobs):
             if not job.answer.done():
-                job.answer.set_exception(_busy(STOPPING))
+                job.answer.set_exception(BusyError(self._stopping))
 
     def _start(self) -> None:
         taken = self._take()
@@ -114,20 +119,20 @@ class Batcher:
         running = asyncio.get_running_loop().run_in_executor(self._executor, self._score, parts)
         running.add_done_callback(lambda done: self._finish(taken, done))
 
-    def _take(self) -> list[tuple[_Job, Scorable]]:
+    def _take(self) -> list[tuple[_Job, Part]]:
         """Requests of one part as far as a slice goes, and a part of one larger request."""
-        taken: list[tuple[_Job, Scorable]] = []
+        taken: list[tuple[_Job, Part]] = []
         events, values = SLICE, SLICE_VALUES
         small, large = self._small.jobs, self._large.jobs
         while small:
             part = small[0].parts[0]
-            if taken and (part.size > events or part.values > values):
+            if taken and (part.num_events > events or part.num_values > values):
                 break
             job = small.popleft()
             if self._is_wanted(job):
                 taken.append((job, part))
-                events -= part.size
-                values -= part.values
+                events -= part.num_events
+                values -= part.num_values
         while large:
             job = large.popleft()
             if self._is_wanted(job):
@@ -144,8 +149,8 @@ class Batcher:
 
     def _finish(
         self,
-        taken: Sequence[tuple[_Job, Scorable]],
-        done: asyncio.Future[list[Scored | PayloadError]],
+        taken: Sequence[tuple[_Job, Part]],
+        done: asyncio.Future[list[Scores | PayloadError]],
     ) -> None:
         failure = done.exception()
         outcomes = [failure] * len(taken) if failure is not None else done.result()
@@ -156,14 +161,10 @@ class Batcher:
                 job.answer.set_exception(outcome)
                 job.queue.num_waiting -= job.size
                 continue
-            job.scored.append(outcome)
+            job.scores.append(outcome)
             if job.position and job.position < len(job.parts):
                 self._large.jobs.append(job)
             else:
-                job.answer.set_result(Scored.together(job.scored))
+                job.answer.set_result(Scores.together(job.scores))
                 job.queue.num_waiting -= job.size
         self._start()
-
-
-def _busy(message: str) -> PayloadError:
-    return PayloadError(message, event=None, branch=None, status=503)

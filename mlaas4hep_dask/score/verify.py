@@ -9,14 +9,16 @@ import torch
 from numpy.typing import NDArray
 
 from mlaas4hep_dask.bundle.golden import Golden
-from mlaas4hep_dask.errors import BundleError, ModelError, PayloadError
+from mlaas4hep_dask.errors import BundleError, EventError, ModelError
 from mlaas4hep_dask.export.contract import compared, scores_of
+from mlaas4hep_dask.score.example import example_of
+from mlaas4hep_dask.score.parts import Records
 
 if TYPE_CHECKING:
     from mlaas4hep_dask.score.scorer import Scorer
 
 
-def verify(model: Scorer, golden: Golden | None, *, gives_rows: bool = False) -> None:
+def verify(scorer: Scorer, golden: Golden | None, *, gives_rows: bool = False) -> None:
     """Raise a BundleError unless a model keeps to its bundle.
 
     The normalisation inside the network has to be that of the specs; the scores one per event, in
@@ -25,7 +27,7 @@ def verify(model: Scorer, golden: Golden | None, *, gives_rows: bool = False) ->
 
     Parameters
     ----------
-    model : Model
+    scorer : Scorer
         The loaded model.
     golden : Golden or None
         Of its bundle; None for a bundle of an earlier version.
@@ -37,59 +39,59 @@ def verify(model: Scorer, golden: Golden | None, *, gives_rows: bool = False) ->
     BundleError
         When it does not, with numbers.
     """
-    wrong = model.network.contradiction(model.encoding, model.outputs)
-    if wrong is None and golden is not None and golden.output != model.outputs.as_json():
-        wrong = f"golden events have scores of {golden.output}, the manifest of {model.outputs}"
+    wrong = scorer.script.contradiction(scorer.encoding, scorer.outputs)
+    if wrong is None and golden is not None and golden.output != scorer.outputs.as_json():
+        wrong = f"golden events have scores of {golden.output}, the manifest of {scorer.outputs}"
     if wrong is not None:
-        raise BundleError(f"model {model.name!r} contradicts itself: {wrong}")
+        raise BundleError(f"model {scorer.name!r} contradicts itself: {wrong}")
     # The manifest of the first bundles does not say how many numbers there are.
-    if not gives_rows and "kind" in (model.bundle.manifest.get("output") or {"kind": ""}):
-        _require_contract(model, golden)
+    if not gives_rows and "kind" in (scorer.bundle.manifest.get("output") or {"kind": ""}):
+        _require_contract(scorer, golden)
     if golden is not None:
-        _require_scores(model, golden)
+        _require_scores(scorer, golden)
 
 
-def _require_contract(model: Scorer, golden: Golden | None) -> None:
-    x, missing = map(torch.from_numpy, _rows(model, golden))
+def _require_contract(scorer: Scorer, golden: Golden | None) -> None:
+    x, missing = map(torch.from_numpy, _rows(scorer, golden))
 
     def call(rows: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-        return torch.from_numpy(model.network.scores_of(rows.numpy(), mask.numpy()))
+        return torch.from_numpy(scorer.script.scores_of(rows.numpy(), mask.numpy()))
 
     try:
-        scores_of(call, x, missing, model.outputs, is_finite=golden is not None)
+        scores_of(call, x, missing, scorer.outputs, is_finite=golden is not None)
     except ModelError as error:
-        raise BundleError(f"model {model.name!r} {error.message}") from error
+        raise BundleError(f"model {scorer.name!r} {error.message}") from error
 
 
-def _rows(model: Scorer, golden: Golden | None) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+def _rows(scorer: Scorer, golden: Golden | None) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
     """Rows of golden events, else some made of the example."""
     if golden is not None:
-        return _golden_rows(model, golden)
-    x, missing = model.rows([model.example()])
+        return _golden_rows(scorer, golden)
+    x, missing = scorer.rows(Records([example_of(scorer.bundle)]))
     factors = np.linspace(0, 1, 5, dtype=np.float32).reshape(-1, *[1] * (x.ndim - 1))
     return x * factors, np.repeat(missing, len(factors), axis=0)
 
 
-def _golden_rows(model: Scorer, golden: Golden) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+def _golden_rows(scorer: Scorer, golden: Golden) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
     try:
-        return model.rows(golden.events)
-    except PayloadError as error:
-        raise BundleError(f"model {model.name!r} does not take a golden event: {error}") from error
+        return scorer.rows(Records(golden.events))
+    except EventError as error:
+        raise BundleError(f"model {scorer.name!r} does not take a golden event: {error}") from error
 
 
-def _require_scores(model: Scorer, golden: Golden) -> None:
-    x, missing = _golden_rows(model, golden)
-    found = model.network.scores_of(x, missing)
-    if found.shape != golden.scores.shape:
+def _require_scores(scorer: Scorer, golden: Golden) -> None:
+    x, missing = _golden_rows(scorer, golden)
+    scores = scorer.script.scores_of(x, missing)
+    if scores.shape != golden.scores.shape:
         raise BundleError(
-            f"model {model.name!r} gives scores of shape {found.shape} for golden events, of which "
-            f"the bundle has {golden.scores.shape}"
+            f"model {scorer.name!r} gives scores of shape {scores.shape} for golden events, of "
+            f"which the bundle has {golden.scores.shape}"
         )
-    given, expected, rows = map(torch.from_numpy, (found, golden.scores, x))
-    apart = compared(given, expected, rows, model.outputs, absolute=golden.tolerance)
+    given, expected, rows = map(torch.from_numpy, (scores, golden.scores, x))
+    apart = compared(given, expected, rows, scorer.outputs, absolute=golden.tolerance)
     if apart:
         raise BundleError(
-            f"model {model.name!r} gives golden events other scores than the trained network did, "
+            f"model {scorer.name!r} gives golden events other scores than the trained network did, "
             f"{apart} (rounding may change a probability by {golden.tolerance:g}): what of the "
             "bundle was changed, or which library?"
         )

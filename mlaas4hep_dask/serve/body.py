@@ -6,12 +6,11 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
 
-from mlaas4hep_dask.errors import PayloadError
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
 
-if TYPE_CHECKING:
-    from starlette.requests import Request
+from mlaas4hep_dask.errors import BusyError
 
 MAX_BODY_BYTES = 16 * 1024**2
 MAX_BODIES = 16  # of the largest size, held at once by all requests together
@@ -20,6 +19,7 @@ MAX_SECONDS = 30.0  # for a body to arrive
 FIRST_SECONDS = 5.0  # of these, for which it may be slow
 MIN_RATE = 16 * 1024  # bytes per second after that
 SLOW_SECONDS = 1.0  # after which a body that still arrives may have to make room for another
+CLOSE = {"Connection": "close"}  # the rest of a body that is too large or too slow is not read
 
 
 @dataclass(eq=False, slots=True)
@@ -42,7 +42,11 @@ class Bodies:
     max_seconds : float
         Longest time that a body may take to arrive.
     first_seconds : float
-        Time that every body has; each `MIN_RATE` bytes of it bring a second more.
+        Time that every body has.
+    min_rate : int
+        Bytes of it that bring a second more.
+    slow_seconds : float
+        Time after which a body that still arrives may have to make room for another.
     """
 
     def __init__(
@@ -51,10 +55,14 @@ class Bodies:
         *,
         max_seconds: float = MAX_SECONDS,
         first_seconds: float = FIRST_SECONDS,
+        min_rate: int = MIN_RATE,
+        slow_seconds: float = SLOW_SECONDS,
     ) -> None:
         self._max_bytes = max_bytes
         self._max_seconds = max_seconds
         self._first_seconds = first_seconds
+        self._min_rate = min_rate
+        self._slow_seconds = slow_seconds
         self._max_held = MAX_BODIES * max_bytes
         self._held = 0
         self._arriving: set[_Arrival] = set()  # those that are not small
@@ -65,11 +73,11 @@ class Bodies:
 
         Raises
         ------
-        PayloadError
-            When the body is no plain JSON by its headers (status 415), is too large (413), too
-            slow (408), or when the server holds too many others (503).
+        HTTPException
+            When the body is too large (status 413) or too slow (408).
+        BusyError
+            When the server holds too many others.
         """
-        _require_json(request)
         declared = request.headers.get("content-length", "")
         if declared.isdecimal() and int(declared[:20]) > self._max_bytes:
             raise self._too_large()
@@ -93,18 +101,19 @@ class Bodies:
                     self._make_room(arrival, len(chunk))
                     self._held += len(chunk)
                     body += chunk
-                    if len(body) > MIN_RATE:
+                    if len(body) > self._min_rate:
                         self._arriving.add(arrival)
-                        allowed = self._first_seconds + len(body) / MIN_RATE
+                        allowed = self._first_seconds + len(body) / self._min_rate
                         allowed = min(allowed, self._max_seconds)
                         arrival.deadline.reschedule(began + allowed)
         except TimeoutError:
             if arrival.is_given_up:
                 raise self._no_room() from None
-            raise _error(
+            raise HTTPException(
                 408,
                 f"the body took longer than {allowed:.3g} s: {len(body)} bytes came; send "
-                f"{MIN_RATE} a second or more, and all in {self._max_seconds:g} s",
+                f"{self._min_rate} a second or more, and all in {self._max_seconds:g} s",
+                CLOSE,
             ) from None
         finally:
             self._arriving.discard(arrival)
@@ -116,7 +125,8 @@ class Bodies:
         room = self._max_held if is_small else 3 * self._max_held // 4
         now = asyncio.get_running_loop().time()
         while self._held + more > room:
-            slow = [each for each in self._arriving - {arrival} if now - each.began > SLOW_SECONDS]
+            others = self._arriving - {arrival}
+            slow = [each for each in others if now - each.began > self._slow_seconds]
             if not slow:
                 raise self._no_room()
             slowest = min(slow, key=lambda each: len(each.body) / (now - each.began))
@@ -125,21 +135,18 @@ class Bodies:
             slowest.is_given_up = True
             slowest.deadline.reschedule(now)
 
-    def _no_room(self) -> PayloadError:
-        return _error(503, "the server holds too many requests; try again soon")
+    def _no_room(self) -> BusyError:
+        return BusyError("the server holds too many requests; try again soon")
 
-    def _too_large(self) -> PayloadError:
-        return _error(413, f"the body is larger than {self._max_bytes} bytes")
+    def _too_large(self) -> HTTPException:
+        return HTTPException(413, f"the body is larger than {self._max_bytes} bytes", CLOSE)
 
 
-def _require_json(request: Request) -> None:
+def require_json(request: Request) -> None:
+    """Raise an HTTPException (415) when a body is no plain JSON by its headers."""
     encoding = request.headers.get("content-encoding", "identity")
     if encoding.strip().lower() != "identity":
-        raise _error(415, "the body is compressed; send plain JSON")
+        raise HTTPException(415, "the body is compressed; send plain JSON")
     kind = request.headers.get("content-type", "application/json")
     if kind.split(";")[0].strip().lower() != "application/json":
-        raise _error(415, "send JSON with the header 'Content-Type: application/json'")
-
-
-def _error(status: int, message: str) -> PayloadError:
-    return PayloadError(message, event=None, branch=None, status=status)
+        raise HTTPException(415, "send JSON with the header 'Content-Type: application/json'")

@@ -9,7 +9,7 @@ import shlex
 import signal
 import socket
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
@@ -32,6 +32,7 @@ from mlaas4hep_dask.serve.limits import MAX_VALUES, Front, Limits
 if TYPE_CHECKING:
     from starlette.applications import Starlette
 
+    from mlaas4hep_dask.score.scorer import Scorer
     from mlaas4hep_dask.serve.server import Server
 
 NAME = "python -m mlaas4hep_dask.serve"
@@ -221,14 +222,16 @@ async def _run(server: Server, app: Starlette, listener: socket.socket, url: str
             await server.serve(sockets=[listener])
 
 
-def _announce(models: dict[str, Any], url: str) -> None:
+def _announce(scorers: Mapping[str, Scorer], url: str) -> None:
     """Tell where each model is; clients that come before the server loop starts just queue."""
     import orjson
 
+    from mlaas4hep_dask.score.example import example_of
+
     lines = []
-    for name, model in models.items():
+    for name, scorer in scorers.items():
         target = f"{url}/v1/models/{quote(name)}/predict"
-        body = orjson.dumps({"events": [model.example()]}).decode()
+        body = orjson.dumps({"events": [example_of(scorer.bundle)]}).decode()
         request = f"-d {shlex.quote(body)} {shlex.quote(target)}"
         lines.append(f"serving model {name!r} at {target}")
         lines.append(f"curl -H 'Content-Type: application/json' {request}")

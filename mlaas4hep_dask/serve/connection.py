@@ -15,15 +15,15 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
 from typing import Any
 
-import orjson
 import uvicorn
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 from mlaas4hep_dask.errors import ServerError
+from mlaas4hep_dask.serve.answers import error_body
 from mlaas4hep_dask.serve.limits import Front, address_of
+from mlaas4hep_dask.serve.transport import Transport
 
 # Uvicorn warns of every request that is not valid; `Front.log` counts them.
 requests_logger = logging.getLogger(f"{__name__}.requests")
@@ -80,45 +80,6 @@ class _RefusedError(Exception):
     """Raised in a callback of the parser, which ends it; `Connection._refusal` says why."""
 
 
-class _Transport:
-    """A transport whose ``close`` is the connection's, and that is not used once it is closed.
-
-    Uvloop raises then, and what writes an answer hears of the end of a connection only later.
-
-    Parameters
-    ----------
-    transport : Transport
-        Does all the rest.
-    close : callable
-        Called in place of its ``close``.
-    """
-
-    def __init__(self, transport: asyncio.Transport, close: Callable[[], None]) -> None:
-        self.own = transport
-        self.is_left = False
-        self.close = close
-        self.get_extra_info = transport.get_extra_info
-
-    def write(self, data: bytes) -> None:
-        if not self.own.is_closing():
-            self.own.write(data)
-
-    def pause_reading(self) -> None:
-        if not self.own.is_closing():
-            self.own.pause_reading()
-
-    def resume_reading(self) -> None:
-        if not self.own.is_closing():
-            self.own.resume_reading()
-
-    def is_closing(self) -> bool:
-        return self.is_left or self.own.is_closing()
-
-
-def _nothing() -> None:
-    """Close what is closed."""
-
-
 class Connection(HttpToolsProtocol):
     """One client's connection.
 
@@ -137,7 +98,7 @@ class Connection(HttpToolsProtocol):
         self._limits = front.limits
         self._loop: asyncio.AbstractEventLoop = self.loop
         self._address = ""
-        self._wrapped: _Transport
+        self._wrapped: Transport
         self._is_in_head = False
         self._began_now = False  # the head began in what is being parsed
         self._body_came = False  # so did a piece of the body
@@ -155,7 +116,7 @@ class Connection(HttpToolsProtocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Count the connection, and refuse it when it is one too many."""
-        self._wrapped = _Transport(transport, self._close)
+        self._wrapped = Transport(transport, self._close)
         super().connection_made(self._wrapped)  # type: ignore[arg-type]
         self._address = address_of(self.client)
         problem = self._front.enter(self._address)
@@ -169,7 +130,7 @@ class Connection(HttpToolsProtocol):
         self._front.leave(self._address)
         self._wrapped.is_left = True
         super().connection_lost(exc)
-        self._wrapped.close = _nothing  # a circle of references would outlive the connection
+        self._wrapped.forget()
 
     def data_received(self, data: bytes) -> None:
         """Parse what came, unless the connection is being closed."""
@@ -391,7 +352,7 @@ class Connection(HttpToolsProtocol):
     def _answer_refusal(self) -> None:
         assert self._refusal is not None
         status, reason = self._refusal
-        body = orjson.dumps({"error": reason, "event": None, "branch": None})
+        body = error_body(reason)
         head = b"".join(
             [
                 b"HTTP/1.1 %d %s\r\n" % (status, REASONS[status]),

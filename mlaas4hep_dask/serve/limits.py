@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from mlaas4hep_dask.serve.hosts import Hosts
 
 MAX_VALUES = 4_000_000  # in a request; names are one, lists and objects four
+STOPPING = "the server is shutting down"
 SPARE = 256  # connections above the limit that are told so; others are cut
 LOG_SECONDS = 10.0  # between two lines on what was refused
 

@@ -10,12 +10,12 @@ from typing import Any
 import numpy as np
 import orjson
 
-from mlaas4hep_dask.errors import PayloadError, did_you_mean, shown
+from mlaas4hep_dask.errors import PayloadError, TooLargeError, did_you_mean, shown
 from mlaas4hep_dask.events.records import MAX_NAME
-from mlaas4hep_dask.score.parts import SLICE, SLICE_VALUES, Part, Scorable
+from mlaas4hep_dask.score.parts import SLICE, SLICE_VALUES, Part, Records
 from mlaas4hep_dask.serve import cut
 from mlaas4hep_dask.serve.limits import MAX_VALUES
-from mlaas4hep_dask.serve.payload import MAX_EVENTS, json_error, objects_in, refusal
+from mlaas4hep_dask.serve.payload import MAX_EVENTS, json_error, records_in, refusal
 
 INLINE_BYTES = 16 * 1024  # bodies that are parsed at once: that takes less time than a thread
 SLICE_BYTES = 512 * 1024
@@ -40,60 +40,61 @@ class Text:
         The request.
     start, stop : int
         Bytes of the events, with the commas between them.
-    first, size, values : int
-        As in `Part`.
+    first, num_events, num_values : int
+        As in `mlaas4hep_dask.score.parts.Part`.
     """
 
     body: bytearray
     start: int
     stop: int
     first: int
-    size: int
-    values: int
+    num_events: int
+    num_values: int
 
-    def parsed(self) -> list[Any]:
-        """The JSON objects.
+    def loaded(self) -> Records:
+        """The parsed events.
 
         Raises
         ------
         PayloadError
-            When they are no JSON (status 400).
+            When they are no JSON.
         """
         text = b"[" + self.body[self.start : self.stop] + b"]"
         try:
-            objects: list[Any] = orjson.loads(text)
+            records: list[Any] = orjson.loads(text)
         except orjson.JSONDecodeError as error:
             raise json_error(error, place=self.start - 1) from None
-        if len(objects) != self.size:
+        if len(records) != self.num_events:
             raise refusal(
                 f"the body is not JSON: a comma without a value by byte {self.stop}"
             ) from None
-        return objects
+        return Records(records, self.first, self.num_values)
 
 
-def parts_of(body: bytearray, *, max_values: int = MAX_VALUES) -> Sequence[Scorable]:
+def parts_of(body: bytearray, *, max_values: int = MAX_VALUES) -> Sequence[Part]:
     """The parts of a request's body; for large ones it is to be called in a thread.
 
     Parameters
     ----------
     body : bytearray
-        See `objects_in`. It must not change until the parts were parsed.
+        See `records_in`. It must not change until the parts were parsed.
     max_values : int
         Most values in it, with names, and with four for each list or object.
 
     Raises
     ------
     PayloadError
-        As `objects_in`, and when it has too many values (413). That the body is no JSON may be
-        found later, when a part is parsed.
+        As `records_in`. That the body is no JSON may be found later, when a part is loaded.
+    TooLargeError
+        When it has too many events or values.
     """
     if len(body) > INLINE_BYTES:
         return _parts_of_large(body, max_values)
-    objects = objects_in(body)
-    values = body.count(b",") + cut.LIST_WEIGHT * body.count(b"[")
-    if len(objects) <= SLICE:
-        return [Part(objects, values=values)]
-    return [Part(objects[i : i + SLICE], i) for i in range(0, len(objects), SLICE)]
+    records = records_in(body)
+    num_values = body.count(b",") + cut.LIST_WEIGHT * body.count(b"[")
+    if len(records) <= SLICE:
+        return [Records(records, num_values=num_values)]
+    return [Records(records[i : i + SLICE], i) for i in range(0, len(records), SLICE)]
 
 
 def _parts_of_large(body: bytearray, max_values: int) -> list[Text]:
@@ -124,9 +125,9 @@ def _parts_of_large(body: bytearray, max_values: int) -> list[Text]:
         raise _unlike_events(body, end)
     parts = []
     first = 0
-    for start, stop, size, weight in slices[:num_slices].tolist():
-        parts.append(Text(body, start, stop, first, size, weight))
-        first += size
+    for start, stop, num_events, num_values in slices[:num_slices].tolist():
+        parts.append(Text(body, start, stop, first, num_events, num_values))
+        first += num_events
     return parts
 
 
@@ -143,5 +144,5 @@ def _unlike_events(body: bytearray, place: int = 0) -> PayloadError:
     return refusal(f'expected JSON as {{"events": [...]}}, a list of events{where}')
 
 
-def _too_large(message: str, *, event: int | None = None) -> PayloadError:
-    return PayloadError(message, event=event, branch=None, status=413)
+def _too_large(message: str, *, event: int | None = None) -> TooLargeError:
+    return TooLargeError(message, event=event, branch=None)

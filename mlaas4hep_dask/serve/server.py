@@ -14,9 +14,8 @@ from typing import Any
 
 import uvicorn
 
-from mlaas4hep_dask.score.batching import STOPPING
 from mlaas4hep_dask.serve.connection import Connection
-from mlaas4hep_dask.serve.limits import SPARE, Front, Limits
+from mlaas4hep_dask.serve.limits import SPARE, STOPPING, Front, Limits
 
 IDLE_SECONDS = 1.0  # for connections without a request, on which one may be on its way
 RECEIVE_SECONDS = 4.0  # for the rest of requests that have arrived in part

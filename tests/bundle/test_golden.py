@@ -18,7 +18,8 @@ from mlaas4hep_dask.dataset import Dataset
 from mlaas4hep_dask.errors import BundleError, ModelError
 from mlaas4hep_dask.predict.cli import main as predict
 from mlaas4hep_dask.run import fit
-from mlaas4hep_dask.score.parts import Part
+from mlaas4hep_dask.score.example import example_of
+from mlaas4hep_dask.score.parts import Records
 from mlaas4hep_dask.score.scorer import open_scorer
 
 NETWORKS = """
@@ -165,8 +166,8 @@ def test_a_bundle_holds_real_raw_events_with_the_scores_of_the_network(trained, 
         with uproot.open({files / f"{label}.root": "events"}) as tree:
             real |= set(tree["number"].array(library="np").tolist())
     assert {event["number"] for event in golden.events} <= real
-    (scored,) = open_scorer(trained.path).score([Part(golden.events)])
-    assert np.abs(scored.scores - golden.scores).max() < 1e-6
+    (scored,) = open_scorer(trained.path).score([Records(golden.events)])
+    assert np.abs(scored.values - golden.scores).max() < 1e-6
     assert np.std(golden.scores) > 1e-3
 
 
@@ -257,7 +258,7 @@ def test_a_bundle_of_an_earlier_version_opens_and_is_noted(copied, caplog):
     with caplog.at_level(logging.WARNING):
         model = open_scorer(copied)
     assert "has no golden events" in caplog.text
-    assert np.isfinite(model.score([Part([model.example()])])[0].scores).all()
+    assert np.isfinite(model.score([Records([example_of(model.bundle)])])[0].values).all()
 
 
 class Wrong(torch.nn.Module):
@@ -386,6 +387,6 @@ def test_a_bundle_of_every_kind_is_loaded_with_its_golden_events(files, client, 
         found = run(files, client, tmp_path / kind, samples=samples, **changes)
         bundle = open_bundle(found.bundle.path)
         golden = bundle.golden()
-        (scored,) = open_scorer(bundle.path).score([Part(golden.events)])
-        assert scored.scores.shape == golden.scores.shape
-        np.testing.assert_allclose(scored.scores, golden.scores, rtol=1e-4, atol=1e-4)
+        (scored,) = open_scorer(bundle.path).score([Records(golden.events)])
+        assert scored.values.shape == golden.scores.shape
+        np.testing.assert_allclose(scored.values, golden.scores, rtol=1e-4, atol=1e-4)

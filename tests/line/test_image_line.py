@@ -19,7 +19,7 @@ from mlaas4hep_dask.report import render
 from mlaas4hep_dask.report.mean_images import channel_figure
 from mlaas4hep_dask.run.cli import main
 from mlaas4hep_dask.run.stages import fit, model_of
-from mlaas4hep_dask.score.parts import Part
+from mlaas4hep_dask.score.parts import Records
 from mlaas4hep_dask.score.scorer import open_scorer
 from mlaas4hep_dask.train.network import cnn
 from mlaas4hep_dask.train.rank import load_state
@@ -67,9 +67,9 @@ def test_a_served_score_is_that_of_the_trained_network(finished, cms_files):
     with uproot.open(cms_files[0]) as file:
         records = ak.to_list(file["events"].arrays(names, entry_stop=100))
     objects = json.loads(json.dumps(records))
-    (together,) = served.score([Part(objects)])
-    np.testing.assert_allclose(together.scores, trained, rtol=0, atol=1e-6)
-    shares = served.score([Part(objects[:30]), Part(objects[30:])])
+    (together,) = served.score([Records(objects)])
+    np.testing.assert_allclose(together.values, trained, rtol=0, atol=1e-6)
+    shares = served.score([Records(objects[:30]), Records(objects[30:])])
     assert shares[0].counts + shares[1].counts == together.counts
     assert together.counts.shared_cell
     assert np.ptp(trained) > 0.01  # the images differ

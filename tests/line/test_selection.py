@@ -20,7 +20,7 @@ from mlaas4hep_dask.predict import predict_files
 from mlaas4hep_dask.predict.request import check_request
 from mlaas4hep_dask.reader import read
 from mlaas4hep_dask.run.stages import fit
-from mlaas4hep_dask.score.parts import Part
+from mlaas4hep_dask.score.parts import Records
 from mlaas4hep_dask.score.scorer import open_scorer
 from mlaas4hep_dask.train.network import mlp
 
@@ -162,12 +162,12 @@ def test_the_served_score_of_a_raw_event_is_that_of_the_trained_network(keys, cl
     rows = [row for row, each in enumerate(arrays["id"].tolist()) if tuple(each) in places]
     chosen = [places[tuple(arrays["id"][row].tolist())] for row in rows]
     model = open_scorer(result.path / "bundle")
-    (scored,) = model.score([Part(ak.to_list(raw[chosen]))])
+    (scored,) = model.score([Records(ak.to_list(raw[chosen]))])
     assert len(rows) > 1_000
-    np.testing.assert_allclose(scored.scores, trained[rows], rtol=0, atol=1e-6)
+    np.testing.assert_allclose(scored.values, trained[rows], rtol=0, atol=1e-6)
     assert scored.counts.out_of_range == {}
-    (example,) = model.score([Part([model.example()])])
-    assert np.min(np.abs(example.scores[0] - trained)) < 1e-6
+    (example,) = model.score([Records([model.example()])])
+    assert np.min(np.abs(example.values[0] - trained)) < 1e-6
     output = tmp_path / "out.root"
     request = check_request(bundle, [blocks[0].file], output, tree="events")
     predict_files(request, output, client=client)
@@ -178,8 +178,8 @@ def test_the_served_score_of_a_raw_event_is_that_of_the_trained_network(keys, cl
     rows = [first[tuple(each)] for each in ids if tuple(each) in first]
     chosen = [place for place, each in enumerate(ids) if tuple(each) in first]
     np.testing.assert_allclose(predicted["score"][chosen], trained[rows], rtol=0, atol=1e-6)
-    (unselected,) = model.score([Part(ak.to_list(raw[:50]))])
-    assert len(unselected.scores) == 50
+    (unselected,) = model.score([Records(ak.to_list(raw[:50]))])
+    assert len(unselected.values) == 50
     counts = json.loads((result.path / "metrics.json").read_text())["counts"]
     assert [cut["condition"] for cut in counts["cut_flow"]] == ["NJet >= 1", "NMuon >= 1"]
     lost = sum(cut["lost"] for cut in counts["cut_flow"])

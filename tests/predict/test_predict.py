@@ -37,7 +37,7 @@ from mlaas4hep_dask.predict.outputs import score_names
 from mlaas4hep_dask.predict.request import check_request
 from mlaas4hep_dask.predict.stream import AHEAD, in_order
 from mlaas4hep_dask.run import fit
-from mlaas4hep_dask.score.parts import Part
+from mlaas4hep_dask.score.parts import Records
 from mlaas4hep_dask.score.scorer import open_scorer
 from mlaas4hep_dask.specs.measure import measure
 from mlaas4hep_dask.train.network import mlp
@@ -146,10 +146,10 @@ def test_the_score_of_an_event_is_the_one_that_the_server_gives(
     path, _ = bundle
     predict(client, path, cms_files[:1], tmp_path / "scores.root", max_events=200)
     objects = ak.to_list(inputs[0].to_awkward()[:200])
-    (served,) = open_scorer(path).score([Part(objects)])
+    (served,) = open_scorer(path).score([Records(objects)])
     found = rows_of(tmp_path / "scores.root")["score"]
     assert len(found) == 200
-    np.testing.assert_allclose(found, served.scores, rtol=0, atol=1e-6)
+    np.testing.assert_allclose(found, served.values, rtol=0, atol=1e-6)
 
 
 IDENTIFIED = (
@@ -298,8 +298,8 @@ def test_what_a_cut_needs_is_that_of_all_objects_though_the_model_does_not_need_
         rows = torch.from_numpy((number[:, None] - low) / np.float32(high - low))
         scores = torch.sigmoid(network(rows)).reshape(-1).numpy()
     np.testing.assert_allclose(rows_of(tmp_path / "out.root")["score"], scores, rtol=0, atol=1e-5)
-    (served,) = open_scorer(tmp_path / "bundle").score([Part(raw)])
-    np.testing.assert_allclose(served.scores, scores, rtol=0, atol=1e-5)
+    (served,) = open_scorer(tmp_path / "bundle").score([Records(raw)])
+    np.testing.assert_allclose(served.values, scores, rtol=0, atol=1e-5)
 
 
 @pytest.mark.parametrize("cut", ["(Jet_jetId & 2) > 0", "Jet_tight"])
@@ -338,11 +338,11 @@ def test_a_recipe_that_refuses_nulls_is_served_as_it_predicts(tmp_path, client, 
     expected = rows_of(tmp_path / "out.root")["score"]
     # A null in a branch that is an input alone, of the dtypes that the recipe reads.
     harmless = {**raw[0], "number": None, "flag": None}
-    (scored,) = model.score([Part([*raw, harmless])])
-    np.testing.assert_allclose(scored.scores[:-1], expected, rtol=0, atol=1e-6)
+    (scored,) = model.score([Records([*raw, harmless])])
+    np.testing.assert_allclose(scored.values[:-1], expected, rtol=0, atol=1e-6)
     bad = {**raw[0], "Jet_pt": [30.0], "Jet_jetId": [None], "Jet_tight": [None]}
-    good, refused = model.score([Part(raw), Part([raw[0], bad])])
-    np.testing.assert_allclose(good.scores, expected, rtol=0, atol=1e-6)
+    good, refused = model.score([Records(raw), Records([raw[0], bad])])
+    np.testing.assert_allclose(good.values, expected, rtol=0, atol=1e-6)
     assert "event 1, branch 'Jet_tight': null" in str(refused)
 
 

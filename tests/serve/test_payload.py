@@ -8,12 +8,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mlaas4hep_dask.errors import EncodeError, PayloadError
+from mlaas4hep_dask.errors import EncodeError, EventError, PayloadError, TooLargeError
 from mlaas4hep_dask.events import Branch, Events
-from mlaas4hep_dask.events.records import MAX_IGNORED, extra_names
+from mlaas4hep_dask.events.records import MAX_IGNORED, events_of, extra_names
 from mlaas4hep_dask.score.parts import SLICE, SLICE_VALUES
+from mlaas4hep_dask.serve.answers import STATUSES
 from mlaas4hep_dask.serve.parts import INLINE_BYTES, parts_of
-from mlaas4hep_dask.serve.payload import MAX_EVENTS, events_from_json, objects_in
+from mlaas4hep_dask.serve.payload import MAX_EVENTS, records_in
 
 BRANCHES = (
     Branch("HLT", "flat", "bool"),
@@ -33,6 +34,10 @@ EVENT = {
 }
 
 
+def events_from_json(body, branches):
+    return events_of(records_in(body), branches)
+
+
 def body_of(*events):
     return orjson.dumps({"events": events})
 
@@ -40,7 +45,7 @@ def body_of(*events):
 def problem_with(*events):
     with pytest.raises(PayloadError) as caught:
         events_from_json(body_of(*events), BRANCHES)
-    assert caught.value.status == 422
+    assert type(caught.value) is EventError
     return caught.value
 
 
@@ -177,14 +182,14 @@ def test_an_event_that_is_no_object_is_named(event):
 def test_a_body_of_another_shape_is_refused(body, message):
     with pytest.raises(PayloadError) as caught:
         events_from_json(body, BRANCHES)
-    assert (caught.value.status, caught.value.event, caught.value.branch) == (400, None, None)
+    assert type(caught.value) is PayloadError
+    assert (caught.value.event, caught.value.branch) == (None, None)
     assert message in str(caught.value)
 
 
 def test_too_many_events_are_refused():
-    with pytest.raises(PayloadError, match="3 events in one request; send at most 2") as caught:
-        events_from_json(body_of(EVENT, EVENT, EVENT), BRANCHES, max_events=2)
-    assert caught.value.status == 413
+    with pytest.raises(TooLargeError, match="3 events in one request; send at most 2"):
+        records_in(body_of(EVENT, EVENT, EVENT), max_events=2)
 
 
 def test_the_last_of_two_equal_keys_counts():
@@ -213,10 +218,10 @@ def test_names_of_extra_branches_are_told_once_each_and_not_without_end():
 def test_payload_errors_survive_pickling():
     error = problem_with(EVENT | {"MET_pt": "x"})
     again = pickle.loads(pickle.dumps(error))  # noqa: S301  # our own bytes
-    assert type(again) is PayloadError
+    assert type(again) is EventError
     assert isinstance(again, EncodeError)
     assert str(again) == str(error)
-    assert (again.event, again.branch, again.status) == (0, "MET_pt", 422)
+    assert (again.event, again.branch) == (0, "MET_pt")
 
 
 scalars = (
@@ -247,7 +252,7 @@ def test_the_event_that_is_named_is_the_first_that_is_refused_alone(events):
     guilty = [(number, each.branch) for number, each in enumerate(alone) if each is not None]
     assert (found is None) == bool(guilty)
     if error is not None:
-        assert (error.status, error.event, error.branch) == (422, *guilty[0])
+        assert (type(error), error.event, error.branch) == (EventError, *guilty[0])
 
 
 @given(st.lists(near_events, max_size=4))
@@ -280,7 +285,7 @@ PADDING = b" " * INLINE_BYTES  # makes a request a large one, which is cut befor
 
 
 def all_of(parts):
-    return [value for part in parts for value in part.parsed()]
+    return [value for part in parts for value in part.loaded().records]
 
 
 @settings(deadline=None)  # the first compiles
@@ -289,8 +294,8 @@ def test_the_parts_of_a_large_request_are_its_events(events, indent):
     body = bytearray(json.dumps({"events": events}, indent=indent).encode() + PADDING)
     parts = parts_of(body)
     assert all_of(parts) == events
-    assert sum(part.size for part in parts) == len(events)
-    sizes = [part.size for part in parts]
+    assert sum(part.num_events for part in parts) == len(events)
+    sizes = [part.num_events for part in parts]
     assert [part.first for part in parts] == [sum(sizes[:i]) for i in range(len(sizes))]
 
 
@@ -306,11 +311,11 @@ def test_a_large_request_is_refused_when_its_json_is(events, place, change, remo
     begin = int(place * len(text))
     body = bytearray(text[:begin] + change + text[begin + removed :] + PADDING)
     try:
-        expected = objects_in(bytes(body))
+        expected = records_in(bytes(body))
     except PayloadError:
         with pytest.raises(PayloadError) as caught:
             all_of(parts_of(body))
-        assert caught.value.status == 400
+        assert type(caught.value) is PayloadError
     else:
         assert all_of(parts_of(body)) == expected
 
@@ -323,8 +328,8 @@ def test_the_parts_of_a_large_request_are_small():
         assert all_of(parts) == events
         assert len(parts) > 1
         for part in parts:
-            assert part.size <= SLICE
-            assert part.values <= SLICE_VALUES or part.size == 1
+            assert part.num_events <= SLICE
+            assert part.num_values <= SLICE_VALUES or part.num_events == 1
 
 
 @pytest.mark.parametrize(
@@ -359,7 +364,7 @@ def test_the_parts_of_a_large_request_are_small():
 def test_a_large_request_of_another_shape_is_refused(text, status, message):
     with pytest.raises(PayloadError) as caught:
         all_of(parts_of(bytearray(text + PADDING)))
-    assert caught.value.status == status
+    assert STATUSES[type(caught.value)] == status
     assert message in str(caught.value)
 
 

@@ -20,19 +20,21 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from served import as_json, make_array, make_bundle, serving
+from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.routing import Route
 
 from mlaas4hep_dask.bundle import open_bundle, write_bundle
 from mlaas4hep_dask.encode import EncodeCounts, Encoding, encode
-from mlaas4hep_dask.errors import PayloadError
+from mlaas4hep_dask.errors import BusyError, EventError
 from mlaas4hep_dask.events import Events
 from mlaas4hep_dask.export import to_torchscript
 from mlaas4hep_dask.score.batching import Batcher
-from mlaas4hep_dask.score.parts import SLICE, SLICE_VALUES, Part
-from mlaas4hep_dask.score.scorer import Scored, Scorer, open_scorer
+from mlaas4hep_dask.score.parts import SLICE, SLICE_VALUES, Records
+from mlaas4hep_dask.score.scorer import Scorer, open_scorer
+from mlaas4hep_dask.score.scores import Scores
 from mlaas4hep_dask.score.script import Script
-from mlaas4hep_dask.serve import body, build_app
+from mlaas4hep_dask.serve import build_app
 from mlaas4hep_dask.serve.body import Bodies
 from mlaas4hep_dask.specs.measure import measure
 
@@ -74,13 +76,13 @@ def test_sorted_clipped_and_transformed_events_get_the_score_of_training(tmp_pat
     with torch.no_grad():
         expected = torch.sigmoid(network(torch.from_numpy(encoded.dense()))).numpy()[:, 0]
     together, *apart = (
-        model.score([Part(as_json(other))]),
-        *map(model.score, ([Part([event])] for event in as_json(other)[:20])),
+        model.score([Records(as_json(other))]),
+        *map(model.score, ([Records([event])] for event in as_json(other)[:20])),
     )
-    np.testing.assert_allclose(together[0].scores, expected, rtol=0, atol=1e-6)
+    np.testing.assert_allclose(together[0].values, expected, rtol=0, atol=1e-6)
     assert together[0].counts == encoded.counts
-    assert [part[0].scores[0] for part in apart] == pytest.approx(expected[:20], abs=1e-6)
-    halves = model.score([Part(as_json(other[:100])), Part(as_json(other[100:]))])
+    assert [part[0].values[0] for part in apart] == pytest.approx(expected[:20], abs=1e-6)
+    halves = model.score([Records(as_json(other[:100])), Records(as_json(other[100:]))])
     for half, part in zip(halves, (other[:100], other[100:]), strict=True):
         assert half.counts == encode(Events.from_awkward(part), encoding).counts
     # Which event comes in which order does not matter, but the one to sort by has to be there.
@@ -88,10 +90,10 @@ def test_sorted_clipped_and_transformed_events_get_the_score_of_training(tmp_pat
         {k: v[::-1] if isinstance(v, list) else v for k, v in e.items()} for e in as_json(other)
     ]
     distinct = np.array([len(set(e["Jet_pt"])) == len(e["Jet_pt"]) for e in as_json(other)])
-    again = model.score([Part(shuffled)])[0].scores
-    np.testing.assert_array_equal(again[distinct], together[0].scores[distinct])
-    (refused,) = model.score([Part([{k: v for k, v in shuffled[0].items() if k != "Jet_pt"}])])
-    assert isinstance(refused, PayloadError)
+    again = model.score([Records(shuffled)])[0].values
+    np.testing.assert_array_equal(again[distinct], together[0].values[distinct])
+    (refused,) = model.score([Records([{k: v for k, v in shuffled[0].items() if k != "Jet_pt"}])])
+    assert isinstance(refused, EventError)
     assert "Jet_pt" in str(refused)
 
 
@@ -542,15 +544,15 @@ def test_the_server_loads_neither_dask_nor_readers_nor_training(bundle, events, 
     script = """
 import asyncio, sys
 from pathlib import Path
-from mlaas4hep_dask.serve import body, build_app
-from mlaas4hep_dask.score.parts import Part
-from mlaas4hep_dask.serve.payload import objects_in
+from mlaas4hep_dask.serve import build_app
+from mlaas4hep_dask.score.parts import Records
+from mlaas4hep_dask.serve.payload import records_in
 app = build_app(sys.argv[1])
 print(*sys.modules)
 async def score():
     async with app.router.lifespan_context(app):
-        objects = objects_in(Path(sys.argv[2]).read_bytes())
-        print(app.state.models["higgs"].score([Part(objects)])[0].scores.size)
+        records = records_in(Path(sys.argv[2]).read_bytes())
+        print(app.state.models["higgs"].score([Records(records)])[0].values.size)
 asyncio.run(score())
 print(*sys.modules)
 """
@@ -576,15 +578,15 @@ def test_parts_scored_together_are_scored_as_alone(bundle, events):
     posted[3] = posted[3] | {"MET_pt": 1e9, "extra": 1}
     posted[4] = posted[4] | {"PV_npvs": None}
     parts = [
-        Part(posted[:1]),
-        Part(posted[1:20]),
-        Part(posted[20:50], first=7),
-        Part(posted[50:51]),
+        Records(posted[:1]),
+        Records(posted[1:20]),
+        Records(posted[20:50], first=7),
+        Records(posted[50:51]),
     ]
     together = model.score(parts)
     for part, scored in zip(parts, together, strict=True):
         (alone,) = model.score([part])
-        np.testing.assert_allclose(scored.scores, alone.scores, atol=1e-6)
+        np.testing.assert_allclose(scored.values, alone.values, atol=1e-6)
         assert scored.counts == alone.counts
         assert scored.ignored == alone.ignored
     assert together[1].counts.truncated
@@ -596,14 +598,14 @@ def test_one_part_that_does_not_fit_fails_alone_with_its_own_event_number(bundle
     posted = as_json(events)
     bad = [*posted[:5], posted[5] | {"mass": 1e300}]
     good, failed, typo = open_scorer(bundle).score(
-        [Part(posted[:9]), Part(bad, first=256), Part([posted[0] | {"MET_pt": "1"}])]
+        [Records(posted[:9]), Records(bad, first=256), Records([posted[0] | {"MET_pt": "1"}])]
     )
-    assert len(good.scores) == 9
-    assert (failed.event, failed.branch, failed.status) == (261, "mass", 422)
+    assert len(good.values) == 9
+    assert (type(failed), failed.event, failed.branch) == (EventError, 261, "mass")
     assert (typo.event, typo.branch) == (0, "MET_pt")
 
 
-class CountingNetwork(Script):
+class CountingScript(Script):
     """Notes how many events it scores at a time."""
 
     def __init__(self, source):
@@ -630,50 +632,55 @@ class CountingNetwork(Script):
 def test_the_rest_of_a_batch_is_scored_once_without_what_does_not_fit(
     bundle, events, change, places
 ):
-    network = CountingNetwork(bundle / "model.pt")
+    network = CountingScript(bundle / "model.pt")
     model = Scorer(open_bundle(bundle), network)
     posted = as_json(events)[:100]
-    alone = [model.score([Part([event])])[0] for event in posted]
+    alone = [model.score([Records([event])])[0] for event in posted]
     network.batches.clear()
-    parts = [Part([event | change] if n in places else [event]) for n, event in enumerate(posted)]
+    parts = [
+        Records([event | change] if n in places else [event]) for n, event in enumerate(posted)
+    ]
     outcomes = model.score(parts)
     assert network.batches == [100 - len(places)]
     for number, (outcome, own) in enumerate(zip(outcomes, alone, strict=True)):
         if number in places:
-            assert isinstance(outcome, PayloadError)
-            assert (outcome.event, outcome.status) == (0, 422)
+            assert (type(outcome), outcome.event) == (EventError, 0)
         else:
-            np.testing.assert_allclose(outcome.scores, own.scores, atol=1e-6)
+            np.testing.assert_allclose(outcome.values, own.values, atol=1e-6)
             assert outcome.counts == own.counts
 
 
 def test_a_batch_of_nothing_that_fits_gives_every_part_its_own_reason(bundle, events):
     posted = as_json(events)[:7]
     names = ["HLT_Jet", "MET_pt", "PV_npvs", "mass", "Jet_eta", "Jet_pt", "MET_pt"]
-    parts = [Part([event, event | {name: "x"}]) for event, name in zip(posted, names, strict=True)]
+    parts = [
+        Records([event, event | {name: "x"}]) for event, name in zip(posted, names, strict=True)
+    ]
     outcomes = open_scorer(bundle).score(parts)
     assert [(outcome.event, outcome.branch) for outcome in outcomes] == [(1, n) for n in names]
 
 
 def test_a_score_that_is_not_finite_leaves_the_batch_its_scores(tmp_path, events):
     make_bundle(tmp_path / "bundle", overflows=True)
-    network = CountingNetwork(tmp_path / "bundle" / "model.pt")
+    network = CountingScript(tmp_path / "bundle" / "model.pt")
     model = Scorer(open_bundle(tmp_path / "bundle"), network)
     posted = as_json(events)[:4]
     bad = [posted[1], posted[2] | {"MET_pt": 3.4e38}]
-    first, failed, last = model.score([Part(posted[:1]), Part(bad, first=10), Part(posted[3:])])
+    first, failed, last = model.score(
+        [Records(posted[:1]), Records(bad, first=10), Records(posted[3:])]
+    )
     assert network.batches == [4]
-    assert (failed.event, failed.status) == (11, 422)
-    assert first.scores == model.score([Part(posted[:1])])[0].scores
-    assert last.scores == model.score([Part(posted[3:])])[0].scores
+    assert (type(failed), failed.event) == (EventError, 11)
+    assert first.values == model.score([Records(posted[:1])])[0].values
+    assert last.values == model.score([Records(posted[3:])])[0].values
 
 
 def test_an_event_without_a_finite_score_is_refused(tmp_path, events):
     make_bundle(tmp_path / "bundle", overflows=True)
     posted = as_json(events)[:3]
     posted[1] = posted[1] | {"MET_pt": 3.4e38}
-    (failed,) = open_scorer(tmp_path / "bundle").score([Part(posted)])
-    assert (failed.event, failed.branch, failed.status) == (1, None, 422)
+    (failed,) = open_scorer(tmp_path / "bundle").score([Records(posted)])
+    assert (type(failed), failed.event, failed.branch) == (EventError, 1, None)
     assert "no finite score" in str(failed)
 
 
@@ -698,9 +705,9 @@ def test_a_body_that_takes_too_long_is_refused():
         async with Bodies(max_seconds=0.05).read(request_of(b"{")):
             pass
 
-    with pytest.raises(PayloadError, match=r"longer than 0\.05 s") as caught:
+    with pytest.raises(HTTPException, match=r"longer than 0\.05 s") as caught:
         asyncio.run(read())
-    assert caught.value.status == 408
+    assert caught.value.status_code == 408
 
 
 def test_bodies_held_at_once_are_bounded_and_let_go():
@@ -714,15 +721,13 @@ def test_bodies_held_at_once_are_bounded_and_let_go():
 
     for _ in range(2):
         asyncio.run(read(16))
-        with pytest.raises(PayloadError, match="holds too many") as caught:
+        with pytest.raises(BusyError, match="holds too many"):
             asyncio.run(read(17))
-        assert caught.value.status == 503
 
 
-def test_bodies_that_arrive_slowly_make_room_for_others(monkeypatch):
-    monkeypatch.setattr(body, "SLOW_SECONDS", 0.1)
+def test_bodies_that_arrive_slowly_make_room_for_others():
     held = 12 * 100_000  # three quarters of what is held in all
-    bodies = Bodies(max_bytes=100_000)
+    bodies = Bodies(max_bytes=100_000, slow_seconds=0.1)
 
     async def read(*chunks):
         async with bodies.read(request_of(*chunks)) as received:
@@ -734,7 +739,7 @@ def test_bodies_that_arrive_slowly_make_room_for_others(monkeypatch):
         assert await read(bytes(70_000), b"end") == 70_003
         done, waiting = await asyncio.wait(slow, timeout=0.1)
         (evicted,) = done
-        assert evicted.exception().status == 503
+        assert type(evicted.exception()) is BusyError
         for task in waiting:
             task.cancel()
         await asyncio.gather(*waiting, return_exceptions=True)
@@ -743,9 +748,7 @@ def test_bodies_that_arrive_slowly_make_room_for_others(monkeypatch):
     asyncio.run(scenario())
 
 
-def test_a_body_that_keeps_its_pace_may_take_longer_than_the_first_seconds(monkeypatch):
-    monkeypatch.setattr(body, "MIN_RATE", 1000)
-
+def test_a_body_that_keeps_its_pace_may_take_longer_than_the_first_seconds():
     class Steady:
         left = 5
 
@@ -755,7 +758,7 @@ def test_a_body_that_keeps_its_pace_may_take_longer_than_the_first_seconds(monke
             return {"type": "http.request", "body": bytes(10_000), "more_body": self.left > 0}
 
     async def read(request):
-        async with Bodies(first_seconds=0.1).read(request) as received:
+        async with Bodies(first_seconds=0.1, min_rate=1000).read(request) as received:
             return len(received)
 
     scope = {"type": "http", "method": "POST", "headers": []}
@@ -774,19 +777,19 @@ class Scoring:
         self.batches = []
 
     def __call__(self, parts):
-        self.batches.append([list(part.objects) for part in parts])
+        self.batches.append([list(part.records) for part in parts])
         self.started.set()
         self.go.wait(30)
         return [
-            PayloadError("bad", event=part.first, branch=None, status=422)
-            if "bad" in part.objects
-            else Scored(np.array(part.objects, dtype=np.float32))
+            EventError("bad", event=part.first, branch=None)
+            if "bad" in part.records
+            else Scores(np.array(part.records, dtype=np.float32))
             for part in parts
         ]
 
 
-def parts_of_list(objects):
-    return [Part(objects[i : i + SLICE], i) for i in range(0, len(objects), SLICE)]
+def parts_of_list(records):
+    return [Records(records[i : i + SLICE], i) for i in range(0, len(records), SLICE)]
 
 
 def batched(scenario, **options):
@@ -807,7 +810,7 @@ def batched(scenario, **options):
 async def submit_while_busy(batcher, scoring, *requests):
     tasks = [asyncio.ensure_future(batcher.submit(parts_of_list([0])))]
     await asyncio.to_thread(scoring.started.wait, 30)
-    tasks += [asyncio.ensure_future(batcher.submit(parts_of_list(objects))) for objects in requests]
+    tasks += [asyncio.ensure_future(batcher.submit(parts_of_list(records))) for records in requests]
     await asyncio.sleep(0)
     return tasks
 
@@ -816,7 +819,7 @@ def test_requests_that_arrive_while_busy_become_one_batch():
     async def scenario(batcher, scoring):
         tasks = await submit_while_busy(batcher, scoring, [1], [2, 3], [4])
         scoring.go.set()
-        return [scored.scores.tolist() for scored in await asyncio.gather(*tasks)]
+        return [scored.values.tolist() for scored in await asyncio.gather(*tasks)]
 
     scores, batches = batched(scenario)
     assert scores == [[0], [1], [2, 3], [4]]
@@ -829,7 +832,7 @@ def test_a_large_request_is_sliced_and_small_ones_go_along():
     async def scenario(batcher, scoring):
         tasks = await submit_while_busy(batcher, scoring, large, [-1], [-2])
         scoring.go.set()
-        return [scored.scores.tolist() for scored in await asyncio.gather(*tasks)]
+        return [scored.values.tolist() for scored in await asyncio.gather(*tasks)]
 
     scores, batches = batched(scenario)
     assert scores == [[0], large, [-1], [-2]]
@@ -846,9 +849,9 @@ def test_an_error_in_a_slice_ends_its_request_alone():
         return await asyncio.gather(*tasks, return_exceptions=True)
 
     (_, failed, scored), batches = batched(scenario)
-    assert isinstance(failed, PayloadError)
+    assert isinstance(failed, EventError)
     assert failed.event == SLICE
-    assert scored.scores.tolist() == [1]
+    assert scored.values.tolist() == [1]
     assert len(batches) == 3
 
 
@@ -864,31 +867,29 @@ def test_a_cancelled_request_is_left_out():
     (first, second, third), batches = batched(scenario)
     assert isinstance(first, asyncio.CancelledError)
     assert isinstance(second, asyncio.CancelledError)
-    assert third.scores.tolist() == [2]
+    assert third.values.tolist() == [2]
     assert batches == [[[0]], [[2]]]
 
 
 def test_too_many_waiting_events_are_refused_until_there_is_room():
     async def scenario(batcher, scoring):
         tasks = await submit_while_busy(batcher, scoring, [1] * 8)
-        with pytest.raises(PayloadError, match="9 events are waiting") as caught:
+        with pytest.raises(BusyError, match="9 events are waiting"):
             await batcher.submit(parts_of_list([2, 2]))
         scoring.go.set()
         await asyncio.gather(*tasks)
-        assert len((await batcher.submit(parts_of_list([3] * 100))).scores) == 100
-        return caught.value.status
+        assert len((await batcher.submit(parts_of_list([3] * 100))).values) == 100
 
-    status, _ = batched(scenario, max_waiting=10)
-    assert status == 503
+    batched(scenario, max_waiting=10)
 
 
 def test_large_requests_that_wait_do_not_keep_small_ones_out():
     async def scenario(batcher, scoring):
         tasks = await submit_while_busy(batcher, scoring, [1] * (2 * SLICE), [2])
-        with pytest.raises(PayloadError, match="events are waiting"):
+        with pytest.raises(BusyError, match="events are waiting"):
             await batcher.submit(parts_of_list([3] * (2 * SLICE)))
         scoring.go.set()
-        return [scored.scores.size for scored in await asyncio.gather(*tasks)]
+        return [scored.values.size for scored in await asyncio.gather(*tasks)]
 
     assert batched(scenario, max_waiting=3 * SLICE)[0] == [1, 2 * SLICE, 1]
 
@@ -899,16 +900,17 @@ def test_giving_up_refuses_all_that_wait_and_those_that_are_being_scored():
         batcher.give_up()
         return await asyncio.gather(*tasks, return_exceptions=True)
 
-    outcomes, _ = batched(scenario)
-    assert [outcome.status for outcome in outcomes] == [503] * 3
+    outcomes, _ = batched(scenario, stopping="it ends")
+    assert [str(outcome) for outcome in outcomes] == ["it ends"] * 3
+    assert {type(outcome) for outcome in outcomes} == {BusyError}
 
 
 def test_few_requests_of_many_values_are_scored_in_turns():
     async def scenario(batcher, scoring):
-        tasks = [asyncio.ensure_future(batcher.submit([Part([0])]))]
+        tasks = [asyncio.ensure_future(batcher.submit([Records([0])]))]
         await asyncio.to_thread(scoring.started.wait, 30)
         for number in (1, 2, 3):
-            part = Part([number], values=SLICE_VALUES // 2)
+            part = Records([number], values=SLICE_VALUES // 2)
             tasks.append(asyncio.ensure_future(batcher.submit([part])))
         await asyncio.sleep(0)
         scoring.go.set()
@@ -922,7 +924,7 @@ def test_a_fault_in_scoring_reaches_its_request_and_later_ones_are_scored():
         scoring.go.set()
         with pytest.raises(ValueError, match="could not convert"):
             await batcher.submit(parts_of_list(["not a number"]))
-        return (await batcher.submit(parts_of_list([1]))).scores.tolist()
+        return (await batcher.submit(parts_of_list([1]))).values.tolist()
 
     assert batched(scenario)[0] == [1]
 
@@ -932,10 +934,10 @@ def test_draining_answers_what_waits_and_takes_no_more():
         tasks = await submit_while_busy(batcher, scoring, [1])
         draining = asyncio.ensure_future(batcher.drain())
         await asyncio.sleep(0)
-        with pytest.raises(PayloadError, match="shutting down"):
+        with pytest.raises(BusyError, match="no more events are scored"):
             await batcher.submit(parts_of_list([2]))
         scoring.go.set()
         await draining
-        return [task.result().scores.tolist() for task in tasks]
+        return [task.result().values.tolist() for task in tasks]
 
     assert batched(scenario)[0] == [[0], [1]]
