@@ -209,6 +209,18 @@ def concatenate(parts: Sequence[Events]) -> Events:
     return Events(sum(map(len, parts)), first.branches, contents, offsets)
 
 
+def between(events: Events, start: int, stop: int) -> Events:
+    """The events [start, stop), without a copy of their values."""
+    contents = {}
+    for branch in events.branches:
+        first, last = start, stop
+        if branch.collection is not None:
+            first, last = events.offsets[branch.collection][[start, stop]].tolist()
+        contents[branch.name] = events.contents[branch.name][first:last]
+    offsets = {name: own[start : stop + 1] - own[start] for name, own in events.offsets.items()}
+    return Events(stop - start, events.branches, contents, offsets)
+
+
 def offsets_of(counts: NDArray[Any]) -> NDArray[np.int64]:
     """Offsets, shape (events + 1,), of the given multiplicities, shape (events,)."""
     if len(counts) <= FEW:

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from mlaas4hep_dask.encode import EncodeCounts, Encoding, encode
 from mlaas4hep_dask.events import Events
+from mlaas4hep_dask.events.events import between
 
 
 def counts_of_parts(
@@ -33,18 +34,18 @@ def counts_of_parts(
     if encoding.image is not None:  # which objects share a cell is seen by drawing them
         ends = np.cumsum(sizes).tolist()
         return [
-            encode(_between(events, end - size, end), encoding).counts
+            encode(between(events, end - size, end), encoding).counts
             for size, end in zip(sizes, ends, strict=True)
         ]
     parts = np.repeat(np.arange(len(sizes)), sizes)  # (events,)
-    found: list[tuple[dict[str, int], dict[str, int], dict[str, int]]]
-    found = [({}, {}, {}) for _ in sizes]
+    shares: list[tuple[dict[str, int], dict[str, int], dict[str, int]]]
+    shares = [({}, {}, {}) for _ in sizes]
 
     def share(kind: int, name: str, owners: NDArray[Any]) -> None:
         """Count one for each of ``owners``, the parts that something happened in."""
         for part, number in enumerate(np.bincount(owners).tolist()):
             if number:
-                found[part][kind][name] = number
+                shares[part][kind][name] = number
 
     named = counts.not_finite.keys() | counts.out_of_range.keys()
     for branch, scaling in zip(encoding.branches, encoding.scalings, strict=True):
@@ -61,16 +62,4 @@ def counts_of_parts(
     for collection in counts.truncated:
         excess = np.diff(events.offsets[collection]) - widths[collection]
         share(2, collection, np.repeat(parts, np.maximum(excess, 0)))
-    return [EncodeCounts(*each) for each in found]
-
-
-def _between(events: Events, start: int, stop: int) -> Events:
-    """The events [start, stop)."""
-    contents = {}
-    for branch in events.branches:
-        first, last = start, stop
-        if branch.collection is not None:
-            first, last = events.offsets[branch.collection][[start, stop]].tolist()
-        contents[branch.name] = events.contents[branch.name][first:last]
-    offsets = {name: own[start : stop + 1] - own[start] for name, own in events.offsets.items()}
-    return Events(stop - start, events.branches, contents, offsets)
+    return [EncodeCounts(*each) for each in shares]

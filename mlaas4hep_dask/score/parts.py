@@ -9,7 +9,7 @@ from typing import Any, Protocol, Self
 
 from mlaas4hep_dask.events import Branch, Events
 from mlaas4hep_dask.events.columns import fitted
-from mlaas4hep_dask.events.events import concatenate
+from mlaas4hep_dask.events.events import between, concatenate
 from mlaas4hep_dask.events.records import columnar, events_of, extra_names
 
 # Events scored before others get a turn. Slices of 256 bring the p99 of single events next to
@@ -141,6 +141,16 @@ class Columns:
     def together(parts: Sequence[Columns], branches: Sequence[Branch]) -> Events:
         """The events of several parts; `EventError` when some do not fit."""
         return joined([part.events(branches) for part in parts])
+
+
+def parts_of_columns(events: Events) -> list[Columns]:
+    """A request of columns in parts, so that others get a turn in between."""
+    weight = sum(values.size for values in events.contents.values()) // max(1, len(events))
+    size = max(1, min(SLICE, SLICE_VALUES // max(1, weight)))
+    starts = range(0, len(events), size)
+    return [
+        Columns(between(events, start, min(start + size, len(events))), start) for start in starts
+    ]
 
 
 def events_together(parts: Sequence[Loaded], branches: Sequence[Branch]) -> Events:

@@ -19,7 +19,7 @@ from mlaas4hep_dask.events import Events
 from mlaas4hep_dask.events.records import UnfitError
 from mlaas4hep_dask.score.counts import counts_of_parts
 from mlaas4hep_dask.score.example import example_of
-from mlaas4hep_dask.score.parts import Columns, Loaded, Part, Records, events_together
+from mlaas4hep_dask.score.parts import Loaded, Part, Records, events_together, parts_of_columns
 from mlaas4hep_dask.score.prepare import prepared
 from mlaas4hep_dask.score.scores import Scores
 from mlaas4hep_dask.score.script import Script
@@ -61,12 +61,13 @@ class Scorer:
         EventError
             When an event does not fit, or the model gives it no finite score.
         """
-        if not len(events):
-            return Scores()
-        (outcome,) = self.score([Columns(events)])
-        if isinstance(outcome, PayloadError):
-            raise outcome
-        return outcome
+        scores = [Scores()]
+        for part in parts_of_columns(events):
+            (outcome,) = self.score([part])
+            if isinstance(outcome, PayloadError):
+                raise outcome
+            scores.append(outcome)
+        return Scores.together(scores[1:] or scores)
 
     def score(self, parts: Sequence[Part]) -> list[Scores | PayloadError]:
         """Scores of each part, or why it has none; one part's error leaves the others alone."""

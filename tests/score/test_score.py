@@ -11,13 +11,13 @@ from hypothesis import strategies as st
 from served import as_json, make_array, make_bundle
 
 from mlaas4hep_dask.bundle import open_bundle
-from mlaas4hep_dask.encode import encode
+from mlaas4hep_dask.encode import EncodeCounts, encode
 from mlaas4hep_dask.errors import BundleError, BusyError, EventError, MLaaSError, UnknownModelError
 from mlaas4hep_dask.events import Branch, Events
 from mlaas4hep_dask.events.columns import fitted
 from mlaas4hep_dask.events.events import offsets_of
 from mlaas4hep_dask.events.records import events_of
-from mlaas4hep_dask.score.parts import Columns, Records
+from mlaas4hep_dask.score.parts import SLICE, Columns, Records, parts_of_columns
 from mlaas4hep_dask.score.scorer import open_scorer
 from mlaas4hep_dask.score.service import Service
 
@@ -59,6 +59,23 @@ def test_columns_get_the_scores_of_the_trained_network(scorer, array, expected):
     np.testing.assert_allclose(scores.values, expected[0], rtol=0, atol=1e-6)
     assert scores.counts == expected[1]
     assert scores.ignored == frozenset()
+
+
+def test_many_columns_are_scored_in_parts_with_their_own_numbers(scorer):
+    events = Events.from_awkward(make_array(2 * SLICE + 30, seed=6))
+    parts = parts_of_columns(events)
+    assert [part.num_events for part in parts] == [SLICE, SLICE, 30]
+    scores = scorer.scores_of(events)
+    apart = [scorer.scores_of(part.columns) for part in parts]
+    np.testing.assert_array_equal(scores.values, np.concatenate([each.values for each in apart]))
+    assert scores.counts == sum((each.counts for each in apart), EncodeCounts())
+
+    def large(values):
+        return np.where(np.arange(len(values)) == SLICE + 7, 1e300, values)
+
+    with pytest.raises(EventError) as caught:
+        scorer.scores_of(events_with(events, "mass", large))
+    assert (caught.value.event, caught.value.branch) == (SLICE + 7, "mass")
 
 
 def test_no_columns_have_no_scores(scorer, array):
