@@ -910,7 +910,7 @@ def test_few_requests_of_many_values_are_scored_in_turns():
         tasks = [asyncio.ensure_future(batcher.submit([Records([0])]))]
         await asyncio.to_thread(scoring.started.wait, 30)
         for number in (1, 2, 3):
-            part = Records([number], values=SLICE_VALUES // 2)
+            part = Records([number], num_values=SLICE_VALUES // 2)
             tasks.append(asyncio.ensure_future(batcher.submit([part])))
         await asyncio.sleep(0)
         scoring.go.set()
