@@ -63,9 +63,9 @@ def test_a_branch_that_is_the_label_is_learned_in_spite_of_outliers(files, clien
     found = result.summary["encode"]["normalisation"]
     assert found["big"] == "auto: constant"
     assert found["answer"].startswith("auto: 3 values")
-    assert found["pt"].startswith("auto: linear, log tails")
+    assert found["pt"].startswith("auto: normal scores, log tails")
     page = result.report.read_text()
-    assert "auto: linear, log tails" in page
+    assert "auto: normal scores, log tails" in page
     # Of 1 / 0, as both samples have one value of 1e7.
     separation = page.split("<b>answer</b>")[1].split("</span>")[0].rpartition(">")[2]
     assert float(separation) > 0.95
