@@ -84,7 +84,8 @@ class Console(Reporter):
             entries = ""
             if lost["entry_stop"] is not None:
                 entries = f", entries {lost['entry_start']}-{lost['entry_stop']}"
-            self.say(f"skipped: {lost['file']}{entries} ({lost['reason']})")
+            place = f"{lost['file']}:{lost['tree']}" if lost.get("tree") else lost["file"]
+            self.say(f"skipped: {place}{entries} ({lost['reason']})")
         if len(skipped) > MAX_SHOWN:
             self.say(f"skipped: {len(skipped) - MAX_SHOWN} more")
 

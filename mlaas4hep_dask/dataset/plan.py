@@ -49,6 +49,11 @@ class Skipped:
     reason: str
     tree: str = ""
 
+    @property
+    def place(self) -> str:
+        """The file, and its tree if that is known."""
+        return f"{self.file}:{self.tree}" if self.tree else self.file
+
 
 def first_reason(skipped: Sequence[Skipped], sample: str) -> str:
     """``; N could not be read, the first: …`` of what a sample lost; empty if that is nothing."""
@@ -136,6 +141,8 @@ class Plan:
         Remarks that do not stop a run, such as equal UUIDs.
     read_counts : ReadCounts
         What planning cost beside the plain way.
+    joined : frozenset of str
+        Branches in collections that the files do not tell of, for their multiplicities are equal.
     """
 
     files: tuple[PlannedFile, ...]
@@ -150,6 +157,7 @@ class Plan:
     skipped: tuple[Skipped, ...] = ()
     notes: tuple[str, ...] = ()
     read_counts: ReadCounts = field(default_factory=ReadCounts)
+    joined: frozenset[str] = frozenset()
 
     @property
     def num_events(self) -> int:
@@ -202,18 +210,19 @@ class Plan:
     def to_text(self) -> str:
         """The plan as a few lines of text."""
         sizes = f"{len(self.partitions)} partitions, {len(self.branches)} inputs"
-        lines = [f"{len(self.files)} files, {self.num_events:,} events, {sizes}"]
+        lines = [f"{_how_many(self.files)}, {self.num_events:,} events, {sizes}"]
         for sample in self.samples:
-            num_files = sum(file.sample == sample for file in self.files)
+            files = _how_many([file for file in self.files if file.sample == sample])
             label = self.supervision.labels.get(sample)
             given = "" if label is None else f"label {label}, "
             events = f"{self.num_events_of(sample):,} events"
-            lines.append(f"  sample {sample}: {given}{num_files} files, {events}")
+            lines.append(f"  sample {sample}: {given}{files}, {events}")
         lines += [f"  {title}: {', '.join(of)}" for title, of in self._supervision_lines()]
         names: dict[str, list[str]] = {"flat": [], "jagged": []}
         for branch in self.branches:
             names[branch.kind].append(branch.name)
         lines += [f"  {kind}: {', '.join(inputs)}" for kind, inputs in names.items() if inputs]
+        lines += [f"  joined by equal multiplicities: {text}" for text in self._joined()]
         if self.keys:
             lines.append(f"  sorted by, no inputs: {', '.join(key.name for key in self.keys)}")
         for title, found in self.recipe_lines().items():
@@ -226,9 +235,17 @@ class Plan:
         for name, reason in self.selection.left_out.items():
             reasons.setdefault(reason, []).append(name)
         lines += [f"  left out: {', '.join(left)} ({why})" for why, left in reasons.items()]
-        lines += together([f"  skipped: {skip.file} ({skip.reason})" for skip in self.skipped])
+        lines += together([f"  skipped: {skip.place} ({skip.reason})" for skip in self.skipped])
         lines += [f"  note: {note}" for note in self.notes]
         return "\n".join(lines)
+
+    def _joined(self) -> list[str]:
+        """Collections that no counter of the file tells of, with those inputs that are in them."""
+        found: dict[str | None, list[str]] = {}
+        for branch in self.branches:
+            if branch.name in self.joined:
+                found.setdefault(branch.collection, []).append(branch.name)
+        return [f"{collection} ({', '.join(names)})" for collection, names in found.items()]
 
     def _supervision_lines(self) -> list[tuple[str, list[str]]]:
         """What is learned and how events are weighted, with the branches this keeps away."""
@@ -253,22 +270,30 @@ class Plan:
         folded = {
             "inputs": [branch.name for branch in self.branches],
             **self.recipe_lines(),
+            "joined by equal multiplicities": self._joined(),
             "identifiers": selection.identifiers,
             "branches excluded": selection.excluded,
             "branches that cannot be inputs": [
                 f"{n}: {why}" for n, why in selection.left_out.items()
             ],
-            "files skipped": [f"{skip.file}: {skip.reason}" for skip in self.skipped],
+            "files skipped": [f"{skip.place}: {skip.reason}" for skip in self.skipped],
             "notes": self.notes,
             **dict(self._supervision_lines()),
         }
         return (
-            f"<p><b>Plan</b> of {self.num_events:,} events in {len(self.files)} files, "
+            f"<p><b>Plan</b> of {self.num_events:,} events in {_how_many(self.files)}, "
             f"{len(self.partitions)} partitions</p>"
             "<table><thead><tr><th>sample</th><th>label</th><th>files</th><th>events</th>"
             f"</tr></thead><tbody>{rows}</tbody></table>"
             + "".join(_folded(title, names) for title, names in folded.items() if names)
         )
+
+
+def _how_many(files: Sequence[PlannedFile]) -> str:
+    """``3 files``, or ``2 trees in 1 file`` where a file has several trees of the data set."""
+    num = len({each.file for each in files})
+    text = f"{num} {'file' if num == 1 else 'files'}"
+    return f"{len(files)} files" if num == len(files) else f"{len(files)} trees in {text}"
 
 
 def _folded(title: str, names: Sequence[str]) -> str:
@@ -325,6 +350,7 @@ def assemble(config: Config, checked: Preflight, planned: Sequence[PlannedFile |
         skipped,
         tuple(notes),
         sum((file.read_counts for file in files), ReadCounts()),
+        checked.reference.joined,
     )
 
 

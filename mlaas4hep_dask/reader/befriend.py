@@ -80,6 +80,7 @@ def befriended(plan: FilePlan, friend: FriendFiles, plans: Sequence[FilePlan]) -
         branches=known.branches,
         vague=plan.vague | first.vague | known.vague,
         unlike={**plan.unlike, **known.unlike},
+        joined=plan.joined | known.moved,
     )
 
 

@@ -88,13 +88,22 @@ def without_unreadable(known: Catalogue) -> Catalogue:
         except (OSError, TimeoutError):
             raise
         except Exception as error:  # whatever bytes cause that are not what uproot expects
-            text = str(error).strip().splitlines()
-            reasons[key] = f"of a type that uproot cannot read ({text[0] if text else error!r})"
+            why = _first_words(error)
+            if isinstance(inside[0].holder, uproot.TBranch):
+                why = f"{inside[0].holder.typename}, which was not split: {why}"
+            reasons[key] = f"of a type that uproot cannot read ({why})"
     if not reasons:
         return known
     sources = {n: source for n, source in known.sources.items() if source.key not in reasons}
     left_out = {n: reasons[s.key] for n, s in known.sources.items() if s.key in reasons}
     return replace(known, sources=sources, left_out={**known.left_out, **left_out})
+
+
+def _first_words(error: Exception) -> str:
+    """What went wrong, in a line; uproot's own errors begin with all that it was reading."""
+    said = error.message if isinstance(error, uproot.DeserializationError) else str(error)
+    lines = said.strip().splitlines()
+    return lines[0] if lines else repr(error)
 
 
 def _is_decoded(source: Source) -> bool:

@@ -49,6 +49,8 @@ class FilePlan:
         Branches in collections that no object in the first entries speaks for or against.
     unlike : mapping of str to str
         Branches in no common collection, though their names suggest it, and why.
+    joined : frozenset of str
+        Branches in a collection that the file does not tell of, for their multiplicities are equal.
     opened : OpenTree or None
         The open tree, which knows where baskets lie; it is not pickled.
     friends : tuple of Friend
@@ -72,6 +74,7 @@ class FilePlan:
     parts: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     vague: frozenset[str] = frozenset()
     unlike: Mapping[str, str] = field(default_factory=dict)
+    joined: frozenset[str] = frozenset()
     opened: OpenTree | None = field(default=None, repr=False, compare=False)
     friends: tuple[Friend, ...] = ()
 

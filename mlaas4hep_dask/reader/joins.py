@@ -36,11 +36,14 @@ class Joined(NamedTuple):
         Those in a collection that no object in the first entries speaks for or against.
     unlike : mapping of str to str
         Those that are in no common collection, though their names suggest it, and why.
+    moved : frozenset of str
+        Those that are in another collection than the file tells.
     """
 
     branches: dict[str, Branch]
     vague: frozenset[str] = frozenset()
     unlike: Mapping[str, str] = {}
+    moved: frozenset[str] = frozenset()
 
 
 def joined(
@@ -84,7 +87,7 @@ def joined(
         and (prefix in collections or prefix not in members)
     }
     if not groups:
-        return Joined(found)
+        return Joined(found, moved=_moved(branches, found))
     asked = [members[each][0] for collections in groups.values() for each in collections]
     offsets = head(asked)
     vague: set[str] = set()
@@ -102,7 +105,11 @@ def joined(
         found.update({name: replace(left[name], collection=prefix) for name in names})
         if offsets[first][-1] == 0:
             vague.update(names)
-    return Joined(found, frozenset(vague), unlike)
+    return Joined(found, frozenset(vague), unlike, _moved(branches, found))
+
+
+def _moved(told: Mapping[str, Branch], found: Mapping[str, Branch]) -> frozenset[str]:
+    return frozenset(n for n, each in found.items() if each.collection != told[n].collection)
 
 
 def _groups(members: Mapping[str, Sequence[str]]) -> dict[str, list[str]]:

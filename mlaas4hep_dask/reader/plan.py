@@ -79,6 +79,7 @@ def _plan_table(opened: OpenTable, tree: str, sample: str, access: Access) -> Fi
         content.lines,
         vague=opened.known.vague,
         unlike=opened.known.unlike,
+        joined=opened.known.moved,
     )
 
 
@@ -119,6 +120,7 @@ def _plan(opened: OpenTree, sample: str, access: Access) -> FilePlan:
         parts=found.parts,
         vague=known.vague,
         unlike=known.unlike,
+        joined=known.moved,
         opened=opened,
     )
 

@@ -80,6 +80,13 @@ def test_one_file_has_signal_and_background_in_two_trees(both, client, signal, b
     assert again.split_counts() == dataset.split_counts()
 
 
+def test_a_file_with_two_trees_is_counted_once(both):
+    config = Config.from_mapping(samples(str(both), str(both), "sig", "dir/bkg"))
+    lines = check_files(config, preflight(config)).to_text().splitlines()
+    assert lines[0].startswith("2 trees in 1 file, 100 events")
+    assert [line.split(", ")[1] for line in lines[1:3]] == ["1 files", "1 files"]
+
+
 def test_ids_of_files_with_one_tree_in_use_are_those_of_the_file_alone(both, tmp_path, client):
     with uproot.recreate(tmp_path / "other.root") as file:
         file["Events"] = columns(20, 100)

@@ -47,7 +47,7 @@ def test_a_file_without_its_last_bytes_is_seen_though_it_opens(keys, tmp_path, c
     keys["samples"][1]["files"] = [str(path), str(tmp_path / "kept.root")]
     path.with_name("kept.root").write_bytes(content)
     assert checked({**keys, "on_bad_file": "skip"}, tmp_path) == 0
-    assert f"skipped: {path} (" in capsys.readouterr().out
+    assert f"skipped: {path}:events (" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("name", ["file/run", "x" * 300])

@@ -97,6 +97,15 @@ def test_branches_that_count_alike_are_one_collection(tmp_path, client, kind):
 
 
 @pytest.mark.parametrize("kind", KINDS)
+def test_the_plan_tells_which_branches_were_joined(tmp_path, kind):
+    files = [write(tmp_path / f"{n}.root", jets(seed=n), kind) for n in range(2)]
+    plan = planned(*files)
+    assert "\n  joined by equal multiplicities: Jet (Jet_eta, Jet_pt)" in plan.to_text()
+    assert "joined by equal multiplicities" in plan._repr_html_()
+    assert "joined" not in planned(*files, collections={"Jet": False}).to_text()
+
+
+@pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("odd", [3, 1500])
 def test_what_is_true_of_one_file_alone_is_an_error_in_any_order(tmp_path, client, kind, odd):
     """In its first 1,000 entries, by which each file tells, or after them."""

@@ -258,6 +258,49 @@ def test_vectors_have_their_components_however_they_were_split(vectors, split):
         assert not split_up.keys() & plan.branches.keys()
 
 
+OWN = """
+#include "TObject.h"
+#include "TBuffer.h"
+class Own : public TObject {
+ public:
+  float x = 1;
+  ClassDef(Own, 2)
+};
+void Own::Streamer(TBuffer &buffer) {
+  if (!buffer.IsReading()) buffer << x << x;
+}
+struct WithOwn {
+  float y = 2;
+  Own own;
+};
+#ifdef __ROOTCLING__
+#pragma link C++ class Own-;
+#pragma link C++ struct WithOwn+;
+#endif
+"""
+WRITE_OWN = """
+ROOT.gROOT.LoadMacro(sys.argv[1] + "/own.C+")
+file = ROOT.TFile(sys.argv[1] + "/own.root", "recreate")
+tree = ROOT.TTree("Events", "")
+things = ROOT.Own(), ROOT.WithOwn()
+for name, thing in zip(("own", "with"), things):
+    tree.Branch(name, thing, 32000, 0)
+tree.Fill()
+tree.Write()
+file.Close()
+"""
+
+
+def test_a_class_that_writes_itself_is_left_out_in_words(tmp_path):
+    (tmp_path / "own.C").write_text(OWN)
+    run_in_root(WRITE_OWN, str(tmp_path))
+    plan = plan_file(str(tmp_path / "own.root"), "Events", "s")
+    assert not plan.branches
+    own, other = plan.left_out["own.x"], plan.left_out["with.y"]
+    assert own.startswith("of a type that uproot cannot read (Own, which was not split: attempting")
+    assert "(WithOwn, which was not split: objects that do not take 12 bytes each)" in other
+
+
 def recipe_on(file, **texts):
     plan, events = events_of(file)
     recipe = Recipe.of(plan.branches, **texts)

@@ -471,7 +471,7 @@ def test_the_command_tells_of_a_file_that_it_left_out(tmp_path, capsys, cms_file
     assert main(run) == 0
     lines = capsys.readouterr().out.splitlines()
     assert "│ files that did not open │ 1" in " ".join(lines)
-    assert [line for line in lines if line.startswith(f"skipped: {cut} (")]
+    assert [line for line in lines if line.startswith(f"skipped: {cut}:events (")]
     # The specs of fewer events, used for all: what lies outside is counted in the table too.
     first = json.loads((tmp_path / "run" / "metrics.json").read_text())["counts"]
     assert first["out_of_range"] == {}
