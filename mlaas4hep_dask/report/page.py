@@ -63,7 +63,7 @@ def render_page(
     """
     counts = mapping(summary, "counts")
     labels = _label_names(summary)
-    found = results(summary)
+    found = {**results(summary), **_headline_metric(summary)}
     branches = inputs(specs, distributions, labels)
     text = _template().render(
         summary=summary,
@@ -132,6 +132,12 @@ def _label_names(summary: Mapping[str, Any]) -> dict[str, str]:
     return {key: f"{key}: {', '.join(names[key])}" for key in sorted(names)}
 
 
+def _headline_metric(summary: Mapping[str, Any]) -> dict[str, Any]:
+    """Key and name of the metric that a journal shows, of a run that says no more."""
+    headline = mapping(summary, "headline")
+    return {"key": headline["key"], "metric": headline["title"]} if headline else {}
+
+
 def _headline(summary: Mapping[str, Any]) -> dict[str, Any]:
     seconds = total(stage.get("seconds") for stage in sequence(summary, "stages"))
     counts = mapping(summary, "counts")
@@ -181,14 +187,15 @@ def _stages(stages: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
         return max((s[key] for s in stages if is_number(s.get(key))), default=None)
 
     slowest, fastest = largest("seconds"), largest("events_per_second")
-    return [
-        {
-            **stage,
-            "time_bar": bar(ratio(stage.get("seconds"), slowest), colour=5),
-            "rate_bar": bar(ratio(stage.get("events_per_second"), fastest)),
-        }
-        for stage in stages
-    ]
+    rows = []
+    for stage in stages:
+        # Of a stage that goes through no events the rate says nothing.
+        counted = {} if stage.get("events") else {"events": None, "events_per_second": None}
+        row = {**stage, **counted}
+        row["time_bar"] = bar(ratio(row.get("seconds"), slowest), colour=5)
+        row["rate_bar"] = bar(ratio(row.get("events_per_second"), fastest))
+        rows.append(row)
+    return rows
 
 
 def _spec_rows(specs: Specs, normalisation: Mapping[str, Any]) -> list[dict[str, Any]]:

@@ -7,10 +7,15 @@ from pathlib import Path
 from typing import Any
 
 from mlaas4hep_dask.errors import RecordError
+from mlaas4hep_dask.journal import read
+from mlaas4hep_dask.journal.read import JOURNAL
 from mlaas4hep_dask.report.page import render_page
+from mlaas4hep_dask.report.unfinished import summary_so_far
 from mlaas4hep_dask.specs import Specs
 
+CONFIG = "config.yaml"
 METRICS = "metrics.json"
+PLAN = "plan.json"
 SPECS = "specs.json"
 DISTRIBUTIONS = "distributions.json"
 IMAGES = "images.json"
@@ -22,8 +27,9 @@ def render(run_directory: str | Path) -> str:
     Parameters
     ----------
     run_directory : str or Path
-        The folder that the run wrote: ``metrics.json``, ``specs.json``, ``distributions.json`` and,
-        of a run with images, ``images.json``.
+        The folder that the run wrote. Of a run that has ended, ``metrics.json``, ``specs.json``,
+        ``distributions.json`` and, if it had images, ``images.json`` are drawn. Of one that is at
+        work, has failed or was killed, its ``journal.jsonl``, and what is there of the others.
 
     Returns
     -------
@@ -33,15 +39,26 @@ def render(run_directory: str | Path) -> str:
     Raises
     ------
     RecordError
-        When a file is absent or is no JSON.
+        When the folder holds no run, or a file is absent or is no JSON.
     SpecsError
         When ``specs.json`` cannot be read.
     """
     folder = Path(run_directory)
-    summary, distributions = _json(folder / METRICS), _json(folder / DISTRIBUTIONS)
     images = _json(folder / IMAGES) if (folder / IMAGES).exists() else None
-    specs = Specs.from_json(_text(folder / SPECS))
-    return render_page(summary, specs, distributions, images)
+    if (folder / METRICS).exists() or not (folder / JOURNAL).exists():
+        summary, distributions = _json(folder / METRICS), _json(folder / DISTRIBUTIONS)
+        return render_page(summary, _specs(folder), distributions, images)
+    plan = _json(folder / PLAN) if (folder / PLAN).exists() else None
+    specs = _specs(folder) if (folder / SPECS).exists() else None
+    summary = summary_so_far(read(folder), plan, specs)
+    if (folder / CONFIG).exists():
+        summary["config_yaml"] = _text(folder / CONFIG)
+    distributions = _json(folder / DISTRIBUTIONS) if (folder / DISTRIBUTIONS).exists() else {}
+    return render_page(summary, specs or Specs(), distributions, images)
+
+
+def _specs(folder: Path) -> Specs:
+    return Specs.from_json(_text(folder / SPECS), source=str(folder / SPECS))
 
 
 def _json(path: Path) -> Any:
@@ -56,7 +73,6 @@ def _text(path: Path) -> str:
         return path.read_text(encoding="utf-8")
     except OSError as error:
         raise RecordError(
-            f"{path} cannot be read ({error.strerror}); a report needs the files of a run that has "
-            "ended",
+            f"{path} cannot be read ({error.strerror}); a report needs the files of a run",
             file=str(path),
         ) from error

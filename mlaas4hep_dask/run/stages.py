@@ -21,7 +21,7 @@ from mlaas4hep_dask.journal.read import JOURNAL
 from mlaas4hep_dask.report import render
 from mlaas4hep_dask.report.card import model_card
 from mlaas4hep_dask.report.headlines import HEADLINES
-from mlaas4hep_dask.report.records import DISTRIBUTIONS, IMAGES, METRICS, SPECS
+from mlaas4hep_dask.report.records import CONFIG, DISTRIBUTIONS, IMAGES, METRICS, PLAN, SPECS
 from mlaas4hep_dask.run.directory import EPOCHS, RunDirectory
 from mlaas4hep_dask.run.facts import facts_before, facts_of_training
 from mlaas4hep_dask.run.result import RunResult
@@ -219,8 +219,8 @@ def _train(
 
 
 def _describe(folder: RunDirectory, dataset: Dataset) -> None:
-    folder.write("config.yaml", dataset.config.to_yaml(absolute=True))
-    folder.write_json("plan.json", plan_json(dataset))
+    folder.write(CONFIG, dataset.config.to_yaml(absolute=True))
+    folder.write_json(PLAN, plan_json(dataset))
 
 
 def _say_moved(folder: RunDirectory, journal: Journal) -> None:

@@ -305,6 +305,12 @@ def test_a_killed_run_is_taken_up_after_its_last_epoch(tmp_path):
     assert (before.cut, before.status) == ((), "running")
     assert [each.stage for each in before.of(journal.Stage)][-1] == "train"
     assert len(before.of(journal.Run)) == 1
+    page = render(killed)  # of what there is
+    assert "The run has not ended: it is at work, or was killed." in page
+    assert "loss of each split after each epoch" in page
+    assert "Jet_btag before encoding" in page
+    assert "4 files, 4 partitions" in page
+    assert page.count("16,052") >= 2  # read and selected
     with (killed / "journal.jsonl").open("ab") as file:
         file.write(b'{"version": 1, "time": "20')  # as much as an unlucky moment leaves of a line
     again = run(DATASET, "--output", "killed", *settings, cwd=tmp_path)

@@ -1,0 +1,106 @@
+"""What the report tells of a run that has not ended, or never will: the records of its journal."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict
+from datetime import UTC
+from typing import Any
+
+from mlaas4hep_dask import journal
+from mlaas4hep_dask.journal import Records
+from mlaas4hep_dask.specs import Specs
+
+_FATES = {
+    "running": "The run has not ended: it is at work, or was killed.",
+    "complete": "The run has ended, but its numbers are not here.",
+    "failed": "The run has failed.",
+    "interrupted": "The run was interrupted; the same command takes it up again.",
+    "moved": "This run was not taken up again; another goes on beside this folder.",
+}
+
+
+def summary_so_far(
+    records: Records, plan: Mapping[str, Any] | None, specs: Specs | None
+) -> dict[str, Any]:
+    """The summary of a run as far as it has come, with ``fate``: how it stands.
+
+    Parameters
+    ----------
+    records : Records
+        Of the journal.
+    plan : mapping of str to Any or None
+        The content of plan.json, once there is one.
+    specs : Specs or None
+        Those of the run, once there are any.
+    """
+    runs = records.of(journal.Run)
+    losses = records.of(journal.Loss)
+    in_training = [loss for loss in losses if loss.num_events is not None]
+    before = [loss for loss in losses if loss.num_events is None]
+    retries: dict[str, int] = {}
+    for each in records.of(journal.Retries):
+        retries[each.file] = retries.get(each.file, 0) + each.attempts
+    stages = {end.stage: end for end in records.of(journal.StageEnd) if end.is_complete}
+    summary: dict[str, Any] = {
+        "fate": _fate(records),
+        "stages": [end.as_json() for end in stages.values()],
+        "epochs": [dict(epoch.metrics) for epoch in records.epochs],
+        "counts": {
+            **({"skipped": [asdict(loss) for loss in before]} if before or specs else {}),
+            "lost": [asdict(loss) for loss in in_training],
+            "events_lost": sum(loss.num_events or 0 for loss in in_training),
+            "retries": retries,
+            "notes": _notes(records),
+            **_counts_of_plan(plan or {}),
+            **_counts_of_specs(specs),
+        },
+    }
+    if runs:
+        begin = next(
+            entry.time for entry in records.entries if isinstance(entry.record, journal.Run)
+        )
+        summary |= {
+            "name": runs[-1].name,
+            "package": runs[-1].package,
+            "command": runs[-1].command,
+            "created": begin.astimezone(UTC).isoformat(timespec="seconds"),
+        }
+    if records.epochs:
+        last = records.epochs[-1]
+        summary["headline"] = {"key": last.key, "title": last.title}
+    return summary
+
+
+def _counts_of_plan(plan: Mapping[str, Any]) -> dict[str, Any]:
+    keys = ("left_out", "excluded", "targets", "weights", "identifiers")
+    lengths = {key: len(plan[key]) for key in ("files", "partitions") if key in plan}
+    return lengths | {key: plan[key] for key in keys if key in plan}
+
+
+def _counts_of_specs(specs: Specs | None) -> dict[str, Any]:
+    """Events read and selected, where the specs are those of all."""
+    if specs is None or specs.coverage < 1.0:
+        return {}
+    return {
+        "events_read": sum(sample.num_read for sample in specs.samples.values()),
+        "events_selected": specs.num_events,
+    }
+
+
+def _fate(records: Records) -> str:
+    text = _FATES.get(records.status, records.status)
+    ends = records.of(journal.End)
+    if records.status == "failed" and ends:
+        text = f"{text[:-1]}: {ends[-1].error}"
+    if records.entries:
+        time = records.entries[-1].time.astimezone(UTC)
+        text += f" Its last record, of {time:%Y-%m-%d %H:%M:%S} UTC: "
+        text += journal.text(records.entries[-1].record)
+    return text
+
+
+def _notes(records: Records) -> list[str]:
+    """Notes, warnings and deaths, each once."""
+    told = (journal.Note, journal.Caution, journal.Death)
+    return list(dict.fromkeys(journal.text(each) for each in records if isinstance(each, told)))
