@@ -50,8 +50,8 @@ class Table:
         """
         x, y = np.array(self.x), np.array(self.y)
         slopes = np.diff(y) / np.diff(x)
-        starts = np.full(1 << (x.size - 1).bit_length(), np.inf)
-        starts[1 : x.size] = x[1:]
+        starts = np.full(max(1 << (x.size - 1).bit_length(), 4), np.inf)
+        starts[: x.size - 1] = x[1:]
         return starts, x, y, np.append(slopes, slopes[-1:])
 
     def slopes(self) -> NDArray[np.float64]:

@@ -9,7 +9,9 @@ from hypothesis import strategies as st
 from strategies import BRANCHES, events, part_of, split_events
 
 from mlaas4hep_dask.encode import EncodeCounts, Encoding, decode, encode, scatter
+from mlaas4hep_dask.encode.normalise import normalised
 from mlaas4hep_dask.encode.precision import inexact_branches
+from mlaas4hep_dask.encode.scaling import Scaling, Table
 from mlaas4hep_dask.errors import EncodeError
 from mlaas4hep_dask.events import Events
 from mlaas4hep_dask.specs.measure import measure
@@ -188,11 +190,25 @@ def test_rows_of_many_objects_equal_padding_by_awkward(width):
     np.testing.assert_array_equal(encoded.missing(), missing)
 
 
-def test_many_rows_are_written_past_the_caches_to_any_place(cms_events):
+@settings(deadline=None)  # the first call compiles
+@given(st.integers(2, 200), st.sampled_from(["float32", "float64", "int16"]), st.integers(0, 999))
+def test_a_table_of_any_size_gives_each_value_its_piece(num, dtype, seed):
+    rng = np.random.default_rng(seed)
+    points = np.unique(np.concatenate([[0, 7], rng.integers(-900, 900, num - 2)]))
+    ends = np.cumsum(rng.uniform(0.1, 2.0, points.size))
+    table = Table(tuple(points.tolist()), tuple(ends.tolist()))
+    values = np.concatenate([points, rng.uniform(-1_000, 1_000, 600)]).astype(dtype)
+    scaling = Scaling(0.0, 1.0, -1_000.0, 1_000.0, table=table)
+    found, num_missing, num_outside = normalised(values, scaling)
+    assert (num_missing, num_outside) == (0, 0)
+    np.testing.assert_array_equal(found, table.at(values.astype(np.float64)).astype(np.float32))
+
+
+def test_many_rows_are_written_to_any_place(cms_events):
     encoded = encode(cms_events, encoding_of(cms_events))
     x, missing = encoded.dense(), encoded.missing()
     rng = np.random.default_rng(1)
-    rows = rng.integers(0, len(encoded), 2 + 2 * scatter.PAST_CACHES // x[0].nbytes)
+    rows = rng.integers(0, len(encoded), 2 + 2 * scatter.TILE_BYTES // x[0].nbytes)
     for positions in (np.arange(rows.size), rng.permutation(rows.size)):
         expected = np.full((rows.size + 1, x.shape[1]), 7, dtype=np.float32)
         expected[positions] = x[rows]
