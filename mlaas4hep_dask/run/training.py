@@ -78,8 +78,7 @@ def begin_ranks(dataset: Dataset) -> list[Future]:
     there = processes(living(client))
     ranks = sorted(there)[: dataset.config.training.ranks]
     importing = [
-        client.submit(import_rank, len(ranks), workers=[worker], pure=False, priority=20)
-        for worker in ranks
+        client.submit(import_rank, workers=[worker], pure=False, priority=20) for worker in ranks
     ]
     if len(ranks) == len(there):
         try:

@@ -24,11 +24,10 @@ _ranks: dict[str, Rank] = {}
 _threads: dict[str, ThreadPoolExecutor] = {}
 
 
-def import_rank(num_ranks: int) -> None:
-    """Import what one of ``num_ranks`` ranks needs, which takes a second or two."""
+def import_rank() -> None:
+    """Import what a rank needs, which takes a second or two."""
     importlib.import_module("mlaas4hep_dask.train.rank")
-    if num_ranks > 1:
-        importlib.import_module("torch._dynamo")  # DistributedDataParallel would
+    importlib.import_module("torch._dynamo")  # torch's optimisers would
 
 
 def open_meeting(host: str, session: str, facts: Sequence[RankFacts]) -> Meeting:

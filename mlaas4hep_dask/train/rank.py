@@ -26,7 +26,6 @@ from torch.nn.parallel import DistributedDataParallel
 
 from mlaas4hep_dask.errors import TrainingError
 from mlaas4hep_dask.export.call import takes_missing
-from mlaas4hep_dask.train.adam import Adam
 from mlaas4hep_dask.train.exchange import SharedMemoryExchange, machine
 from mlaas4hep_dask.train.feed import TEST, TRAIN, VALIDATION, BlockSource, Feed, Window
 from mlaas4hep_dask.train.losses import loss_of
@@ -61,7 +60,8 @@ class Rank:
         torch.manual_seed(task.seed)  # equal initial weights on all ranks
         outputs = task.outputs
         self.network = task.model.build(task.row_shape, outputs.num_outputs)
-        self.optimiser = Adam(self.network.parameters(), lr=task.learning_rate)
+        learning = [p for p in self.network.parameters() if p.requires_grad]
+        self.optimiser = torch.optim.Adam(learning, lr=task.learning_rate, fused=True)
         if state is not None:
             checkpoint = load_state(state)
             self.network.load_state_dict(checkpoint["network"])

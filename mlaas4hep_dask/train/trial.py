@@ -20,7 +20,6 @@ from mlaas4hep_dask.export import to_torchscript
 from mlaas4hep_dask.export.activation import Activation
 from mlaas4hep_dask.export.call import Call, call_of
 from mlaas4hep_dask.export.contract import compared, outputs_of, require_shape
-from mlaas4hep_dask.train.adam import Adam
 from mlaas4hep_dask.train.losses import RegressionLoss, loss_of
 from mlaas4hep_dask.train.model import ModelSource, described
 from mlaas4hep_dask.usercode import RAISED, limited
@@ -193,7 +192,6 @@ class _Trial:
                 "like are the same in every step; a torch.Generator of its own does not"
             )
         loss = loss_of(self._outputs, self._training.regression_loss)
-        optimiser = Adam(network.parameters(), lr=STEP)
         for size in dict.fromkeys(self._training.batches):
             chosen = _spread(len(self._x), size)
             x, missing = self._x[chosen], self._missing[chosen]
@@ -202,12 +200,12 @@ class _Trial:
             if size < max(self._training.batches):
                 fails += ", the smallest of an epoch (another training.batch_size has another)"
             given = self._given(call, x, missing, fails)
-            optimiser.zero_grad()
+            network.zero_grad()
             losses = loss(given, (x, missing) if is_row else self._y[chosen], self._w[chosen])
             losses.backward(torch.tensor(1.0))  # type: ignore[no-untyped-call]
             if size > 0:
                 _require_gradients(network, self._training.num_ranks)
-            optimiser.step()
+            _step(network)
         return warnings
 
     def _given(
@@ -373,6 +371,14 @@ def _require_running_averages(network: torch.nn.Module) -> None:
                 f"clients' events. Write {kind}({layer.num_features}), which keeps averages for "
                 "scoring, or torch.nn.LayerNorm"
             )
+
+
+def _step(network: torch.nn.Module) -> None:
+    """The first step of Adam, without the second that importing torch's optimisers takes."""
+    with torch.no_grad():
+        for parameter in network.parameters():
+            if parameter.grad is not None:
+                parameter.sub_(STEP * parameter.grad.sign())
 
 
 def _require_fixed(
