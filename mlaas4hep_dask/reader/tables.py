@@ -34,12 +34,11 @@ from mlaas4hep_dask.reader.joins import HEAD, Agreement, DisagreementError, Join
 from mlaas4hep_dask.reader.paced import BLOCK, PacedFile
 from mlaas4hep_dask.reader.partition import Partition
 from mlaas4hep_dask.reader.stamp import with_content
-from mlaas4hep_dask.reader.zstd import unpacked
 
 _UNPACK: dict[str, Any] = {
     "gzip": fsspec.compression.compr["gzip"],
     "bz2": fsspec.compression.compr["bz2"],
-    "zstd": unpacked,
+    "zstd": lambda source: pa.CompressedInputStream(pa.PythonFile(source, "r"), "zstd"),
 }
 BATCH = 65_536  # rows of a row group that are decoded at once
 
