@@ -19,7 +19,7 @@ from mlaas4hep_dask.errors import MLaaSError, did_you_mean
 SUCCESS, DIFFERENT, TROUBLE = 0, 1, 2  # exit statuses; 1 is a fault of the program otherwise
 STATUSES = (
     "Exit status: 0 success, 1 a fault of this program, 2 something you can mend, "
-    "130 interrupted, 143 terminated"
+    "129 terminal closed, 130 interrupted, 143 terminated"
 )
 SETTINGS = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
 LINE = f"{__name__}.line"  # key of a context's meta
