@@ -6,7 +6,6 @@ is found in its cache. Worker processes are forked from one that has imported th
 
 import numpy as np
 
-from mlaas4hep_dask.compiled import postpone_extensions
 from mlaas4hep_dask.dataset import tasks as tasks  # what workers run
 from mlaas4hep_dask.encode import Encoding, encode
 from mlaas4hep_dask.events import Branch, Events
@@ -21,7 +20,6 @@ _EVENTS = Events(
     {"flat": np.arange(2, dtype=np.float32), "jagged": np.arange(3, dtype=np.float32)},
     {"collection": np.array([0, 1, 3])},
 )
-postpone_extensions()
 _values = np.zeros(1, dtype=np.float32)
 note(_values, 0, Meter(entry_keys(0, 0, 1)).watch(_EVENTS.branches[:1], {}, None)["flat"])
 encode(_EVENTS, Encoding.from_specs(measure(_EVENTS, sample="none"))).dense()

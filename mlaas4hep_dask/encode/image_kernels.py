@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
+import numba
 import numpy as np
 from numpy.typing import NDArray
-
-from mlaas4hep_dask.compiled import numba
 
 SUM, MAX, COUNT = 0, 1, 2  # what becomes of objects that share a cell
 

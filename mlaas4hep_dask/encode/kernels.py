@@ -5,10 +5,10 @@ from __future__ import annotations
 import sys
 from typing import Any
 
+import numba
 import numpy as np
 from numpy.typing import NDArray
 
-from mlaas4hep_dask.compiled import numba
 from mlaas4hep_dask.specs.transforms import logarithm
 
 LARGEST = sys.float_info.max

@@ -12,9 +12,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import numba
 from llvmlite import ir
-
-from mlaas4hep_dask.compiled import numba
 
 LANES = 8  # values, and columns, that are written at once
 

@@ -9,10 +9,10 @@ from __future__ import annotations
 
 from typing import Any
 
+import numba
 import numpy as np
 from numpy.typing import NDArray
 
-from mlaas4hep_dask.compiled import numba
 from mlaas4hep_dask.encode.pad import LANES, pad
 
 AHEAD = 32  # rows: their values are asked for while others are written

@@ -7,10 +7,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
+import numba
 import numpy as np
 from numpy.typing import NDArray
 
-from mlaas4hep_dask.compiled import numba
 from mlaas4hep_dask.errors import DataError
 from mlaas4hep_dask.events.lengths import require_offsets
 from mlaas4hep_dask.events.runs import FEW

@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import numba
 import numpy as np
 from numpy.typing import NDArray
-
-from mlaas4hep_dask.compiled import numba
 
 FEW = 8_192  # values, below which NumPy is as fast, and a process need not load its compiler
 

@@ -12,7 +12,6 @@ import awkward as ak
 import numpy as np
 from numpy.typing import NDArray
 
-from mlaas4hep_dask.compiled import load_extensions
 from mlaas4hep_dask.errors import (
     FunctionError,
     MLaaSError,
@@ -149,7 +148,6 @@ def run_function(
 def _run(
     partition: Partition, function: UserFunction, branches: Sequence[Branch], log: list[str]
 ) -> tuple[ak.Array, NDArray[np.bool_]]:
-    load_extensions()  # the function may compile loops over awkward arrays or vectors
     call = function.code.load()
     num_events = len(partition)
     with _blame(function, partition), limited():

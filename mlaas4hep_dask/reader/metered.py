@@ -9,10 +9,10 @@ from __future__ import annotations
 import math
 from typing import Any
 
+import numba
 import numpy as np
 from numpy.typing import NDArray
 
-from mlaas4hep_dask.compiled import numba
 from mlaas4hep_dask.specs.meter import Watch
 from mlaas4hep_dask.specs.moments import add_row
 

@@ -9,10 +9,9 @@ from __future__ import annotations
 
 from typing import Any
 
+import numba
 import numpy as np
 from numpy.typing import NDArray
-
-from mlaas4hep_dask.compiled import numba
 
 # What the kernel returns: how it ended, the number of events, and the byte where it ended.
 WHOLE, CUT_SHORT, TOO_MANY_VALUES, TOO_MANY_NAMES, TOO_LONG = range(5)

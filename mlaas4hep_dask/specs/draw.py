@@ -16,10 +16,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import numba
 import numpy as np
 from numpy.typing import NDArray
-
-from mlaas4hep_dask.compiled import numba
 
 SIZE = 4096  # values kept per branch at most: a standard error of 0.8 % in rank
 EVERYTHING = 2**64 - 1  # the limit of a draw that left nothing out

@@ -6,10 +6,10 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numba
 import numpy as np
 from numpy.typing import NDArray
 
-from mlaas4hep_dask.compiled import numba
 from mlaas4hep_dask.events.events import Branch, Events
 from mlaas4hep_dask.events.lengths import disagreement
 from mlaas4hep_dask.specs.draw import Draw, entry_keys, event_keys

@@ -6,10 +6,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numba
 import numpy as np
 from numpy.typing import NDArray
 
-from mlaas4hep_dask.compiled import numba
 from mlaas4hep_dask.errors import SpecsError
 from mlaas4hep_dask.events.events import Branch
 from mlaas4hep_dask.specs.branch import BranchSpecs, group_of

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
+import numba
 import numpy as np
 from numpy.typing import NDArray
-
-from mlaas4hep_dask.compiled import numba
 
 Transform = Literal["identity", "log", "symlog"]
 

@@ -28,12 +28,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numba
 import numpy as np
 import psutil
 import torch
 from numpy.typing import NDArray
 
-from mlaas4hep_dask.compiled import numba
 from mlaas4hep_dask.errors import TrainingError
 
 NAME = "mlaas4hep_dask"  # of the memory, to be seen in /proc

@@ -66,32 +66,6 @@ def test_commands_name_their_options_before_anything_heavy_is_loaded(module):
     assert not loaded_after(f"import mlaas4hep_dask.{module}") & {*HEAVY, "numpy"}
 
 
-def test_a_warm_worker_has_loaded_no_extension_and_still_can():
-    code = """
-import sys
-from mlaas4hep_dask.dataset import preload
-assert not {"sympy", "vector"} & sys.modules.keys()
-import awkward, numba
-from mlaas4hep_dask.compiled import load_extensions
-load_extensions()
-first = numba.njit(lambda events: events[0][1])
-assert first(awkward.Array([[1.0, 2.0], [3.0]])) == 2.0
-"""
-    subprocess.run([sys.executable, "-c", code], check=True)
-
-
-def test_the_first_kernel_does_not_import_scipy_and_linear_algebra_still_works():
-    statement = (
-        "import numpy as np; from mlaas4hep_dask.specs.measure import moments\n"
-        "moments(np.arange(3.0)); loaded = 'scipy.linalg' in sys.modules; assert not loaded\n"
-        "from mlaas4hep_dask.compiled import numba\n"
-        "product = numba.njit(lambda a: np.dot(a, a))(np.eye(3))\n"
-        "assert (product == np.eye(3)).all()"
-    )
-    loaded = loaded_after(statement)
-    assert {"numba", "scipy.linalg"} <= loaded
-
-
 def test_the_data_set_is_found_on_first_use():
     loaded = loaded_after("import mlaas4hep_dask; mlaas4hep_dask.Dataset")
     assert {"mlaas4hep_dask.dataset", "dask"} <= loaded
