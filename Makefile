@@ -1,6 +1,7 @@
 # make demo: train on the CMS open data in workflows/heptutorial and print the result
 # make test: everything that the tests need, then the tests
 # make docs: the site of the pages in docs/, in docs/_site; every link and anchor is checked
+# make check: linters, types, and the tests that need neither a process nor a server
 # make servers: the servers of Rucio and S3 for tests that are skipped without them
 # make root: ROOT itself, for tests that write and read files with it, skipped without it
 #
@@ -24,7 +25,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 TORCH := $(shell sed -n 's/^torch==//p' $(CONSTRAINTS))
 CPU_INDEX := https://download.pytorch.org/whl/cpu
 
-.PHONY: demo test docs servers root lint clean
+.PHONY: demo test check docs servers root lint clean
 .DELETE_ON_ERROR:
 
 demo: $(VENV)/.demo
@@ -32,6 +33,9 @@ demo: $(VENV)/.demo
 
 test: $(VENV)/.test
 	$(BIN)/python -m pytest
+
+check: lint
+	$(BIN)/python -m pytest -m "not (cluster or ddp or server or slow)"
 
 docs: .venv-docs/.done
 	.venv-docs/bin/sphinx-build --fail-on-warning --keep-going --quiet --jobs auto docs docs/_site

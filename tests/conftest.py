@@ -1,3 +1,5 @@
+import sys
+
 import pytest
 from paths import DATA, TUTORIAL
 
@@ -6,6 +8,29 @@ from mlaas4hep_dask.config import Cluster
 from mlaas4hep_dask.dataset.cache import VARIABLE
 from mlaas4hep_dask.events.events import concatenate
 from mlaas4hep_dask.reader import access, plan_file, read
+
+PROCESSES = {"cluster", "ddp", "server", "slow"}  # marks of tests that may start some
+STARTS = {"subprocess.Popen", "os.fork", "os.posix_spawn", "socket.bind"}
+_started: list[str] = []
+sys.addaudithook(lambda event, _: _started.append(event) if event in STARTS else None)
+
+
+def pytest_collection_modifyitems(items):
+    """Mark what a fixture or a folder tells."""
+    for item in items:
+        if "client" in item.fixturenames or item.path.parent.name == "line":
+            item.add_marker(pytest.mark.cluster)
+
+
+@pytest.fixture(autouse=True)
+def quick(request):
+    """A test without a mark starts neither a process nor a server, and so ``make check`` has it."""
+    _started.clear()
+    yield
+    names = {mark.name for mark in request.node.iter_markers()}
+    if _started and not names & PROCESSES:
+        what, marks = sorted(set(_started)), ", ".join(sorted(PROCESSES))
+        pytest.fail(f"{what}: tests that start processes or servers are marked, by one of {marks}")
 
 
 @pytest.fixture(scope="session", autouse=True)

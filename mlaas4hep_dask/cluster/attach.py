@@ -139,7 +139,7 @@ def connect(options: Cluster, *, ranks: int) -> Iterator[Client]:
         return
     from distributed import Client
 
-    from mlaas4hep_dask.waiting import wait_for_workers
+    from mlaas4hep_dask.waiting import ClusterHandle
 
     require_scheduler(options.address)
     try:
@@ -152,7 +152,7 @@ def connect(options: Cluster, *, ranks: int) -> Iterator[Client]:
         ) from error
     try:
         place = f"the scheduler at {options.address}"
-        wait_for_workers(client, 1, place, seconds=WORKERS_TIMEOUT)
+        ClusterHandle(client).wait_for_workers(1, place, seconds=WORKERS_TIMEOUT)
         require_same_versions(client)
         yield client
     finally:
@@ -165,7 +165,7 @@ def _local(options: Cluster, ranks: int) -> Iterator[Client]:
     import dask
     from distributed import Client, LocalCluster
 
-    from mlaas4hep_dask.waiting import wait_for_workers, workers_of
+    from mlaas4hep_dask.waiting import ClusterHandle, workers_of
 
     warm_up()
     cores = len(os.sched_getaffinity(0))
@@ -196,16 +196,18 @@ def _local(options: Cluster, ranks: int) -> Iterator[Client]:
             raise
         with cluster, Client(cluster) as client:
             workers_of(client).processes.follow(cluster)
-            wait_for_workers(client, number, "the local cluster", seconds=WORKERS_TIMEOUT)
+            ClusterHandle(client).wait_for_workers(
+                number, "the local cluster", seconds=WORKERS_TIMEOUT
+            )
             _require_room(client)
             yield client
 
 
 def _require_room(client: Client) -> None:
     """Raise when workers have hardly any memory left before they have read anything."""
-    from mlaas4hep_dask.waiting import living, size
+    from mlaas4hep_dask.waiting import ClusterHandle, size
 
-    for worker in living(client).values():
+    for worker in ClusterHandle(client).alive().values():
         weight, limit = worker["metrics"].get("memory", 0), worker["memory_limit"] or 0
         if limit and weight > LARGEST_WEIGHT * limit:
             raise ClusterError(

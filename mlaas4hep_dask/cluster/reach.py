@@ -123,9 +123,10 @@ def require_same_versions(client: Client) -> None:
     """
     import distributed
 
-    from mlaas4hep_dask.waiting import living, on_workers
+    from mlaas4hep_dask.waiting import ClusterHandle
 
-    workers = sorted(living(client))
+    cluster = ClusterHandle(client)
+    workers = sorted(cluster.alive())
     own = (
         ("Python", "sys:version", sys.version),
         ("distributed", "distributed:__version__", distributed.__version__),
@@ -133,7 +134,7 @@ def require_same_versions(client: Client) -> None:
     )
     for name, place, version in own:
         # A function of the standard library, which every worker has.
-        asked = on_workers(client, pkgutil.resolve_name, place, workers=workers, what="versions")
+        asked = cluster.on_workers(pkgutil.resolve_name, place, workers=workers, what="versions")
         here = _short(name, version)
         for worker in workers:
             there = _short(name, asked[worker]) if worker in asked else ""

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from mlaas4hep_dask.dataset.source import BlockPlan
+from mlaas4hep_dask.dataset.blocks import BlockPlan
 from mlaas4hep_dask.dataset.tasks import make_block
 from mlaas4hep_dask.encode import Block
 from mlaas4hep_dask.waiting import shared_key

@@ -17,6 +17,7 @@ from distributed import Client, Future
 from mlaas4hep_dask.config import Config, load
 from mlaas4hep_dask.dataset.arrays import DaskArrays, lazy_arrays
 from mlaas4hep_dask.dataset.binning import bins_of
+from mlaas4hep_dask.dataset.blocks import BlockPlan
 from mlaas4hep_dask.dataset.distributions import Distributions, distributions
 from mlaas4hep_dask.dataset.examples import examples_of, num_examples
 from mlaas4hep_dask.dataset.granularity import Suggestion, suggestions
@@ -30,7 +31,6 @@ from mlaas4hep_dask.dataset.plan import (
     planned_already,
     wanted_of,
 )
-from mlaas4hep_dask.dataset.source import BlockPlan
 from mlaas4hep_dask.dataset.specs_pass import specs_pass
 from mlaas4hep_dask.dataset.tasks import PROGRESS, Measured
 from mlaas4hep_dask.encode import Block, EncodeCounts, Encoding
@@ -52,7 +52,7 @@ from mlaas4hep_dask.inputs.weighting import (
 from mlaas4hep_dask.reader import Partition, ReadCounts
 from mlaas4hep_dask.specs import SampleSpecs, Specs
 from mlaas4hep_dask.specs.sample import ClassSums
-from mlaas4hep_dask.waiting import gather, result, share
+from mlaas4hep_dask.waiting import ClusterHandle
 
 if TYPE_CHECKING:
     import dask_awkward
@@ -67,15 +67,20 @@ class Dataset:
     ----------
     config : Config
         From dataset.yaml.
-    client : distributed.Client
+    client : distributed.Client or ClusterHandle
         Where the work runs.
     checked : Preflight, optional
         Result of `preflight`, when the caller has it already.
     """
 
-    def __init__(self, config: Config, client: Client, checked: Preflight | None = None) -> None:
+    def __init__(
+        self,
+        config: Config,
+        client: ClusterHandle | Client,
+        checked: Preflight | None = None,
+    ) -> None:
         self.config = config
-        self.client = client
+        self.cluster = ClusterHandle.of(client)
         self._checked = checked
         self._plan: Plan | None = None
         self._measured: Measured | None = None
@@ -85,7 +90,7 @@ class Dataset:
 
     @classmethod
     def from_yaml(
-        cls, path: str | Path, client: Client, *, overrides: Sequence[str] = ()
+        cls, path: str | Path, client: ClusterHandle | Client, *, overrides: Sequence[str] = ()
     ) -> Dataset:
         """The data set of a dataset.yaml; files, tree and branches are checked at once.
 
@@ -93,7 +98,7 @@ class Dataset:
         ----------
         path : str or Path
             The YAML file.
-        client : distributed.Client
+        client : distributed.Client or ClusterHandle
             Where the work runs.
         overrides : sequence of str
             ``key.path=value``, as for ``--set``.
@@ -117,14 +122,14 @@ class Dataset:
         if self._plan is None:
             checked = self.checked()
             known = planned_already(checked)
-            shared = share(self.client, wanted_of(self.config, checked))
+            shared = self.cluster.share(wanted_of(self.config, checked))
             listed = [(sample, file) for sample, files in checked.files.items() for file in files]
             futures = {
-                (sample, file): self.client.submit(plan_one, file, sample, shared, pure=False)
+                (sample, file): self.cluster.submit(plan_one, file, sample, shared, pure=False)
                 for sample, file in listed
                 if (sample, file) not in known
             }
-            found = gather(self.client, list(futures.values()), "plan")
+            found = self.cluster.gather(list(futures.values()), "plan")
             done = dict(zip(futures, found, strict=True))
             planned = [known.get(which) or done[which] for which in listed]
             self._plan = assemble(self.config, checked, planned)
@@ -191,19 +196,19 @@ class Dataset:
         blocks = self.blocks()
         numbers = [number for number in range(len(blocks.partitions)) if number not in known]
         futures = [
-            self.client.submit(_counts, blocks.submit(self.client, number), pure=False)
+            self.cluster.submit(_counts, blocks.submit(self.cluster, number), pure=False)
             for number in numbers
         ]
         return sum(
-            [*known.values(), *gather(self.client, futures, "counts of encoding")], EncodeCounts()
+            [*known.values(), *self.cluster.gather(futures, "counts of encoding")], EncodeCounts()
         )
 
     def _measure(self, progress: Callable[[int], None] | None = None) -> Measured:
         if self._measured is None:
-            with watching(self.client, progress):
+            with watching(self.cluster, progress):
                 self._measured = specs_pass(
                     self.config,
-                    self.client,
+                    self.cluster,
                     self.plan(),
                     self._context(),
                     token=self.token(),
@@ -264,7 +269,7 @@ class Dataset:
         supervision = replace(self.plan().supervision, factors=self.factors())
         token = self.token("blocks", json.dumps(self.encode_options()))
         topic = f"mlaas4hep_dask-losses-{token}"
-        self._losses.listen(self.client, topic)
+        self._losses.listen(self.cluster, topic)
         context = replace(
             self._context(), encoding=self.encoding(), supervision=supervision, topic=topic
         )
@@ -303,7 +308,7 @@ class Dataset:
             start = parts[0].entry_start
             short = replace(parts[0], entry_stop=min(parts[0].entry_stop, start + HEAD_EVENTS))
             # The first events of a sample most likely have some that are selected.
-            first = self.client.submit(examples_of, short, context, *sizes, pure=False)
+            first = self.cluster.submit(examples_of, short, context, *sizes, pure=False)
             tasks.append((first, parts))
         errors: list[UnreadableFileError] = []
         found = [
@@ -327,10 +332,10 @@ class Dataset:
         errors: list[UnreadableFileError],
     ) -> list[Examples]:
         """Those of the first task, or partition, that gives some; what fails is added."""
-        later = (self.client.submit(examples_of, p, context, *sizes, pure=False) for p in parts)
+        later = (self.cluster.submit(examples_of, p, context, *sizes, pure=False) for p in parts)
         for task in chain([first], later):
             try:
-                found: Examples | None = result(self.client, task, "examples of events")
+                found: Examples | None = self.cluster.result(task, "examples of events")
             except UnreadableFileError as error:  # the events of another file do as well
                 if self.config.on_bad_file == "error":
                     raise
@@ -373,8 +378,8 @@ class Dataset:
             if num_events:
                 short.append(replace(part, entry_stop=part.entry_start + num_events))
                 left[part.sample] -= num_events
-        futures = [self.client.submit(function, part, context, pure=False) for part in short]
-        return gather(self.client, futures, "the first events")
+        futures = [self.cluster.submit(function, part, context, pure=False) for part in short]
+        return self.cluster.gather(futures, "the first events")
 
     def _context(self) -> Context:
         return self.plan().context(self.config)
@@ -413,21 +418,20 @@ class Dataset:
         return "".join(parts)
 
 
-class watching:  # noqa: N801  # reads as a statement: with watching(client, progress)
+class watching:  # noqa: N801  # reads as a statement: with watching(cluster, progress)
     """Passes the events that tasks report as done on to ``progress``, inside a ``with``."""
 
-    def __init__(self, client: Client, progress: Callable[[int], None] | None) -> None:
-        self._client = client
+    def __init__(self, cluster: ClusterHandle, progress: Callable[[int], None] | None) -> None:
+        self._cluster = cluster
         self._progress = progress
 
     def __enter__(self) -> None:
         if self._progress is not None:
-            progress = self._progress
-            self._client.subscribe_topic(PROGRESS, lambda event: progress(event[1]))
+            self._cluster.hear(PROGRESS, self._progress)
 
     def __exit__(self, *exc: object) -> None:
         if self._progress is not None:
-            self._client.unsubscribe_topic(PROGRESS)
+            self._cluster.unhear(PROGRESS)
 
 
 def _counts(block: Block) -> EncodeCounts:

@@ -7,13 +7,14 @@ from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
-from distributed import Client, get_worker
+from distributed import get_worker
 
 from mlaas4hep_dask.dataset.plan import Skipped
 from mlaas4hep_dask.errors import TrainingError
 from mlaas4hep_dask.events import Branch, Events
 from mlaas4hep_dask.reader import ReadCounts
 from mlaas4hep_dask.specs.sample import ClassSums
+from mlaas4hep_dask.waiting import ClusterHandle
 
 if TYPE_CHECKING:
     from mlaas4hep_dask.reader import Partition
@@ -147,10 +148,10 @@ class Listener:
     counts: ReadCounts = field(default_factory=ReadCounts)
     topic: str = ""
 
-    def listen(self, client: Client, topic: str) -> None:
+    def listen(self, cluster: ClusterHandle, topic: str) -> None:
         """Hear what is told from now on, once however often it is called."""
         if self.topic != topic:
-            client.subscribe_topic(topic, self._hear)
+            cluster.hear(topic, self._hear)
             self.topic = topic
 
     def recall(self, lost: Iterable[Lost]) -> None:
@@ -158,8 +159,7 @@ class Listener:
         for entry in lost:
             self.lost[_place(entry.skipped)] = entry
 
-    def _hear(self, event: tuple[Any, Mapping[str, Any]]) -> None:
-        told = event[1]
+    def _hear(self, told: Mapping[str, Any]) -> None:
         self.counts.retries.update(told["retries"])
         if told["lost"]:
             *skipped, num_events = told["lost"]

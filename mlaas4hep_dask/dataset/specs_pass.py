@@ -9,8 +9,6 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any
 
-from distributed import Client
-
 from mlaas4hep_dask.config import Config
 from mlaas4hep_dask.dataset.cache import cache_folder, entry_names, present, prune
 from mlaas4hep_dask.dataset.measuring import Piece, count_events, measure_pieces
@@ -23,7 +21,7 @@ from mlaas4hep_dask.inputs.context import Context
 from mlaas4hep_dask.inputs.reuse import event_facts, supervision_facts
 from mlaas4hep_dask.reader import Partition
 from mlaas4hep_dask.specs import SampleSpecs, Specs
-from mlaas4hep_dask.waiting import num_threads, result
+from mlaas4hep_dask.waiting import ClusterHandle
 
 logger = logging.getLogger(__name__)
 
@@ -32,7 +30,7 @@ COUNTED_TOGETHER = 1_000_000  # events whose splits one task counts if it need n
 
 def specs_pass(
     config: Config,
-    client: Client,
+    cluster: ClusterHandle,
     plan: Plan,
     context: Context,
     *,
@@ -47,12 +45,12 @@ def specs_pass(
         When no event of a sample could be read, or none is selected.
     """
     if reused is not None:
-        measured = _counted(client, plan, context, token)
+        measured = _counted(cluster, plan, context, token)
         measured = replace(measured, specs=reused)
     elif config.specs.mode == "sample":
-        measured = _sampled(config, client, plan, context, token)
+        measured = _sampled(config, cluster, plan, context, token)
     else:
-        measured = _full(config, client, plan, context, token)
+        measured = _full(config, cluster, plan, context, token)
         measured = replace(measured, samples=measured.specs.samples)
     for sample in plan.samples:
         found = measured.samples.get(sample)
@@ -83,14 +81,16 @@ def _nothing_selected(sample: str, found: SampleSpecs) -> DataError:
     )
 
 
-def _full(config: Config, client: Client, plan: Plan, context: Context, token: str) -> Measured:
+def _full(
+    config: Config, cluster: ClusterHandle, plan: Plan, context: Context, token: str
+) -> Measured:
     folder = cache_folder(config)
     facts = {**_event_facts(config, context), "transforms": dict(context.transforms)}
     if context.preparation.counting() is not None:  # the counts of an entry cannot be had anew
         facts |= {"fractions": context.fractions, "seed": context.seed}
     facts |= supervision_facts(config)
     pieces = file_pieces(plan, folder, facts)
-    measured = _compute(client, pieces, context, token)
+    measured = _compute(cluster, pieces, context, token)
     if folder is not None:
         num_deleted = prune(folder, config.specs.cache_bytes)
         logger.info("%d events from the cache %s", measured.num_cached, folder)
@@ -110,14 +110,16 @@ def _full(config: Config, client: Client, plan: Plan, context: Context, token: s
     return replace(measured, specs=measured.specs.with_provenance(files=files))
 
 
-def _sampled(config: Config, client: Client, plan: Plan, context: Context, token: str) -> Measured:
+def _sampled(
+    config: Config, cluster: ClusterHandle, plan: Plan, context: Context, token: str
+) -> Measured:
     units = sampled_units(
         plan.files, plan.used_entries(), fraction=config.specs.fraction, seed=config.seed
     )
     pieces = [Piece((unit,), number) for number, unit in enumerate(units)]
-    measured = _compute(client, pieces, context, f"{token}-units")
+    measured = _compute(cluster, pieces, context, f"{token}-units")
     left_out = _around(plan.partitions, measured.skipped)
-    counted = _counted(client, plan, context, token, without=left_out)
+    counted = _counted(cluster, plan, context, token, without=left_out)
     samples = {  # of partitions that are left out, other units may have been read
         name: replace(found, num_unread=max(counted.samples[name].num_read - found.num_read, 0))
         for name, found in measured.specs.samples.items()
@@ -136,7 +138,12 @@ def _sampled(config: Config, client: Client, plan: Plan, context: Context, token
 
 
 def _counted(
-    client: Client, plan: Plan, context: Context, token: str, *, without: Container[int] = ()
+    cluster: ClusterHandle,
+    plan: Plan,
+    context: Context,
+    token: str,
+    *,
+    without: Container[int] = (),
 ) -> Measured:
     """Counts of all partitions but those with the numbers ``without``."""
     pieces = [
@@ -147,7 +154,7 @@ def _counted(
     parts = min(len(pieces), MAX_TASKS)
     if context.preparation.counting() is None:
         parts = sum(len(piece.partitions[0]) for piece in pieces) // COUNTED_TOGETHER + 1
-    measured = _run(client, pieces, context, f"{token}-counts", count_events, parts)
+    measured = _run(cluster, pieces, context, f"{token}-counts", count_events, parts)
     return replace(measured, samples=measured.specs.samples)
 
 
@@ -170,24 +177,26 @@ def _overlap(part: Partition, lost: Skipped) -> bool:
     return part.entry_start < stop and lost.entry_start < part.entry_stop
 
 
-def _compute(client: Client, pieces: Sequence[Piece], context: Context, token: str) -> Measured:
-    measured = _run(client, pieces, context, token, measure_pieces, MAX_TASKS)
+def _compute(
+    cluster: ClusterHandle, pieces: Sequence[Piece], context: Context, token: str
+) -> Measured:
+    measured = _run(cluster, pieces, context, token, measure_pieces, MAX_TASKS)
     return replace(measured, specs=measured.specs.in_order())
 
 
 def _run(
-    client: Client,
+    cluster: ClusterHandle,
     pieces: Sequence[Piece],
     context: Context,
     token: str,
     function: Callable[[Sequence[Piece], Context], Measured],
     max_tasks: int,
 ) -> Measured:
-    threads = num_threads(client)
+    threads = cluster.num_threads("readers")
     graph, key = specs_graph(
         pieces, context, token=token, function=function, threads=threads, max_tasks=max_tasks
     )
-    measured: Measured = result(client, client.get(graph, key, sync=False), "specs")
+    measured: Measured = cluster.result(cluster.compute(graph, key), "specs")
     return measured
 
 

@@ -25,7 +25,7 @@ from mlaas4hep_dask.predict.request import Request
 from mlaas4hep_dask.predict.stream import in_order
 from mlaas4hep_dask.predict.tasks import Scoring, num_outputs, score_partition
 from mlaas4hep_dask.reader import Partition, PlannedFile
-from mlaas4hep_dask.waiting import result, share
+from mlaas4hep_dask.waiting import ClusterHandle
 from mlaas4hep_dask.writer import RootFormat, decoded_branches, write_events
 
 
@@ -73,7 +73,7 @@ def predict_files(
     request: Request,
     output: str | Path,
     *,
-    client: Client,
+    client: ClusterHandle | Client,
     max_events: int | None = None,
     skip: bool = False,
     decode: bool = False,
@@ -94,7 +94,7 @@ def predict_files(
         From `check_request`.
     output : str or Path
         A ``.root`` or ``.parquet`` file.
-    client : distributed.Client
+    client : distributed.Client or ClusterHandle
         Where the work runs.
     max_events : int, optional
         Score only the first events of all files together.
@@ -117,10 +117,10 @@ def predict_files(
         Whatever is wrong with bundle, files or output.
     """
     journal = Journal((reporter or Reporter()).hear)
-    output = Path(output)
+    output, cluster = Path(output), ClusterHandle.of(client)
     with journal.stage("plan") as planning:
-        scoring = _scoring(request, client, decode=decode, suffix=suffix, skip=skip)
-        plans = _plan(request, client, skip=skip)
+        scoring = _scoring(request, cluster, decode=decode, suffix=suffix, skip=skip)
+        plans = _plan(request, cluster, skip=skip)
         lost = [entry for entry in plans if isinstance(entry, Skipped)]
         parts = list(_partitions(plans, max_events))
         total = sum(len(partition) for partition, _ in parts)
@@ -137,10 +137,10 @@ def predict_files(
         ) as file,
         journal.stage("predict", total) as advance,
     ):
-        shared = _share(client, scoring)
+        shared = _share(cluster, scoring)
         tasks = ((partition, number, shared) for partition, number in parts)
         for (partition, _), part in zip(
-            parts, in_order(client, score_partition, tasks, "predict"), strict=True
+            parts, in_order(cluster, score_partition, tasks, "predict"), strict=True
         ):
             if part.events is None:
                 assert part.skipped is not None
@@ -169,7 +169,9 @@ def predict_files(
     return made
 
 
-def _scoring(request: Request, client: Client, *, decode: bool, suffix: str, skip: bool) -> Scoring:
+def _scoring(
+    request: Request, cluster: ClusterHandle, *, decode: bool, suffix: str, skip: bool
+) -> Scoring:
     bundle = request.bundle
     scoring = Scoring(
         name=bundle.name,
@@ -191,9 +193,9 @@ def _scoring(request: Request, client: Client, *, decode: bool, suffix: str, ski
         require_exact(bundle.encoding)
     columns = bundle.encoding.layout.num_columns
     scoring = replace(scoring, decode=decode)
-    shared = _share(client, scoring)
-    future = client.submit(num_outputs, shared, bundle, bundle.golden(), pure=False)
-    found = result(client, future, "trying the model")
+    shared = _share(cluster, scoring)
+    future = cluster.submit(num_outputs, shared, bundle, bundle.golden(), pure=False)
+    found = cluster.result(future, "trying the model")
     if not decode or bundle.outputs.kind == "reconstruction":
         names = score_names(bundle.manifest.get("output") or {}, found or 1)
         scoring = replace(scoring, outputs=names)
@@ -225,19 +227,19 @@ def _require_distinct(scoring: Scoring) -> None:
         )
 
 
-def _share(client: Client, scoring: Scoring) -> Any:
+def _share(cluster: ClusterHandle, scoring: Scoring) -> Any:
     """A future of the scoring, for all tasks to refer to; made again if its worker dies."""
     with dask.config.set({"distributed.admin.large-graph-warning-threshold": "8 GiB"}):
-        return share(client, scoring)
+        return cluster.share(scoring)
 
 
-def _plan(request: Request, client: Client, *, skip: bool) -> list[PlannedFile | Skipped]:
+def _plan(request: Request, cluster: ClusterHandle, *, skip: bool) -> list[PlannedFile | Skipped]:
     """One entry for each file, in their order; one Dask task per file."""
     reads = list(request.reference.branches)
     wanted = Wanted.of(request.reference, reads, skip=skip, num_files=len(request.files))
-    shared = share(client, wanted)
+    shared = cluster.share(wanted)
     tasks = ((file, request.bundle.name, shared) for file in request.files)
-    return list(in_order(client, plan_one, tasks, "plan"))
+    return list(in_order(cluster, plan_one, tasks, "plan"))
 
 
 def _partitions(

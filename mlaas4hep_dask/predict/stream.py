@@ -6,9 +6,9 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, TypeVar
 
-from distributed import Client, Future
+from distributed import Future
 
-from mlaas4hep_dask.waiting import let_go, num_threads, result
+from mlaas4hep_dask.waiting import ClusterHandle
 
 T = TypeVar("T")
 
@@ -16,7 +16,7 @@ AHEAD = 2  # tasks per thread of the cluster that are under way, or done and not
 
 
 def in_order(
-    client: Client, function: Callable[..., T], tasks: Iterable[tuple[Any, ...]], what: str
+    cluster: ClusterHandle, function: Callable[..., T], tasks: Iterable[tuple[Any, ...]], what: str
 ) -> Iterator[T]:
     """What ``function(*task)`` returns for each task, in their order.
 
@@ -32,22 +32,22 @@ def in_order(
         The first error of a task.
     """
     left = iter(tasks)
-    room = AHEAD * num_threads(client)
+    room = AHEAD * cluster.num_threads("readers")
     waiting: deque[Future] = deque()
 
     def submit() -> None:
         task = next(left, None)
         if task is not None:
-            waiting.append(client.submit(function, *task, pure=False))
+            waiting.append(cluster.submit(function, *task, pure=False))
 
     try:
         for _ in range(room):
             submit()
         while waiting:
-            done: T = result(client, waiting[0], what)
+            done: T = cluster.result(waiting[0], what)
             waiting.popleft()
             submit()
             yield done
     finally:
         if waiting:
-            let_go(client, list(waiting))
+            cluster.let_go(list(waiting))

@@ -170,9 +170,12 @@ def check_output(path: Path) -> None:
     The folder is new, empty, or holds an earlier run, which will be moved aside: a folder with
     anything else in it is somebody's own.
     """
+    exists = True
     try:
-        exists = path.exists()
-    except OSError as error:  # such as a name that is too long
+        path.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        exists = False
+    except OSError as error:  # such as a name that is too long, of which exists() says no more
         raise ConfigError(
             f"output {path} cannot be written: {error.strerror or error}", key="output"
         ) from error

@@ -200,7 +200,7 @@ def _train(
     left, state = num_epochs - len(epochs), None if last is None else last.state
     with (
         journal.stage("train", left * trainer.num_events) as advance,
-        watching(dataset.client, advance),
+        watching(dataset.cluster, advance),
     ):
         try:
             for last in trainer.epochs(first=len(epochs) + 1, state=state):

@@ -6,21 +6,20 @@ import logging
 import math
 import time
 import uuid
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import Any, Literal
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
 
-from distributed import Client, Future
+from distributed import Future
 
 from mlaas4hep_dask.bundle import Bundle, draft_bundle
 from mlaas4hep_dask.dataset import Dataset
-from mlaas4hep_dask.dataset.diskcache import free_bytes
-from mlaas4hep_dask.dataset.gang import run_gang
+from mlaas4hep_dask.dataset.blocks import BlockPlan
 from mlaas4hep_dask.dataset.losses import lost_samples, require_events
-from mlaas4hep_dask.dataset.source import BlockPlan, forget_sources, known_counts
 from mlaas4hep_dask.encode import EncodeCounts
 from mlaas4hep_dask.encode.examples import Examples
-from mlaas4hep_dask.errors import ClusterError, MLaaSError, TrainingError
+from mlaas4hep_dask.errors import TrainingError
+from mlaas4hep_dask.gang import Gang, Keeping, forget_sources, keep, known_counts
 from mlaas4hep_dask.run.exporting import Exported, export_network, try_network
 from mlaas4hep_dask.train.assign import Assignment, assign, follow
 from mlaas4hep_dask.train.calls import (
@@ -35,25 +34,11 @@ from mlaas4hep_dask.train.feed import TEST, VALIDATION
 from mlaas4hep_dask.train.model import ModelSource
 from mlaas4hep_dask.train.session import Meeting, RankTask
 from mlaas4hep_dask.usercode import TRIAL_SECONDS
-from mlaas4hep_dask.waiting import (
-    LostWorkerError,
-    OverdueError,
-    gather,
-    let_go,
-    living,
-    on_workers,
-    processes,
-    result,
-    wait_for_workers,
-)
+from mlaas4hep_dask.waiting import LostWorkerError, OverdueError, processes
 
 logger = logging.getLogger(__name__)
 
 WINDOW_BYTES = 128 * 2**20  # dense rows of one window; a rank holds two
-MEMORY_SHARE = 0.4  # of the cluster's memory that blocks may stay in
-DISK_SHARE = 0.5  # of the free disk of a worker
-WORKERS_TIMEOUT = 60  # seconds for workers to come, or to come back
-GRACE = 10  # seconds in which a death may explain another error
 
 
 @dataclass(frozen=True)
@@ -74,19 +59,16 @@ def begin_ranks(dataset: Dataset) -> list[Future]:
     If all workers will be ranks, none could read meanwhile: then this waits, so that the rates of
     the next stages are their own. The futures are to be kept until training begins.
     """
-    client = dataset.client
-    there = processes(living(client))
-    ranks = sorted(there)[: dataset.config.training.ranks]
+    cluster = dataset.cluster
+    ranks = cluster.choose(dataset.config.training.ranks, "trainers")
     importing = [
-        client.submit(import_rank, workers=[worker], pure=False, priority=20) for worker in ranks
+        cluster.submit(import_rank, workers=[worker], pure=False, priority=20) for worker in ranks
     ]
-    if len(ranks) == len(there):
+    if len(ranks) == len(cluster.alive()):
         try:
-            gather(
-                client, importing, "ranks import torch", on={rank: there[rank] for rank in ranks}
-            )
+            cluster.gather(importing, "ranks import torch", on=processes(ranks))
         except LostWorkerError as error:
-            let_go(client, importing)  # nobody else can run them
+            cluster.let_go(importing)  # nobody else can run them
             logger.warning("%s; ranks import it when training begins", error)
     return importing
 
@@ -134,10 +116,10 @@ class Trainer:
 
     def __init__(self, dataset: Dataset, model: ModelSource) -> None:
         self._dataset = dataset
-        self._client: Client = dataset.client
+        self._cluster = dataset.cluster
         self._config = dataset.config
         self._model = model
-        self._blocks: BlockPlan = dataset.blocks()
+        self._plan: BlockPlan = dataset.blocks()
         self._row_shape = dataset.encoding().row_shape
         self._assignments = assignments(dataset)
         counts = dataset.split_counts()
@@ -154,9 +136,10 @@ class Trainer:
         self._examples: Examples | None = None
         self._trial: Future | None = None
         self.warnings: tuple[str, ...] = ()  # of the trial
-        self._held: list[Future] = []
+        ranks = dataset.config.training.ranks
+        self._gang = Gang(dataset.cluster, ranks, f"training.ranks is {ranks}")
+        self._keeping: Keeping | None = None
         self._session = ""
-        self._workers: dict[str, str] = {}  # of the ranks, in their order, and their processes
         self._meeting = Meeting()
         self._tasks: list[Any] = []
 
@@ -188,7 +171,7 @@ class Trainer:
                     **{name: split.as_json() for name, split in lead.splits.items()},
                 }
                 yield Checkpoint(record, dict(lead.detail), lead.state)
-            for known in self._on_survivors(known_counts, self._blocks.token):
+            for known in self._gang.on_survivors(known_counts, self._plan.token):
                 self.counts |= known
         finally:
             self._close()
@@ -202,7 +185,7 @@ class Trainer:
         if self._examples is None:
             config = self._config
             self._examples = self._dataset.examples()
-            self._trial = self._client.submit(
+            self._trial = self._cluster.submit(
                 try_network,
                 self._model,
                 self._examples,
@@ -227,11 +210,11 @@ class Trainer:
         self.begin_trial()
         if self._trial is not None:
             try:
-                self.warnings = result(
-                    self._client, self._trial, "trying the model", seconds=TRIAL_SECONDS
+                self.warnings = self._cluster.result(
+                    self._trial, "trying the model", seconds=TRIAL_SECONDS
                 )
             except OverdueError as error:
-                let_go(self._client, [self._trial])
+                self._cluster.let_go([self._trial])
                 raise self._model.error(
                     f"has not come back for {TRIAL_SECONDS:g} s when it was tried on "
                     f"{len(self.begin_trial()):,} events: does its forward end?"
@@ -247,17 +230,17 @@ class Trainer:
         ModelError
             When the exported network does not give the scores of the trained one.
         """
-        future = self._client.submit(
+        future = self._cluster.submit(
             export_network,
             self._model,
             state,
             self.begin_trial(),
             self._draft(),
-            workers=list(self._workers)[:1] or None,  # it has imported torch
-            allow_other_workers=bool(self._workers),
+            workers=list(self._gang.workers)[:1] or None,  # it has imported torch
+            allow_other_workers=bool(self._gang.workers),
             pure=False,
         )
-        return result(self._client, future, "export")  # type: ignore[no-any-return]
+        return self._cluster.result(future, "export")  # type: ignore[no-any-return]
 
     def _draft(self) -> Bundle:
         dataset = self._dataset
@@ -286,16 +269,15 @@ class Trainer:
             try:
                 if not self._session:
                     self._open(state)
-                return run_gang(
-                    self._client,
+                assert self._keeping is not None  # opening has decided
+                return self._gang.run(
                     run_epoch,
                     [(task, epoch, self._meeting) for task in self._tasks],
-                    workers=self._workers,
-                    blocks=self._blocks,
-                    what=f"epoch {epoch}",
+                    self._keeping.blocks,
+                    f"epoch {epoch}",
                 )
             except Exception as error:
-                if not self._died(error):
+                if not self._gang.has_lost(error):
                     raise
                 self._abandon()
                 self.restarts += 1
@@ -311,7 +293,7 @@ class Trainer:
 
     def _require_events(self) -> None:
         """Stop where a class is lost; warn where its other samples are left."""
-        blocks, dataset = self._blocks, self._dataset
+        blocks, dataset = self._plan, self._dataset
         lost = lost_samples(dataset.lost(), blocks.partitions, blocks.counts)
         if not lost:
             return
@@ -326,49 +308,31 @@ class Trainer:
                     entries[0].skipped.reason,
                 )
 
-    def _died(self, error: Exception) -> bool:
-        """True when a worker of the gang has died, which other errors may be a result of."""
-        if isinstance(error, LostWorkerError):
-            return True
-        if isinstance(error, MLaaSError) and not isinstance(error, TrainingError):
-            return False
-        waits = isinstance(error, TrainingError) and "waiting for ranks" not in str(error)
-        deadline = time.monotonic() + (0 if waits else GRACE)
-        while True:
-            alive = processes(living(self._client))
-            if any(alive.get(worker) != process for worker, process in self._workers.items()):
-                return True
-            if time.monotonic() > deadline:
-                return False
-            time.sleep(0.2)  # between looks at the scheduler
-
     def _open(self, state: bytes | None) -> None:
-        ranks = self._config.training.ranks
-        what = f"training.ranks is {ranks}"
-        wait_for_workers(self._client, ranks, what, seconds=WORKERS_TIMEOUT)
-        info = living(self._client)
-        there = processes(info)
-        # Those that have been ranks keep what they have imported; paused ones take no task.
-        best = sorted(
-            info, key=lambda w: (info[w]["status"] != "running", w not in self._workers, w)
+        gang, split = self._gang, self._config.split
+        gang.meet()
+        owners: dict[int, int] = {}
+        for assignment in self._assignments:
+            for rank in range(gang.size):
+                for block in assignment.blocks(rank):
+                    owners.setdefault(block, rank)
+        self._keeping = keep(
+            self._plan,
+            gang,
+            place=self._config.cache,
+            packed_bytes=self.packed_bytes,
+            owners=owners,
+            fractions={
+                VALIDATION: split.validation,
+                TEST: split.test,
+            },  # the oftener measured first
         )
-        self._workers = {worker: there[worker] for worker in sorted(best[:ranks])}
-        self.cache = self._choose_cache(info)
+        self.cache = self._keeping.place
         logger.info("blocks, %d bytes packed, are kept: %s", self.packed_bytes, self.cache)
-        least = min(info[worker]["memory_limit"] or math.inf for worker in self._workers)
-        in_rank = self.cache == "memory" and self.packed_bytes / ranks <= MEMORY_SHARE * least
-        self._blocks = replace(
-            self._blocks,
-            on_disk=self.cache == "disk",
-            in_rank=in_rank,
-            kept=self._kept_splits(MEMORY_SHARE * least) if self.cache == "none" else (),
-        )
-        if self.cache == "memory":
-            self._hold_blocks(info)
         task = RankTask(
             session=uuid.uuid4().hex,
             rank=0,
-            num_ranks=ranks,
+            num_ranks=gang.size,
             host="",
             model=self._model,
             row_shape=self._row_shape,
@@ -382,93 +346,27 @@ class Trainer:
             balance=self.weights.balance,
             samples=self._samples,
         )
-        hosts = [info[worker]["host"] for worker in self._workers]
-        self._tasks = [task.for_rank(rank, host) for rank, host in enumerate(hosts)]
+        self._tasks = [task.for_rank(rank, host) for rank, host in enumerate(gang.hosts)]
         self._session = task.session
-        facts = self._on_ranks(open_rank, [(own, state) for own in self._tasks])
+        start = "ranks start"
+        facts = gang.on_each(open_rank, [(own, state) for own in self._tasks], start)
         self._meeting = Meeting()
-        if ranks > 1:
-            self._meeting = self._on_ranks(open_meeting, [(hosts[0], task.session, facts)])[0]
-
-    def _on_ranks(self, function: Callable[..., Any], arguments: Sequence[Any]) -> list[Any]:
-        """What the first ranks' workers return, each given its own arguments."""
-        futures = [
-            self._client.submit(function, *own, workers=[worker], pure=False, priority=20)
-            for worker, own in zip(self._workers, arguments, strict=False)
-        ]
-        try:
-            return gather(self._client, futures, "ranks start", on=self._workers)
-        except BaseException:
-            let_go(self._client, futures)
-            raise
-
-    def _kept_splits(self, room: float) -> tuple[int, ...]:
-        """Splits whose events fit into a rank: validation, measured most often, before test."""
-        split, kept = self._config.split, []
-        for number, fraction in ((VALIDATION, split.validation), (TEST, split.test)):
-            room -= fraction * self.packed_bytes / self._config.training.ranks
-            if room >= 0:
-                kept.append(number)
-        return tuple(kept)
-
-    def _choose_cache(self, workers: Mapping[str, Any]) -> Literal["memory", "disk", "none"]:
-        """Where blocks stay between epochs: what the configuration says, or what has room."""
-        if self._config.cache != "auto":
-            return self._config.cache
-        # A worker without a limit reports 0.
-        memory = sum(worker["memory_limit"] or math.inf for worker in workers.values())
-        if self.packed_bytes <= MEMORY_SHARE * memory:
-            return "memory"
-        # Every rank keeps its own events' blocks; ranks on one machine share its disk.
-        free = on_workers(
-            self._client, free_bytes, workers=list(self._workers), what="free room on disks"
-        )
-        hosts: dict[str, list[int]] = {}
-        for worker, room in free.items():
-            hosts.setdefault(workers[worker]["host"], []).append(room)
-        if not hosts:
-            return "none"
-        room = min(min(rooms) / len(rooms) for rooms in hosts.values())
-        return "disk" if self.packed_bytes / len(free) <= DISK_SHARE * room else "none"
-
-    def _hold_blocks(self, workers: Mapping[str, Any]) -> None:
-        """Keep blocks on the workers between epochs, where they are used."""
-        owner: dict[int, str] = {}
-        if len(workers) == len(self._workers):  # otherwise the memory of all is needed
-            for assignment in self._assignments:
-                for rank, worker in enumerate(self._workers):
-                    for block in assignment.blocks(rank):
-                        owner.setdefault(block, worker)
-        self._held = [
-            self._blocks.submit(self._client, block, worker=owner.get(block))
-            for block in range(len(self._blocks.partitions))
-        ]
+        if gang.size > 1:
+            where = [(gang.hosts[0], task.session, facts)]
+            self._meeting = gang.on_each(open_meeting, where, start)[0]
 
     def _abandon(self) -> None:
-        self._on_survivors(abandon, self._session)
+        self._gang.on_survivors(abandon, self._session)
         self._session = ""
 
     def _close(self) -> None:
-        self._on_survivors(abandon, self._session)  # after an interrupt ranks are still at work
-        self._on_survivors(close, self._session)
-        self._on_survivors(forget_sources)
-        self._held = []
+        self._gang.on_survivors(
+            abandon, self._session
+        )  # after an interrupt ranks are still at work
+        self._gang.on_survivors(close, self._session)
+        self._gang.on_survivors(forget_sources)
+        self._keeping = None
         self._session = ""
-
-    def _on_survivors(self, function: Callable[..., Any], *arguments: Any) -> list[Any]:
-        """What the workers that still live return."""
-        try:
-            returned = on_workers(
-                self._client,
-                function,
-                *arguments,
-                workers=list(self._workers),
-                what=f"{function.__name__} on ranks",
-            )
-        except ClusterError as error:  # nobody is left to be told; why matters where work is lost
-            logger.info("%s: %s", function.__name__, error)
-            return []
-        return list(returned.values())
 
 
 def _packed_bytes(dataset: Dataset) -> int:

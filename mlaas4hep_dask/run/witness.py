@@ -38,7 +38,7 @@ class Witness:
 
     def __enter__(self) -> Self:
         _logger().addHandler(self._handler)
-        self._dataset.client.subscribe_topic(TOPIC, self._hear)
+        self._dataset.cluster.hear(TOPIC, self._hear)
         return self
 
     def __exit__(
@@ -49,7 +49,7 @@ class Witness:
     ) -> None:
         _logger().removeHandler(self._handler)
         with suppress(OSError, RuntimeError, ValueError):  # of a scheduler that is gone
-            self._dataset.client.unsubscribe_topic(TOPIC)
+            self._dataset.cluster.unhear(TOPIC)
 
     def look_at_plan(self) -> None:
         """Write down what the plan has left out."""
@@ -91,8 +91,7 @@ class Witness:
                 )
             )
 
-    def _hear(self, event: tuple[Any, Mapping[str, Any]]) -> None:
-        facts = event[1]
+    def _hear(self, facts: Any) -> None:
         if isinstance(facts, Mapping) and facts.get("action") == "remove-worker":
             with suppress(WriteError):  # the next record of the run tells it
                 self._journal.add(Death(str(facts["worker"]), bool(facts.get("expected"))))

@@ -192,7 +192,9 @@ class SharedMemoryExchange:
             if self.abandoned or waited > GIVE_UP:
                 late = np.flatnonzero(self._sequences[:, 0] < self._sequence).tolist()
                 why = "training was abandoned" if self.abandoned else "no answer"
-                raise TrainingError(f"{why} while waiting for ranks {late}", rank=self._rank)
+                raise TrainingError(
+                    f"{why} while waiting for ranks {late}", rank=self._rank, late=late
+                )
             # Give the core away between looks; after a millisecond the other rank is busy for long.
             time.sleep(0.0 if waited < 0.001 else 0.0001)
 

@@ -4,41 +4,18 @@ Dask by itself waits for ever: for a task that is pinned to a worker that has go
 cluster that has none left, for a scheduler that was stopped. All waits of this package are here.
 """
 
-from mlaas4hep_dask.waiting.shared import share, shared_key
-from mlaas4hep_dask.waiting.waits import (
-    OverdueError,
-    gather,
-    let_go,
-    on_workers,
-    result,
-    wait_for,
-    wait_for_workers,
-)
-from mlaas4hep_dask.waiting.workers import (
-    LostWorkerError,
-    Workers,
-    living,
-    num_threads,
-    processes,
-    size,
-    workers_of,
-)
+from mlaas4hep_dask.waiting.handle import ClusterHandle, Group
+from mlaas4hep_dask.waiting.shared import shared_key
+from mlaas4hep_dask.waiting.waits import OverdueError
+from mlaas4hep_dask.waiting.workers import LostWorkerError, processes, size, workers_of
 
 __all__ = [
+    "ClusterHandle",
+    "Group",
     "LostWorkerError",
     "OverdueError",
-    "Workers",
-    "gather",
-    "let_go",
-    "living",
-    "num_threads",
-    "on_workers",
     "processes",
-    "result",
-    "share",
     "shared_key",
     "size",
-    "wait_for",
-    "wait_for_workers",
     "workers_of",
 ]

@@ -45,11 +45,6 @@ SHARED_RETRIES = 100  # of a value that tasks share, each after a death of a wor
 MEMORY_ENDS = 3  # times that workers were ended for memory, none being left
 
 
-def result(client: Client, future: Future, what: str, *, seconds: float | None = None) -> Any:
-    """The result of one task; raises as `gather` does."""
-    return gather(client, [future], what, seconds=seconds)[0]
-
-
 def gather(
     client: Client,
     futures: Sequence[Future],

@@ -166,11 +166,6 @@ def workers_of(client: Client) -> Workers:
     return _known[client]
 
 
-def num_threads(client: Client) -> int:
-    """Threads of all workers, at least 1: the first worker may not have come yet."""
-    return max(1, sum(int(info["nthreads"]) for info in living(client).values()))
-
-
 def living(client: Client) -> dict[str, Mapping[str, Any]]:
     """By address: what the scheduler says of the workers that are there.
 

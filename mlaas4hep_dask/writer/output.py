@@ -144,6 +144,12 @@ def check_output(
             f"{path}: {root_format} is a format of .root files, not of {path.suffix}",
             path=str(path),
         )
+    try:
+        path.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        pass
+    except OSError as error:  # such as a name that is too long
+        raise WriteError(f"{path} cannot be written: {error.strerror}", path=str(path)) from error
     if path.is_dir():
         raise WriteError(f"{path} is a folder, expected a file", path=str(path))
     if path.exists() and not overwrite:

@@ -443,6 +443,7 @@ def header(name, kind, size):
     return info.tobuf(tarfile.GNU_FORMAT)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", [tarfile.XHDTYPE, tarfile.GNUTYPE_LONGNAME, tarfile.XGLTYPE])
 def test_an_endless_header_of_a_member_takes_no_memory(kind, tmp_path):
     with gzip.open(tmp_path / "a.tar.gz", "wb") as file:
@@ -452,6 +453,7 @@ def test_an_endless_header_of_a_member_takes_no_memory(kind, tmp_path):
     assert "header of a member is too large" in opened_elsewhere(tmp_path / "a.tar.gz", tmp_path)
 
 
+@pytest.mark.slow
 def test_headers_that_stand_for_others_without_end_are_refused(tmp_path):
     with gzip.open(tmp_path / "a.tar.gz", "wb") as file:
         for _ in range(5000):
@@ -467,6 +469,7 @@ def test_other_compressions_are_no_archives(compress, bundle, tmp_path):
         open_bundle(tmp_path / "a.tar", unpack_to=tmp_path / "unpacked")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("text", "message"),
     [
@@ -503,6 +506,7 @@ def in_place_of(file, kind, tmp_path):
             out.truncate(1 << 40)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["link", "device", "pipe", "folder", "hole"])
 @pytest.mark.parametrize("member", [*MEMBERS, "manifest.json"])
 def test_a_member_that_is_no_plain_file_is_not_read(member, kind, bundle, tmp_path):
@@ -518,6 +522,7 @@ def relist(bundle, member):
     edit_manifest(bundle, lambda m: m["files"].update({member: entry}))
 
 
+@pytest.mark.slow
 def test_a_model_that_unpacks_to_very_much_is_refused(bundle, tmp_path):
     with zipfile.ZipFile(bundle.path / "model.pt", "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr("model/data/0", bytes(200_000_000))

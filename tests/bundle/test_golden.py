@@ -370,7 +370,7 @@ def test_the_network_that_is_trained_sees_its_first_events_in_training(files, cl
 def test_an_error_of_torch_in_a_step_is_the_model_s_at_once(
     ranks, files, client, tmp_path, monkeypatch
 ):
-    monkeypatch.setattr("mlaas4hep_dask.run.training.GRACE", 1e6)  # a wait would never end
+    monkeypatch.setattr("mlaas4hep_dask.gang.gang.GRACE", 1e6)  # a wait would never end
     training = {"epochs": 1, "batch_size": 20, "ranks": ranks}
     with pytest.raises(ModelError, match=r"in line \d+ of networks\.py \(RuntimeError: mat1"):
         run(files, client, tmp_path / "run", training=training, **model_of(files, "fails"))

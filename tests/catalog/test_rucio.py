@@ -14,7 +14,7 @@ from mlaas4hep_dask.catalog import resolve_files
 from mlaas4hep_dask.config import Config
 from mlaas4hep_dask.errors import ConfigError, MissingExtraError
 
-pytestmark = pytest.mark.timeout(120)
+pytestmark = [pytest.mark.server, pytest.mark.timeout(120)]
 DEAD = "http://127.0.0.1:1"  # nobody listens there
 SCOPE = "user.someone"
 

@@ -16,7 +16,9 @@ from paths import REPOSITORY, TUTORIAL
 
 from mlaas4hep_dask import __version__
 
-pytestmark = pytest.mark.timeout(280)
+pytestmark = pytest.mark.slow
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(280)]
 VERBS = ("run", "check", "specs", "predict", "serve", "models", "schema", "version", "completion")
 HEAVY = {"numpy", "numba", "dask", "distributed", "torch", "uproot", "awkward", "pydantic", "rich"}
 

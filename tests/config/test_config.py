@@ -85,6 +85,7 @@ def test_relative_files_of_a_mapping_start_from_its_base(tmp_path):
     assert config.resolve("models/../net.py") == tmp_path / "net.py"
 
 
+@pytest.mark.slow
 def test_importing_the_config_loads_nothing_heavy():
     code = "import sys, mlaas4hep_dask.config; print(*sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)

@@ -5,6 +5,8 @@ import sys
 import pytest
 from paths import REPOSITORY, TUTORIAL
 
+pytestmark = pytest.mark.slow
+
 FOLDER = REPOSITORY / "benchmarks"
 COMMON = {
     "stage",

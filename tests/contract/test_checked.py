@@ -11,6 +11,8 @@ from mlaas4hep_dask.errors import UnreadableFileError
 from mlaas4hep_dask.reader import plan_file
 from mlaas4hep_dask.run.cli import main
 
+pytestmark = pytest.mark.cluster
+
 
 @pytest.fixture
 def keys(cms_files, tmp_path):

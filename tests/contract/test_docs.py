@@ -19,6 +19,8 @@ from mlaas4hep_dask.__main__ import door
 from mlaas4hep_dask.config import Config
 from mlaas4hep_dask.config.document import parse
 
+pytestmark = pytest.mark.slow
+
 PAGES = sorted(
     [
         *REPOSITORY.glob("*.md"),

@@ -5,6 +5,8 @@ from pathlib import Path
 import pytest
 from paths import REPOSITORY
 
+pytestmark = pytest.mark.slow
+
 HEAVY = ("dask", "distributed", "dask_awkward", "uproot", "torch", "awkward", "numba", "pandas")
 
 

@@ -1,9 +1,12 @@
 """Files that we write are opened by ROOT itself, and files that it writes are read by us."""
 
 import numpy as np
+import pytest
 from root_process import run_in_root
 
 from mlaas4hep_dask.reader import plan_file, read
+
+pytestmark = pytest.mark.slow
 
 WRITE = """
 file = ROOT.TFile(sys.argv[1], 'RECREATE')

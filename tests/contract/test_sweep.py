@@ -16,6 +16,8 @@ from mlaas4hep_dask.reader.opened import open_data
 from mlaas4hep_dask.reader.rootfile import is_tree
 from mlaas4hep_dask.specs.measure import measure
 
+pytestmark = pytest.mark.slow
+
 HEPTUTORIAL = TESTS.parent / "workflows" / "heptutorial" / "data"
 FOLDERS = (TESTS / "data", TESTS / "data" / "faults", HEPTUTORIAL)
 

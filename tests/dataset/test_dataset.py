@@ -21,6 +21,7 @@ from mlaas4hep_dask.errors import ConfigError, DataError, EncodeError, Unreadabl
 from mlaas4hep_dask.inputs.preflight import preflight
 from mlaas4hep_dask.specs import Specs
 from mlaas4hep_dask.specs.measure import measure
+from mlaas4hep_dask.waiting import ClusterHandle
 
 MC = [
     "MC*",
@@ -251,7 +252,7 @@ def test_the_split_does_not_depend_on_partitions_or_the_order_of_files(tutorial,
     def members(keys, **more):
         dataset = dataset_of(keys, client, **more)
         blocks = dataset.blocks()
-        futures = [blocks.submit(client, n) for n in range(len(blocks.partitions))]
+        futures = [blocks.submit(ClusterHandle(client), n) for n in range(len(blocks.partitions))]
         found = set()
         for block in client.gather(futures):
             rows = np.column_stack([block.id, block.split])

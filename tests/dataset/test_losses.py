@@ -15,6 +15,8 @@ from mlaas4hep_dask.errors import DataError, TrainingError, UnreadableFileError
 from mlaas4hep_dask.run import fit
 from mlaas4hep_dask.run.console import RunConsole
 
+pytestmark = pytest.mark.cluster
+
 
 @pytest.fixture
 def server(cms_files):

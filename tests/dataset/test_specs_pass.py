@@ -127,6 +127,7 @@ def test_a_changed_file_is_measured_again(keys, client):
     assert third.plan().num_events - third.num_cached() == num_entries_of(third, changed)
 
 
+@pytest.mark.server
 def test_a_file_on_a_server_that_is_written_to_again_is_measured_again(keys, client, tmp_path):
     folder = tmp_path / "served"
     folder.mkdir()

@@ -132,6 +132,7 @@ def test_files_without_events_are_passed_over(keys, tmp_path):
     check(keys, target=TARGET, function={"callable": f"{tmp_path}/analysis.py:same"})
 
 
+@pytest.mark.server
 def test_remote_files_are_left_to_the_workers(keys, tmp_path):
     with http_server(tmp_path) as (_, base):
         for sample in keys["samples"]:
@@ -150,6 +151,7 @@ def test_the_command_ends_before_a_cluster_is_started(keys, tmp_path, capsys):
         assert "dashboard" not in told.out
 
 
+@pytest.mark.slow
 def test_no_compiler_is_started_for_it(keys):
     # numba's first call takes from a fifth of a second to one, which the start of a run would wait.
     code = (

@@ -78,7 +78,7 @@ def test_a_served_score_is_that_of_the_trained_network(finished, cms_files):
 def test_the_counts_of_all_events_stand_in_the_summary(finished):
     dataset, result = finished
     blocks = dataset.blocks()
-    blocks = [blocks.submit(dataset.client, n).result() for n in range(len(blocks.partitions))]
+    blocks = [blocks.submit(dataset.cluster, n).result() for n in range(len(blocks.partitions))]
     for key in ("off_image", "shared_cell"):
         for name in ("Jet (px, py)", "Jet (py, pz)", "Jet (px, pz)"):
             expected = sum(getattr(b.encoded.counts, key).get(name, 0) for b in blocks)
@@ -185,7 +185,7 @@ def test_fine_images_are_drawn_with_several_cells_as_one(workflow, client):
 
 def test_packed_images_are_smaller_than_rows_of_cells(finished):
     blocks = finished[0].blocks()
-    encoded = blocks.submit(finished[0].client, 0).result().encoded
+    encoded = blocks.submit(finished[0].cluster, 0).result().encoded
     assert encoded.nbytes < encoded.dense().nbytes / 20
 
 

@@ -23,6 +23,7 @@ from mlaas4hep_dask.run.stages import fit
 from mlaas4hep_dask.score.parts import Records
 from mlaas4hep_dask.score.scorer import open_scorer
 from mlaas4hep_dask.train.network import mlp
+from mlaas4hep_dask.waiting import ClusterHandle
 
 CUTS = {
     "tree": "events",
@@ -106,7 +107,7 @@ def test_ids_and_split_are_those_of_the_entries(keys, client):
 
 def split_of(dataset, client):
     blocks = dataset.blocks()
-    made = [blocks.submit(client, n).result() for n in range(len(blocks.partitions))]
+    made = [blocks.submit(ClusterHandle(client), n).result() for n in range(len(blocks.partitions))]
     return np.concatenate([block.split for block in made])
 
 

@@ -17,6 +17,7 @@ from mlaas4hep_dask.errors import ConfigError, DataError
 from mlaas4hep_dask.inputs.preflight import preflight
 from mlaas4hep_dask.run.stages import fit
 from mlaas4hep_dask.train.network import mlp
+from mlaas4hep_dask.waiting import ClusterHandle
 
 TRUTH = ["MC*"]
 MET = "sqrt(MET_px**2 + MET_py**2)"
@@ -165,7 +166,7 @@ def test_balanced_classes_have_equal_sums_in_training_only(keys, client):
     split = np.concatenate(
         client.gather(
             [
-                client.submit(_split, blocks.submit(client, n), pure=False)
+                client.submit(_split, blocks.submit(ClusterHandle(client), n), pure=False)
                 for n in range(len(blocks.partitions))
             ]
         )

@@ -43,6 +43,8 @@ from mlaas4hep_dask.specs.measure import measure
 from mlaas4hep_dask.train.network import mlp
 from mlaas4hep_dask.writer import write_events
 
+pytestmark = pytest.mark.cluster
+
 INPUTS = ("MET_px", "MET_py", "NJet", "Jet_Px", "Jet_btag", "Muon_Pz", "Muon_Charge")
 
 

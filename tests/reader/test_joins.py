@@ -240,6 +240,7 @@ with ROOT.TFile.Open(sys.argv[2], "RECREATE") as file:
 """
 
 
+@pytest.mark.slow
 def test_vectors_that_root_writes_are_joined_with_each_other_and_with_counted_ones(tmp_path):
     files = [str(tmp_path / "vectors.root"), str(tmp_path / "both.root")]
     run_in_root(SNAPSHOT, *files)

@@ -55,6 +55,7 @@ def plain_file(tmp_path):
     return path
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("way", ["ours", "uproot"])
 def test_a_file_that_shrinks_while_it_is_open_is_named_and_ends_no_process(plain_file, way):
     done = subprocess.run(

@@ -44,6 +44,7 @@ def test_of_two_branches_with_one_name_the_first_is_read_with_its_own_type(label
     assert "x (2)" in plan.left_out
 
 
+@pytest.mark.slow
 def test_two_class_branches_with_one_name_leave_a_file_readable(tmp_path):
     file = tmp_path / "twins.root"
     script = """
@@ -124,6 +125,7 @@ def test_a_short_branch_that_is_excluded_does_no_harm(tmp_path):
     np.testing.assert_array_equal(events.contents["met"], ENTRIES % 17 + 1)
 
 
+@pytest.mark.slow
 def test_a_list_is_left_out_when_its_counter_has_fewer_entries(tmp_path):
     file = tmp_path / "short.root"
     script = """
@@ -202,6 +204,7 @@ def test_an_ntuple_is_read_as_a_tree(tree, dtype):
                 assert values.tobytes() == opened[tree][name].array(library="np").tobytes()
 
 
+@pytest.mark.slow
 def test_a_users_class_that_derives_from_a_tree_is_read_as_one(tmp_path):
     source, file = tmp_path / "skim.C", tmp_path / "derived.root"
     source.write_text(COMPILED)
@@ -222,6 +225,7 @@ def test_files_without_a_uuid_in_their_header_are_told_apart():
     }
 
 
+@pytest.mark.slow
 def test_reproducible_files_are_known_by_what_they_hold(tmp_path):
     script = """
 from array import array
@@ -285,6 +289,7 @@ def test_a_field_that_cannot_be_read_does_not_cost_its_file(label):
     assert len(events.contents["met"]) == 300
 
 
+@pytest.mark.slow
 def test_a_branch_that_says_more_entries_than_its_baskets_hold_gives_no_values(tmp_path):
     file = tmp_path / "lie.root"
     script = """
@@ -319,6 +324,7 @@ file.Close()
                 read(part, [plan.branches[name]])
 
 
+@pytest.mark.slow
 def test_a_branch_whose_name_is_no_utf_8_is_left_out_when_it_is_planned(tmp_path):
     script = r"""
 ROOT.gInterpreter.Declare(r'''
@@ -374,6 +380,7 @@ def test_fields_of_an_rntuple_with_dots_in_their_names_are_read(tmp_path):
     assert all("a dot in a name" in reason for reason in plan.left_out.values())
 
 
+@pytest.mark.slow
 def test_an_array_or_leaf_list_of_other_entries_in_the_second_file_is_told_as_such(tmp_path):
     script = """
 ROOT.gInterpreter.Declare('''

@@ -212,6 +212,7 @@ def test_places_that_are_not_those_of_the_branches_are_not_used(edge_cases):
         assert found.contents["MET_pt"].tolist() == expected.contents["MET_pt"].tolist()
 
 
+@pytest.mark.slow
 def test_embedded_baskets_are_found_in_the_tree_that_was_not_parsed(tmp_path, monkeypatch):
     monkeypatch.setattr(planned_files, "MANY_BRANCHES", 1)
     run_in_root(WRITE, str(tmp_path), "500")

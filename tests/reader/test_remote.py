@@ -9,6 +9,8 @@ from servers import http_server, started
 from mlaas4hep_dask.errors import DataError, UnreadableFileError
 from mlaas4hep_dask.reader import Access, Partition, plan_file, read
 
+pytestmark = pytest.mark.server
+
 
 @pytest.fixture
 def url(cms_files):

@@ -16,7 +16,7 @@ from mlaas4hep_dask.errors import DataError
 from mlaas4hep_dask.reader import Access, counting, opened, plan_file, read
 from mlaas4hep_dask.reader.stamp import is_same, stamp_of, with_content
 
-pytestmark = pytest.mark.timeout(120)
+pytestmark = [pytest.mark.server, pytest.mark.timeout(120)]
 
 
 def written(folder, name, cms_files):

@@ -16,7 +16,7 @@ from mlaas4hep_dask.errors import UnreadableFileError
 from mlaas4hep_dask.reader import Access, counting, paced, plan_file, read
 from mlaas4hep_dask.reader import text as text_module
 
-pytestmark = pytest.mark.timeout(120)
+pytestmark = [pytest.mark.server, pytest.mark.timeout(120)]
 
 
 @pytest.fixture(scope="module")

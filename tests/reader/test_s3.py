@@ -15,7 +15,7 @@ from test_xrootd import whole
 from mlaas4hep_dask.errors import DataError, MissingExtraError, UnreadableFileError
 from mlaas4hep_dask.reader import Access, access, counting, opened, plan_file, read
 
-pytestmark = pytest.mark.timeout(120)
+pytestmark = [pytest.mark.server, pytest.mark.timeout(120)]
 TABLES = ["a.parquet", "a.csv", "a.csv.gz", "a.jsonl.zst"]
 
 

@@ -424,6 +424,7 @@ file.Close()
 """
 
 
+@pytest.mark.slow
 def test_ranges_of_reduced_precision_are_told_from_lengths_of_arrays(tmp_path):
     """uproot takes the first brackets of the title for the range: 4.6e-42 in place of 20."""
     run_in_root(ODD_LEAVES, str(tmp_path / "leaves.root"))

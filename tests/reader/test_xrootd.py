@@ -10,6 +10,8 @@ from servers import http_server, needs_xrootd, xrootd_server
 from mlaas4hep_dask.errors import DataError, UnreadableFileError
 from mlaas4hep_dask.reader import Access, Partition, counting, plan_file, read
 
+pytestmark = pytest.mark.server
+
 
 @pytest.fixture
 def server(cms_files):

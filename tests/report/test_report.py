@@ -529,6 +529,7 @@ def test_background_efficiency_at_a_working_point_lies_on_the_curve(html):
     assert f"70 {100 * background:.3g} {1 / background:.3g}" in Page(html).text
 
 
+@pytest.mark.slow
 def test_report_is_made_without_matplotlib_dask_or_torch():
     code = "import mlaas4hep_dask.report.records, sys; print(*sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

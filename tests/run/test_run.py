@@ -31,6 +31,8 @@ from mlaas4hep_dask.run.cli import main
 from mlaas4hep_dask.run.directory import RunDirectory
 from mlaas4hep_dask.train.network import mlp
 
+pytestmark = pytest.mark.cluster
+
 DATASET = TUTORIAL / "dataset.yaml"
 
 

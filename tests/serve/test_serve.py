@@ -38,6 +38,8 @@ from mlaas4hep_dask.serve import build_app
 from mlaas4hep_dask.serve.body import Bodies
 from mlaas4hep_dask.specs.measure import measure
 
+pytestmark = pytest.mark.server
+
 MAX_BODY_BYTES = 1_000_000
 JSON = {"Content-Type": "application/json"}
 

@@ -22,6 +22,8 @@ from mlaas4hep_dask.encode import encode
 from mlaas4hep_dask.events import Events
 from mlaas4hep_dask.serve.limits import Limits
 
+pytestmark = pytest.mark.server
+
 HOST = b"Host: localhost\r\n"
 GET = b"GET /health HTTP/1.1\r\n" + HOST + b"\r\n"
 POST = b"POST /v1/models/higgs/predict HTTP/1.1\r\n" + HOST

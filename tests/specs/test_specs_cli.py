@@ -206,6 +206,7 @@ def test_diff_shows_conditions_as_text(parts, capsys, tmp_path):
     ]
 
 
+@pytest.mark.slow
 def test_the_command_is_a_process_that_imports_neither_dask_nor_uproot(parts):
     code = (
         "import runpy, sys\n"

@@ -15,10 +15,13 @@ from mlaas4hep_dask.train.exchange import SharedMemory, SharedMemoryExchange
 NUM_EXCHANGES = 300
 CAPACITY = 1000
 
-pytestmark = pytest.mark.skipif(
-    platform.machine() not in ("x86_64", "AMD64") or not hasattr(os, "memfd_create"),
-    reason="gradients go through shared memory on x86-64 with Linux only",
-)
+pytestmark = [
+    pytest.mark.ddp,
+    pytest.mark.skipif(
+        platform.machine() not in ("x86_64", "AMD64") or not hasattr(os, "memfd_create"),
+        reason="gradients go through shared memory on x86-64 with Linux only",
+    ),
+]
 
 
 def values_of(rank, number, num_ranks):

@@ -14,15 +14,20 @@ from distributed import SchedulerPlugin
 
 from mlaas4hep_dask.cluster import connect
 from mlaas4hep_dask.config import Cluster, Config
-from mlaas4hep_dask.dataset import Dataset, diskcache
-from mlaas4hep_dask.dataset import source as source_module
-from mlaas4hep_dask.dataset.gang import run_gang
+from mlaas4hep_dask.dataset import Dataset
 from mlaas4hep_dask.errors import ClusterError, DataError, ModelError, TrainingError
+from mlaas4hep_dask.gang import KeptBlocks, diskcache
+from mlaas4hep_dask.gang import source as source_module
+from mlaas4hep_dask.gang.members import run_members
 from mlaas4hep_dask.run.stages import model_of
 from mlaas4hep_dask.run.training import Trainer, begin_ranks
 from mlaas4hep_dask.train.network import Dropout
 from mlaas4hep_dask.train.rank import interface_of
-from mlaas4hep_dask.waiting import LostWorkerError, living, processes, wait_for_workers
+from mlaas4hep_dask.waiting import ClusterHandle, LostWorkerError, processes
+from mlaas4hep_dask.waiting.waits import wait_for_workers
+from mlaas4hep_dask.waiting.workers import living
+
+pytestmark = pytest.mark.ddp
 
 CACHES = ("memory", "disk", "none")
 NETWORKS = """
@@ -164,7 +169,7 @@ def test_a_loss_that_is_not_finite_stops_the_training(keys, client):
 
 
 def test_more_ranks_than_workers_is_an_error(keys, client, monkeypatch):
-    monkeypatch.setattr("mlaas4hep_dask.run.training.WORKERS_TIMEOUT", 0.5)
+    monkeypatch.setattr("mlaas4hep_dask.gang.gang.WORKERS_TIMEOUT", 0.5)
     with pytest.raises(ClusterError, match=r"ranks is 3: 3 workers needed, .* has 2"):
         train(keys, client, ranks=3)
 
@@ -176,8 +181,8 @@ def test_more_ranks_than_workers_is_an_error(keys, client, monkeypatch):
 def test_blocks_stay_where_there_is_room(
     keys, client, monkeypatch, memory_share, disk_share, expected
 ):
-    monkeypatch.setattr("mlaas4hep_dask.run.training.MEMORY_SHARE", memory_share)
-    monkeypatch.setattr("mlaas4hep_dask.run.training.DISK_SHARE", disk_share)
+    monkeypatch.setattr("mlaas4hep_dask.gang.keeping.MEMORY_SHARE", memory_share)
+    monkeypatch.setattr("mlaas4hep_dask.gang.keeping.DISK_SHARE", disk_share)
     trainer, _ = train(keys, client, epochs=1)
     assert trainer.cache == expected
 
@@ -259,7 +264,7 @@ class BlocksMade(SchedulerPlugin):
 def test_without_a_cache_an_epoch_reads_a_partition_once_if_held_out_events_fit(
     keys, client, monkeypatch, form, memory_share, reads
 ):
-    monkeypatch.setattr("mlaas4hep_dask.run.training.MEMORY_SHARE", memory_share)
+    monkeypatch.setattr("mlaas4hep_dask.gang.keeping.MEMORY_SHARE", memory_share)
     keys |= {"cache": "none", "partition": {"max_events": 500}}
     keys["training"] |= {"epochs": 3, "ranks": 1}
     rows_of_a_window = 1_600
@@ -275,7 +280,7 @@ def test_without_a_cache_an_epoch_reads_a_partition_once_if_held_out_events_fit(
     monkeypatch.setattr("mlaas4hep_dask.run.training.WINDOW_BYTES", row_bytes * rows_of_a_window)
     config = Config.from_mapping(keys)
     trainer = Trainer(Dataset(config, client), model_of(config))
-    num_blocks = len(trainer._blocks.partitions)
+    num_blocks = len(trainer._plan.partitions)
     assert num_blocks > 30
     made = BlocksMade()
     scheduler = client.cluster.scheduler
@@ -300,13 +305,13 @@ def test_a_rank_with_room_is_sent_every_block_once(keys, client, monkeypatch):
     config = Config.from_mapping(keys)
     kept = {}
     for share in (0.4, 1e-9):
-        monkeypatch.setattr("mlaas4hep_dask.run.training.MEMORY_SHARE", share)
+        monkeypatch.setattr("mlaas4hep_dask.gang.keeping.MEMORY_SHARE", share)
         trainer = Trainer(Dataset(config, client), model_of(config))
         epochs = trainer.epochs(first=1, state=None)
         first = next(epochs)
         kept[share] = sum(client.run(num_blocks_of_sources).values()), measured([first])
         epochs.close()
-    assert kept[0.4][0] == len(trainer._blocks.partitions)
+    assert kept[0.4][0] == len(trainer._plan.partitions)
     assert kept[0.4][1] == kept[1e-9][1]
 
 
@@ -360,7 +365,7 @@ def test_only_deaths_without_an_epoch_in_between_count(keys):
         for epoch in trainer.epochs(first=1, state=None):
             numbers.append(epoch.record["epoch"])
             if len(numbers) < 4:  # a rank's worker is lost in each of three epochs
-                (pid,) = own.run(os.getpid, workers=list(trainer._workers)[-1:]).values()
+                (pid,) = own.run(os.getpid, workers=list(trainer._gang.workers)[-1:]).values()
                 os.kill(pid, signal.SIGKILL)
         assert numbers == [1, 2, 3, 4]
         assert trainer.restarts == 3
@@ -484,10 +489,17 @@ def _die_or_wait(source, progress, number):
 @pytest.mark.timeout(120)
 def test_a_gang_ends_when_one_member_dies(keys):
     with connect(Cluster(workers=2), ranks=2) as own:
-        blocks = Dataset(Config.from_mapping(keys), own).blocks()
+        blocks = KeptBlocks.of(Dataset(Config.from_mapping(keys), own).blocks())
         workers = processes(living(own))
         with pytest.raises(LostWorkerError, match=r"a test: worker \S+ was ended by SIGKILL"):
-            run_gang(own, _die_or_wait, [(0,), (1,)], workers=workers, blocks=blocks, what="a test")
+            run_members(
+                ClusterHandle(own),
+                _die_or_wait,
+                [(0,), (1,)],
+                workers=workers,
+                blocks=blocks,
+                what="a test",
+            )
 
 
 def _fail(source, progress, number):
@@ -498,10 +510,17 @@ def _fail(source, progress, number):
 
 
 def test_a_gang_raises_the_error_of_its_member(keys, client):
-    blocks = Dataset(Config.from_mapping(keys), client).blocks()
+    blocks = KeptBlocks.of(Dataset(Config.from_mapping(keys), client).blocks())
     workers = processes(living(client))
     with pytest.raises(TrainingError, match="member 1 cannot go on"):
-        run_gang(client, _fail, [(0,), (1,)], workers=workers, blocks=blocks, what="a test")
+        run_members(
+            ClusterHandle(client),
+            _fail,
+            [(0,), (1,)],
+            workers=workers,
+            blocks=blocks,
+            what="a test",
+        )
 
 
 def test_dropout_keeps_the_mean_in_training_and_everything_outside():

@@ -85,6 +85,7 @@ def test_a_module_that_this_process_has_imported_makes_no_difference(tmp_path, m
     assert code.load()() == 3
 
 
+@pytest.mark.slow
 def test_another_process_has_the_same_digest_without_the_folder(tmp_path):
     write(tmp_path, analysis="import cuts\ndef select(): return cuts.LIMIT\n", cuts="LIMIT = 3\n")
     code = found(tmp_path)

@@ -11,27 +11,25 @@ from contextlib import contextmanager
 
 import psutil
 import pytest
-from distributed import Client, LocalCluster, get_worker, wait
+from distributed import Client, LocalCluster, Scheduler, SpecCluster, Worker, get_worker, wait
 
 from mlaas4hep_dask.cluster import connect, reach, scratch
 from mlaas4hep_dask.config import Cluster
 from mlaas4hep_dask.errors import ClusterError
 from mlaas4hep_dask.waiting import (
+    ClusterHandle,
     LostWorkerError,
     OverdueError,
-    gather,
-    living,
-    on_workers,
     processes,
-    result,
-    share,
-    wait_for_workers,
     waits,
     workers,
     workers_of,
 )
+from mlaas4hep_dask.waiting.shared import share
+from mlaas4hep_dask.waiting.waits import gather, on_workers, wait_for_workers
+from mlaas4hep_dask.waiting.workers import living
 
-pytestmark = pytest.mark.timeout(240)
+pytestmark = [pytest.mark.cluster, pytest.mark.timeout(240)]
 LIMIT = 700_000_000  # bytes of memory of a worker
 
 
@@ -75,7 +73,7 @@ def test_how_the_process_of_a_worker_ended_is_told(client, function, argument, e
     allowed, scheduler.allowed_failures = scheduler.allowed_failures, 0
     try:
         with pytest.raises(ClusterError, match=rf"reading: 1 worker died at task .*{expected}"):
-            result(client, client.submit(function, argument, pure=False), "reading")
+            ClusterHandle(client).result(client.submit(function, argument, pure=False), "reading")
     finally:
         scheduler.allowed_failures = allowed
 
@@ -117,7 +115,7 @@ def test_a_worker_that_stands_still_is_told_with_its_process_and_ends_the_wait(
             caplog.at_level(logging.WARNING, "mlaas4hep_dask.waiting"),
             pytest.raises(ClusterError, match=text),
         ):
-            result(client, future, "a nap")
+            ClusterHandle(client).result(future, "a nap")
         assert f"pid {pid}) since" in caplog.text
     finally:
         os.kill(pid, signal.SIGCONT)
@@ -128,7 +126,7 @@ def test_a_worker_that_stands_still_is_told_with_its_process_and_ends_the_wait(
 def test_a_wait_with_a_bound_ends(client):
     future = client.submit(nap, 100, pure=False)
     with pytest.raises(OverdueError, match=r"a nap: no end after 1\.5 s"):
-        result(client, future, "a nap", seconds=1.5)
+        ClusterHandle(client).result(future, "a nap", seconds=1.5)
     client.cancel([future], force=True)
 
 
@@ -163,7 +161,7 @@ def test_a_pinned_task_whose_worker_is_retired_is_an_error():
         future = client.submit(nap, 100, workers=[worker], pure=False)
         thread = threading.Thread(target=client.retire_workers, args=([worker],))
         thread.start()
-        with pytest.raises(LostWorkerError, match="left") as caught:
+        with pytest.raises(LostWorkerError, match=r"left|ended with exit status 0") as caught:
             gather(client, [future], "a rank", on={worker: there[worker]})
         assert caught.value.workers == [worker]
         thread.join()
@@ -189,7 +187,7 @@ def test_results_come_in_the_order_of_the_tasks(client):
     futures = client.map(abs, range(-20, 0), pure=False)
     assert gather(client, futures, "tasks") == list(range(20, 0, -1))
     assert gather(client, [], "nothing") == []
-    assert result(client, futures[3], "one") == 17
+    assert ClusterHandle(client).result(futures[3], "one") == 17
 
 
 held = []
@@ -219,7 +217,7 @@ def test_a_task_that_ends_workers_one_after_the_other_names_memory(client):
     allowed, scheduler.allowed_failures = scheduler.allowed_failures, 0
     try:
         with pytest.raises(ClusterError, match=r"reading: 1 worker died .* 'fill'; .* for memory"):
-            result(client, client.submit(fill, 3.0, pure=False), "reading")
+            ClusterHandle(client).result(client.submit(fill, 3.0, pure=False), "reading")
     finally:
         scheduler.allowed_failures = allowed
 
@@ -259,7 +257,7 @@ def test_a_cluster_without_workers_says_so_and_ends_the_wait(caplog):
         with pytest.raises(
             ClusterError, match=r"predict: waiting for 1 worker \(none is here\), for 2 s, and"
         ):
-            result(client, client.submit(abs, -1), "predict")
+            ClusterHandle(client).result(client.submit(abs, -1), "predict")
         assert "predict: waiting for 1 worker (none is here), for 1 s now" in caplog.text
         with pytest.raises(ClusterError, match=r"2 workers needed, and after 0\.5 s .* has 0"):
             wait_for_workers(client, 2, "training", seconds=0.5)
@@ -296,12 +294,12 @@ def test_a_scheduler_that_stops_or_dies_is_told_in_one_line(tmp_path, caplog):
         future = client.submit(abs, -1)
         process.send_signal(signal.SIGSTOP)
         with pytest.raises(ClusterError, match=r"at tcp://\S+ is gone \(it has not answered for"):
-            result(client, future, "specs")
+            ClusterHandle(client).result(future, "specs")
         process.send_signal(signal.SIGCONT)
         living(client)
         process.kill()
         with pytest.raises(ClusterError, match=r"at tcp://\S+ is gone \("):
-            result(client, future, "specs")
+            ClusterHandle(client).result(future, "specs")
 
 
 def test_an_address_where_no_scheduler_answers_is_told_in_one_line(client, tmp_path, monkeypatch):
@@ -377,3 +375,28 @@ def test_folders_that_killed_processes_have_left_are_removed(tmp_path):
             assert first.is_dir()  # of a process that lives
         assert not second.exists()
     assert list(tmp_path.iterdir()) == []
+
+
+def test_ranks_are_chosen_of_trainers_and_the_same_ones_again(tmp_path):
+    names = ["readers-0", "trainers-0", "trainers-1", "other"]
+    options = {"nthreads": 1, "local_directory": str(tmp_path), "dashboard": False}
+    workers = {name: {"cls": Worker, "options": {**options, "name": name}} for name in names}
+    scheduler = {"cls": Scheduler, "options": {"host": "127.0.0.1", "dashboard": False}}
+    with SpecCluster(workers=workers, scheduler=scheduler) as cluster, Client(cluster) as client:
+        handle = ClusterHandle.of(client)
+        assert ClusterHandle.of(handle) is handle
+        handle.wait_for_workers(4, "four workers", seconds=60)
+
+        def named(info):
+            return {each["name"] for each in info.values()}
+
+        assert named(handle.alive()) == {*names}
+        assert named(handle.alive("readers")) == {"readers-0", "other"}
+        assert named(handle.alive("trainers")) == {"trainers-0", "trainers-1", "other"}
+        assert handle.num_threads("readers") == 2
+        chosen = handle.choose(2, "trainers")
+        assert chosen.keys() == handle.choose(2, "trainers").keys()
+        assert "readers-0" not in named(chosen)
+        rather = [address for address in handle.alive("trainers") if address not in chosen]
+        assert {*rather} < handle.choose(2, "trainers", rather=rather).keys()
+        assert len(handle.choose(9, "trainers")) == 3

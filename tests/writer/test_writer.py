@@ -194,6 +194,7 @@ print(data.Count().GetValue(), *(total.GetValue() for total in sums))
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("root_format", ["auto", "ttree"])
 def test_root_opens_what_has_many_branches_and_finds_them_in_their_order(tmp_path, root_format):
     path = tmp_path / "out.root"
@@ -322,6 +323,7 @@ except WriteError as error:
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["out.root", "out.parquet"])
 def test_a_full_disk_is_one_error_and_leaves_nothing(tmp_path, name):
     done = subprocess.run(
@@ -343,6 +345,7 @@ def test_a_full_disk_is_one_error_and_leaves_nothing(tmp_path, name):
     [
         ("out.rot", r"suffix '.rot' tells no format; expected .root or .parquet; did you mean"),
         ("none/out.root", "no folder"),
+        (f"{'x' * 300}.root", "File name too long"),
         ("folder.root", "is a folder"),
     ],
 )

@@ -3,33 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, fields
+from typing import Any, Self
 
-from distributed import Client, Future, Worker, get_client, get_worker
+from distributed import Future, Worker, get_client, get_worker
 
-from mlaas4hep_dask.dataset import diskcache
-from mlaas4hep_dask.dataset.tasks import make_block
+from mlaas4hep_dask.dataset.blocks import BlockPlan
 from mlaas4hep_dask.encode import Block, EncodeCounts
-from mlaas4hep_dask.inputs.context import Context
-from mlaas4hep_dask.reader import Partition
-from mlaas4hep_dask.waiting import result, share, wait_for
+from mlaas4hep_dask.gang import diskcache
+from mlaas4hep_dask.waiting import ClusterHandle
 
 
 @dataclass(frozen=True)
-class BlockPlan:
-    """Which block is which; travels to every rank.
+class KeptBlocks(BlockPlan):
+    """Which block is which, and where blocks stay between epochs; travels to every rank.
 
     Parameters
     ----------
-    token : str
-        Names the tasks; equal for equal data and encoding.
-    partitions : tuple of Partition
-        Block ``i`` is made of partition ``i``.
-    context : Context
-        What the blocks share, with the encoding.
-    counts : tuple
-        For each block its events for training, validation and test.
     on_disk : bool
         Keep the blocks on the disks of the workers that made them.
     in_rank : bool
@@ -40,34 +30,28 @@ class BlockPlan:
         be read again when the splits are measured.
     """
 
-    token: str
-    partitions: tuple[Partition, ...]
-    context: Context
-    counts: tuple[tuple[int, int, int], ...]
     on_disk: bool = False
     in_rank: bool = False
     kept: tuple[int, ...] = ()
 
-    def key(self, block: int) -> tuple[str, int]:
-        """The Dask key of a block."""
-        return (f"block-{self.token}", block)
+    @classmethod
+    def of(
+        cls,
+        plan: BlockPlan,
+        *,
+        on_disk: bool = False,
+        in_rank: bool = False,
+        kept: tuple[int, ...] = (),
+    ) -> Self:
+        """The blocks of a plan."""
+        facts = {each.name: getattr(plan, each.name) for each in fields(BlockPlan)}
+        return cls(**facts, on_disk=on_disk, in_rank=in_rank, kept=kept)
 
-    def submit(self, client: Client, block: int, *, worker: str | None = None) -> Future:
-        """A future of a block, on the given worker if that is free; made once however often."""
-        context = share(client, self.context, self.token)
-        function: Callable[..., Block] = make_block
-        more: tuple[Any, ...] = (self.counts[block],)
+    def task(self, block: int) -> tuple[Callable[..., Block], tuple[Any, ...]]:
+        """As `BlockPlan.task`; what keeps the block on disk, if it is to stay there."""
         if self.on_disk:
-            function, more = diskcache.block_on_disk, (self.counts[block], self.token, block)
-        return client.submit(
-            function,
-            self.partitions[block],
-            context,
-            *more,
-            key=self.key(block),
-            workers=None if worker is None else [worker],
-            allow_other_workers=worker is not None,
-        )
+            return diskcache.block_on_disk, (self.counts[block], self.token, block)
+        return super().task(block)
 
 
 class WorkerBlocks:
@@ -78,10 +62,10 @@ class WorkerBlocks:
     allows.
     """
 
-    def __init__(self, plan: BlockPlan) -> None:
+    def __init__(self, plan: KeptBlocks) -> None:
         self._plan = plan
         self._worker: Worker = get_worker()
-        self._client: Client = get_client()
+        self._cluster = ClusterHandle(get_client())
         self._futures: dict[int, Future] = {}
         self._blocks: dict[int, Block] = {}
         self._kept: dict[tuple[int, int], Block] = {}  # by block and split
@@ -102,7 +86,7 @@ class WorkerBlocks:
         for number in wanted:
             if number not in self._futures:
                 self._futures[number] = self._plan.submit(
-                    self._client, number, worker=self._worker.address
+                    self._cluster, number, worker=self._worker.address
                 )
 
     def get(self, block: int, split: int) -> Block:
@@ -122,11 +106,11 @@ class WorkerBlocks:
 
     def _fetch(self, number: int) -> Block:
         future = self._futures[number]
-        wait_for(self._client, future, f"block {number}")
+        self._cluster.wait_for(future, f"block {number}")
         # A mapping that threads may share; a Client would copy through a socket.
         if future.status == "finished" and future.key in self._worker.data:
             return self._worker.data[future.key]  # type: ignore[no-any-return]
-        block: Block = result(self._client, future, f"block {number}")
+        block: Block = self._cluster.result(future, f"block {number}")
         if self._plan.on_disk:  # another rank's worker made it, and has it on its own disk
             block = diskcache.kept(block, self._plan.token, number, self._worker)
         return block
@@ -135,7 +119,7 @@ class WorkerBlocks:
 _sources: dict[str, WorkerBlocks] = {}
 
 
-def source_of(plan: BlockPlan) -> WorkerBlocks:
+def source_of(plan: KeptBlocks) -> WorkerBlocks:
     """The source of this worker for a plan; kept, so that blocks outlast an epoch."""
     if plan.token not in _sources:
         _sources.clear()

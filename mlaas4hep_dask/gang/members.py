@@ -7,20 +7,20 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
-from distributed import Client, get_worker, secede
+from distributed import get_worker, secede
 
-from mlaas4hep_dask.dataset.source import BlockPlan, source_of
 from mlaas4hep_dask.dataset.tasks import PROGRESS
-from mlaas4hep_dask.waiting import gather, let_go, share
+from mlaas4hep_dask.gang.source import KeptBlocks, source_of
+from mlaas4hep_dask.waiting import ClusterHandle
 
 
-def run_gang(
-    client: Client,
+def run_members(
+    cluster: ClusterHandle,
     function: Callable[..., Any],
     arguments: Sequence[tuple[Any, ...]],
     *,
     workers: Mapping[str, str],
-    blocks: BlockPlan,
+    blocks: KeptBlocks,
     what: str,
 ) -> list[Any]:
     """What each member returns.
@@ -31,15 +31,15 @@ def run_gang(
 
     Parameters
     ----------
-    client : distributed.Client
-        Of the cluster.
+    cluster : ClusterHandle
+        Whose workers they are.
     function : callable
         What each member runs.
     arguments : sequence of tuple
         Of each member.
     workers : mapping of str to str
         Address and process of each, from `mlaas4hep_dask.waiting.processes`.
-    blocks : BlockPlan
+    blocks : KeptBlocks
         What the source gives.
     what : str
         A name for what they do, to be told while it is waited for.
@@ -53,9 +53,9 @@ def run_gang(
         The first error of a member; the others are cancelled.
     """
     run = uuid.uuid4().hex[:12]
-    shared = share(client, blocks, f"plan-{blocks.token}-{run}")
+    shared = cluster.share(blocks, f"plan-{blocks.token}-{run}")
     futures = [
-        client.submit(
+        cluster.submit(
             _member,
             function,
             shared,
@@ -68,14 +68,13 @@ def run_gang(
         for number, (worker, member) in enumerate(zip(workers, arguments, strict=True))
     ]
     try:
-        return gather(client, futures, what, on=workers)
+        return cluster.gather(futures, what, on=workers)
     except BaseException:
-        let_go(client, futures)
+        cluster.let_go(futures)
         raise
 
 
-def _member(function: Callable[..., Any], plan: BlockPlan, arguments: tuple[Any, ...]) -> Any:
-    get_worker()
+def _member(function: Callable[..., Any], plan: KeptBlocks, arguments: tuple[Any, ...]) -> Any:
     source = source_of(plan)
     worker = get_worker()
     secede()

@@ -1,0 +1,110 @@
+"""Where blocks stay between epochs: in memory, on the disks of the members, or nowhere."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from distributed import Future
+
+from mlaas4hep_dask.dataset.blocks import BlockPlan
+from mlaas4hep_dask.gang.diskcache import free_bytes
+from mlaas4hep_dask.gang.gang import Gang
+from mlaas4hep_dask.gang.source import KeptBlocks
+
+Place = Literal["memory", "disk", "none"]
+
+MEMORY_SHARE = 0.4  # of the cluster's memory that blocks may stay in
+DISK_SHARE = 0.5  # of the free disk of a worker
+
+
+@dataclass(frozen=True)
+class Keeping:
+    """What was decided of some blocks, as long as it is held.
+
+    Parameters
+    ----------
+    place : {"memory", "disk", "none"}
+        Where they stay.
+    blocks : KeptBlocks
+        For the members.
+    held : list of Future
+        Those in memory.
+    """
+
+    place: Place
+    blocks: KeptBlocks
+    held: Sequence[Future] = ()
+
+
+def keep(
+    plan: BlockPlan,
+    gang: Gang,
+    *,
+    place: Place | Literal["auto"],
+    packed_bytes: int,
+    owners: Mapping[int, int],
+    fractions: Mapping[int, float],
+) -> Keeping:
+    """Decide where the blocks of a plan stay, and begin to hold them there.
+
+    Parameters
+    ----------
+    plan : BlockPlan
+        The blocks.
+    gang : Gang
+        Those who use them.
+    place : {"auto", "memory", "disk", "none"}
+        What is wished; ``auto`` is the first of the others that has room.
+    packed_bytes : int
+        Bytes of all blocks in packed form.
+    owners : mapping of int to int
+        By block: the place of the member in whose memory it stands best.
+    fractions : mapping of int to float
+        By split that may be kept where blocks are not: its part of all events. The first that fit
+        into a member are kept.
+    """
+    alive = gang.cluster.alive()
+    if place == "auto":
+        place = _roomiest(gang, alive, packed_bytes)
+    room = MEMORY_SHARE * gang.least_memory
+    if place == "disk":
+        return Keeping(place, KeptBlocks.of(plan, on_disk=True))
+    if place == "none":
+        splits = []
+        for split, fraction in fractions.items():
+            room -= fraction * packed_bytes / gang.size
+            if room >= 0:
+                splits.append(split)
+        return Keeping(place, KeptBlocks.of(plan, kept=tuple(splits)))
+    blocks = KeptBlocks.of(plan, in_rank=packed_bytes / gang.size <= room)
+    near: dict[int, str] = {}
+    if len(alive) == gang.size:  # otherwise the memory of all is needed
+        workers = list(gang.workers)
+        near = {number: workers[rank] for number, rank in owners.items()}
+    held = [
+        blocks.submit(gang.cluster, number, worker=near.get(number))
+        for number in range(len(blocks.partitions))
+    ]
+    return Keeping(place, blocks, held)
+
+
+def _roomiest(gang: Gang, alive: Mapping[str, Mapping[str, Any]], packed_bytes: int) -> Place:
+    """Where there is room for blocks."""
+    # A worker without a limit reports 0.
+    memory = sum(info["memory_limit"] or math.inf for info in alive.values())
+    if packed_bytes <= MEMORY_SHARE * memory:
+        return "memory"
+    # Every member keeps its own events' blocks; those on one machine share its disk.
+    free = gang.cluster.on_workers(
+        free_bytes, workers=list(gang.workers), what="free room on disks"
+    )
+    hosts: dict[str, list[int]] = {}
+    for worker, room in free.items():
+        hosts.setdefault(alive[worker]["host"], []).append(room)
+    if not hosts:
+        return "none"
+    room = min(min(rooms) / len(rooms) for rooms in hosts.values())
+    return "disk" if packed_bytes / len(free) <= DISK_SHARE * room else "none"

@@ -1,0 +1,141 @@
+"""The cluster as stages get it: where work is submitted, and where all waits for it are."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping, Sequence
+from typing import Any, Literal
+
+from distributed import Client, Future
+
+from mlaas4hep_dask.waiting import shared, waits
+from mlaas4hep_dask.waiting.workers import living
+
+Group = Literal["readers", "trainers"]
+GROUPS: tuple[Group, ...] = ("readers", "trainers")
+
+
+class ClusterHandle:
+    """A Dask cluster and its groups of workers.
+
+    ``trainers`` may be ranks; ``readers`` read, measure and encode. A worker whose name begins
+    with that of a group and a hyphen, such as ``trainers-0``, is in this group alone; all others,
+    such as those of a local cluster, are in both. A task that is pinned to no worker may run on
+    any of them.
+
+    Parameters
+    ----------
+    client : distributed.Client
+        Of the cluster.
+    """
+
+    def __init__(self, client: Client) -> None:
+        self.client = client
+
+    @classmethod
+    def of(cls, cluster: Client | ClusterHandle) -> ClusterHandle:
+        """The handle of a client, or the handle itself."""
+        return cluster if isinstance(cluster, cls) else cls(cluster)
+
+    def alive(self, group: Group | None = None) -> dict[str, Mapping[str, Any]]:
+        """By address: what the scheduler says of the workers of a group, or of all.
+
+        Raises
+        ------
+        ClusterError
+            When the scheduler is gone or does not answer.
+        """
+        return {
+            address: info
+            for address, info in living(self.client).items()
+            if group is None or _is_of(info, group)
+        }
+
+    def num_threads(self, group: Group) -> int:
+        """Threads of the workers of a group, at least 1: the first may not have come yet."""
+        return max(1, sum(int(info["nthreads"]) for info in self.alive(group).values()))
+
+    def choose(
+        self, number: int, group: Group, *, rather: Collection[str] = ()
+    ) -> dict[str, Mapping[str, Any]]:
+        """By address: so many workers of a group, or all where it has fewer.
+
+        Those come first that take tasks, as paused ones do not, and of these the addresses
+        ``rather``. The choice is the same as long as the workers are.
+        """
+        alive = self.alive(group)
+        best = sorted(alive, key=lambda w: (alive[w]["status"] != "running", w not in rather, w))
+        return {worker: alive[worker] for worker in sorted(best[:number])}
+
+    def submit(self, function: Callable[..., Any], *arguments: Any, **options: Any) -> Future:
+        """A future of a task; options as in Dask."""
+        return self.client.submit(function, *arguments, **options)
+
+    def compute(self, graph: Any, key: Any) -> Future:
+        """A future of a key of a graph."""
+        return self.client.get(graph, key, sync=False)
+
+    def share(self, value: Any, token: str = "") -> Future:
+        """A future of a value, for tasks to refer to; made again elsewhere if its worker dies."""
+        return shared.share(self.client, value, token)
+
+    def gather(
+        self,
+        futures: Sequence[Future],
+        what: str,
+        *,
+        on: Mapping[str, str] | None = None,
+        seconds: float | None = None,
+    ) -> list[Any]:
+        """The results of tasks, in their order; see `mlaas4hep_dask.waiting.waits.gather`."""
+        return waits.gather(self.client, futures, what, on=on, seconds=seconds)
+
+    def result(self, future: Future, what: str, *, seconds: float | None = None) -> Any:
+        """The result of one task; raises as `gather` does."""
+        return waits.gather(self.client, [future], what, seconds=seconds)[0]
+
+    def wait_for(self, future: Future, what: str) -> None:
+        """Wait until a task has ended, well or not; raises as `gather` does, but not its error."""
+        waits.wait_for(self.client, future, what)
+
+    def wait_for_workers(self, number: int, what: str, *, seconds: float) -> None:
+        """Wait until the cluster has a number of workers.
+
+        Raises
+        ------
+        ClusterError
+            When it has fewer after some seconds; tells of those that were ended for memory.
+        """
+        waits.wait_for_workers(self.client, number, what, seconds=seconds)
+
+    def on_workers(
+        self,
+        function: Callable[..., Any],
+        *arguments: Any,
+        workers: Sequence[str],
+        what: str,
+        seconds: float = 30.0,
+    ) -> dict[str, Any]:
+        """By address: what a function returns that every given worker runs at once.
+
+        See `mlaas4hep_dask.waiting.waits.on_workers`.
+        """
+        return waits.on_workers(
+            self.client, function, *arguments, workers=workers, what=what, seconds=seconds
+        )
+
+    def let_go(self, futures: Sequence[Future]) -> None:
+        """Cancel tasks, if there is anybody who could be told."""
+        waits.let_go(self.client, futures)
+
+    def hear(self, topic: str, function: Callable[[Any], None]) -> None:
+        """Have a function told what workers log under a topic, until `unhear`."""
+        self.client.subscribe_topic(topic, lambda event: function(event[1]))
+
+    def unhear(self, topic: str) -> None:
+        """Have nobody told of a topic any more."""
+        self.client.unsubscribe_topic(topic)
+
+
+def _is_of(info: Mapping[str, Any], group: Group) -> bool:
+    name = str(info.get("name", ""))
+    return name.startswith(f"{group}-") or not name.startswith(tuple(f"{g}-" for g in GROUPS))
