@@ -2,30 +2,22 @@
 
 from __future__ import annotations
 
-import logging
-import tempfile
-import time
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from mlaas4hep_dask.bundle import Bundle, open_bundle
+from mlaas4hep_dask.bundle import Bundle
 from mlaas4hep_dask.encode import Encoded, EncodedImages, encode
-from mlaas4hep_dask.errors import BundleError, EventError, PayloadError
+from mlaas4hep_dask.errors import EventError, PayloadError
 from mlaas4hep_dask.events import Events
 from mlaas4hep_dask.events.records import UnfitError
 from mlaas4hep_dask.score.counts import counts_of_parts
-from mlaas4hep_dask.score.example import example_of
-from mlaas4hep_dask.score.parts import Loaded, Part, Records, events_together, parts_of_columns
+from mlaas4hep_dask.score.parts import Loaded, Part, events_together, parts_of_columns
 from mlaas4hep_dask.score.prepare import prepared
 from mlaas4hep_dask.score.scores import Scores
 from mlaas4hep_dask.score.script import Script
-from mlaas4hep_dask.score.verify import verify
-
-logger = logging.getLogger(__name__)
 
 
 class _Job(NamedTuple):
@@ -160,50 +152,3 @@ def _no_score(event: int) -> EventError:
         event=event,
         branch=None,
     )
-
-
-def open_scorer(path: str | Path) -> Scorer:
-    """The scorer of a verified bundle, warmed up.
-
-    Parameters
-    ----------
-    path : str or Path
-        A bundle's folder, or a .tar.gz of it.
-
-    Raises
-    ------
-    BundleError
-        When the bundle is incomplete or altered, its model does not run, or does not give its
-        golden events their scores.
-    """
-    started = time.perf_counter()
-    with tempfile.TemporaryDirectory(prefix="mlaas4hep-score-") as folder:
-        bundle = open_bundle(path, unpack_to=Path(folder, "bundle"))
-        try:
-            scorer = Scorer(bundle, Script(bundle.model_path))
-            verify(scorer, bundle.golden())
-            _warm_up(scorer)
-        except BundleError:
-            raise
-        except Exception as error:  # whatever a strange manifest or program leads to
-            told = str(error).strip().partition("\n")[0] or type(error).__name__
-            raise BundleError(f"{path}: the model does not run ({told})", path=str(path)) from error
-    seconds = time.perf_counter() - started
-    logger.info("loaded model %r from %s in %.1f s", scorer.name, path, seconds)
-    return scorer
-
-
-def _warm_up(scorer: Scorer) -> None:
-    record = example_of(scorer.bundle)
-    nulls = {
-        name: [None] * len(value) if isinstance(value, list) else None
-        for name, value in record.items()
-    }
-    # The TorchScript interpreter specialises in its first runs; nulls make integers float64,
-    # for which `encode` compiles another kernel.
-    for records in ([nulls], [record], [record], [record] * 3, [record] * 3):
-        (outcome,) = scorer.score([Records(records)])
-        if isinstance(outcome, PayloadError):
-            if records[0] is nulls and scorer.bundle.recipe is not None:
-                continue  # a null is no whole number and no condition, which a recipe may need
-            raise outcome

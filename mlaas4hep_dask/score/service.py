@@ -12,8 +12,9 @@ import torch
 
 from mlaas4hep_dask.errors import BundleError, BusyError, UnknownModelError, nearest, shown
 from mlaas4hep_dask.score.batching import Batcher
+from mlaas4hep_dask.score.opening import open_scorer
 from mlaas4hep_dask.score.parts import Part
-from mlaas4hep_dask.score.scorer import Scorer, open_scorer
+from mlaas4hep_dask.score.scorer import Scorer
 from mlaas4hep_dask.score.scores import Scores
 
 MAX_NAME = 100  # characters of a name that another is near to

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -13,9 +11,7 @@ from mlaas4hep_dask.errors import BundleError, EventError, ModelError
 from mlaas4hep_dask.export.contract import compared, scores_of
 from mlaas4hep_dask.score.example import example_of
 from mlaas4hep_dask.score.parts import Records
-
-if TYPE_CHECKING:
-    from mlaas4hep_dask.score.scorer import Scorer
+from mlaas4hep_dask.score.scorer import Scorer
 
 
 def verify(scorer: Scorer, golden: Golden | None, *, gives_rows: bool = False) -> None:

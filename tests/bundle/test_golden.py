@@ -19,8 +19,8 @@ from mlaas4hep_dask.errors import BundleError, ModelError
 from mlaas4hep_dask.predict.cli import main as predict
 from mlaas4hep_dask.run import fit
 from mlaas4hep_dask.score.example import example_of
+from mlaas4hep_dask.score.opening import open_scorer
 from mlaas4hep_dask.score.parts import Records
-from mlaas4hep_dask.score.scorer import open_scorer
 
 NETWORKS = """
 import torch

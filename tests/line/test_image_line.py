@@ -19,8 +19,8 @@ from mlaas4hep_dask.report import render
 from mlaas4hep_dask.report.mean_images import channel_figure
 from mlaas4hep_dask.run.cli import main
 from mlaas4hep_dask.run.stages import fit, model_of
+from mlaas4hep_dask.score.opening import open_scorer
 from mlaas4hep_dask.score.parts import Records
-from mlaas4hep_dask.score.scorer import open_scorer
 from mlaas4hep_dask.train.network import cnn
 from mlaas4hep_dask.train.rank import load_state
 

@@ -20,8 +20,8 @@ from mlaas4hep_dask.predict import predict_files
 from mlaas4hep_dask.predict.request import check_request
 from mlaas4hep_dask.reader import read
 from mlaas4hep_dask.run.stages import fit
+from mlaas4hep_dask.score.opening import open_scorer
 from mlaas4hep_dask.score.parts import Records
-from mlaas4hep_dask.score.scorer import open_scorer
 from mlaas4hep_dask.train.network import mlp
 from mlaas4hep_dask.waiting import ClusterHandle
 

@@ -37,8 +37,8 @@ from mlaas4hep_dask.predict.outputs import score_names
 from mlaas4hep_dask.predict.request import check_request
 from mlaas4hep_dask.predict.stream import AHEAD, in_order
 from mlaas4hep_dask.run import fit
+from mlaas4hep_dask.score.opening import open_scorer
 from mlaas4hep_dask.score.parts import Records
-from mlaas4hep_dask.score.scorer import open_scorer
 from mlaas4hep_dask.specs.measure import measure
 from mlaas4hep_dask.train.network import mlp
 from mlaas4hep_dask.writer import write_events

@@ -17,8 +17,8 @@ from mlaas4hep_dask.events import Branch, Events
 from mlaas4hep_dask.events.columns import fitted
 from mlaas4hep_dask.events.events import offsets_of
 from mlaas4hep_dask.events.records import events_of
+from mlaas4hep_dask.score.opening import open_scorer
 from mlaas4hep_dask.score.parts import SLICE, Columns, Records, parts_of_columns
-from mlaas4hep_dask.score.scorer import open_scorer
 from mlaas4hep_dask.score.service import Service
 
 
@@ -166,7 +166,7 @@ def test_a_service_refuses_two_models_of_one_name(trained):
 def test_scoring_loads_no_protocol(trained):
     script = """
 import sys
-from mlaas4hep_dask.score.scorer import open_scorer
+from mlaas4hep_dask.score.opening import open_scorer
 from mlaas4hep_dask.score.service import Service
 open_scorer(sys.argv[1])
 print(*sys.modules)

@@ -30,8 +30,9 @@ from mlaas4hep_dask.errors import BusyError, EventError
 from mlaas4hep_dask.events import Events
 from mlaas4hep_dask.export import to_torchscript
 from mlaas4hep_dask.score.batching import Batcher
+from mlaas4hep_dask.score.opening import open_scorer
 from mlaas4hep_dask.score.parts import SLICE, SLICE_VALUES, Records
-from mlaas4hep_dask.score.scorer import Scorer, open_scorer
+from mlaas4hep_dask.score.scorer import Scorer
 from mlaas4hep_dask.score.scores import Scores
 from mlaas4hep_dask.score.script import Script
 from mlaas4hep_dask.serve import build_app
