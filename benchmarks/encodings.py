@@ -34,8 +34,8 @@ from torch.nn.functional import binary_cross_entropy_with_logits
 
 from mlaas4hep_dask.encode import Encoding, encode
 from mlaas4hep_dask.events import Events
+from mlaas4hep_dask.objective.arithmetic.curves import auc, fill, new_histogram
 from mlaas4hep_dask.specs.measure import measure
-from mlaas4hep_dask.train.metrics import auc, fill, new_histogram
 from mlaas4hep_dask.train.network import Dropout, mlp
 
 CHOICES = (

@@ -12,8 +12,8 @@ import common
 import numpy as np
 
 from mlaas4hep_dask.encode import Block, Encoding, encode
-from mlaas4hep_dask.encode.outputs import Outputs
 from mlaas4hep_dask.encode.split import event_ids, split_of
+from mlaas4hep_dask.objective import TwoClasses
 from mlaas4hep_dask.reader import Partition, read
 from mlaas4hep_dask.specs.measure import measure
 from mlaas4hep_dask.specs.specs import merge_all
@@ -85,7 +85,7 @@ def main() -> None:
         seed=0,
         mean_weight=1.0,
         assignments=(assignment, assignment, assignment),
-        outputs=Outputs.of_classes(("background", "signal")),
+        objective=TwoClasses(("background", "signal")),
     )
     feed = Feed(BlocksInMemory(blocks), assignment, rank=0, split=TRAIN, row_shape=(num_columns,))
     first = next(iter(feed.windows(1)))

@@ -20,9 +20,9 @@ from mlaas4hep_dask.bundle.archive import MANIFEST, require_bounded, unpack
 from mlaas4hep_dask.bundle.golden import GOLDEN, Golden
 from mlaas4hep_dask.bundle.members import open_member, read_member, require_unaltered, strict_json
 from mlaas4hep_dask.encode.encoding import Encoding
-from mlaas4hep_dask.encode.outputs import BINARY, Outputs
 from mlaas4hep_dask.errors import BundleError, EncodeError, ExpressionError, SpecsError, writing
 from mlaas4hep_dask.events import Branch, Events
+from mlaas4hep_dask.objective import BINARY, Objective, objective_from_json
 from mlaas4hep_dask.specs import Specs
 
 if TYPE_CHECKING:
@@ -54,7 +54,7 @@ class Bundle:
         How prepared events become the model's input.
     recipe : Recipe or None
         Derived branches and object cuts that prepare raw events; None when there are none.
-    outputs : Outputs
+    objective : Objective
         What the scores mean.
     """
 
@@ -63,7 +63,7 @@ class Bundle:
     specs: Specs
     encoding: Encoding
     recipe: Recipe | None = None
-    outputs: Outputs = BINARY
+    objective: Objective = BINARY
 
     @property
     def reads(self) -> tuple[Branch, ...]:
@@ -119,12 +119,12 @@ def draft_bundle(
     specs: Specs,
     encode: Mapping[str, Any],
     recipe: Recipe | None = None,
-    outputs: Outputs = BINARY,
+    objective: Objective = BINARY,
 ) -> Bundle:
     """A bundle that no folder holds yet, to score events as it will; as in `write_bundle`."""
     encoding = Encoding.from_specs(specs, **encode)
     recipe = recipe.narrowed([branch.name for branch in encoding.reads]) if recipe else None
-    return Bundle(Path(), {"name": name}, specs, encoding, recipe, outputs)
+    return Bundle(Path(), {"name": name}, specs, encoding, recipe, objective)
 
 
 def write_bundle(
@@ -139,7 +139,7 @@ def write_bundle(
     card: str,
     recipe: Recipe | None = None,
     example: Mapping[str, Any] | None = None,
-    outputs: Outputs = BINARY,
+    objective: Objective = BINARY,
     golden: Golden | None = None,
 ) -> Bundle:
     """Write a bundle folder, whole or not at all, and open it.
@@ -165,7 +165,7 @@ def write_bundle(
         does not.
     example : mapping, optional
         A raw event that was selected, as a client would send it.
-    outputs : Outputs
+    objective : Objective
         What the scores mean.
     golden : Golden, optional
         Raw events with their scores, which everybody who loads the model compares.
@@ -175,7 +175,7 @@ def write_bundle(
     WriteError
         When the system cannot write it, as on a full disk.
     """
-    draft = draft_bundle(name, specs=specs, encode=encode, recipe=recipe, outputs=outputs)
+    draft = draft_bundle(name, specs=specs, encode=encode, recipe=recipe, objective=objective)
     encoding, recipe = draft.encoding, draft.recipe
     contents = {SPECS: specs.to_json().encode(), MODEL: model, CARD: card.encode()}
     if golden is not None:
@@ -207,7 +207,7 @@ def write_bundle(
             "shape": list(encoding.row_shape),
         },
         **({} if recipe is None else {"recipe": recipe.to_json(), "example": example}),
-        "output": outputs.as_json(),
+        "output": objective.as_json(),
         "metrics": dict(metrics),
         "data": dict(data),
     }
@@ -269,7 +269,7 @@ def open_bundle(path: str | Path, *, unpack_to: Path | None = None) -> Bundle:
     except (EncodeError, TypeError, KeyError, ValueError, AttributeError) as error:
         raise BundleError(f"{path}: encode options do not fit ({error})", path=str(path)) from error
     try:
-        outputs = Outputs.from_json(manifest.get("output", {}))
+        objective = objective_from_json(manifest.get("output", {}))
     except (EncodeError, TypeError, AttributeError) as error:
         raise BundleError(
             f"{path}: the section 'output' does not fit ({error})",
@@ -286,7 +286,7 @@ def open_bundle(path: str | Path, *, unpack_to: Path | None = None) -> Bundle:
             member=MANIFEST,
         )
     recipe = _recipe(path, manifest, encoding)
-    return Bundle(path, manifest, specs, encoding, recipe, outputs)
+    return Bundle(path, manifest, specs, encoding, recipe, objective)
 
 
 def _reads(recipe: Recipe, encoding: Encoding) -> tuple[Branch, ...]:

@@ -7,6 +7,7 @@ import glob
 import hashlib
 import json
 import os
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
@@ -28,7 +29,15 @@ from mlaas4hep_dask.config.fields import Collections, Slug, Text, Tree
 from mlaas4hep_dask.config.friends import Friend
 from mlaas4hep_dask.config.function import Function
 from mlaas4hep_dask.config.image import Image, with_image_network
-from mlaas4hep_dask.config.problems import Places, Problem, config_error, invalid, problems_of
+from mlaas4hep_dask.config.problems import (
+    CALLABLE,
+    Places,
+    Problem,
+    config_error,
+    describe,
+    invalid,
+    problems_of,
+)
 from mlaas4hep_dask.config.reading import HOW, Reading, is_logical
 from mlaas4hep_dask.config.section import Section
 from mlaas4hep_dask.config.sections import (
@@ -41,7 +50,9 @@ from mlaas4hep_dask.config.sections import (
     Training,
 )
 from mlaas4hep_dask.config.specs import SpecsField, SpecsPass
-from mlaas4hep_dask.config.target import Target, class_names, label_problems, with_autoencoder
+from mlaas4hep_dask.config.target import Target, label_problems, learned, with_usual_network
+from mlaas4hep_dask.errors import nearest
+from mlaas4hep_dask.objective import LOSSES, Objective
 
 _EXAMPLE: dict[str, Any] = {
     "name": "ttH",
@@ -198,7 +209,7 @@ class Config(Section):
     @model_validator(mode="before")
     @classmethod
     def _has_a_network_that_fits(cls, document: Any) -> Any:
-        return with_autoencoder(with_image_network(document))
+        return with_usual_network(with_image_network(document))
 
     @field_validator("output", mode="before")
     @classmethod
@@ -235,14 +246,29 @@ class Config(Section):
         if self.luminosity is not None and self.samples[0].cross_section is None:
             text = "has no use without the samples' cross_section"
             problems.append(Problem("luminosity", text))
-        if self.target.kind != "classification" and self.training.balance == "classes":
+        if self.training.balance == "classes" and not self.target.objective.has_classes:
             problems.append(Problem("training.balance", f"a {self.target.kind} has no classes"))
-        if self.target.is_reconstruction and self.image is not None:
-            text = "not with target.kind: reconstruction, which needs rows; leave image out"
+        problems += [] if problems else self._loss_problems()
+        if self.target.objective.gives_rows and self.image is not None:
+            text = f"not with target.kind: {self.target.kind}, which needs rows; leave image out"
             problems.append(Problem("image", text))
         if problems:
             raise invalid(*problems)
         return self
+
+    def _loss_problems(self) -> list[Problem]:
+        """What is wrong with the choice of loss, of a target without a problem."""
+        name, names = self.training.loss, [*LOSSES[self.objective.kind]]
+        if name is None:
+            return []
+        if self.target.loss != Target().loss:
+            text = f"target.loss is {self.target.loss!r} already; leave that out"
+            return [Problem("training.loss", text)]
+        if name in names or re.fullmatch(CALLABLE, name):
+            return []
+        known = f"{', '.join(map(repr, names))} or 'path/to/file.py:callable'"
+        text = f"expected a loss of a {self.target.kind}, {known}, found {describe(name)}"
+        return [Problem("training.loss", text, nearest(name, names))]
 
     @model_validator(mode="after")
     def _has_a_worker_per_rank(self) -> Self:
@@ -296,9 +322,21 @@ class Config(Section):
         return config
 
     @property
+    def objective(self) -> Objective:
+        """What the network is to learn, before any event is measured."""
+        return learned(self.samples, self.target)
+
+    @property
+    def loss(self) -> str:
+        """The name of the loss, or the reference of a user's own."""
+        usual = self.objective.usual_loss
+        given = None if self.target.loss == Target().loss else self.target.loss
+        return self.training.loss or given or usual
+
+    @property
     def classes(self) -> tuple[str, ...]:
         """The names of the classes 0, 1, 2 and so on; empty when no classes are learned."""
-        return class_names(self.samples, self.target)
+        return self.objective.classes
 
     @property
     def source(self) -> Path | None:
@@ -380,6 +418,9 @@ class Config(Section):
             file, _, function = self.model.callable.rpartition(":")
             if file.endswith(".py"):
                 document["model"]["callable"] = f"{self.resolve(file)}:{function}"
+            file, _, function = (self.training.loss or "").rpartition(":")
+            if file.endswith(".py"):
+                document["training"]["loss"] = f"{self.resolve(file)}:{function}"
             document["encode"] = self.encode.with_callables(
                 {
                     reference: f"{self.resolve(file)}:{function}"

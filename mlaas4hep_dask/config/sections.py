@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import math
-from typing import Literal, Self
+from typing import Annotated, Literal, Self
 
-from pydantic import Field, JsonValue, field_validator, model_validator
+from pydantic import Field, JsonValue, WithJsonSchema, field_validator, model_validator
 
 from mlaas4hep_dask.config.fields import Files, Size, Slug, Text, Tree
 from mlaas4hep_dask.config.friends import Friend
 from mlaas4hep_dask.config.problems import ADDRESS, CALLABLE, Problem, invalid
 from mlaas4hep_dask.config.section import Section
+from mlaas4hep_dask.objective import loss_names
 
 
 class Sample(Section):
@@ -140,6 +141,16 @@ class Model(Section):
     )
 
 
+_LOSS_SCHEMA = {
+    "anyOf": [
+        {"enum": sorted({name for names in loss_names().values() for name in names})},
+        {"type": "string", "pattern": CALLABLE},
+        {"type": "null"},
+    ],
+    "examples": ["huber", "losses.py:focal"],
+}
+
+
 class Training(Section):
     """How the network is trained."""
 
@@ -154,6 +165,14 @@ class Training(Section):
         ge=0,
         description="Restarts from the last checkpoint after a rank's worker died, without a "
         "completed epoch in between.",
+    )
+    loss: Annotated[str | None, WithJsonSchema(_LOSS_SCHEMA, mode="validation")] = Field(
+        default=None,
+        description="What is made small: the name of a loss ("
+        + "; ".join(f"{word}: {', '.join(names)}" for word, names in loss_names().items())
+        + "), or module:callable or path/to/file.py:callable, a function of outputs and targets "
+        "that gives one loss per event. null means target.loss of a regression, and the first of "
+        "the names else.",
     )
     balance: Literal["none", "classes"] = Field(
         default="none",

@@ -52,7 +52,7 @@ KEYS = {
     "split.validation": "val valid val_fraction val_split validation_fraction",
     "target": "label_column objective prediction_target target_column task y_true",
     "target.branch": "expression target_branch variable",
-    "target.loss": "criterion loss loss_fn loss_function",
+    "training.loss": "criterion loss loss_fn loss_function",
     "training": "fit train trainer",
     "training.balance": "balanced class_weight class_weights reweight reweighting",
     "training.batch_size": "batch batchsize bs minibatch minibatch_size train_batch_size",

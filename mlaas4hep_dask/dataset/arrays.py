@@ -45,7 +45,7 @@ class DaskArrays(NamedTuple):
 
 
 def lazy_arrays(
-    blocks: BlockPlan, *, row_shape: tuple[int, ...], num_targets: tuple[tuple[int], ...]
+    blocks: BlockPlan, *, row_shape: tuple[int, ...], y_tail: tuple[int, ...] = ()
 ) -> DaskArrays:
     """Arrays of all blocks, which make each block once however many of them are computed.
 
@@ -55,14 +55,14 @@ def lazy_arrays(
         The blocks, with the number of events of each.
     row_shape : tuple of int
         Shape of one event in ``x``.
-    num_targets : tuple of tuple of int
-        Chunks of the second axis of ``y``; empty when it has none.
+    y_tail : tuple of int
+        Shape of one event in ``y``.
     """
     import dask.array as da  # half a second that a run without lazy arrays does not need
     from dask.highlevelgraph import HighLevelGraph, MaterializedLayer
 
     sizes = tuple(map(sum, blocks.counts))
-    shape = tuple((size,) for size in row_shape)
+    shape, targets = (tuple((size,) for size in tail) for tail in (row_shape, y_tail))
     name = f"block-{blocks.token}"
     shared = shared_key(blocks.token)
     layer: dict[Any, Any] = {shared: blocks.context}
@@ -71,7 +71,7 @@ def lazy_arrays(
     parts = {
         "x": (_dense, (sizes, *shape), np.float32),
         "missing": (_missing, (sizes, *shape), np.bool_),
-        "y": (_y, (sizes, *num_targets), np.float32),
+        "y": (_y, (sizes, *targets), np.float32),
         "w": (_w, (sizes,), np.float32),
         "id": (_id, (sizes, (2,)), np.uint64),
     }

@@ -35,7 +35,6 @@ from mlaas4hep_dask.dataset.specs_pass import specs_pass
 from mlaas4hep_dask.dataset.tasks import PROGRESS, Measured
 from mlaas4hep_dask.encode import Block, EncodeCounts, Encoding
 from mlaas4hep_dask.encode.examples import Examples, joined
-from mlaas4hep_dask.encode.outputs import Outputs
 from mlaas4hep_dask.errors import DataError, UnreadableFileError
 from mlaas4hep_dask.inputs.context import Context
 from mlaas4hep_dask.inputs.normalise import encode_options, with_columns
@@ -46,9 +45,10 @@ from mlaas4hep_dask.inputs.weighting import (
     TrainingWeights,
     class_sums,
     factors_of,
-    outputs_of,
+    fitted,
     training_weights,
 )
+from mlaas4hep_dask.objective import Objective
 from mlaas4hep_dask.reader import Partition, ReadCounts
 from mlaas4hep_dask.specs import SampleSpecs, Specs
 from mlaas4hep_dask.specs.sample import ClassSums
@@ -231,15 +231,15 @@ class Dataset:
             )
         return self._encode_options
 
-    def outputs(self) -> Outputs:
+    def objective(self) -> Objective:
         """What a network learns to give for this data set.
 
         Raises
         ------
         DataError
-            When a target of a regression is constant.
+            When there is nothing to learn: a target is constant, or all events are of one class.
         """
-        return outputs_of(self.plan().supervision, self.samples(), self.encoding())
+        return fitted(self.plan().supervision, self.samples(), self.encoding())
 
     def factors(self) -> dict[str, float]:
         """By sample: the factor on the own weights of its events.
@@ -279,7 +279,9 @@ class Dataset:
     def to_dask(self) -> DaskArrays:
         """Lazy arrays of all events; the specs are computed, the arrays are not."""
         return lazy_arrays(
-            self.blocks(), row_shape=self.encoding().row_shape, num_targets=self._num_targets()
+            self.blocks(),
+            row_shape=self.encoding().row_shape,
+            y_tail=self.plan().supervision.objective.y_tail,
         )
 
     def to_dask_awkward(self) -> dask_awkward.Array:
@@ -383,11 +385,6 @@ class Dataset:
 
     def _context(self) -> Context:
         return self.plan().context(self.config)
-
-    def _num_targets(self) -> tuple[tuple[int], ...]:
-        """Chunks of y beside those of events: all targets of a regression, else none."""
-        supervision, is_regression = self.plan().supervision, self.config.target.is_regression
-        return ((len(supervision.targets),),) if is_regression else ()
 
     def token(self, *more: str) -> str:
         """Names tasks: equal for equal files and configuration, so that results are shared."""

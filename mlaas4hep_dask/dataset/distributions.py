@@ -124,8 +124,8 @@ class _Values:
 def groups_of(
     found: Labelled, partition: Partition, context: Context
 ) -> tuple[list[str], NDArray[np.int64]]:
-    """The labels of some events, or their sample in a regression, and which of them each has."""
-    if not context.supervision.classes:
+    """The labels of some events, or their sample without classes, and which of them each has."""
+    if not context.supervision.objective.classes:
         return [partition.sample], np.zeros(len(found.events), np.int64)
     labels, groups = np.unique(found.learned, return_inverse=True)
     return [f"{value:.0f}" for value in labels], groups

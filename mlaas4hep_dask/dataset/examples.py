@@ -15,7 +15,6 @@ from mlaas4hep_dask.dataset.plan import Plan
 from mlaas4hep_dask.dataset.tasks import measure_partition, merge_measured
 from mlaas4hep_dask.encode import Encoding, encode
 from mlaas4hep_dask.encode.examples import Examples, joined
-from mlaas4hep_dask.encode.outputs import Outputs
 from mlaas4hep_dask.errors import DataError
 from mlaas4hep_dask.events import Branch, Events
 from mlaas4hep_dask.inputs.context import Context
@@ -23,7 +22,8 @@ from mlaas4hep_dask.inputs.labelled import label
 from mlaas4hep_dask.inputs.normalise import encode_options
 from mlaas4hep_dask.inputs.preflight import Preflight
 from mlaas4hep_dask.inputs.prepare import HEAD_EVENTS, Preparation, applied, read_raw
-from mlaas4hep_dask.inputs.weighting import outputs_of
+from mlaas4hep_dask.inputs.weighting import fitted
+from mlaas4hep_dask.objective import Objective
 from mlaas4hep_dask.reader import Partition
 from mlaas4hep_dask.specs import Specs
 
@@ -85,7 +85,7 @@ def examples_of(
 
 def head_examples(
     config: Config, checked: Preflight, plan: Plan
-) -> tuple[Examples, Encoding, Outputs] | None:
+) -> tuple[Examples, Encoding, Objective] | None:
     """Examples of the first events of every sample, encoded as if all others were like these.
 
     It needs no cluster: ``--check`` tries a network on them.
@@ -101,7 +101,7 @@ def head_examples(
 
     Returns
     -------
-    (Examples, Encoding, Outputs) or None
+    (Examples, Encoding, Objective) or None
         None when no event is selected among the first.
 
     Raises
@@ -130,19 +130,15 @@ def head_examples(
     num_events, _ = num_examples(encoding, len(filled))
     found = [examples_of(part, context, num_events, 0) for part in filled]
     examples = joined([each for each in found if each is not None])
-    return examples, encoding, _likely_outputs(context, measured.specs, encoding)
+    return examples, encoding, _likely_objective(context, measured.specs, encoding)
 
 
-def _likely_outputs(context: Context, specs: Specs, encoding: Encoding) -> Outputs:
+def _likely_objective(context: Context, specs: Specs, encoding: Encoding) -> Objective:
     """What a network learns to give; a target that few events do not tell is left as it is."""
-    supervision = context.supervision
     try:
-        return outputs_of(supervision, specs.samples, encoding)
+        return fitted(context.supervision, specs.samples, encoding)
     except DataError:
-        if supervision.classes:
-            return Outputs.of_classes(supervision.classes)
-        names = tuple(expression.text for expression in supervision.targets)
-        return Outputs("regression", names, (0.0,) * len(names), (1.0,) * len(names))
+        return context.supervision.objective.unfitted(tuple(encoding.columns()))
 
 
 def _sent(

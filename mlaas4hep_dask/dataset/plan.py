@@ -251,7 +251,7 @@ class Plan:
         """What is learned and how events are weighted, with the branches this keeps away."""
         recipe, selection = self.supervision, self.selection
         lines = {
-            "classes": list(recipe.classes),
+            "classes": list(recipe.objective.classes),
             "target": [expression.written for expression in recipe.targets],
             "not inputs unless named, since the target reads them": selection.targets,
             "weight": [recipe.weight.written] if recipe.weight else [],

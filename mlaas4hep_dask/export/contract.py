@@ -9,13 +9,11 @@ from typing import Any
 
 import torch
 
-from mlaas4hep_dask.encode.outputs import Outputs
 from mlaas4hep_dask.errors import ModelError
-from mlaas4hep_dask.export.activation import Activation
 from mlaas4hep_dask.export.call import Call
+from mlaas4hep_dask.objective import Objective
 
 ABSOLUTE = 1e-5  # by which rounding may change a probability
-RELATIVE = {"regression": 1e-6, "reconstruction": ABSOLUTE}  # float32 far from 0
 FEW = 60  # events that small batches are made of
 LONG = 20  # seconds after which few events have to do for one size
 SIZES = (2, 3, 64)  # of batches, beside single events and all at once
@@ -50,7 +48,7 @@ def compared(
     found: torch.Tensor,
     expected: torch.Tensor,
     x: torch.Tensor,
-    outputs: Outputs,
+    objective: Objective,
     *,
     absolute: float = ABSOLUTE,
 ) -> Difference:
@@ -65,7 +63,7 @@ def compared(
         Scores.
     x : Tensor of float32, shape (events, …)
         The rows that they are of.
-    outputs : Outputs
+    objective : Objective
         What the scores mean.
     absolute : float
         What rounding may change of a probability.
@@ -75,8 +73,8 @@ def compared(
         return Difference(0.0, 0, 0)
     found, expected = (each.reshape(total, -1).double() for each in (found, expected))
     size = x.reshape(total, -1).double().abs().nan_to_num().amax(dim=1, keepdim=True).clamp(min=1)
-    unit = 1 / torch.tensor(outputs.scales or (1.0,), dtype=torch.float64).abs()
-    allowed = absolute * size * unit + RELATIVE.get(outputs.kind, 0.0) * size * expected.abs()
+    unit = torch.tensor(objective.units, dtype=torch.float64)
+    allowed = absolute * size * unit + objective.rounding * size * expected.abs()
     allowed = allowed.nan_to_num()
     apart = (found - expected).abs()
     same = (found == expected) | (found.isnan() & expected.isnan())
@@ -87,7 +85,7 @@ def compared(
 
 
 def outputs_of(
-    call: Call, x: torch.Tensor, missing: torch.Tensor, outputs: Outputs
+    call: Call, x: torch.Tensor, missing: torch.Tensor, objective: Objective
 ) -> torch.Tensor:
     """What a network gives for some events, once it is known to keep to its contract.
 
@@ -99,8 +97,8 @@ def outputs_of(
         The network, in eval mode.
     x, missing : Tensor of float32 and of bool, shape (events, …)
         Encoded rows or images, and their missing mask.
-    outputs : Outputs
-        What it gives.
+    objective : Objective
+        What it learns to give.
 
     Returns
     -------
@@ -113,12 +111,12 @@ def outputs_of(
         When it gives another number of values, no floating point numbers or some that are not
         finite; changes its input; or gives an event other values again or in other company.
     """
-    width = x[0].numel() if outputs.kind == "reconstruction" else outputs.num_outputs
+    width = objective.num_outputs
 
     def ask(part: slice) -> torch.Tensor:
         given, mask = x[part].clone(), missing[part].clone()
         found = call(given, mask)
-        require_shape(found, len(given), width, is_row=outputs.kind == "reconstruction")
+        require_shape(found, len(given), width, is_row=objective.gives_rows)
         if not (torch.equal(given, x[part]) and torch.equal(mask, missing[part])):
             raise ModelError(
                 "changes its input in place, which is what it is compared with and what others "
@@ -127,19 +125,19 @@ def outputs_of(
             )
         return torch.as_tensor(found).detach().reshape(len(given), -1)
 
-    activation = Activation(outputs)
+    activation = objective.activation()
 
     def scores(given: torch.Tensor, part: slice) -> torch.Tensor:
         return activation(given, x[part], missing[part])  # type: ignore[no-any-return]
 
-    return _steady(ask, scores, x, outputs)
+    return _steady(ask, scores, x, objective)
 
 
 def scores_of(
     call: Call,
     x: torch.Tensor,
     missing: torch.Tensor,
-    outputs: Outputs,
+    objective: Objective,
     *,
     is_finite: bool = True,
 ) -> torch.Tensor:
@@ -148,7 +146,7 @@ def scores_of(
     As `outputs_of`, of scores: probabilities are between 0 and 1, errors are not negative. They
     have to be finite if ``is_finite``.
     """
-    width = 1 if outputs.kind == "reconstruction" else outputs.num_outputs
+    width = objective.num_scores
 
     def ask(part: slice) -> torch.Tensor:
         given = x[part].clone()
@@ -160,15 +158,13 @@ def scores_of(
         del part
         return given
 
-    found = _steady(ask, scores, x, outputs, is_finite=is_finite)
+    found = _steady(ask, scores, x, objective, is_finite=is_finite)
     numbers = found[torch.isfinite(found)]
     if not numbers.numel():
         return found
     low, high = float(numbers.min()), float(numbers.max())
-    if outputs.kind in ("binary", "classes") and not (low >= 0 and high <= 1):
-        raise ModelError(f"gives scores from {low:.4g} to {high:.4g}, expected probabilities")
-    if outputs.kind == "reconstruction" and low < 0:
-        raise ModelError(f"gives {low:.4g} as the error of a reconstruction")
+    if wrong := objective.wrong_scores(low, high):
+        raise ModelError(wrong)
     return found
 
 
@@ -205,7 +201,7 @@ def _in_time(parts: Iterator[torch.Tensor]) -> Iterator[torch.Tensor]:
 
 
 def _steady(
-    ask: Any, scores: Any, x: torch.Tensor, outputs: Outputs, *, is_finite: bool = True
+    ask: Any, scores: Any, x: torch.Tensor, objective: Objective, *, is_finite: bool = True
 ) -> torch.Tensor:
     """What ``ask`` gives for all events, which is the same however it is asked."""
     total = len(x)
@@ -218,7 +214,7 @@ def _steady(
     expected = scores(given, everything)
 
     def require_again() -> None:
-        again = compared(scores(ask(everything), everything), expected, x, outputs)
+        again = compared(scores(ask(everything), everything), expected, x, objective)
         if again:
             raise ModelError(
                 f"gives other scores when it is asked again, {again}: it is random in eval mode "
@@ -232,7 +228,7 @@ def _steady(
         parts = [slice(start, min(start + size, some)) for start in range(0, some, size)]
         found = torch.cat(list(_in_time(scores(ask(part), part) for part in parts)))
         some = len(found)
-        apart = compared(found, expected[:some], x[:some], outputs)
+        apart = compared(found, expected[:some], x[:some], objective)
         if apart:
             require_again()
             company = "alone" if size == 1 else f"in batches of {size}"

@@ -5,8 +5,7 @@ import numpy as np
 import torch
 
 from mlaas4hep_dask.encode.encoding import Encoding
-from mlaas4hep_dask.encode.outputs import Outputs
-from mlaas4hep_dask.export.activation import Activation
+from mlaas4hep_dask.objective import Objective
 
 
 class WithMissing(torch.nn.Module):
@@ -35,7 +34,7 @@ class Scorer(torch.nn.Module):
     table_slopes: torch.Tensor
     tables: list[tuple[int, int, int]]  # first column, the next branch's, number of points
 
-    def __init__(self, network: torch.nn.Module, encoding: Encoding, outputs: Outputs) -> None:
+    def __init__(self, network: torch.nn.Module, encoding: Encoding, objective: Objective) -> None:
         super().__init__()
         layout = encoding.layout
         branch = layout.branch_of_columns()
@@ -65,10 +64,10 @@ class Scorer(torch.nn.Module):
         self.high[~torch.from_numpy(clip)] = torch.inf
         self.clip: bool = bool(clip.any())
         self.network = network
-        self.activation = Activation(outputs)
+        self.activation = objective.activation()
 
     def forward(self, raw: torch.Tensor) -> torch.Tensor:
-        """Scores of raw columns, shape (events, columns), NaN where missing; as `Activation`."""
+        """Scores of raw columns, shape (events, columns), NaN where missing."""
         value = raw.double()
         missing = torch.logical_not(torch.isfinite(value))
         if self.has_log:
@@ -107,10 +106,10 @@ class Reconstructor(Scorer):
 class ImageScorer(torch.nn.Module):
     """Images and their missing mask in, scores out."""
 
-    def __init__(self, network: torch.nn.Module, outputs: Outputs) -> None:
+    def __init__(self, network: torch.nn.Module, objective: Objective) -> None:
         super().__init__()
         self.network = network
-        self.activation = Activation(outputs)
+        self.activation = objective.activation()
 
     def forward(self, x: torch.Tensor, missing: torch.Tensor) -> torch.Tensor:
         """Scores of images, float32 (events, channels, ny, nx), and their missing mask."""
@@ -123,16 +122,16 @@ class ImageScorer(torch.nn.Module):
 
 
 def scorer_of(
-    network: torch.nn.Module, encoding: Encoding, outputs: Outputs
+    network: torch.nn.Module, encoding: Encoding, objective: Objective
 ) -> Scorer | ImageScorer:
     """The module of a bundle around a network of rows or images and their missing mask."""
     if encoding.image is not None:
-        return ImageScorer(network, outputs)
-    kind = Reconstructor if outputs.kind == "reconstruction" else Scorer
-    return kind(network, encoding, outputs)
+        return ImageScorer(network, objective)
+    kind = Reconstructor if objective.gives_rows else Scorer
+    return kind(network, encoding, objective)
 
 
-def contradiction(loaded: torch.nn.Module, encoding: Encoding, outputs: Outputs) -> str | None:
+def contradiction(loaded: torch.nn.Module, encoding: Encoding, objective: Objective) -> str | None:
     """Where the normalisation inside a loaded module is not that of an encoding.
 
     Parameters
@@ -141,7 +140,7 @@ def contradiction(loaded: torch.nn.Module, encoding: Encoding, outputs: Outputs)
         From a bundle's ``model.pt``. What it does not hold, as those of others, is not compared.
     encoding : Encoding
         That of the bundle's specs and options.
-    outputs : Outputs
+    objective : Objective
         What the bundle says of the scores.
 
     Returns
@@ -149,7 +148,7 @@ def contradiction(loaded: torch.nn.Module, encoding: Encoding, outputs: Outputs)
     str or None
         Both numbers and their column or output; None when they agree.
     """
-    expected = dict(scorer_of(torch.nn.Identity(), encoding, outputs).named_buffers())
+    expected = dict(scorer_of(torch.nn.Identity(), encoding, objective).named_buffers())
     found = dict(loaded.named_buffers())
     for name, value in expected.items():
         own = found.get(name)
@@ -171,11 +170,11 @@ def contradiction(loaded: torch.nn.Module, encoding: Encoding, outputs: Outputs)
                 "manifest.json"
             )
     activation = getattr(loaded, "activation", None)
-    kind = getattr(activation, "kind", outputs.kind)
-    number = getattr(activation, "num_outputs", outputs.num_outputs)
-    if (kind, number) != (outputs.kind, outputs.num_outputs):
+    kind = getattr(activation, "kind", objective.kind)
+    number = getattr(activation, "num_outputs", objective.num_outputs)
+    if (kind, number) != (objective.kind, objective.num_outputs):
         return (
-            f"model.pt gives {kind} scores of {number} outputs, manifest.json says {outputs.kind} "
-            f"of {outputs.num_outputs}"
+            f"model.pt gives {kind} scores of {number} outputs, manifest.json says "
+            f"{objective.kind} of {objective.num_outputs}"
         )
     return None

@@ -12,13 +12,12 @@ from typing import Any
 import torch
 
 from mlaas4hep_dask.encode.encoding import Encoding
-from mlaas4hep_dask.encode.outputs import BINARY, Outputs
 from mlaas4hep_dask.errors import ModelError
-from mlaas4hep_dask.export.activation import Activation
 from mlaas4hep_dask.export.call import call_of, takes_missing
 from mlaas4hep_dask.export.contract import compared, outputs_of, scores_of
 from mlaas4hep_dask.export.reads import decides_by_values
 from mlaas4hep_dask.export.scorer import WithMissing, scorer_of
+from mlaas4hep_dask.objective import BINARY, Objective
 
 CURE = (
     "let its forward decide with torch.where, which both can follow, or use what TorchScript knows"
@@ -30,11 +29,11 @@ DECIDES = "its code decides by the values of events"
 def to_torchscript(
     network: torch.nn.Module,
     encoding: Encoding,
-    outputs: Outputs = BINARY,
+    objective: Objective = BINARY,
     *,
     rows: tuple[torch.Tensor, torch.Tensor] | None = None,
 ) -> bytes:
-    """A TorchScript file of ``network`` between the given encoding and its outputs' meaning.
+    """A TorchScript file of ``network`` between an encoding and what its outputs mean.
 
     The file's ``forward`` takes raw padded columns (float64 or float32, NaN where missing) and
     gives scores; its ``score_encoded`` takes what `encode` makes. Of images, both take what
@@ -49,8 +48,8 @@ def to_torchscript(
         Is brought into eval mode.
     encoding : Encoding
         How events become its input.
-    outputs : Outputs
-        What it gives.
+    objective : Objective
+        What it learned to give.
     rows : (Tensor of float32, Tensor of bool), optional
         Encoded events and their missing mask, on which the scores are compared, each alone and in
         batches; by default random ones.
@@ -67,11 +66,11 @@ def to_torchscript(
     problems = []
     with _without_warnings():
         with torch.no_grad():
-            given = outputs_of(call_of(network), x, missing, outputs)
+            given = outputs_of(call_of(network), x, missing, objective)
         for make in (_scripted, _traced):
             try:
-                content = _content(make(wrapped, x, missing), encoding, outputs)
-                problem = _difference(content, given, x, missing, outputs)
+                content = _content(make(wrapped, x, missing), encoding, objective)
+                problem = _difference(content, given, x, missing, objective)
             except Exception as error:  # torch.jit raises many kinds
                 problem = _shortened(error)
             place = decides_by_values(wrapped, x, missing) if make is _traced else None
@@ -100,26 +99,30 @@ def _traced(network: torch.nn.Module, x: torch.Tensor, missing: torch.Tensor) ->
         )
 
 
-def _content(network: Any, encoding: Encoding, outputs: Outputs) -> bytes:
-    scorer = torch.jit.script(scorer_of(network, encoding, outputs).eval())
+def _content(network: Any, encoding: Encoding, objective: Objective) -> bytes:
+    scorer = torch.jit.script(scorer_of(network, encoding, objective).eval())
     buffer = io.BytesIO()
     torch.jit.save(scorer, buffer)
     return buffer.getvalue()
 
 
 def _difference(
-    content: bytes, given: torch.Tensor, x: torch.Tensor, missing: torch.Tensor, outputs: Outputs
+    content: bytes,
+    given: torch.Tensor,
+    x: torch.Tensor,
+    missing: torch.Tensor,
+    objective: Objective,
 ) -> str:
     """How a file's scores, and rows, differ from those of the network itself; else empty."""
     loaded: Any = torch.jit.load(io.BytesIO(content))  # type: ignore[no-untyped-call]
     with torch.no_grad():
-        expected = Activation(outputs)(given, x, missing)
-        apart = compared(loaded.score_encoded(x, missing), expected, x, outputs)
-        if not apart and outputs.kind == "reconstruction":
-            apart = compared(loaded.reconstruct_encoded(x, missing), given, x, outputs)
+        expected = objective.activation()(given, x, missing)
+        apart = compared(loaded.score_encoded(x, missing), expected, x, objective)
+        if not apart and objective.gives_rows:
+            apart = compared(loaded.reconstruct_encoded(x, missing), given, x, objective)
         if apart:
             return f"differs from the network {apart}"
-        scores_of(loaded.score_encoded, x, missing, outputs)
+        scores_of(loaded.score_encoded, x, missing, objective)
     return ""
 
 

@@ -13,6 +13,7 @@ from mlaas4hep_dask.config import Config
 from mlaas4hep_dask.derive import Expression
 from mlaas4hep_dask.errors import ConfigError, DataError, ExpressionError
 from mlaas4hep_dask.events import Branch, Events
+from mlaas4hep_dask.objective import Objective
 from mlaas4hep_dask.reader import Partition
 from mlaas4hep_dask.specs import SampleSpecs
 from mlaas4hep_dask.specs.measure import moments
@@ -25,24 +26,24 @@ class Supervision:
 
     Parameters
     ----------
+    objective : Objective
+        What is learned.
     targets : tuple of Expression
-        Gives the class, or the numbers to predict; empty when the sample's label is the class.
-    classes : tuple of str
-        Names of the classes; empty when no classes are learned.
+        Gives the class, or the numbers to predict; empty when the sample tells what is learned.
     labels : mapping of str to int
-        By sample: its label, when ``targets`` is empty.
+        By sample: its label, where samples have one.
     weight : Expression or None
         Gives the weight of an event; None means 1.
     factors : mapping of str to float
         By sample: the factor on all weights; empty until the sums of weights are known.
     samples : tuple of str
-        Of a reconstruction, whose events get the number of their sample here as a label.
+        Names of all samples in their order.
     divides : bool
         A cross section is divided by the sum of the weights of all events read.
     """
 
+    objective: Objective
     targets: tuple[Expression, ...] = ()
-    classes: tuple[str, ...] = ()
     labels: Mapping[str, int] = field(default_factory=dict)
     weight: Expression | None = None
     factors: Mapping[str, float] = field(default_factory=dict)
@@ -60,16 +61,12 @@ class Supervision:
         """
         keys = ("target.branch", "weight")
         target, weight = (_parsed(config, key) for key in keys)
-        labels = {s.name: s.label for s in config.samples if s.label is not None}
-        samples: tuple[str, ...] = ()
-        if config.target.is_reconstruction:
-            samples = tuple(sample.name for sample in config.samples)
         return cls(
+            config.objective,
             target,
-            config.classes,
-            labels,
+            {s.name: s.label for s in config.samples if s.label is not None},
             weight[0] if weight else None,
-            samples=samples,
+            samples=tuple(sample.name for sample in config.samples),
             divides=divides(config),
         )
 
@@ -161,9 +158,9 @@ class Supervision:
     def learned(
         self, events: Events, partition: Partition, entries: NDArray[np.int64]
     ) -> NDArray[np.float32]:
-        """Labels, shape (events,), or the targets of a regression, shape (events, targets).
+        """Labels, shape (events,), or targets, shape (events, targets).
 
-        A reconstruction has the number of the sample.
+        Where no expression gives them, what the objective keeps of every event of the sample.
 
         Parameters
         ----------
@@ -186,22 +183,18 @@ class Supervision:
             values = expression.per_event(events).astype(np.float64)
             with np.errstate(over="ignore"):
                 single = values.astype(np.float32)
-            if self.classes:
-                good = (values >= 0) & (values < len(self.classes)) & (values == np.floor(values))
-                expected = f"a class: a whole number from 0 to {len(self.classes) - 1}"
-            else:
-                good, expected = np.isfinite(single), "a finite number of 32 bits"
+            good, expected = self.objective.fit_for(values)
             _require(good, values, partition, entries, expression, ("target.branch", expected))
             columns.append(single)
-        return columns[0] if self.classes else np.stack(columns, axis=1)
+        return np.stack(columns, axis=1).reshape(len(events), *self.objective.y_tail)
 
     def unknown(self, num_events: int, sample: str) -> NDArray[np.float32]:
         """What stands in the place of labels or targets of events that cannot be read."""
+        y = 0
         if not self.targets:
-            known = self.samples.index(sample) if self.samples else self.labels[sample]
-            return np.full(num_events, known, np.float32)
-        shape = (num_events,) if self.classes else (num_events, len(self.targets))
-        return np.zeros(shape, np.float32)
+            number = self.samples.index(sample)
+            y = self.objective.y_of_sample(self.labels.get(sample), number)
+        return np.full((num_events, *self.objective.y_tail), y, np.float32)
 
     def weights(
         self, events: Events, partition: Partition, entries: NDArray[np.int64]
@@ -256,9 +249,9 @@ class Supervision:
         """
         if not self.names:  # the counts tell all
             return SampleSpecs(len(weights_read), len(weights), float(len(weights)))
-        has_classes = bool(self.targets and self.classes)
+        has_classes = bool(self.targets and self.objective.classes)
         classes = learned.astype(np.int64) if has_classes else np.zeros(len(learned), np.int64)
-        number = len(self.classes) if has_classes else 1
+        number = len(self.objective.classes) if has_classes else 1
         columns = []
         for chosen in (slice(None), is_train):
             own = classes[chosen]
@@ -266,7 +259,7 @@ class Supervision:
             sums = np.bincount(own, weights=weights[chosen], minlength=number)
             columns.append(sums.astype(np.float64).tolist())
         targets = {}
-        if self.targets and not self.classes:
+        if self.objective.y_tail:
             names = [expression.written for expression in self.targets]
             values = learned.astype(np.float64).T  # (targets, events)
             targets = {

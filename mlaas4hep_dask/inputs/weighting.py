@@ -1,18 +1,17 @@
-"""What follows from the specs for weights and targets: factors, balance, scaling of targets."""
+"""What follows from the specs for weights and targets: factors, balance, what is learned."""
 
 from __future__ import annotations
 
 import math
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from functools import reduce
 from typing import NamedTuple
 
 from mlaas4hep_dask.config import Config
 from mlaas4hep_dask.encode.encoding import Encoding
-from mlaas4hep_dask.encode.outputs import Outputs
 from mlaas4hep_dask.errors import DataError
 from mlaas4hep_dask.inputs.supervision import Supervision
+from mlaas4hep_dask.objective import Objective, Selected, Spread
 from mlaas4hep_dask.specs import SampleSpecs
 from mlaas4hep_dask.specs.moments import EMPTY, merge_moments
 from mlaas4hep_dask.specs.sample import ClassSums
@@ -132,67 +131,54 @@ def class_sums(
             selected, train = sample.num_selected, num_train[name]
             own = [ClassSums(selected, float(selected), train, float(train))]
         if supervision.labels:  # all events have the label of the sample
-            by_label = [ClassSums() for _ in supervision.classes]
+            by_label = [ClassSums() for _ in supervision.objective.classes]
             by_label[supervision.labels[name]] = own[0]
             own = by_label
         sums[name] = own
     return sums
 
 
-def outputs_of(
+def fitted(
     supervision: Supervision, samples: Mapping[str, SampleSpecs], encoding: Encoding
-) -> Outputs:
-    """What a network learns to give.
-
-    A target of a regression is brought to mean 0 and variance 1 over all selected events.
+) -> Objective:
+    """What a network learns to give, once the selected events are measured.
 
     Raises
     ------
     DataError
-        When a target is constant, or all events are of one class.
+        When there is nothing to learn: a target is constant, or all events are of one class.
     """
-    if supervision.classes:
-        if supervision.targets:
-            _require_two_classes(supervision, samples)
-        return Outputs.of_classes(supervision.classes)
-    if supervision.samples:
-        return Outputs("reconstruction", tuple(encoding.columns()))
-    names, shifts, scales = [], [], []
-    for expression in supervision.targets:
-        parts = [sample.targets[expression.written] for _, sample in sorted(samples.items())]
-        found = reduce(merge_moments, parts, EMPTY)
-        spread = math.sqrt(found.squares / max(found.num_finite, 1))
-        if found.min == found.max or not spread > 0 or not math.isfinite(1 / spread):
-            raise DataError(
-                f"target.branch {expression.written!r} is {found.min} in every selected event: "
-                "there is nothing to learn",
-                branch=expression.written,
-            )
-        names.append(expression.written)
-        # Nine digits: means differ in the last bits with the order of merging.
-        shifts.append(_nine_digits(found.mean))
-        scales.append(1 / _nine_digits(spread))
-    return Outputs("regression", tuple(names), tuple(shifts), tuple(scales))
+    return supervision.objective.fitted(
+        Selected(
+            tuple(encoding.columns()),
+            tuple(expression.written for expression in supervision.targets),
+            _spreads(supervision, samples),
+            _class_events(supervision, samples),
+        )
+    )
 
 
-def _require_two_classes(supervision: Supervision, samples: Mapping[str, SampleSpecs]) -> None:
-    """Raise a DataError when a branch gives all events one class."""
-    number: Counter[str] = Counter()
-    for sample in samples.values():
-        number.update(
-            {
-                name: own.num_events
-                for name, own in zip(supervision.classes, sample.classes, strict=True)
-            }
-        )
-    (first, found), *others = number.most_common()
-    if found and not any(count for _, count in others):
-        (expression,) = supervision.targets
-        raise DataError(
-            f"target.branch {expression.written!r} is class {first!r} in every selected event: "
-            "there is nothing to learn",
-            branch=expression.written,
-        )
+def _spreads(supervision: Supervision, samples: Mapping[str, SampleSpecs]) -> dict[str, Spread]:
+    """The values of every target that is a number, over all selected events."""
+    spreads = {}
+    for expression in supervision.targets if supervision.objective.y_tail else ():
+        name = expression.written
+        parts = [sample.targets[name] for _, sample in sorted(samples.items())]
+        merged = reduce(merge_moments, parts, EMPTY)
+        std = math.sqrt(merged.squares / max(merged.num_finite, 1))
+        spreads[name] = Spread(merged.mean, std, merged.min, merged.max)
+    return spreads
+
+
+def _class_events(supervision: Supervision, samples: Mapping[str, SampleSpecs]) -> dict[str, int]:
+    """By class that a branch gives: its selected events."""
+    if not supervision.targets:
+        return {}
+    names = supervision.objective.classes
+    return {
+        name: sum(sample.classes[number].num_events for sample in samples.values())
+        for number, name in enumerate(names)
+    }
 
 
 def _steady(value: float, config: Config) -> float:

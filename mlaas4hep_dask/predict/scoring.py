@@ -20,7 +20,7 @@ from mlaas4hep_dask.encode import EncodeCounts
 from mlaas4hep_dask.encode.precision import require_exact
 from mlaas4hep_dask.errors import ConfigError, UnreadableFileError
 from mlaas4hep_dask.journal import Journal
-from mlaas4hep_dask.predict.outputs import score_names
+from mlaas4hep_dask.predict.names import score_names
 from mlaas4hep_dask.predict.request import Request
 from mlaas4hep_dask.predict.stream import in_order
 from mlaas4hep_dask.predict.tasks import Scoring, num_outputs, score_partition
@@ -196,8 +196,8 @@ def _scoring(
     shared = _share(cluster, scoring)
     future = cluster.submit(num_outputs, shared, bundle, bundle.golden(), pure=False)
     found = cluster.result(future, "trying the model")
-    if not decode or bundle.outputs.kind == "reconstruction":
-        names = score_names(bundle.manifest.get("output") or {}, found or 1)
+    if not decode or bundle.objective.gives_rows:
+        names = score_names(bundle.objective, found or 1)
         scoring = replace(scoring, outputs=names)
     elif found != columns:
         raise ConfigError(
@@ -268,15 +268,14 @@ def _note(
     scores: tuple[str, ...],
 ) -> Mapping[str, Any]:
     """What the output tells of itself."""
-    outputs = request.bundle.outputs
-    is_named = outputs.kind in ("classes", "regression") and len(outputs.names) == len(scores)
+    scored = request.bundle.objective.scored
     return {
         "package": __version__,
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
         "model": request.bundle.name,
         "files_of_bundle": request.bundle.manifest["files"],
         "tree": request.tree,
-        "outputs": dict(zip(scores, outputs.names, strict=True)) if is_named else {},
+        "outputs": dict(zip(scores, scored, strict=True)) if len(scored) == len(scores) else {},
         "files": [
             {
                 "file": plan.file,

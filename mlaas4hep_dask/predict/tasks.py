@@ -19,7 +19,7 @@ from mlaas4hep_dask.derive.recipe import Recipe
 from mlaas4hep_dask.encode import EncodeCounts, Encoded, EncodedImages, Encoding, encode
 from mlaas4hep_dask.errors import BundleError, EventError, UnreadableFileError
 from mlaas4hep_dask.events import Branch, Events
-from mlaas4hep_dask.export.activation import reconstruction_error
+from mlaas4hep_dask.objective.arithmetic.reconstruction import reconstruction_error
 from mlaas4hep_dask.reader import Partition, read
 from mlaas4hep_dask.score.scorer import Scorer
 from mlaas4hep_dask.score.script import Script
@@ -130,7 +130,7 @@ def num_outputs(scoring: Scoring, bundle: Bundle, golden: Golden | None) -> int 
                 "expected (3,) or (3, outputs)"
             )
         # Without a kind of its own, the rows that a model gives can be decoded.
-        gives_rows = scoring.decode and bundle.outputs.kind != "reconstruction"
+        gives_rows = scoring.decode and not bundle.objective.gives_rows
         verify(Scorer(bundle, script), golden, gives_rows=gives_rows)
     except (RuntimeError, AttributeError, EventError) as error:
         raise BundleError(f"model {scoring.name!r} does not run ({error})") from error

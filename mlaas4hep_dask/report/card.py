@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from mlaas4hep_dask.config import Config
-from mlaas4hep_dask.report.headlines import kind_of, metric_rows
+from mlaas4hep_dask.report.headlines import metric_rows, objective_of
 from mlaas4hep_dask.report.quantities import input_text
 
 
@@ -24,12 +24,12 @@ def model_card(summary: Mapping[str, Any], config: Config) -> str:
             for sample in summary["samples"]
         ],
     )
-    test = summary["test"]
+    test, objective = summary["test"], objective_of(summary)
     training = config.training
     metrics = "\n".join(f"| {name} | {value} |" for name, value in metric_rows(summary))
     return f"""# {config.name}
 
-{_purpose(summary, config)}
+{objective.purpose(config.target.branch, config.loss)}
 
 ## Model
 `{config.model.callable}` with {input_text(summary["model"])} as input. Trained for \
@@ -49,7 +49,7 @@ training, {config.split.validation:.0%} validation, {config.split.test:.0%} test
 {metrics}
 
 ## Limits
-{_limits(summary)} Values outside the range of the training data are counted in every answer of \
+{objective.limits} Values outside the range of the training data are counted in every answer of \
 the server.
 """
 
@@ -65,24 +65,6 @@ def _recipe(config: Config) -> str:
     return "".join(f"{part}\n\n" for part in (made, chosen) if part)
 
 
-def _purpose(summary: Mapping[str, Any], config: Config) -> str:
-    kind = kind_of(summary)
-    if kind == "regression":
-        targets = ", ".join(f"`{text}`" for text in config.target.branch)
-        return f"Predicts {targets}, in the units of the files ({config.target.loss} loss)."
-    if kind == "reconstruction":
-        return (
-            "Gives the error with which an event is reconstructed: the mean squared difference of "
-            "its encoded values that are present. A large one means an event unlike those below."
-        )
-    origin = f" `{config.target.branch[0]}` gives the class." if config.target.branch else ""
-    if kind == "binary" and not config.target.branch:
-        return "Probability that an event belongs to a sample of label 1."
-    if kind == "binary":
-        return f"Probability that an event is of class 1, {config.classes[1]}.{origin}"
-    return f"Probabilities of the classes {', '.join(config.classes)}.{origin}"
-
-
 def _weights(config: Config) -> str:
     parts = []
     if config.weight is not None:
@@ -93,14 +75,6 @@ def _weights(config: Config) -> str:
     if config.training.balance == "classes":
         parts.append("In the loss all classes have the same sum of weights.")
     return " ".join(parts) + "\n\n" if parts else ""
-
-
-def _limits(summary: Mapping[str, Any]) -> str:
-    if kind_of(summary) == "reconstruction":
-        return "What is a large error depends on the mixture of samples above."
-    if kind_of(summary) == "regression":
-        return "The values are those that are likely in the mixture of samples above."
-    return "The score is a probability only for the mixture of samples above."
 
 
 def _table(columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:

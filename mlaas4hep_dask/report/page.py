@@ -13,7 +13,7 @@ import jinja2
 from mlaas4hep_dask.report.axes import NOT_XML
 from mlaas4hep_dask.report.charts import SPLITS, inputs, learning_curves, multiplicities
 from mlaas4hep_dask.report.figures import bar
-from mlaas4hep_dask.report.headlines import kind_of
+from mlaas4hep_dask.report.headlines import objective_of
 from mlaas4hep_dask.report.mean_images import mean_images
 from mlaas4hep_dask.report.quantities import (
     DASH,
@@ -118,7 +118,7 @@ def _num_entries(skipped: Mapping[str, Any]) -> Any:
 def _label_names(summary: Mapping[str, Any]) -> dict[str, str]:
     """By label: the label and the samples that carry it, or the class; else the samples."""
     samples = sequence(summary, "samples")
-    if kind_of(summary) in ("regression", "reconstruction"):
+    if not objective_of(summary).classes:
         return {str(sample.get("name")): str(sample.get("name")) for sample in samples}
     if samples and all(sample.get("label") is None for sample in samples):
         classes = sequence(summary, "classes")

@@ -9,45 +9,36 @@ from mlaas4hep_dask.journal.text import NONE
 from mlaas4hep_dask.report.axes import NUM_COLOURS
 from mlaas4hep_dask.report.charts import roc
 from mlaas4hep_dask.report.figures import Line, line_chart, step_histogram
-from mlaas4hep_dask.report.headlines import HEADLINES, kind_of, metric_rows
+from mlaas4hep_dask.report.headlines import metric_rows, objective_of
 from mlaas4hep_dask.report.quantities import DASH, fixed, is_number, mapping, ratio, sequence
 
 NUM_RESIDUALS = 12  # branches of a reconstruction whose residuals are drawn
-_TITLES = {
-    "binary": ("ROC curve of the test set", "ROC"),
-    "classes": ("ROC curves of the test set", "ROC"),
-    "regression": ("Residuals of the test set", "Residuals"),
-    "reconstruction": ("Reconstruction of the test set", "Reconstruction"),
-}
 
 
 def results(summary: Mapping[str, Any]) -> dict[str, Any]:
-    """What the report shows of the test events, by the kind of the outputs."""
-    kind, test = kind_of(summary), mapping(summary, "test")
-    key, metric = HEADLINES[kind]
-    title, link = _TITLES[kind]
-    curves: Mapping[str, Any] = {}
-    if kind == "binary":
-        curves = roc(test)
-    elif kind == "classes":
-        curves = {"figures": _curves(test)}
-    elif kind == "regression":
-        curves = {"figures": _residuals(test, mapping(test, "residuals"))}
-    else:
-        worst = _worst_first(test)[:NUM_RESIDUALS]
-        curves = {"figures": [*_errors(test), *_residuals(test, worst, axis="difference of {}")]}
+    """What the report shows of the test events: figures of whatever the metrics hold."""
+    objective, test = objective_of(summary), mapping(summary, "test")
+    key, metric = objective.headline
+    curve = roc(test)
+    residuals = _worst_first(test)[:NUM_RESIDUALS] or mapping(test, "residuals")
+    figures = [
+        *sequence(curve, "figures"),
+        *_curves(test),
+        *_errors(test),
+        *_residuals(test, residuals, axis=objective.residual_axis),
+    ]
     return {
-        "kind": kind,
-        "title": title,
-        "link": link,
+        "has_classes": objective.has_classes,
+        "title": objective.title,
+        "link": objective.link,
         "metric": metric,
         "key": key,
         "value": test.get(key),
         "rows": [(name, value.replace(NONE, DASH, 1)) for name, value in metric_rows(summary)]
         if test
         else [],
-        "figures": sequence(curves, "figures"),
-        "working_points": sequence(curves, "working_points"),
+        "figures": figures,
+        "working_points": sequence(curve, "working_points"),
         "confusion": _confusion(summary),
         "branches": [
             {"name": name, **mapping(mapping(test, "branches"), name)}
@@ -82,9 +73,7 @@ def _curves(test: Mapping[str, Any]) -> list[str]:
     ]
 
 
-def _residuals(
-    test: Mapping[str, Any], names: Iterable[str], axis: str = "predicted - true {}"
-) -> list[str]:
+def _residuals(test: Mapping[str, Any], names: Iterable[str], axis: str) -> list[str]:
     histograms = [(name, mapping(mapping(test, "residuals"), name)) for name in names]
     return [
         step_histogram(

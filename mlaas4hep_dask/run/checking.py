@@ -10,11 +10,12 @@ from mlaas4hep_dask.dataset.plan import Plan
 from mlaas4hep_dask.inputs.image import likely_shape
 from mlaas4hep_dask.inputs.preflight import Preflight
 from mlaas4hep_dask.inputs.prepare import HEAD_EVENTS
+from mlaas4hep_dask.train.loss import LossSource
 from mlaas4hep_dask.train.model import ModelSource
 
 
 def check_model(
-    config: Config, model: ModelSource, checked: Preflight, plan: Plan
+    config: Config, model: ModelSource, loss: LossSource, checked: Preflight, plan: Plan
 ) -> tuple[str, ...]:
     """Lines about the model, which was built, stepped, scored and exported on real events.
 
@@ -24,6 +25,8 @@ def check_model(
         The configuration.
     model : ModelSource
         Builds the network.
+    loss : LossSource
+        What is made small.
     checked : Preflight
         From `preflight`.
     plan : Plan
@@ -41,10 +44,10 @@ def check_model(
     head = head_examples(config, checked, plan)
     if head is None:
         return _only_built(config, model, plan)
-    examples, encoding, outputs = head
+    examples, encoding, objective = head
     facts = config.training
     batch = min(math.ceil(facts.batch_size / facts.ranks), len(examples))
-    training = Training(outputs, encoding, (batch,), facts.ranks, config.target.loss)
+    training = Training(objective, encoding, (batch,), facts.ranks, loss)
     tried = try_model(model, examples, training)
     warnings = [f"WARNING: {warning}" for warning in tried.warnings]
     of = f"{len(examples):,} of the first events"
@@ -57,11 +60,8 @@ def _only_built(config: Config, model: ModelSource, plan: Plan) -> tuple[str, ..
     shape: tuple[int, ...] = (sum(1 if b.kind == "flat" else width for b in plan.branches),)
     if config.image is not None:
         shape = likely_shape(config.image)
-    targets = config.target.branch if config.target.is_regression else []
-    num_outputs = len(targets) or (len(config.classes) if len(config.classes) > 2 else 1)
-    if config.target.is_reconstruction:
-        num_outputs = shape[0]
-    model.build(shape, num_outputs)
+    columns = tuple(f"column {number}" for number in range(shape[0]))
+    model.build(shape, config.objective.unfitted(columns).num_outputs)
     text = (
         f"none of the first {HEAD_EVENTS:,} events of the samples is selected: model "
         f"{model.reference} was built for {_tried(shape)}, and tried on none"

@@ -167,12 +167,13 @@ def _check(dataset: str, **changes: Any) -> None:
     from mlaas4hep_dask.inputs.preflight import preflight
     from mlaas4hep_dask.run.checking import check_model
     from mlaas4hep_dask.run.stages import model_of
+    from mlaas4hep_dask.run.training import loss_of
 
-    model = model_of(config)
+    model, loss = model_of(config), loss_of(config)
     checked = preflight(config)
     plan = check_files(config, checked)
     require_splits(config, plan)
-    lines = check_model(config, model, checked, plan)
+    lines = check_model(config, model, loss, checked, plan)
     click.echo(plan.to_text())
     for note in first_notes(plan):
         click.echo(f"  note: {note}")
@@ -189,17 +190,18 @@ def _run(config: Config, line: str) -> None:
         from mlaas4hep_dask.inputs.preflight import preflight
         from mlaas4hep_dask.run.console import RunConsole
         from mlaas4hep_dask.run.stages import fit, model_of
+        from mlaas4hep_dask.run.training import loss_of
     finally:
         gc.enable()
 
     silence()
     console = RunConsole()
-    model = model_of(config)
+    model, loss = model_of(config), loss_of(config)
     checked = preflight(config)
     with connect(config.cluster, ranks=config.training.ranks) as client:
         console.say(f"dashboard: {client.dashboard_link}")
         dataset = Dataset(config, client, checked)
-        result = fit(dataset, model=model, reporter=console, command=line)
+        result = fit(dataset, model=model, loss=loss, reporter=console, command=line)
     console.table(result.summary)
     console.say(f"report: {result.report}")
     console.say(f"serve it: {result.serve_command}")

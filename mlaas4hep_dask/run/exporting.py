@@ -61,7 +61,7 @@ def try_network(
     from mlaas4hep_dask.train.trial import Training, try_model
 
     _one_thread()
-    trained = try_model(model, examples, Training(draft.outputs, draft.encoding, **facts))
+    trained = try_model(model, examples, Training(draft.objective, draft.encoding, **facts))
     _golden(trained, examples, draft)
     return trained.warnings
 
@@ -77,7 +77,7 @@ def export_network(model: ModelSource, state: bytes, examples: Examples, draft: 
     from mlaas4hep_dask.train.trial import exported
 
     _one_thread()
-    trained = exported(model, state, examples, draft.outputs, draft.encoding)
+    trained = exported(model, state, examples, draft.objective, draft.encoding)
     num_parameters = sum(parameter.numel() for parameter in trained.network.parameters())
     return Exported(trained.content, num_parameters, _golden(trained, examples, draft))
 
@@ -86,7 +86,6 @@ def _golden(trained: Trained, examples: Examples, draft: Bundle) -> Golden:
     """The golden events, whose scores by the exported network are those of the network itself."""
     import torch
 
-    from mlaas4hep_dask.export.activation import Activation
     from mlaas4hep_dask.export.call import call_of
     from mlaas4hep_dask.score.scorer import Scorer
     from mlaas4hep_dask.score.script import Script
@@ -97,8 +96,8 @@ def _golden(trained: Trained, examples: Examples, draft: Bundle) -> Golden:
     x, missing = map(torch.from_numpy, scorer.rows(Records(sent)))
     with torch.no_grad():
         given = call_of(trained.network)(x.clone(), missing.clone()).reshape(len(x), -1)
-        scores = Activation(draft.outputs)(given, x, missing).numpy()
-    golden = Golden(sent, scores, draft.outputs.as_json())
+        scores = draft.objective.activation()(given, x, missing).numpy()
+    golden = Golden(sent, scores, draft.objective.as_json())
     verify(scorer, golden)
     return golden
 

@@ -10,10 +10,11 @@ from mlaas4hep_dask.dataset import Dataset
 from mlaas4hep_dask.reader import PlannedFile
 from mlaas4hep_dask.run.changes import digest_of
 from mlaas4hep_dask.run.training import Trainer
+from mlaas4hep_dask.train.loss import LossSource
 from mlaas4hep_dask.train.model import ModelSource
 
 
-def facts_before(dataset: Dataset, model: ModelSource) -> dict[str, Any]:
+def facts_before(dataset: Dataset, model: ModelSource, loss: LossSource) -> dict[str, Any]:
     """Version, keys, code and files, which are known before any event is read."""
     checked = dataset.checked()
     facts: dict[str, Any] = {
@@ -21,6 +22,8 @@ def facts_before(dataset: Dataset, model: ModelSource) -> dict[str, Any]:
         "dataset.yaml": dataset.config.influential(),
         f"model {model.reference}": model.code.parts,
     }
+    if loss.code is not None:
+        facts[f"loss {loss.name}"] = loss.code.parts
     if checked.traced is not None:
         function = checked.traced.function
         facts[f"function {function.reference}"] = function.code.parts
@@ -56,6 +59,6 @@ def facts_of_training(dataset: Dataset, trainer: Trainer) -> dict[str, Any]:
         "columns": digest_of(encoding.columns()),
         "sorted by": {sort.collection: asdict(sort) for sort in encoding.sorts},
         "image": None if encoding.image is None else digest_of(asdict(encoding.image)),
-        "outputs": trainer.outputs.as_json(),
+        "outputs": trainer.objective.as_json(),
         "weights": {**dataset.factors(), "all": trainer.weights._asdict()},
     }

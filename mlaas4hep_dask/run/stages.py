@@ -20,15 +20,15 @@ from mlaas4hep_dask.journal import Caution, Epoch, Journal, Message, Note, Run, 
 from mlaas4hep_dask.journal.read import JOURNAL
 from mlaas4hep_dask.report import render
 from mlaas4hep_dask.report.card import model_card
-from mlaas4hep_dask.report.headlines import HEADLINES
 from mlaas4hep_dask.report.records import CONFIG, DISTRIBUTIONS, IMAGES, METRICS, PLAN, SPECS
 from mlaas4hep_dask.run.directory import EPOCHS, RunDirectory
 from mlaas4hep_dask.run.facts import facts_before, facts_of_training
 from mlaas4hep_dask.run.result import RunResult
 from mlaas4hep_dask.run.specs_notes import specs_line
 from mlaas4hep_dask.run.summary import distributions_json, plan_json, run_summary, versions
-from mlaas4hep_dask.run.training import Checkpoint, Trainer, begin_ranks
+from mlaas4hep_dask.run.training import Checkpoint, Trainer, begin_ranks, loss_of
 from mlaas4hep_dask.run.witness import Witness
+from mlaas4hep_dask.train.loss import LossSource
 from mlaas4hep_dask.train.model import ModelSource, find_model
 
 
@@ -53,6 +53,7 @@ def fit(
     *,
     output: str | Path | None = None,
     model: ModelSource | None = None,
+    loss: LossSource | None = None,
     reporter: Reporter | None = None,
     command: str | None = None,
 ) -> RunResult:
@@ -66,6 +67,8 @@ def fit(
         The run directory; by default the configuration's.
     model : ModelSource, optional
         From `model_of`, if the caller has it already.
+    loss : LossSource, optional
+        From `loss_of`, if the caller has it already.
     reporter : Reporter, optional
         Told of every stage; by default stages are logged.
     command : str, optional
@@ -83,12 +86,13 @@ def fit(
     """
     journal = Journal((reporter or Reporter()).hear)
     with Witness(journal, dataset) as witness:
-        return _fit(dataset, model, output, command, journal, witness)
+        return _fit(dataset, model, loss, output, command, journal, witness)
 
 
 def _fit(
     dataset: Dataset,
     model: ModelSource | None,
+    loss: LossSource | None,
     output: str | Path | None,
     command: str | None,
     journal: Journal,
@@ -96,7 +100,7 @@ def _fit(
 ) -> RunResult:
     config = dataset.config
     journal.add(Run(config.name, __version__, os.getpid(), socket.gethostname(), command))
-    model = model or model_of(config)
+    model, loss = model or model_of(config), loss or loss_of(config)
     with journal.stage("start"):
         importing = begin_ranks(dataset)
     with journal.stage("plan") as planning:
@@ -106,7 +110,7 @@ def _fit(
     witness.look_at_plan()
     path = Path(output if output is not None else config.output).absolute()
     with (
-        RunDirectory(path, facts=facts_before(dataset, model)) as folder,
+        RunDirectory(path, facts=facts_before(dataset, model, loss)) as folder,
         journal.kept(path / JOURNAL),
     ):
         _say_moved(folder, journal)
@@ -116,7 +120,7 @@ def _fit(
         witness.look("specs")
         journal.add(Message(specs_line(dataset)))
         specs = specs.with_provenance(versions=versions())
-        trainer = Trainer(dataset, model)
+        trainer = Trainer(dataset, model, loss)
         if not folder.settle(facts_of_training(dataset, trainer)):
             journal.move(path / JOURNAL, folder.changed)
             _say_moved(folder, journal)
@@ -151,7 +155,7 @@ def _fit(
             model=exported.content,
             specs=specs,
             encode=dataset.encode_options(),
-            outputs=trainer.outputs,
+            objective=trainer.objective,
             metrics={key: last.record[key] for key in ("train", "validation", "test")},
             data={
                 "tree": _tree(dataset),
@@ -181,7 +185,7 @@ def _train(
     witness: Witness,
 ) -> tuple[list[dict[str, Any]], Checkpoint]:
     num_epochs = dataset.config.training.epochs
-    key, title = HEADLINES[trainer.outputs.kind]
+    key, title = trainer.objective.headline
     epochs: list[dict[str, Any]] = []
     last: Checkpoint | None = None
     if folder.resumed:

@@ -101,7 +101,7 @@ def run_summary(
             for sample in plan.samples
         ],
         "encode": encode_facts(config, encoding),
-        "outputs": trainer.outputs.as_json(),
+        "outputs": trainer.objective.as_json(),
         "classes": classes,
         "epochs": epochs,
         "test": {**last.record["test"], **last.detail},
@@ -157,7 +157,7 @@ def _classes_json(dataset: Dataset, trainer: Trainer) -> list[dict[str, Any]]:
 def _one_class_notes(dataset: Dataset, trainer: Trainer, last: Checkpoint) -> list[str]:
     return one_class_notes(
         {**last.record["test"], **last.detail},
-        trainer.outputs.as_json().get("classes") or [],
+        trainer.objective.classes,
         squeezed(dataset),
         dataset.config.training.balance,
     )

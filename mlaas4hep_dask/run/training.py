@@ -13,6 +13,7 @@ from typing import Any
 from distributed import Future
 
 from mlaas4hep_dask.bundle import Bundle, draft_bundle
+from mlaas4hep_dask.config import Config
 from mlaas4hep_dask.dataset import Dataset
 from mlaas4hep_dask.dataset.blocks import BlockPlan
 from mlaas4hep_dask.dataset.losses import lost_samples, require_events
@@ -31,6 +32,7 @@ from mlaas4hep_dask.train.calls import (
     run_epoch,
 )
 from mlaas4hep_dask.train.feed import TEST, VALIDATION
+from mlaas4hep_dask.train.loss import LossSource, find_loss
 from mlaas4hep_dask.train.model import ModelSource
 from mlaas4hep_dask.train.session import Meeting, RankTask
 from mlaas4hep_dask.usercode import TRIAL_SECONDS
@@ -73,6 +75,17 @@ def begin_ranks(dataset: Dataset) -> list[Future]:
     return importing
 
 
+def loss_of(config: Config) -> LossSource:
+    """The loss of a configuration, checked as far as possible without running it.
+
+    Raises
+    ------
+    ModelError
+        When there is no such file, module or callable.
+    """
+    return find_loss(config.loss, resolve=config.resolve, where=config.where("training.loss"))
+
+
 def assignments(dataset: Dataset) -> tuple[Assignment, Assignment, Assignment]:
     """The events of the training, validation and test splits of every rank.
 
@@ -84,7 +97,7 @@ def assignments(dataset: Dataset) -> tuple[Assignment, Assignment, Assignment]:
     config = dataset.config
     counts = dataset.split_counts()
     row_bytes = 4 * max(math.prod(dataset.encoding().row_shape), 1)
-    if config.target.is_reconstruction:
+    if config.objective.gives_rows:
         row_bytes *= 2  # masks, and rows that the network gives, stand beside them
     own = [[(sample, events[place]) for sample, events in counts] for place in range(3)]
     for name, split in zip(("train", "validation", "test"), own, strict=True):
@@ -112,19 +125,24 @@ class Trainer:
         Gives blocks.
     model : ModelSource
         Builds the network.
+    loss : LossSource, optional
+        By default that of the configuration.
     """
 
-    def __init__(self, dataset: Dataset, model: ModelSource) -> None:
+    def __init__(
+        self, dataset: Dataset, model: ModelSource, loss: LossSource | None = None
+    ) -> None:
         self._dataset = dataset
         self._cluster = dataset.cluster
         self._config = dataset.config
         self._model = model
+        self._loss = loss or loss_of(dataset.config)
         self._plan: BlockPlan = dataset.blocks()
         self._row_shape = dataset.encoding().row_shape
         self._assignments = assignments(dataset)
         counts = dataset.split_counts()
         self.num_events = sum(events[0] for _, events in counts)
-        self.outputs = dataset.outputs()
+        self.objective = dataset.objective()
         self._samples = dataset.plan().supervision.samples
         self.weights = dataset.training_weights()
         self.packed_bytes = _packed_bytes(dataset)
@@ -193,7 +211,7 @@ class Trainer:
                 {
                     "batches": self._batches(),
                     "num_ranks": config.training.ranks,
-                    "regression_loss": config.target.loss,
+                    "loss": self._loss,
                 },
                 pure=False,
             )
@@ -249,7 +267,7 @@ class Trainer:
             specs=dataset.specs(),
             encode=dataset.encode_options(),
             recipe=dataset.plan().preparation.recipe,
-            outputs=self.outputs,
+            objective=self.objective,
         )
 
     def _batches(self) -> tuple[int, int]:
@@ -341,8 +359,8 @@ class Trainer:
             seed=self._config.seed,
             mean_weight=self.weights.mean,
             assignments=self._assignments,
-            outputs=self.outputs,
-            regression_loss=self._config.target.loss,
+            objective=self.objective,
+            loss=self._loss,
             balance=self.weights.balance,
             samples=self._samples,
         )

@@ -42,7 +42,7 @@ class Scorer:
         self.bundle = bundle
         self.name = bundle.name
         self.encoding = bundle.encoding
-        self.outputs = bundle.outputs
+        self.objective = bundle.objective
         self.script = script
 
     def scores_of(self, events: Events) -> Scores:

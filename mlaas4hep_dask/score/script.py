@@ -12,9 +12,9 @@ import torch
 from numpy.typing import NDArray
 
 from mlaas4hep_dask.encode.encoding import Encoding
-from mlaas4hep_dask.encode.outputs import Outputs
 from mlaas4hep_dask.errors import BundleError
 from mlaas4hep_dask.export.scorer import contradiction
+from mlaas4hep_dask.objective import Objective
 
 
 class Rows(Protocol):
@@ -50,9 +50,9 @@ class Script:
             readable = io.BytesIO(source) if isinstance(source, bytes) else source
             self._script: Any = torch.jit.load(readable).eval()  # type: ignore[no-untyped-call]
 
-    def contradiction(self, encoding: Encoding, outputs: Outputs) -> str | None:
-        """Where what is inside contradicts an encoding or the outputs' meaning; None if nowhere."""
-        return contradiction(self._script, encoding, outputs)
+    def contradiction(self, encoding: Encoding, objective: Objective) -> str | None:
+        """Where what is inside contradicts an encoding or an objective; None if nowhere."""
+        return contradiction(self._script, encoding, objective)
 
     def scores(self, encoded: Rows) -> NDArray[np.float32]:
         """Scores, shape (events,) or (events, outputs), of all encoded events."""

@@ -35,9 +35,10 @@ def verify(scorer: Scorer, golden: Golden | None, *, gives_rows: bool = False) -
     BundleError
         When it does not, with numbers.
     """
-    wrong = scorer.script.contradiction(scorer.encoding, scorer.outputs)
-    if wrong is None and golden is not None and golden.output != scorer.outputs.as_json():
-        wrong = f"golden events have scores of {golden.output}, the manifest of {scorer.outputs}"
+    wrong = scorer.script.contradiction(scorer.encoding, scorer.objective)
+    if wrong is None and golden is not None and golden.output != scorer.objective.as_json():
+        output = scorer.objective.as_json()
+        wrong = f"golden events have scores of {golden.output}, the manifest of {output}"
     if wrong is not None:
         raise BundleError(f"model {scorer.name!r} contradicts itself: {wrong}")
     # The manifest of the first bundles does not say how many numbers there are.
@@ -54,7 +55,7 @@ def _require_contract(scorer: Scorer, golden: Golden | None) -> None:
         return torch.from_numpy(scorer.script.scores_of(rows.numpy(), mask.numpy()))
 
     try:
-        scores_of(call, x, missing, scorer.outputs, is_finite=golden is not None)
+        scores_of(call, x, missing, scorer.objective, is_finite=golden is not None)
     except ModelError as error:
         raise BundleError(f"model {scorer.name!r} {error.message}") from error
 
@@ -84,7 +85,7 @@ def _require_scores(scorer: Scorer, golden: Golden) -> None:
             f"which the bundle has {golden.scores.shape}"
         )
     given, expected, rows = map(torch.from_numpy, (scores, golden.scores, x))
-    apart = compared(given, expected, rows, scorer.outputs, absolute=golden.tolerance)
+    apart = compared(given, expected, rows, scorer.objective, absolute=golden.tolerance)
     if apart:
         raise BundleError(
             f"model {scorer.name!r} gives golden events other scores than the trained network did, "

@@ -79,9 +79,8 @@ class Rest(Protocol):
 
 def names_of_scores(scorer: Scorer) -> dict[str, list[str]]:
     """What the numbers of a score are; nothing for one of two classes or a reconstruction."""
-    names = list(scorer.outputs.names)
-    keys = {"classes": {"classes": names}, "regression": {"targets": names}}
-    return keys.get(scorer.outputs.kind, {})
+    objective = scorer.objective
+    return {objective.names_key: list(objective.scored)} if objective.scored else {}
 
 
 def description(scorer: Scorer) -> dict[str, Any]:

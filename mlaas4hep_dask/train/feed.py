@@ -76,8 +76,8 @@ class Feed:
         Shape of one event: (columns,), or (channels, ny, nx) of an image.
     with_missing : bool
         Make the missing mask too.
-    num_targets : int or None
-        Targets of a regression; None for labels.
+    y_tail : tuple of int
+        Shape of what is kept of one event to learn: (targets,), or () of a label.
     """
 
     def __init__(
@@ -89,13 +89,13 @@ class Feed:
         split: int,
         row_shape: tuple[int, ...],
         with_missing: bool = False,
-        num_targets: int | None = None,
+        y_tail: tuple[int, ...] = (),
     ) -> None:
         self.source = source
         self._assignment = assignment
         self._rank = rank
         self._split = split
-        self._y_tail = () if num_targets is None else (num_targets,)
+        self._y_tail = y_tail
         sizes = [assignment.window_size(rank, i) for i in range(assignment.num_windows)]
         shape = (max(sizes), *row_shape)
         num_buffers = min(2, len(sizes))

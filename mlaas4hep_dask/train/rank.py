@@ -24,12 +24,12 @@ from numpy.typing import NDArray
 from torch.distributed import PrefixStore, TCPStore  # type: ignore[attr-defined]  # untyped there
 from torch.nn.parallel import DistributedDataParallel
 
-from mlaas4hep_dask.errors import TrainingError
+from mlaas4hep_dask.errors import ModelError, TrainingError
 from mlaas4hep_dask.export.call import takes_missing
+from mlaas4hep_dask.objective import Tally
+from mlaas4hep_dask.objective.arithmetic.reconstruction import Rows
 from mlaas4hep_dask.train.exchange import SharedMemoryExchange, machine
 from mlaas4hep_dask.train.feed import TEST, TRAIN, VALIDATION, BlockSource, Feed, Window
-from mlaas4hep_dask.train.losses import loss_of
-from mlaas4hep_dask.train.reconstruction import Rows
 from mlaas4hep_dask.train.session import (
     EpochResult,
     Meeting,
@@ -37,7 +37,6 @@ from mlaas4hep_dask.train.session import (
     RankTask,
     SplitMetrics,
 )
-from mlaas4hep_dask.train.tallies import Tally, tally_of
 from mlaas4hep_dask.usercode import RAISED
 
 EVALUATION_ROWS = 4096  # rows per forward pass when nothing is learned
@@ -58,21 +57,19 @@ class Rank:
         self.task = task
         torch.set_num_threads(1)  # one rank per core; threads of several ranks would compete
         torch.manual_seed(task.seed)  # equal initial weights on all ranks
-        outputs = task.outputs
-        self.network = task.model.build(task.row_shape, outputs.num_outputs)
+        objective = task.objective
+        self.network = task.model.build(task.row_shape, objective.num_outputs)
         learning = [p for p in self.network.parameters() if p.requires_grad]
         self.optimiser = torch.optim.Adam(learning, lr=task.learning_rate, fused=True)
         if state is not None:
             checkpoint = load_state(state)
             self.network.load_state_dict(checkpoint["network"])
             self.optimiser.load_state_dict(checkpoint["optimiser"])
-        self.loss = loss_of(outputs, task.regression_loss)
-        # What the network gives for some events, (events,) for two classes.
-        self._tail = () if outputs.kind == "binary" else (outputs.num_outputs,)
-        self._num_targets = outputs.num_outputs if outputs.kind == "regression" else None
+        self.loss = task.loss.batch_loss(objective)
+        self._tail = objective.output_tail
         self._balance = np.array(task.balance, np.float32)  # (classes,), empty when all are 1
         self._takes_missing = takes_missing(self.network)
-        self._reconstructs = outputs.kind == "reconstruction"
+        self._learns_rows = objective.gives_rows
         self.learner: torch.nn.Module = self.network
         self._feeds: dict[str, Feed] = {}
 
@@ -136,7 +133,7 @@ class Rank:
         task = self.task
         measured = ["validation", *(["test"] if epoch == task.epochs else [])]
         torch.manual_seed(hash((task.seed, epoch, task.rank)))
-        sums = {name: _Sums(tally_of(task.outputs, task.samples)) for name in ("train", *measured)}
+        sums = {name: _Sums(task.objective.tally(task.samples)) for name in ("train", *measured)}
         self.learner.train()
         feed = self._feed("train", source)
         done = told = 0
@@ -173,8 +170,8 @@ class Rank:
                 rank=self.task.rank,
                 split=SPLITS[name],
                 row_shape=self.task.row_shape,
-                with_missing=self._takes_missing or self._reconstructs,
-                num_targets=self._num_targets,
+                with_missing=self._takes_missing or self._learns_rows,
+                y_tail=self.task.objective.y_tail,
             )
         feed = self._feeds[name]
         feed.source = source
@@ -182,7 +179,7 @@ class Rank:
 
     def _truth(self, window: Window) -> Any:
         """What the outputs of a window should be: labels, targets, or the rows themselves."""
-        if not self._reconstructs:
+        if not self._learns_rows:
             return window.y
         assert window.missing is not None  # the feed makes it
         return Rows(window.x, window.missing, window.y)
@@ -215,6 +212,8 @@ class Rank:
                 given = learner(*inputs).reshape(end - begin, *self._tail)
                 loss: Any = self.loss(given, truth, w)
                 loss.backward(torch.tensor(factor))
+            except ModelError:  # the user's loss tells where it failed
+                raise
             except RAISED as error:  # whatever the user's code raises
                 self._blame(error, end - begin)
                 raise
@@ -258,7 +257,7 @@ class Rank:
 
         def cut(part: slice) -> tuple[Any, Any, torch.Tensor]:
             own = tuple(tensor[part] for tensor in rows)
-            return own[:num_inputs], own if self._reconstructs else y[part], w[part]
+            return own[:num_inputs], own if self._learns_rows else y[part], w[part]
 
         return cut
 

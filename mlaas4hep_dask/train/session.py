@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
-from typing import Any, Literal
+from dataclasses import dataclass, field, replace
+from typing import Any
 
-from mlaas4hep_dask.encode.outputs import Outputs
+from mlaas4hep_dask.objective import Objective
 from mlaas4hep_dask.train.assign import Assignment
+from mlaas4hep_dask.train.loss import LossSource
 from mlaas4hep_dask.train.model import ModelSource
 
 
@@ -37,14 +38,14 @@ class RankTask:
         Mean weight of the training events, so that weights do not change the step size.
     assignments : tuple of Assignment
         Events of the training, validation and test splits.
-    outputs : Outputs
+    objective : Objective
         What the network learns to give.
-    regression_loss : {"mse", "huber"}
-        Loss of a regression.
+    loss : LossSource
+        The loss.
     balance : tuple of float
         By label, the factor on the weights in the loss; empty when all are 1.
     samples : tuple of str
-        Names of the samples whose numbers stand in the place of labels, of a reconstruction.
+        Names of all samples in their order.
     """
 
     session: str
@@ -58,8 +59,8 @@ class RankTask:
     seed: int
     mean_weight: float
     assignments: tuple[Assignment, Assignment, Assignment]
-    outputs: Outputs
-    regression_loss: Literal["mse", "huber"] = "mse"
+    objective: Objective
+    loss: LossSource = field(default_factory=LossSource)
     balance: tuple[float, ...] = ()
     samples: tuple[str, ...] = ()
 

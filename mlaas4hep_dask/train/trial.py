@@ -7,20 +7,19 @@ from __future__ import annotations
 
 import io
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 
 from mlaas4hep_dask.encode.encoding import Encoding
 from mlaas4hep_dask.encode.examples import Examples
-from mlaas4hep_dask.encode.outputs import Outputs
 from mlaas4hep_dask.errors import ModelError
 from mlaas4hep_dask.export import to_torchscript
-from mlaas4hep_dask.export.activation import Activation
 from mlaas4hep_dask.export.call import Call, call_of
 from mlaas4hep_dask.export.contract import compared, outputs_of, require_shape
-from mlaas4hep_dask.train.losses import RegressionLoss, loss_of
+from mlaas4hep_dask.objective import Objective
+from mlaas4hep_dask.train.loss import LossSource
 from mlaas4hep_dask.train.model import ModelSource, described
 from mlaas4hep_dask.usercode import RAISED, limited
 
@@ -37,7 +36,7 @@ class Training:
 
     Parameters
     ----------
-    outputs : Outputs
+    objective : Objective
         What it learns to give.
     encoding : Encoding
         How events become its input.
@@ -45,15 +44,15 @@ class Training:
         Events of a rank in its usual step, and in its smallest one.
     num_ranks : int
         Number of ranks.
-    regression_loss : {"mse", "huber"}
-        Loss of a regression.
+    loss : LossSource
+        The loss.
     """
 
-    outputs: Outputs
+    objective: Objective
     encoding: Encoding
     batches: Sequence[int] = (100,)
     num_ranks: int = 1
-    regression_loss: RegressionLoss = "mse"
+    loss: LossSource = field(default_factory=LossSource)
 
 
 @dataclass(frozen=True)
@@ -98,7 +97,7 @@ def try_model(model: ModelSource, events: Examples, training: Training) -> Train
 
 
 def exported(
-    model: ModelSource, state: bytes, events: Examples, outputs: Outputs, encoding: Encoding
+    model: ModelSource, state: bytes, events: Examples, objective: Objective, encoding: Encoding
 ) -> Trained:
     """The network of a checkpoint, exported and compared on real events.
 
@@ -107,11 +106,11 @@ def exported(
     ModelError
         When the network breaks its contract, or its export gives other scores.
     """
-    network = model.build(encoding.row_shape, outputs.num_outputs)
+    network = model.build(encoding.row_shape, objective.num_outputs)
     network.load_state_dict(torch.load(io.BytesIO(state), weights_only=True)["network"])
     rows = (torch.tensor(events.x), torch.tensor(events.missing))
     try:
-        return Trained(network, to_torchscript(network, encoding, outputs, rows=rows))
+        return Trained(network, to_torchscript(network, encoding, objective, rows=rows))
     except ModelError as error:
         raise model.error(error.message) from error
 
@@ -120,7 +119,7 @@ class _Trial:
     def __init__(self, model: ModelSource, events: Examples, training: Training) -> None:
         self._model = model
         self._training = training
-        self._outputs = training.outputs
+        self._objective = training.objective
         self._shape = training.encoding.row_shape
         self._x, self._y, self._w = map(torch.tensor, (events.x, events.y, events.w))
         self._missing = torch.tensor(events.missing)
@@ -139,7 +138,7 @@ class _Trial:
         self._checked(lambda: self._require_same(again, network, given))
         rows = (self._x, self._missing)
         content = self._checked(
-            lambda: to_torchscript(again, self._training.encoding, self._outputs, rows=rows)
+            lambda: to_torchscript(again, self._training.encoding, self._objective, rows=rows)
         )
         warnings += _coarse(given)
         with torch.no_grad():
@@ -165,7 +164,7 @@ class _Trial:
             self._require_settings(settings)
 
     def _built(self) -> torch.nn.Module:
-        shape, number = self._shape, self._outputs.num_outputs
+        shape, number = self._shape, self._objective.num_outputs
         network: torch.nn.Module = self._checked(lambda: self._model.build(shape, number))
         return network
 
@@ -191,18 +190,23 @@ class _Trial:
                 "sets the seed of torch's random numbers in its forward, so that dropout and the "
                 "like are the same in every step; a torch.Generator of its own does not"
             )
-        loss = loss_of(self._outputs, self._training.regression_loss)
+        loss = self._training.loss.batch_loss(self._objective)
         for size in dict.fromkeys(self._training.batches):
             chosen = _spread(len(self._x), size)
             x, missing = self._x[chosen], self._missing[chosen]
-            is_row = self._outputs.kind == "reconstruction"
             fails = f"fails in training on a batch of {size} event{'s' * (size != 1)}"
             if size < max(self._training.batches):
                 fails += ", the smallest of an epoch (another training.batch_size has another)"
             given = self._given(call, x, missing, fails)
             network.zero_grad()
-            losses = loss(given, (x, missing) if is_row else self._y[chosen], self._w[chosen])
-            losses.backward(torch.tensor(1.0))  # type: ignore[no-untyped-call]
+            y = (x, missing) if self._objective.gives_rows else self._y[chosen]
+            total = loss(given, y, self._w[chosen])
+            if not bool(torch.isfinite(total)):
+                raise ModelError(
+                    f"has a loss that is not finite ({float(total.detach()):g}) on {size} events, "
+                    "whose outputs and targets are"
+                )
+            total.backward(torch.tensor(1.0))  # type: ignore[no-untyped-call]
             if size > 0:
                 _require_gradients(network, self._training.num_ranks)
             _step(network)
@@ -212,14 +216,13 @@ class _Trial:
         self, call: Call, x: torch.Tensor, missing: torch.Tensor, fails: str
     ) -> torch.Tensor:
         """What the network gives in training, in the shape that the loss takes."""
-        size, outputs = len(x), self._outputs
+        size, objective = len(x), self._objective
         own = x.clone(), missing.clone()
         try:
             given = call(*own)
         except RAISED as error:  # whatever the user's code raises
             raise self._model.error(fails, error) from error
-        is_row = outputs.kind == "reconstruction"
-        require_shape(given, size, x[0].numel() if is_row else outputs.num_outputs, is_row=is_row)
+        require_shape(given, size, objective.num_outputs, is_row=objective.gives_rows)
         if not (torch.equal(own[0], x) and torch.equal(own[1], missing)):
             raise ModelError(IN_PLACE)
         found: torch.Tensor = given
@@ -228,12 +231,12 @@ class _Trial:
             raise ModelError(
                 f"gives numbers that are not finite for {failed} of {size} events in training"
             )
-        return found.reshape(size, *(() if outputs.kind == "binary" else (outputs.num_outputs,)))
+        return found.reshape(size, *objective.output_tail)
 
     def _score(self, network: torch.nn.Module, call: Call) -> torch.Tensor:
         before = {name: value.clone() for name, value in network.state_dict().items()}
         with torch.no_grad():
-            given = outputs_of(call, self._x, self._missing, self._outputs)
+            given = outputs_of(call, self._x, self._missing, self._objective)
         changed = [n for n, v in network.state_dict().items() if not _equal(v, before.get(n))]
         if changed:
             raise ModelError(
@@ -256,12 +259,12 @@ class _Trial:
                 "does not take up its own state_dict, which checkpoints hold", error
             ) from error
         again.eval()
-        activation = Activation(self._outputs)
+        activation = self._objective.activation()
         with torch.no_grad():
             found = call_of(again)(self._x.clone(), self._missing.clone())
             found = found.reshape(given.shape)
             scores = [activation(each, self._x, self._missing) for each in (found, given)]
-        apart = compared(scores[0], scores[1], self._x, self._outputs)
+        apart = compared(scores[0], scores[1], self._x, self._objective)
         if apart:
             raise ModelError(
                 f"gives other scores when it is built again and takes up its state_dict, {apart}: "
@@ -271,8 +274,7 @@ class _Trial:
 
     def _bounds(self, call: Call, given: torch.Tensor) -> list[str]:
         """What to say of outputs that look like probabilities, or have a bound at 0."""
-        kind = self._outputs.kind
-        if kind == "reconstruction" and float(self._x.min()) >= 0:
+        if self._objective.gives_rows and float(self._x.min()) >= 0:
             return []
         made_up = torch.randn(self._x.shape)
         rows = (self._x * FACTOR, self._x * -FACTOR, made_up * FACTOR)
@@ -289,15 +291,10 @@ class _Trial:
             layer = "a ReLU"
         if not layer:
             return []
-        expected = {
-            "binary": "a logit, which becomes a probability by a sigmoid in loss and score",
-            "classes": "logits, which become probabilities by a softmax in loss and scores",
-            "regression": "targets with mean 0 and variance 1, of which half are negative",
-            "reconstruction": "rows like its input, some values of which are negative",
-        }[kind]
         text = (
             f"gives no number below 0{' or above 1' * (high <= 1 + NEAR)} for any of "
-            f"{len(self._x):,} events: is its last layer {layer}? Expected is {expected}"
+            f"{len(self._x):,} events: is its last layer {layer}? Expected is "
+            f"{self._objective.expected}"
         )
         return [text]
 

@@ -50,7 +50,7 @@ def test_serving_loads_neither_dask_nor_uproot_nor_training(module):
     assert "lark" not in loaded or module == "derive"  # parses the recipes of bundles that have one
 
 
-@pytest.mark.parametrize("module", ["config", "specs", "encode", "reader"])
+@pytest.mark.parametrize("module", ["config", "objective", "specs", "encode", "reader"])
 def test_reading_and_encoding_load_neither_dask_nor_torch(module):
     loaded = loaded_after(f"import mlaas4hep_dask.{module}")
     assert not loaded & {"dask", "distributed", "torch"}

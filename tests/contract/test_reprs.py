@@ -10,6 +10,7 @@ from mlaas4hep_dask.dataset.plan import Plan, Skipped
 from mlaas4hep_dask.events import Events
 from mlaas4hep_dask.inputs.prepare import Preparation
 from mlaas4hep_dask.inputs.supervision import Supervision
+from mlaas4hep_dask.objective import BINARY
 from mlaas4hep_dask.run.result import RunResult
 from mlaas4hep_dask.specs.measure import measure
 
@@ -21,7 +22,7 @@ def shown():
     selection = Selection(["a"], [NAME], [NAME], {NAME: NAME})
     skipped = (Skipped(NAME, NAME, 0, None, NAME),)
     plan = Plan(
-        *((), (), EVENTS.branches, selection, Supervision(labels={NAME: 1}), (NAME,)),
+        *((), (), EVENTS.branches, selection, Supervision(BINARY, labels={NAME: 1}), (NAME,)),
         Preparation((), ()),
         skipped=skipped,
         notes=(NAME,),

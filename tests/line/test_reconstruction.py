@@ -11,16 +11,14 @@ from test_targets import write
 from mlaas4hep_dask.config import Config
 from mlaas4hep_dask.dataset import Dataset
 from mlaas4hep_dask.encode import decode, encode
-from mlaas4hep_dask.encode.outputs import Outputs
 from mlaas4hep_dask.encode.split import split_of
 from mlaas4hep_dask.errors import ConfigError, ModelError
+from mlaas4hep_dask.objective import Reconstruction
+from mlaas4hep_dask.objective.arithmetic.reconstruction import Rows
 from mlaas4hep_dask.run import fit
 from mlaas4hep_dask.run.cli import main
 from mlaas4hep_dask.score.script import Script
-from mlaas4hep_dask.train.losses import loss_of
 from mlaas4hep_dask.train.network import autoencoder
-from mlaas4hep_dask.train.reconstruction import Rows
-from mlaas4hep_dask.train.tallies import tally_of
 
 INPUTS = ["MET_px", "MET_py", "NJet", "Jet_Px", "Jet_Py", "Jet_btag", "Muon_Pz"]
 OWN = """
@@ -290,7 +288,7 @@ def test_keys_without_a_meaning_are_refused(cms_files, fault):
         Config.from_mapping(keys)
 
 
-ROWS = Outputs("reconstruction", ("MET", "Jet_pt[0]", "Jet_pt[1]"))
+ROWS = Reconstruction(("MET", "Jet_pt[0]", "Jet_pt[1]"))
 
 
 def drawn(size=9_000):
@@ -309,7 +307,7 @@ def test_a_loss_is_of_present_values_alone_and_padding_has_no_gradient():
     output, rows, w = drawn(60)
     x, missing, weights = map(torch.from_numpy, (rows.x, rows.missing, w))
     network_gave = torch.from_numpy(output).requires_grad_()
-    loss = loss_of(ROWS)(network_gave, (x, missing), weights)
+    loss = ROWS.batch_loss()(network_gave, (x, missing), weights)
     loss.backward()
     expected = errors_of(output.astype(float), rows.x, rows.missing) @ w.astype(float)
     assert float(loss.detach()) == pytest.approx(expected, rel=1e-5)
@@ -318,7 +316,7 @@ def test_a_loss_is_of_present_values_alone_and_padding_has_no_gradient():
 
 def test_tallies_of_parts_add_up():
     output, rows, w = drawn()
-    whole, *parts = (tally_of(ROWS, ["a", "b"]) for _ in range(3))
+    whole, *parts = (ROWS.tally(["a", "b"]) for _ in range(3))
     whole.add(output, rows, w)
     for tally, part in zip(parts, (slice(None, 5_000), slice(5_000, None)), strict=True):
         tally.add(output[part], Rows(*(array[part] for array in rows)), w[part])
@@ -331,7 +329,7 @@ def test_tallies_of_parts_add_up():
         edges, counts = np.array(histogram["edges"]), np.array(histogram["counts"])
         centres = (edges[1:] + edges[:-1]) / 2
         assert (counts @ centres**2 / counts.sum()) ** 0.5 == pytest.approx(0.3, rel=0.08)
-    empty = tally_of(ROWS, ["a", "b"])
+    empty = ROWS.tally(["a", "b"])
     empty.add(output[:0], Rows(*(array[:0] for array in rows)), w[:0])
     assert empty.values()["r2"] is None
     assert empty.values()["errors"]["a"] == {"mean": None, "median": None, "quantile_95": None}

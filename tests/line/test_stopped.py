@@ -103,7 +103,7 @@ def undisturbed(tmp_path_factory, cms_files, client):
         metrics={},
         data={"tree": "events"},
         card="a test",
-        outputs=trained.outputs,
+        objective=trained.objective,
     )
     return folder
 

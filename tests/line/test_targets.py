@@ -51,7 +51,7 @@ def dataset_of(keys, client):
 
 def trained_logits(run, bundle, events):
     """What the network of the checkpoint gives, without any of the export's code."""
-    network = mlp(bundle.encoding.layout.num_columns, num_outputs=bundle.outputs.num_outputs)
+    network = mlp(bundle.encoding.layout.num_columns, num_outputs=bundle.objective.num_outputs)
     state = torch.load(next((run / "checkpoints").glob("*.pt")), weights_only=True)
     network.load_state_dict(state["network"])
     network.eval()
@@ -107,7 +107,7 @@ def test_a_regression_from_yaml_to_served_values(keys, client, cms_files, tmp_pa
     bundle = open_bundle(tmp_path / "run/bundle")
     events = some_events(bundle, cms_files[0])
     truth = dataset.to_dask().y.compute()
-    shift, scale = np.array(bundle.outputs.shifts), np.array(bundle.outputs.scales)
+    shift, scale = np.array(bundle.objective.shifts), np.array(bundle.objective.scales)
     np.testing.assert_allclose(shift, truth.mean(axis=0), rtol=1e-4)
     np.testing.assert_allclose(1 / scale, truth.std(axis=0), rtol=1e-4)
     expected = trained_logits(tmp_path / "run", bundle, events) / scale + shift
@@ -242,7 +242,7 @@ def test_labels_and_negative_weights_from_branches(made, client, tmp_path):
         keys = {**made, "partition": {"max_events": max_events}}
         dataset = dataset_of(keys, client)
         assert dataset.plan().selection.targets == ["flavour"]
-        results.append([dataset.outputs(), dataset.training_weights(), dataset.class_sums()])
+        results.append([dataset.objective(), dataset.training_weights(), dataset.class_sums()])
     assert results[0] == results[1]
     result = fit(dataset, output=tmp_path / "run")
     summary = result.summary
@@ -422,12 +422,12 @@ def test_an_unfit_target_is_refused_before_anything_runs(made, fault):
 def test_a_constant_target_is_an_error(made, client):
     made["target"] = {"kind": "regression", "branch": "0 * x + 1"}
     with pytest.raises(DataError, match="nothing to learn"):
-        dataset_of(made, client).outputs()
+        dataset_of(made, client).objective()
 
 
 def test_events_of_one_class_alone_are_an_error(made, client):
     with pytest.raises(DataError, match="'flavour' is class 'c' in every selected event"):
-        dataset_of({**made, "select": "flavour == 1"}, client).outputs()
+        dataset_of({**made, "select": "flavour == 1"}, client).objective()
 
 
 def test_a_class_without_events_is_noted(made, client, tmp_path):

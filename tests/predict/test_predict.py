@@ -26,14 +26,14 @@ from mlaas4hep_dask.config import Config, given_of
 from mlaas4hep_dask.dataset import Dataset
 from mlaas4hep_dask.derive.recipe import Recipe
 from mlaas4hep_dask.encode import Encoding, decode, encode
-from mlaas4hep_dask.encode.outputs import BINARY, Outputs
 from mlaas4hep_dask.errors import MLaaSError
 from mlaas4hep_dask.events import Branch, Events
 from mlaas4hep_dask.events.events import concatenate, offsets_of
 from mlaas4hep_dask.export import to_torchscript
+from mlaas4hep_dask.objective import BINARY, Classes, Regression, TwoClasses
 from mlaas4hep_dask.predict.cli import main
 from mlaas4hep_dask.predict.cli import predict as verb
-from mlaas4hep_dask.predict.outputs import score_names
+from mlaas4hep_dask.predict.names import score_names
 from mlaas4hep_dask.predict.request import check_request
 from mlaas4hep_dask.predict.stream import AHEAD, in_order
 from mlaas4hep_dask.run import fit
@@ -391,7 +391,7 @@ def scripted(network):
     return buffer.getvalue()
 
 
-def with_network(path, folder, network, *, outputs=BINARY):
+def with_network(path, folder, network, *, objective=BINARY):
     """A copy of a bundle with another network, which gives scores itself."""
     bundle = open_bundle(path)
     write_bundle(
@@ -403,7 +403,7 @@ def with_network(path, folder, network, *, outputs=BINARY):
         metrics={},
         data={"tree": "events"},
         card="a test",
-        outputs=outputs,
+        objective=objective,
     )
     return folder
 
@@ -429,8 +429,8 @@ def test_each_of_several_outputs_has_a_branch(tmp_path, client, small):
     columns = open_bundle(path).encoding.layout.num_columns
     torch.manual_seed(1)
     network = torch.nn.Linear(columns, 3)
-    outputs = Outputs("regression", ("a", "b", "c"), (0.0,) * 3, (1.0,) * 3)
-    folder = with_network(path, tmp_path / "bundle", network, outputs=outputs)
+    objective = Regression(("a", "b", "c"), (0.0,) * 3, (1.0,) * 3)
+    folder = with_network(path, tmp_path / "bundle", network, objective=objective)
     predict(client, folder, files[:1], tmp_path / "out.root", tree="events")
     found = rows_of(tmp_path / "out.root")
     bundle = open_bundle(path)
@@ -460,13 +460,14 @@ def test_branches_may_be_asked_for_more_than_once():
 
 
 def test_branches_are_named_after_classes_and_targets():
-    assert score_names({}, 1) == ("score",)
-    assert score_names({"classes": ["QCD", "ttH"]}, 1) == ("score",)
-    assert score_names({"classes": ["QCD", "tt-H", "W.b"]}, 3) == (
+    assert score_names(BINARY, 1) == ("score",)
+    assert score_names(BINARY, 2) == ("score_0", "score_1")
+    assert score_names(TwoClasses(("QCD", "ttH")), 1) == ("score",)
+    assert score_names(Classes(("QCD", "tt-H", "W.b")), 3) == (
         *("score_QCD", "score_tt_H", "score_W_b"),
     )
-    assert score_names({"targets": ["mass"]}, 1) == ("predicted_mass",)
-    assert score_names({"classes": ["a-b", "a.b", "c"]}, 3) == ("score_0", "score_1", "score_2")
+    assert score_names(Regression(("mass",)), 1) == ("predicted_mass",)
+    assert score_names(Classes(("a-b", "a.b", "c")), 3) == ("score_0", "score_1", "score_2")
 
 
 TASKS = {
@@ -513,7 +514,7 @@ def given_by_hand(run, bundle, files):
     by_branch = {"nJet": counts, "Jet_pt": scaled}
     order = dict.fromkeys(column.partition("[")[0] for column in bundle.encoding.columns())
     rows = np.concatenate([by_branch[name] for name in order], axis=1).astype(np.float32)
-    network = mlp(rows.shape[1], num_outputs=bundle.outputs.num_outputs).eval()
+    network = mlp(rows.shape[1], num_outputs=bundle.objective.num_outputs).eval()
     state = torch.load(next((run / "checkpoints").glob("*.pt")), weights_only=True)
     network.load_state_dict(state["network"])
     with torch.no_grad():
@@ -531,7 +532,7 @@ def test_a_trained_model_of_several_outputs_scores_every_event_with_its_identifi
         wanted = np.exp(given) / np.exp(given).sum(axis=1, keepdims=True)
     else:
         names = ["predicted_HT", "predicted_x__2"]
-        wanted = given / np.array(bundle.outputs.scales) + np.array(bundle.outputs.shifts)
+        wanted = given / np.array(bundle.objective.scales) + np.array(bundle.objective.shifts)
     output = tmp_path / f"scores{suffix}"
     done = predict(client, bundle.path, files, output)
     assert done.branches == (
@@ -552,7 +553,7 @@ def test_a_trained_model_of_several_outputs_scores_every_event_with_its_identifi
         np.testing.assert_array_equal(found[name], whole.contents[name])
     np.testing.assert_array_equal(found["source_file"], np.repeat(range(3), 1_000))
     assert bundle.manifest["data"]["identifiers"][:2] == ["run", "event"]
-    assert note_of(output)["outputs"] == dict(zip(names, bundle.outputs.names, strict=True))
+    assert note_of(output)["outputs"] == dict(zip(names, bundle.objective.names, strict=True))
 
 
 def autoencoder(columns, *, hidden=None):

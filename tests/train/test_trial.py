@@ -9,10 +9,10 @@ from hypothesis import strategies as st
 
 from mlaas4hep_dask.encode import Encoding
 from mlaas4hep_dask.encode.examples import Examples
-from mlaas4hep_dask.encode.outputs import BINARY, Outputs
 from mlaas4hep_dask.errors import ModelError
 from mlaas4hep_dask.events import Events
 from mlaas4hep_dask.export.call import takes_missing
+from mlaas4hep_dask.objective import BINARY, Classes, Reconstruction, Regression
 from mlaas4hep_dask.specs.measure import measure
 from mlaas4hep_dask.train.model import find_model
 from mlaas4hep_dask.train.trial import Training, try_model
@@ -51,23 +51,23 @@ def encoding_of(num_columns=COLUMNS):
     return Encoding.from_specs(specs, normalisation="minmax")
 
 
-def examples(outputs=BINARY, *, size=300):
+def examples(objective=BINARY, *, size=300):
     rng = np.random.default_rng(1)
     missing = rng.random((size, COLUMNS)) < 0.1
     x = np.where(missing, 0, rng.random((size, COLUMNS))).astype(np.float32)
     y = (np.arange(size) % 2).astype(np.float32)
-    if outputs.kind == "regression":
-        y = rng.normal(size=(size, len(outputs.names))).astype(np.float32)
+    if objective.kind == "regression":
+        y = rng.normal(size=(size, len(objective.names))).astype(np.float32)
     return Examples(x, missing, y, np.ones(size, np.float32))
 
 
-def tried(tmp_path, text, *, outputs=BINARY, **facts):
+def tried(tmp_path, text, *, objective=BINARY, **facts):
     """The trial of a file's network."""
     (tmp_path / "network.py").write_text(dedent(text), encoding="utf-8")
     source = find_model(
         "network.py:build", {}, resolve=lambda path: tmp_path / path, where="dataset.yaml, line 9"
     )
-    return try_model(source, examples(outputs), Training(outputs, encoding_of(), **facts))
+    return try_model(source, examples(objective), Training(objective, encoding_of(), **facts))
 
 
 def refused(tmp_path, text, **facts):
@@ -246,36 +246,36 @@ def test_a_network_that_keeps_its_contract_passes_without_a_word(name, tmp_path)
 
 
 def test_several_outputs_are_rows(tmp_path):
-    classes = Outputs.of_classes(("a", "b", "c"))
-    assert tried(tmp_path, network("return self.linear(x)"), outputs=classes).content
+    classes = Classes(("a", "b", "c"))
+    assert tried(tmp_path, network("return self.linear(x)"), objective=classes).content
     text = network("return self.linear(x).sum(1)")
-    assert "gives (3,) for 3 events, expected (3, 3)" in refused(tmp_path, text, outputs=classes)
+    assert "gives (3,) for 3 events, expected (3, 3)" in refused(tmp_path, text, objective=classes)
 
 
-REGRESSION = Outputs("regression", ("mass",), (91.0,), (0.2,))
-ROWS = Outputs("reconstruction", tuple(f"x{i}" for i in range(COLUMNS)))
+REGRESSION = Regression(("mass",), (91.0,), (0.2,))
+ROWS = Reconstruction(tuple(f"x{i}" for i in range(COLUMNS)))
 
 
-@pytest.mark.parametrize("outputs", [REGRESSION, ROWS, Outputs.of_classes(("a", "b", "c"))])
-def test_every_kind_of_output_keeps_the_contract(outputs, tmp_path):
-    assert tried(tmp_path, network("return self.linear(x)"), outputs=outputs).warnings == ()
+@pytest.mark.parametrize("objective", [REGRESSION, ROWS, Classes(("a", "b", "c"))])
+def test_every_kind_of_output_keeps_the_contract(objective, tmp_path):
+    assert tried(tmp_path, network("return self.linear(x)"), objective=objective).warnings == ()
     text = network("return self.linear(x - x.mean(0))")
-    assert "another score alone" in refused(tmp_path, text, outputs=outputs)
+    assert "another score alone" in refused(tmp_path, text, objective=objective)
     text = network("return self.linear(x.mul_(0))")
-    assert "changes its input in place" in refused(tmp_path, text, outputs=outputs)
+    assert "changes its input in place" in refused(tmp_path, text, objective=objective)
 
 
 @pytest.mark.parametrize(
-    ("last", "outputs", "layer"),
+    ("last", "objective", "layer"),
     [
         ("torch.sigmoid(self.linear(x))", BINARY, "a Sigmoid or Softmax"),
-        ("torch.softmax(self.linear(x), 1)", Outputs.of_classes(("a", "b", "c")), "a Sigmoid"),
+        ("torch.softmax(self.linear(x), 1)", Classes(("a", "b", "c")), "a Sigmoid"),
         ("torch.sigmoid(self.linear(x))", REGRESSION, "a Sigmoid"),
         ("torch.relu(self.linear(x) + 0.1)", BINARY, "a ReLU"),
     ],
 )
-def test_a_last_layer_with_a_bound_at_0_is_warned_of(last, outputs, layer, tmp_path):
-    (warning,) = tried(tmp_path, network(f"return {last}"), outputs=outputs).warnings
+def test_a_last_layer_with_a_bound_at_0_is_warned_of(last, objective, layer, tmp_path):
+    (warning,) = tried(tmp_path, network(f"return {last}"), objective=objective).warnings
     assert warning.startswith("model ")
     assert "network.py:build' gives no number below 0" in warning
     assert f"is its last layer {layer}" in warning
@@ -283,7 +283,7 @@ def test_a_last_layer_with_a_bound_at_0_is_warned_of(last, outputs, layer, tmp_p
 
 def test_rows_between_0_and_1_may_be_made_by_a_sigmoid(tmp_path):
     text = network("return torch.sigmoid(self.linear(x))")
-    assert tried(tmp_path, text, outputs=ROWS).warnings == ()
+    assert tried(tmp_path, text, objective=ROWS).warnings == ()
 
 
 def test_a_forward_that_sets_the_seed_is_warned_of(tmp_path):
@@ -395,14 +395,14 @@ def test_a_forward_that_cannot_be_given_what_it_asks_for_is_refused(signature, m
 
 @given(st.floats(0.01, 100), st.integers(0, 2**16), st.sampled_from([BINARY, REGRESSION, ROWS]))
 @settings(max_examples=25, deadline=None)
-def test_no_plain_network_is_refused_for_its_rounding(size, seed, outputs):
+def test_no_plain_network_is_refused_for_its_rounding(size, seed, objective):
     from mlaas4hep_dask.export.contract import outputs_of
 
     torch.manual_seed(seed)
     x = torch.randn(100, COLUMNS) * size
     network = torch.nn.Sequential(
-        torch.nn.Linear(COLUMNS, 64), torch.nn.ReLU(), torch.nn.Linear(64, outputs.num_outputs)
+        torch.nn.Linear(COLUMNS, 64), torch.nn.ReLU(), torch.nn.Linear(64, objective.num_outputs)
     )
     with torch.no_grad():
-        found = outputs_of(lambda rows, _: network(rows), x, x > 1e9, outputs)
+        found = outputs_of(lambda rows, _: network(rows), x, x > 1e9, objective)
         assert torch.equal(found, network(x))

@@ -4,17 +4,22 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mlaas4hep_dask.encode.outputs import Outputs
 from mlaas4hep_dask.errors import EncodeError
-from mlaas4hep_dask.train.losses import loss_of
-from mlaas4hep_dask.train.metrics import NUM_BINS, bin_edges, bin_of
-from mlaas4hep_dask.train.tallies import tally_of
+from mlaas4hep_dask.objective import (
+    LOSSES,
+    Classes,
+    Reconstruction,
+    Regression,
+    TwoClasses,
+    objective_from_json,
+)
+from mlaas4hep_dask.objective.arithmetic.curves import NUM_BINS, bin_edges, bin_of
 
-THREE = Outputs.of_classes(("a", "b", "c"))
-TWO = Outputs.of_classes(("a", "b"))
-NUMBERS = Outputs("regression", ("x", "y"), (10.0, -3.0), (0.5, 4.0))
+THREE = Classes(("a", "b", "c"))
+TWO = TwoClasses(("a", "b"))
+NUMBERS = Regression(("x", "y"), (10.0, -3.0), (0.5, 4.0))
 
-ROWS = Outputs("reconstruction", ("x", "y[0]", "y[1]"))
+ROWS = Reconstruction(("x", "y[0]", "y[1]"))
 
 
 def drawn(size=4_000, seed=3):
@@ -35,7 +40,7 @@ def area(scores, signal, w):
 
 def test_metrics_of_classes_are_those_of_all_pairs_and_cells():
     output, y, w = drawn()
-    tally = tally_of(THREE)
+    tally = THREE.tally()
     tally.add(output, y, w)
     p = np.exp(output.astype(float))
     p /= p.sum(axis=1, keepdims=True)
@@ -52,7 +57,7 @@ def test_metrics_of_classes_are_those_of_all_pairs_and_cells():
 def test_metrics_of_two_classes_are_those_of_all_pairs_and_cells():
     output, y, w = drawn()
     logits, y = output[:, 1], (y == 1).astype(np.float32)
-    tally = tally_of(TWO)
+    tally = TWO.tally()
     tally.add(logits, y, w)
     assert tally.values()["auc"] == pytest.approx(area(logits, y == 1, w), abs=1e-3)
     confusion = np.zeros((2, 2))
@@ -66,7 +71,7 @@ def test_metrics_of_a_regression_are_in_the_units_of_the_targets():
     w = rng.random(5_000) + 0.5
     predicted = y + rng.normal(size=y.shape) * [0.5, 0.1] + [0.2, 0.0]
     output = ((predicted - NUMBERS.shifts) * NUMBERS.scales).astype(np.float32)
-    tally = tally_of(NUMBERS)
+    tally = NUMBERS.tally()
     tally.add(output, y.astype(np.float32), w.astype(np.float32))
     for number, name in enumerate("xy"):
         error = predicted[:, number] - y[:, number]
@@ -86,18 +91,18 @@ def test_metrics_of_a_regression_are_in_the_units_of_the_targets():
         assert abs(counts - exact).sum() < 0.05 * w.sum()
 
 
-@pytest.mark.parametrize("outputs", [TWO, THREE, NUMBERS], ids=lambda outputs: outputs.kind)
-def test_tallies_of_parts_add_up_and_an_empty_one_has_no_metrics(outputs):
+@pytest.mark.parametrize("objective", [TWO, THREE, NUMBERS], ids=lambda each: each.kind)
+def test_tallies_of_parts_add_up_and_an_empty_one_has_no_metrics(objective):
     output, y, w = drawn(900)
-    output = output[:, 0] if outputs is TWO else output[:, : outputs.num_outputs]
-    y = np.minimum(y, 1) if outputs is TWO else y
-    y = np.stack([y, y], axis=1) if outputs is NUMBERS else y
-    whole, *parts = (tally_of(outputs) for _ in range(3))
+    output = output[:, 0] if objective is TWO else output[:, : objective.num_outputs]
+    y = np.minimum(y, 1) if objective is TWO else y
+    y = np.stack([y, y], axis=1) if objective is NUMBERS else y
+    whole, *parts = (objective.tally() for _ in range(3))
     whole.add(output, y, w)
     for part, rows in zip(parts, (slice(0, 200), slice(200, None)), strict=True):
         part.add(output[rows], y[rows], w[rows])
     np.testing.assert_allclose(parts[0].sums + parts[1].sums, whole.sums, rtol=1e-9, atol=1e-9)
-    empty = tally_of(outputs)
+    empty = objective.tally()
     assert all(
         value is None or set(map(str, value)) <= {"a", "b", "c", "x", "y"}
         for value in empty.values().values()
@@ -115,7 +120,7 @@ def test_a_bin_begins_where_its_edge_says(number):
 
 def test_a_loss_is_the_weighted_sum_over_events_and_the_mean_over_targets():
     output, y, w = map(torch.from_numpy, drawn(50))
-    loss = loss_of(THREE)(output, y, w)
+    loss = THREE.batch_loss()(output, y, w)
     rows = -torch.log_softmax(output.double(), dim=1)[torch.arange(50), y.long()]
     assert float(loss) == pytest.approx(float(rows @ w.double()), rel=1e-5)
     numbers, targets = output[:, :2], torch.stack([y * 2 + 9, y - 3], dim=1)
@@ -124,14 +129,14 @@ def test_a_loss_is_the_weighted_sum_over_events_and_the_mean_over_targets():
     losses = {"mse": far**2, "huber": torch.where(far < 1, far**2 / 2, far - 0.5)}
     for name, each in losses.items():
         expected = float(each.mean(dim=1) @ w.double())
-        assert float(loss_of(NUMBERS, name)(numbers, targets, w)) == pytest.approx(
-            expected, rel=1e-5
-        )
+        assert float(
+            NUMBERS.batch_loss(LOSSES["regression"][name])(numbers, targets, w)
+        ) == pytest.approx(expected, rel=1e-5)
 
 
-@pytest.mark.parametrize("outputs", [TWO, THREE, NUMBERS, ROWS], ids=lambda outputs: outputs.kind)
-def test_outputs_survive_a_manifest(outputs):
-    assert Outputs.from_json(outputs.as_json()) == outputs
+@pytest.mark.parametrize("objective", [TWO, THREE, NUMBERS, ROWS], ids=lambda each: each.kind)
+def test_an_objective_survives_a_manifest(objective):
+    assert objective_from_json(objective.as_json()) == objective
 
 
 @pytest.mark.parametrize(
@@ -147,6 +152,6 @@ def test_outputs_survive_a_manifest(outputs):
         {"kind": "regression", "targets": ["a"], "shifts": [], "scales": [1.0]},
     ],
 )
-def test_outputs_that_a_manifest_does_not_describe_are_refused(change):
+def test_an_objective_that_a_manifest_does_not_describe_is_refused(change):
     with pytest.raises(EncodeError, match="output"):
-        Outputs.from_json({**THREE.as_json(), **change})
+        objective_from_json({**THREE.as_json(), **change})

@@ -4,7 +4,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from mlaas4hep_dask.train.metrics import NUM_BINS, auc, bin_of, fill, new_histogram, roc
+from mlaas4hep_dask.objective.arithmetic.curves import (
+    NUM_BINS,
+    auc,
+    bin_of,
+    fill,
+    new_histogram,
+    roc,
+)
 
 FLOATS = st.floats(width=32, allow_nan=False)
 

@@ -53,6 +53,12 @@ def fill(
         histogram[label] += np.bincount(bins[chosen], weights=w[chosen], minlength=num_bins)
 
 
+def accuracy(confusion: NDArray[np.float64]) -> float | None:
+    """Share of the weight of a confusion matrix on its diagonal; None without weight."""
+    total = float(confusion.sum())
+    return float(np.trace(confusion)) / total if total > 0 else None
+
+
 @dataclass(frozen=True)
 class Roc:
     """A receiver operating characteristic: rates at falling thresholds, from (0, 0) to (1, 1)."""
@@ -100,6 +106,15 @@ def roc(histogram: NDArray[np.float64]) -> Roc:
         kept = np.unique(np.searchsorted(length, wanted).clip(0, len(fpr) - 1))
         fpr, tpr = fpr[kept], tpr[kept]
     return Roc(fpr, tpr)
+
+
+def roc_points(histogram: NDArray[np.float64]) -> dict[str, list[float]]:
+    """The points of `roc` as JSON values."""
+    curve = roc(histogram)
+    return {
+        "false_positive_rate": curve.false_positive_rate.tolist(),
+        "true_positive_rate": curve.true_positive_rate.tolist(),
+    }
 
 
 def residual_histogram(weights: NDArray[np.float64], unit: float) -> dict[str, list[float]]:

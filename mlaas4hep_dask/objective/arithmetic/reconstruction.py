@@ -1,22 +1,49 @@
-"""The tally of a reconstruction: errors of events by sample, and residuals by branch."""
+"""The arithmetic of a reconstruction: errors of events by sample, residuals by branch."""
 
-from __future__ import annotations
-
+# No `from __future__ import annotations`: torch.jit reads the annotations of buffers as types.
 import re
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
-from mlaas4hep_dask.encode.outputs import Outputs
-from mlaas4hep_dask.train.metrics import bin_edges, bin_of, residual_histogram
+from mlaas4hep_dask.objective.arithmetic.activation import Activation
+from mlaas4hep_dask.objective.arithmetic.curves import bin_edges, bin_of, residual_histogram
 
 SLICE = 4096  # rows that are looked at together; their float64 copies are all the memory it takes
 SAMPLE_BINS = 1 << 14  # of the errors of events, each 1/32 of its value wide
 BRANCH_BINS = 1 << 13  # of the residuals
 SHOWN_BINS = 60  # of the histogram in the report
 QUANTILES = {"median": 0.5, "quantile_95": 0.95}
+
+
+def reconstruction_error(
+    rows: torch.Tensor, x: torch.Tensor, missing: torch.Tensor
+) -> torch.Tensor:
+    """Mean over an event's present values of the squared difference, float32 (events,).
+
+    0 for an event of which every value is missing.
+
+    Parameters
+    ----------
+    rows, x : Tensor of float32, shape (events, columns)
+        What the network gives, and its input.
+    missing : Tensor of bool, shape (events, columns)
+        Missing mask.
+    """
+    differences = (rows - x).masked_fill(missing, 0.0)
+    num_present = torch.logical_not(missing).sum(dim=1)
+    return (differences * differences).sum(dim=1) / num_present.clamp(min=1)
+
+
+class Distance(Activation):
+    """Rows to their mean squared difference from the input."""
+
+    def forward(self, logits: torch.Tensor, x: torch.Tensor, missing: torch.Tensor) -> torch.Tensor:
+        """As `Activation`."""
+        return reconstruction_error(logits.reshape(x.shape), x, missing)
 
 
 class Rows(NamedTuple):
@@ -42,16 +69,16 @@ class ReconstructionTally:
 
     Parameters
     ----------
-    outputs : Outputs
-        Names the columns.
+    columns : sequence of str
+        Names of the columns.
     samples : sequence of str
         The samples by number.
     """
 
     _MOMENTS = 5  # sums of w, wx, wx², wr, wr² over present values, with r the residual
 
-    def __init__(self, outputs: Outputs, samples: Sequence[str]) -> None:
-        names = [re.sub(r"\[\d+\]$", "", column) for column in outputs.names]
+    def __init__(self, columns: Sequence[str], samples: Sequence[str]) -> None:
+        names = [re.sub(r"\[\d+\]$", "", column) for column in columns]
         self._branches = list(dict.fromkeys(names))
         places = {name: place for place, name in enumerate(self._branches)}
         self._branch_of = np.array([places[name] for name in names])
