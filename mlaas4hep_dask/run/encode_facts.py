@@ -4,20 +4,20 @@ from __future__ import annotations
 
 from typing import Any
 
-from mlaas4hep_dask.config import Config
+from mlaas4hep_dask.config import encoding as config
 from mlaas4hep_dask.encode import Encoding
 from mlaas4hep_dask.encode.encoding import clipped_branches, normalisations_of
 
 
-def encode_facts(config: Config, encoding: Encoding) -> dict[str, Any]:
+def encode_facts(section: config.Encoding, encoding: Encoding) -> dict[str, Any]:
     """Normalisation by branch, and width and order of objects by collection, as JSON values."""
-    hows = normalisations_of(config.encode.normalisation, encoding.layout.branches)
+    hows = normalisations_of(section.normalisation, encoding.layout.branches)
     about = dict(zip(encoding.layout.branches, encoding.scalings, strict=True))
-    clipped = clipped_branches(config.encode.out_of_range, encoding.layout.branches)
+    clipped = clipped_branches(section.out_of_range, encoding.layout.branches)
     return {
         "normalisation": {name: about[name].about or _shown(how) for name, how in hows.items()},
         "widths": dict(encoding.layout.collection_widths),
-        "sort": dict(config.encode.sort),
+        "sort": dict(section.sort),
         "clipped": sorted(clipped),
     }
 

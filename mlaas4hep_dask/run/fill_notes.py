@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from mlaas4hep_dask.dataset import Dataset
+from typing import Any
+
 from mlaas4hep_dask.encode.encoding import normalisations_of
-from mlaas4hep_dask.specs import BranchSpecs
+from mlaas4hep_dask.specs import BranchSpecs, Specs
 
 LITTLE = 0.1
 MOST_VALUES = (0.005, 0.995)
@@ -20,26 +21,27 @@ def filled_share(specs: BranchSpecs) -> float:
     return (last / 2 - first / 2) / (specs.max / 2 - specs.min / 2)
 
 
-def minmax_shares(dataset: Dataset) -> dict[str, float]:
+def minmax_shares(specs: Specs, normalisation: Any) -> dict[str, float]:
     """By input that ``minmax`` normalises: the `filled_share`, the least first."""
-    entries = dataset.specs().branches
-    hows = normalisations_of(dataset.config.encode.normalisation, list(entries))
+    entries = specs.branches
+    hows = normalisations_of(normalisation, list(entries))
     shares = {name: filled_share(entries[name]) for name, how in hows.items() if how == "minmax"}
     return dict(sorted(shares.items(), key=lambda pair: (pair[1], pair[0])))
 
 
-def squeezed(dataset: Dataset) -> list[str]:
+def squeezed(specs: Specs, normalisation: Any) -> list[str]:
     """Inputs whose values fill little of the range that `minmax` scales them by."""
-    return [name for name, share in minmax_shares(dataset).items() if share < LITTLE]
+    shares = minmax_shares(specs, normalisation)
+    return [name for name, share in shares.items() if share < LITTLE]
 
 
-def minmax_notes(dataset: Dataset) -> list[str]:
+def minmax_notes(specs: Specs, normalisation: Any) -> list[str]:
     """What ``minmax`` does to the inputs that it was chosen for, if any."""
-    shares = minmax_shares(dataset)
+    shares = minmax_shares(specs, normalisation)
     if not shares:
         return []
     name, least = next(iter(shares.items()))
-    num_little = len(squeezed(dataset))
+    num_little = sum(share < LITTLE for share in shares.values())
     more = (
         f", and those of {num_little} of {len(shares)} inputs less than {LITTLE:.0%}: outliers "
         "squeeze the rest, which encode.normalisation: auto does not let them"

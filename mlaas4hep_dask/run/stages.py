@@ -24,7 +24,7 @@ from mlaas4hep_dask.report.records import CONFIG, DISTRIBUTIONS, IMAGES, METRICS
 from mlaas4hep_dask.run.directory import EPOCHS, RunDirectory
 from mlaas4hep_dask.run.facts import facts_before, facts_of_training
 from mlaas4hep_dask.run.result import RunResult
-from mlaas4hep_dask.run.specs_notes import specs_line
+from mlaas4hep_dask.run.specs_notes import specs_line, specs_notes
 from mlaas4hep_dask.run.summary import distributions_json, plan_json, run_summary, versions
 from mlaas4hep_dask.run.training import Checkpoint, Trainer, begin_ranks, loss_of
 from mlaas4hep_dask.run.witness import Witness
@@ -118,7 +118,15 @@ def _fit(
         with journal.stage("specs", plan.num_events) as advance:
             specs = dataset.specs(progress=advance)
         witness.look("specs")
-        journal.add(Message(specs_line(dataset)))
+        notes = specs_notes(
+            specs,
+            path=config.specs.path,
+            normalisation=config.encode.normalisation,
+            out_of_range=config.encode.out_of_range,
+        )
+        num_cached = dataset.num_cached()
+        line = specs_line(specs, num_cached=num_cached, path=config.specs.path, notes=notes)
+        journal.add(Message(line))
         specs = specs.with_provenance(versions=versions())
         trainer = Trainer(dataset, model, loss)
         if not folder.settle(facts_of_training(dataset, trainer)):

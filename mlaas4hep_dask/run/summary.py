@@ -19,7 +19,7 @@ from mlaas4hep_dask.run.cut_flow import cut_flow, objects_removed
 from mlaas4hep_dask.run.encode_facts import encode_facts
 from mlaas4hep_dask.run.fill_notes import squeezed
 from mlaas4hep_dask.run.one_class import one_class_notes
-from mlaas4hep_dask.run.specs_notes import specs_counts, specs_notes
+from mlaas4hep_dask.run.specs_notes import specs_notes, specs_origin
 from mlaas4hep_dask.run.training import Checkpoint, Trainer
 
 LIBRARIES = ("awkward", "dask", "distributed", "numba", "numpy", "torch", "uproot")
@@ -56,7 +56,9 @@ def run_summary(
             "columns": math.prod(encoding.row_shape),
             "events_read": sum(sample.num_read for sample in totals.values()),
             "events_selected": sum(sample.num_selected for sample in totals.values()),
-            **specs_counts(dataset),
+            **specs_origin(
+                dataset.specs(), num_cached=dataset.num_cached(), path=config.specs.path
+            ),
             "cut_flow": cut_flow(totals),
             "objects_removed": objects_removed(totals),
             "events_skipped": sum(
@@ -76,7 +78,12 @@ def run_summary(
             "identifiers": plan.selection.identifiers,
             "notes": [
                 *plan.notes,
-                *specs_notes(dataset),
+                *specs_notes(
+                    dataset.specs(),
+                    path=config.specs.path,
+                    normalisation=config.encode.normalisation,
+                    out_of_range=config.encode.out_of_range,
+                ),
                 *map(str, dataset.cell_suggestions()),
                 *_weight_notes(dataset),
                 *_class_notes(classes),
@@ -100,7 +107,7 @@ def run_summary(
             }
             for sample in plan.samples
         ],
-        "encode": encode_facts(config, encoding),
+        "encode": encode_facts(config.encode, encoding),
         "outputs": trainer.objective.as_json(),
         "classes": classes,
         "epochs": epochs,
@@ -158,7 +165,7 @@ def _one_class_notes(dataset: Dataset, trainer: Trainer, last: Checkpoint) -> li
     return one_class_notes(
         {**last.record["test"], **last.detail},
         trainer.objective.classes,
-        squeezed(dataset),
+        squeezed(dataset.specs(), dataset.config.encode.normalisation),
         dataset.config.training.balance,
     )
 

@@ -450,9 +450,19 @@ def full_values(large, name, low, high):
     return int((values < low).sum()), int((values > high).sum())
 
 
+def notes_of(dataset):
+    encode = dataset.config.encode
+    return specs_notes(
+        dataset.specs(),
+        path=dataset.config.specs.path,
+        normalisation=encode.normalisation,
+        out_of_range=encode.out_of_range,
+    )
+
+
 def test_the_report_and_the_notebook_say_that_specs_are_those_of_a_sample(large, client):
     sampled = dataset_of(large, client, specs={"mode": "sample", "fraction": 0.1})
-    note, unseen = specs_notes(sampled)
+    note, unseen = notes_of(sampled)
     assert "a sample of 10.00% of the events" in note
     assert f"up to {sampled.specs().outside('normal'):.2g} of the values are expected" in note
     assert unseen == "the sample of the specs has no value of empty"
@@ -462,7 +472,7 @@ def test_the_report_and_the_notebook_say_that_specs_are_those_of_a_sample(large,
     assert note in html.unescape(page)
     assert "a sample of 10.00% of the data" in sampled.specs()._repr_html_()
     full = dataset_of(large, client)
-    assert specs_notes(full) == []
+    assert notes_of(full) == []
     assert "a sample of" not in render_page({}, full.specs(), {"branches": {}})
 
 

@@ -40,6 +40,16 @@ DOUBLE = "whole numbers beyond 2^53, of which min, max and mean"
 NAMES = "big_id, flags, time_ns; of a word of flags derive the bits"
 
 
+def notes_of(dataset):
+    encode = dataset.config.encode
+    return specs_notes(
+        dataset.specs(),
+        path=dataset.config.specs.path,
+        normalisation=encode.normalisation,
+        out_of_range=encode.out_of_range,
+    )
+
+
 def test_check_tells_of_them_by_the_first_events(keys, tmp_path, capsys):
     (tmp_path / "dataset.yaml").write_text(yaml.safe_dump(keys))
     assert main([str(tmp_path / "dataset.yaml"), "--check"]) == 0
@@ -50,11 +60,11 @@ def test_check_tells_of_them_by_the_first_events(keys, tmp_path, capsys):
 
 def test_run_report_and_table_tell_of_them_by_the_specs(keys, tmp_path, client, capsys):
     dataset = Dataset(Config.from_mapping(keys), client)
-    single, double = specs_notes(dataset)
+    single, double = notes = notes_of(dataset)
     assert single.startswith(f"{SINGLE}{NAMES}")
     assert double.startswith(DOUBLE)
     assert double.endswith(": time_ns")
-    assert single in specs_line(dataset)
+    assert single in specs_line(dataset.specs(), num_cached=0, path=None, notes=notes)
     page = render_page({}, dataset.specs(), {}, {})
     assert page.count("beyond 2^24") == 2
     assert page.count("beyond 2^53") == 1
@@ -75,7 +85,7 @@ def test_large_integers_that_differ_less_than_the_specs_hold_are_told_of(tmp_pat
             out["Events"].extend(columns)
         samples.append({"name": f"s{label}", "label": label, "files": str(file)})
     keys = {"samples": samples, "specs": {"cache": None}}
-    (note,) = specs_notes(Dataset(Config.from_mapping(keys), client))
+    (note,) = notes_of(Dataset(Config.from_mapping(keys), client))
     assert note.startswith("whole numbers beyond 2^53 that are one value in 53 bits")
     assert ": stamp; derive what tells them apart" in note
     (tmp_path / "dataset.yaml").write_text(yaml.safe_dump(keys))
