@@ -1,6 +1,7 @@
 import sys
 
 import pytest
+from hypothesis import HealthCheck, settings
 from paths import DATA, TUTORIAL
 
 from mlaas4hep_dask.cluster import connect
@@ -8,6 +9,12 @@ from mlaas4hep_dask.config import Cluster
 from mlaas4hep_dask.dataset.cache import VARIABLE
 from mlaas4hep_dask.events.events import concatenate
 from mlaas4hep_dask.reader import access, plan_file, read
+
+# The same examples every time, however loaded the machine: a suite decides whether a change lands.
+settings.register_profile(
+    "suite", deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow]
+)
+settings.load_profile("suite")
 
 PROCESSES = {"cluster", "ddp", "server", "slow"}  # marks of tests that may start some
 STARTS = {"subprocess.Popen", "os.fork", "os.posix_spawn", "socket.bind"}

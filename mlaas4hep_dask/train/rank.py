@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 import os
+import pickle
 import socket
 import time
 import traceback
@@ -24,7 +25,7 @@ from numpy.typing import NDArray
 from torch.distributed import PrefixStore, TCPStore  # type: ignore[attr-defined]  # untyped there
 from torch.nn.parallel import DistributedDataParallel
 
-from mlaas4hep_dask.errors import ModelError, TrainingError
+from mlaas4hep_dask.errors import ModelError, TrainingError, shown
 from mlaas4hep_dask.export.call import takes_missing
 from mlaas4hep_dask.objective import Tally
 from mlaas4hep_dask.objective.arithmetic.reconstruction import Rows
@@ -62,9 +63,7 @@ class Rank:
         learning = [p for p in self.network.parameters() if p.requires_grad]
         self.optimiser = torch.optim.Adam(learning, lr=task.learning_rate, fused=True)
         if state is not None:
-            checkpoint = load_state(state)
-            self.network.load_state_dict(checkpoint["network"])
-            self.optimiser.load_state_dict(checkpoint["optimiser"])
+            self._take_up(state)
         self.loss = task.loss.batch_loss(objective)
         self._tail = objective.output_tail
         self._balance = np.array(task.balance, np.float32)  # (classes,), empty when all are 1
@@ -72,6 +71,19 @@ class Rank:
         self._learns_rows = objective.gives_rows
         self.learner: torch.nn.Module = self.network
         self._feeds: dict[str, Feed] = {}
+
+    def _take_up(self, state: bytes) -> None:
+        try:
+            checkpoint = load_state(state)
+            self.network.load_state_dict(checkpoint["network"])
+            self.optimiser.load_state_dict(checkpoint["optimiser"])
+        except (KeyError, TypeError, ValueError, RuntimeError, pickle.UnpicklingError) as error:
+            raise TrainingError(
+                "the checkpoint is not one of this network and this version of mlaas4hep_dask "
+                f"({type(error).__name__}: {shown(str(error))}); run it anew, in another folder "
+                "(--output)",
+                rank=self.task.rank,
+            ) from error
 
     def facts(self) -> RankFacts:
         """What has to be known of all ranks before they can meet."""

@@ -1,3 +1,4 @@
+import io
 import logging
 import os
 import shutil
@@ -455,6 +456,17 @@ def test_ranks_meet_at_the_address_of_the_worker_alone(keys, client):
         assert all("/sem." in path for path in named)  # locks of Python, without data
     epochs.close()
     assert not any(client.run(_listening).values())
+
+
+@pytest.mark.parametrize("content", ["other", "no optimiser", "text"])
+def test_a_checkpoint_of_another_network_or_version_is_refused(keys, client, content):
+    config = Config.from_mapping(keys)
+    trainer = Trainer(Dataset(config, client), model_of(config))
+    buffer = io.BytesIO()
+    state = {"network": {}} if content == "other" else {"epoch": 1}
+    torch.save("text" if content == "text" else state, buffer)
+    with pytest.raises(TrainingError, match=r"checkpoint is not one of this network .*--output"):
+        next(trainer.epochs(first=2, state=buffer.getvalue()))
 
 
 def test_a_stranger_at_the_store_learns_and_changes_nothing(keys, client, tmp_path):
