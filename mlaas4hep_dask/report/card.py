@@ -5,13 +5,21 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from mlaas4hep_dask.config import Config
+import yaml
+
 from mlaas4hep_dask.report.headlines import metric_rows, objective_of
 from mlaas4hep_dask.report.quantities import input_text
 
 
-def model_card(summary: Mapping[str, Any], config: Config) -> str:
-    """Markdown that tells what a model is, what it learned from and how well it does."""
+def model_card(summary: Mapping[str, Any]) -> str:
+    """Markdown that tells what a model is, what it learned from and how well it does.
+
+    Parameters
+    ----------
+    summary : mapping of str to Any
+        The content of metrics.json.
+    """
+    config: dict[str, Any] = yaml.safe_load(summary["config_yaml"])
     with_labels = any(sample["label"] is not None for sample in summary["samples"])
     samples = _table(
         ["sample", *(["label"] if with_labels else []), "events"],
@@ -25,23 +33,23 @@ def model_card(summary: Mapping[str, Any], config: Config) -> str:
         ],
     )
     test, objective = summary["test"], objective_of(summary)
-    training = config.training
+    training, split = config["training"], config["split"]
     metrics = "\n".join(f"| {name} | {value} |" for name, value in metric_rows(summary))
-    return f"""# {config.name}
+    return f"""# {summary["name"]}
 
-{objective.purpose(config.target.branch, config.loss)}
+{objective.purpose(config["target"]["branch"], summary["training"]["loss"])}
 
 ## Model
-`{config.model.callable}` with {input_text(summary["model"])} as input. Trained for \
-{training.epochs} epochs with a global batch of {training.batch_size} on {training.ranks} ranks, \
-learning rate {training.learning_rate}, seed {config.seed}.
+`{summary["model"]["callable"]}` with {input_text(summary["model"])} as input. Trained for \
+{training["epochs"]} epochs with a global batch of {training["batch_size"]} on \
+{training["ranks"]} ranks, learning rate {training["learning_rate"]}, seed {summary["seed"]}.
 
 ## Data
 {samples}
 
 {_recipe(config)}\
-{_weights(config)}Events are divided by a hash of file and entry: {config.split.train:.0%} \
-training, {config.split.validation:.0%} validation, {config.split.test:.0%} test.
+{_weights(config)}Events are divided by a hash of file and entry: {split["train"]:.0%} \
+training, {split["validation"]:.0%} validation, {split["test"]:.0%} test.
 
 ## Performance on the test events
 | metric of {test["num_events"]:,} events | value |
@@ -54,25 +62,26 @@ the server.
 """
 
 
-def _recipe(config: Config) -> str:
+def _recipe(config: Mapping[str, Any]) -> str:
     """What prepares raw events, and which of them were selected."""
-    lines = [f"- `{name} = {text}`" for name, text in config.derive.items()]
-    lines += [f"- objects of {name} with `{text}`" for name, text in config.objects.items()]
+    lines = [f"- `{name} = {text}`" for name, text in config["derive"].items()]
+    lines += [f"- objects of {name} with `{text}`" for name, text in config["objects"].items()]
     made = "\n".join(["Made of raw events, here and by the server:", *lines]) if lines else ""
-    cuts = "\n".join(f"- `{cut}`" for cut in config.select)
+    cuts = "\n".join(f"- `{cut}`" for cut in config["select"])
     head = "Trained on events with these properties. The server scores others too, for which the "
     chosen = f"{head}score has no meaning:\n{cuts}" if cuts else ""
     return "".join(f"{part}\n\n" for part in (made, chosen) if part)
 
 
-def _weights(config: Config) -> str:
+def _weights(config: Mapping[str, Any]) -> str:
     parts = []
-    if config.weight is not None:
-        parts.append(f"Events weigh `{config.weight}`.")
-    if any(sample.cross_section is not None for sample in config.samples):
-        luminosity = "" if config.luminosity is None else f" times {config.luminosity:g} per pb"
+    if config["weight"] is not None:
+        parts.append(f"Events weigh `{config['weight']}`.")
+    if any(sample["cross_section"] is not None for sample in config["samples"]):
+        value = config["luminosity"]
+        luminosity = "" if value is None else f" times {value:g} per pb"
         parts.append(f"The weights of a sample sum to its cross section{luminosity}.")
-    if config.training.balance == "classes":
+    if config["training"]["balance"] == "classes":
         parts.append("In the loss all classes have the same sum of weights.")
     return " ".join(parts) + "\n\n" if parts else ""
 

@@ -173,7 +173,7 @@ def _fit(
                 "samples": summary["samples"],
                 "config": config.digest(),
             },
-            card=model_card(summary, config),
+            card=model_card(summary),
             recipe=dataset.plan().preparation.recipe,
             example=examples.sent[0] if examples.sent else None,
             golden=exported.golden,

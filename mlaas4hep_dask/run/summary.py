@@ -119,6 +119,7 @@ def run_summary(
         },
         "training": {
             **config.training.model_dump(),
+            "loss": config.loss,  # that of the target, where the section names none
             "restarts": trainer.restarts,
             "cache": trainer.cache,
             "packed_bytes": trainer.packed_bytes,

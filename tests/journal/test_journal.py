@@ -122,6 +122,7 @@ def test_a_journal_that_was_cut_is_continued_on_a_line_of_its_own(tmp_path):
     assert records.status == "complete"
 
 
+@pytest.mark.slow
 def test_a_process_that_is_killed_leaves_all_that_it_has_told(tmp_path):
     code = f"""
 import os, signal

@@ -47,6 +47,7 @@ def kill_a_worker(client, killed):
     killed.append(worker)
 
 
+@pytest.mark.ddp
 @pytest.mark.timeout(280)
 def test_the_journal_tells_of_a_worker_that_died_and_of_what_followed(cms_files, tmp_path):
     with connect(Cluster(workers=2), ranks=2) as own:
@@ -64,6 +65,7 @@ def test_the_journal_tells_of_a_worker_that_died_and_of_what_followed(cms_files,
     assert records.status == "complete"
 
 
+@pytest.mark.ddp
 @pytest.mark.timeout(280)
 def test_a_run_that_fails_says_why_in_its_journal(cms_files, tmp_path):
     with (

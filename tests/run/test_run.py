@@ -26,7 +26,7 @@ from mlaas4hep_dask.console import is_said
 from mlaas4hep_dask.encode import encode
 from mlaas4hep_dask.errors import ConfigError, RecordError, WriteError
 from mlaas4hep_dask.reader import plan_file, read
-from mlaas4hep_dask.report import render
+from mlaas4hep_dask.report import model_card, render
 from mlaas4hep_dask.run.cli import main
 from mlaas4hep_dask.run.directory import RunDirectory
 from mlaas4hep_dask.train.network import mlp
@@ -103,7 +103,7 @@ def test_the_report_is_made_again_from_the_run_directory_alone(finished, tmp_pat
     code = """
 import sys
 from pathlib import Path
-from mlaas4hep_dask.report import render
+from mlaas4hep_dask.report import model_card, render
 Path(sys.argv[2]).write_text(render(sys.argv[1]), encoding="utf-8")
 rooms = {f"mlaas4hep_dask.{room}" for room in ("run", "dataset", "reader", "train", "inputs")}
 loaded = {"dask", "distributed", "torch", "uproot", "matplotlib", *rooms} & sys.modules.keys()
@@ -112,6 +112,13 @@ assert not loaded, loaded
     again = tmp_path / "again.html"
     subprocess.run([sys.executable, "-c", code, str(path), str(again)], check=True, timeout=120)
     assert again.read_text(encoding="utf-8") == (path / "report.html").read_text(encoding="utf-8")
+
+
+def test_the_model_card_is_made_again_from_the_numbers_of_the_run(finished):
+    path, _ = finished
+    card = model_card(json.loads((path / "metrics.json").read_text()))
+    assert card == (path / "bundle/model_card.md").read_text()
+    assert "5 epochs with a global batch of 100 on 2 ranks, learning rate 0.001, seed 0." in card
 
 
 def test_the_journal_tells_what_the_console_said_and_metrics_hold(finished):
