@@ -72,7 +72,7 @@ class Target(Section):
             twice = sorted({name for name in names if names.count(name) > 1})
             if twice:
                 problems.append(Problem(key, f"{twice[0]!r} occurs twice"))
-        if self.loss != Regression.usual_loss and self.objective is not Regression:
+        if self.loss not in (Regression.usual_loss, *LOSSES[self.objective.kind]):
             problems.append(Problem("loss", "only a regression has a choice of loss"))
         if problems:
             raise invalid(*problems)

@@ -21,7 +21,7 @@ from mlaas4hep_dask.dataset.blocks import BlockPlan
 from mlaas4hep_dask.dataset.distributions import Distributions, distributions
 from mlaas4hep_dask.dataset.examples import examples_of, num_examples
 from mlaas4hep_dask.dataset.granularity import Suggestion, suggestions
-from mlaas4hep_dask.dataset.losses import Listener, Lost
+from mlaas4hep_dask.dataset.lost import Listener, Lost
 from mlaas4hep_dask.dataset.mean_image import NOTHING, ImageSums, sum_images
 from mlaas4hep_dask.dataset.plan import (
     Plan,
@@ -85,7 +85,7 @@ class Dataset:
         self._plan: Plan | None = None
         self._measured: Measured | None = None
         self._encode_options: dict[str, Any] | None = None
-        self._losses = Listener()
+        self._listener = Listener()
         self._image_sums: ImageSums | None = None
 
     @classmethod
@@ -153,15 +153,15 @@ class Dataset:
 
     def lost(self) -> tuple[Lost, ...]:
         """Partitions that pass 1 read and pass 2 could not; their events have weight 0."""
-        return tuple(entry for _, entry in sorted(self._losses.lost.items()))
+        return tuple(entry for _, entry in sorted(self._listener.lost.items()))
 
     def recall_lost(self, lost: Iterable[Lost]) -> None:
         """Count among `lost` what an earlier process lost in the same training."""
-        self._losses.recall(lost)
+        self._listener.recall(lost)
 
     def read_counts(self) -> ReadCounts:
         """What reading has cost beside the plain way: in plan, pass 1 and pass 2."""
-        return self.plan().read_counts + self._measure().read_counts + self._losses.counts
+        return self.plan().read_counts + self._measure().read_counts + self._listener.counts
 
     def split_counts(self) -> list[tuple[str, tuple[int, int, int]]]:
         """For each block its sample and its events for training, validation and test."""
@@ -269,7 +269,7 @@ class Dataset:
         supervision = replace(self.plan().supervision, factors=self.factors())
         token = self.token("blocks", json.dumps(self.encode_options()))
         topic = f"mlaas4hep_dask-losses-{token}"
-        self._losses.listen(self.cluster, topic)
+        self._listener.listen(self.cluster, topic)
         context = replace(
             self._context(), encoding=self.encoding(), supervision=supervision, topic=topic
         )

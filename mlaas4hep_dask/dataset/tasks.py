@@ -10,7 +10,7 @@ import numpy as np
 from distributed import get_worker
 from numpy.typing import NDArray
 
-from mlaas4hep_dask.dataset.losses import empty_events, tell
+from mlaas4hep_dask.dataset.lost import empty_events, tell
 from mlaas4hep_dask.dataset.plan import Skipped
 from mlaas4hep_dask.encode import Block, EncodeCounts, encode
 from mlaas4hep_dask.encode.split import event_ids

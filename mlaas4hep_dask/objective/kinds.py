@@ -24,9 +24,9 @@ def loss_names() -> dict[str, list[str]]:
     """By word of dataset.yaml: the names of its losses, the usual one first."""
     names: dict[str, list[str]] = {}
     for kind in ALL:
-        known = names.setdefault(kind.word, [])
-        own = [kind.usual_loss, *LOSSES[kind.kind]]
-        known += [name for name in dict.fromkeys(own) if name not in known]
+        of_word = names.setdefault(kind.word, [])
+        of_kind = dict.fromkeys([kind.usual_loss, *LOSSES[kind.kind]])
+        of_word += [name for name in of_kind if name not in of_word]
     return names
 
 

@@ -149,16 +149,16 @@ class Regression(Objective):
     @classmethod
     def from_json(cls, output: Mapping[str, Any]) -> Regression:
         """As `Objective.from_json`."""
-        made = super().from_json(output)
+        unscaled = super().from_json(output)
         shifts: Any = output.get("shifts")
         scales: Any = output.get("scales")
         for numbers in (shifts, scales):
-            if not isinstance(numbers, list) or len(numbers) != len(made.names):
+            if not isinstance(numbers, list) or len(numbers) != len(unscaled.names):
                 raise EncodeError("output gives no shift and scale for every target")
         are_usable = all(map(_is_usable, [*shifts, *scales]))
         if not are_usable or not all(scale > 0 for scale in scales):
             raise EncodeError("output gives no usable shift and scale for every target")
-        return replace(made, shifts=tuple(shifts), scales=tuple(scales))
+        return replace(unscaled, shifts=tuple(shifts), scales=tuple(scales))
 
     def metric_rows(self, test: Mapping[str, Any]) -> list[tuple[str, str]]:
         """As `Objective.metric_rows`."""

@@ -16,7 +16,7 @@ from mlaas4hep_dask.bundle import Bundle, draft_bundle
 from mlaas4hep_dask.config import Config
 from mlaas4hep_dask.dataset import Dataset
 from mlaas4hep_dask.dataset.blocks import BlockPlan
-from mlaas4hep_dask.dataset.losses import lost_samples, require_events
+from mlaas4hep_dask.dataset.lost import lost_samples, require_events
 from mlaas4hep_dask.encode import EncodeCounts
 from mlaas4hep_dask.encode.examples import Examples
 from mlaas4hep_dask.errors import TrainingError

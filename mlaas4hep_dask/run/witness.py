@@ -9,7 +9,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from mlaas4hep_dask.dataset import Dataset
-from mlaas4hep_dask.dataset.losses import Lost
+from mlaas4hep_dask.dataset.lost import Lost
 from mlaas4hep_dask.dataset.plan import Skipped
 from mlaas4hep_dask.errors import WriteError
 from mlaas4hep_dask.journal import Caution, Death, Journal, Loss, Retries

@@ -97,24 +97,24 @@ class ReconstructionTally:
         """Add events: reconstructed rows, float32 (events, columns), and what they should be."""
         for start in range(0, len(w), SLICE):
             part = slice(start, start + SLICE)
-            own = Rows(y.x[part], y.missing[part], y.sample[part])
-            self._add(output[part], own, w[part].astype(np.float64))
+            rows = Rows(y.x[part], y.missing[part], y.sample[part])
+            self._add(output[part], rows, w[part].astype(np.float64))
 
     def _add(self, output: NDArray[np.float32], y: Rows, w: NDArray[np.float64]) -> None:
         present = ~y.missing
         x = np.where(present, y.x, 0).astype(np.float64)
         r = np.where(present, output, 0) - x  # (events, columns)
         errors = (r * r).sum(axis=1) / present.sum(axis=1).clip(1)
-        for number, own in enumerate(self._of_samples()):
+        for number, sums in enumerate(self._of_samples()):
             chosen = y.sample == number
-            own[:2] += w[chosen].sum(), w[chosen] @ errors[chosen]
+            sums[:2] += w[chosen].sum(), w[chosen] @ errors[chosen]
             bins = bin_of(errors[chosen].astype(np.float32), SAMPLE_BINS)
-            own[2:] += np.bincount(bins, weights=w[chosen], minlength=SAMPLE_BINS)
+            sums[2:] += np.bincount(bins, weights=w[chosen], minlength=SAMPLE_BINS)
         size = len(self._branches)
         branches = self._of_branches()
         for place, term in enumerate((present.astype(np.float64), x, x * x, r, r * r)):
-            sums = w @ term  # (columns,)
-            branches[:, place] += np.bincount(self._branch_of, weights=sums, minlength=size)
+            by_column = w @ term
+            branches[:, place] += np.bincount(self._branch_of, weights=by_column, minlength=size)
         events, columns = np.nonzero(present)
         cells = bin_of(r[present].astype(np.float32), BRANCH_BINS)
         cells += self._branch_of[columns] * BRANCH_BINS
@@ -172,14 +172,14 @@ def _errors(part: NDArray[np.float64]) -> dict[str, float | None]:
     if total <= 0:
         return dict.fromkeys(("mean", *QUANTILES))
     running = np.maximum.accumulate(np.cumsum(histogram))  # negative weights may make it fall
-    found = {}
+    quantiles = {}
     for name, quantile in QUANTILES.items():
         place = int(np.searchsorted(running, quantile * running[-1]))
         low, high = bin_edges(np.array([place, place + 1]), SAMPLE_BINS).tolist()
         below = float(running[place - 1]) if place else 0.0
         share = (quantile * float(running[-1]) - below) / (float(running[place]) - below)
-        found[name] = low + share * (high - low)
-    return {"mean": float(part[1]) / total, **found}
+        quantiles[name] = low + share * (high - low)
+    return {"mean": float(part[1]) / total, **quantiles}
 
 
 def _residuals(moments: NDArray[np.float64]) -> dict[str, float | None]:
