@@ -66,11 +66,13 @@ def _recipe(config: Mapping[str, Any]) -> str:
     """What prepares raw events, and which of them were selected."""
     lines = [f"- `{name} = {text}`" for name, text in config["derive"].items()]
     lines += [f"- objects of {name} with `{text}`" for name, text in config["objects"].items()]
-    made = "\n".join(["Made of raw events, here and by the server:", *lines]) if lines else ""
+    preparation = (
+        "\n".join(["Made of raw events, here and by the server:", *lines]) if lines else ""
+    )
     cuts = "\n".join(f"- `{cut}`" for cut in config["select"])
     head = "Trained on events with these properties. The server scores others too, for which the "
     chosen = f"{head}score has no meaning:\n{cuts}" if cuts else ""
-    return "".join(f"{part}\n\n" for part in (made, chosen) if part)
+    return "".join(f"{part}\n\n" for part in (preparation, chosen) if part)
 
 
 def _weights(config: Mapping[str, Any]) -> str:

@@ -65,9 +65,13 @@ def roc(test: Mapping[str, Any]) -> dict[str, Any]:
             rejection,
         ],
         "working_points": [
-            {"signal": 100 * target, "background": 100 * found, "rejection": ratio(1, found)}
-            for target, found in working
-            if found is not None
+            {
+                "signal": 100 * target,
+                "background": 100 * background,
+                "rejection": ratio(1, background),
+            }
+            for target, background in working
+            if background is not None
         ],
     }
 
@@ -117,11 +121,11 @@ def inputs(
     specs: Specs, distributions: Mapping[str, Any], labels: Mapping[str, str]
 ) -> list[dict[str, Any]]:
     """Histograms of every branch; with two labels, the branch that separates them best first."""
-    found = [
+    rows = [
         _input(name, histograms or {}, specs, labels)
         for name, histograms in mapping(distributions, "branches").items()
     ]
-    return sorted(found, key=lambda entry: -(entry["separation"] or 0.0))
+    return sorted(rows, key=lambda entry: -(entry["separation"] or 0.0))
 
 
 def _input(

@@ -115,8 +115,8 @@ def _heights(bins: Sequence[_Bin], values: Sequence[float], density: bool) -> li
 
 
 def _why_empty(edges: Sequence[float], counts: Mapping[str, Sequence[float]]) -> str:
-    known = {drawable(edge) for edge in edges}
-    value = known.pop() if len(known) == 1 else None
+    values = {drawable(edge) for edge in edges}
+    value = values.pop() if len(values) == 1 else None
     filled = any(any(_clean(values)) for values in counts.values())
     return f"all values are {label(value)}" if filled and value is not None else "no entries"
 

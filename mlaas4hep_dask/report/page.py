@@ -63,7 +63,7 @@ def render_page(
     """
     counts = mapping(summary, "counts")
     labels = _label_names(summary)
-    found = {**results(summary), **_headline_metric(summary)}
+    outcome = {**results(summary), **_headline_metric(summary)}
     branches = inputs(specs, distributions, labels)
     text = _template().render(
         summary=summary,
@@ -74,9 +74,9 @@ def render_page(
         splits=_splits(sequence(summary, "samples")),
         stages=_stages(sequence(summary, "stages")),
         learning=learning_curves(
-            sequence(summary, "epochs"), (str(found["key"]), str(found["metric"]))
+            sequence(summary, "epochs"), (str(outcome["key"]), str(outcome["metric"]))
         ),
-        results=found,
+        results=outcome,
         specs=_spec_rows(specs, mapping(mapping(summary, "encode"), "normalisation")),
         num_selected=specs.num_events,
         coverage=specs.coverage,
@@ -207,7 +207,7 @@ def _spec_rows(specs: Specs, normalisation: Mapping[str, Any]) -> list[dict[str,
     rows = []
     for entry in sorted(specs.branches.values(), key=place):
         collection, variance = entry.branch.collection, entry.variance
-        known = collection is not None and collection in specs.multiplicities
+        has_histogram = collection is not None and collection in specs.multiplicities
         flag = "constant" if entry.is_constant else "no finite value" if entry.min is None else ""
         if (bits := bits_beyond(entry)) is not None:
             flag = f"beyond 2^{bits}"
@@ -218,7 +218,9 @@ def _spec_rows(specs: Specs, normalisation: Mapping[str, Any]) -> list[dict[str,
                 "normalisation": normalisation.get(entry.branch.name),
                 "mean": entry.mean,
                 "std": None if variance is None else math.sqrt(variance),
-                "max_multiplicity": specs.max_multiplicity(collection or "") if known else None,
+                "max_multiplicity": specs.max_multiplicity(collection or "")
+                if has_histogram
+                else None,
                 "outside": specs.outside(entry.branch.name),
                 "mean_error": specs.mean_error(entry.branch.name),
                 "flag": flag,

@@ -54,8 +54,8 @@ def rounded(value: Any) -> str:
 
 def total(values: Iterable[Any]) -> Any:
     """The sum, or None when a value is unknown or there is none."""
-    known = list(values)
-    return sum(known) if known and all(map(is_number, known)) else None
+    terms = list(values)
+    return sum(terms) if terms and all(map(is_number, terms)) else None
 
 
 def ratio(part: Any, whole: Any) -> float | None:

@@ -90,13 +90,13 @@ def _residuals(test: Mapping[str, Any], names: Iterable[str], axis: str) -> list
 
 def _errors(test: Mapping[str, Any]) -> list[str]:
     """The distribution of the reconstruction error of events, by sample."""
-    found = mapping(test, "error_distribution")
-    if not found:
+    histogram = mapping(test, "error_distribution")
+    if not histogram:
         return []
     return [
         step_histogram(
-            sequence(found, "edges"),
-            mapping(found, "counts"),
+            sequence(histogram, "edges"),
+            mapping(histogram, "counts"),
             title="Reconstruction error of the events of each sample",
             x_label="log10 of the reconstruction error",
             y_label="share per unit",

@@ -15,13 +15,13 @@ _DIGEST = re.compile(r"[0-9a-f]{64}")
 def changes(now: Mapping[str, Any], earlier: Mapping[str, Any]) -> str:
     """What differs, in words; empty if nothing does."""
     new, old = _leaves(_plain(now)), _leaves(_plain(earlier))
-    found = [
+    texts = [
         _change(name, new.get(name), old.get(name))
         for name in {**new, **old}
         if new.get(name) != old.get(name)
     ]
-    more = f" and {len(found) - MAX_LISTED} more" if len(found) > MAX_LISTED else ""
-    return "; ".join(found[:MAX_LISTED]) + more
+    more = f" and {len(texts) - MAX_LISTED} more" if len(texts) > MAX_LISTED else ""
+    return "; ".join(texts[:MAX_LISTED]) + more
 
 
 def _change(name: str, new: Any, old: Any) -> str:
@@ -35,14 +35,14 @@ def _change(name: str, new: Any, old: Any) -> str:
 
 
 def _leaves(value: Mapping[str, Any], above: str = "") -> dict[str, Any]:
-    found: dict[str, Any] = {}
+    leaves: dict[str, Any] = {}
     for key, each in value.items():
         name = f"{above}: {key}" if above else key
         if isinstance(each, Mapping) and each:
-            found |= _leaves(each, name)
+            leaves |= _leaves(each, name)
         else:
-            found[name] = each
-    return found
+            leaves[name] = each
+    return leaves
 
 
 def _plain(value: Any) -> Any:

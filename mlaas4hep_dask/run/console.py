@@ -70,9 +70,9 @@ class RunConsole(Console):
 
 def _normalisations(encode: Mapping[str, Any]) -> str:
     """How many branches are normalised in which way; the report says it of each."""
-    found = Counter(_way(text) for text in encode["normalisation"].values())
-    shown = found.most_common(MOST_WAYS)
-    rest = sum(found.values()) - sum(num for _, num in shown)
+    ways = Counter(_way(text) for text in encode["normalisation"].values())
+    shown = ways.most_common(MOST_WAYS)
+    rest = sum(ways.values()) - sum(num for _, num in shown)
     return ", ".join(
         [*(f"{num} {way}" for way, num in shown), *([f"{rest} other"] if rest else [])]
     )

@@ -54,13 +54,13 @@ class RunDirectory:
         state = _state(self.path)
         is_there = any(entry.name != LOCK for entry in self.path.iterdir())
         if state.get("status") == "running":
-            known = state.get("facts", {})
-            self.changed = changes(self.facts, {key: known.get(key) for key in self.facts})
-            if not known:
+            earlier = state.get("facts", {})
+            self.changed = changes(self.facts, {key: earlier.get(key) for key in self.facts})
+            if not earlier:
                 self.changed = "it was made by an earlier version"
             if not self.changed:
                 self.resumed = (self.path / EPOCHS).exists()
-                self.facts = {**known, **self.facts}
+                self.facts = {**earlier, **self.facts}
         if is_there and (self.changed or state.get("status") != "running"):
             self._move_aside()
         self._write_state("running")
@@ -72,8 +72,8 @@ class RunDirectory:
         An interrupted run that was to be taken up is moved aside then.
         """
         if self.resumed:
-            known = {key: self.facts.get(key) for key in facts}
-            self.changed = changes(facts, known)
+            earlier = {key: self.facts.get(key) for key in facts}
+            self.changed = changes(facts, earlier)
         self.facts |= facts
         if self.changed and self.resumed:
             self.resumed = False

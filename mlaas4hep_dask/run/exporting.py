@@ -95,8 +95,8 @@ def _golden(trained: Trained, examples: Examples, draft: Bundle) -> Golden:
     sent = _scorable(scorer, examples.sent)
     x, missing = map(torch.from_numpy, scorer.rows(Records(sent)))
     with torch.no_grad():
-        given = call_of(trained.network)(x.clone(), missing.clone()).reshape(len(x), -1)
-        scores = draft.objective.activation()(given, x, missing).numpy()
+        outputs = call_of(trained.network)(x.clone(), missing.clone()).reshape(len(x), -1)
+        scores = draft.objective.activation()(outputs, x, missing).numpy()
     golden = Golden(sent, scores, draft.objective.as_json())
     verify(scorer, golden)
     return golden

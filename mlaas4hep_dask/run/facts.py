@@ -48,8 +48,8 @@ def facts_of_training(dataset: Dataset, trainer: Trainer) -> dict[str, Any]:
     scalings = zip(encoding.layout.branches, encoding.scalings, strict=True)
     samples: dict[str, list[int]] = {}
     for sample, counts in dataset.split_counts():
-        known = samples.get(sample, [0, 0, 0])
-        samples[sample] = [a + b for a, b in zip(known, counts, strict=True)]
+        sums = samples.get(sample, [0, 0, 0])
+        samples[sample] = [a + b for a, b in zip(sums, counts, strict=True)]
     widths = {each.collection: each.width for each in encoding.layout.jagged}
     return {
         "events for training, validation and test": samples,

@@ -78,8 +78,8 @@ def specs_notes(
         if unseen:
             more = f" and {len(unseen) - 5} more branches" if len(unseen) > 5 else ""
             notes.append(f"the sample of the specs has no value of {', '.join(unseen[:5])}{more}")
-    known = precision_notes(specs.branches.values())
-    return [*notes, *known, *minmax_notes(specs, normalisation)]
+    of_precision = precision_notes(specs.branches.values())
+    return [*notes, *of_precision, *minmax_notes(specs, normalisation)]
 
 
 def _relative_error(specs: Specs, name: str) -> float:

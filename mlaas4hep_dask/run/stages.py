@@ -254,8 +254,8 @@ def _friends(dataset: Dataset) -> list[dict[str, Any]]:
         return []
     config = dataset.config
     friends = [*config.friends, *(each for sample in config.samples for each in sample.friends)]
-    found = [friend.model_dump(mode="json") for friend in friends]
-    return [each for place, each in enumerate(found) if each not in found[:place]]
+    sections = [friend.model_dump(mode="json") for friend in friends]
+    return [each for place, each in enumerate(sections) if each not in sections[:place]]
 
 
 def _tree(dataset: Dataset) -> str | list[str]:

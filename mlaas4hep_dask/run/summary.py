@@ -149,13 +149,13 @@ def _classes_json(dataset: Dataset, trainer: Trainer) -> list[dict[str, Any]]:
     factors, by_sample = dataset.factors(), dataset.class_sums()
     rows = []
     for number, name in enumerate(dataset.config.classes):
-        own = [(factors[sample], sums[number]) for sample, sums in by_sample.items()]
+        by_factor = [(factors[sample], sums[number]) for sample, sums in by_sample.items()]
         rows.append(
             {
                 "name": name,
                 "label": number,
-                "num_events": sum(sums.num_events for _, sums in own),
-                "sum_weights": sum(factor * sums.sum_weights for factor, sums in own),
+                "num_events": sum(sums.num_events for _, sums in by_factor),
+                "sum_weights": sum(factor * sums.sum_weights for factor, sums in by_factor),
                 "factor": trainer.weights.balance[number] if trainer.weights.balance else 1.0,
             }
         )
@@ -176,16 +176,16 @@ def _weight_notes(dataset: Dataset) -> list[str]:
     totals, plan = dataset.samples(), dataset.plan()
     notes = []
     for sample in dataset.config.samples:
-        found = totals[sample.name]
-        lost = plan.num_events_of(sample.name) - found.num_read
+        total = totals[sample.name]
+        lost = plan.num_events_of(sample.name) - total.num_read
         if sample.cross_section is not None and lost:
             fate = "the weights of the others make up for them"
             if sample.sum_weights is not None:
                 fate = "sum_weights counts them, so that the weights sum to less than they should"
             notes.append(f"sample {sample.name}: {lost:,} planned events could not be read; {fate}")
-        if found.num_negative:
+        if total.num_negative:
             notes.append(
-                f"sample {sample.name}: {found.num_negative:,} of {found.num_selected:,} events "
+                f"sample {sample.name}: {total.num_negative:,} of {total.num_selected:,} events "
                 "have negative weights"
             )
     return notes
@@ -194,9 +194,9 @@ def _weight_notes(dataset: Dataset) -> list[str]:
 def _class_notes(classes: Sequence[Mapping[str, Any]]) -> list[str]:
     """The classes of which there is nothing to learn."""
     return [
-        f"WARNING: no selected event is of class {own['name']}: the network never saw one"
-        for own in classes
-        if not own["num_events"]
+        f"WARNING: no selected event is of class {entry['name']}: the network never saw one"
+        for entry in classes
+        if not entry["num_events"]
     ]
 
 
@@ -236,16 +236,16 @@ def distributions_json(parts: list[Distributions]) -> dict[str, Any]:
     branches: dict[str, Any] = {}
     for part in parts:
         for kind, histograms in (("raw", part.raw), ("encoded", part.encoded)):
-            for name, own in histograms.items():
+            for name, histogram in histograms.items():
                 entry = branches.setdefault(name, {}).setdefault(
                     kind, {"counts": {}, "populations": {}, "outside": [0, 0]}
                 )
-                entry["edges"] = equal_edges(own.low, own.high).tolist()
+                entry["edges"] = equal_edges(histogram.low, histogram.high).tolist()
                 entry["outside"] = [
-                    a + b for a, b in zip(entry["outside"], own.outside, strict=True)
+                    a + b for a, b in zip(entry["outside"], histogram.outside, strict=True)
                 ]
                 for key in ("counts", "populations"):
-                    for label, sums in getattr(own, key).items():
+                    for label, sums in getattr(histogram, key).items():
                         entry[key][label] = sums + entry[key].get(label, 0)
     for entry in branches.values():
         for histogram in entry.values():

@@ -99,12 +99,12 @@ def assignments(dataset: Dataset) -> tuple[Assignment, Assignment, Assignment]:
     row_bytes = 4 * max(math.prod(dataset.encoding().row_shape), 1)
     if config.objective.gives_rows:
         row_bytes *= 2  # masks, and rows that the network gives, stand beside them
-    own = [[(sample, events[place]) for sample, events in counts] for place in range(3)]
-    for name, split in zip(("train", "validation", "test"), own, strict=True):
+    splits = [[(sample, events[place]) for sample, events in counts] for place in range(3)]
+    for name, split in zip(("train", "validation", "test"), splits, strict=True):
         if sum(events for _, events in split) == 0:
             raise TrainingError(f"the {name} split has no event; there are too few events")
     train = assign(
-        own[0],
+        splits[0],
         ranks=config.training.ranks,
         batch_size=config.training.batch_size,
         window_events=max(WINDOW_BYTES // row_bytes, 1),
@@ -112,7 +112,9 @@ def assignments(dataset: Dataset) -> tuple[Assignment, Assignment, Assignment]:
     )
     # Their rows are used once, so their windows can be smaller.
     smaller = WINDOW_BYTES // 4 // row_bytes
-    validation, test = (follow(train, own[0], rest, window_events=smaller) for rest in own[1:])
+    validation, test = (
+        follow(train, splits[0], rest, window_events=smaller) for rest in splits[1:]
+    )
     return train, validation, test
 
 
@@ -189,8 +191,8 @@ class Trainer:
                     **{name: split.as_json() for name, split in lead.splits.items()},
                 }
                 yield Checkpoint(record, dict(lead.detail), lead.state)
-            for known in self._gang.on_survivors(known_counts, self._plan.token):
-                self.counts |= known
+            for counts in self._gang.on_survivors(known_counts, self._plan.token):
+                self.counts |= counts
         finally:
             self._close()
 
@@ -367,7 +369,7 @@ class Trainer:
         self._tasks = [task.for_rank(rank, host) for rank, host in enumerate(gang.hosts)]
         self._session = task.session
         start = "ranks start"
-        facts = gang.on_each(open_rank, [(own, state) for own in self._tasks], start)
+        facts = gang.on_each(open_rank, [(task, state) for task in self._tasks], start)
         self._meeting = Meeting()
         if gang.size > 1:
             where = [(gang.hosts[0], task.session, facts)]
