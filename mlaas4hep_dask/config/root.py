@@ -39,6 +39,7 @@ from mlaas4hep_dask.config.problems import (
     problems_of,
 )
 from mlaas4hep_dask.config.reading import HOW, Reading, is_logical
+from mlaas4hep_dask.config.renamed import renew
 from mlaas4hep_dask.config.section import Section
 from mlaas4hep_dask.config.sections import (
     Branches,
@@ -193,15 +194,16 @@ class Config(Section):
     _places: Places = PrivateAttr(default_factory=Places)
     _base: Path = PrivateAttr(default_factory=Path.cwd)
     _source: Path | None = PrivateAttr(default=None)
+    _cautions: tuple[str, ...] = PrivateAttr(default=())
 
     @model_validator(mode="before")
     @classmethod
-    def _clips_what_a_sample_did_not_see(cls, document: Any) -> Any:
+    def _clips_what_a_subset_did_not_see(cls, document: Any) -> Any:
         if not isinstance(document, dict):
             return document
         specs, encode = document.get("specs"), document.get("encode", {})
-        is_sampled = isinstance(specs, dict) and specs.get("mode") == "sample"
-        if is_sampled and isinstance(encode, dict):
+        is_subset = isinstance(specs, dict) and specs.get("mode") == "subset"
+        if is_subset and isinstance(encode, dict):
             given = clipped_by_default(encode.get("out_of_range", "clip"))
             return {**document, "encode": {**encode, "out_of_range": given}}
         return document
@@ -312,11 +314,13 @@ class Config(Section):
     def _build(
         cls, mapping: Mapping[str, Any], *, places: Places, base: Path, source: Path | None = None
     ) -> Self:
+        document, cautions = renew(mapping)
         try:
-            config = cls.model_validate(dict(mapping))
+            config = cls.model_validate(document)
         except ValidationError as error:
             raise config_error(places, problems_of(error, cls)) from None
         config._places = places
+        config._cautions = tuple(f"{places.where(old.key)}: {old}" for old in cautions)
         config._base = base.absolute()
         config._source = source.absolute() if source else None
         return config
@@ -342,6 +346,11 @@ class Config(Section):
     def source(self) -> Path | None:
         """The YAML file, or None when the config was made from a mapping."""
         return self._source
+
+    @property
+    def cautions(self) -> tuple[str, ...]:
+        """Of each old word that stands for a new one: a line that names both, with its place."""
+        return self._cautions
 
     @property
     def base(self) -> Path:

@@ -4,23 +4,26 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BeforeValidator, Field, field_validator, model_validator
+from pydantic import BeforeValidator, Field, WithJsonSchema, field_validator, model_validator
 
 from mlaas4hep_dask.config.fields import Size, Text
 from mlaas4hep_dask.config.problems import Problem, describe, invalid
 from mlaas4hep_dask.config.section import Section
 
+_MODE_SCHEMA = {"anyOf": [{"enum": ["full", "subset"]}, {"const": "sample", "deprecated": True}]}
+Mode = Annotated[Literal["full", "subset"], WithJsonSchema(_MODE_SCHEMA, mode="validation")]
+
 
 class SpecsPass(Section):
-    """How the statistics of the branches come about: measured, sampled, or taken from a file."""
+    """How the statistics come about: measured of all events or of some, or taken from a file."""
 
-    mode: Literal["full", "sample"] = Field(
+    mode: Mode = Field(
         default="full",
-        description="full measures all events; sample measures a fraction of the clusters of every "
+        description="full measures all events; subset measures a fraction of the clusters of every "
         "sample, spread over its files, and turns encode.out_of_range to clip.",
     )
     fraction: float = Field(
-        default=0.02, gt=0, lt=1, description="Fraction of the clusters that mode sample reads."
+        default=0.02, gt=0, lt=1, description="Fraction of the clusters that mode subset reads."
     )
     path: Text | None = Field(
         default=None,
@@ -48,7 +51,7 @@ class SpecsPass(Section):
 
     @model_validator(mode="after")
     def _is_measured_or_given(self) -> Self:
-        if self.path is not None and self.mode == "sample":
+        if self.path is not None and self.mode == "subset":
             text = "expected mode: full when a path is given, since nothing is measured then"
             raise invalid(Problem("mode", text))
         return self

@@ -138,7 +138,7 @@ class Dataset:
     def specs(self, *, progress: Callable[[int], None] | None = None) -> Specs:
         """The specs: one Dask task per partition, merged in a tree.
 
-        Those of all events, of a sample of them, or of a file, as the configuration says.
+        Those of all events, of a subset of them, or of a file, as the configuration says.
 
         Parameters
         ----------

@@ -1,4 +1,4 @@
-"""Pass 1 over a data set: measured, from the cache, sampled, or taken from a file."""
+"""Pass 1 over a data set: all or some events measured, or specs from cache or file."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from mlaas4hep_dask.dataset.cache import cache_folder, entry_names, present, pru
 from mlaas4hep_dask.dataset.measuring import Piece, count_events, measure_pieces
 from mlaas4hep_dask.dataset.plan import Plan, Skipped, first_reason
 from mlaas4hep_dask.dataset.reduce import MAX_TASKS, specs_graph
-from mlaas4hep_dask.dataset.sampling import sampled_units
+from mlaas4hep_dask.dataset.subset import subset_units
 from mlaas4hep_dask.dataset.tasks import Measured
 from mlaas4hep_dask.errors import DataError
 from mlaas4hep_dask.inputs.context import Context
@@ -47,8 +47,8 @@ def specs_pass(
     if reused is not None:
         measured = _counted(cluster, plan, context, token)
         measured = replace(measured, specs=reused)
-    elif config.specs.mode == "sample":
-        measured = _sampled(config, cluster, plan, context, token)
+    elif config.specs.mode == "subset":
+        measured = _of_subset(config, cluster, plan, context, token)
     else:
         measured = _full(config, cluster, plan, context, token)
         measured = replace(measured, samples=measured.specs.samples)
@@ -110,10 +110,10 @@ def _full(
     return replace(measured, specs=measured.specs.with_provenance(files=files))
 
 
-def _sampled(
+def _of_subset(
     config: Config, cluster: ClusterHandle, plan: Plan, context: Context, token: str
 ) -> Measured:
-    units = sampled_units(
+    units = subset_units(
         plan.files, plan.used_entries(), fraction=config.specs.fraction, seed=config.seed
     )
     pieces = [Piece((unit,), number) for number, unit in enumerate(units)]
@@ -159,7 +159,7 @@ def _counted(
 
 
 def _around(partitions: Sequence[Partition], units: Sequence[Skipped]) -> dict[int, Skipped]:
-    """The partitions that hold unreadable units of a sample, by number: all of them are lost."""
+    """The partitions that hold unreadable units of a subset, by number: all of them are lost."""
     found = {}
     for number, part in enumerate(partitions):
         reasons = [lost.reason for lost in units if _overlap(part, lost)]

@@ -175,6 +175,8 @@ def _check(dataset: str, **changes: Any) -> None:
     require_splits(config, plan)
     lines = check_model(config, model, loss, checked, plan)
     click.echo(plan.to_text())
+    for caution in config.cautions:
+        click.echo(f"WARNING: {caution}")
     for note in first_notes(plan):
         click.echo(f"  note: {note}")
     for line in lines:

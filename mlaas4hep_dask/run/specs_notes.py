@@ -70,14 +70,14 @@ def specs_notes(
         name, outside = _worst({name: specs.outside(name) for name in seen} | rest)
         _, spread = _worst({name: _relative_error(specs, name) for name in seen} | rest)
         notes.append(
-            f"the specs are those of a sample of {specs.coverage:.2%} of the events: up to "
+            f"the specs are those of a subset of {specs.coverage:.2%} of the events: up to "
             f"{outside:.2g} of the values are expected outside the range of {name}, means have "
             f"errors of up to {spread:.2g} standard deviations, and values outside are "
             f"{_OUTSIDE.get(str(out_of_range), 'clipped or passed on, by branch')}"
         )
         if unseen:
             more = f" and {len(unseen) - 5} more branches" if len(unseen) > 5 else ""
-            notes.append(f"the sample of the specs has no value of {', '.join(unseen[:5])}{more}")
+            notes.append(f"the subset of the specs has no value of {', '.join(unseen[:5])}{more}")
     of_precision = precision_notes(specs.branches.values())
     return [*notes, *of_precision, *minmax_notes(specs, normalisation)]
 

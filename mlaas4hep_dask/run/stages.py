@@ -115,6 +115,8 @@ def _fit(
     ):
         _say_moved(folder, journal)
         _describe(folder, dataset)
+        for caution in config.cautions:
+            journal.add(Caution(caution))
         with journal.stage("specs", plan.num_events) as advance:
             specs = dataset.specs(progress=advance)
         witness.look("specs")

@@ -54,8 +54,8 @@ def show(file: str, patterns: Sequence[str], *, in_json: bool) -> None:
     table = Table(title=f"specs of {specs.num_events:,} events", title_justify="left")
     heads = ["branch", "kind", "dtype", "objects", "unit", "values", "not finite"]
     heads += ["min", "25 %", "50 %", "75 %", "max", "mean", "std"]
-    is_sampled = specs.coverage < 1.0
-    if is_sampled:
+    is_subset = specs.coverage < 1.0
+    if is_subset:
         heads += ["outside", "error of mean"]
     for place, head in enumerate(heads):
         table.add_column(head, justify="left" if place in (0, 1, 2, 4) else "right")
@@ -68,7 +68,7 @@ def show(file: str, patterns: Sequence[str], *, in_json: bool) -> None:
         cells = [name, branch.kind, branch.dtype, objects, branch.unit or ""]
         cells += [f"{moments.num_values:,}", f"{moments.num_values - moments.num_finite:,}"]
         cells += [_brief(value) for value in numbers(entry).values()]
-        if is_sampled:
+        if is_subset:
             cells += [_brief(specs.outside(name)), _brief(specs.mean_error(name))]
         table.add_row(*cells)
     console = _console()

@@ -166,9 +166,9 @@ class Specs:
             "<tr>" + "".join(f"<td>{html.escape(cell)}</td>" for cell in row) + "</tr>"
             for row in rows
         )
-        sampled = f", a sample of {self.coverage:.2%} of the data" if self.coverage < 1 else ""
+        subset = f", a subset of {self.coverage:.2%} of the data" if self.coverage < 1 else ""
         return (
-            f"<p><b>Specs</b> of {self.num_events:,} events{sampled}, {len(self.branches)} "
+            f"<p><b>Specs</b> of {self.num_events:,} events{subset}, {len(self.branches)} "
             "branches</p>"
             f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
         )

@@ -97,9 +97,9 @@ def test_ids_of_files_with_one_tree_in_use_are_those_of_the_file_alone(both, tmp
     np.testing.assert_array_equal(ids[:40], event_ids(uuid, 0, 40))
 
 
-def test_sampled_specs_measure_both_trees_of_a_file(both, client):
+def test_specs_of_a_subset_measure_both_trees_of_a_file(both, client):
     keys = samples(str(both), str(both), "sig", "dir/bkg")
-    specs = dataset_of(keys | {"specs": {"mode": "sample", "fraction": 0.5}}, client).specs()
+    specs = dataset_of(keys | {"specs": {"mode": "subset", "fraction": 0.5}}, client).specs()
     assert specs.samples["signal"].num_read == 40
     assert specs.samples["background"].num_read == 60
 

@@ -814,6 +814,29 @@ def test_an_exclude_takes_care_of_a_named_branch_that_cannot_be_an_input():
     assert selection.excluded == ["Jet_name"]
 
 
+def test_the_old_word_for_a_subset_means_it_and_both_are_named_with_the_line(write):
+    text = MINIMAL + "specs:\n  mode: {}\n  fraction: 0.1\n"
+    old, new = (load(write(text.format(word))) for word in ("sample", "subset"))
+    assert old == new
+    assert old.digest() == new.digest()
+    assert old.specs.mode == "subset"
+    assert old.encode.out_of_range == "clip"
+    (caution,) = old.cautions
+    assert caution.startswith("dataset.yaml:9: specs.mode: 'sample' is called 'subset' now")
+    assert new.cautions == ()
+    stored = load(write(old.to_yaml()))
+    assert (stored, stored.cautions) == (old, ())
+    (caution,) = load(write(text.format("full")), ["specs.mode=sample"]).cautions
+    assert "override 'specs.mode=sample': specs.mode: 'sample' is called" in caution
+
+
+@pytest.mark.parametrize("mode", ["full", "subset", "sample"])
+def test_the_schema_takes_old_words_too(mode):
+    document = yaml.safe_load(MINIMAL) | {"specs": {"mode": mode}}
+    jsonschema.validate(document, json_schema())
+    Config.from_mapping(document)
+
+
 def test_the_schema_is_valid_and_its_examples_load():
     schema = json_schema()
     jsonschema.Draft202012Validator.check_schema(schema)
@@ -833,6 +856,7 @@ def test_the_schema_is_valid_and_its_examples_load():
         {"partition": {"target_bytes": "64"}},
         {"cluster": {"address": "tcp://host"}},
         {"training": {"epochs": 0}},
+        {"specs": {"mode": "some"}},
     ],
 )
 def test_the_schema_refuses_what_the_models_refuse(wrong):

@@ -19,8 +19,8 @@ from mlaas4hep_dask.dataset import Dataset
 from mlaas4hep_dask.dataset.cache import SUFFIX, prune
 from mlaas4hep_dask.dataset.plan import check_files
 from mlaas4hep_dask.dataset.reduce import specs_graph
-from mlaas4hep_dask.dataset.sampling import sampled_units
 from mlaas4hep_dask.dataset.specs_pass import file_pieces
+from mlaas4hep_dask.dataset.subset import subset_units
 from mlaas4hep_dask.dataset.tasks import make_block, measure_partition
 from mlaas4hep_dask.encode import EncodeCounts
 from mlaas4hep_dask.errors import ConfigError, DataError, SpecsError
@@ -358,8 +358,8 @@ FILES = [
 USED = {(file.file, file.tree): file.num_entries for file in FILES}
 
 
-def test_sampled_clusters_are_spread_over_samples_and_files():
-    units = sampled_units(FILES, USED, fraction=0.1, seed=0)
+def test_the_clusters_of_a_subset_are_spread_over_samples_and_files():
+    units = subset_units(FILES, USED, fraction=0.1, seed=0)
     by_sample = {name: [u for u in units if u.sample == name] for name in "abc"}
     assert [len(found) for found in by_sample.values()] == [40, 3, 1]
     for file in FILES[:10]:
@@ -368,9 +368,9 @@ def test_sampled_clusters_are_spread_over_samples_and_files():
     assert len({(unit.file, unit.entry_start) for unit in units}) == len(units)
 
 
-def test_which_clusters_are_sampled_depends_on_seed_and_files_but_not_on_their_order():
+def test_which_clusters_a_subset_has_depends_on_seed_and_files_but_not_on_their_order():
     def chosen(files, seed=0):
-        units = sampled_units(files, USED, fraction=0.1, seed=seed)
+        units = subset_units(files, USED, fraction=0.1, seed=seed)
         return {(unit.file, unit.sample, unit.entry_start) for unit in units}
 
     assert chosen(FILES) == chosen(FILES[::-1])
@@ -414,14 +414,14 @@ def large(large_files):
     }
 
 
-def test_sampled_specs_have_the_uncertainty_that_they_state(large, client):
+def test_specs_of_a_subset_have_the_uncertainty_that_they_state(large, client):
     full = dataset_of(large, client)
-    sampled = dataset_of(large, client, specs={"mode": "sample", "fraction": 0.1})
-    specs = sampled.specs()
+    subset = dataset_of(large, client, specs={"mode": "subset", "fraction": 0.1})
+    specs = subset.specs()
     assert specs.num_events == 20_000
     assert specs.coverage == pytest.approx(0.1)
-    assert sampled.samples() == full.samples()
-    assert sampled.split_counts() == full.split_counts()
+    assert subset.samples() == full.samples()
+    assert subset.split_counts() == full.split_counts()
     for name, entry in specs.branches.items():
         whole = full.specs().branches[name]
         if whole.mean is None:
@@ -460,76 +460,76 @@ def notes_of(dataset):
     )
 
 
-def test_the_report_and_the_notebook_say_that_specs_are_those_of_a_sample(large, client):
-    sampled = dataset_of(large, client, specs={"mode": "sample", "fraction": 0.1})
-    note, unseen = notes_of(sampled)
-    assert "a sample of 10.00% of the events" in note
-    assert f"up to {sampled.specs().outside('normal'):.2g} of the values are expected" in note
-    assert unseen == "the sample of the specs has no value of empty"
+def test_the_report_and_the_notebook_say_that_specs_are_those_of_a_subset(large, client):
+    subset = dataset_of(large, client, specs={"mode": "subset", "fraction": 0.1})
+    note, unseen = notes_of(subset)
+    assert "a subset of 10.00% of the events" in note
+    assert f"up to {subset.specs().outside('normal'):.2g} of the values are expected" in note
+    assert unseen == "the subset of the specs has no value of empty"
     assert "standard deviations, and values outside are clipped" in note
-    page = render_page({"counts": {"notes": [note]}}, sampled.specs(), {"branches": {}})
-    assert "a sample of 10.00 % of the data" in page
+    page = render_page({"counts": {"notes": [note]}}, subset.specs(), {"branches": {}})
+    assert "a subset of 10.00 % of the data" in page
     assert note in html.unescape(page)
-    assert "a sample of 10.00% of the data" in sampled.specs()._repr_html_()
+    assert "a subset of 10.00% of the data" in subset.specs()._repr_html_()
     full = dataset_of(large, client)
     assert notes_of(full) == []
-    assert "a sample of" not in render_page({}, full.specs(), {"branches": {}})
+    assert "a subset of" not in render_page({}, full.specs(), {"branches": {}})
 
 
-def test_what_lies_outside_a_sample_is_clipped_and_counted(large, client):
+def test_what_lies_outside_a_subset_is_clipped_and_counted(large, client):
     encode = {"normalisation": "minmax"}
-    specs = {"mode": "sample", "fraction": 0.05}
-    sampled = dataset_of(large, client, specs=specs, encode=encode)
-    assert sampled.config.encode.out_of_range == "clip"
+    specs = {"mode": "subset", "fraction": 0.05}
+    subset = dataset_of(large, client, specs=specs, encode=encode)
+    assert subset.config.encode.out_of_range == "clip"
     expected = {}
-    for name, entry in sampled.specs().branches.items():
+    for name, entry in subset.specs().branches.items():
         if entry.min is not None and (num := sum(full_values(large, name, entry.min, entry.max))):
             expected[name] = num
     assert expected.keys() >= {"heavy"}
-    counts = sampled.encode_counts()
+    counts = subset.encode_counts()
     assert counts.out_of_range == expected
     assert counts.not_finite == {"empty": 200_000}
     known = {0: EncodeCounts({"empty": 7})}
-    num_first = len(sampled.blocks().partitions[0])
-    assert sampled.encode_counts(known).not_finite == {"empty": 200_000 - num_first + 7}
-    x = sampled.to_dask().x.compute()
+    num_first = len(subset.blocks().partitions[0])
+    assert subset.encode_counts(known).not_finite == {"empty": 200_000 - num_first + 7}
+    x = subset.to_dask().x.compute()
     assert x.shape[0] == 200_000
     assert (x.min(), x.max()) == (0, 1)
 
 
-def test_a_sample_does_not_depend_on_partitions_or_the_order_of_samples(large, client):
-    sampling = {"mode": "sample", "fraction": 0.1}
-    first = dataset_of(large, client, specs=sampling).specs()
+def test_a_subset_does_not_depend_on_partitions_or_the_order_of_samples(large, client):
+    subset = {"mode": "subset", "fraction": 0.1}
+    first = dataset_of(large, client, specs=subset).specs()
     turned = dataset_of(
         large,
         client,
-        specs=sampling,
+        specs=subset,
         partition={"max_events": 7_000},
         samples=large["samples"][::-1],
     ).specs()
     assert_same(first, turned)
-    other_seed = dataset_of(large, client, specs=sampling, seed=1).specs()
+    other_seed = dataset_of(large, client, specs=subset, seed=1).specs()
     assert other_seed.branches["normal"].mean != first.branches["normal"].mean
 
 
-def test_what_is_selected_is_counted_in_all_files_though_a_sample_is_measured(large, client):
+def test_what_is_selected_is_counted_in_all_files_though_a_subset_is_measured(large, client):
     selected = {**large, "select": "normal > 0"}
     full = dataset_of(selected, client)
-    sampled = dataset_of(selected, client, specs={"mode": "sample", "fraction": 0.1})
-    specs = sampled.specs()
+    subset = dataset_of(selected, client, specs={"mode": "subset", "fraction": 0.1})
+    specs = subset.specs()
     assert specs.branches["normal"].min > 0
     assert sum(sample.num_read for sample in specs.samples.values()) == 20_000
     assert 0.4 < specs.num_events / 20_000 < 0.8
-    assert sampled.samples() == full.samples()
-    assert sampled.split_counts() == full.split_counts()
-    assert sampled.to_dask().x.shape[0] == full.specs().num_events
+    assert subset.samples() == full.samples()
+    assert subset.split_counts() == full.split_counts()
+    assert subset.to_dask().x.shape[0] == full.specs().num_events
 
 
-def test_partitions_around_an_unreadable_unit_of_a_sample_are_left_out(keys, client):
+def test_partitions_around_an_unreadable_unit_of_a_subset_are_left_out(keys, client):
     bad = Path(keys["samples"][1]["files"][0])
     fill_with_garbage(bad)
-    sampling = {"mode": "sample", "fraction": 0.99}
-    dataset = dataset_of(keys, client, specs=sampling, on_bad_file="skip")
+    subset = {"mode": "subset", "fraction": 0.99}
+    dataset = dataset_of(keys, client, specs=subset, on_bad_file="skip")
     dataset.specs()
     assert {lost.file for lost in dataset.skipped()} == {str(bad)}
     num_lost = sum(lost.entry_stop - lost.entry_start for lost in dataset.skipped())
@@ -538,7 +538,7 @@ def test_partitions_around_an_unreadable_unit_of_a_sample_are_left_out(keys, cli
     assert dataset.to_dask().x.compute().shape[0] == sum(s.num_read for s in found.values())
 
 
-def test_all_events_around_an_unreadable_unit_of_a_sample_are_reported(large, client, tmp_path):
+def test_all_events_around_an_unreadable_unit_of_a_subset_are_reported(large, client, tmp_path):
     bad = tmp_path / "background.root"
     shutil.copy(large["samples"][1]["files"], bad)
     with uproot.open(bad) as file:
@@ -547,9 +547,9 @@ def test_all_events_around_an_unreadable_unit_of_a_sample_are_reported(large, cl
         file.seek(seek + 500)
         file.write(b"\x5a" * 500)
     large["samples"][1]["files"] = str(bad)
-    sampling = {"specs": {"mode": "sample", "fraction": 0.99, "cache": None}}
+    subset = {"specs": {"mode": "subset", "fraction": 0.99, "cache": None}}
     partition = {"max_events": 25_000}
-    dataset = dataset_of(large, client, **sampling, on_bad_file="skip", partition=partition)
+    dataset = dataset_of(large, client, **subset, on_bad_file="skip", partition=partition)
     specs = dataset.specs()
     (lost,) = dataset.skipped()
     assert (lost.entry_start, lost.entry_stop) == (50_000, 75_000)
@@ -559,9 +559,9 @@ def test_all_events_around_an_unreadable_unit_of_a_sample_are_reported(large, cl
     assert all(found.num_unread >= 0 for found in specs.samples.values())
 
 
-def test_an_explicit_out_of_range_is_kept_when_specs_are_sampled(large):
+def test_an_explicit_out_of_range_is_kept_when_specs_are_of_a_subset(large):
     config = Config.from_mapping(
-        {**large, "specs": {"mode": "sample"}, "encode": {"out_of_range": "pass"}}
+        {**large, "specs": {"mode": "subset"}, "encode": {"out_of_range": "pass"}}
     )
     assert config.encode.out_of_range == "pass"
 
@@ -574,8 +574,8 @@ def test_an_explicit_out_of_range_is_kept_when_specs_are_sampled(large):
         ({"heavy": "clip", "*": "pass"}, [{"heavy": "clip"}, {"*": "pass"}]),
     ],
 )
-def test_what_no_pattern_names_is_clipped_when_specs_are_sampled(large, given, expected):
-    keys = {**large, "specs": {"mode": "sample"}, "encode": {"out_of_range": given}}
+def test_what_no_pattern_names_is_clipped_when_specs_are_of_a_subset(large, given, expected):
+    keys = {**large, "specs": {"mode": "subset"}, "encode": {"out_of_range": given}}
     config = Config.from_mapping(keys)
     assert config.encode.out_of_range == expected
     again = Config.from_mapping(config.model_dump(mode="json"))

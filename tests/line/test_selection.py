@@ -236,7 +236,7 @@ def two_files(folder):
     }
 
 
-@pytest.mark.parametrize("specs", [{"mode": "sample", "fraction": 0.5}, "reused", {"cache": "c"}])
+@pytest.mark.parametrize("specs", [{"mode": "subset", "fraction": 0.5}, "reused", {"cache": "c"}])
 def test_counts_are_those_of_all_events_however_the_specs_came_about(keys, client, specs, tmp_path):
     full = dataset_of(keys, client)
     if specs == "reused":

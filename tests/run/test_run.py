@@ -400,6 +400,19 @@ def test_check_prints_the_plan_and_reads_no_events(capsys):
     assert "accepts rows" in printed
 
 
+def test_check_and_run_name_an_old_word_once_with_its_line(tmp_path):
+    text = load(DATASET, ["specs.mode=subset"]).to_yaml(absolute=True)
+    line = text.splitlines().index("  mode: subset") + 1
+    (tmp_path / "old.yaml").write_text(text.replace("  mode: subset", "  mode: sample"))
+    words = f"WARNING: old.yaml:{line}: specs.mode: 'sample' is called 'subset' now"
+    checked = run("old.yaml", "--check", cwd=tmp_path)
+    assert (checked.returncode, checked.stdout.count(words)) == (0, 1), checked.stderr
+    done = run("old.yaml", "--output", "runs/old", cwd=tmp_path)
+    assert (done.returncode, (done.stdout + done.stderr).count(words)) == (0, 1), done.stderr
+    again = load(tmp_path / "runs/old/config.yaml")
+    assert (again.specs.mode, again.cautions) == ("subset", ())
+
+
 def test_schema_prints_a_schema_that_accepts_the_tutorial(capsys):
     assert main(["--schema"]) == 0
     schema = json.loads(capsys.readouterr().out)

@@ -13,7 +13,7 @@ SMALLEST, LARGEST = 2_500, 100_000  # events in a unit that is read or left
 UNIT_BYTES = 64 * 2**20
 
 
-def sampled_units(
+def subset_units(
     files: Sequence[PlannedFile], used: Mapping[tuple[str, str], int], *, fraction: float, seed: int
 ) -> list[Partition]:
     """Entry ranges that make up about ``fraction`` of every sample, at least one of each.
