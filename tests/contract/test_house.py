@@ -5,6 +5,7 @@ import subprocess
 import sys
 import tomllib
 
+import pytest
 import yaml
 from paths import REPOSITORY
 
@@ -13,6 +14,7 @@ from mlaas4hep_dask import __version__
 ARCHITECTURE = REPOSITORY / "docs" / "explanation" / "architecture.md"
 
 
+@pytest.mark.slow
 def test_the_picture_and_the_table_of_rooms_are_those_of_the_code():
     done = subprocess.run(
         [sys.executable, "docs/draw_rooms.py", "--check"],
