@@ -17,10 +17,11 @@ from mlaas4hep_dask.reader.cells import cell_of
 from mlaas4hep_dask.reader.counts import count_by_uproot
 from mlaas4hep_dask.reader.joins import Agreement
 from mlaas4hep_dask.reader.ntuple import is_dotted
-from mlaas4hep_dask.reader.objects import is_leaf_list, is_object, member, read_objects
+from mlaas4hep_dask.reader.objects import element, is_leaf_list, is_object, member, read_objects
 from mlaas4hep_dask.reader.partition import Partition
 from mlaas4hep_dask.reader.shapes import UnfitShapeError, taken
 from mlaas4hep_dask.reader.source import Catalogue, Source
+from mlaas4hep_dask.reader.truncated import Lists
 
 logger = logging.getLogger(__name__)
 
@@ -89,7 +90,7 @@ def without_unreadable(known: Catalogue) -> Catalogue:
             raise
         except Exception as error:  # whatever bytes cause that are not what uproot expects
             why = _first_words(error)
-            if isinstance(inside[0].holder, uproot.TBranch):
+            if isinstance(inside[0].holder, uproot.TBranch) and inside[0].interpretation is None:
                 why = f"{inside[0].holder.typename}, which was not split: {why}"
             reasons[key] = f"of a type that uproot cannot read ({why})"
     if not reasons:
@@ -165,7 +166,8 @@ def _read(
 ) -> list[tuple[NDArray[Any], NDArray[np.int64] | None]]:
     """Values and offsets of what one holder has."""
     first = inside[0]
-    counts = _counts(known, first, start, stop) if first.steps else None
+    is_counted = first.steps or isinstance(first.interpretation, Lists)
+    counts = _counts(known, first, start, stop) if is_counted else None
     if first.interpretation is None and is_object(getattr(first.holder, "interpretation", None)):
         records, ends = read_objects(first.holder, start, stop, counts)
         heard()
@@ -176,6 +178,10 @@ def _read(
         if len(leaves) != stop - start:
             raise UnfitShapeError(f"{len(leaves)} entries")
         return [(member(leaves, each.steps, each.branch.dtype), None) for each in inside]
+    if isinstance(first.interpretation, Lists):
+        numbers, own = first.interpretation.read(first.holder, start, stop, counts)
+        heard()
+        return [(element(numbers, each.steps, each.branch.dtype), own) for each in inside]
     array = None
     if arrays and isinstance(first.holder, uproot.TBranch):
         array = arrays.get(first.holder.cache_key)

@@ -12,7 +12,9 @@ import numpy as np
 import uproot
 from numpy.typing import NDArray
 
+from mlaas4hep_dask.reader import truncated
 from mlaas4hep_dask.reader.cells import HEAD
+from mlaas4hep_dask.reader.truncated import BITS, Truncated
 from mlaas4hep_dask.reader.uncompress import Basket, UnsupportedBasketError
 
 _HAS_SIZE = 0x40000000  # in the first four bytes of what tells how many bytes follow
@@ -56,6 +58,8 @@ def containers_of_numbers(branch: Any) -> Any:
         branch.streamer.typename if is_member else branch.member("fClassName")
     )
     number = found["number"].strip() if found else ""
+    if number == "Float16_t":  # whatever range its member's comment tells
+        return truncated.Lists(Truncated(0.0, 0.0, BITS, "float32"), head=HEAD)
     if number not in _NUMBERS or isinstance(branch.interpretation, uproot.AsJagged):
         return None
     stored = _NUMBERS[number]

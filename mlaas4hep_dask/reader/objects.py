@@ -15,10 +15,9 @@ import uproot
 from numpy.typing import NDArray
 
 from mlaas4hep_dask.events.events import offsets_of
+from mlaas4hep_dask.reader.rawbytes import HAS_SIZE, bytes_of, whole
 from mlaas4hep_dask.reader.shapes import UnfitShapeError
 
-_BYTES = uproot.AsJagged(uproot.AsDtype("u1"))
-_HAS_SIZE = 0x40000000  # in the first four bytes of what tells how many bytes follow
 _MEMBERWISE = 0x4000  # in the version of a vector whose objects are written member by member
 
 
@@ -56,7 +55,7 @@ def read_objects(
     interpretation = holder.interpretation
     is_list = isinstance(interpretation, uproot.AsJagged)
     content = interpretation.content if is_list else interpretation
-    data, places = _bytes_of(holder, start, stop)
+    data, places = bytes_of(holder, start, stop)
     begins = places[:-1]
     if not is_list:
         counts = np.ones(stop - start, dtype=np.int64)
@@ -80,8 +79,12 @@ def read_objects(
 def member(records: NDArray[Any], steps: Sequence[str | int], dtype: str) -> NDArray[Any]:
     """The number at the end of the steps, of every record."""
     names = [step for step in steps if isinstance(step, str)]
-    values = records["/".join(names)]
-    for place in steps[len(names) :]:
+    return element(records["/".join(names)], steps[len(names) :], dtype)
+
+
+def element(values: NDArray[Any], places: Sequence[str | int], dtype: str) -> NDArray[Any]:
+    """The number at these places of every array."""
+    for place in places:
         values = values[:, int(place)]
     return np.ascontiguousarray(values, dtype=dtype)
 
@@ -90,15 +93,6 @@ def _is_of_math(content: Any) -> bool:
     """True for ROOT::Math, each of whose classes holds one block of numbers behind its heads."""
     name, _ = uproot.model.classname_decode(content.model.__name__)
     return str(name).startswith("ROOT::Math::")
-
-
-def _bytes_of(holder: Any, start: int, stop: int) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
-    layout = holder.array(_BYTES, entry_start=start, entry_stop=stop, library="ak").layout
-    packed = layout.to_ListOffsetArray64(True).to_packed()
-    places = np.asarray(packed.offsets.data, dtype=np.int64)
-    if len(places) != stop - start + 1:
-        raise UnfitShapeError(f"{len(places) - 1} entries")
-    return np.asarray(packed.content.data), places
 
 
 def _after_heads(
@@ -116,17 +110,17 @@ def _after_heads(
         raise UnfitShapeError("vectors without their heads")
     first = data[places[0] : places[1]]
     head = 10
-    if _whole(first[4:6])[0] & _MEMBERWISE:
+    if whole(first[4:6])[0] & _MEMBERWISE:
         if not may_be_memberwise:  # one member after the other, each of all objects
             raise UnfitShapeError("vectors that are written member by member")
-        head += 2 if _whole(first[6:8])[0] else 6
+        head += 2 if whole(first[6:8])[0] else 6
     if lengths.min() < head:
         raise UnfitShapeError("vectors without their heads")
     heads = data[places[:-1, None] + np.arange(head)]
     if (heads[:, 4:6] != first[4:6]).any():
         raise UnfitShapeError("vectors that are written in several ways")
     _require_sizes(heads, lengths)
-    return places[:-1] + head, _whole(heads[:, head - 4 :]).astype(np.int64)
+    return places[:-1] + head, whole(heads[:, head - 4 :]).astype(np.int64)
 
 
 def _stride(sizes: NDArray[np.int64], counts: NDArray[np.int64], expected: int) -> int:
@@ -144,13 +138,8 @@ def _stride(sizes: NDArray[np.int64], counts: NDArray[np.int64], expected: int) 
 
 def _require_sizes(records: NDArray[np.uint8], size: Any) -> None:
     """Raise unless each begins with the number of bytes that follow."""
-    if (_whole(records[:, :4]) != _HAS_SIZE + np.asarray(size) - 4).any():
+    if (whole(records[:, :4]) != HAS_SIZE + np.asarray(size) - 4).any():
         raise UnfitShapeError("objects without the heads that tell their size")
-
-
-def _whole(data: NDArray[np.uint8]) -> NDArray[Any]:
-    """Unsigned numbers of as many bytes as the last axis has."""
-    return np.ascontiguousarray(data).view(f">u{data.shape[-1]}").reshape(-1)
 
 
 def _numbers_within(counts: NDArray[np.int64]) -> NDArray[np.int64]:

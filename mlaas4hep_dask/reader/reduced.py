@@ -11,12 +11,14 @@ from typing import Any
 
 import uproot
 
+from mlaas4hep_dask.reader.truncated import BITS, Lists, Truncated
+
 _TITLE = re.compile(r"[^\[/]*(?P<dims>(\[[^\]]*\])*)/[dDfF](?P<range>\[[^\]]*\])?")
-_BITS = {"TLeafD32": 32, "TLeafF16": 12}  # of numbers without a range
+_BITS = {"TLeafD32": 32, "TLeafF16": BITS}  # of numbers without a range
 
 
 def reduced_precision(branch: Any) -> Any:
-    """Uproot's interpretation of a TBranch of ``Double32_t`` or ``Float16_t``; None for others.
+    """The interpretation of a TBranch of ``Double32_t`` or ``Float16_t``; None for others.
 
     Raises
     ------
@@ -41,11 +43,14 @@ def reduced_precision(branch: Any) -> Any:
         wide: Any = ("float64", dims) if dims else "float64"
         made = uproot.AsDtype(shape, wide)
     else:
-        kind = uproot.AsDouble32 if leaf.classname == "TLeafD32" else uproot.AsFloat16
         if found["range"] is None:
             bits = _BITS[leaf.classname]
         elif bits is None or not 2 <= bits <= 32:
             bits = 32
+        if dims and leaf.member("fLeafCount") is not None:  # uproot takes each for one number
+            dtype = "float64" if leaf.classname == "TLeafD32" else "float32"
+            return Lists(Truncated(low, high, bits, dtype), dims)
+        kind = uproot.AsDouble32 if leaf.classname == "TLeafD32" else uproot.AsFloat16
         made = kind(low, high, bits, dims)
     return made if leaf.member("fLeafCount") is None else uproot.AsJagged(made)
 
