@@ -10,10 +10,10 @@ from hypothesis.extra import numpy as hnp
 from mlaas4hep_dask.encode import Encoding
 from mlaas4hep_dask.encode.encoding import transforms_of
 from mlaas4hep_dask.encode.precision import inexact_branches
-from mlaas4hep_dask.encode.scaling import HOWS
 from mlaas4hep_dask.errors import EncodeError
 from mlaas4hep_dask.events import Branch, Events
 from mlaas4hep_dask.events.events import offsets_of
+from mlaas4hep_dask.formulas import NAMES
 from mlaas4hep_dask.specs.measure import measure
 
 BRANCHES = (
@@ -107,7 +107,7 @@ def tables(draw):
 def encode_options(draw, events):
     """Options of `Encoding.from_specs` that can encode events with the branches `BRANCHES`."""
     affine = st.sampled_from([{"shift": 3.0, "scale": 0.25}, {"shift": 0.0, "scale": -2.0}])
-    how = st.sampled_from(HOWS) | tables() | affine
+    how = st.sampled_from(NAMES) | tables() | affine
     hows = {branch.name: draw(how) for branch in BRANCHES}
     width = st.just("max") | st.integers(0, 5)
     width |= st.floats(0.01, 1).map(lambda q: {"quantile": q})

@@ -12,27 +12,12 @@ from pydantic import BeforeValidator, Field, WithJsonSchema
 from mlaas4hep_dask.config.problems import CALLABLE, Problem, describe, invalid
 from mlaas4hep_dask.config.section import Section
 from mlaas4hep_dask.errors import nearest
-
-NORMALISATIONS = (
-    "auto",
-    "minmax",
-    "standard",
-    "robust",
-    "none",
-    "log",
-    "log-minmax",
-    "log-standard",
-    "log-robust",
-    "symlog",
-    "symlog-minmax",
-    "symlog-standard",
-    "symlog-robust",
-)
+from mlaas4hep_dask.formulas import FUNCTIONS, NAMES, OUT_OF_RANGE, SCALES, either
 
 _NUMBERS = {"type": "array", "items": {"type": "number"}, "minItems": 2}
 _HOW_SCHEMA: dict[str, Any] = {
     "anyOf": [
-        {"enum": list(NORMALISATIONS)},
+        {"enum": list(NAMES)},
         {"type": "string", "pattern": CALLABLE},
         {
             "type": "object",
@@ -49,7 +34,6 @@ _HOW_SCHEMA: dict[str, Any] = {
     ]
 }
 _NUMBER_KEYS = ({"shift", "scale"}, {"x", "y"})
-OUT_OF_RANGE = ("pass", "clip")
 _OUT_OF_RANGE_SCHEMA: dict[str, Any] = {"anyOf": [{"enum": list(OUT_OF_RANGE)}]}
 _WIDTH_SCHEMA: dict[str, Any] = {
     "anyOf": [
@@ -117,12 +101,10 @@ def _normalisation_problem(how: Any) -> Problem | None:
         if all(_is_number(n) for n in flat):
             return None
         return Problem("", "expected finite numbers")
-    if isinstance(how, str) and (how in NORMALISATIONS or re.match(CALLABLE, how)):
+    if isinstance(how, str) and (how in NAMES or re.match(CALLABLE, how)):
         return None
-    near = nearest(how, NORMALISATIONS) if isinstance(how, str) else None
-    expected = (
-        f"{', '.join(map(repr, NORMALISATIONS))}, 'module:callable', shift and scale, or x and y"
-    )
+    near = nearest(how, NAMES) if isinstance(how, str) else None
+    expected = f"{', '.join(map(repr, NAMES))}, 'module:callable', shift and scale, or x and y"
     return Problem("", f"expected {expected}, found {describe(how)}", near)
 
 
@@ -154,7 +136,7 @@ def _out_of_range_problem(value: Any) -> Problem | None:
     if isinstance(value, str) and value in OUT_OF_RANGE:
         return None
     near = nearest(value, OUT_OF_RANGE) if isinstance(value, str) else None
-    return Problem("", f"expected 'pass' or 'clip', found {describe(value)}", near)
+    return Problem("", f"expected {either(map(repr, OUT_OF_RANGE))}, found {describe(value)}", near)
 
 
 def clipped_by_default(out_of_range: Any) -> Any:
@@ -182,7 +164,7 @@ class Encoding(Section):
     ] = Field(
         default="auto",
         description="How the values of a branch become numbers near 0: auto, which follows from "
-        "its quantiles; minmax, standard, robust or none, after log or symlog; module:callable; "
+        f"its quantiles; {either(SCALES)}, after {either(FUNCTIONS)}; module:callable; "
         "fixed numbers; or a mapping from patterns of branches to these, in which the first that "
         "matches holds.",
     )

@@ -14,10 +14,8 @@ from mlaas4hep_dask.encode.rules import apply_rules, rules_of
 from mlaas4hep_dask.encode.scaling import Scaling, scaling_of
 from mlaas4hep_dask.errors import EncodeError, did_you_mean
 from mlaas4hep_dask.events import Branch
+from mlaas4hep_dask.formulas import NAMES, OUT_OF_RANGE, parts_of
 from mlaas4hep_dask.specs import Specs
-from mlaas4hep_dask.specs.transforms import Transform
-
-OUT_OF_RANGE = ("pass", "clip")
 
 
 @dataclass(frozen=True)
@@ -173,12 +171,14 @@ def clipped_branches(out_of_range: Any, branches: Sequence[str]) -> set[str]:
     return {name for name, value in chosen.items() if value == "clip"}
 
 
-def transforms_of(normalisation: Any, branches: Sequence[str]) -> dict[str, Transform]:
-    """By branch: the logarithm that its normalisation takes, whose moments specs must hold."""
-    transforms: dict[str, Transform] = {}
+def transforms_of(normalisation: Any, branches: Sequence[str]) -> dict[str, str]:
+    """By branch: the function that its normalisation takes, whose moments specs must hold."""
+    transforms = {}
     for name, how in normalisations_of(normalisation, branches).items():
-        if isinstance(how, str) and how.split("-")[0] in ("log", "symlog"):
-            transforms[name] = "log" if how.startswith("log") else "symlog"
+        if isinstance(how, str) and how != "auto" and how in NAMES:
+            function, _ = parts_of(how)
+            if function is not None:
+                transforms[name] = function.name
     return transforms
 
 

@@ -9,8 +9,6 @@ import numba
 import numpy as np
 from numpy.typing import NDArray
 
-from mlaas4hep_dask.specs.transforms import logarithm
-
 LARGEST = sys.float_info.max
 TILE = 256  # values that are looked up together
 FEW_POINTS = 64  # of a table, with all of which a value is compared
@@ -58,37 +56,6 @@ def normalise(
         if clip:
             value = low if below else (high if above else value)
         out[i] = np.float32((value - shift) * scale) if finite else np.float32(np.nan)
-    return num_missing, num_outside
-
-
-@numba.njit(nogil=True, cache=True)  # type: ignore[untyped-decorator]
-def normalise_log(
-    values: NDArray[Any],
-    is_signed: bool,
-    shift: float,
-    scale: float,
-    low: float,
-    high: float,
-    clip: bool,
-    out: NDArray[np.float32],
-) -> tuple[int, int]:
-    """As `normalise`, of the logarithm; of sign(v) log(1 + abs(v)) when ``is_signed``.
-
-    Without a sign, values that are not above 0 become NaN, and are counted as such alone.
-    """
-    num_missing = 0
-    num_outside = 0
-    for i in range(values.size):
-        value: Any = np.float64(values[i])
-        if not (abs(value) < np.inf and (is_signed or value > 0)):
-            num_missing += 1
-            out[i] = np.float32(np.nan)
-            continue
-        if value < low or value > high:
-            num_outside += 1
-            if clip:
-                value = low if value < low else high
-        out[i] = np.float32((logarithm(value, is_signed) - shift) * scale)
     return num_missing, num_outside
 
 

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from mlaas4hep_dask.encode import kernels
 from mlaas4hep_dask.encode.scaling import Scaling
+from mlaas4hep_dask.formulas.compiled import normalise_function
 
 
 def normalised(content: NDArray[Any], scaling: Scaling) -> tuple[NDArray[np.float32], int, int]:
@@ -25,11 +26,18 @@ def normalise_into(
     found: tuple[int, int]
     if (table := scaling.table) is not None:
         found = kernels.normalise_table(content, *table.arrays, low, high, clip, out)
-    elif scaling.transform == "identity":
+    elif (function := scaling.function) is None:
         found = kernels.normalise(content, scaling.shift, scaling.scale, low, high, clip, out)
     else:
-        is_signed = scaling.transform == "symlog"
-        found = kernels.normalise_log(
-            content, is_signed, scaling.shift, scaling.scale, low, high, clip, out
+        found = normalise_function(
+            content,
+            function.code,
+            function.above,
+            scaling.shift,
+            scaling.scale,
+            low,
+            high,
+            clip,
+            out,
         )
     return found

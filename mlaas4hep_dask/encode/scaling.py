@@ -7,28 +7,19 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise
-from typing import Any, Literal, get_args
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from mlaas4hep_dask.encode.automatic import automatic
 from mlaas4hep_dask.errors import EncodeError
+from mlaas4hep_dask.formulas import FUNCTIONS, NAMES, Function, parts_of, unscaled
+from mlaas4hep_dask.formulas.compiled import values_of
+from mlaas4hep_dask.formulas.scales import Scale
 from mlaas4hep_dask.specs import BranchSpecs
-from mlaas4hep_dask.specs.transforms import Transform
 
 LARGEST = 3.4e38  # of float32
-
-Normalisation = Literal["minmax", "standard", "robust", "none"]
-HOWS = (
-    "auto",
-    *get_args(Normalisation),
-    *(
-        f"{log}{rest}"
-        for log in ("log", "symlog")
-        for rest in ("", "-minmax", "-standard", "-robust")
-    ),
-)
 
 
 @dataclass(frozen=True)
@@ -73,18 +64,18 @@ class Table:
 
 @dataclass(frozen=True, slots=True)
 class Scaling:
-    """Normalisation of one branch: ``(transform(value) - shift) * scale``, or a table.
+    """Normalisation of one branch: ``(function(value) - shift) * scale``, or a table.
 
     Parameters
     ----------
     shift, scale : float
-        Of the transformed value.
+        Of the function's value.
     low, high : float
         The extremes in the specs; values outside are counted.
     encoded_low, encoded_high : float
         Between which the values in the specs lie once they are encoded.
-    transform : {"identity", "log", "symlog"}
-        ``log`` makes 0 and what lies below missing; ``symlog`` is sign(v) log(1 + abs(v)).
+    transform : str
+        Name of the function, one of `FUNCTIONS`; ``identity`` for the value itself.
     table : Table or None
         Used instead of transform, shift and scale.
     clip : bool
@@ -99,16 +90,21 @@ class Scaling:
     high: float
     encoded_low: float = 0.0
     encoded_high: float = 1.0
-    transform: Transform = "identity"
+    transform: str = "identity"
     table: Table | None = None
     clip: bool = False
     about: str = ""
 
+    @property
+    def function(self) -> Function | None:
+        """What is taken of a value first, if anything."""
+        return FUNCTIONS.get(self.transform)
+
     def is_missing(self, values: NDArray[Any]) -> NDArray[np.bool_]:
         """True where a value has no number to be encoded as."""
         finite = np.isfinite(values)
-        if self.transform == "log":
-            finite &= values > 0
+        if self.function is not None:
+            finite &= values > self.function.above
         return np.asarray(~finite)
 
     def restore(self, x: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -117,11 +113,7 @@ class Scaling:
             return self.table.inverse().at(x)
         with np.errstate(over="ignore"):  # of what no value is encoded as
             values = x / self.scale + self.shift
-        if self.transform == "log":
-            values = np.exp(values)
-        elif self.transform == "symlog":
-            values = np.copysign(np.expm1(np.abs(values)), values)
-        return values
+        return values if self.function is None else self.function.inverse(values)
 
 
 def scaling_of(specs: BranchSpecs, how: Any) -> Scaling:
@@ -132,7 +124,7 @@ def scaling_of(specs: BranchSpecs, how: Any) -> Scaling:
     specs : BranchSpecs
         Statistics of the branch.
     how : str or mapping
-        One of `HOWS`; or ``{"shift": …, "scale": …}``, or ``{"x": […], "y": […]}`` for a table,
+        One of `NAMES`; or ``{"shift": …, "scale": …}``, or ``{"x": […], "y": […]}`` for a table,
         either of which may have words ``about`` it.
 
     Raises
@@ -146,17 +138,14 @@ def scaling_of(specs: BranchSpecs, how: Any) -> Scaling:
         how = automatic(specs)
     if isinstance(how, Mapping):
         scaling = _given(specs.branch.name, how, low or 0.0, high or 0.0)
-    elif how not in HOWS:
+    elif how not in NAMES:
         raise EncodeError(
-            f"normalisation is {how!r}; expected one of {', '.join(HOWS)}, shift and scale, or "
+            f"normalisation is {how!r}; expected one of {', '.join(NAMES)}, shift and scale, or "
             "x and y",
             option="normalisation",
         )
     else:
-        prefix, _, rest = how.rpartition("-")
-        if how in ("log", "symlog"):
-            prefix, rest = how, "none"
-        scaling = _derived(specs, prefix or "identity", rest)
+        scaling = _derived(specs, *parts_of(how))
     if low is None or high is None:  # never had a finite value
         return scaling
     for end, value in ((low, scaling.encoded_low), (high, scaling.encoded_high)):
@@ -170,8 +159,9 @@ def scaling_of(specs: BranchSpecs, how: Any) -> Scaling:
     return scaling
 
 
-def _derived(specs: BranchSpecs, transform: Any, normalisation: str) -> Scaling:
-    moments = specs.moments if transform == "identity" else specs.transformed.get(transform)
+def _derived(specs: BranchSpecs, function: Function | None, formula: Scale) -> Scaling:
+    transform = "identity" if function is None else function.name
+    moments = specs.moments if function is None else specs.transformed.get(transform)
     name = specs.branch.name
     if moments is None:
         raise EncodeError(
@@ -180,46 +170,37 @@ def _derived(specs: BranchSpecs, transform: Any, normalisation: str) -> Scaling:
             branch=name,
         )
     if moments.min is None or moments.max is None or specs.min is None or specs.max is None:
-        # No value can be encoded. One that comes later is outside, and clipped to a log of 0.
-        end = 1.0 if transform == "log" else 0.0
+        # No value can be encoded. One that comes later is outside, and clipped to what has one.
+        end = 0.0 if function is None else max(0.0, function.above + 1.0)
         return Scaling(0.0, 1.0, end, end, 0.0, 0.0, transform)
-    shift, spread = 0.0, 1.0
-    if normalisation == "none":
-        pass
-    elif moments.min == moments.max:
-        shift = moments.min
-    elif normalisation == "minmax":
-        shift, spread = moments.min, moments.max - moments.min
-    elif normalisation == "standard":
-        # Nine digits: means differ in the last bits with the order of merging, and blocks must
-        # be equal whatever the partition size. Extremes and quantiles are exact.
-        shift = moments.min + float(f"{moments.mean - moments.min:.9g}")
-        spread = float(f"{(moments.squares / moments.num_finite) ** 0.5:.9g}")
-        spread = spread or moments.max - moments.min  # squares of tiny values are 0
-    else:
-        first, shift, third = _quartiles(specs, transform)
-        spread = third - first
+    shift, spread = moments.min, 1.0
+    if moments.min != moments.max or formula is unscaled:
+        shift, spread = map(
+            float, formula(moments.min, moments.max, moments, lambda: _quartiles(specs, function))
+        )
     usable = math.isfinite(spread) and spread > 0 and math.isfinite(1.0 / spread)
     scale = 1.0 / spread if usable else 1.0
     first, last = (moments.min - shift) * scale, (moments.max - shift) * scale
     return Scaling(shift, scale, specs.min, specs.max, first, last, transform)
 
 
-def _quartiles(specs: BranchSpecs, transform: str) -> list[float]:
-    """Quartiles of the transformed values: a monotonic function keeps the order of values."""
+def _quartiles(specs: BranchSpecs, function: Function | None) -> list[float]:
+    """Quartiles of the function's values: an ascending function keeps the order of values."""
     fractions = [0.25, 0.5, 0.75]
-    if transform == "identity":
+    if function is None:
         return specs.quantiles(fractions)
-    if transform == "symlog":
-        return [math.copysign(math.log1p(abs(q)), q) for q in specs.quantiles(fractions)]
+    if math.isinf(function.above):
+        return list(values_of(function.code, np.array(specs.quantiles(fractions))))
     drawn = specs.drawn.astype(np.float64)
-    positive = drawn[np.isfinite(drawn) & (drawn > 0)]
-    if positive.size == 0:
+    usable = drawn[np.isfinite(drawn) & (drawn > function.above)]
+    if usable.size == 0:
         raise EncodeError(
-            f"no value above 0 of branch {specs.branch.name!r} was drawn; its log has no quartiles",
+            f"no value above {function.above:g} of branch {specs.branch.name!r} was drawn; its "
+            f"{function.name} has no quartiles",
             branch=specs.branch.name,
         )
-    return [math.log(q) for q in np.quantile(positive, fractions, method="inverted_cdf")]
+    quartiles = np.quantile(usable, fractions, method="inverted_cdf")
+    return list(values_of(function.code, quartiles))
 
 
 def require_usable(name: str, how: Mapping[str, Any]) -> None:

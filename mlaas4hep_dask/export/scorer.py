@@ -5,6 +5,7 @@ import numpy as np
 import torch
 
 from mlaas4hep_dask.encode.encoding import Encoding
+from mlaas4hep_dask.formulas import FUNCTIONS, Function
 from mlaas4hep_dask.objective import Objective
 
 
@@ -20,6 +21,27 @@ class WithMissing(torch.nn.Module):
         return self.network(x)  # type: ignore[no-any-return]
 
 
+class Applied(torch.nn.Module):
+    """A function of the values in some columns; those in others stay."""
+
+    columns: torch.Tensor
+
+    def __init__(self, function: Function, columns: torch.Tensor) -> None:
+        super().__init__()
+        self.register_buffer("columns", columns)
+        self.above: float = function.above
+        self.function = function.in_torch
+
+    def forward(self, value: torch.Tensor) -> torch.Tensor:
+        """Values, with the function's in place of those in its columns."""
+        return torch.where(self.columns, self.function(value), value)
+
+    @torch.jit.export
+    def has_none(self, value: torch.Tensor) -> torch.Tensor:
+        """True where the function has no value."""
+        return self.columns & (value <= self.above)
+
+
 class Scorer(torch.nn.Module):
     """Raw padded columns in, scores out; repeats `encode`'s arithmetic operation by operation."""
 
@@ -27,8 +49,6 @@ class Scorer(torch.nn.Module):
     scale: torch.Tensor
     low: torch.Tensor
     high: torch.Tensor
-    is_log: torch.Tensor
-    is_symlog: torch.Tensor
     table_x: torch.Tensor
     table_y: torch.Tensor
     table_slopes: torch.Tensor
@@ -42,9 +62,11 @@ class Scorer(torch.nn.Module):
             values = np.array([getattr(scaling, key) for scaling in encoding.scalings])[branch]
             self.register_buffer(key, torch.as_tensor(values, dtype=torch.float64))
         transforms = np.array([scaling.transform for scaling in encoding.scalings])[branch]
-        self.register_buffer("is_log", torch.from_numpy(transforms == "log"))
-        self.register_buffer("is_symlog", torch.from_numpy(transforms == "symlog"))
-        self.has_log: bool = bool((transforms != "identity").any())
+        self.functions = torch.nn.ModuleList(
+            Applied(function, torch.from_numpy(transforms == name))
+            for name, function in FUNCTIONS.items()
+            if (transforms == name).any()
+        )
         tables = [(i, s.table) for i, s in enumerate(encoding.scalings) if s.table is not None]
         longest = max((len(table.x) for _, table in tables), default=2)
         points = np.zeros((3, len(tables), longest))
@@ -70,15 +92,13 @@ class Scorer(torch.nn.Module):
         """Scores of raw columns, shape (events, columns), NaN where missing."""
         value = raw.double()
         missing = torch.logical_not(torch.isfinite(value))
-        if self.has_log:
-            missing = missing | (self.is_log & (value <= 0))
+        for function in self.functions:
+            missing = missing | function.has_none(value)  # type: ignore[operator]
         if self.clip:
             value = torch.minimum(torch.maximum(value, self.low), self.high)
         plain = value
-        if self.has_log:
-            symlog = torch.copysign(torch.log1p(value.abs()), value)
-            value = torch.where(self.is_log, torch.log(value), value)
-            value = torch.where(self.is_symlog, symlog, value)
+        for function in self.functions:
+            value = function(value)
         x = ((value - self.shift) * self.scale).float()
         for row, (first, stop, number) in enumerate(self.tables):
             part = plain[:, first:stop].contiguous()

@@ -10,7 +10,6 @@ from mlaas4hep_dask.encode import Encoding
 from mlaas4hep_dask.encode.encoding import transforms_of
 from mlaas4hep_dask.inputs.prepare import Preparation
 from mlaas4hep_dask.inputs.supervision import Supervision
-from mlaas4hep_dask.specs.transforms import Transform
 
 
 @dataclass(frozen=True)
@@ -32,7 +31,7 @@ class Context:
     skip : bool
         Leave out what cannot be read instead of stopping.
     transforms : mapping
-        By input: the logarithm that its normalisation takes, which is measured too.
+        By input: the function that its normalisation takes, which is measured too.
     encoding : Encoding or None
         Set once the specs are known.
     topic : str
@@ -45,7 +44,7 @@ class Context:
     fractions: tuple[float, float, float]
     seed: int
     skip: bool
-    transforms: Mapping[str, Transform] = field(default_factory=dict)
+    transforms: Mapping[str, str] = field(default_factory=dict)
     encoding: Encoding | None = None
     topic: str = ""
 

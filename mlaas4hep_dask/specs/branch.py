@@ -36,8 +36,8 @@ class BranchSpecs:
     drawn : ndarray, shape (drawn,)
         Values of the branch that were drawn for quantiles, in the branch's dtype.
     transformed : mapping of str to Moments
-        Moments of logarithms of the values, for a branch that is encoded by one; see
-        `transforms`. Values without a logarithm count as NaN.
+        Moments of functions of the values, by name, for a branch that is encoded by one; see
+        `formulas`. Values without a value of the function count as NaN.
     """
 
     branch: Branch

@@ -12,6 +12,8 @@ from numpy.typing import NDArray
 
 from mlaas4hep_dask.events.events import Branch, Events
 from mlaas4hep_dask.events.lengths import disagreement
+from mlaas4hep_dask.formulas import FUNCTIONS
+from mlaas4hep_dask.formulas.compiled import values_of
 from mlaas4hep_dask.specs.draw import Draw, entry_keys, event_keys
 from mlaas4hep_dask.specs.exact import LARGEST
 from mlaas4hep_dask.specs.meter import Group, Meter
@@ -19,7 +21,6 @@ from mlaas4hep_dask.specs.moments import EMPTY, Moments, to_row
 from mlaas4hep_dask.specs.sample import SampleSpecs
 from mlaas4hep_dask.specs.specs import Specs
 from mlaas4hep_dask.specs.table import BranchTable, Drawn, group_rows
-from mlaas4hep_dask.specs.transforms import Transform, logarithms
 
 
 def measure(
@@ -31,7 +32,7 @@ def measure(
     branches: Sequence[Branch] | None = None,
     num_read: int | None = None,
     sum_weights: float | None = None,
-    transforms: Mapping[str, Transform] | None = None,
+    transforms: Mapping[str, str] | None = None,
     cut_flow: Mapping[str, int] | None = None,
     removed: Mapping[str, int] | None = None,
 ) -> Specs:
@@ -56,7 +57,7 @@ def measure(
     sum_weights : float, optional
         Sum of the events' weights; by default each counts 1.
     transforms : mapping of str to str, optional
-        By branch: a logarithm of its values that is measured too.
+        By branch: the name of a function of its values that is measured too, see `formulas`.
     cut_flow, removed : mapping of str to int, optional
         Events that are left after each condition of the selection, and objects that the cut of
         each collection removed.
@@ -96,14 +97,14 @@ def measure(
         names = [branches[row].name for row in rows]
         numbers[rows], values = _measured(names, dtype, events, meter, group)
         drawn.append(Drawn(name, tuple(rows), values))
-    further, logarithm_rows = [], []
+    further, function_rows = [], []
     for row, branch in enumerate(branches):
         if transforms is not None and (key := transforms.get(branch.name)) is not None:
-            logarithm = logarithms(events.contents[branch.name], key == "symlog")
-            logarithm_rows.append(to_row(moments(logarithm)))
+            own = values_of(FUNCTIONS[key].code, events.contents[branch.name])
+            function_rows.append(to_row(moments(own)))
             further.append((row, key))
     if further:
-        numbers = np.concatenate([numbers, np.array(logarithm_rows)])
+        numbers = np.concatenate([numbers, np.array(function_rows)])
     table = BranchTable(branches, numbers, drawn, further)
     counts = SampleSpecs(
         num_read=events.num_events if num_read is None else num_read,

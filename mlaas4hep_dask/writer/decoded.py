@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from pathlib import Path
 
@@ -48,7 +49,9 @@ def _dtypes(encoding: Encoding) -> list[str]:
     """By branch, the dtype in a file: a whole number without a logarithm is missing, thus NaN."""
     return [
         "float64"
-        if scaling.transform == "log" and np.dtype(branch.dtype).kind != "f"
+        if scaling.function is not None
+        and math.isfinite(scaling.function.above)
+        and np.dtype(branch.dtype).kind != "f"
         else branch.dtype
         for branch, scaling in zip(encoding.branches, encoding.scalings, strict=True)
     ]

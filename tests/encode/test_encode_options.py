@@ -15,10 +15,10 @@ from mlaas4hep_dask.encode import EncodeCounts, Encoding, decode, encode
 from mlaas4hep_dask.encode.encoding import transforms_of
 from mlaas4hep_dask.encode.order import sort_objects
 from mlaas4hep_dask.encode.precision import inexact_branches
-from mlaas4hep_dask.encode.scaling import HOWS
 from mlaas4hep_dask.errors import EncodeError
 from mlaas4hep_dask.events import Events
 from mlaas4hep_dask.events.events import offsets_of
+from mlaas4hep_dask.formulas import NAMES
 from mlaas4hep_dask.specs import Specs
 from mlaas4hep_dask.specs.measure import measure
 from mlaas4hep_dask.specs.specs import merge_all
@@ -51,7 +51,7 @@ def by_plain_numpy(values, how):
     return (values - median) / (third - first if third > first else 1.0)
 
 
-@pytest.mark.parametrize("how", [how for how in HOWS if how != "auto"])
+@pytest.mark.parametrize("how", [how for how in NAMES if how != "auto"])
 @pytest.mark.parametrize("dtype", ["float32", "float64", "int16", "bool"])
 def test_every_normalisation_equals_that_of_plain_numpy(how, dtype):
     values = (np.random.default_rng(1).standard_cauchy(2_000) * 20).clip(-3e4, 3e4).astype(dtype)
