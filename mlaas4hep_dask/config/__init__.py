@@ -2,8 +2,10 @@
 
 from mlaas4hep_dask.config.encoding import Encoding
 from mlaas4hep_dask.config.friends import Friend
+from mlaas4hep_dask.config.function import Function
 from mlaas4hep_dask.config.image import Image
 from mlaas4hep_dask.config.load import given_of, load
+from mlaas4hep_dask.config.problems import Places
 from mlaas4hep_dask.config.reading import Reading
 from mlaas4hep_dask.config.root import Config, json_schema
 from mlaas4hep_dask.config.sections import (
@@ -25,9 +27,11 @@ __all__ = [
     "Config",
     "Encoding",
     "Friend",
+    "Function",
     "Image",
     "Model",
     "Partitioning",
+    "Places",
     "Reading",
     "Sample",
     "Selection",

@@ -80,6 +80,16 @@ class Places:
         file = self.file or "config"
         return f"{file}:{found}" if found else file
 
+    def error(self, key: str, text: str, near: str | None = None) -> ConfigError:
+        """What is wrong with a key, for the caller to raise, with its place before the text."""
+        return ConfigError(
+            f"{self.where(key)}: {text}",
+            file=self.file,
+            line=self.line_of(key),
+            key=key,
+            nearest=near,
+        )
+
     def _nearest_around(self, key: str) -> int | str | None:
         while key not in self.lines and "." in key:
             key = key.rpartition(".")[0]

@@ -357,6 +357,11 @@ class Config(Section):
         """The folder from which relative files start."""
         return self._base
 
+    @property
+    def places(self) -> Places:
+        """Where every key was written."""
+        return self._places
+
     def tree_of(self, number: int) -> tuple[str, str]:
         """The tree of the files of a sample that name none, and the key that gives it."""
         own = self.samples[number].tree

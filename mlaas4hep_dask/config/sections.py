@@ -115,6 +115,11 @@ class Split(Section):
         default=0.20, gt=0, lt=1, description="Fraction used for the final numbers only."
     )
 
+    @property
+    def fractions(self) -> tuple[float, float, float]:
+        """Those of training, validation and test."""
+        return self.train, self.validation, self.test
+
     @model_validator(mode="after")
     def _sums_to_one(self) -> Self:
         total = math.fsum((self.train, self.validation, self.test))

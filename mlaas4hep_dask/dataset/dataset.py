@@ -227,7 +227,11 @@ class Dataset:
         """The section ``encode`` with what its functions say of the specs, as JSON values."""
         if self._encode_options is None:
             self._encode_options = encode_options(
-                self.config, self.specs(), self.plan().keys, self.checked().normalisers
+                self.config.encode,
+                self.config.image,
+                self.specs(),
+                self.plan().keys,
+                self.checked().normalisers,
             )
         return self._encode_options
 

@@ -122,7 +122,7 @@ def head_examples(
     if not filled:
         return None
     specs = measured.specs if checked.specs is None else checked.specs
-    options = encode_options(config, specs, plan.keys, checked.normalisers)
+    options = encode_options(config.encode, config.image, specs, plan.keys, checked.normalisers)
     encoding = Encoding.from_specs(specs, **options)
     if encoding.image is None and not encoding.columns():
         return None

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
-from mlaas4hep_dask.config import Config
+from mlaas4hep_dask.config import Encoding as EncodeKeys
+from mlaas4hep_dask.config import Image, Places
 from mlaas4hep_dask.encode.encoding import (
     Encoding,
     chosen,
@@ -17,7 +19,7 @@ from mlaas4hep_dask.encode.encoding import (
 from mlaas4hep_dask.encode.layout import width_rules
 from mlaas4hep_dask.encode.rules import matches, rules_of
 from mlaas4hep_dask.encode.scaling import require_usable
-from mlaas4hep_dask.errors import CodeError, ConfigError, DataError, EncodeError
+from mlaas4hep_dask.errors import CodeError, DataError, EncodeError
 from mlaas4hep_dask.events import Branch
 from mlaas4hep_dask.specs import BranchSpecs, Specs
 from mlaas4hep_dask.usercode import RAISED, UserCode, find_code, limited, place_of
@@ -26,18 +28,23 @@ Normaliser = Callable[[BranchSpecs], Any]
 
 
 def check_encode(
-    config: Config, inputs: Sequence[Branch], available: Mapping[str, Branch]
+    encode: EncodeKeys,
+    inputs: Sequence[Branch],
+    available: Mapping[str, Branch],
+    places: Places,
 ) -> tuple[Branch, ...]:
     """The branches to sort by that are no inputs, once all of ``encode`` fits the branches.
 
     Parameters
     ----------
-    config : Config
-        Its section ``encode`` is checked.
+    encode : Encoding
+        The section of the configuration.
     inputs : sequence of Branch
         The inputs.
     available : mapping of str to Branch
         All branches that could be read.
+    places : Places
+        Where keys were written, for errors.
 
     Raises
     ------
@@ -48,28 +55,37 @@ def check_encode(
     names = [branch.name for branch in inputs]
     collections = sorted({branch.collection for branch in inputs if branch.collection is not None})
     try:
-        normalisations_of(config.encode.normalisation, names)
-        for pattern, how in rules_of(config.encode.normalisation):
+        normalisations_of(encode.normalisation, names)
+        for pattern, how in rules_of(encode.normalisation):
             if isinstance(how, Mapping):
                 require_usable(pattern, how)
-        clipped_branches(config.encode.out_of_range, names)
-        width_rules(config.encode.width, collections)
-        sorts = sorts_of(config.encode.sort, list(available.values()), collections)
+        clipped_branches(encode.out_of_range, names)
+        width_rules(encode.width, collections)
+        sorts = sorts_of(encode.sort, list(available.values()), collections)
     except EncodeError as error:
         key = f"encode.{error.option}.{error.pattern}"
         matched = [name for name in sorted(available) if matches(error.pattern, name)]
         hint = ""
         if matched and not set(matched) & set(names):
             hint = f"; {matched[0]!r} is not among the inputs that branches.include names"
-        raise ConfigError(
-            f"{config.where(key)}: encode.{error}{hint}", line=config.line_of(key), key=key
-        ) from error
+        raise places.error(key, f"encode.{error}{hint}") from error
     keys = {sort.branch.name: sort.branch for sort in sorts if sort.branch.name not in names}
     return tuple(keys[name] for name in sorted(keys))
 
 
-def find_normalisers(config: Config) -> dict[str, UserCode]:
+def find_normalisers(
+    references: Iterable[str], resolve: Callable[[str], Path], places: Places
+) -> dict[str, UserCode]:
     """The functions that ``encode.normalisation`` names, by their references.
+
+    Parameters
+    ----------
+    references : iterable of str
+        Each ``module:callable`` or ``file.py:callable``.
+    resolve : callable
+        The absolute path of a file.
+    places : Places
+        Where keys were written, for errors.
 
     Raises
     ------
@@ -77,27 +93,31 @@ def find_normalisers(config: Config) -> dict[str, UserCode]:
         When a function cannot be imported.
     """
     found = {}
-    for reference in sorted(set(config.encode.callables())):
+    for reference in sorted(set(references)):
         try:
-            found[reference] = find_code(reference, resolve=config.resolve)
+            found[reference] = find_code(reference, resolve=resolve)
             found[reference].load()
         except CodeError as error:
             key = "encode.normalisation"
-            raise ConfigError(
-                f"{config.where(key)}: {key}: {error.message}", line=config.line_of(key), key=key
-            ) from error
+            raise places.error(key, f"{key}: {error.message}") from error
     return found
 
 
 def encode_options(
-    config: Config, specs: Specs, keys: Sequence[Branch], normalisers: Mapping[str, UserCode]
+    encode: EncodeKeys,
+    image: Image | None,
+    specs: Specs,
+    keys: Sequence[Branch],
+    normalisers: Mapping[str, UserCode],
 ) -> dict[str, Any]:
     """Options of `Encoding.from_specs` as JSON values, which need no code of the user.
 
     Parameters
     ----------
-    config : Config
-        The section ``encode``.
+    encode : Encoding
+        The section of the configuration.
+    image : Image or None
+        What events become; None for rows.
     specs : Specs
         Specs of the whole data set; functions are called with those of one branch after the
         other, and what they return stands in the options.
@@ -111,9 +131,9 @@ def encode_options(
     EncodeError
         When a function fails, or returns neither two numbers nor two lists.
     """
-    options = config.encode.model_dump(mode="json")
-    if config.image is not None:
-        options["image"] = config.image.model_dump(mode="json")
+    options = encode.model_dump(mode="json")
+    if image is not None:
+        options["image"] = image.model_dump(mode="json")
     options["keys"] = [asdict(key) for key in keys]
     functions = {reference: code.load() for reference, code in normalisers.items()}
     hows = chosen(options["normalisation"], specs, options.get("image"))

@@ -20,7 +20,14 @@ from mlaas4hep_dask.events import Branch
 from mlaas4hep_dask.inputs.head import check_heads
 from mlaas4hep_dask.inputs.image import with_image_inputs
 from mlaas4hep_dask.inputs.normalise import check_encode, find_normalisers
-from mlaas4hep_dask.inputs.prepare import FunctionUse, Preparation, function_of, recipe_of, trace
+from mlaas4hep_dask.inputs.prepare import (
+    FunctionUse,
+    Preparation,
+    Texts,
+    function_of,
+    recipe_of,
+    trace,
+)
 from mlaas4hep_dask.inputs.reuse import reused_specs
 from mlaas4hep_dask.inputs.supervision import Supervision
 from mlaas4hep_dask.reader import (
@@ -169,10 +176,11 @@ def preflight(config: Config) -> Preflight:
     jagged = {name: branch.kind == "jagged" for name, branch in reference.branches.items()}
     check_collections(config.collections, jagged, config.where)
     branches, left_out, traced = reference.branches, reference.left_out, None
-    if (function := function_of(config)) is not None:
+    if (function := function_of(config.function, config.resolve, config.places)) is not None:
         traced = trace(function, next((plan for plan in plans if plan.num_entries), reference))
         branches, left_out = traced.branches, traced.left_out
-    recipe = recipe_of(config, branches, left_out, reference.unlike)
+    texts = Texts(config.derive, config.objects, config.select, config.branches.include)
+    recipe = recipe_of(texts, branches, left_out, reference.unlike, config.places)
     available: dict[str, str | None] = dict.fromkeys(recipe.branches)
     available.update(left_out)
     supervision = supervision.bound(recipe.branches, config.where, left_out)
@@ -189,10 +197,10 @@ def preflight(config: Config) -> Preflight:
         own_names=reference.own_names,
     )
     _require_filled(plans, selection)
-    selection = with_image_inputs(config, selection, recipe.branches)
+    selection = with_image_inputs(config.image, selection, recipe.branches, config.places)
     inputs = [recipe.branches[name] for name in selection.inputs]
-    keys = check_encode(config, inputs, recipe.branches)
-    normalisers = find_normalisers(config)
+    keys = check_encode(config.encode, inputs, recipe.branches, config.places)
+    normalisers = find_normalisers(config.encode.callables(), config.resolve, config.places)
     specs = reused_specs(config, inputs, function)
     checked = Preflight(
         files,

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 
-from mlaas4hep_dask.config import Config
+from mlaas4hep_dask.config import Function, Places
 from mlaas4hep_dask.derive import Expression
 from mlaas4hep_dask.derive.binding import component_text
 from mlaas4hep_dask.derive.recipe import Prepared, Recipe
-from mlaas4hep_dask.errors import CodeError, ConfigError, ExpressionError, unknown_keyword
+from mlaas4hep_dask.errors import CodeError, ExpressionError, unknown_keyword
 from mlaas4hep_dask.events import Branch
 from mlaas4hep_dask.reader import FilePlan, Partition, read
 from mlaas4hep_dask.reader.flatten import Field
@@ -170,34 +171,37 @@ def read_raw(
     return preparation.use.run(partition, preparation.reads)
 
 
-def function_of(config: Config) -> UserFunction | None:
+def function_of(
+    function: Function | None, resolve: Callable[[str], Path], places: Places
+) -> UserFunction | None:
     """The function of a configuration, once it can be imported.
+
+    Parameters
+    ----------
+    function : Function or None
+        The section of the configuration, if there is one.
+    resolve : callable
+        The absolute path of a file.
+    places : Places
+        Where keys were written, for errors.
 
     Raises
     ------
     ConfigError
         When it cannot, or takes no such keyword arguments.
     """
-    if config.function is None:
+    if function is None:
         return None
     try:
-        code = find_code(
-            config.function.callable, resolve=config.resolve, values=config.function.kwargs
-        )
+        code = find_code(function.callable, resolve=resolve, values=function.kwargs)
         called = code.load()
     except CodeError as error:
         key = "function.callable"
-        raise ConfigError(
-            f"{config.where(key)}: {key}: {error.message}", line=config.line_of(key), key=key
-        ) from error
-    if wrong := unknown_keyword(called, config.function.kwargs):
+        raise places.error(key, f"{key}: {error.message}") from error
+    if wrong := unknown_keyword(called, function.kwargs):
         key = "function.kwargs"
-        raise ConfigError(
-            f"{config.where(key)}: {key}: {code.reference!r} {wrong}",
-            line=config.line_of(key),
-            key=key,
-        )
-    return UserFunction(code, config.function.events, config.function.kwargs)
+        raise places.error(key, f"{key}: {code.reference!r} {wrong}")
+    return UserFunction(code, function.events, function.kwargs)
 
 
 def trace(function: UserFunction, plan: FilePlan) -> Traced:
@@ -217,24 +221,57 @@ def first_events(plan: FilePlan, max_events: int | None = None) -> Partition:
     return plan.planned([]).partition(0, number)
 
 
+@dataclass(frozen=True)
+class Texts:
+    """What a configuration writes of derived branches, object cuts and the selection.
+
+    Parameters
+    ----------
+    derive, objects : mapping of str to str
+        Expressions by the names of branches, conditions by the names of collections.
+    select : sequence of str
+        Conditions.
+    include : sequence of str
+        Names and patterns of the inputs, which may name a component of a momentum.
+    """
+
+    derive: Mapping[str, str] = field(default_factory=dict)
+    objects: Mapping[str, str] = field(default_factory=dict)
+    select: Sequence[str] = ()
+    include: Sequence[str] = ()
+
+    def names_of(self, key: str) -> tuple[str, ...]:
+        """The branches that the expression of a key names; none where it is no expression."""
+        section, _, name = key.partition(".")
+        by_section = {"derive": self.derive, "objects": self.objects}
+        text = self.select[int(name)] if section == "select" else by_section[section].get(name)
+        try:
+            return Expression(text or "").names
+        except ExpressionError:
+            return ()
+
+
 def recipe_of(
-    config: Config,
+    texts: Texts,
     available: Mapping[str, Branch],
     left_out: Mapping[str, str],
     unlike: Mapping[str, str],
+    places: Places,
 ) -> Recipe:
     """The recipe of a configuration.
 
     Parameters
     ----------
-    config : Config
-        With ``derive``, ``objects`` and ``select``.
+    texts : Texts
+        The expressions and conditions.
     available : mapping of str to Branch
         The branches of the tree.
     left_out : mapping of str to str
         Branches of the tree that hold something else than numbers, with the reason.
     unlike : mapping of str to str
         Branches in no common collection, though their names suggest it, and why.
+    places : Places
+        Where keys were written, for errors.
 
     Raises
     ------
@@ -244,36 +281,21 @@ def recipe_of(
     # p4.pt of a vector that has px, py, pz and E is an input if it is asked for
     derive = {
         name: text
-        for name in config.branches.include
-        if name not in config.derive and (text := component_text(name, available)) is not None
+        for name in texts.include
+        if name not in texts.derive and (text := component_text(name, available)) is not None
     }
-    derive |= config.derive
+    derive |= texts.derive
     try:
-        return Recipe.of(available, derive=derive, objects=config.objects, select=config.select)
+        return Recipe.of(available, derive=derive, objects=texts.objects, select=texts.select)
     except ExpressionError as error:
         key = error.facts.get("key", "derive")
         name = str(error.facts.get("name"))
         reason = f"; the branch {name!r} is {left_out[name]}" if name in left_out else ""
-        apart = [one for one in _named_by(config, key) if one in unlike]
+        apart = [one for one in texts.names_of(key) if one in unlike]
         if apart and not reason:
             reason = (
                 f"; {unlike[apart[0]]}; {what_to_write(apart[0].split('_', 1)[0], is_apart=True)}"
             )
         shown = key.replace("select.", "select[") + "]" if key.startswith("select.") else key
-        raise ConfigError(
-            f"{config.where(key)}: {shown}: {error.message}{reason}",
-            file=None if config.source is None else str(config.source),
-            line=config.line_of(key),
-            key=key,
-            nearest=error.facts.get("nearest"),
-        ) from None
-
-
-def _named_by(config: Config, key: str) -> tuple[str, ...]:
-    """The branches that the expression of a key names; none where it is no expression."""
-    section, _, name = key.partition(".")
-    text = config.select[int(name)] if section == "select" else getattr(config, section).get(name)
-    try:
-        return Expression(text or "").names
-    except ExpressionError:
-        return ()
+        text = f"{shown}: {error.message}{reason}"
+        raise places.error(key, text, error.facts.get("nearest")) from None
