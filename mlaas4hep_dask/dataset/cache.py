@@ -7,7 +7,7 @@ import json
 import logging
 import os
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -16,8 +16,8 @@ import zstandard
 from platformdirs import user_cache_path
 
 from mlaas4hep_dask import __version__
-from mlaas4hep_dask.config import Config
-from mlaas4hep_dask.errors import ConfigError, SpecsError
+from mlaas4hep_dask.config import Places
+from mlaas4hep_dask.errors import SpecsError
 from mlaas4hep_dask.events import Branch
 from mlaas4hep_dask.reader import Partition
 from mlaas4hep_dask.specs import Specs
@@ -54,20 +54,28 @@ class Entry:
     counts: tuple[Counts, ...]
 
 
-def cache_folder(config: Config) -> Path | None:
-    """The folder of the configuration's cache, made if need be; None when it has none.
+def cache_folder(cache: str | None, resolve: Callable[[str], Path], places: Places) -> Path | None:
+    """The folder of the cache of specs, made if need be; None when there is none.
+
+    Parameters
+    ----------
+    cache : str or None
+        The key ``specs.cache``.
+    resolve : callable
+        The absolute path of a folder.
+    places : Places
+        Where keys were written, for errors.
 
     Raises
     ------
     ConfigError
         When the folder that the configuration names cannot be written.
     """
-    cache = config.specs.cache
     if cache is None:
         return None
     is_auto = cache == "auto"
     users = Path(os.environ.get(VARIABLE) or user_cache_path("mlaas4hep_dask"))
-    folder = users / "specs" if is_auto else config.resolve(cache)
+    folder = users / "specs" if is_auto else resolve(cache)
     try:
         folder.mkdir(parents=True, exist_ok=True)
         if not os.access(folder, os.W_OK | os.X_OK):
@@ -76,11 +84,8 @@ def cache_folder(config: Config) -> Path | None:
         if is_auto:
             logger.warning("specs are not kept: %s", error)
             return None
-        where = config.where("specs.cache")
-        raise ConfigError(
-            f"{where}: specs.cache {folder} cannot be written ({error.strerror or error})",
-            key="specs.cache",
-        ) from error
+        text = f"specs.cache {folder} cannot be written ({error.strerror or error})"
+        raise places.error("specs.cache", text) from error
     return folder
 
 

@@ -18,6 +18,7 @@ from mlaas4hep_dask.config import Config, load
 from mlaas4hep_dask.dataset.arrays import DaskArrays, lazy_arrays
 from mlaas4hep_dask.dataset.binning import bins_of
 from mlaas4hep_dask.dataset.blocks import BlockPlan
+from mlaas4hep_dask.dataset.cache import cache_folder
 from mlaas4hep_dask.dataset.distributions import Distributions, distributions
 from mlaas4hep_dask.dataset.examples import examples_of, num_examples
 from mlaas4hep_dask.dataset.granularity import Suggestion, suggestions
@@ -31,7 +32,7 @@ from mlaas4hep_dask.dataset.plan import (
     planned_already,
     wanted_of,
 )
-from mlaas4hep_dask.dataset.specs_pass import specs_pass
+from mlaas4hep_dask.dataset.specs_pass import SpecsFacts, SpecsTask, specs_pass
 from mlaas4hep_dask.dataset.tasks import PROGRESS, Measured
 from mlaas4hep_dask.encode import Block, EncodeCounts, Encoding
 from mlaas4hep_dask.encode.examples import Examples, joined
@@ -39,8 +40,8 @@ from mlaas4hep_dask.errors import DataError, UnreadableFileError
 from mlaas4hep_dask.inputs.context import Context
 from mlaas4hep_dask.inputs.normalise import encode_options, with_columns
 from mlaas4hep_dask.inputs.preflight import Preflight, preflight
-from mlaas4hep_dask.inputs.prepare import HEAD_EVENTS
-from mlaas4hep_dask.inputs.reuse import event_facts
+from mlaas4hep_dask.inputs.prepare import HEAD_EVENTS, Texts
+from mlaas4hep_dask.inputs.reuse import event_facts, supervision_facts
 from mlaas4hep_dask.inputs.weighting import (
     TrainingWeights,
     class_sums,
@@ -207,14 +208,32 @@ class Dataset:
         if self._measured is None:
             with watching(self.cluster, progress):
                 self._measured = specs_pass(
-                    self.config,
-                    self.cluster,
-                    self.plan(),
-                    self._context(),
-                    token=self.token(),
-                    reused=self._reused(),
+                    self._specs_task(), self.cluster, self.plan(), self._context()
                 )
         return self._measured
+
+    def _specs_task(self) -> SpecsTask:
+        config = self.config
+        facts = SpecsFacts(
+            config.digest(),
+            self._event_facts(),
+            supervision_facts(
+                self.plan().supervision,
+                target=config.target,
+                weight=config.weight,
+                split=config.split,
+                seed=config.seed,
+            ),
+        )
+        reused, folder = self._reused(), None
+        if reused is None and config.specs.mode == "full":
+            folder = cache_folder(config.specs.cache, config.resolve, config.places)
+        return SpecsTask(config.specs, facts, self.token(), folder, reused)
+
+    def _event_facts(self) -> dict[str, Any]:
+        config, use = self.config, self.plan().preparation.use
+        texts = Texts(config.derive, config.objects, config.select)
+        return event_facts(texts, None if use is None else use.function)
 
     def _reused(self) -> Specs | None:
         return None if self.config.specs.path is None else self.checked().specs
@@ -253,11 +272,21 @@ class Dataset:
         DataError
             When a cross section has to be divided by a sum of weights that is not positive.
         """
-        return factors_of(self.config, self.samples())
+        return factors_of(
+            self.config.samples,
+            self.samples(),
+            weight=self.config.weight,
+            luminosity=self.config.luminosity,
+        )
 
     def training_weights(self) -> TrainingWeights:
         """Factors of the classes in the loss, and the mean weight of a training event."""
-        return training_weights(self.config, self.factors(), self.class_sums())
+        return training_weights(
+            self.plan().supervision,
+            self.factors(),
+            self.class_sums(),
+            balanced=self.config.training.balance == "classes",
+        )
 
     def class_sums(self) -> dict[str, list[ClassSums]]:
         """By sample: events and sums of their own weights in every class."""
@@ -398,9 +427,7 @@ class Dataset:
         ]
         reused = self._reused()
         origin = None if reused is None else reused.provenance["reused"]["sha256"]
-        use = self.plan().preparation.use
-        facts = event_facts(self.config, None if use is None else use.function)
-        text = json.dumps([self.config.digest(), facts, origin, files, *more])
+        text = json.dumps([self.config.digest(), self._event_facts(), origin, files, *more])
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
     def _repr_html_(self) -> str:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Container, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from itertools import groupby
 from pathlib import Path
 from typing import Any
 
-from mlaas4hep_dask.config import Config
-from mlaas4hep_dask.dataset.cache import cache_folder, entry_names, present, prune
+from mlaas4hep_dask.config import SpecsPass
+from mlaas4hep_dask.dataset.cache import entry_names, present, prune
 from mlaas4hep_dask.dataset.measuring import Piece, count_events, measure_pieces
 from mlaas4hep_dask.dataset.plan import Plan, Skipped, first_reason
 from mlaas4hep_dask.dataset.reduce import MAX_TASKS, specs_graph
@@ -18,7 +18,6 @@ from mlaas4hep_dask.dataset.subset import subset_units
 from mlaas4hep_dask.dataset.tasks import Measured
 from mlaas4hep_dask.errors import DataError
 from mlaas4hep_dask.inputs.context import Context
-from mlaas4hep_dask.inputs.reuse import event_facts, supervision_facts
 from mlaas4hep_dask.reader import Partition
 from mlaas4hep_dask.specs import SampleSpecs, Specs
 from mlaas4hep_dask.waiting import ClusterHandle
@@ -28,29 +27,74 @@ logger = logging.getLogger(__name__)
 COUNTED_TOGETHER = 1_000_000  # events whose splits one task counts if it need not read them
 
 
-def specs_pass(
-    config: Config,
-    cluster: ClusterHandle,
-    plan: Plan,
-    context: Context,
-    *,
-    token: str,
-    reused: Specs | None = None,
-) -> Measured:
+@dataclass(frozen=True)
+class SpecsFacts:
+    """What decides the specs of a configuration.
+
+    Parameters
+    ----------
+    config : str
+        Digest of the configuration.
+    events, supervision : mapping
+        From `event_facts` and `supervision_facts`.
+    """
+
+    config: str
+    events: Mapping[str, Any]
+    supervision: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class SpecsTask:
+    """How the specs of a data set are to come about.
+
+    Parameters
+    ----------
+    how : SpecsPass
+        The section of the configuration.
+    facts : SpecsFacts
+        What decides them.
+    token : str
+        Names the tasks.
+    folder : Path or None
+        Keeps the specs of every file; None when none are kept.
+    reused : Specs or None
+        To be used instead of measuring.
+    """
+
+    how: SpecsPass
+    facts: SpecsFacts
+    token: str
+    folder: Path | None = None
+    reused: Specs | None = None
+
+
+def specs_pass(task: SpecsTask, cluster: ClusterHandle, plan: Plan, context: Context) -> Measured:
     """Specs of a data set, and the counts of all its events.
+
+    Parameters
+    ----------
+    task : SpecsTask
+        How they are to come about.
+    cluster : ClusterHandle
+        Where the work runs.
+    plan : Plan
+        The files and their partitions.
+    context : Context
+        What all partitions share.
 
     Raises
     ------
     DataError
         When no event of a sample could be read, or none is selected.
     """
-    if reused is not None:
-        measured = _counted(cluster, plan, context, token)
-        measured = replace(measured, specs=reused)
-    elif config.specs.mode == "subset":
-        measured = _of_subset(config, cluster, plan, context, token)
+    if task.reused is not None:
+        measured = _counted(cluster, plan, context, task.token)
+        measured = replace(measured, specs=task.reused)
+    elif task.how.mode == "subset":
+        measured = _of_subset(task, cluster, plan, context)
     else:
-        measured = _full(config, cluster, plan, context, token)
+        measured = _full(task, cluster, plan, context)
         measured = replace(measured, samples=measured.specs.samples)
     for sample in plan.samples:
         found = measured.samples.get(sample)
@@ -59,17 +103,10 @@ def specs_pass(
             raise DataError(f"no event of sample {sample!r} could be read{why}", sample=sample)
         if found.num_selected == 0:
             raise _nothing_selected(sample, found)
-    if reused is not None:
+    if task.reused is not None:
         return measured
-    specs = measured.specs.with_provenance(
-        config=config.digest(), events=_event_facts(config, context)
-    )
+    specs = measured.specs.with_provenance(config=task.facts.config, events=task.facts.events)
     return replace(measured, specs=specs)
-
-
-def _event_facts(config: Config, context: Context) -> dict[str, Any]:
-    use = context.preparation.use
-    return event_facts(config, None if use is None else use.function)
 
 
 def _nothing_selected(sample: str, found: SampleSpecs) -> DataError:
@@ -81,18 +118,16 @@ def _nothing_selected(sample: str, found: SampleSpecs) -> DataError:
     )
 
 
-def _full(
-    config: Config, cluster: ClusterHandle, plan: Plan, context: Context, token: str
-) -> Measured:
-    folder = cache_folder(config)
-    facts = {**_event_facts(config, context), "transforms": dict(context.transforms)}
+def _full(task: SpecsTask, cluster: ClusterHandle, plan: Plan, context: Context) -> Measured:
+    folder = task.folder
+    facts = {**task.facts.events, "transforms": dict(context.transforms)}
     if context.preparation.counting() is not None:  # the counts of an entry cannot be had anew
         facts |= {"fractions": context.fractions, "seed": context.seed}
-    facts |= supervision_facts(config)
+    facts |= task.facts.supervision
     pieces = file_pieces(plan, folder, facts)
-    measured = _compute(cluster, pieces, context, token)
+    measured = _compute(cluster, pieces, context, task.token)
     if folder is not None:
-        num_deleted = prune(folder, config.specs.cache_bytes)
+        num_deleted = prune(folder, task.how.cache_bytes)
         logger.info("%d events from the cache %s", measured.num_cached, folder)
         if measured.num_not_kept:
             logger.warning(
@@ -110,16 +145,14 @@ def _full(
     return replace(measured, specs=measured.specs.with_provenance(files=files))
 
 
-def _of_subset(
-    config: Config, cluster: ClusterHandle, plan: Plan, context: Context, token: str
-) -> Measured:
+def _of_subset(task: SpecsTask, cluster: ClusterHandle, plan: Plan, context: Context) -> Measured:
     units = subset_units(
-        plan.files, plan.used_entries(), fraction=config.specs.fraction, seed=config.seed
+        plan.files, plan.used_entries(), fraction=task.how.fraction, seed=context.seed
     )
     pieces = [Piece((unit,), number) for number, unit in enumerate(units)]
-    measured = _compute(cluster, pieces, context, f"{token}-units")
+    measured = _compute(cluster, pieces, context, f"{task.token}-units")
     left_out = _around(plan.partitions, measured.skipped)
-    counted = _counted(cluster, plan, context, token, without=left_out)
+    counted = _counted(cluster, plan, context, task.token, without=left_out)
     samples = {  # of partitions that are left out, other units may have been read
         name: replace(found, num_unread=max(counted.samples[name].num_read - found.num_read, 0))
         for name, found in measured.specs.samples.items()
@@ -127,7 +160,7 @@ def _of_subset(
     }
     files = dict(sorted((unit.file, unit.uuid) for unit in units))
     specs = replace(measured.specs, samples=samples).with_provenance(
-        files=files, sampled={"fraction": config.specs.fraction, "seed": config.seed}
+        files=files, sampled={"fraction": task.how.fraction, "seed": context.seed}
     )
     return replace(
         counted,

@@ -28,7 +28,7 @@ from mlaas4hep_dask.inputs.prepare import (
     recipe_of,
     trace,
 )
-from mlaas4hep_dask.inputs.reuse import reused_specs
+from mlaas4hep_dask.inputs.reuse import SpecsSource, event_facts, reused_specs
 from mlaas4hep_dask.inputs.supervision import Supervision
 from mlaas4hep_dask.reader import (
     Access,
@@ -150,7 +150,9 @@ def preflight(config: Config) -> Preflight:
     SpecsError
         When specs that are to be used do not agree with the configuration.
     """
-    supervision = Supervision.of(config)
+    supervision = Supervision.of(
+        config.objective, config.samples, config.target.branch, config.weight, config.where
+    )
     recorded: dict[str, Recorded] = {}
     files = resolve_files(config, recorded)
     for listed in files.values():
@@ -186,7 +188,7 @@ def preflight(config: Config) -> Preflight:
     supervision = supervision.bound(recipe.branches, config.where, left_out)
     supervision.check(recipe.branches, config.where, left_out)
     if traced is not None:
-        supervision.check_read(reference.branches, config)
+        supervision.check_read(reference.branches, config.where)
     selection = select_branches(
         config.branches,
         available,
@@ -201,7 +203,11 @@ def preflight(config: Config) -> Preflight:
     inputs = [recipe.branches[name] for name in selection.inputs]
     keys = check_encode(config.encode, inputs, recipe.branches, config.places)
     normalisers = find_normalisers(config.encode.callables(), config.resolve, config.places)
-    specs = reused_specs(config, inputs, function)
+    specs = None
+    if (path := config.specs.path) is not None:
+        source = SpecsSource(path, config.resolve(path), config.where("specs"))
+        facts = event_facts(texts, function)
+        specs = reused_specs(source, inputs, facts, config.encode.normalisation)
     checked = Preflight(
         files,
         replace(reference, opened=None),

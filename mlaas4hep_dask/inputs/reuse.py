@@ -5,51 +5,81 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-from mlaas4hep_dask.config import Config
+from mlaas4hep_dask.config import Split, Target
 from mlaas4hep_dask.derive import Expression
 from mlaas4hep_dask.encode.encoding import transforms_of
 from mlaas4hep_dask.errors import SpecsError, did_you_mean
 from mlaas4hep_dask.events import Branch
-from mlaas4hep_dask.inputs.supervision import divides
+from mlaas4hep_dask.inputs.prepare import Texts
+from mlaas4hep_dask.inputs.supervision import Supervision
 from mlaas4hep_dask.reader.function import UserFunction
 from mlaas4hep_dask.specs import Specs
 
 
-def event_facts(config: Config, function: UserFunction | None) -> dict[str, Any]:
+def event_facts(texts: Texts, function: UserFunction | None) -> dict[str, Any]:
     """The part of the configuration that decides which events and values are measured.
 
     Expressions are equal if they mean the same by their grammar, however they are written; the
     ``function``, as it was found when the run began, by all that its code consists of.
     """
-    document = config.model_dump(mode="json")
     facts: dict[str, Any] = {
-        key: {name: Expression(text).written_out for name, text in document[key].items()}
-        for key in ("derive", "objects")
-        if document[key]
+        key: {name: Expression(text).written_out for name, text in expressions.items()}
+        for key, expressions in (("derive", texts.derive), ("objects", texts.objects))
+        if expressions
     }
-    if document["select"]:
-        conditions = [c for text in document["select"] for c in Expression(text).conjuncts]
+    if texts.select:
+        conditions = [c for text in texts.select for c in Expression(text).conjuncts]
         facts["select"] = sorted({condition.written_out for condition in conditions})
     if function is not None:
-        facts["function"] = {**document["function"], "sha256": function.code.digest}
+        facts["function"] = {
+            "callable": function.reference,
+            "events": function.events,
+            "kwargs": function.kwargs,
+            "sha256": function.code.digest,
+        }
     return facts
 
 
-def supervision_facts(config: Config) -> dict[str, Any]:
+def supervision_facts(
+    supervision: Supervision, *, target: Target, weight: str | None, split: Split, seed: int
+) -> dict[str, Any]:
     """The part that decides the sums of labels, targets and weights that come from branches."""
-    if not config.target.branch and config.weight is None:
+    if not target.branch and weight is None:
         return {}
-    document = config.model_dump(mode="json")
-    facts = {key: document[key] for key in ("target", "weight", "split", "seed")}
-    return {**facts, "divides": divides(config)}
+    return {
+        "target": target.model_dump(mode="json"),
+        "weight": weight,
+        "split": split.model_dump(mode="json"),
+        "seed": seed,
+        "divides": supervision.divides,
+    }
+
+
+class SpecsSource(NamedTuple):
+    """The specs that a configuration names: its text, what that means, and where it stands."""
+
+    text: str
+    path: Path
+    where: str
 
 
 def reused_specs(
-    config: Config, inputs: Sequence[Branch], function: UserFunction | None
-) -> Specs | None:
-    """The specs that the configuration names; None when it names none.
+    source: SpecsSource, inputs: Sequence[Branch], facts: Mapping[str, Any], normalisation: Any
+) -> Specs:
+    """The specs that the configuration names.
+
+    Parameters
+    ----------
+    source : SpecsSource
+        The file or folder.
+    inputs : sequence of Branch
+        The inputs.
+    facts : mapping
+        From `event_facts`.
+    normalisation : str, mapping or list
+        The key of the section ``encode``.
 
     Raises
     ------
@@ -57,11 +87,8 @@ def reused_specs(
         When they cannot be read, or were measured for other branches, types or events; the
         message lists every difference.
     """
-    if config.specs.path is None:
-        return None
-    path = specs_file(config.resolve(config.specs.path))
-    where = config.where("specs")
-    here = Path(config.specs.path).absolute()
+    path, where = specs_file(source.path), source.where
+    here = Path(source.text).absolute()
     if not path.exists() and specs_file(here).exists():
         raise SpecsError(
             f"{where}: specs {path} does not exist: a path starts from the folder of the YAML "
@@ -69,27 +96,26 @@ def reused_specs(
             file=str(path),
         )
     if not path.exists():
-        beside = [*config.resolve(config.specs.path).parent.glob("*")]
+        beside = [*source.path.parent.glob("*")]
         near = did_you_mean(path.name, [entry.name for entry in beside])
         raise SpecsError(f"{where}: specs: {path} does not exist{near}", file=str(path))
     specs = Specs.read(path)
-    facts = event_facts(config, function)
-    found = [*_branch_differences(specs, inputs), *_event_differences(specs, facts)]
-    transforms = transforms_of(config.encode.normalisation, [branch.name for branch in inputs])
-    found += [
+    differences = [*_branch_differences(specs, inputs), *_event_differences(specs, facts)]
+    transforms = transforms_of(normalisation, [branch.name for branch in inputs])
+    differences += [
         f"the {transform} of branch {name!r} is not in the specs"
         for name, transform in sorted(transforms.items())
         if name in specs.branches and transform not in specs.branches[name].transformed
     ]
-    if found:
-        listed = "".join(f"\n  {difference}" for difference in found)
+    if differences:
+        listed = "".join(f"\n  {difference}" for difference in differences)
         raise SpecsError(
             f"{where}: specs {path} do not agree with this configuration:{listed}",
             file=str(path),
-            differences=found,
+            differences=differences,
         )
     return specs.with_provenance(
-        reused={"path": config.specs.path, "sha256": hashlib.sha256(path.read_bytes()).hexdigest()}
+        reused={"path": source.text, "sha256": hashlib.sha256(path.read_bytes()).hexdigest()}
     )
 
 

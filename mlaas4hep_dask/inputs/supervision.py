@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mlaas4hep_dask.config import Config
+from mlaas4hep_dask.config import Sample
 from mlaas4hep_dask.derive import Expression
 from mlaas4hep_dask.errors import ConfigError, DataError, ExpressionError
 from mlaas4hep_dask.events import Branch, Events
@@ -51,23 +51,42 @@ class Supervision:
     divides: bool = False
 
     @classmethod
-    def of(cls, config: Config) -> Supervision:
+    def of(
+        cls,
+        objective: Objective,
+        samples: Sequence[Sample],
+        targets: Sequence[str],
+        weight: str | None,
+        where: Callable[[str], str],
+    ) -> Supervision:
         """The supervision of a configuration.
+
+        Parameters
+        ----------
+        objective : Objective
+            What is learned.
+        samples : sequence of Sample
+            The sections of the configuration.
+        targets : sequence of str
+            Expressions of the class, or of the numbers to predict.
+        weight : str or None
+            The expression of the weight of an event.
+        where : callable
+            The place of a dotted key, for the error.
 
         Raises
         ------
         ConfigError
             When a text is no expression.
         """
-        keys = ("target.branch", "weight")
-        target, weight = (_parsed(config, key) for key in keys)
+        weights = () if weight is None else (weight,)
         return cls(
-            config.objective,
-            target,
-            {s.name: s.label for s in config.samples if s.label is not None},
-            weight[0] if weight else None,
-            samples=tuple(sample.name for sample in config.samples),
-            divides=divides(config),
+            objective,
+            _parsed("target.branch", targets, where),
+            {sample.name: sample.label for sample in samples if sample.label is not None},
+            next(iter(_parsed("weight", weights, where)), None),
+            samples=tuple(sample.name for sample in samples),
+            divides=any(map(_is_divided, samples)),
         )
 
     def bound(
@@ -136,24 +155,23 @@ class Supervision:
                     )
                     raise _error(key, text, where)
 
-    def check_read(self, tree: Mapping[str, Branch], config: Config) -> None:
+    def check_read(self, tree: Mapping[str, Branch], where: Callable[[str], str]) -> None:
         """Raise a ConfigError unless weights can be summed before the user's function selects.
 
         Parameters
         ----------
         tree : mapping of str to Branch
             The branches of the files.
-        config : Config
-            The configuration.
+        where : callable
+            The place of a dotted key, for the error.
         """
-        made = sorted(self.weight_names - tree.keys())
-        for sample in config.samples:
-            if made and sample.cross_section is not None and sample.sum_weights is None:
-                text = (
-                    f"{made[0]!r} is not in the files: the weights of events that the function "
-                    "leaves out cannot be summed; give sum_weights of every sample"
-                )
-                raise _error("weight", text, config.where)
+        unread = sorted(self.weight_names - tree.keys())
+        if unread and self.divides:
+            text = (
+                f"{unread[0]!r} is not in the files: the weights of events that the function "
+                "leaves out cannot be summed; give sum_weights of every sample"
+            )
+            raise _error("weight", text, where)
 
     def learned(
         self, events: Events, partition: Partition, entries: NDArray[np.int64]
@@ -277,19 +295,16 @@ class Supervision:
         )
 
 
-def divides(config: Config) -> bool:
+def _is_divided(sample: Sample) -> bool:
     """Whether a cross section is divided by the sum of the weights of the events read."""
-    return any(
-        sample.cross_section is not None and sample.sum_weights is None for sample in config.samples
-    )
+    return sample.cross_section is not None and sample.sum_weights is None
 
 
-def _parsed(config: Config, key: str) -> tuple[Expression, ...]:
-    given = config.target.branch if key == "target.branch" else [config.weight]
+def _parsed(key: str, texts: Sequence[str], where: Callable[[str], str]) -> tuple[Expression, ...]:
     try:
-        return tuple(Expression(text) for text in given if text is not None)
+        return tuple(map(Expression, texts))
     except ExpressionError as error:
-        raise _error(key, error.message, config.where) from error
+        raise _error(key, error.message, where) from error
 
 
 def _bound(

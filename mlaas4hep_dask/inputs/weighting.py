@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from functools import reduce
 from typing import NamedTuple
 
-from mlaas4hep_dask.config import Config
+from mlaas4hep_dask.config import Sample
 from mlaas4hep_dask.encode.encoding import Encoding
 from mlaas4hep_dask.errors import DataError
 from mlaas4hep_dask.inputs.supervision import Supervision
@@ -28,12 +28,29 @@ class TrainingWeights(NamedTuple):
     mean: float
 
 
-def factors_of(config: Config, samples: Mapping[str, SampleSpecs]) -> dict[str, float]:
+def factors_of(
+    samples: Sequence[Sample],
+    measured: Mapping[str, SampleSpecs],
+    *,
+    weight: str | None,
+    luminosity: float | None,
+) -> dict[str, float]:
     """By sample: the factor on the own weights of its events.
 
     It is weight * cross_section * luminosity / sum of the own weights of all events, as they were
     read or as ``sum_weights`` tells, so that the weights of a sample sum to weight *
     cross_section * luminosity. Without a cross section it is the weight alone.
+
+    Parameters
+    ----------
+    samples : sequence of Sample
+        The sections of the configuration.
+    measured : mapping of str to SampleSpecs
+        By sample: counts and sums of all events.
+    weight : str or None
+        The expression of the weight of an event.
+    luminosity : float or None
+        In inverse pb; None means 1.
 
     Raises
     ------
@@ -41,45 +58,51 @@ def factors_of(config: Config, samples: Mapping[str, SampleSpecs]) -> dict[str, 
         When the sum of weights is not positive.
     """
     factors = {}
-    for sample in config.samples:
+    for sample in samples:
         factors[sample.name] = sample.weight
         if sample.cross_section is None:
             continue
         total = sample.sum_weights
         if total is None:
-            total = _steady(samples[sample.name].weights_read, config)
+            total = _steady(measured[sample.name].weights_read, exact=weight is None)
         if total <= 0:
             raise DataError(
-                f"sample {sample.name!r}: the weights {config.weight!r} of its "
-                f"{samples[sample.name].num_read:,} events sum to {total:.6g}; a cross "
+                f"sample {sample.name!r}: the weights {weight!r} of its "
+                f"{measured[sample.name].num_read:,} events sum to {total:.6g}; a cross "
                 "section can only be divided by a positive sum",
                 sample=sample.name,
             )
-        factor = sample.cross_section * (config.luminosity or 1.0) / total
+        factor = sample.cross_section * (luminosity or 1.0) / total
         factors[sample.name] = sample.weight * factor
     return factors
 
 
 def training_weights(
-    config: Config, factors: Mapping[str, float], by_sample: Mapping[str, Sequence[ClassSums]]
+    supervision: Supervision,
+    factors: Mapping[str, float],
+    by_sample: Mapping[str, Sequence[ClassSums]],
+    *,
+    balanced: bool,
 ) -> TrainingWeights:
     """Factors of the classes in the loss, and the mean weight of a training event.
 
     Parameters
     ----------
-    config : Config
-        The configuration.
+    supervision : Supervision
+        How events get labels and weights.
     factors : mapping of str to float
         From `factors_of`.
     by_sample : mapping
         From `class_sums`.
+    balanced : bool
+        Whether all classes shall weigh alike in the loss.
 
     Raises
     ------
     DataError
         When the weights to divide by do not sum to more than 0.
     """
-    names = config.classes or ("all events",)
+    names = supervision.objective.classes or ("all events",)
     sums = [0.0] * len(names)
     num_events = 0
     for sample, classes in sorted(by_sample.items()):
@@ -87,7 +110,7 @@ def training_weights(
             sums[number] += factors[sample] * own.sum_weights_train
             num_events += own.num_train
     balance: tuple[float, ...] = ()
-    if config.training.balance == "classes":
+    if balanced:
         for name, total in zip(names, sums, strict=True):
             if total <= 0:
                 raise DataError(
@@ -107,7 +130,7 @@ def training_weights(
             "sum",
             sum_weights=total,
         )
-    return TrainingWeights(balance, _steady(total / num_events, config))
+    return TrainingWeights(balance, _steady(total / num_events, exact=supervision.weight is None))
 
 
 def class_sums(
@@ -181,9 +204,9 @@ def _class_events(supervision: Supervision, samples: Mapping[str, SampleSpecs]) 
     }
 
 
-def _steady(value: float, config: Config) -> float:
+def _steady(value: float, *, exact: bool) -> float:
     """The same for every order of merging; without weights of events sums are exact."""
-    return value if config.weight is None else _nine_digits(value)
+    return value if exact else _nine_digits(value)
 
 
 def _nine_digits(value: float) -> float:

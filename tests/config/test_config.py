@@ -24,6 +24,7 @@ from mlaas4hep_dask.config import (
     select_branches,
     synonyms,
 )
+from mlaas4hep_dask.config.fields import bare
 from mlaas4hep_dask.config.sections import Sample
 from mlaas4hep_dask.errors import ConfigError
 
@@ -228,7 +229,7 @@ _documents = st.fixed_dictionaries(
     },
     optional={
         "name": _slug,
-        "tree": _text,
+        "tree": _text.filter(bare),
         "branches": st.fixed_dictionaries(
             {}, optional={"include": st.lists(_text, min_size=1), "exclude": st.lists(_text)}
         ),
