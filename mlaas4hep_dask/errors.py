@@ -163,6 +163,12 @@ def did_you_mean(name: str, candidates: Iterable[str]) -> str:
     return f"; did you mean {found!r}?" if found else ""
 
 
+def either(names: Iterable[str]) -> str:
+    """Names in a sentence: ``a, b or c``."""
+    *first, last = names
+    return f"{', '.join(first)} or {last}" if first else last
+
+
 def shown(value: Any) -> str:
     """A JSON value in a few words, whatever its size."""
     if isinstance(value, str):

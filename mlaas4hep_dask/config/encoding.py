@@ -11,8 +11,8 @@ from pydantic import BeforeValidator, Field, WithJsonSchema
 
 from mlaas4hep_dask.config.problems import CALLABLE, Problem, describe, invalid
 from mlaas4hep_dask.config.section import Section
-from mlaas4hep_dask.errors import nearest
-from mlaas4hep_dask.formulas import FUNCTIONS, NAMES, OUT_OF_RANGE, SCALES, either
+from mlaas4hep_dask.errors import either, nearest
+from mlaas4hep_dask.formulas import FUNCTIONS, NAMES, OUT_OF_RANGE, SCALES
 
 _NUMBERS = {"type": "array", "items": {"type": "number"}, "minItems": 2}
 _HOW_SCHEMA: dict[str, Any] = {

@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import AfterValidator, Field, JsonValue, StringConstraints
 
 from mlaas4hep_dask.config.fields import Text
 from mlaas4hep_dask.config.section import Section
+from mlaas4hep_dask.errors import either
+from mlaas4hep_dask.formats import COMPRESSIONS, FORMATS, TABLES
+
+if TYPE_CHECKING:
+    Name = str
+else:
+    Name = Literal[("auto", *FORMATS)]
 
 Prefix = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9+.-]*://[^|]+$")]
 
@@ -19,10 +26,11 @@ def _with_slash(prefix: str) -> str:
 class Reading(Section):
     """How data files are reached and read."""
 
-    format: Literal["auto", "root", "parquet", "csv", "jsonl"] = Field(
+    format: Name = Field(
         default="auto",
-        description="Format of all files. auto takes it from each suffix: .parquet and .pq, .csv "
-        "and .tsv, .jsonl and .ndjson, these also with .gz, .bz2 or .zst; else ROOT.",
+        description="Format of all files. auto takes it from each suffix: "
+        + ", ".join(" and ".join(each.suffixes) for each in TABLES.values())
+        + f", the text formats also with {either(COMPRESSIONS)}; else ROOT.",
     )
     types: dict[
         Text,
@@ -41,8 +49,8 @@ class Reading(Section):
         ],
     ] = Field(
         default={},
-        description="By column of Parquet, CSV or JSON lines: type of its values, where the first "
-        "rows do not tell.",
+        description=f"By column of {either(each.title for each in TABLES.values())}: type of its "
+        "values, where the first rows do not tell.",
         examples=[{"MET_pt": "float32"}],
     )
     delimiter: str | None = Field(

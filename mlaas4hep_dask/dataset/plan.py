@@ -11,6 +11,7 @@ from mlaas4hep_dask.catalog import DataFile, Recorded
 from mlaas4hep_dask.config import Config, Selection
 from mlaas4hep_dask.errors import DataError, UnreadableFileError
 from mlaas4hep_dask.events import Branch
+from mlaas4hep_dask.formats import ROOT
 from mlaas4hep_dask.inputs.context import Context, context_of
 from mlaas4hep_dask.inputs.leaks import leak_notes
 from mlaas4hep_dask.inputs.notes import together
@@ -387,7 +388,7 @@ def _unlike_recorded(files: Sequence[PlannedFile], recorded: Mapping[str, Record
         found = []
         if known.num_entries not in (None, file.num_entries):
             found.append(f"{known.num_entries} entries, and it has {file.num_entries}")
-        is_root = file.access.format_of(file.file) == "root"  # coffea identifies others in its way
+        is_root = file.access.format_of(file.file) == ROOT  # coffea identifies others in its way
         if is_root and known.uuid not in (None, NIL, file.uuid):
             found.append(f"the UUID {known.uuid}, and it has {file.uuid}")
         if found:

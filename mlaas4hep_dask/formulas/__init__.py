@@ -1,7 +1,7 @@
 """Formulas: how a value becomes a number near 0; functions and scales, known by their names."""
 
 from mlaas4hep_dask.formulas.functions import FUNCTIONS, Function
-from mlaas4hep_dask.formulas.names import NAMES, OUT_OF_RANGE, either, parts_of
+from mlaas4hep_dask.formulas.names import NAMES, OUT_OF_RANGE, parts_of
 from mlaas4hep_dask.formulas.scales import SCALES, unscaled
 
 __all__ = [
@@ -10,7 +10,6 @@ __all__ = [
     "OUT_OF_RANGE",
     "SCALES",
     "Function",
-    "either",
     "parts_of",
     "unscaled",
 ]

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-
 from mlaas4hep_dask.formulas.functions import FUNCTIONS, Function
 from mlaas4hep_dask.formulas.scales import SCALES, Scale
 
@@ -32,9 +30,3 @@ def parts_of(name: str) -> tuple[Function | None, Scale]:
         return FUNCTIONS[name], SCALES[PLAIN]
     function, _, scale = name.rpartition("-")
     return (FUNCTIONS[function] if function else None), SCALES[scale]
-
-
-def either(names: Iterable[str]) -> str:
-    """Names in a sentence: ``a, b or c``."""
-    *first, last = names
-    return f"{', '.join(first)} or {last}" if first else last

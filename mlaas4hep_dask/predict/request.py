@@ -16,6 +16,7 @@ from mlaas4hep_dask.config import Branches, Friend, Reading
 from mlaas4hep_dask.encode.rules import matches
 from mlaas4hep_dask.errors import ConfigError, UnreadableFileError, did_you_mean
 from mlaas4hep_dask.events import Branch
+from mlaas4hep_dask.formats import FORMATS
 from mlaas4hep_dask.inputs.preflight import access_of
 from mlaas4hep_dask.reader import (
     Access,
@@ -127,7 +128,7 @@ def check_request(
         raise ConfigError(f"{output} is among the files to be scored")
     access = access_of(reading or Reading(), _collections(bundle))
     require_schemes([file.file for file in found], access)
-    if all(access.format_of(file.file) in ("csv", "jsonl") for file in found):
+    if all(FORMATS[access.format_of(file.file)].is_text for file in found):
         # Text does not tell float32 from float64: it is read as the model learned it.
         learned_types = {branch.name: branch.dtype for branch in bundle.reads}
         access = replace(access, types=tuple({**learned_types, **dict(access.types)}.items()))

@@ -20,6 +20,7 @@ from urllib.parse import urlsplit
 import fsspec
 
 from mlaas4hep_dask.errors import DataError, MissingExtraError, MLaaSError, UnreadableFileError
+from mlaas4hep_dask.formats import COMPRESSIONS, format_of
 from mlaas4hep_dask.reader.counts import count_retry
 
 logger = logging.getLogger(__name__)
@@ -36,17 +37,7 @@ XROOTD_LIMITS = {
     "XRD_CONNECTIONRETRY": "2",
     "XRD_STREAMERRORWINDOW": "10",
 }
-SUFFIXES = {
-    ".root": "root",
-    ".parquet": "parquet",
-    ".pq": "parquet",
-    ".csv": "csv",
-    ".tsv": "csv",
-    ".jsonl": "jsonl",
-    ".ndjson": "jsonl",
-}
 _ABSENT = (404, 410)  # HTTP's answers for what does not exist
-COMPRESSIONS = {".gz": "gzip", ".bz2": "bz2", ".zst": "zstd"}
 
 
 @dataclass(frozen=True)
@@ -55,8 +46,9 @@ class Access:
 
     Parameters
     ----------
-    format : {"auto", "root", "parquet", "csv", "jsonl"}
-        Format of every file; ``auto`` takes it from the suffix, ROOT where that tells nothing.
+    format : str
+        Format of every file, one of `FORMATS`; ``auto`` takes it from the suffix, ROOT where that
+        tells nothing.
     replicas : tuple of str
         Other servers, as URLs up to the path, to be tried in turn after a file's own.
     timeout : float
@@ -89,7 +81,7 @@ class Access:
         """Format of a file."""
         if self.format != "auto":
             return self.format
-        return SUFFIXES.get(suffix_of(file)[0], "root")
+        return format_of(suffix_of(file)[0])
 
     def locations(self, file: str) -> list[str]:
         """Where the file may be found, in the order of trying."""

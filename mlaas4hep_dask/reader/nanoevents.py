@@ -8,6 +8,7 @@ from typing import Any
 import awkward as ak
 
 from mlaas4hep_dask.errors import FunctionError, MissingExtraError
+from mlaas4hep_dask.formats import ROOT
 from mlaas4hep_dask.reader.access import reason_of
 from mlaas4hep_dask.reader.opened import OpenTree
 from mlaas4hep_dask.reader.partition import Partition
@@ -54,7 +55,7 @@ def nano_events(partition: Partition, schema: str, log: list[str]) -> ak.Array:
     UnreadableFileError
         When the file cannot be read.
     """
-    if partition.access.format_of(partition.file) != "root":
+    if partition.access.format_of(partition.file) != ROOT:
         raise FunctionError(
             f"{partition.file} is no ROOT file, which NanoEvents need; use 'events: awkward'",
             schema=schema,

@@ -19,6 +19,7 @@ from fsspec.core import url_to_fs
 from numpy.typing import NDArray
 
 from mlaas4hep_dask.errors import DataError, did_you_mean
+from mlaas4hep_dask.formats import ROOT
 from mlaas4hep_dask.reader.access import Access, heard, is_remote, server_of
 from mlaas4hep_dask.reader.baskets import basket_table
 from mlaas4hep_dask.reader.branches import classify
@@ -172,7 +173,7 @@ def open_data(file: str, location: str, tree: str, access: Access) -> OpenTree |
             _open.move_to_end(key)
         return known.opened
     made: OpenTree | OpenTable
-    if format_ == "root":
+    if format_ == ROOT:
         made = _open_tree(file, location, tree, access, stamp)
     else:
         made = open_table(file, location, format_, access, stamp)

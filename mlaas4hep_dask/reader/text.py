@@ -6,7 +6,7 @@ import csv
 import io
 import re
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import pyarrow as pa
@@ -82,6 +82,20 @@ def _whole_lines(head: bytes, start: int) -> bytes:
     """The lines after byte ``start`` that are complete in the first piece of a text."""
     end = head.rfind(b"\n") + 1
     return head[start:] if len(head) < PIECE or end <= start else head[start:end]
+
+
+class Text(Protocol):
+    """What parses the lines of a text as a table.
+
+    ``head`` are the first whole lines, from byte ``data_start`` on, ``schema`` are the columns.
+    """
+
+    data_start: int
+    head: bytes
+    schema: Any
+
+    def parse(self, content: bytes, columns: Sequence[str]) -> Any:
+        """An Arrow table of some columns of whole lines."""
 
 
 class Csv:
@@ -184,8 +198,7 @@ def _lists(column: Any, type_: Any, name: str) -> Any:
 class JsonLines:
     """Columns of a text with one JSON object per line."""
 
-    def __init__(self, head: bytes, delimiter: str, types: dict[str, str]) -> None:
-        del delimiter
+    def __init__(self, head: bytes, types: dict[str, str]) -> None:
         self.data_start = 3 if head.startswith(b"\xef\xbb\xbf") else 0
         self.head = _whole_lines(head, self.data_start)
         self._types = {n: pa.from_numpy_dtype(np.dtype(t)) for n, t in types.items()}

@@ -6,7 +6,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mlaas4hep_dask.formulas import FUNCTIONS, NAMES, SCALES, either, parts_of
+from mlaas4hep_dask.errors import either
+from mlaas4hep_dask.formulas import FUNCTIONS, NAMES, SCALES, parts_of
 from mlaas4hep_dask.formulas.compiled import normalise_function, values_of
 
 VALUES = st.lists(st.floats(-1e30, 1e30), min_size=1, max_size=50).map(np.array)

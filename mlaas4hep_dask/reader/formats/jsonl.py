@@ -1,0 +1,15 @@
+"""Files of JSON lines: one object for each event."""
+
+from __future__ import annotations
+
+from mlaas4hep_dask.reader import text
+from mlaas4hep_dask.reader.texttable import TextTable
+
+
+class Table(TextTable):
+    """An open file of JSON lines."""
+
+    def parser(self, head: bytes, suffix: str) -> text.JsonLines:
+        """As `TextTable.parser`."""
+        del suffix
+        return text.JsonLines(head, dict(self.access.types))
