@@ -1,11 +1,10 @@
-"""Connects to a Dask cluster: one on this machine, or a running scheduler."""
+"""Connects to a Dask cluster: one that is started for it, or a running scheduler."""
 
 from __future__ import annotations
 
 import importlib
 import logging
 import multiprocessing
-import os
 import signal
 import tempfile
 import warnings
@@ -22,11 +21,10 @@ if TYPE_CHECKING:
     from mlaas4hep_dask.config import Cluster
 
 from mlaas4hep_dask.cluster.reach import CONNECT_TIMEOUT, require_same_versions, require_scheduler
-from mlaas4hep_dask.cluster.scratch import scratch_folder
 from mlaas4hep_dask.errors import ClusterError
+from mlaas4hep_dask.places import PLACES
 
 WORKERS_TIMEOUT = 60  # seconds until a scheduler has its first worker
-LARGEST_WEIGHT = 0.5  # of its memory limit that an idle worker may take; Dask pauses it at 0.8
 
 SETTINGS: dict[str, Any] = {
     "distributed.worker.multiprocessing-method": "forkserver",
@@ -51,7 +49,6 @@ SETTINGS: dict[str, Any] = {
 LONG_PATH = 70  # characters; a socket's own name comes after them, and 107 are allowed
 CLOSE_TIMEOUT = 5  # seconds in which a scheduler that was there before says goodbye
 NO_LOGS = logging.CRITICAL + 1  # of Dask: errors reach the client, which reports them once
-TORCH_FOLDER = "distributed.nanny.environ.TORCHINDUCTOR_CACHE_DIR"
 
 # What workers import before they can measure and encode. Not torch: the ranks among them import
 # it while the others read.
@@ -119,7 +116,7 @@ def cool_down() -> None:
 
 @contextmanager
 def connect(options: Cluster, *, ranks: int) -> Iterator[Client]:
-    """A client of the cluster; a local cluster ends with the context.
+    """A client of the cluster; one that is started here ends with the context.
 
     Parameters
     ----------
@@ -131,10 +128,11 @@ def connect(options: Cluster, *, ranks: int) -> Iterator[Client]:
     Raises
     ------
     ClusterError
-        When the scheduler does not answer, or the local cluster cannot be started.
+        When the scheduler does not answer, or the cluster cannot be started.
     """
-    if options.address == "local":
-        with _local(options, ranks) as client:
+    if options.address in PLACES:
+        place = importlib.import_module(f"mlaas4hep_dask.cluster.places.{options.address}")
+        with place.start(options, ranks) as client:
             yield client
         return
     from distributed import Client
@@ -151,68 +149,10 @@ def connect(options: Cluster, *, ranks: int) -> Iterator[Client]:
             f"no Dask scheduler answers at {options.address} ({error})", address=options.address
         ) from error
     try:
-        place = f"the scheduler at {options.address}"
-        ClusterHandle(client).wait_for_workers(1, place, seconds=WORKERS_TIMEOUT)
+        where = f"the scheduler at {options.address}"
+        ClusterHandle(client).wait_for_workers(1, where, seconds=WORKERS_TIMEOUT)
         require_same_versions(client)
         yield client
     finally:
         with suppress(TimeoutError, OSError):  # a scheduler that has stopped says no goodbye
             client.close(timeout=CLOSE_TIMEOUT)
-
-
-@contextmanager
-def _local(options: Cluster, ranks: int) -> Iterator[Client]:
-    import dask
-    from distributed import Client, LocalCluster
-
-    from mlaas4hep_dask.waiting import ClusterHandle, workers_of
-
-    warm_up()
-    cores = len(os.sched_getaffinity(0))
-    number = options.workers or max(cores, ranks)
-    with (
-        scratch_folder(dask.config.get("temporary-directory", None)) as scratch,
-        # As long as the cluster lives, for workers started again.
-        dask.config.set({**SETTINGS, "temporary-directory": str(scratch)}),
-        # torch makes a folder for a compiler that nobody here uses, and would leave it behind.
-        dask.config.set({TORCH_FOLDER: str(scratch / "torch")}),
-    ):
-        try:
-            cluster = LocalCluster(
-                n_workers=number,
-                threads_per_worker=1,
-                processes=True,
-                host="127.0.0.1",
-                dashboard_address="127.0.0.1:0",
-                memory_limit="auto" if options.memory_limit is None else options.memory_limit,
-                silence_logs=NO_LOGS,
-            )
-        except (OSError, RuntimeError, TimeoutError) as error:
-            raise ClusterError(
-                f"the local cluster does not start ({error})", address="local"
-            ) from error
-        except BaseException:  # interrupted while workers start: nobody else would end them
-            cool_down()
-            raise
-        with cluster, Client(cluster) as client:
-            workers_of(client).processes.follow(cluster)
-            ClusterHandle(client).wait_for_workers(
-                number, "the local cluster", seconds=WORKERS_TIMEOUT
-            )
-            _require_room(client)
-            yield client
-
-
-def _require_room(client: Client) -> None:
-    """Raise when workers have hardly any memory left before they have read anything."""
-    from mlaas4hep_dask.waiting import ClusterHandle, size
-
-    for worker in ClusterHandle(client).alive().values():
-        weight, limit = worker["metrics"].get("memory", 0), worker["memory_limit"] or 0
-        if limit and weight > LARGEST_WEIGHT * limit:
-            raise ClusterError(
-                f"cluster.memory_limit is {size(limit)}, of which a worker takes {size(weight)} "
-                f"before it has read anything: give at least {size(weight / LARGEST_WEIGHT)}, and "
-                "more for large partitions; a rank takes twice as much for torch",
-                memory_limit=limit,
-            )

@@ -12,10 +12,15 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails, PydanticCustomError
 
 from mlaas4hep_dask.config.synonyms import absent, meant
-from mlaas4hep_dask.errors import ConfigError, nearest
+from mlaas4hep_dask.errors import ConfigError, either, nearest
+from mlaas4hep_dask.places import PLACES, SCHEMES
 
 SLUG = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"
-ADDRESS = r"^(?:local|(?:tcp|tls)://(?:[^\s/:\[\]]+|\[[0-9A-Fa-f:.]+\]):[0-9]{1,5})$"
+ADDRESS = (
+    rf"^(?:{'|'.join(PLACES)}|(?:{'|'.join(SCHEMES)})://"
+    r"(?:[^\s/:\[\]]+|\[[0-9A-Fa-f:.]+\]):[0-9]{1,5})$"
+)
+ADDRESS_EXPECTED = either(map(repr, (*PLACES, *(f"{scheme}://host:port" for scheme in SCHEMES))))
 CALLABLE = r"^(?:[A-Za-z_][\w]*(?:\.[A-Za-z_][\w]*)*|[^:]*[^:/]\.py):[A-Za-z_][\w]*$"
 
 _EXPECTED = {
@@ -33,7 +38,7 @@ _EXPECTED = {
 }
 _EXPECTED_PATTERN = {
     SLUG: "a name of letters, digits, '.', '_' and '-' that begins with a letter or digit",
-    ADDRESS: "'local', 'tcp://host:port' or 'tls://host:port'",
+    ADDRESS: ADDRESS_EXPECTED,
     CALLABLE: "'module:callable' or 'path/to/file.py:callable'",
 }
 _LIMITS = {
@@ -143,7 +148,7 @@ def _translate(detail: ErrorDetails, model: type[BaseModel]) -> list[Problem]:
         )
     elif kind == "string_pattern_mismatch":
         expected = _EXPECTED_PATTERN[ctx["pattern"]]
-        near = nearest(found, ["local"]) if ctx["pattern"] == ADDRESS else None
+        near = nearest(found, PLACES) if ctx["pattern"] == ADDRESS else None
     elif kind in _LIMITS:
         words, limit = _LIMITS[kind]
         expected = f"{words} {ctx[limit]:g}"

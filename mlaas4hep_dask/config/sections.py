@@ -11,7 +11,9 @@ from mlaas4hep_dask.config.fields import Files, Size, Slug, Text, Tree
 from mlaas4hep_dask.config.friends import Friend
 from mlaas4hep_dask.config.problems import ADDRESS, CALLABLE, Problem, invalid
 from mlaas4hep_dask.config.section import Section
+from mlaas4hep_dask.errors import either
 from mlaas4hep_dask.objective import loss_names
+from mlaas4hep_dask.places import LOCAL, PLACES, SCHEMES
 
 
 class Sample(Section):
@@ -197,11 +199,11 @@ class Cluster(Section):
     """Where the work runs; it does not change a result."""
 
     address: str = Field(
-        default="local",
+        default=LOCAL,
         pattern=ADDRESS,
-        description="local starts a cluster on this machine; tcp://host:port or tls://host:port "
-        "joins a running scheduler.",
-        examples=["local", "tcp://login.example.org:8786"],
+        description="".join(f"{word} starts {what}; " for word, what in PLACES.items())
+        + f"{either(f'{scheme}://host:port' for scheme in SCHEMES)} joins a running scheduler.",
+        examples=[*PLACES, "tcp://login.example.org:8786"],
     )
     workers: int | None = Field(
         default=None,

@@ -21,6 +21,7 @@ from mlaas4hep_dask.command import (
     version_option,
 )
 from mlaas4hep_dask.errors import ConfigError
+from mlaas4hep_dask.places import LOCAL, PLACES
 
 if TYPE_CHECKING:
     from mlaas4hep_dask.console import Console
@@ -118,10 +119,10 @@ def spread(arguments: Sequence[str], *, option: str) -> list[str]:
 )
 @click.option(
     "--cluster",
-    default="local",
+    default=LOCAL,
     show_default=True,
     metavar="ADDRESS",
-    help="local, or the tcp:// address of a Dask scheduler.",
+    help=f"{', '.join(PLACES)}, or the tcp:// address of a Dask scheduler.",
 )
 @click.option(
     "--workers",
@@ -171,13 +172,14 @@ def _predict(
 ) -> None:
     if suffix and not decode:
         raise ConfigError("--suffix names decoded branches; give --decode too")
-    if cluster == "local":
+    if cluster == LOCAL:
         warm_up("mlaas4hep_dask.predict.preload")  # before the imports below
     from pydantic import ValidationError
 
     from mlaas4hep_dask.bundle import open_bundle
     from mlaas4hep_dask.cluster import connect, silence
     from mlaas4hep_dask.config import Cluster, given_of
+    from mlaas4hep_dask.config.problems import ADDRESS_EXPECTED
     from mlaas4hep_dask.console import Console
     from mlaas4hep_dask.predict.request import check_request
     from mlaas4hep_dask.predict.scoring import predict_files
@@ -186,10 +188,7 @@ def _predict(
     try:
         place = Cluster(address=cluster, workers=workers)
     except ValidationError:
-        raise ConfigError(
-            f"--cluster: expected 'local', 'tcp://host:port' or 'tls://host:port', found "
-            f"{cluster!r}"
-        ) from None
+        raise ConfigError(f"--cluster: expected {ADDRESS_EXPECTED}, found {cluster!r}") from None
     given = given_of(overrides)
     skip = on_bad_file == "skip"
     console = Console()

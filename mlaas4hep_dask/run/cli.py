@@ -22,6 +22,7 @@ from mlaas4hep_dask.command import (
     verbose_option,
     version_option,
 )
+from mlaas4hep_dask.places import LOCAL, PLACES
 
 if TYPE_CHECKING:
     from mlaas4hep_dask.config import Config
@@ -42,7 +43,7 @@ def _options(function: Callable[..., Any]) -> Callable[..., Any]:
         click.option(
             "--cluster",
             metavar="ADDRESS",
-            help="local, or the tcp:// address of a Dask scheduler (same as --set "
+            help=f"{', '.join(PLACES)}, or the tcp:// address of a Dask scheduler (same as --set "
             "cluster.address=…).",
         ),
         click.option(
@@ -99,7 +100,7 @@ def run(
         _check(dataset, **changes)
     else:
         announce(f"running {dataset}")
-        if changes["cluster"] in (None, "local"):
+        if changes["cluster"] in (None, LOCAL):
             warm_up()  # before the imports below, which it then runs beside
         _run(_loaded(dataset, **changes), line_of(context))
 

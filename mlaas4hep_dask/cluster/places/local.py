@@ -1,0 +1,79 @@
+"""Starts a cluster on this machine."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from mlaas4hep_dask.cluster.attach import NO_LOGS, SETTINGS, WORKERS_TIMEOUT, cool_down, warm_up
+from mlaas4hep_dask.cluster.scratch import scratch_folder
+from mlaas4hep_dask.errors import ClusterError
+
+if TYPE_CHECKING:
+    from distributed import Client
+
+    from mlaas4hep_dask.config import Cluster
+
+LARGEST_WEIGHT = 0.5  # of its memory limit that an idle worker may take; Dask pauses it at 0.8
+TORCH_FOLDER = "distributed.nanny.environ.TORCHINDUCTOR_CACHE_DIR"
+
+
+@contextmanager
+def start(options: Cluster, ranks: int) -> Iterator[Client]:
+    """A client of a new cluster, which ends with the context; as `attach.connect`."""
+    import dask
+    from distributed import Client, LocalCluster
+
+    from mlaas4hep_dask.waiting import ClusterHandle, workers_of
+
+    warm_up()
+    cores = len(os.sched_getaffinity(0))
+    number = options.workers or max(cores, ranks)
+    with (
+        scratch_folder(dask.config.get("temporary-directory", None)) as scratch,
+        # As long as the cluster lives, for workers started again.
+        dask.config.set({**SETTINGS, "temporary-directory": str(scratch)}),
+        # torch makes a folder for a compiler that nobody here uses, and would leave it behind.
+        dask.config.set({TORCH_FOLDER: str(scratch / "torch")}),
+    ):
+        try:
+            cluster = LocalCluster(
+                n_workers=number,
+                threads_per_worker=1,
+                processes=True,
+                host="127.0.0.1",
+                dashboard_address="127.0.0.1:0",
+                memory_limit="auto" if options.memory_limit is None else options.memory_limit,
+                silence_logs=NO_LOGS,
+            )
+        except (OSError, RuntimeError, TimeoutError) as error:
+            raise ClusterError(
+                f"the local cluster does not start ({error})", address="local"
+            ) from error
+        except BaseException:  # interrupted while workers start: nobody else would end them
+            cool_down()
+            raise
+        with cluster, Client(cluster) as client:
+            workers_of(client).processes.follow(cluster)
+            ClusterHandle(client).wait_for_workers(
+                number, "the local cluster", seconds=WORKERS_TIMEOUT
+            )
+            _require_room(client)
+            yield client
+
+
+def _require_room(client: Client) -> None:
+    """Raise when workers have hardly any memory left before they have read anything."""
+    from mlaas4hep_dask.waiting import ClusterHandle, size
+
+    for worker in ClusterHandle(client).alive().values():
+        weight, limit = worker["metrics"].get("memory", 0), worker["memory_limit"] or 0
+        if limit and weight > LARGEST_WEIGHT * limit:
+            raise ClusterError(
+                f"cluster.memory_limit is {size(limit)}, of which a worker takes {size(weight)} "
+                f"before it has read anything: give at least {size(weight / LARGEST_WEIGHT)}, and "
+                "more for large partitions; a rank takes twice as much for torch",
+                memory_limit=limit,
+            )
