@@ -16,7 +16,9 @@ from mlaas4hep_dask.reader.objects import is_leaf_list
 from mlaas4hep_dask.reader.reduced import reduced_precision
 from mlaas4hep_dask.reader.shapes import Inside, numbers_in, numbers_of
 from mlaas4hep_dask.reader.source import Catalogue, Source, distinct
+from mlaas4hep_dask.reader.truncated import Lists
 from mlaas4hep_dask.reader.vectors import bare, tidied
+from mlaas4hep_dask.reader.whole import Whole, whole_objects, why_not_read
 
 _FURTHER = "a further branch of this name, of which the first is read"
 _NOT_UTF_8 = "of a name that is no UTF-8, which a model cannot keep"
@@ -82,7 +84,9 @@ def _ttree(tree: Any) -> Catalogue:
 def _sources(branch: Any, key: str, counter: str | None) -> list[Source | tuple[str, str]]:
     """What a TBranch offers: one number, or all that its array, struct or class holds."""
     try:
-        own = reduced_precision(branch) or containers_of_numbers(branch)
+        own: Any = (
+            reduced_precision(branch) or containers_of_numbers(branch) or whole_objects(branch)
+        )
         interpretation = branch.interpretation if own is None else own
         kind = branch.typename if own is None else "of reduced precision"
         unit = unit_in(branch.title)
@@ -95,20 +99,26 @@ def _sources(branch: Any, key: str, counter: str | None) -> list[Source | tuple[
             shape: Kind = "jagged" if is_jagged else "flat"
             made = Branch(key, shape, dtype, collection, unit)
             return [Source(made, key, branch, counter, interpretation=own)]
-        if is_leaf_list(interpretation):
+        if isinstance(own, Whole):
+            insides = numbers_in(own.form(branch.file))
+        elif isinstance(own, Lists):
+            insides = numbers_in(own.form())
+        elif is_leaf_list(interpretation):
             insides = numbers_of(interpretation.to_dtype)
         else:
             insides = numbers_in(interpretation.awkward_form(branch.file))
     except uproot.interpretation.identify.UnknownInterpretation:
         return [(key, f"of unknown type {branch.typename}")]
     except uproot.interpretation.objects.CannotBeAwkward:
-        return [(key, f"of type {branch.typename}")]
+        return [(key, why_not_read(branch))]
+    except (OSError, TimeoutError):
+        raise
     except Exception as error:  # uproot raises whatever a class that it does not know causes
         return [(key, f"of a type that uproot cannot read ({type(error).__name__}: {error})")]
     if len(insides) == 1 and insides[0].reason.startswith("doubly nested"):
         return [(key, f"doubly nested ({kind})")]
     if len(insides) == 1 and insides[0].reason.startswith("of type"):
-        return [(key, f"of type {kind}")]
+        return [(key, why_not_read(branch) if own is None else f"of type {kind}")]
     base = _base(key) if any(inside.steps for inside in insides) else key
     found = [_inside(each, base, key, branch, counter, unit) for each in insides]
     if own is None:

@@ -22,6 +22,7 @@ from mlaas4hep_dask.reader.partition import Partition
 from mlaas4hep_dask.reader.shapes import UnfitShapeError, taken
 from mlaas4hep_dask.reader.source import Catalogue, Source
 from mlaas4hep_dask.reader.truncated import Lists
+from mlaas4hep_dask.reader.whole import WRITE_IT_SPLIT, Whole
 
 logger = logging.getLogger(__name__)
 
@@ -89,10 +90,12 @@ def without_unreadable(known: Catalogue) -> Catalogue:
         except (OSError, TimeoutError):
             raise
         except Exception as error:  # whatever bytes cause that are not what uproot expects
-            why = _first_words(error)
-            if isinstance(inside[0].holder, uproot.TBranch) and inside[0].interpretation is None:
+            why, what_to_do = _first_words(error), ""
+            kind = inside[0].interpretation
+            if isinstance(inside[0].holder, uproot.TBranch) and isinstance(kind, Whole | None):
                 why = f"{inside[0].holder.typename}, which was not split: {why}"
-            reasons[key] = f"of a type that uproot cannot read ({why})"
+                what_to_do = f"; {WRITE_IT_SPLIT}"
+            reasons[key] = f"of a type that uproot cannot read ({why}){what_to_do}"
     if not reasons:
         return known
     sources = {n: source for n, source in known.sources.items() if source.key not in reasons}
@@ -182,6 +185,10 @@ def _read(
         numbers, own = first.interpretation.read(first.holder, start, stop, counts)
         heard()
         return [(element(numbers, each.steps, each.branch.dtype), own) for each in inside]
+    if isinstance(first.interpretation, Whole):
+        members, ends = first.interpretation.read(first.holder, start, stop)
+        heard()
+        return [(member(members, each.steps, each.branch.dtype), ends) for each in inside]
     array = None
     if arrays and isinstance(first.holder, uproot.TBranch):
         array = arrays.get(first.holder.cache_key)

@@ -17,8 +17,7 @@ from numpy.typing import NDArray
 from mlaas4hep_dask.events.events import offsets_of
 from mlaas4hep_dask.reader.rawbytes import HAS_SIZE, bytes_of, whole
 from mlaas4hep_dask.reader.shapes import UnfitShapeError
-
-_MEMBERWISE = 0x4000  # in the version of a vector whose objects are written member by member
+from mlaas4hep_dask.reader.whole import Records, Whole, is_memberwise
 
 
 def is_object(interpretation: Any) -> bool:
@@ -35,7 +34,7 @@ def is_leaf_list(interpretation: Any) -> bool:
 
 def read_objects(
     holder: Any, start: int, stop: int, counts: NDArray[np.int64] | None
-) -> tuple[NDArray[Any], NDArray[np.int64] | None]:
+) -> tuple[NDArray[Any] | Records, NDArray[np.int64] | None]:
     """Records of all objects of the entries [start, stop), and the offsets of lists of them.
 
     Parameters
@@ -60,7 +59,9 @@ def read_objects(
     if not is_list:
         counts = np.ones(stop - start, dtype=np.int64)
     elif counts is None:
-        begins, counts = _after_heads(data, places, may_be_memberwise=_is_of_math(content))
+        if not _is_of_math(content) and is_memberwise(data):
+            return Whole("vector", _class_of(content)).taken(holder.file, data, places)
+        begins, counts = _after_heads(data, places)
     if len(counts) != len(begins):
         raise UnfitShapeError(f"{len(begins)} entries")
     dtype = content.from_dtype
@@ -68,6 +69,8 @@ def read_objects(
     firsts = np.repeat(begins, counts) + stride * _numbers_within(counts)
     objects = data[firsts[:, None] + np.arange(stride)]  # (objects, bytes)
     heads = stride - dtype.itemsize
+    if heads and not is_list and not _is_of_math(content):  # uproot does not know of all heads
+        return Whole("object", _class_of(content)).taken(holder.file, data, places)
     if heads not in ((0, 10, 20) if _is_of_math(content) else (0,)):
         raise UnfitShapeError(f"objects of {stride} bytes, expected {dtype.itemsize}")
     for place in range(0, heads, 10):
@@ -76,8 +79,10 @@ def read_objects(
     return records, offsets_of(counts) if is_list else None
 
 
-def member(records: NDArray[Any], steps: Sequence[str | int], dtype: str) -> NDArray[Any]:
+def member(records: NDArray[Any] | Records, steps: Sequence[str | int], dtype: str) -> NDArray[Any]:
     """The number at the end of the steps, of every record."""
+    if isinstance(records, dict) and not records:
+        return np.empty(0, dtype)  # there is no object
     names = [step for step in steps if isinstance(step, str)]
     return element(records["/".join(names)], steps[len(names) :], dtype)
 
@@ -91,12 +96,15 @@ def element(values: NDArray[Any], places: Sequence[str | int], dtype: str) -> ND
 
 def _is_of_math(content: Any) -> bool:
     """True for ROOT::Math, each of whose classes holds one block of numbers behind its heads."""
-    name, _ = uproot.model.classname_decode(content.model.__name__)
-    return str(name).startswith("ROOT::Math::")
+    return _class_of(content).startswith("ROOT::Math::")
+
+
+def _class_of(content: Any) -> str:
+    return str(uproot.model.classname_decode(content.model.__name__)[0])
 
 
 def _after_heads(
-    data: NDArray[np.uint8], places: NDArray[np.int64], *, may_be_memberwise: bool
+    data: NDArray[np.uint8], places: NDArray[np.int64]
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Where the objects of every vector begin, and how many there are.
 
@@ -110,9 +118,7 @@ def _after_heads(
         raise UnfitShapeError("vectors without their heads")
     first = data[places[0] : places[1]]
     head = 10
-    if whole(first[4:6])[0] & _MEMBERWISE:
-        if not may_be_memberwise:  # one member after the other, each of all objects
-            raise UnfitShapeError("vectors that are written member by member")
+    if is_memberwise(first):
         head += 2 if whole(first[6:8])[0] else 6
     if lengths.min() < head:
         raise UnfitShapeError("vectors without their heads")

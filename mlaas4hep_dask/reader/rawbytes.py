@@ -33,3 +33,10 @@ def bytes_of(holder: Any, start: int, stop: int) -> tuple[NDArray[np.uint8], NDA
 def whole(data: NDArray[np.uint8]) -> NDArray[Any]:
     """Unsigned numbers of as many bytes as the last axis has."""
     return np.ascontiguousarray(data).view(f">u{data.shape[-1]}").reshape(-1)
+
+
+def number(data: NDArray[np.uint8], at: int, size: int) -> int:
+    """The unsigned number in the bytes that begin there; fewer bytes are an `UnfitShapeError`."""
+    if at < 0 or at + size > len(data):
+        raise UnfitShapeError("objects that end before their last member")
+    return int.from_bytes(data[at : at + size].tobytes(), "big")

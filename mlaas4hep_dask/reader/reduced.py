@@ -14,6 +14,7 @@ import uproot
 from mlaas4hep_dask.reader.truncated import BITS, Lists, Truncated
 
 _TITLE = re.compile(r"[^\[/]*(?P<dims>(\[[^\]]*\])*)/[dDfF](?P<range>\[[^\]]*\])?")
+_IN_COMMENT = re.compile(r"[^\[]*(\[[^,\]]*\][^\[]*)?(?P<range>\[[^,\]]*,[^\]]*\])")
 _BITS = {"TLeafD32": 32, "TLeafF16": BITS}  # of numbers without a range
 
 
@@ -53,6 +54,30 @@ def reduced_precision(branch: Any) -> Any:
         kind = uproot.AsDouble32 if leaf.classname == "TLeafD32" else uproot.AsFloat16
         made = kind(low, high, bits, dims)
     return made if leaf.member("fLeafCount") is None else uproot.AsJagged(made)
+
+
+def truncated_as(comment: str, dtype: str) -> Truncated | None:
+    """How a member with this comment is kept, as ROOT finds it there; None for a plain float.
+
+    Parameters
+    ----------
+    comment : str
+        Such as ``[0,500,12] momentum``.
+    dtype : str
+        float64 for ``Double32_t``, float32 for ``Float16_t``.
+
+    Raises
+    ------
+    ValueError
+        When the range is not understood.
+    """
+    found = _IN_COMMENT.match(comment)
+    low, high, bits = _range(found["range"] if found else None)
+    if low < high:
+        return Truncated(low, high, bits if bits and 2 <= bits <= 32 else 32, dtype)
+    if bits and 2 <= bits < 15:
+        return Truncated(0.0, 0.0, bits, dtype)
+    return Truncated(0.0, 0.0, BITS, dtype) if dtype == "float32" else None
 
 
 def _range(text: str | None) -> tuple[float, float, int | None]:

@@ -69,8 +69,8 @@ class Lists(NamedTuple):
     shape: tuple[int, ...] = ()
     head: int = 0
 
-    def awkward_form(self, _file: object) -> Any:
-        """The form of what is read."""
+    def form(self) -> Any:
+        """The awkward form of what is read."""
         form: Any = ak.forms.NumpyForm(self.number.dtype)
         for size in self.shape[::-1]:
             form = ak.forms.RegularForm(form, size)
