@@ -31,6 +31,8 @@ class Selection:
     told
         Inputs that ``include`` names though labels, targets or weights come from them, with what
         they tell of.
+    named
+        Inputs that ``include`` names, and not only matches.
     """
 
     inputs: list[str]
@@ -40,6 +42,7 @@ class Selection:
     targets: list[str] = field(default_factory=list)
     weights: list[str] = field(default_factory=list)
     told: dict[str, str] = field(default_factory=dict)
+    named: list[str] = field(default_factory=list)
 
 
 def select_branches(
@@ -126,6 +129,7 @@ def select_branches(
             for name in inputs
             if name in targets or name in weights
         },
+        named=sorted({*inputs} & {*branches.include}),
     )
 
 

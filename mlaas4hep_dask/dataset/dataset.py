@@ -123,7 +123,7 @@ class Dataset:
         if self._plan is None:
             checked = self.checked()
             known = planned_already(checked)
-            shared = self.cluster.share(wanted_of(self.config, checked))
+            shared = self.cluster.share(wanted_of(checked))
             listed = [(sample, file) for sample, files in checked.files.items() for file in files]
             futures = {
                 (sample, file): self.cluster.submit(plan_one, file, sample, shared, pure=False)
@@ -133,7 +133,7 @@ class Dataset:
             found = self.cluster.gather(list(futures.values()), "plan")
             done = dict(zip(futures, found, strict=True))
             planned = [known.get(which) or done[which] for which in listed]
-            self._plan = assemble(self.config, checked, planned)
+            self._plan = assemble(checked, planned, self.config.partition, self.config.max_events)
         return self._plan
 
     def specs(self, *, progress: Callable[[int], None] | None = None) -> Specs:
@@ -208,7 +208,7 @@ class Dataset:
         if self._measured is None:
             with watching(self.cluster, progress):
                 self._measured = specs_pass(
-                    self._specs_task(), self.cluster, self.plan(), self._context()
+                    self._specs_task(), self.cluster, self.plan(), self.plan().context
                 )
         return self._measured
 
@@ -304,7 +304,7 @@ class Dataset:
         topic = f"mlaas4hep_dask-losses-{token}"
         self._listener.listen(self.cluster, topic)
         context = replace(
-            self._context(), encoding=self.encoding(), supervision=supervision, topic=topic
+            self.plan().context, encoding=self.encoding(), supervision=supervision, topic=topic
         )
         counts = tuple(counts for _, counts in self.split_counts())
         return BlockPlan(token, readable, context, counts)
@@ -415,9 +415,6 @@ class Dataset:
                 left[part.sample] -= num_events
         futures = [self.cluster.submit(function, part, context, pure=False) for part in short]
         return self.cluster.gather(futures, "the first events")
-
-    def _context(self) -> Context:
-        return self.plan().context(self.config)
 
     def token(self, *more: str) -> str:
         """Names tasks: equal for equal files and configuration, so that results are shared."""

@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mlaas4hep_dask.config import Config
+from mlaas4hep_dask.config import Encoding as EncodeKeys
+from mlaas4hep_dask.config import Image
 from mlaas4hep_dask.dataset.plan import Plan
 from mlaas4hep_dask.dataset.tasks import measure_partition, merge_measured
 from mlaas4hep_dask.encode import Encoding, encode
@@ -84,7 +85,7 @@ def examples_of(
 
 
 def head_examples(
-    config: Config, checked: Preflight, plan: Plan
+    checked: Preflight, plan: Plan, encode: EncodeKeys, image: Image | None
 ) -> tuple[Examples, Encoding, Objective] | None:
     """Examples of the first events of every sample, encoded as if all others were like these.
 
@@ -92,12 +93,14 @@ def head_examples(
 
     Parameters
     ----------
-    config : Config
-        The configuration.
     checked : Preflight
         From `preflight`.
     plan : Plan
         From `check_files`.
+    encode : Encoding
+        The section of the configuration.
+    image : Image or None
+        What events become; None for rows.
 
     Returns
     -------
@@ -113,7 +116,7 @@ def head_examples(
     for part in plan.partitions:
         stop = min(part.entry_stop, part.entry_start + HEAD_EVENTS)
         heads.setdefault(part.sample, replace(part, entry_stop=stop))
-    context = plan.context(config)
+    context = plan.context
     parts = list(heads.values())
     measured = merge_measured(
         [measure_partition(part, number, context) for number, part in enumerate(parts)]
@@ -122,7 +125,7 @@ def head_examples(
     if not filled:
         return None
     specs = measured.specs if checked.specs is None else checked.specs
-    options = encode_options(config.encode, config.image, specs, plan.keys, checked.normalisers)
+    options = encode_options(encode, image, specs, plan.keys, checked.normalisers)
     encoding = Encoding.from_specs(specs, **options)
     if encoding.image is None and not encoding.columns():
         return None

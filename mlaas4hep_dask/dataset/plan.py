@@ -8,11 +8,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from mlaas4hep_dask.catalog import DataFile, Recorded
-from mlaas4hep_dask.config import Config, Selection
+from mlaas4hep_dask.config import Partitioning, Selection
 from mlaas4hep_dask.errors import DataError, UnreadableFileError
 from mlaas4hep_dask.events import Branch
 from mlaas4hep_dask.formats import ROOT
-from mlaas4hep_dask.inputs.context import Context, context_of
+from mlaas4hep_dask.inputs.context import Context
 from mlaas4hep_dask.inputs.leaks import leak_notes
 from mlaas4hep_dask.inputs.notes import together
 from mlaas4hep_dask.inputs.preflight import NOT_EVERYWHERE, Preflight
@@ -126,12 +126,10 @@ class Plan:
         The inputs.
     selection : Selection
         Identifiers, excluded branches and those that cannot be inputs, with reasons.
-    supervision : Supervision
-        How events get a label or targets, and a weight.
     samples : tuple of str
         The samples.
-    preparation : Preparation
-        What is read, and how it becomes the inputs.
+    context : Context
+        What all partitions share before the specs are known.
     reads : tuple of str
         Branches of the tree that are read.
     keys : tuple of Branch
@@ -150,9 +148,8 @@ class Plan:
     partitions: tuple[Partition, ...]
     branches: tuple[Branch, ...]
     selection: Selection
-    supervision: Supervision
     samples: tuple[str, ...]
-    preparation: Preparation
+    context: Context
     reads: tuple[str, ...] = ()
     keys: tuple[Branch, ...] = ()
     skipped: tuple[Skipped, ...] = ()
@@ -173,10 +170,15 @@ class Plan:
             used[place] = max(used.get(place, 0), part.entry_stop)
         return used
 
-    def context(self, config: Config) -> Context:
-        """What all partitions share before the specs are known."""
-        names = tuple(branch.name for branch in self.branches)
-        return context_of(config, self.preparation, self.supervision, names)
+    @property
+    def supervision(self) -> Supervision:
+        """How events get a label or targets, and a weight."""
+        return self.context.supervision
+
+    @property
+    def preparation(self) -> Preparation:
+        """What is read, and how it becomes the inputs."""
+        return self.context.preparation
 
     def num_events_of(self, sample: str) -> int:
         """Events in the partitions of a sample."""
@@ -302,8 +304,24 @@ def _folded(title: str, names: Sequence[str]) -> str:
     return f"<details><summary>{len(names)} {title}</summary><ul>{items}</ul></details>"
 
 
-def assemble(config: Config, checked: Preflight, planned: Sequence[PlannedFile | Skipped]) -> Plan:
+def assemble(
+    checked: Preflight,
+    planned: Sequence[PlannedFile | Skipped],
+    partition: Partitioning,
+    max_events: int | None,
+) -> Plan:
     """The plan of a data set from those of its files, in the configuration's order.
+
+    Parameters
+    ----------
+    checked : Preflight
+        From `preflight`.
+    planned : sequence of PlannedFile or Skipped
+        All files.
+    partition : Partitioning
+        The section of the configuration: how entry ranges are cut.
+    max_events : int or None
+        At most so many events of every sample; None means all.
 
     Raises
     ------
@@ -315,27 +333,27 @@ def assemble(config: Config, checked: Preflight, planned: Sequence[PlannedFile |
     notes = _require_distinct(files)
     files = _with_identities(files)
     notes += _unlike_recorded(files, checked.recorded)
-    notes += leak_notes(config, checked)
+    notes += leak_notes(checked)
     if blank := [file.file for file in files if not file.num_entries]:
         notes.append(f"{len(blank)} of {len(files)} files hold no events, the first: {blank[0]}")
     partitions: list[Partition] = []
-    for sample in config.samples:
-        own = [file for file in files if file.sample == sample.name]
+    for sample, listed in checked.files.items():
+        own = [file for file in files if file.sample == sample]
         left = sum(file.num_entries for file in own)
-        if config.max_events is not None:
-            left = min(left, config.max_events)
+        if max_events is not None:
+            left = min(left, max_events)
         if left == 0:
-            trees = list(dict.fromkeys(file.tree for file in own)) or [config.tree]
+            trees = list(dict.fromkeys(file.tree for file in own or listed))
             named = ", ".join(map(repr, trees))
             why = f"{len(own)} readable files hold no events in tree {named}"
-            why += first_reason(skipped, sample.name)
-            raise DataError(f"sample {sample.name!r} is empty: {why}", tree=trees[0])
+            why += first_reason(skipped, sample)
+            raise DataError(f"sample {sample!r} is empty: {why}", tree=trees[0])
         for file in own:
             num_entries = min(file.num_entries, left)
             left -= num_entries
             partitions += file.partitions(
-                target_bytes=config.partition.target_bytes,
-                max_events=config.partition.max_events,
+                target_bytes=partition.target_bytes,
+                max_events=partition.max_events,
                 num_entries=num_entries,
             )
     return Plan(
@@ -343,9 +361,8 @@ def assemble(config: Config, checked: Preflight, planned: Sequence[PlannedFile |
         tuple(partitions),
         checked.branches,
         checked.selection,
-        checked.supervision,
-        tuple(sample.name for sample in config.samples),
-        checked.preparation,
+        tuple(checked.files),
+        checked.context,
         tuple(checked.reads),
         checked.keys,
         skipped,
@@ -412,8 +429,10 @@ def planned_already(checked: Preflight) -> dict[tuple[str, DataFile], PlannedFil
     }
 
 
-def check_files(config: Config, checked: Preflight) -> Plan:
+def check_files(checked: Preflight, partition: Partitioning, max_events: int | None) -> Plan:
     """The plan made in this process, without a cluster, for ``--check``.
+
+    The parameters are those of `assemble`.
 
     Raises
     ------
@@ -421,20 +440,20 @@ def check_files(config: Config, checked: Preflight) -> Plan:
         Whatever is wrong with a file.
     """
     known = planned_already(checked)
-    wanted = wanted_of(config, checked)
+    wanted = wanted_of(checked)
     planned = [
         known.get((sample, file)) or plan_one(file, sample, wanted)
         for sample, files in checked.files.items()
         for file in files
     ]
-    return assemble(config, checked, planned)
+    return assemble(checked, planned, partition, max_events)
 
 
-def wanted_of(config: Config, checked: Preflight) -> Wanted:
+def wanted_of(checked: Preflight) -> Wanted:
     """What the files of a configuration are planned for."""
     return Wanted.of(
         checked.reference,
         checked.reads,
-        skip=config.on_bad_file == "skip",
+        skip=checked.context.skip,
         num_files=sum(map(len, checked.files.values())),
     )

@@ -6,7 +6,6 @@ from dataclasses import replace
 
 import numpy as np
 
-from mlaas4hep_dask.config import Config
 from mlaas4hep_dask.dataset.plan import Plan
 from mlaas4hep_dask.encode.split import event_ids, split_of
 from mlaas4hep_dask.errors import TrainingError, UnreadableFileError
@@ -43,22 +42,23 @@ def first_notes(plan: Plan) -> list[str]:
     return [f"the first events have {note}" for note in precision_notes(found.values())]
 
 
-def require_splits(config: Config, plan: Plan) -> None:
+def require_splits(plan: Plan, where: str) -> None:
     """Raise a TrainingError if training, validation or test will have no event.
 
     Which split an event is in follows from its file and entry; a selection can only leave fewer.
+    The error begins with ``where``, the place of the key ``split``.
     """
-    fractions = (config.split.train, config.split.validation, config.split.test)
+    fractions, seed = plan.context.fractions, plan.context.seed
     total = np.zeros(3, dtype=np.int64)
     for part in plan.partitions:
         ids = event_ids(part.identity, part.entry_start, part.entry_stop)
-        total += np.bincount(split_of(ids, fractions, seed=config.seed), minlength=3)
+        total += np.bincount(split_of(ids, fractions, seed=seed), minlength=3)
         if total.all():
             return
     for name, fraction, number in zip(SPLITS, fractions, total.tolist(), strict=True):
         if number == 0:
             raise TrainingError(
-                f"{config.where('split')}: the {name} split has no event: {fraction:.3g} of "
+                f"{where}: the {name} split has no event: {fraction:.3g} of "
                 f"{plan.num_events:,} events; give it a larger fraction, or more events",
                 split=name,
             )

@@ -5,9 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from mlaas4hep_dask.config import Config
 from mlaas4hep_dask.encode import Encoding
-from mlaas4hep_dask.encode.encoding import transforms_of
 from mlaas4hep_dask.inputs.prepare import Preparation
 from mlaas4hep_dask.inputs.supervision import Supervision
 
@@ -47,18 +45,3 @@ class Context:
     transforms: Mapping[str, str] = field(default_factory=dict)
     encoding: Encoding | None = None
     topic: str = ""
-
-
-def context_of(
-    config: Config, preparation: Preparation, supervision: Supervision, inputs: tuple[str, ...]
-) -> Context:
-    """What all partitions share before the specs are known."""
-    return Context(
-        preparation,
-        inputs,
-        supervision,
-        fractions=(config.split.train, config.split.validation, config.split.test),
-        seed=config.seed,
-        skip=config.on_bad_file == "skip",
-        transforms=transforms_of(config.encode.normalisation, inputs),
-    )

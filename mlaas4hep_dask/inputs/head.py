@@ -4,22 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 
-from mlaas4hep_dask.config import Config
 from mlaas4hep_dask.errors import UnreadableFileError
 from mlaas4hep_dask.inputs.context import Context
 from mlaas4hep_dask.inputs.labelled import label
-from mlaas4hep_dask.inputs.prepare import Preparation, first_events
-from mlaas4hep_dask.inputs.supervision import Supervision
+from mlaas4hep_dask.inputs.prepare import first_events
 from mlaas4hep_dask.reader import FilePlan
 from mlaas4hep_dask.reader.access import is_remote
 
 
 def check_heads(
-    config: Config,
     plans: Sequence[FilePlan],
-    preparation: Preparation,
-    supervision: Supervision,
+    context: Context,
     traced_on: Collection[str] | None,
+    *,
+    max_events: int | None = None,
 ) -> None:
     """Raise what the workers would raise of labels, targets, weights and the user's function.
 
@@ -29,16 +27,14 @@ def check_heads(
 
     Parameters
     ----------
-    config : Config
-        The configuration.
     plans : sequence of FilePlan
         The first file of each sample.
-    preparation : Preparation
-        What is read of them, and what becomes of it.
-    supervision : Supervision
-        How events get a label or targets, and a weight.
+    context : Context
+        What is read of them, and how events get a label or targets, and a weight.
     traced_on : collection of str or None
         Names of the branches of the file on which the user's function was traced, if there is one.
+    max_events : int or None
+        At most so many events of a sample belong to the data set.
 
     Raises
     ------
@@ -47,16 +43,14 @@ def check_heads(
     FunctionError
         When the function fails for another sample than the one it was traced on.
     """
-    fractions = (config.split.train, config.split.validation, config.split.test)
-    context = Context(preparation, (), supervision, fractions, config.seed, skip=False)
     for plan in plans:
         # A function that did not fail on one file will not on another with the same branches.
         is_unlike = traced_on is not None and plan.branches.keys() != traced_on
         if plan.num_entries == 0 or is_remote(plan.file):
             continue
-        if supervision.names or is_unlike:
+        if context.supervision.names or is_unlike:
             try:
-                label(first_events(plan, config.max_events), context, ())
+                label(first_events(plan, max_events), context, ())
             except UnreadableFileError:
-                if config.on_bad_file == "error":
+                if not context.skip:
                     raise

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import logging
 
-from mlaas4hep_dask.config import Config, Selection
+from mlaas4hep_dask.config import Selection
 from mlaas4hep_dask.inputs.preflight import Preflight
 
 logger = logging.getLogger(__name__)
 
 
-def leak_notes(config: Config, checked: Preflight) -> list[str]:
+def leak_notes(checked: Preflight) -> list[str]:
     """Warnings of inputs that tell of target or weight, and what may."""
-    return _telling(checked.selection) + _made_beside(config, checked)
+    return _telling(checked.selection) + _made_beside(checked)
 
 
 def _telling(selection: Selection) -> list[str]:
@@ -30,12 +30,12 @@ def _telling(selection: Selection) -> list[str]:
     return notes
 
 
-def _made_beside(config: Config, checked: Preflight) -> list[str]:
+def _made_beside(checked: Preflight) -> list[str]:
     """A note on inputs by wildcard that a function makes beside the target."""
     if checked.traced is None:
         return []
     made = checked.traced.branches.keys() - checked.traced.tree
-    inputs = sorted(made & {*checked.selection.inputs} - {*config.branches.include})
+    inputs = sorted(made & {*checked.selection.inputs} - {*checked.selection.named})
     targets = sorted(made & checked.recipe.operands(checked.supervision.target_names))
     if not inputs or not targets:
         return []

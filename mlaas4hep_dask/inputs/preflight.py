@@ -15,8 +15,10 @@ from mlaas4hep_dask.config import (
     select_branches,
 )
 from mlaas4hep_dask.derive.recipe import Recipe
+from mlaas4hep_dask.encode.encoding import transforms_of
 from mlaas4hep_dask.errors import DataError, UnreadableFileError
 from mlaas4hep_dask.events import Branch
+from mlaas4hep_dask.inputs.context import Context
 from mlaas4hep_dask.inputs.head import check_heads
 from mlaas4hep_dask.inputs.image import with_image_inputs
 from mlaas4hep_dask.inputs.normalise import check_encode, find_normalisers
@@ -60,8 +62,8 @@ class Preflight:
         Inputs, identifiers, excluded branches and those that cannot be inputs.
     recipe : Recipe
         Derived branches, object cuts and the selection of events.
-    supervision : Supervision
-        How events get a label or targets, and a weight.
+    context : Context
+        What all partitions share.
     specs : Specs or None
         Those that the configuration names to be used, found to agree with it.
     keys : tuple of Branch
@@ -80,7 +82,7 @@ class Preflight:
     reference: FilePlan
     selection: Selection
     recipe: Recipe
-    supervision: Supervision
+    context: Context
     specs: Specs | None = None
     keys: tuple[Branch, ...] = ()
     traced: Traced | None = None
@@ -94,15 +96,14 @@ class Preflight:
         return tuple(self.recipe.branches[name] for name in self.selection.inputs)
 
     @property
+    def supervision(self) -> Supervision:
+        """How events get a label or targets, and a weight."""
+        return self.context.supervision
+
+    @property
     def preparation(self) -> Preparation:
         """What is read, and how it becomes the inputs and all that is kept beside them."""
-        keys = (key.name for key in self.keys)
-        keep = list(dict.fromkeys([*self.selection.inputs, *keys, *self.supervision.names]))
-        if self.traced is None:
-            return Preparation.of(self.recipe, keep, self.reference.branches)
-        tree = tuple(self.reference.branches.values())
-        use = FunctionUse(self.traced.function, tree, self.traced.fields)
-        return Preparation.of(self.recipe, keep, self.traced.branches, use)
+        return self.context.preparation
 
     @property
     def reads(self) -> list[str]:
@@ -208,12 +209,23 @@ def preflight(config: Config) -> Preflight:
         source = SpecsSource(path, config.resolve(path), config.where("specs"))
         facts = event_facts(texts, function)
         specs = reused_specs(source, inputs, facts, config.encode.normalisation)
+    inputs_and_keys = [*selection.inputs, *(key.name for key in keys)]
+    keep = list(dict.fromkeys([*inputs_and_keys, *supervision.names]))
+    context = Context(
+        _preparation(recipe, keep, reference, traced),
+        tuple(selection.inputs),
+        supervision,
+        config.split.fractions,
+        config.seed,
+        skip=config.on_bad_file == "skip",
+        transforms=transforms_of(config.encode.normalisation, selection.inputs),
+    )
     checked = Preflight(
         files,
         replace(reference, opened=None),
         selection,
         recipe,
-        supervision,
+        context,
         specs,
         keys,
         traced,
@@ -224,11 +236,20 @@ def preflight(config: Config) -> Preflight:
     for plan in plans:
         require_same_branches(reference, plan, reads, advice=NOT_EVERYWHERE)
     known = None if traced is None else reference.branches.keys()
-    check_heads(config, plans, checked.preparation, supervision, known)
+    check_heads(plans, context, known, max_events=config.max_events)
     planned = {which: plan.planned(reads) for which, plan in first.items()}
     which = next(iter(planned))
     planned[which] = replace(planned[which], read_counts=counts)
     return replace(checked, planned=planned)
+
+
+def _preparation(
+    recipe: Recipe, keep: Sequence[str], reference: FilePlan, traced: Traced | None
+) -> Preparation:
+    if traced is None:
+        return Preparation.of(recipe, keep, reference.branches)
+    use = FunctionUse(traced.function, tuple(reference.branches.values()), traced.fields)
+    return Preparation.of(recipe, keep, traced.branches, use)
 
 
 def _giving_away(names: set[str], recipe: Recipe, traced: Traced | None) -> set[str]:

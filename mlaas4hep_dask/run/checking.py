@@ -41,7 +41,7 @@ def check_model(
     """
     from mlaas4hep_dask.train.trial import Training, try_model
 
-    head = head_examples(config, checked, plan)
+    head = head_examples(checked, plan, config.encode, config.image)
     if head is None:
         return _only_built(config, model, plan)
     examples, encoding, objective = head

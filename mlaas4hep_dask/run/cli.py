@@ -172,8 +172,8 @@ def _check(dataset: str, **changes: Any) -> None:
 
     model, loss = model_of(config), loss_of(config)
     checked = preflight(config)
-    plan = check_files(config, checked)
-    require_splits(config, plan)
+    plan = check_files(checked, config.partition, config.max_events)
+    require_splits(plan, config.where("split"))
     lines = check_model(config, model, loss, checked, plan)
     click.echo(plan.to_text())
     for caution in config.cautions:

@@ -105,7 +105,7 @@ def _fit(
         importing = begin_ranks(dataset)
     with journal.stage("plan") as planning:
         plan = dataset.plan()
-        require_splits(config, plan)
+        require_splits(plan, config.where("split"))
         planning.events = plan.num_events
     witness.look_at_plan()
     path = Path(output if output is not None else config.output).absolute()

@@ -55,7 +55,7 @@ def samples(signal, background, tree=None, other=None):
 def test_one_file_has_signal_and_background_in_two_trees(both, client, signal, background, start):
     keys = samples(signal[0], background[0], signal[1], background[1])
     config = Config.from_mapping(keys, base=both.parent)
-    plan = check_files(config, preflight(config))
+    plan = check_files(preflight(config), config.partition, config.max_events)
     num_signal = 40 if start == 0 else 30
     assert [(part.sample, len(part)) for part in plan.partitions] == [
         ("signal", num_signal),
@@ -82,7 +82,9 @@ def test_one_file_has_signal_and_background_in_two_trees(both, client, signal, b
 
 def test_a_file_with_two_trees_is_counted_once(both):
     config = Config.from_mapping(samples(str(both), str(both), "sig", "dir/bkg"))
-    lines = check_files(config, preflight(config)).to_text().splitlines()
+    lines = (
+        check_files(preflight(config), config.partition, config.max_events).to_text().splitlines()
+    )
     assert lines[0].startswith("2 trees in 1 file, 100 events")
     assert [line.split(", ")[1] for line in lines[1:3]] == ["1 files", "1 files"]
 
@@ -114,7 +116,7 @@ def test_one_tree_in_two_samples_is_refused(both, first, second):
 def test_the_newest_cycle_is_the_tree_without_a_cycle(both):
     config = Config.from_mapping(samples(str(both), str(both), "sig", "sig;2"))
     with pytest.raises(DataError, match="one is a copy of the other"):
-        check_files(config, preflight(config))
+        check_files(preflight(config), config.partition, config.max_events)
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,7 @@ import pytest
 from mlaas4hep_dask.config import Selection
 from mlaas4hep_dask.dataset.plan import Plan, Skipped
 from mlaas4hep_dask.events import Events
+from mlaas4hep_dask.inputs.context import Context
 from mlaas4hep_dask.inputs.prepare import Preparation
 from mlaas4hep_dask.inputs.supervision import Supervision
 from mlaas4hep_dask.objective import BINARY
@@ -20,10 +21,11 @@ EVENTS = Events.from_awkward(ak.Array({NAME: [1.0, 2.0], "Jet_pt": [[3.0], []]})
 
 def shown():
     selection = Selection(["a"], [NAME], [NAME], {NAME: NAME})
+    supervision = Supervision(BINARY, labels={NAME: 1})
     skipped = (Skipped(NAME, NAME, 0, None, NAME),)
     plan = Plan(
-        *((), (), EVENTS.branches, selection, Supervision(BINARY, labels={NAME: 1}), (NAME,)),
-        Preparation((), ()),
+        *((), (), EVENTS.branches, selection, (NAME,)),
+        Context(Preparation((), ()), (), supervision, (0.6, 0.2, 0.2), 0, skip=False),
         skipped=skipped,
         notes=(NAME,),
     )

@@ -637,7 +637,7 @@ def test_specs_of_the_same_selection_agree_however_it_is_written(keys, client, t
 def test_specs_that_are_not_there_are_refused_before_anything_runs(keys, tmp_path):
     config = Config.from_mapping({**keys, "specs": {"path": str(tmp_path / "none.json")}})
     with pytest.raises(SpecsError, match=r"none\.json does not exist"):
-        check_files(config, preflight(config))
+        check_files(preflight(config), config.partition, config.max_events)
     (tmp_path / "nine.json").write_text("{}")
     with pytest.raises(SpecsError, match=r"specs: .*none\.json .*; did you mean 'nine.json'\?"):
         preflight(config)

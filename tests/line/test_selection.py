@@ -112,7 +112,9 @@ def split_of(dataset, client):
 
 
 def test_the_plan_says_what_is_read_and_why(keys):
-    plan = check_files(config := Config.from_mapping(keys), preflight(config))
+    plan = check_files(
+        preflight(config := Config.from_mapping(keys)), config.partition, config.max_events
+    )
     assert [branch.name for branch in plan.branches] == [
         "HT", "Jet_pt", "Muon_Px", "Muon_Py", "Muon_Pz", "NJet", "lead",
     ]  # fmt: skip

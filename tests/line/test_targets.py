@@ -356,14 +356,18 @@ DERIVED = {"half": "flavour / 2", "kind": "half * 2", "third": "half / 3", "heav
 def test_what_target_and_weight_are_made_of_is_no_input_by_wildcard(made, tmp_path):
     made |= {"derive": DERIVED, "weight": "heavy"}
     made["target"] |= {"branch": "kind"}
-    plan = check_files(config := Config.from_mapping(made), preflight(config))
+    plan = check_files(
+        preflight(config := Config.from_mapping(made)), config.partition, config.max_events
+    )
     assert [branch.name for branch in plan.branches] == ["noise", "seen", "x"]
     assert plan.selection.targets == ["flavour", "half", "kind", "third"]
     assert plan.selection.weights == ["heavy", "w"]
     assert "since the target reads them: flavour, half, kind, third" in plan.to_text()
     assert not plan.notes
     made["branches"] = {"include": ["*", "flavour", "w"]}
-    plan = check_files(config := Config.from_mapping(made), preflight(config))
+    plan = check_files(
+        preflight(config := Config.from_mapping(made)), config.partition, config.max_events
+    )
     assert [branch.name for branch in plan.branches] == ["flavour", "noise", "seen", "w", "x"]
     first, second = plan.notes
     assert first.startswith("WARNING: target is made of flavour or of what it is made of: an input")
@@ -384,7 +388,7 @@ def test_what_a_function_reads_for_the_target_is_no_input_by_wildcard(made, tmp_
     made |= {"function": {"callable": "kinds.py:kinds"}}
     made["target"] |= {"branch": "kind"}
     config = Config.from_mapping(made, base=tmp_path)
-    plan = check_files(config, preflight(config))
+    plan = check_files(preflight(config), config.partition, config.max_events)
     assert plan.selection.inputs == ["like", "noise", "seen", "x"]
     (note,) = plan.notes
     assert "makes kind, which the target is made of, and also the inputs like: see that" in note

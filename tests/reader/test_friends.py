@@ -80,7 +80,7 @@ BY_IDS = {"tree": "fr", "files": {"nano_*.root": "mixed_*.root"}, "by": IDENTIFI
 
 def planned(keys, base="."):
     config = Config.from_mapping(keys, base=base)
-    return check_files(config, preflight(config))
+    return check_files(preflight(config), config.partition, config.max_events)
 
 
 @pytest.mark.parametrize("friend", [BY_ENTRY, BY_IDS])

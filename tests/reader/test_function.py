@@ -111,7 +111,7 @@ def config_of(keys, tmp_path, function, **more):
 
 
 def plan_of(config):
-    return check_files(config, preflight(config))
+    return check_files(preflight(config), config.partition, config.max_events)
 
 
 @pytest.mark.parametrize(

@@ -96,7 +96,7 @@ def config_of(tmp_path, file, tree, function, schema, *, include=("number",), **
 
 def prepared(config):
     """What the configuration selects, as one array, and the branches that the plan reads."""
-    plan = check_files(config, preflight(config))
+    plan = check_files(preflight(config), config.partition, config.max_events)
     parts = [prepare(part, plan.preparation) for part in plan.partitions]
     arrays = [part.events.to_awkward() for part in parts]
     selected = np.concatenate([part.selected for part in parts])

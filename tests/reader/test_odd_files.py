@@ -31,7 +31,7 @@ def configured(tmp_path, files, *lines, tree="Events"):
 
 def planned(tmp_path, files, *lines, tree="Events"):
     config = configured(tmp_path, files, *lines, tree=tree)
-    return check_files(config, preflight(config))
+    return check_files(preflight(config), config.partition, config.max_events)
 
 
 @pytest.mark.parametrize("label", [0, 1])
@@ -114,7 +114,7 @@ def test_a_branch_with_fewer_entries_in_one_file_alone_is_an_error_too(tmp_path)
     config = configured(tmp_path, [f"[{whole[0]}, {FAULTS / 'g12_0.root'}]", whole[1]], include)
     checked = preflight(config)
     with pytest.raises(DataError, match=expected):
-        check_files(config, checked)
+        check_files(checked, config.partition, config.max_events)
 
 
 def test_a_short_branch_that_is_excluded_does_no_harm(tmp_path):

@@ -258,12 +258,12 @@ def test_preflight_and_plan_parse_a_file_once(wide, tmp_path):
     checked = preflight(config)
     opened.forget(str(tmp_path / "s1.root"))
     opened.forget(str(tmp_path / "b1.root"))
-    plan = check_files(config, checked)
+    plan = check_files(checked, config.partition, config.max_events)
     assert [is_parsed(tmp_path / f"{name}.root") for name in ("s1", "b1")] == [False, False]
     assert [is_parsed(tmp_path / f"{name}.root") for name in ("s2", "b2")] == [True, True]
     assert all(part.places is not None for part in plan.partitions)
     (tmp_path / "s1.root").touch()  # changed: it is planned again
-    again = check_files(config, checked)
+    again = check_files(checked, config.partition, config.max_events)
     assert is_parsed(tmp_path / "s1.root")
     assert again.partitions[0].stamp != plan.partitions[0].stamp
 
@@ -294,6 +294,6 @@ def test_a_plan_holds_a_bounded_number_of_places(wide, monkeypatch):
     config = Config.from_mapping(wide)
     monkeypatch.setattr(dataset_plan, "MAX_PLACES", 4 * 1_000)
     checked = preflight(config)
-    plan = check_files(config, checked)
+    plan = check_files(checked, config.partition, config.max_events)
     assert all(part.places is None for part in plan.partitions)
     assert plan.num_events == 160
