@@ -1,5 +1,6 @@
 """What people who carry the package on read of it is so."""
 
+import ast
 import re
 import subprocess
 import sys
@@ -11,6 +12,7 @@ from paths import REPOSITORY
 
 from mlaas4hep_dask import __version__
 
+PACKAGE = REPOSITORY / "mlaas4hep_dask"
 ARCHITECTURE = REPOSITORY / "docs" / "explanation" / "architecture.md"
 
 
@@ -64,3 +66,61 @@ def test_public_ci_runs_all_pythons_of_the_package():
     job = workflow["jobs"]["test"]
     assert job["strategy"]["matrix"]["python"] == pythons
     assert ".ci/run" in [step.get("run") for step in job["steps"]]
+
+
+def module_of(path):
+    return ".".join(path.relative_to(REPOSITORY).with_suffix("").parts).removesuffix(".__init__")
+
+
+MODULES = {module_of(path): path for path in PACKAGE.rglob("*.py")}
+
+
+def named_in(path):
+    """Modules that a file names: by an import, in a text, or by what a room gives on first use."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    here = module_of(path) if path.is_relative_to(PACKAGE) else ""
+    names = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom) and node.module:
+            names |= {node.module, *(f"{node.module}.{each.name}" for each in node.names)}
+        elif isinstance(node, ast.Import):
+            names |= {each.name for each in node.names}
+        elif isinstance(node, ast.Constant) and isinstance(node.value, str):
+            for name in re.findall(r"mlaas4hep_dask(?:\.\w+)*", node.value):
+                names |= {name, name.rpartition(".")[0]}  # that of an attribute
+            names |= {f"{node.value}.__main__", f"{here}.{node.value}"}
+    return names
+
+
+def sources_of(room):
+    """By what a room gives under its own name: the module that has it."""
+    sources = {}
+    for node in ast.walk(ast.parse(MODULES[room].read_text(encoding="utf-8"))):
+        if isinstance(node, ast.ImportFrom) and node.module:
+            sources |= {each.asname or each.name: node.module for each in node.names}
+        elif isinstance(node, ast.Dict):  # on first use
+            for key, value in zip(node.keys, node.values, strict=True):
+                if isinstance(key, ast.Constant) and isinstance(value, ast.Constant):
+                    sources[key.value] = f"{room}.{value.value}"
+    return sources
+
+
+def test_every_module_is_named_by_a_test_or_carries_one_of_its_room_that_is():
+    """A test names a module, or the file of tests of its room is called after it."""
+    rooms = {name for name, path in MODULES.items() if path.name == "__init__.py"}
+    given = {f"{room}.{name}": of for room in rooms for name, of in sources_of(room).items()}
+    names = set()
+    for test in (REPOSITORY / "tests").rglob("*.py"):
+        names |= named_in(test)
+        names.add(f"mlaas4hep_dask.{test.parent.name}.{test.stem.removeprefix('test_')}")
+    names |= {given[name] for name in names & given.keys()}
+    named = names & MODULES.keys()
+    left = [*named - rooms]  # a room itself imports all that it has
+    while left:
+        module = left.pop()
+        for other in named_in(MODULES[module]) & MODULES.keys() - named:
+            if other.split(".")[:2] == module.split(".")[:2]:
+                named.add(other)
+                left.append(other)
+    around = {name.rpartition(".")[0] for name in named}
+    assert sorted(MODULES.keys() - named - around) == []

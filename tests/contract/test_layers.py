@@ -1,3 +1,4 @@
+import ast
 import subprocess
 import sys
 from pathlib import Path
@@ -68,8 +69,35 @@ def test_commands_name_their_options_before_anything_heavy_is_loaded(module):
     assert not loaded_after(f"import mlaas4hep_dask.{module}") & {*HEAVY, "numpy"}
 
 
+def test_workers_are_forked_from_a_process_that_has_compiled_what_measures_and_encodes():
+    loaded = loaded_after(
+        "import mlaas4hep_dask.dataset.preload\n"
+        "from mlaas4hep_dask.encode import scatter\n"
+        "from numba.core.dispatcher import Dispatcher\n"
+        "kernels = [each for each in vars(scatter).values() if isinstance(each, Dispatcher)]\n"
+        "assert any(kernel.signatures for kernel in kernels)"
+    )
+    assert {"mlaas4hep_dask.dataset.tasks", "uproot", "numba"} <= loaded
+    assert "torch" not in loaded  # the ranks import it while others read
+
+
 def test_the_data_set_is_found_on_first_use():
     loaded = loaded_after("import mlaas4hep_dask; mlaas4hep_dask.Dataset")
     assert {"mlaas4hep_dask.dataset", "dask"} <= loaded
     with pytest.raises(subprocess.CalledProcessError):
         loaded_after("import mlaas4hep_dask; mlaas4hep_dask.Datset")
+
+
+def test_the_configuration_ends_at_the_doors_of_the_inputs_and_of_the_data_set():
+    """All else gets sections and values, so that it can be called from a notebook."""
+    package = REPOSITORY / "mlaas4hep_dask"
+    importers = {
+        str(path.relative_to(package))
+        for room in ("inputs", "dataset", "gang", "train", "export", "score", "report", "reader")
+        for path in (package / room).rglob("*.py")
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.ImportFrom)
+        and (node.module or "").startswith("mlaas4hep_dask.config")
+        and "Config" in {name.name for name in node.names}
+    }
+    assert importers == {"inputs/preflight.py", "dataset/dataset.py"}
