@@ -20,6 +20,7 @@ from mlaas4hep_dask.predict import predict_files
 from mlaas4hep_dask.predict.request import check_request
 from mlaas4hep_dask.reader import read
 from mlaas4hep_dask.run.stages import fit
+from mlaas4hep_dask.score.example import example_of
 from mlaas4hep_dask.score.opening import open_scorer
 from mlaas4hep_dask.score.parts import Records
 from mlaas4hep_dask.train.network import mlp
@@ -169,7 +170,7 @@ def test_the_served_score_of_a_raw_event_is_that_of_the_trained_network(keys, cl
     assert len(rows) > 1_000
     np.testing.assert_allclose(scored.values, trained[rows], rtol=0, atol=1e-6)
     assert scored.counts.out_of_range == {}
-    (example,) = model.score([Records([model.example()])])
+    (example,) = model.score([Records([example_of(bundle)])])
     assert np.min(np.abs(example.values[0] - trained)) < 1e-6
     output = tmp_path / "out.root"
     request = check_request(bundle, [blocks[0].file], output, tree="events")
