@@ -88,6 +88,8 @@ def named_in(path):
         elif isinstance(node, ast.Constant) and isinstance(node.value, str):
             for name in re.findall(r"mlaas4hep_dask(?:\.\w+)*", node.value):
                 names |= {name, name.rpartition(".")[0]}  # that of an attribute
+            if re.fullmatch(r"mlaas4hep_dask(\.\w+)+\.", node.value):  # a module by its word
+                names |= {each for each in MODULES if each.startswith(node.value)}
             names |= {f"{node.value}.__main__", f"{here}.{node.value}"}
     return names
 
