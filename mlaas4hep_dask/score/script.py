@@ -46,7 +46,8 @@ class Script:
     def __init__(self, source: Path | bytes) -> None:
         with warnings.catch_warnings():
             # torch.jit is deprecated in favour of torch.export; bundles are TorchScript.
-            warnings.simplefilter("ignore", DeprecationWarning)
+            for kind in (DeprecationWarning, FutureWarning):  # the latter from Python 3.14 on
+                warnings.simplefilter("ignore", kind)
             readable = io.BytesIO(source) if isinstance(source, bytes) else source
             self._script: Any = torch.jit.load(readable).eval()  # type: ignore[no-untyped-call]
 
