@@ -137,6 +137,7 @@ class _Entry(NamedTuple):
     opened: OpenTree | OpenTable
 
 
+_CLASSES = dict(uproot.classes)  # those that uproot knows before it reads any file
 _open: OrderedDict[tuple[str, str], _Entry] = OrderedDict()
 _lock = Lock()
 _with_ranges: set[str] = set()  # HTTP servers that are known to answer range requests
@@ -202,6 +203,8 @@ def _open_tree(file: str, location: str, tree: str, access: Access, stamp: str) 
         _let_raise(opened.file.source)
     else:
         opened = open_local(location)
+    # uproot keeps what it learns of classes for all files: two of one name are mixed up.
+    opened.file.custom_classes = dict(_CLASSES)
     name = _found(tree, opened, file)
     _require_whole(stamp, opened.file.fEND)
     # A file that is written to again keeps its UUID, but ends elsewhere.

@@ -278,3 +278,34 @@ def test_another_class_than_the_entries_have_is_refused(written):
             Whole("vector", "Lepton").read(tree["jets"], 0, NUM_ENTRIES)
         with pytest.raises(UnfitShapeError, match="Lepton"):
             Whole("object", "Lepton").read(tree["jet"], 0, NUM_ENTRIES)
+
+
+SWAPPED = """
+folder, name, members = sys.argv[1:]
+with open(f"{folder}/{name}.C", "w") as file:
+    file.write("struct Swapped { %s };\\n" % members)
+    file.write("#ifdef __ROOTCLING__\\n#pragma link C++ struct Swapped+;\\n#endif\\n")
+ROOT.gROOT.LoadMacro(f"{folder}/{name}.C+")
+ROOT.gInterpreter.Declare('''
+void write(const char *path) {
+  TFile file(path, "recreate");
+  auto tree = new TTree("Events", "");
+  Swapped one;
+  tree->Branch("one", &one, 32000, 0);
+  for (int i = 0; i < 20; ++i) { one.x = i / 2.f; one.n = 100 + i; tree->Fill(); }
+  tree->Write();
+}''')
+ROOT.write(f"{folder}/{name}.root")
+"""
+
+
+def test_classes_of_one_name_in_two_files_are_not_mixed_up(tmp_path):
+    """uproot reads the second file with the members of the first one's class."""
+    for name, members in (("first", "float x; int n;"), ("second", "int n; float x;")):
+        run_in_root(SWAPPED, str(tmp_path), name, members)
+    for name in ("first", "second", "first"):
+        plan = plan_file(str(tmp_path / f"{name}.root"), "Events", "s")
+        part = plan.planned(list(plan.branches)).partition(0, 20)
+        events = read(part, list(plan.branches.values()))
+        assert events.contents["one.x"].tolist() == [i / 2 for i in range(20)]
+        assert events.contents["one.n"].tolist() == [100 + i for i in range(20)]
