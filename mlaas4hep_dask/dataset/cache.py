@@ -107,9 +107,18 @@ def entry_names(
     names = []
     for part, facts in files:
         reading = [part.access.format_of(part.file), part.access.types, part.access.delimiter]
-        known = [FORMAT, __version__, part.identity, part.stamp, part.tree, reading, facts, inputs]
-        known += [each.as_json() for each in part.friends]
-        digest = hashlib.sha256(json.dumps(known, sort_keys=True).encode()).hexdigest()
+        identity = [
+            FORMAT,
+            __version__,
+            part.identity,
+            part.stamp,
+            part.tree,
+            reading,
+            facts,
+            inputs,
+        ]
+        identity += [each.as_json() for each in part.friends]
+        digest = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
         names.append(f"{digest[:2]}/{digest[2:]}{SUFFIX}")
     return names
 

@@ -122,17 +122,17 @@ class Dataset:
         """The plan: one Dask task per file that is not open yet, which reads metadata only."""
         if self._plan is None:
             checked = self.checked()
-            known = planned_already(checked)
+            open_files = planned_already(checked)
             shared = self.cluster.share(wanted_of(checked))
             listed = [(sample, file) for sample, files in checked.files.items() for file in files]
             futures = {
                 (sample, file): self.cluster.submit(plan_one, file, sample, shared, pure=False)
                 for sample, file in listed
-                if (sample, file) not in known
+                if (sample, file) not in open_files
             }
-            found = self.cluster.gather(list(futures.values()), "plan")
-            done = dict(zip(futures, found, strict=True))
-            planned = [known.get(which) or done[which] for which in listed]
+            results = self.cluster.gather(list(futures.values()), "plan")
+            done = dict(zip(futures, results, strict=True))
+            planned = [open_files.get(which) or done[which] for which in listed]
             self._plan = assemble(checked, planned, self.config.partition, self.config.max_events)
         return self._plan
 
@@ -346,17 +346,17 @@ class Dataset:
             first = self.cluster.submit(examples_of, short, context, *sizes, pure=False)
             tasks.append((first, parts))
         errors: list[UnreadableFileError] = []
-        found = [
+        parts_examples = [
             examples
             for first, parts in tasks
             for examples in self._first_examples(first, parts, context, sizes, errors)
         ]
-        if not found:
+        if not parts_examples:
             why, file = (f": {errors[0].message}", errors[0].facts["file"]) if errors else ("", "")
             raise DataError(
                 f"none of the events that were selected can be read any more{why}", file=file
             )
-        return joined(found)
+        return joined(parts_examples)
 
     def _first_examples(
         self,

@@ -65,15 +65,15 @@ def distributions(partition: Partition, context: Context, bins: BranchBins) -> D
     """
     assert context.encoding is not None  # set by the data set once it has specs
     try:
-        found = label(partition, context, tuple(b.name for b in context.encoding.reads))
+        labelled = label(partition, context, tuple(b.name for b in context.encoding.reads))
     except UnreadableFileError:
         if not context.skip:
             raise
         return Distributions(0, {}, {})  # where blocks are made, the loss is told
-    events = found.events
+    events = labelled.events
     encoded = encode_rows(events, context.encoding)
-    names, groups = groups_of(found, partition, context)
-    weights = found.weights * context.supervision.factors.get(partition.sample, 1.0)
+    names, groups = groups_of(labelled, partition, context)
+    weights = labelled.weights * context.supervision.factors.get(partition.sample, 1.0)
     kept = dict(zip(encoded.layout.collections, encoded.multiplicities(), strict=True))
     raw: dict[str, Histogram] = {}
     after: dict[str, Histogram] = {}
@@ -122,10 +122,10 @@ class _Values:
 
 
 def groups_of(
-    found: Labelled, partition: Partition, context: Context
+    labelled: Labelled, partition: Partition, context: Context
 ) -> tuple[list[str], NDArray[np.int64]]:
     """The labels of some events, or their sample without classes, and which of them each has."""
     if not context.supervision.objective.classes:
-        return [partition.sample], np.zeros(len(found.events), np.int64)
-    labels, groups = np.unique(found.learned, return_inverse=True)
+        return [partition.sample], np.zeros(len(labelled.events), np.int64)
+    labels, groups = np.unique(labelled.learned, return_inverse=True)
     return [f"{value:.0f}" for value in labels], groups

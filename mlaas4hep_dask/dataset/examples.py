@@ -65,11 +65,11 @@ def examples_of(
     encoding = context.encoding
     assert encoding is not None  # the data set and the check both set it
     names = tuple(branch.name for branch in encoding.reads)
-    found = label(partition, context, names)
-    if not len(found.events):
+    labelled = label(partition, context, names)
+    if not len(labelled.events):
         return None
-    rows = np.arange(min(len(found.events), num_events))
-    encoded = encode(found.events, encoding)
+    rows = np.arange(min(len(labelled.events), num_events))
+    encoded = encode(labelled.events, encoding)
     # A value that is too large to encode is an error of its own.
     rows = rows[np.isfinite(encoded.dense(rows)).reshape(rows.size, -1).all(axis=1)]
     factor = context.supervision.factors.get(partition.sample, 1.0)
@@ -78,8 +78,8 @@ def examples_of(
     return Examples(
         encoded.dense(rows),
         encoded.missing(rows),
-        found.learned[rows],
-        (found.weights[rows] * factor).astype(np.float32),
+        labelled.learned[rows],
+        (labelled.weights[rows] * factor).astype(np.float32),
         tuple(_sent(partition, preparation, num_sent)),
     )
 
@@ -131,8 +131,8 @@ def head_examples(
         return None
     context = replace(context, encoding=encoding)
     num_events, _ = num_examples(encoding, len(filled))
-    found = [examples_of(part, context, num_events, 0) for part in filled]
-    examples = joined([each for each in found if each is not None])
+    of_parts = [examples_of(part, context, num_events, 0) for part in filled]
+    examples = joined([each for each in of_parts if each is not None])
     return examples, encoding, _likely_objective(context, measured.specs, encoding)
 
 
@@ -178,11 +178,11 @@ def _unusual_first(
             bad = np.flatnonzero(~np.isfinite(values))
             lacks[np.searchsorted(offsets, bad, side="right") - 1] = True
             low, high = (_by_event(values, offsets, way) for way in (np.minimum, np.maximum))
-        own = places[lacks[places]][:1].tolist()
+        extremes = places[lacks[places]][:1].tolist()
         finite = places[np.isfinite(low[places]) & np.isfinite(high[places])]
         if finite.size:
-            own += [int(finite[low[finite].argmin()]), int(finite[high[finite].argmax()])]
-        unusual.update(dict.fromkeys(own))
+            extremes += [int(finite[low[finite].argmin()]), int(finite[high[finite].argmax()])]
+        unusual.update(dict.fromkeys(extremes))
     rest = places[~np.isin(places, list(unusual))]
     return np.concatenate([np.array(list(unusual), dtype=np.int64), rest])
 
@@ -191,11 +191,11 @@ def _by_event(
     values: NDArray[np.float64], offsets: NDArray[np.int64], way: np.ufunc
 ) -> NDArray[np.float64]:
     """Smallest or largest value of each event, NaN where it has none."""
-    made = np.full(len(offsets) - 1, np.nan)
+    results = np.full(len(offsets) - 1, np.nan)
     filled = np.flatnonzero(np.diff(offsets))
     if filled.size:
-        made[filled] = way.reduceat(values, offsets[filled])
-    return made
+        results[filled] = way.reduceat(values, offsets[filled])
+    return results
 
 
 def _as_sent(events: Events, branches: Sequence[Branch], place: int) -> dict[str, Any]:

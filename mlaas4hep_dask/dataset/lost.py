@@ -59,16 +59,16 @@ def lost_samples(
         For each of them its events for training, validation and test.
     """
     by_place = {_place(entry.skipped): entry for entry in lost}
-    found: dict[str, list[Lost]] = {}
+    by_sample: dict[str, list[Lost]] = {}
     alive = set()
     for partition, (num_train, _, _) in zip(partitions, counts, strict=True):
         place = (partition.file, partition.tree, partition.entry_start)
         entry = by_place.get(place)
         if entry is not None:
-            found.setdefault(partition.sample, []).append(entry)
+            by_sample.setdefault(partition.sample, []).append(entry)
         elif num_train:
             alive.add(partition.sample)
-    return {sample: entries for sample, entries in found.items() if sample not in alive}
+    return {sample: entries for sample, entries in by_sample.items() if sample not in alive}
 
 
 def require_events(

@@ -77,22 +77,22 @@ def sum_images(partition: Partition, context: Context) -> ImageSums:
     image = context.encoding.image
     assert image is not None  # the data set looks
     try:
-        found = label(partition, context, tuple(b.name for b in context.encoding.reads))
+        labelled = label(partition, context, tuple(b.name for b in context.encoding.reads))
     except UnreadableFileError:
         if not context.skip:
             raise
         return NOTHING  # where blocks are made, the loss is told
-    encoded = encode_images(found.events, context.encoding)
-    weights = found.weights * context.supervision.factors[partition.sample]
-    names, groups = groups_of(found, partition, context)
+    encoded = encode_images(labelled.events, context.encoding)
+    weights = labelled.weights * context.supervision.factors[partition.sample]
+    names, groups = groups_of(labelled, partition, context)
     events, sums, planes, flat = {}, {}, {}, {}
     for number, name in enumerate(names):
-        own = np.where(groups == number, weights, 0.0)
+        of_group = np.where(groups == number, weights, 0.0)
         events[name] = int(np.count_nonzero(groups == number))
-        sums[name] = float(own.sum())
-        planes[name] = _planes(image, _weighted(encoded, own))
-        flat[name] = own @ np.nan_to_num(encoded.flat.astype(np.float64))
-    return ImageSums(events, sums, planes, flat, granularity(found.events, image))
+        sums[name] = float(of_group.sum())
+        planes[name] = _planes(image, _weighted(encoded, of_group))
+        flat[name] = of_group @ np.nan_to_num(encoded.flat.astype(np.float64))
+    return ImageSums(events, sums, planes, flat, granularity(labelled.events, image))
 
 
 def _weighted(encoded: EncodedImages, weights: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -130,12 +130,12 @@ def images_json(sums: ImageSums, image: Image | None, specs: Specs) -> dict[str,
     """
     if image is None:
         return {}
-    known = [name for name, weight in sums.weights.items() if weight > 0]
-    means = {name: [p / sums.weights[name] for p in sums.planes[name]] for name in known}
-    flat = {name: sums.flat[name] / sums.weights[name] for name in known}
+    weighted = [name for name, weight in sums.weights.items() if weight > 0]
+    means = {name: [p / sums.weights[name] for p in sums.planes[name]] for name in weighted}
+    flat = {name: sums.flat[name] / sums.weights[name] for name in weighted}
     return {
         "num_events": dict(sums.num_events),
-        "without_mean": [name for name in sums.weights if name not in known],
+        "without_mean": [name for name in sums.weights if name not in weighted],
         "axes": [
             {
                 "name": name,
@@ -155,7 +155,7 @@ def images_json(sums: ImageSums, image: Image | None, specs: Specs) -> dict[str,
                     {
                         "x": _axis_json(image.axes[x], channel.collection, specs),
                         "y": _axis_json(image.axes[y], channel.collection, specs),
-                        "means": {name: means[name][place][number].tolist() for name in known},
+                        "means": {name: means[name][place][number].tolist() for name in weighted},
                     }
                     for place, (x, y) in enumerate(image.planes)
                 ],
@@ -163,7 +163,7 @@ def images_json(sums: ImageSums, image: Image | None, specs: Specs) -> dict[str,
             for number, channel in enumerate(image.channels)
         ],
         "flat": [
-            {"name": branch, "means": {name: float(flat[name][place]) for name in known}}
+            {"name": branch, "means": {name: float(flat[name][place]) for name in weighted}}
             for place, branch in enumerate(image.flat)
         ],
         "granularity": [found._asdict() for found in suggestions(sums.tried)],

@@ -338,17 +338,17 @@ def assemble(
         notes.append(f"{len(blank)} of {len(files)} files hold no events, the first: {blank[0]}")
     partitions: list[Partition] = []
     for sample, listed in checked.files.items():
-        own = [file for file in files if file.sample == sample]
-        left = sum(file.num_entries for file in own)
+        of_sample = [file for file in files if file.sample == sample]
+        left = sum(file.num_entries for file in of_sample)
         if max_events is not None:
             left = min(left, max_events)
         if left == 0:
-            trees = list(dict.fromkeys(file.tree for file in own or listed))
+            trees = list(dict.fromkeys(file.tree for file in of_sample or listed))
             named = ", ".join(map(repr, trees))
-            why = f"{len(own)} readable files hold no events in tree {named}"
+            why = f"{len(of_sample)} readable files hold no events in tree {named}"
             why += first_reason(skipped, sample)
             raise DataError(f"sample {sample!r} is empty: {why}", tree=trees[0])
-        for file in own:
+        for file in of_sample:
             num_entries = min(file.num_entries, left)
             left -= num_entries
             partitions += file.partitions(
@@ -376,16 +376,16 @@ def _require_distinct(files: Sequence[PlannedFile]) -> list[str]:
     first: dict[tuple[str, str], PlannedFile] = {}
     notes = []
     for file in files:
-        known = first.setdefault((file.uuid, file.tree), file)
-        if known is file or file.num_entries == 0:
+        earlier = first.setdefault((file.uuid, file.tree), file)
+        if earlier is file or file.num_entries == 0:
             continue
-        if known.sample != file.sample:
+        if earlier.sample != file.sample:
             raise DataError(
-                f"{file.file} of sample {file.sample!r} has the UUID of {known.file} of sample "
-                f"{known.sample!r}: one is a copy of the other",
+                f"{file.file} of sample {file.sample!r} has the UUID of {earlier.file} of sample "
+                f"{earlier.sample!r}: one is a copy of the other",
                 file=file.file,
             )
-        notes.append(f"{file.file} has the UUID of {known.file}: its events may count twice")
+        notes.append(f"{file.file} has the UUID of {earlier.file}: its events may count twice")
     return together(notes)
 
 
@@ -401,16 +401,16 @@ def _unlike_recorded(files: Sequence[PlannedFile], recorded: Mapping[str, Record
     """Notes on files that are not what their file set says of them; the first is logged too."""
     notes = []
     for file in files:
-        known = recorded.get(file.file, Recorded(None, None))
-        found = []
-        if known.num_entries not in (None, file.num_entries):
-            found.append(f"{known.num_entries} entries, and it has {file.num_entries}")
+        record = recorded.get(file.file, Recorded(None, None))
+        unlike = []
+        if record.num_entries not in (None, file.num_entries):
+            unlike.append(f"{record.num_entries} entries, and it has {file.num_entries}")
         is_root = file.access.format_of(file.file) == ROOT  # coffea identifies others in its way
-        if is_root and known.uuid not in (None, NIL, file.uuid):
-            found.append(f"the UUID {known.uuid}, and it has {file.uuid}")
-        if found:
+        if is_root and record.uuid not in (None, NIL, file.uuid):
+            unlike.append(f"the UUID {record.uuid}, and it has {file.uuid}")
+        if unlike:
             notes.append(
-                f"{file.file} is not what its file set recorded: {'; '.join(found)}; all of the "
+                f"{file.file} is not what its file set recorded: {'; '.join(unlike)}; all of the "
                 "file is read as it is now"
             )
     if notes:
@@ -439,10 +439,10 @@ def check_files(checked: Preflight, partition: Partitioning, max_events: int | N
     MLaaSError
         Whatever is wrong with a file.
     """
-    known = planned_already(checked)
+    open_files = planned_already(checked)
     wanted = wanted_of(checked)
     planned = [
-        known.get((sample, file)) or plan_one(file, sample, wanted)
+        open_files.get((sample, file)) or plan_one(file, sample, wanted)
         for sample, files in checked.files.items()
         for file in files
     ]

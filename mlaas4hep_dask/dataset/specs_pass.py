@@ -97,22 +97,22 @@ def specs_pass(task: SpecsTask, cluster: ClusterHandle, plan: Plan, context: Con
         measured = _full(task, cluster, plan, context)
         measured = replace(measured, samples=measured.specs.samples)
     for sample in plan.samples:
-        found = measured.samples.get(sample)
-        if found is None or found.num_read == 0:
+        counts = measured.samples.get(sample)
+        if counts is None or counts.num_read == 0:
             why = first_reason(measured.skipped, sample)
             raise DataError(f"no event of sample {sample!r} could be read{why}", sample=sample)
-        if found.num_selected == 0:
-            raise _nothing_selected(sample, found)
+        if counts.num_selected == 0:
+            raise _nothing_selected(sample, counts)
     if task.reused is not None:
         return measured
     specs = measured.specs.with_provenance(config=task.facts.config, events=task.facts.events)
     return replace(measured, specs=specs)
 
 
-def _nothing_selected(sample: str, found: SampleSpecs) -> DataError:
-    left = ", ".join(f"{number:,} after {cut!r}" for cut, number in found.cut_flow.items())
+def _nothing_selected(sample: str, counts: SampleSpecs) -> DataError:
+    left = ", ".join(f"{number:,} after {cut!r}" for cut, number in counts.cut_flow.items())
     return DataError(
-        f"no event of sample {sample!r} is selected: {found.num_read:,} were read, of which are "
+        f"no event of sample {sample!r} is selected: {counts.num_read:,} were read, of which are "
         f"left {left}",
         sample=sample,
     )
@@ -154,8 +154,8 @@ def _of_subset(task: SpecsTask, cluster: ClusterHandle, plan: Plan, context: Con
     left_out = _around(plan.partitions, measured.skipped)
     counted = _counted(cluster, plan, context, task.token, without=left_out)
     samples = {  # of partitions that are left out, other units may have been read
-        name: replace(found, num_unread=max(counted.samples[name].num_read - found.num_read, 0))
-        for name, found in measured.specs.samples.items()
+        name: replace(counts, num_unread=max(counted.samples[name].num_read - counts.num_read, 0))
+        for name, counts in measured.specs.samples.items()
         if name in counted.samples
     }
     files = dict(sorted((unit.file, unit.uuid) for unit in units))
@@ -193,14 +193,14 @@ def _counted(
 
 def _around(partitions: Sequence[Partition], units: Sequence[Skipped]) -> dict[int, Skipped]:
     """The partitions that hold unreadable units of a subset, by number: all of them are lost."""
-    found = {}
+    around = {}
     for number, part in enumerate(partitions):
         reasons = [lost.reason for lost in units if _overlap(part, lost)]
         if reasons:
-            found[number] = Skipped(
+            around[number] = Skipped(
                 part.file, part.sample, part.entry_start, part.entry_stop, reasons[0], part.tree
             )
-    return found
+    return around
 
 
 def _overlap(part: Partition, lost: Skipped) -> bool:
@@ -238,12 +238,12 @@ def file_pieces(plan: Plan, folder: Path | None, facts: Mapping[str, Any]) -> li
     pieces: list[Piece] = []
     start = 0
     for _, group in groupby(plan.partitions, key=lambda part: (part.file, part.tree)):
-        own = tuple(group)
-        pieces.append(Piece(own, start))
-        start += len(own)
+        parts = tuple(group)
+        pieces.append(Piece(parts, start))
+        start += len(parts)
     if folder is None:
         return pieces
-    known = [
+    entries = [
         # Means have other last digits where partitions end elsewhere.
         (first, [[part.entry_stop for part in piece.partitions], facts])
         for piece in pieces
@@ -252,5 +252,5 @@ def file_pieces(plan: Plan, folder: Path | None, facts: Mapping[str, Any]) -> li
     there = present(folder)
     return [
         replace(piece, entry=str(folder / name), is_cached=name in there)
-        for piece, name in zip(pieces, entry_names(known, plan.branches), strict=True)
+        for piece, name in zip(pieces, entry_names(entries, plan.branches), strict=True)
     ]

@@ -35,13 +35,13 @@ def subset_units(
     """
     chosen: list[Partition] = []
     for sample in dict.fromkeys(file.sample for file in files):
-        own = [
+        of_sample = [
             file for file in files if file.sample == sample and used.get((file.file, file.tree), 0)
         ]
-        own.sort(key=lambda file: (_hash(seed, file.uuid), file.file, file.tree))
-        units = [unit for file in own for unit in _units(file, used[file.file, file.tree])]
+        of_sample.sort(key=lambda file: (_hash(seed, file.uuid), file.file, file.tree))
+        units = [unit for file in of_sample for unit in _units(file, used[file.file, file.tree])]
         num_chosen = max(1, round(fraction * len(units)))
-        start = _hash(seed, *(file.uuid for file in own)) / 2**64
+        start = _hash(seed, *(file.uuid for file in of_sample)) / 2**64
         places = ((np.arange(num_chosen) + start) * len(units) / num_chosen).astype(int)
         chosen += [units[place] for place in places]
     return chosen

@@ -72,30 +72,30 @@ def measure_partition(partition: Partition, number: int, context: Context) -> Me
     """
     try:
         with counting() as counts:
-            found = label(partition, context, context.inputs, metered=True)
+            labelled = label(partition, context, context.inputs, metered=True)
     except UnreadableFileError as error:
         if not context.skip:
             raise
         return lost(partition, error, counts)
     specs = measure(
-        found.events,
+        labelled.events,
         sample=partition.sample,
-        ids=found.ids,
-        meter=found.meter,
-        branches=found.branches,
+        ids=labelled.ids,
+        meter=labelled.meter,
+        branches=labelled.branches,
         transforms=context.transforms,
     )
-    specs = replace(specs, samples={partition.sample: sample_specs(found, context)})
+    specs = replace(specs, samples={partition.sample: sample_specs(labelled, context)})
     tell_progress(len(partition))
-    return Measured(specs, {number: split_counts(found.split)}, read_counts=counts)
+    return Measured(specs, {number: split_counts(labelled.split)}, read_counts=counts)
 
 
-def sample_specs(found: Labelled, context: Context) -> SampleSpecs:
+def sample_specs(labelled: Labelled, context: Context) -> SampleSpecs:
     """The counts and sums of some events of a sample."""
     sums = context.supervision.sums(
-        found.learned, found.weights, found.split == 0, weights_read=found.weights_read
+        labelled.learned, labelled.weights, labelled.split == 0, weights_read=labelled.weights_read
     )
-    return replace(sums, cut_flow=found.cut_flow, removed=found.removed)
+    return replace(sums, cut_flow=labelled.cut_flow, removed=labelled.removed)
 
 
 def lost(partition: Partition, error: UnreadableFileError, counts: ReadCounts) -> Measured:
@@ -150,41 +150,41 @@ def make_block(
     assert context.encoding is not None  # set by the data set once it has specs
     try:
         with counting() as read_counts:
-            found = label(partition, context, tuple(b.name for b in context.encoding.reads))
+            labelled = label(partition, context, tuple(b.name for b in context.encoding.reads))
     except UnreadableFileError as error:
         if not context.skip or counts is None:
             raise
         tell(context.topic, partition, sum(counts), read_counts, error.message)
         return _lost_block(partition, context, counts)
     if counts is not None:
-        _require_counts(partition, split_counts(found.split), counts)
-    tell(context.topic, partition, len(found.events), read_counts, "")
-    weights = found.weights * context.supervision.factors[partition.sample]
+        _require_counts(partition, split_counts(labelled.split), counts)
+    tell(context.topic, partition, len(labelled.events), read_counts, "")
+    weights = labelled.weights * context.supervision.factors[partition.sample]
     return Block(
-        encode(found.events, context.encoding),
-        found.learned,
+        encode(labelled.events, context.encoding),
+        labelled.learned,
         weights.astype(np.float32),
-        found.ids,
-        found.split,
+        labelled.ids,
+        labelled.split,
     )
 
 
 def _require_counts(
-    partition: Partition, found: tuple[int, int, int], counts: tuple[int, int, int]
+    partition: Partition, recount: tuple[int, int, int], counts: tuple[int, int, int]
 ) -> None:
-    if found == counts:
+    if recount == counts:
         return
-    then, now = (", ".join(f"{number:,}" for number in each) for each in (counts, found))
+    then, now = (", ".join(f"{number:,}" for number in each) for each in (counts, recount))
     raise DataError(
         f"{partition}: the specs pass selected {sum(counts):,} events ({then} for training, "
-        f"validation and test), and now they are {sum(found):,} ({now}): something has changed "
+        f"validation and test), and now they are {sum(recount):,} ({now}): something has changed "
         "that the selection depends on, such as an environment variable or a file that the "
         "function reads; run again",
         file=partition.file,
         tree=partition.tree,
         entries=(partition.entry_start, partition.entry_stop),
         counted=counts,
-        found=found,
+        found=recount,
     )
 
 

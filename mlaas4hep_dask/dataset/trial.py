@@ -23,7 +23,7 @@ def first_notes(plan: Plan) -> list[str]:
     names = tuple(branch.name for branch in plan.branches if branch.dtype in WIDE)
     if not names:
         return []
-    found: dict[str, BranchSpecs] = {}
+    specs: dict[str, BranchSpecs] = {}
     for sample in plan.samples:
         first = next((part for part in plan.partitions if part.sample == sample), None)
         if first is None:
@@ -34,12 +34,12 @@ def first_notes(plan: Plan) -> list[str]:
         except UnreadableFileError:  # the plan tells, or the run will
             continue
         branches = measure(events, sample=sample).branches
-        found |= {
+        specs |= {
             name: entry
             for name, entry in branches.items()
-            if bits_beyond(entry) or (may_differ_unseen(entry) and name not in found)
+            if bits_beyond(entry) or (may_differ_unseen(entry) and name not in specs)
         }
-    return [f"the first events have {note}" for note in precision_notes(found.values())]
+    return [f"the first events have {note}" for note in precision_notes(specs.values())]
 
 
 def require_splits(plan: Plan, where: str) -> None:

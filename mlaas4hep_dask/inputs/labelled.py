@@ -66,9 +66,9 @@ class Labelled:
     meter: Meter | None = None
 
     def __post_init__(self) -> None:
-        own: dict[str, NDArray[Any]] = {"ids": self.ids, "split": self.split}
-        own |= {"labels": self.learned, "weights": self.weights}
-        for what, array in own.items():
+        arrays: dict[str, NDArray[Any]] = {"ids": self.ids, "split": self.split}
+        arrays |= {"labels": self.learned, "weights": self.weights}
+        for what, array in arrays.items():
             require_length(f"{what} of selected events", array, len(self.events))
 
 
@@ -110,7 +110,7 @@ def label(
     raw = read_raw(partition, preparation, meter, needed)
     prepared = applied(raw, preparation)
     events, selected = prepared.events, prepared.selected
-    known = {branch.name: branch for branch in (*preparation.reads, *events.branches)}
+    by_name = {branch.name: branch for branch in (*preparation.reads, *events.branches)}
     ids = event_ids(partition.identity, partition.entry_start, partition.entry_stop)
     entries = np.arange(partition.entry_start, partition.entry_stop)
     if selected is None:
@@ -130,7 +130,7 @@ def label(
         weights_read=weights_read,
         cut_flow=prepared.cut_flow,
         removed=prepared.removed,
-        branches=tuple(known[name] for name in keep),
+        branches=tuple(by_name[name] for name in keep),
         meter=meter,
     )
 

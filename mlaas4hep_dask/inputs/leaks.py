@@ -34,9 +34,9 @@ def _made_beside(checked: Preflight) -> list[str]:
     """A note on inputs by wildcard that a function makes beside the target."""
     if checked.traced is None:
         return []
-    made = checked.traced.branches.keys() - checked.traced.tree
-    inputs = sorted(made & {*checked.selection.inputs} - {*checked.selection.named})
-    targets = sorted(made & checked.recipe.operands(checked.supervision.target_names))
+    function_branches = checked.traced.branches.keys() - checked.traced.tree
+    inputs = sorted(function_branches & {*checked.selection.inputs} - {*checked.selection.named})
+    targets = sorted(function_branches & checked.recipe.operands(checked.supervision.target_names))
     if not inputs or not targets:
         return []
     more = f" and {len(inputs) - 5} more" if len(inputs) > 5 else ""

@@ -92,15 +92,15 @@ def find_normalisers(
     ConfigError
         When a function cannot be imported.
     """
-    found = {}
+    functions = {}
     for reference in sorted(set(references)):
         try:
-            found[reference] = find_code(reference, resolve=resolve)
-            found[reference].load()
+            functions[reference] = find_code(reference, resolve=resolve)
+            functions[reference].load()
         except CodeError as error:
             key = "encode.normalisation"
             raise places.error(key, f"{key}: {error.message}") from error
-    return found
+    return functions
 
 
 def encode_options(

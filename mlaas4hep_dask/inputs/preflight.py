@@ -114,12 +114,12 @@ class Preflight:
         names = [branch.name for branch in self.preparation.reads]
         if self.traced is None:
             return names
-        known = self.reference.branches.keys() | self.reference.left_out.keys()
+        in_tree = self.reference.branches.keys() | self.reference.left_out.keys()
         parts = self.reference.parts  # NanoEvents read by the names of TBranches
         return [
-            own
+            part
             for name in self.traced.reads(names)
-            for own in ([name] if name in known else parts.get(name, ()))
+            for part in ([name] if name in in_tree else parts.get(name, ()))
         ]
 
 
@@ -257,12 +257,12 @@ def _giving_away(names: set[str], recipe: Recipe, traced: Traced | None) -> set[
 
     Of what a function makes, that is all that it had read by then.
     """
-    found = recipe.operands(names)
+    operands = recipe.operands(names)
     if traced is not None:
-        made = sorted(found & traced.branches.keys())
-        if any(name not in traced.tree for name in made):
-            found |= {*traced.reads(made)} & traced.branches.keys()
-    return recipe.giving_away(found)
+        function_branches = sorted(operands & traced.branches.keys())
+        if any(name not in traced.tree for name in function_branches):
+            operands |= {*traced.reads(function_branches)} & traced.branches.keys()
+    return recipe.giving_away(operands)
 
 
 def _require_filled(plans: Sequence[FilePlan], selection: Selection) -> None:

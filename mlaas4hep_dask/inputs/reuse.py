@@ -127,18 +127,18 @@ def specs_file(path: Path) -> Path:
 def _branch_differences(specs: Specs, inputs: Sequence[Branch]) -> list[str]:
     ours = {branch.name: branch for branch in inputs}
     theirs = {name: entry.branch for name, entry in specs.branches.items()}
-    found = [
+    differences = [
         f"branch {name!r} is an input, but not in the specs" for name in ours.keys() - theirs.keys()
     ]
-    found += [
+    differences += [
         f"branch {name!r} is in the specs, but not an input" for name in theirs.keys() - ours.keys()
     ]
-    found += [
+    differences += [
         f"branch {name!r} is {ours[name].described()}, in the specs {theirs[name].described()}"
         for name in ours.keys() & theirs.keys()
         if not ours[name].same_shape(theirs[name])
     ]
-    return sorted(found)
+    return sorted(differences)
 
 
 def _event_differences(specs: Specs, facts: Mapping[str, Any]) -> list[str]:

@@ -145,12 +145,12 @@ class Supervision:
         for key, expressions in (("target.branch", self.targets), ("weight", weights)):
             for expression in expressions:
                 try:
-                    made = expression.result(key, available)
+                    value = expression.result(key, available)
                 except ExpressionError as error:
                     raise _error(key, _with_reason(error, left_out), where) from error
-                if made.kind != "flat":
+                if value.kind != "flat":
                     text = (
-                        f"{expression.written!r} has one value per object of {made.collection!r}, "
+                        f"{expression.written!r} has one value per object of {value.collection!r}, "
                         "expected one per event; sum(), max() or [:, 0] make one"
                     )
                     raise _error(key, text, where)
@@ -355,11 +355,11 @@ def _require(
 def _error(key: str, text: str, where: Callable[[str], str]) -> ConfigError:
     place = where(key)
     file, _, line = place.rpartition(":")
-    known = line.isdigit()
+    is_line = line.isdigit()
     return ConfigError(
         f"{place}: {key}: {text}",
-        file=file if known else place,
-        line=int(line) if known else None,
+        file=file if is_line else place,
+        line=int(line) if is_line else None,
         key=key,
         nearest=None,
     )

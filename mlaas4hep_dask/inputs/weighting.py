@@ -106,9 +106,9 @@ def training_weights(
     sums = [0.0] * len(names)
     num_events = 0
     for sample, classes in sorted(by_sample.items()):
-        for number, own in enumerate(classes):
-            sums[number] += factors[sample] * own.sum_weights_train
-            num_events += own.num_train
+        for number, class_sum in enumerate(classes):
+            sums[number] += factors[sample] * class_sum.sum_weights_train
+            num_events += class_sum.num_train
     balance: tuple[float, ...] = ()
     if balanced:
         for name, total in zip(names, sums, strict=True):
@@ -149,15 +149,15 @@ def class_sums(
     """
     sums = {}
     for name, sample in samples.items():
-        own = list(sample.classes)
+        by_class = list(sample.classes)
         if not supervision.names:
             selected, train = sample.num_selected, num_train[name]
-            own = [ClassSums(selected, float(selected), train, float(train))]
+            by_class = [ClassSums(selected, float(selected), train, float(train))]
         if supervision.labels:  # all events have the label of the sample
             by_label = [ClassSums() for _ in supervision.objective.classes]
-            by_label[supervision.labels[name]] = own[0]
-            own = by_label
-        sums[name] = own
+            by_label[supervision.labels[name]] = by_class[0]
+            by_class = by_label
+        sums[name] = by_class
     return sums
 
 
