@@ -21,6 +21,7 @@ from mlaas4hep_dask.run.cli import main
 from mlaas4hep_dask.run.stages import fit, model_of
 from mlaas4hep_dask.score.opening import open_scorer
 from mlaas4hep_dask.score.parts import Records
+from mlaas4hep_dask.serve.rest import description
 from mlaas4hep_dask.train.network import cnn
 from mlaas4hep_dask.train.rank import load_state
 
@@ -63,7 +64,7 @@ def test_a_served_score_is_that_of_the_trained_network(finished, cms_files):
     with torch.no_grad():
         trained = torch.sigmoid(network.eval()(torch.from_numpy(x))).numpy().ravel()
     served = open_scorer(result.path / "bundle")
-    names = [branch["name"] for branch in served.describe()["input"]["branches"]]
+    names = [branch["name"] for branch in description(served)["input"]["branches"]]
     with uproot.open(cms_files[0]) as file:
         records = ak.to_list(file["events"].arrays(names, entry_stop=100))
     objects = json.loads(json.dumps(records))
