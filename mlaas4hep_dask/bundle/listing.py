@@ -13,9 +13,9 @@ from rich.console import Console
 from rich.table import Table
 
 from mlaas4hep_dask.bundle.bundle import Bundle, open_bundle
+from mlaas4hep_dask.journal import SPLITS
 
 WIDTH = 120  # of a table that is not printed on a terminal
-SPLITS = ("train", "validation", "test")
 
 
 def show(paths: Sequence[Path], *, in_json: bool) -> None:

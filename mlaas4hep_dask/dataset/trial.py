@@ -10,11 +10,11 @@ from mlaas4hep_dask.dataset.plan import Plan
 from mlaas4hep_dask.encode.split import event_ids, split_of
 from mlaas4hep_dask.errors import TrainingError, UnreadableFileError
 from mlaas4hep_dask.inputs.prepare import HEAD_EVENTS, prepare
+from mlaas4hep_dask.journal import SPLITS
 from mlaas4hep_dask.specs import BranchSpecs
 from mlaas4hep_dask.specs.measure import measure
 from mlaas4hep_dask.specs.precision import bits_beyond, may_differ_unseen, precision_notes
 
-SPLITS = ("train", "validation", "test")
 WIDE = ("int32", "uint32", "int64", "uint64", "float64")
 
 

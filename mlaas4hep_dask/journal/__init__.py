@@ -3,6 +3,7 @@
 from mlaas4hep_dask.journal.journal import Advance, Journal
 from mlaas4hep_dask.journal.read import Entry, Records, read
 from mlaas4hep_dask.journal.records import (
+    SPLITS,
     Caution,
     Death,
     End,
@@ -21,6 +22,7 @@ from mlaas4hep_dask.journal.records import (
 from mlaas4hep_dask.journal.text import text
 
 __all__ = [
+    "SPLITS",
     "Advance",
     "Caution",
     "Death",

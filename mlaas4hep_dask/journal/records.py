@@ -7,6 +7,7 @@ from dataclasses import MISSING, asdict, dataclass, fields
 from typing import Any, Literal
 
 VERSION = 1  # of a line
+SPLITS = ("train", "validation", "test")  # the parts of a data set
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from mlaas4hep_dask.journal.records import (
+    SPLITS,
     Caution,
     Death,
     End,
@@ -69,7 +70,7 @@ def _stage_end(record: StageEnd) -> str:
 
 def _epoch(record: Epoch) -> str:
     parts = [f"epoch {record.epoch}/{record.epochs}"]
-    for name in ("train", "validation", "test"):
+    for name in SPLITS:
         split: Mapping[str, Any] | None = record.metrics.get(name)
         if split is None:
             continue  # test events are for the last epoch

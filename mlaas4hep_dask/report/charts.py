@@ -6,11 +6,11 @@ from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from typing import Any
 
+from mlaas4hep_dask.journal import SPLITS
 from mlaas4hep_dask.report.figures import Line, line_chart, roc_curve, step_histogram
 from mlaas4hep_dask.report.quantities import count, fixed, is_number, mapping, ratio, sequence
 from mlaas4hep_dask.specs import Specs
 
-SPLITS = ("train", "validation", "test")
 _MOST_BINS = 120
 
 

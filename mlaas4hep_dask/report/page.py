@@ -10,8 +10,9 @@ from typing import Any
 
 import jinja2
 
+from mlaas4hep_dask.journal import SPLITS
 from mlaas4hep_dask.report.axes import NOT_XML
-from mlaas4hep_dask.report.charts import SPLITS, inputs, learning_curves, multiplicities
+from mlaas4hep_dask.report.charts import inputs, learning_curves, multiplicities
 from mlaas4hep_dask.report.figures import bar
 from mlaas4hep_dask.report.headlines import objective_of
 from mlaas4hep_dask.report.mean_images import mean_images

@@ -16,7 +16,7 @@ from mlaas4hep_dask.dataset.dataset import watching
 from mlaas4hep_dask.dataset.lost import Lost
 from mlaas4hep_dask.dataset.mean_image import images_json
 from mlaas4hep_dask.dataset.trial import require_splits
-from mlaas4hep_dask.journal import Caution, Epoch, Journal, Message, Note, Run, read
+from mlaas4hep_dask.journal import SPLITS, Caution, Epoch, Journal, Message, Note, Run, read
 from mlaas4hep_dask.journal.read import JOURNAL
 from mlaas4hep_dask.report import render
 from mlaas4hep_dask.report.card import model_card
@@ -166,7 +166,7 @@ def _fit(
             specs=specs,
             encode=dataset.encode_options(),
             objective=trainer.objective,
-            metrics={key: last.record[key] for key in ("train", "validation", "test")},
+            metrics={key: last.record[key] for key in SPLITS},
             data={
                 "tree": _tree(dataset),
                 "friends": _friends(dataset),

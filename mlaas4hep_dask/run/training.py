@@ -21,6 +21,7 @@ from mlaas4hep_dask.encode import EncodeCounts
 from mlaas4hep_dask.encode.examples import Examples
 from mlaas4hep_dask.errors import TrainingError
 from mlaas4hep_dask.gang import Gang, Keeping, forget_sources, keep, known_counts
+from mlaas4hep_dask.journal import SPLITS
 from mlaas4hep_dask.run.exporting import Exported, export_network, try_network
 from mlaas4hep_dask.train.assign import Assignment, assign, follow
 from mlaas4hep_dask.train.calls import (
@@ -100,7 +101,7 @@ def assignments(dataset: Dataset) -> tuple[Assignment, Assignment, Assignment]:
     if config.objective.gives_rows:
         row_bytes *= 2  # masks, and rows that the network gives, stand beside them
     splits = [[(sample, events[place]) for sample, events in counts] for place in range(3)]
-    for name, split in zip(("train", "validation", "test"), splits, strict=True):
+    for name, split in zip(SPLITS, splits, strict=True):
         if sum(events for _, events in split) == 0:
             raise TrainingError(f"the {name} split has no event; there are too few events")
     train = assign(
