@@ -126,3 +126,8 @@ def test_every_module_is_named_by_a_test_or_carries_one_of_its_room_that_is():
                 left.append(other)
     around = {name.rpartition(".")[0] for name in named}
     assert sorted(MODULES.keys() - named - around) == []
+
+
+def test_no_two_files_of_tests_have_one_name():
+    names = [path.name for path in (REPOSITORY / "tests").rglob("test_*.py")]
+    assert sorted(set(names)) == sorted(names)  # pytest imports them by name alone
