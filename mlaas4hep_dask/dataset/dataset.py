@@ -24,14 +24,8 @@ from mlaas4hep_dask.dataset.examples import examples_of, num_examples
 from mlaas4hep_dask.dataset.granularity import Suggestion, suggestions
 from mlaas4hep_dask.dataset.lost import Listener, Lost
 from mlaas4hep_dask.dataset.mean_image import NOTHING, ImageSums, sum_images
-from mlaas4hep_dask.dataset.plan import (
-    Plan,
-    Skipped,
-    assemble,
-    plan_one,
-    planned_already,
-    wanted_of,
-)
+from mlaas4hep_dask.dataset.plan import Plan, Skipped
+from mlaas4hep_dask.dataset.planning import assemble, plan_one, planned_already, wanted_of
 from mlaas4hep_dask.dataset.specs_pass import SpecsFacts, SpecsTask, specs_pass
 from mlaas4hep_dask.dataset.tasks import PROGRESS, Measured
 from mlaas4hep_dask.encode import Block, EncodeCounts, Encoding

@@ -3,37 +3,20 @@
 from __future__ import annotations
 
 import html
-import logging
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 
-from mlaas4hep_dask.catalog import DataFile, Recorded
-from mlaas4hep_dask.config import Partitioning, Selection
-from mlaas4hep_dask.errors import DataError, UnreadableFileError
+from mlaas4hep_dask.config import Selection
 from mlaas4hep_dask.events import Branch
-from mlaas4hep_dask.formats import ROOT
 from mlaas4hep_dask.inputs.context import Context
-from mlaas4hep_dask.inputs.leaks import leak_notes
 from mlaas4hep_dask.inputs.notes import together
-from mlaas4hep_dask.inputs.preflight import NOT_EVERYWHERE, Preflight
 from mlaas4hep_dask.inputs.prepare import Preparation
 from mlaas4hep_dask.inputs.supervision import Supervision
 from mlaas4hep_dask.reader import (
-    FilePlan,
     Partition,
     PlannedFile,
     ReadCounts,
-    counting,
-    plan_file,
-    require_same_branches,
 )
-from mlaas4hep_dask.reader.rootfile import NIL
-
-logger = logging.getLogger(__name__)
-
-# Bytes of a plan that tell where baskets lie; the trees of other files are parsed by whoever reads
-# them. The client keeps a plan, and every partition is sent with what its own entries need.
-MAX_PLACES = 64 * 1024**2
 
 
 @dataclass(frozen=True)
@@ -60,56 +43,6 @@ def first_reason(skipped: Sequence[Skipped], sample: str) -> str:
     """``; N could not be read, the first: …`` of what a sample lost; empty if that is nothing."""
     reasons = [entry.reason for entry in skipped if entry.sample == sample]
     return f"; {len(reasons)} could not be read, the first: {reasons[0]}" if reasons else ""
-
-
-@dataclass(frozen=True)
-class Wanted:
-    """What all files of a data set are planned for; sent to each worker once.
-
-    Parameters
-    ----------
-    reference : FilePlan
-        What all files are compared with.
-    reads : tuple of str
-        Branches that are read.
-    skip : bool
-        Leave out what cannot be read instead of stopping.
-    max_places : int
-        Bytes that the places of one file's baskets may take.
-    """
-
-    reference: FilePlan
-    reads: tuple[str, ...]
-    skip: bool
-    max_places: int
-
-    @classmethod
-    def of(cls, reference: FilePlan, reads: Sequence[str], *, skip: bool, num_files: int) -> Wanted:
-        """Without the branches of the reference that are not read."""
-        limit = MAX_PLACES // max(num_files, 1)
-        return cls(reference.narrowed(reads), tuple(reads), skip, limit)
-
-
-def plan_one(file: DataFile, sample: str, wanted: Wanted) -> PlannedFile | Skipped:
-    """The plan of one file, compared with the reference; runs on a worker.
-
-    Raises
-    ------
-    UnreadableFileError
-        When the file cannot be opened, unless it is to be skipped.
-    DataError
-        When a branch that is read is missing or of another type.
-    """
-    reference, reads = wanted.reference, wanted.reads
-    try:
-        with counting() as counts:
-            plan = plan_file(file.file, file.tree, sample, reference.access, file.friends)
-    except UnreadableFileError as error:
-        if not wanted.skip:
-            raise
-        return Skipped(file.file, sample, 0, None, error.message, file.tree)
-    require_same_branches(reference, plan, reads, advice=NOT_EVERYWHERE)
-    return replace(plan.planned(reads).within(wanted.max_places), read_counts=counts)
 
 
 @dataclass(frozen=True)
@@ -302,158 +235,3 @@ def _how_many(files: Sequence[PlannedFile]) -> str:
 def _folded(title: str, names: Sequence[str]) -> str:
     items = "".join(f"<li>{html.escape(name)}</li>" for name in names)
     return f"<details><summary>{len(names)} {title}</summary><ul>{items}</ul></details>"
-
-
-def assemble(
-    checked: Preflight,
-    planned: Sequence[PlannedFile | Skipped],
-    partition: Partitioning,
-    max_events: int | None,
-) -> Plan:
-    """The plan of a data set from those of its files, in the configuration's order.
-
-    Parameters
-    ----------
-    checked : Preflight
-        From `preflight`.
-    planned : sequence of PlannedFile or Skipped
-        All files.
-    partition : Partitioning
-        The section of the configuration: how entry ranges are cut.
-    max_events : int or None
-        At most so many events of every sample; None means all.
-
-    Raises
-    ------
-    DataError
-        When a tree of one file, by its UUID, is in two samples, or a sample has no events.
-    """
-    files = [entry for entry in planned if isinstance(entry, PlannedFile)]
-    skipped = tuple(entry for entry in planned if isinstance(entry, Skipped))
-    notes = _require_distinct(files)
-    files = _with_identities(files)
-    notes += _unlike_recorded(files, checked.recorded)
-    notes += leak_notes(checked)
-    if blank := [file.file for file in files if not file.num_entries]:
-        notes.append(f"{len(blank)} of {len(files)} files hold no events, the first: {blank[0]}")
-    partitions: list[Partition] = []
-    for sample, listed in checked.files.items():
-        of_sample = [file for file in files if file.sample == sample]
-        left = sum(file.num_entries for file in of_sample)
-        if max_events is not None:
-            left = min(left, max_events)
-        if left == 0:
-            trees = list(dict.fromkeys(file.tree for file in of_sample or listed))
-            named = ", ".join(map(repr, trees))
-            why = f"{len(of_sample)} readable files hold no events in tree {named}"
-            why += first_reason(skipped, sample)
-            raise DataError(f"sample {sample!r} is empty: {why}", tree=trees[0])
-        for file in of_sample:
-            num_entries = min(file.num_entries, left)
-            left -= num_entries
-            partitions += file.partitions(
-                target_bytes=partition.target_bytes,
-                max_events=partition.max_events,
-                num_entries=num_entries,
-            )
-    return Plan(
-        tuple(files),
-        tuple(partitions),
-        checked.branches,
-        checked.selection,
-        tuple(checked.files),
-        checked.context,
-        tuple(checked.reads),
-        checked.keys,
-        skipped,
-        tuple(notes),
-        sum((file.read_counts for file in files), ReadCounts()),
-        checked.reference.joined,
-    )
-
-
-def _require_distinct(files: Sequence[PlannedFile]) -> list[str]:
-    first: dict[tuple[str, str], PlannedFile] = {}
-    notes = []
-    for file in files:
-        earlier = first.setdefault((file.uuid, file.tree), file)
-        if earlier is file or file.num_entries == 0:
-            continue
-        if earlier.sample != file.sample:
-            raise DataError(
-                f"{file.file} of sample {file.sample!r} has the UUID of {earlier.file} of sample "
-                f"{earlier.sample!r}: one is a copy of the other",
-                file=file.file,
-            )
-        notes.append(f"{file.file} has the UUID of {earlier.file}: its events may count twice")
-    return together(notes)
-
-
-def _with_identities(files: Sequence[PlannedFile]) -> list[PlannedFile]:
-    """The files, of which those know it that have more than one tree in the data set."""
-    trees: dict[str, set[str]] = {}
-    for file in files:
-        trees.setdefault(file.uuid, set()).add(file.tree)
-    return [replace(file, is_of_many=len(trees[file.uuid]) > 1) for file in files]
-
-
-def _unlike_recorded(files: Sequence[PlannedFile], recorded: Mapping[str, Recorded]) -> list[str]:
-    """Notes on files that are not what their file set says of them; the first is logged too."""
-    notes = []
-    for file in files:
-        record = recorded.get(file.file, Recorded(None, None))
-        unlike = []
-        if record.num_entries not in (None, file.num_entries):
-            unlike.append(f"{record.num_entries} entries, and it has {file.num_entries}")
-        is_root = file.access.format_of(file.file) == ROOT  # coffea identifies others in its way
-        if is_root and record.uuid not in (None, NIL, file.uuid):
-            unlike.append(f"the UUID {record.uuid}, and it has {file.uuid}")
-        if unlike:
-            notes.append(
-                f"{file.file} is not what its file set recorded: {'; '.join(unlike)}; all of the "
-                "file is read as it is now"
-            )
-    if notes:
-        more = f"; likewise {len(notes) - 1} more" if notes[1:] else ""
-        logger.warning("%s%s", notes[0], more)
-    return together(notes)
-
-
-def planned_already(checked: Preflight) -> dict[tuple[str, DataFile], PlannedFile]:
-    """By sample and file: those that the preflight has opened and that have not changed since."""
-    num_files = sum(map(len, checked.files.values()))
-    return {
-        which: file.within(MAX_PLACES // num_files)
-        for which, file in checked.planned.items()
-        if file.is_current()
-    }
-
-
-def check_files(checked: Preflight, partition: Partitioning, max_events: int | None) -> Plan:
-    """The plan made in this process, without a cluster, for ``--check``.
-
-    The parameters are those of `assemble`.
-
-    Raises
-    ------
-    MLaaSError
-        Whatever is wrong with a file.
-    """
-    open_files = planned_already(checked)
-    wanted = wanted_of(checked)
-    planned = [
-        open_files.get((sample, file)) or plan_one(file, sample, wanted)
-        for sample, files in checked.files.items()
-        for file in files
-    ]
-    return assemble(checked, planned, partition, max_events)
-
-
-def wanted_of(checked: Preflight) -> Wanted:
-    """What the files of a configuration are planned for."""
-    return Wanted.of(
-        checked.reference,
-        checked.reads,
-        skip=checked.context.skip,
-        num_files=sum(map(len, checked.files.values())),
-    )

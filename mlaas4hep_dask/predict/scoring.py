@@ -15,7 +15,8 @@ from distributed import Client
 from mlaas4hep_dask import __version__
 from mlaas4hep_dask.config import Partitioning
 from mlaas4hep_dask.console import Reporter
-from mlaas4hep_dask.dataset.plan import Skipped, Wanted, plan_one
+from mlaas4hep_dask.dataset.plan import Skipped
+from mlaas4hep_dask.dataset.planning import Wanted, plan_one
 from mlaas4hep_dask.encode import EncodeCounts
 from mlaas4hep_dask.encode.precision import require_exact
 from mlaas4hep_dask.errors import ConfigError, UnreadableFileError

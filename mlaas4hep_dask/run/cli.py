@@ -163,7 +163,7 @@ def _schema() -> None:
 def _check(dataset: str, **changes: Any) -> None:
     announce(f"checking {dataset}")
     config = _loaded(dataset, **changes)
-    from mlaas4hep_dask.dataset.plan import check_files
+    from mlaas4hep_dask.dataset.planning import check_files
     from mlaas4hep_dask.dataset.trial import first_notes, require_splits
     from mlaas4hep_dask.inputs.preflight import preflight
     from mlaas4hep_dask.run.checking import check_model

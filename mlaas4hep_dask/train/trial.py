@@ -21,13 +21,23 @@ from mlaas4hep_dask.export.contract import compared, outputs_of, require_shape
 from mlaas4hep_dask.objective import Objective
 from mlaas4hep_dask.train.loss import LossSource
 from mlaas4hep_dask.train.model import ModelSource, described
+from mlaas4hep_dask.train.requirements import (
+    SHOWN,
+    are_equal,
+    changed_settings,
+    require_cpu,
+    require_fixed,
+    require_gradients,
+    require_parameters,
+    require_running_averages,
+    torch_settings,
+)
 from mlaas4hep_dask.usercode import RAISED, limited
 
 STEP = 1e-3  # size of the steps of a trial; a large one is no fault of the network's
 FACTOR = 1000.0  # on rows, to see whether outputs have bounds
 NEAR = 1e-3  # to 0 or 1, as a Sigmoid is at these
 FEW = 3  # events of the first call
-SHOWN = 3  # names of parameters
 
 
 @dataclass(frozen=True)
@@ -128,8 +138,8 @@ class _Trial:
     def run(self) -> Trained:
         network = self._built()
         call = self._checked(lambda: call_of(network))
-        self._checked(lambda: _require_cpu(network))
-        self._checked(lambda: _require_running_averages(network))
+        self._checked(lambda: require_cpu(network))
+        self._checked(lambda: require_running_averages(network))
         network.train()
         warnings = self._checked(lambda: self._train(network, call))
         network.eval()
@@ -148,7 +158,7 @@ class _Trial:
 
     def _checked(self, step: Any) -> Any:
         """What a step returns; whatever it raises becomes an error that names the model."""
-        settings = _settings()
+        settings = torch_settings()
         try:
             with limited():
                 return step()
@@ -169,7 +179,7 @@ class _Trial:
         return network
 
     def _require_settings(self, before: dict[str, Any]) -> None:
-        if changed := _changed(before):
+        if changed := changed_settings(before):
             raise self._model.error(
                 f"changes {' and '.join(changed)} of the whole process, which others share; give "
                 "layers and tensors their own dtype"
@@ -182,8 +192,8 @@ class _Trial:
         few = _spread(len(self._x), FEW)
         with torch.no_grad():
             self._given(call, self._x[few], self._missing[few], self._refused)
-        _require_fixed(network, names, before, self._training.num_ranks)
-        _require_parameters(network)
+        require_fixed(network, names, before, self._training.num_ranks)
+        require_parameters(network)
         warnings = []
         if _sets_seed(lambda: call(self._x[few].clone(), self._missing[few].clone())):
             warnings.append(
@@ -208,7 +218,7 @@ class _Trial:
                 )
             total.backward(torch.tensor(1.0))  # type: ignore[no-untyped-call]
             if size > 0:
-                _require_gradients(network, self._training.num_ranks)
+                require_gradients(network, self._training.num_ranks)
             _step(network)
         return warnings
 
@@ -237,7 +247,7 @@ class _Trial:
         before = {name: value.clone() for name, value in network.state_dict().items()}
         with torch.no_grad():
             given = outputs_of(call, self._x, self._missing, self._objective)
-        changed = [n for n, v in network.state_dict().items() if not _equal(v, before.get(n))]
+        changed = [n for n, v in network.state_dict().items() if not are_equal(v, before.get(n))]
         if changed:
             raise ModelError(
                 f"changes its {', '.join(changed[:SHOWN])} in eval mode, so that scores would "
@@ -322,91 +332,12 @@ def _spread(total: int, size: int) -> torch.Tensor:
     return (torch.arange(size) * max(total // max(size, 1), 1)) % total
 
 
-def _settings() -> dict[str, Any]:
-    """Settings of torch that hold for the whole process."""
-    return {
-        "torch.set_default_dtype": torch.get_default_dtype(),
-        "torch.set_grad_enabled": torch.is_grad_enabled(),
-        "torch.set_default_device": torch.get_default_device(),
-        "torch.use_deterministic_algorithms": torch.are_deterministic_algorithms_enabled(),
-    }
-
-
-def _changed(before: dict[str, Any]) -> list[str]:
-    """The settings that have changed; they are set back."""
-    now = _settings()
-    torch.set_default_dtype(before["torch.set_default_dtype"])
-    torch.set_grad_enabled(before["torch.set_grad_enabled"])
-    if now["torch.set_default_device"] != before["torch.set_default_device"]:
-        torch.set_default_device(before["torch.set_default_device"])
-    torch.use_deterministic_algorithms(before["torch.use_deterministic_algorithms"])
-    return [name for name, value in now.items() if value != before[name]]
-
-
-def _require_parameters(network: torch.nn.Module) -> None:
-    parameters = list(network.parameters())
-    if not any(parameter.requires_grad for parameter in parameters):
-        what = "all its parameters have requires_grad False" if parameters else "it has none"
-        raise ModelError(f"has no parameter to train: {what}")
-
-
-def _require_cpu(network: torch.nn.Module) -> None:
-    for name, tensor in (*network.named_parameters(), *network.named_buffers()):
-        if tensor.device.type != "cpu":
-            raise ModelError(f"has its {name} on {tensor.device}; training runs on the CPU")
-
-
-def _require_running_averages(network: torch.nn.Module) -> None:
-    """Raise where a layer averages over the batch in eval mode too."""
-    norms = torch.nn.BatchNorm1d, torch.nn.BatchNorm2d, torch.nn.BatchNorm3d
-    for name, layer in network.named_modules():
-        if isinstance(layer, norms) and layer.running_mean is None:
-            kind = type(layer).__name__
-            raise ModelError(
-                f"has {kind}(track_running_stats=False) as its {name or 'only layer'}, which "
-                "averages over the batch when it scores too: a served score would depend on other "
-                f"clients' events. Write {kind}({layer.num_features}), which keeps averages for "
-                "scoring, or torch.nn.LayerNorm"
-            )
-
-
 def _step(network: torch.nn.Module) -> None:
     """The first step of Adam, without the second that importing torch's optimisers takes."""
     with torch.no_grad():
         for parameter in network.parameters():
             if parameter.grad is not None:
                 parameter.sub_(STEP * parameter.grad.sign())
-
-
-def _require_fixed(
-    network: torch.nn.Module, names: set[str], before: dict[str, torch.Tensor], num_ranks: int
-) -> None:
-    """Raise where the first call makes or sets parameters in a way that training cannot follow."""
-    now = dict(network.named_parameters())
-    new = sorted(now.keys() - names)
-    if new:
-        raise ModelError(
-            f"makes its parameters {', '.join(new[:SHOWN])} when it is first called, too late for "
-            "the optimiser: make them in __init__, or use torch's lazy modules"
-        )
-    changed = [name for name, value in before.items() if not _equal(now[name], value)]
-    if changed and num_ranks > 1:
-        raise ModelError(
-            f"sets its parameters {', '.join(changed[:SHOWN])} by the first events that it sees, "
-            f"which differ between the {num_ranks} ranks; train with training.ranks: 1"
-        )
-
-
-def _require_gradients(network: torch.nn.Module, num_ranks: int) -> None:
-    learned = [(name, p) for name, p in network.named_parameters() if p.requires_grad]
-    unused = [name for name, p in learned if p.grad is None]
-    if len(unused) == len(learned):
-        raise ModelError("gives numbers that do not depend on any of its parameters")
-    if unused and num_ranks > 1:
-        raise ModelError(
-            f"does not use its parameters {', '.join(unused[:SHOWN])}, which several ranks cannot "
-            "train; leave them out, or train with training.ranks: 1"
-        )
 
 
 def _sets_seed(call: Any) -> bool:
@@ -418,10 +349,3 @@ def _sets_seed(call: Any) -> bool:
             call()
             states.append(torch.random.get_rng_state())
     return torch.equal(*states)
-
-
-def _equal(value: Any, other: Any) -> bool:
-    if not isinstance(value, torch.Tensor) or not isinstance(other, torch.Tensor):
-        return bool(value == other)
-    same = value.shape == other.shape and value.dtype == other.dtype
-    return same and bool(((value == other) | (value.isnan() & other.isnan())).all())

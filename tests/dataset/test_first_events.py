@@ -5,7 +5,7 @@ import pytest
 import uproot
 
 from mlaas4hep_dask.config import Config
-from mlaas4hep_dask.dataset.plan import check_files
+from mlaas4hep_dask.dataset.planning import check_files
 from mlaas4hep_dask.dataset.trial import first_notes, require_splits
 from mlaas4hep_dask.errors import TrainingError
 from mlaas4hep_dask.inputs.preflight import preflight

@@ -17,7 +17,7 @@ from mlaas4hep_dask.cluster import connect
 from mlaas4hep_dask.config import Cluster, Config
 from mlaas4hep_dask.dataset import Dataset
 from mlaas4hep_dask.dataset.cache import SUFFIX, prune
-from mlaas4hep_dask.dataset.plan import check_files
+from mlaas4hep_dask.dataset.planning import check_files
 from mlaas4hep_dask.dataset.reduce import specs_graph
 from mlaas4hep_dask.dataset.specs_pass import file_pieces
 from mlaas4hep_dask.dataset.subset import subset_units

@@ -12,7 +12,7 @@ import uproot
 from mlaas4hep_dask.bundle import open_bundle, write_bundle
 from mlaas4hep_dask.config import Config, load
 from mlaas4hep_dask.dataset import Dataset
-from mlaas4hep_dask.dataset.plan import check_files
+from mlaas4hep_dask.dataset.planning import check_files
 from mlaas4hep_dask.encode.split import event_ids
 from mlaas4hep_dask.errors import BundleError, ConfigError, DataError
 from mlaas4hep_dask.inputs.preflight import preflight

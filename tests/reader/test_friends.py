@@ -9,7 +9,7 @@ from steps import dataset_of
 
 from mlaas4hep_dask.catalog import resolve_files
 from mlaas4hep_dask.config import Config, given_of, load
-from mlaas4hep_dask.dataset.plan import check_files
+from mlaas4hep_dask.dataset.planning import check_files
 from mlaas4hep_dask.errors import ConfigError, DataError
 from mlaas4hep_dask.inputs.preflight import preflight
 from mlaas4hep_dask.predict.request import check_request

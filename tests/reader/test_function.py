@@ -9,7 +9,7 @@ import uproot
 
 from mlaas4hep_dask.config import Config, load
 from mlaas4hep_dask.dataset import Dataset
-from mlaas4hep_dask.dataset.plan import check_files
+from mlaas4hep_dask.dataset.planning import check_files
 from mlaas4hep_dask.errors import ConfigError, DataError, FunctionError, UnreadableFileError
 from mlaas4hep_dask.inputs.preflight import preflight
 from mlaas4hep_dask.reader import plan_file, read

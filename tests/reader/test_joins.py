@@ -12,7 +12,7 @@ from root_process import run_in_root
 from steps import dataset_of
 
 from mlaas4hep_dask.config import Config
-from mlaas4hep_dask.dataset.plan import check_files
+from mlaas4hep_dask.dataset.planning import check_files
 from mlaas4hep_dask.derive.recipe import Recipe
 from mlaas4hep_dask.errors import ConfigError, DataError
 from mlaas4hep_dask.inputs.preflight import preflight

@@ -12,7 +12,7 @@ from coffea.nanoevents import schemas
 from mlaas4hep_dask.config import Config
 from mlaas4hep_dask.config.function import Schema
 from mlaas4hep_dask.dataset import Dataset
-from mlaas4hep_dask.dataset.plan import check_files
+from mlaas4hep_dask.dataset.planning import check_files
 from mlaas4hep_dask.errors import DataError, FunctionError
 from mlaas4hep_dask.inputs.preflight import preflight
 from mlaas4hep_dask.inputs.prepare import prepare

@@ -8,7 +8,7 @@ from paths import FAULTS
 from root_process import run_in_root
 
 from mlaas4hep_dask.config import load
-from mlaas4hep_dask.dataset.plan import check_files
+from mlaas4hep_dask.dataset.planning import check_files
 from mlaas4hep_dask.errors import ConfigError, DataError
 from mlaas4hep_dask.inputs.preflight import preflight
 from mlaas4hep_dask.reader import counting, plan_file, read

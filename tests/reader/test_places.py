@@ -15,7 +15,7 @@ from test_embedded import WRITE
 from mlaas4hep_dask.config import Config
 from mlaas4hep_dask.dataset import Dataset
 from mlaas4hep_dask.dataset import plan as dataset_plan
-from mlaas4hep_dask.dataset.plan import check_files
+from mlaas4hep_dask.dataset.planning import check_files
 from mlaas4hep_dask.errors import DataError
 from mlaas4hep_dask.inputs.preflight import preflight
 from mlaas4hep_dask.reader import counting, opened, plan_file, read
