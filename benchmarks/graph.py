@@ -90,7 +90,7 @@ def build(parsed: argparse.Namespace) -> dict[str, float]:
         if parsed.graph == "specs":
             pieces = file_pieces(plan, None, {})
             graph, _ = specs_graph(
-                pieces, fine._context(), token=fine.token(), threads=len(plan.partitions)
+                pieces, fine.plan().context, token=fine.token(), threads=len(plan.partitions)
             )
             graphs = [graph]
         else:

@@ -290,7 +290,7 @@ def test_a_cache_that_cannot_be_written_is_an_error_that_names_the_key(keys, cli
 @pytest.mark.parametrize("max_tasks", [1, 3, 7, 1000])
 def test_coarser_tasks_give_the_same_specs_and_fill_the_cache_too(keys, client, max_tasks):
     dataset = dataset_of(keys, client, partition={"max_events": 900})
-    plan, context = dataset.plan(), dataset._context()
+    plan, context = dataset.plan(), dataset.plan().context
     folder = Path(keys["specs"]["cache"])
     for num_cached in (0, NUM_EVENTS):
         pieces = file_pieces(plan, folder, {})
@@ -312,7 +312,7 @@ def test_tasks_take_several_partitions_if_all_threads_have_enough_of_them(
     plan = dataset.plan()
     assert len(plan.partitions) == 165
     pieces = file_pieces(plan, None, {})
-    graph, _ = specs_graph(pieces, dataset._context(), token="any", threads=threads)  # noqa: S106
+    graph, _ = specs_graph(pieces, dataset.plan().context, token="any", threads=threads)  # noqa: S106
     tasks = [
         task[1]
         for key, task in graph.items()
@@ -676,7 +676,7 @@ def test_specs_are_the_same_bits_whatever_cluster_and_cache(keys, client, tmp_pa
         with connect(Cluster(workers=workers), ranks=1) as other:
             own = dataset_of(keys, other, **more, specs={"cache": None})
             assert own.specs().to_json() == plain
-    context, partitions = warm._context(), warm.plan().partitions
+    context, partitions = warm.plan().context, warm.plan().partitions
     parts = [measure_partition(part, 0, context).specs for part in partitions]
     expected = merge_all(parts)
     random = np.random.default_rng(3)

@@ -49,8 +49,9 @@ def began(folder, temporary, *command):
 
 
 def heard():
-    """A shell's background job, as these tests may be, ignores Ctrl-C."""
+    """A shell's background job, as these tests may be, ignores Ctrl-C, and under nohup SIGHUP."""
     signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 
 @pytest.mark.parametrize(

@@ -41,6 +41,7 @@ from mlaas4hep_dask.score.opening import open_scorer
 from mlaas4hep_dask.score.parts import Records
 from mlaas4hep_dask.specs.measure import measure
 from mlaas4hep_dask.train.network import mlp
+from mlaas4hep_dask.waiting import ClusterHandle
 from mlaas4hep_dask.writer import write_events
 
 pytestmark = pytest.mark.cluster
@@ -651,7 +652,7 @@ def test_few_tasks_are_ahead_of_the_one_that_is_taken(client):
             pulled.append(number)
             yield (number,)
 
-    results = in_order(client, abs, tasks(), "numbers")
+    results = in_order(ClusterHandle(client), abs, tasks(), "numbers")
     room = AHEAD * 2  # the cluster has two threads
     for number in range(10):
         assert next(results) == number
