@@ -163,6 +163,7 @@ def test_a_service_refuses_two_models_of_one_name(trained):
         asyncio.run(run())
 
 
+@pytest.mark.slow
 def test_scoring_loads_no_protocol(trained):
     script = """
 import sys
