@@ -5,7 +5,9 @@ from __future__ import annotations
 import gc
 import importlib
 import logging
+import os
 import shlex
+import signal
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
@@ -176,9 +178,14 @@ def process(
     """
     try:
         with ended_by_signals(clean_up):
-            return status(command, name=name)
+            code = status(command, name=name)
+            sys.stdout.flush()
+            return code
     except KeyboardInterrupt as ended:  # before there was anything to interrupt
         return status_of(ended)
+    except BrokenPipeError:  # whoever read the output has gone, as in ``| head -1``
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 128 + signal.SIGPIPE
     finally:
         clean_up()
         # Else the interpreter looks for garbage in all that was imported, to end then: it takes

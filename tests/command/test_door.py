@@ -343,3 +343,14 @@ def test_a_completion_script_is_one_of_its_shell(shell, words, tmp_path):
     assert all(word in script.read_text() for word in words)
     if shutil.which(shell):
         subprocess.run([shell, "-n", script], check=True)
+
+
+@pytest.mark.parametrize("verb", ["version", "schema", "--help"])
+def test_whoever_reads_the_output_may_stop_to(verb):
+    read, write = os.pipe()
+    os.close(read)
+    command = [sys.executable, "-m", "mlaas4hep_dask", verb]
+    done = subprocess.run(command, stdout=write, stderr=subprocess.PIPE, text=True, check=False)
+    os.close(write)
+    assert done.stderr == ""
+    assert done.returncode in (0, 128 + signal.SIGPIPE)
