@@ -140,6 +140,7 @@ def test_remote_files_are_left_to_the_workers(keys, tmp_path):
         check(keys, target=TARGET)
 
 
+@pytest.mark.slow
 def test_the_command_ends_before_a_cluster_is_started(keys, tmp_path, capsys):
     file = tmp_path / "dataset.yaml"
     file.write_text(Config.from_mapping({**keys, "target": TARGET}).to_yaml(absolute=True))

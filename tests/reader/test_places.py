@@ -13,8 +13,7 @@ from root_process import run_in_root
 from test_embedded import WRITE
 
 from mlaas4hep_dask.config import Config
-from mlaas4hep_dask.dataset import Dataset
-from mlaas4hep_dask.dataset import plan as dataset_plan
+from mlaas4hep_dask.dataset import Dataset, planning
 from mlaas4hep_dask.dataset.planning import check_files
 from mlaas4hep_dask.errors import DataError
 from mlaas4hep_dask.inputs.preflight import preflight
@@ -292,7 +291,7 @@ def num_open_and_parsed():
 
 def test_a_plan_holds_a_bounded_number_of_places(wide, monkeypatch):
     config = Config.from_mapping(wide)
-    monkeypatch.setattr(dataset_plan, "MAX_PLACES", 4 * 1_000)
+    monkeypatch.setattr(planning, "MAX_PLACES", 4 * 1_000)
     checked = preflight(config)
     plan = check_files(checked, config.partition, config.max_events)
     assert all(part.places is None for part in plan.partitions)
