@@ -296,15 +296,15 @@ def test_a_killed_run_is_taken_up_after_its_last_epoch(tmp_path):
     killed = tmp_path / "killed"
     process = subprocess.Popen([*map(str, command), *settings], cwd=tmp_path, process_group=0)
     deadline = time.monotonic() + 120
-    num_records = 0
-    while not (killed / "checkpoints/epochs.json").exists():
+    num_records, has_epoch = 0, False
+    while not has_epoch:
         assert process.poll() is None
         assert time.monotonic() < deadline
         if (killed / "journal.jsonl").exists():
             records = journal.read(killed)  # while the other process writes to it
             assert len(records) >= num_records
-            num_records = len(records)
-        time.sleep(0.01)  # polls for the first checkpoint of the other process
+            num_records, has_epoch = len(records), bool(records.of(journal.Epoch))
+        time.sleep(0.01)  # polls for the first epoch of the other process
     os.killpg(process.pid, signal.SIGKILL)
     process.wait()
     done_before = len(json.loads((killed / "checkpoints/epochs.json").read_text())["epochs"])
