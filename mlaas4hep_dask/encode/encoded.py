@@ -15,6 +15,7 @@ from mlaas4hep_dask.encode.encoding import Encoding
 from mlaas4hep_dask.encode.layout import Layout
 from mlaas4hep_dask.encode.normalise import normalise_into
 from mlaas4hep_dask.encode.order import sort_objects
+from mlaas4hep_dask.encode.packed import Packed
 from mlaas4hep_dask.encode.scatter import scatter
 from mlaas4hep_dask.errors import DataError, EncodeError
 from mlaas4hep_dask.events import Events
@@ -23,7 +24,7 @@ from mlaas4hep_dask.events.runs import copied, runs_of
 
 
 @dataclass(frozen=True)
-class Encoded:
+class Encoded(Packed):
     """Encoded events without their padding, about a quarter of the dense rows in size.
 
     This is the form in which blocks are kept and moved; `dense` and `missing` are made where
@@ -74,13 +75,6 @@ class Encoded:
         if self.values.shape != (int(ends[-1]),):
             raise disagreement("values of encoded events", self.values.shape, (int(ends[-1]),))
 
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__dict__.update(state)
-        self.__post_init__()
-
-    def __len__(self) -> int:
-        return self.num_events
-
     @property
     def nbytes(self) -> int:
         """Bytes held."""
@@ -94,51 +88,6 @@ class Encoded:
         """Encoded values of each branch, without padding; NaN is missing."""
         parts = np.split(self.values, self.starts[1:]) if self.starts.size else []
         return dict(zip(self.layout.branches, parts, strict=True))
-
-    def dense(
-        self,
-        rows: NDArray[np.int64] | None = None,
-        *,
-        positions: NDArray[np.int64] | None = None,
-        out: NDArray[np.float32] | None = None,
-    ) -> NDArray[np.float32]:
-        """Dense rows, 0 where a value is missing.
-
-        Parameters
-        ----------
-        rows : ndarray of int64, optional
-            Events to write, fastest when ascending; all by default.
-        positions : ndarray of int64, optional
-            Row of ``out`` for each of ``rows``, for shuffling; by default 0, 1, 2, ….
-        out : ndarray of float32, shape (at least max(positions) + 1, columns), optional
-            Receives the rows.
-
-        Returns
-        -------
-        ndarray of float32, shape (rows, columns)
-            ``out``, or a new array.
-
-        Raises
-        ------
-        IndexError
-            When there is no such event, or no such row of ``out``.
-        ValueError
-            When shapes do not match.
-        """
-        return self._write(np.float32, rows, positions, out)
-
-    def missing(
-        self,
-        rows: NDArray[np.int64] | None = None,
-        *,
-        positions: NDArray[np.int64] | None = None,
-        out: NDArray[np.bool_] | None = None,
-    ) -> NDArray[np.bool_]:
-        """Missing mask, shape (rows, columns): True where the value is padding or NaN.
-
-        The parameters are those of `dense`.
-        """
-        return self._write(np.bool_, rows, positions, out)
 
     def chosen(self, selected: NDArray[np.bool_]) -> Encoded:
         """A copy of the events where ``selected``, shape (events,), is True; without counts."""

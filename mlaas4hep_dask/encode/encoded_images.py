@@ -14,6 +14,7 @@ from mlaas4hep_dask.encode.counts import EncodeCounts
 from mlaas4hep_dask.encode.encoding import Encoding
 from mlaas4hep_dask.encode.image import COMBINES, Image
 from mlaas4hep_dask.encode.normalise import normalised
+from mlaas4hep_dask.encode.packed import Packed
 from mlaas4hep_dask.events import Events
 from mlaas4hep_dask.events.events import offsets_of
 from mlaas4hep_dask.events.lengths import require_length, require_offsets
@@ -24,8 +25,8 @@ FEW_SHARED = 0.01  # fraction of objects that may share a cell at the suggested 
 
 
 @dataclass(frozen=True)
-class EncodedImages:
-    """Encoded events as the cells that are not empty; it has the methods of `Encoded`.
+class EncodedImages(Packed):
+    """Encoded events as the cells that are not empty.
 
     Parameters
     ----------
@@ -64,77 +65,43 @@ class EncodedImages:
         require_length("values of encoded images", self.values, int(self.offsets[-1]))
         require_length("flat values of encoded images", self.flat, self.num_events)
 
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__dict__.update(state)
-        self.__post_init__()
-
-    def __len__(self) -> int:
-        return self.num_events
-
     @property
     def nbytes(self) -> int:
         """Bytes held."""
         arrays = (self.offsets, self.cells, self.values, self.flat)
         return sum(array.nbytes for array in arrays)
 
-    def dense(
+    def _write(
         self,
-        rows: NDArray[np.int64] | None = None,
-        *,
-        positions: NDArray[np.int64] | None = None,
-        out: NDArray[np.float32] | None = None,
-    ) -> NDArray[np.float32]:
-        """Images, 0 where a cell is empty, float32 (rows, channels, ny, nx).
-
-        Parameters
-        ----------
-        rows : ndarray of int64, optional
-            Events to write; all by default.
-        positions : ndarray of int64, optional
-            Row of ``out`` for each of ``rows``, for shuffling; by default 0, 1, 2, ….
-        out : ndarray of float32, shape (at least max(positions) + 1, channels, ny, nx), optional
-            Receives the images; contiguous.
-        """
-        rows, positions, out, plane, flat_view = self._prepared(rows, positions, out, np.float32)
-        kernels.scatter_cells(
-            self.offsets, self.cells, self.values, self.flat, plane, rows, positions, flat_view
-        )
-        return out
-
-    def missing(
-        self,
-        rows: NDArray[np.int64] | None = None,
-        *,
-        positions: NDArray[np.int64] | None = None,
-        out: NDArray[np.bool_] | None = None,
-    ) -> NDArray[np.bool_]:
-        """Missing mask, of the shape of the images: True in cells without an object.
-
-        A channel of a flat branch is True where the value is missing. The parameters are those of
-        `dense`.
-        """
-        rows, positions, out, plane, flat_view = self._prepared(rows, positions, out, np.bool_)
-        kernels.scatter_cells_missing(
-            self.offsets, self.cells, self.flat, plane, rows, positions, flat_view
-        )
-        return out
-
-    def _prepared(
-        self,
+        dtype: type,
         rows: NDArray[np.int64] | None,
         positions: NDArray[np.int64] | None,
         out: NDArray[Any] | None,
-        dtype: type,
-    ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[Any], int, NDArray[Any]]:
+    ) -> NDArray[Any]:
+        """Images float32 (rows, channels, ny, nx), 0 where a cell is empty; or their mask.
+
+        The mask is True in cells without an object, and in the channel of a flat branch where the
+        value is missing. ``out`` is contiguous.
+        """
         rows = np.arange(self.num_events) if rows is None else rows
         positions = np.arange(rows.size) if positions is None else positions
         channels, height, width = self.image.shape
         if out is None:
             out = np.empty((rows.size, channels, height, width), dtype)
-        size = channels * height * width
         # A copy would receive the images instead of ``out``.
-        flat_view = np.reshape(out, (len(out), size), copy=False)
-        return rows, positions, out, height * width, flat_view
+        flat_view = np.reshape(out, (len(out), channels * height * width), copy=False)
+        kernels.scatter_cells(
+            self.offsets,
+            self.cells,
+            self.values,
+            self.flat,
+            height * width,
+            rows,
+            positions,
+            dtype is np.bool_,
+            flat_view,
+        )
+        return out
 
     def chosen(self, selected: NDArray[np.bool_]) -> EncodedImages:
         """A copy of the events where ``selected``, shape (events,), is True; without counts."""

@@ -180,9 +180,10 @@ def scatter_cells(
     plane_size: int,
     rows: NDArray[np.int64],
     positions: NDArray[np.int64],
-    out: NDArray[np.float32],
+    is_mask: bool,
+    out: NDArray[Any],
 ) -> None:
-    """Write the images of the events ``rows`` to ``out``, 0 where a cell is empty.
+    """Write the images of the events ``rows`` to ``out``, or their missing mask.
 
     Parameters
     ----------
@@ -196,41 +197,21 @@ def scatter_cells(
         Numbers in one channel.
     rows, positions : ndarray of int64, shape (rows,)
         Events to write, and the row of ``out`` for each.
-    out : ndarray of float32, shape (positions, channels * plane_size)
+    is_mask : bool
+        Write 1 where a cell is empty or a flat value missing, else 0; values, and 0, otherwise.
+    out : ndarray of float32 or bool, shape (positions, channels * plane_size)
         Receives the images.
     """
-    zero = np.float32(0.0)
     num_flat = flat.shape[1]
     end = out.shape[1] - num_flat * plane_size
     for i in range(rows.size):
         row, position = rows[i], positions[i]
-        out[position, :end] = zero
+        out[position, :end] = is_mask
         for entry in range(offsets[row], offsets[row + 1]):
-            out[position, cells[entry]] = values[entry]
+            out[position, cells[entry]] = np.float32(0) if is_mask else values[entry]
         for j in range(num_flat):
             value = flat[row, j]
+            is_missing = value != value
             first = end + j * plane_size
-            out[position, first : first + plane_size] = value if value == value else zero
-
-
-@numba.njit(nogil=True, cache=True)  # type: ignore[untyped-decorator]
-def scatter_cells_missing(
-    offsets: NDArray[np.int64],
-    cells: NDArray[np.int32],
-    flat: NDArray[np.float32],
-    plane_size: int,
-    rows: NDArray[np.int64],
-    positions: NDArray[np.int64],
-    out: NDArray[np.bool_],
-) -> None:
-    """Write the missing mask of the events ``rows`` to ``out``; see `scatter_cells`."""
-    num_flat = flat.shape[1]
-    end = out.shape[1] - num_flat * plane_size
-    for i in range(rows.size):
-        row, position = rows[i], positions[i]
-        out[position, :end] = True
-        for entry in range(offsets[row], offsets[row + 1]):
-            out[position, cells[entry]] = False
-        for j in range(num_flat):
-            first = end + j * plane_size
-            out[position, first : first + plane_size] = flat[row, j] != flat[row, j]
+            shown = np.float32(0) if is_missing else value
+            out[position, first : first + plane_size] = is_missing if is_mask else shown
