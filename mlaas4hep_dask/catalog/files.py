@@ -7,6 +7,7 @@ import logging
 import os
 import re
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 from urllib.parse import unquote
@@ -22,11 +23,10 @@ from mlaas4hep_dask.catalog.locations import (
     parted,
 )
 from mlaas4hep_dask.catalog.rucio import rucio_files
-from mlaas4hep_dask.config import Friend
+from mlaas4hep_dask.config import Friend, Sample
 from mlaas4hep_dask.config.fields import bare
 from mlaas4hep_dask.config.problems import Places, Problem, config_error
 from mlaas4hep_dask.config.reading import Reading, is_logical
-from mlaas4hep_dask.config.root import Config
 from mlaas4hep_dask.errors import names_in, nearest
 
 _log = logging.getLogger(__name__)
@@ -34,8 +34,38 @@ _log = logging.getLogger(__name__)
 _MAX_NAMED = 3
 
 
+@dataclass(frozen=True)
+class Listing:
+    """What tells the files of a data set.
+
+    Parameters
+    ----------
+    samples : sequence of Sample
+        With their files.
+    tree : str
+        The tree of files whose sample or entry names no other.
+    friends : sequence of Friend
+        Friend trees of the files of all samples.
+    reading : Reading
+        Its redirector finds logical names, its format tells lists from file sets.
+    places : Places
+        The folder that relative entries start from, and the lines for errors.
+    """
+
+    samples: Sequence[Sample]
+    tree: str = "Events"
+    friends: Sequence[Friend] = ()
+    reading: Reading = field(default_factory=Reading)
+    places: Places = field(default_factory=Places)
+
+    def tree_of(self, number: int) -> tuple[str, str]:
+        """The tree of the files of a sample that name none, and the key that gives it."""
+        tree = self.samples[number].tree
+        return (self.tree, "tree") if tree is None else (tree, f"samples.{number}.tree")
+
+
 def resolve_files(
-    config: Config, recorded: dict[str, Recorded] | None = None
+    listing: Listing, recorded: dict[str, Recorded] | None = None
 ) -> dict[str, list[DataFile]]:
     """The files of every sample, in the order of the YAML; those of a glob in alphabetical order.
 
@@ -45,8 +75,8 @@ def resolve_files(
 
     Parameters
     ----------
-    config
-        Its ``samples[].files`` are expanded, starting from the folder of the YAML.
+    listing
+        The entries of the samples, which are expanded.
     recorded
         Gets, by file, what file sets record of it.
 
@@ -65,14 +95,15 @@ def resolve_files(
     files: dict[str, list[DataFile]] = {}
     owners: dict[tuple[str, str], str] = {}  # a file, whatever it was called, its tree; its sample
     problems: list[Problem] = []
-    for i, sample in enumerate(config.samples):
+    for i, sample in enumerate(listing.samples):
         kept = files[sample.name] = []
         repeated: list[str] = []
-        tree, at = config.tree_of(i)
+        tree, at = listing.tree_of(i)
         for j, entry in enumerate(sample.files):
             key = f"samples.{i}.files.{j}"
             try:
-                place = _Place(config.base, sample.name, config.reading, tree, recorded)
+                base, reading = listing.places.base, listing.reading
+                place = _Place(base, sample.name, reading, tree, recorded)
                 found = [
                     DataFile(file, own or tree, key if own else at)
                     for file, own in _expand(entry, place)
@@ -98,30 +129,31 @@ def resolve_files(
                 )
                 for owner, both in shared.items()
             )
-        _befriend(kept, config, i, problems)
+        _befriend(kept, listing, i, problems)
         if repeated:
             _log.warning(
                 "sample %r names files twice, kept once: %s", sample.name, _named(repeated)
             )
     if problems:
-        raise config_error(config._places, problems)
+        raise config_error(listing.places, problems)
     return files
 
 
-def _befriend(files: list[DataFile], config: Config, number: int, problems: list[Problem]) -> None:
+def _befriend(
+    files: list[DataFile], listing: Listing, number: int, problems: list[Problem]
+) -> None:
     """Give the files of a sample their friends."""
-    given = config.samples[number].friends
-    own = [(f"samples.{number}.friends.{j}", each) for j, each in enumerate(given)]
-    shared = [(f"friends.{j}", each) for j, each in enumerate(config.friends)]
-    for key, friend in (*shared, *own):
+    of_all = [(f"friends.{j}", each) for j, each in enumerate(listing.friends)]
+    sample = listing.samples[number]
+    of_sample = [(f"samples.{number}.friends.{j}", each) for j, each in enumerate(sample.friends)]
+    base, reading = listing.places.base, listing.reading
+    for key, friend in (*of_all, *of_sample):
         try:
             is_shared = key.startswith("friends")
-            made = with_friend(files, friend, config.base, config.reading, is_shared=is_shared)
+            files[:] = with_friend(files, friend, base, reading, is_shared=is_shared)
         except Unusable as error:
             problem = Problem(f"{key}.files", error.text, error.near)
             problems.extend([problem] if problem not in problems else [])
-        else:
-            files[:] = made
 
 
 def with_friend(

@@ -50,7 +50,7 @@ def load(path: str | Path, overrides: Sequence[str] = ()) -> Config:
     for override in overrides:
         _apply(document, lines, override)
     document.setdefault("name", path.stem)
-    return Config._build(document, places=Places(file, lines), base=path.parent, source=path)
+    return Config._build(document, places=Places(file, lines, path.parent.absolute()), source=path)
 
 
 S = TypeVar("S", bound=Section)

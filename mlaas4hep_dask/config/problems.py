@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import re
 import sys
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any, get_args
 
 from pydantic import BaseModel, ValidationError
@@ -67,10 +69,26 @@ class Problem:
 
 @dataclass(frozen=True)
 class Places:
-    """Where every key was written: a line of the file, or the text of an override."""
+    """Where every key was written, and where the files are that it names.
+
+    Parameters
+    ----------
+    file : str or None
+        The YAML file.
+    lines : mapping of str to int or str
+        By dotted key: its line in the file, or the text of an override.
+    base : Path
+        The folder from which relative files start.
+    """
 
     file: str | None = None
     lines: Mapping[str, int | str] = field(default_factory=dict)
+    base: Path = field(default_factory=Path.cwd)
+
+    def resolve(self, path: str) -> Path:
+        """The absolute path of a file that a key names; ``~`` and ``$VARS`` are expanded."""
+        expanded = os.path.expandvars(os.path.expanduser(path))  # noqa: PTH111
+        return Path(os.path.abspath(self.base / expanded))  # noqa: PTH100  # links stay
 
     def line_of(self, key: str) -> int | None:
         """The line of a key, or of the nearest key around it that is in the file."""

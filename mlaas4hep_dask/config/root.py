@@ -192,7 +192,6 @@ class Config(Section):
     )
 
     _places: Places = PrivateAttr(default_factory=Places)
-    _base: Path = PrivateAttr(default_factory=Path.cwd)
     _source: Path | None = PrivateAttr(default=None)
     _cautions: tuple[str, ...] = PrivateAttr(default=())
 
@@ -308,11 +307,11 @@ class Config(Section):
         ConfigError
             A key is unknown or missing, or a value is wrong; lists every problem.
         """
-        return cls._build(mapping, places=Places(), base=Path(base))
+        return cls._build(mapping, places=Places(base=Path(base).absolute()))
 
     @classmethod
     def _build(
-        cls, mapping: Mapping[str, Any], *, places: Places, base: Path, source: Path | None = None
+        cls, mapping: Mapping[str, Any], *, places: Places, source: Path | None = None
     ) -> Self:
         document, cautions = renew(mapping)
         try:
@@ -321,7 +320,6 @@ class Config(Section):
             raise config_error(places, problems_of(error, cls)) from None
         config._places = places
         config._cautions = tuple(f"{places.where(old.key)}: {old}" for old in cautions)
-        config._base = base.absolute()
         config._source = source.absolute() if source else None
         return config
 
@@ -355,22 +353,16 @@ class Config(Section):
     @property
     def base(self) -> Path:
         """The folder from which relative files start."""
-        return self._base
+        return self._places.base
 
     @property
     def places(self) -> Places:
         """Where every key was written."""
         return self._places
 
-    def tree_of(self, number: int) -> tuple[str, str]:
-        """The tree of the files of a sample that name none, and the key that gives it."""
-        own = self.samples[number].tree
-        return (self.tree, "tree") if own is None else (own, f"samples.{number}.tree")
-
     def resolve(self, path: str) -> Path:
         """A path of this config as an absolute path; ``~`` and ``$VARS`` are expanded."""
-        expanded = os.path.expandvars(os.path.expanduser(path))  # noqa: PTH111
-        return Path(os.path.abspath(self._base / expanded))  # noqa: PTH100  # links stay
+        return self._places.resolve(path)
 
     def line_of(self, key: str) -> int | None:
         """The YAML line of a dotted key such as ``samples.0.files``.
@@ -451,7 +443,7 @@ class Config(Section):
         mark = "@" if entry.startswith("@") else ""
         path = entry.removeprefix("@")
         if glob.has_magic(path) and not self.resolve(path).is_file():
-            path = os.path.join(glob.escape(str(self._base)), path)  # noqa: PTH118
+            path = os.path.join(glob.escape(str(self.base)), path)  # noqa: PTH118
         return f"{mark}{self.resolve(path)}"
 
     def __eq__(self, other: object) -> bool:

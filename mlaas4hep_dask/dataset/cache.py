@@ -7,7 +7,7 @@ import json
 import logging
 import os
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -54,17 +54,15 @@ class Entry:
     counts: tuple[Counts, ...]
 
 
-def cache_folder(cache: str | None, resolve: Callable[[str], Path], places: Places) -> Path | None:
+def cache_folder(cache: str | None, places: Places) -> Path | None:
     """The folder of the cache of specs, made if need be; None when there is none.
 
     Parameters
     ----------
     cache : str or None
         The key ``specs.cache``.
-    resolve : callable
-        The absolute path of a folder.
     places : Places
-        Where keys were written, for errors.
+        Where folders are, and where keys were written, for errors.
 
     Raises
     ------
@@ -75,7 +73,7 @@ def cache_folder(cache: str | None, resolve: Callable[[str], Path], places: Plac
         return None
     is_auto = cache == "auto"
     users = Path(os.environ.get(VARIABLE) or user_cache_path("mlaas4hep_dask"))
-    folder = users / "specs" if is_auto else resolve(cache)
+    folder = users / "specs" if is_auto else places.resolve(cache)
     try:
         folder.mkdir(parents=True, exist_ok=True)
         if not os.access(folder, os.W_OK | os.X_OK):

@@ -19,6 +19,7 @@ from mlaas4hep_dask.dataset.arrays import DaskArrays, lazy_arrays
 from mlaas4hep_dask.dataset.binning import bins_of
 from mlaas4hep_dask.dataset.blocks import BlockPlan
 from mlaas4hep_dask.dataset.cache import cache_folder
+from mlaas4hep_dask.dataset.description import description_of
 from mlaas4hep_dask.dataset.distributions import Distributions, distributions
 from mlaas4hep_dask.dataset.examples import examples_of, num_examples
 from mlaas4hep_dask.dataset.granularity import Suggestion, suggestions
@@ -104,12 +105,12 @@ class Dataset:
             As `load` and `preflight` do.
         """
         config = load(path, overrides)
-        return cls(config, client, preflight(config))
+        return cls(config, client, preflight(description_of(config)))
 
     def checked(self) -> Preflight:
         """What was found before any work, with the user's code as it was then."""
         if self._checked is None:
-            self._checked = preflight(self.config)
+            self._checked = preflight(description_of(self.config))
         return self._checked
 
     def plan(self) -> Plan:
@@ -221,7 +222,7 @@ class Dataset:
         )
         reused, folder = self._reused(), None
         if reused is None and config.specs.mode == "full":
-            folder = cache_folder(config.specs.cache, config.resolve, config.places)
+            folder = cache_folder(config.specs.cache, config.places)
         return SpecsTask(config.specs, facts, self.token(), folder, reused)
 
     def _event_facts(self) -> dict[str, Any]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any
 
 from mlaas4hep_dask.config import Encoding as EncodeKeys
@@ -73,19 +72,15 @@ def check_encode(
     return tuple(keys[name] for name in sorted(keys))
 
 
-def find_normalisers(
-    references: Iterable[str], resolve: Callable[[str], Path], places: Places
-) -> dict[str, UserCode]:
+def find_normalisers(references: Iterable[str], places: Places) -> dict[str, UserCode]:
     """The functions that ``encode.normalisation`` names, by their references.
 
     Parameters
     ----------
     references : iterable of str
         Each ``module:callable`` or ``file.py:callable``.
-    resolve : callable
-        The absolute path of a file.
     places : Places
-        Where keys were written, for errors.
+        Where files are, and where keys were written, for errors.
 
     Raises
     ------
@@ -95,7 +90,7 @@ def find_normalisers(
     functions = {}
     for reference in sorted(set(references)):
         try:
-            functions[reference] = find_code(reference, resolve=resolve)
+            functions[reference] = find_code(reference, resolve=places.resolve)
             functions[reference].load()
         except CodeError as error:
             key = "encode.normalisation"

@@ -8,8 +8,6 @@ from dataclasses import dataclass, field, replace
 
 from mlaas4hep_dask.catalog import DataFile, Recorded, resolve_files
 from mlaas4hep_dask.config import (
-    Config,
-    Reading,
     Selection,
     check_collections,
     select_branches,
@@ -19,13 +17,13 @@ from mlaas4hep_dask.encode.encoding import transforms_of
 from mlaas4hep_dask.errors import DataError, UnreadableFileError
 from mlaas4hep_dask.events import Branch
 from mlaas4hep_dask.inputs.context import Context
+from mlaas4hep_dask.inputs.description import Description
 from mlaas4hep_dask.inputs.head import check_heads
 from mlaas4hep_dask.inputs.image import with_image_inputs
 from mlaas4hep_dask.inputs.normalise import check_encode, find_normalisers
 from mlaas4hep_dask.inputs.prepare import (
     FunctionUse,
     Preparation,
-    Texts,
     function_of,
     recipe_of,
     trace,
@@ -33,7 +31,6 @@ from mlaas4hep_dask.inputs.prepare import (
 from mlaas4hep_dask.inputs.reuse import SpecsSource, event_facts, reused_specs
 from mlaas4hep_dask.inputs.supervision import Supervision
 from mlaas4hep_dask.reader import (
-    Access,
     FilePlan,
     PlannedFile,
     counting,
@@ -123,22 +120,8 @@ class Preflight:
         ]
 
 
-def access_of(reading: Reading, collections: Mapping[str, Sequence[str]] | None = None) -> Access:
-    """How files are reached and read, as the keys ``reading`` and ``collections`` say."""
-    return Access(
-        reading.format,
-        tuple(reading.replicas),
-        reading.timeout,
-        reading.attempts,
-        tuple(reading.types.items()),
-        reading.delimiter,
-        reading.options,
-        tuple((name, tuple(patterns)) for name, patterns in (collections or {}).items()),
-    )
-
-
-def preflight(config: Config) -> Preflight:
-    """Check files, tree and branches of the configuration on the first file of each sample.
+def preflight(description: Description) -> Preflight:
+    """Check files, tree and branches of a data set on the first file of each sample.
 
     Raises
     ------
@@ -151,19 +134,18 @@ def preflight(config: Config) -> Preflight:
     SpecsError
         When specs that are to be used do not agree with the configuration.
     """
-    supervision = Supervision.of(
-        config.objective, config.samples, config.target.branch, config.weight, config.where
-    )
+    places, texts = description.places, description.texts
     recorded: dict[str, Recorded] = {}
-    files = resolve_files(config, recorded)
+    files = resolve_files(description.listing, recorded)
     for listed in files.values():
-        require_schemes([each.file for each in listed], access_of(config.reading))
+        require_schemes([each.file for each in listed], description.access)
     first: dict[tuple[str, DataFile], FilePlan] = {}
     reasons: list[str] = []
     with counting() as counts:
         for sample, listed in files.items():
-            if (found := _first_readable(config, sample, listed, reasons)) is not None:
-                first[sample, found[0]] = found[1]
+            if (one := _first_readable(description, sample, listed, reasons)) is not None:
+                file, plan = one
+                first[sample, file] = plan
     plans = list(first.values())
     if not plans:
         text = f"no file of any sample can be read, the first: {reasons[0]}"
@@ -177,48 +159,48 @@ def preflight(config: Config) -> Preflight:
             tree=reference.tree,
         )
     jagged = {name: branch.kind == "jagged" for name, branch in reference.branches.items()}
-    check_collections(config.collections, jagged, config.where)
+    check_collections(dict(description.access.collections), jagged, places.where)
     branches, left_out, traced = reference.branches, reference.left_out, None
-    if (function := function_of(config.function, config.resolve, config.places)) is not None:
+    if (function := function_of(description.function, places)) is not None:
         traced = trace(function, next((plan for plan in plans if plan.num_entries), reference))
         branches, left_out = traced.branches, traced.left_out
-    texts = Texts(config.derive, config.objects, config.select, config.branches.include)
-    recipe = recipe_of(texts, branches, left_out, reference.unlike, config.places)
+    recipe = recipe_of(texts, branches, left_out, reference.unlike, places)
     available: dict[str, str | None] = dict.fromkeys(recipe.branches)
     available.update(left_out)
-    supervision = supervision.bound(recipe.branches, config.where, left_out)
-    supervision.check(recipe.branches, config.where, left_out)
+    supervision = description.supervision.bound(recipe.branches, places.where, left_out)
+    supervision.check(recipe.branches, places.where, left_out)
     if traced is not None:
-        supervision.check_read(reference.branches, config.where)
+        supervision.check_read(reference.branches, places.where)
     selection = select_branches(
-        config.branches,
+        description.branches,
         available,
-        config.where,
+        places.where,
         targets=_giving_away(supervision.target_names, recipe, traced),
         weights=_giving_away(supervision.weight_names, recipe, traced),
         itself=supervision.target_itself,
         own_names=reference.own_names,
     )
     _require_filled(plans, selection)
-    selection = with_image_inputs(config.image, selection, recipe.branches, config.places)
+    selection = with_image_inputs(description.image, selection, recipe.branches, places)
     inputs = [recipe.branches[name] for name in selection.inputs]
-    keys = check_encode(config.encode, inputs, recipe.branches, config.places)
-    normalisers = find_normalisers(config.encode.callables(), config.resolve, config.places)
+    encode = description.encode
+    keys = check_encode(encode, inputs, recipe.branches, places)
+    normalisers = find_normalisers(encode.callables(), places)
     specs = None
-    if (path := config.specs.path) is not None:
-        source = SpecsSource(path, config.resolve(path), config.where("specs"))
+    if (path := description.specs_path) is not None:
+        source = SpecsSource(path, places.resolve(path), places.where("specs"))
         facts = event_facts(texts, function)
-        specs = reused_specs(source, inputs, facts, config.encode.normalisation)
+        specs = reused_specs(source, inputs, facts, encode.normalisation)
     inputs_and_keys = [*selection.inputs, *(key.name for key in keys)]
     keep = list(dict.fromkeys([*inputs_and_keys, *supervision.names]))
     context = Context(
         _preparation(recipe, keep, reference, traced),
         tuple(selection.inputs),
         supervision,
-        config.split.fractions,
-        config.seed,
-        skip=config.on_bad_file == "skip",
-        transforms=transforms_of(config.encode.normalisation, selection.inputs),
+        description.split.fractions,
+        description.seed,
+        skip=description.skip,
+        transforms=transforms_of(encode.normalisation, selection.inputs),
     )
     checked = Preflight(
         files,
@@ -236,7 +218,7 @@ def preflight(config: Config) -> Preflight:
     for plan in plans:
         require_same_branches(reference, plan, reads, advice=NOT_EVERYWHERE)
     known = None if traced is None else reference.branches.keys()
-    check_heads(plans, context, known, max_events=config.max_events)
+    check_heads(plans, context, known, max_events=description.max_events)
     planned = {which: plan.planned(reads) for which, plan in first.items()}
     which = next(iter(planned))
     planned[which] = replace(planned[which], read_counts=counts)
@@ -284,20 +266,19 @@ def _require_filled(plans: Sequence[FilePlan], selection: Selection) -> None:
 
 
 def _first_readable(
-    config: Config, sample: str, listed: Sequence[DataFile], reasons: list[str]
+    description: Description, sample: str, listed: Sequence[DataFile], reasons: list[str]
 ) -> tuple[DataFile, FilePlan] | None:
     """The first file that tells what its branches are, else one that is blank.
 
     ``reasons`` is told why others cannot be read.
     """
     blank = None
-    access = access_of(config.reading, config.collections)
     for each in listed:
         file, tree, key, friends = each
         try:
-            plan = plan_file(file, tree, sample, access, friends)
+            plan = plan_file(file, tree, sample, description.access, friends)
         except UnreadableFileError as error:
-            if config.on_bad_file == "error":
+            if not description.skip:
                 raise
             reasons.append(error.message)
             continue
@@ -307,7 +288,7 @@ def _first_readable(
             # the tree's own key, for it may stand far from the files
             shown = re.sub(r"\.([0-9]+)", r"[\1]", key)
             raise DataError(
-                f"{config.where(key)}: {shown}: {error.message}", **error.facts
+                f"{description.places.where(key)}: {shown}: {error.message}", **error.facts
             ) from None
         if not plan.is_blank:
             return each, plan

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 
 from mlaas4hep_dask.config import Function, Places
 from mlaas4hep_dask.derive import Expression
@@ -171,19 +170,15 @@ def read_raw(
     return preparation.use.run(partition, preparation.reads)
 
 
-def function_of(
-    function: Function | None, resolve: Callable[[str], Path], places: Places
-) -> UserFunction | None:
+def function_of(function: Function | None, places: Places) -> UserFunction | None:
     """The function of a configuration, once it can be imported.
 
     Parameters
     ----------
     function : Function or None
         The section of the configuration, if there is one.
-    resolve : callable
-        The absolute path of a file.
     places : Places
-        Where keys were written, for errors.
+        Where files are, and where keys were written, for errors.
 
     Raises
     ------
@@ -193,7 +188,7 @@ def function_of(
     if function is None:
         return None
     try:
-        code = find_code(function.callable, resolve=resolve, values=function.kwargs)
+        code = find_code(function.callable, resolve=places.resolve, values=function.kwargs)
         called = code.load()
     except CodeError as error:
         key = "function.callable"

@@ -17,7 +17,7 @@ from mlaas4hep_dask.encode.rules import matches
 from mlaas4hep_dask.errors import ConfigError, UnreadableFileError, did_you_mean
 from mlaas4hep_dask.events import Branch
 from mlaas4hep_dask.formats import FORMATS
-from mlaas4hep_dask.inputs.preflight import access_of
+from mlaas4hep_dask.inputs.description import access_of
 from mlaas4hep_dask.reader import (
     Access,
     FilePlan,

@@ -163,6 +163,7 @@ def _schema() -> None:
 def _check(dataset: str, **changes: Any) -> None:
     announce(f"checking {dataset}")
     config = _loaded(dataset, **changes)
+    from mlaas4hep_dask.dataset.description import description_of
     from mlaas4hep_dask.dataset.planning import check_files
     from mlaas4hep_dask.dataset.trial import first_notes, require_splits
     from mlaas4hep_dask.inputs.preflight import preflight
@@ -171,7 +172,7 @@ def _check(dataset: str, **changes: Any) -> None:
     from mlaas4hep_dask.run.training import loss_of
 
     model, loss = model_of(config), loss_of(config)
-    checked = preflight(config)
+    checked = preflight(description_of(config))
     plan = check_files(checked, config.partition, config.max_events)
     require_splits(plan, config.where("split"))
     lines = check_model(config, model, loss, checked, plan)
@@ -190,6 +191,7 @@ def _run(config: Config, line: str) -> None:
     try:
         from mlaas4hep_dask.cluster import connect, silence
         from mlaas4hep_dask.dataset import Dataset
+        from mlaas4hep_dask.dataset.description import description_of
         from mlaas4hep_dask.inputs.preflight import preflight
         from mlaas4hep_dask.run.console import RunConsole
         from mlaas4hep_dask.run.stages import fit, model_of
@@ -200,7 +202,7 @@ def _run(config: Config, line: str) -> None:
     silence()
     console = RunConsole()
     model, loss = model_of(config), loss_of(config)
-    checked = preflight(config)
+    checked = preflight(description_of(config))
     with connect(config.cluster, ranks=config.training.ranks) as client:
         console.say(f"dashboard: {client.dashboard_link}")
         dataset = Dataset(config, client, checked)

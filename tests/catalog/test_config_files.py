@@ -8,6 +8,7 @@ import pytest
 
 from mlaas4hep_dask.catalog import resolve_files
 from mlaas4hep_dask.config import Config, load
+from mlaas4hep_dask.dataset.description import description_of
 from mlaas4hep_dask.errors import ConfigError
 
 TEXT = """\
@@ -41,7 +42,7 @@ def resolve(folder):
         text = TEXT.format(entries="\n".join(f"      - '{entry}'" for entry in entries))
         (folder / "dataset.yaml").write_text(text)
         overrides = [f"samples.1.files={background}"] if background else []
-        found = resolve_files(load("dataset.yaml", overrides))
+        found = resolve_files(description_of(load("dataset.yaml", overrides)).listing)
         assert list(found) == ["signal", "background"]
         return [file.file.removeprefix(f"{folder}/") for file in found["signal"]]
 
@@ -65,7 +66,7 @@ def test_files_keep_the_order_of_the_yaml(resolve):
 def test_local_files_become_absolute_from_the_folder_of_the_yaml(resolve, folder, monkeypatch):
     assert resolve(f"{folder}/a.root", "data/../b.root") == ["a.root", "b.root"]
     monkeypatch.chdir("/")
-    files = paths(resolve_files(load(folder / "dataset.yaml")))
+    files = paths(resolve_files(description_of(load(folder / "dataset.yaml")).listing))
     assert files["signal"] == [str(folder / "a.root"), str(folder / "b.root")]
 
 
@@ -74,7 +75,11 @@ def test_a_mapping_finds_its_files_from_its_base(folder):
         {"name": "s", "label": 1, "files": "a.root"},
         {"name": "b", "label": 0, "files": "b.root"},
     ]
-    files = paths(resolve_files(Config.from_mapping({"samples": samples}, base=folder)))
+    files = paths(
+        resolve_files(
+            description_of(Config.from_mapping({"samples": samples}, base=folder)).listing
+        )
+    )
     assert files == {"s": [str(folder / "a.root")], "b": [str(folder / "b.root")]}
 
 
@@ -100,9 +105,11 @@ def test_a_glob_works_in_a_folder_called_like_a_pattern(folder):
         {"name": "b", "label": 0, "files": "http://h/b"},
     ]
     config = Config.from_mapping({"samples": samples}, base=inner)
-    assert paths(resolve_files(config))["s"] == [str(inner / "a.root")]
+    assert paths(resolve_files(description_of(config).listing))["s"] == [str(inner / "a.root")]
     (folder / "moved.yaml").write_text(config.to_yaml(absolute=True))
-    assert resolve_files(load(folder / "moved.yaml")) == resolve_files(config)
+    assert resolve_files(description_of(load(folder / "moved.yaml")).listing) == resolve_files(
+        description_of(config).listing
+    )
 
 
 @pytest.mark.parametrize("scheme", ["root", "xroot", "http", "https", "s3", "gs", "memory"])
@@ -236,13 +243,13 @@ def with_reading(folder, entry, **reading):
         {"name": "b", "label": 0, "files": "http://h/b.root"},
     ]
     config = Config.from_mapping({"samples": samples, "reading": reading}, base=folder)
-    assert load_again(config, folder) == resolve_files(config)
-    return paths(resolve_files(config))["s"]
+    assert load_again(config, folder) == resolve_files(description_of(config).listing)
+    return paths(resolve_files(description_of(config).listing))["s"]
 
 
 def load_again(config, folder):
     (folder / "again.yaml").write_text(config.to_yaml(absolute=True))
-    return resolve_files(load(folder / "again.yaml"))
+    return resolve_files(description_of(load(folder / "again.yaml")).listing)
 
 
 def test_logical_names_are_found_by_the_redirector_and_nothing_else_is(folder):
@@ -360,4 +367,4 @@ def test_what_coffeas_dataset_tools_write_gives_the_files(folder, cms_files, for
         {"name": "b", "label": 0, "files": "f.json#other"},
     ]
     config = Config.from_mapping({"samples": samples, "tree": "events"}, base=folder)
-    assert paths(resolve_files(config)) == {"s": files[:1], "b": files[1:]}
+    assert paths(resolve_files(description_of(config).listing)) == {"s": files[:1], "b": files[1:]}

@@ -12,6 +12,7 @@ from servers import OTHERS, http_server, needs_servers, started
 
 from mlaas4hep_dask.catalog import resolve_files
 from mlaas4hep_dask.config import Config
+from mlaas4hep_dask.dataset.description import description_of
 from mlaas4hep_dask.errors import ConfigError, MissingExtraError
 
 pytestmark = [pytest.mark.server, pytest.mark.timeout(120)]
@@ -118,7 +119,7 @@ def config_for(*names, timeout=20):
 
 def resolved(config, *names, **more):
     with configured(config):
-        found = resolve_files(config_for(*names, **more))
+        found = resolve_files(description_of(config_for(*names, **more)).listing)
     del found["other"]
     return {sample: [file.file for file in files] for sample, files in found.items()}
 
@@ -248,4 +249,4 @@ def test_a_configuration_that_cannot_be_parsed_is_named(tmp_path):
 def test_without_the_client_of_rucio_the_extra_is_named(monkeypatch):
     monkeypatch.setitem(sys.modules, "rucio.client", None)
     with pytest.raises(MissingExtraError, match=r"pip install 'mlaas4hep_dask\[rucio\]'"):
-        resolve_files(config_for("signal"))
+        resolve_files(description_of(config_for("signal")).listing)

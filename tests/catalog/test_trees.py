@@ -6,7 +6,8 @@ import uproot
 from steps import dataset_of
 
 from mlaas4hep_dask.catalog import resolve_files
-from mlaas4hep_dask.config import Config, load
+from mlaas4hep_dask.config import Config, Places, load
+from mlaas4hep_dask.dataset.description import description_of
 from mlaas4hep_dask.dataset.planning import check_files
 from mlaas4hep_dask.encode.split import event_ids
 from mlaas4hep_dask.errors import ConfigError, DataError
@@ -55,14 +56,14 @@ def samples(signal, background, tree=None, other=None):
 def test_one_file_has_signal_and_background_in_two_trees(both, client, signal, background, start):
     keys = samples(signal[0], background[0], signal[1], background[1])
     config = Config.from_mapping(keys, base=both.parent)
-    plan = check_files(preflight(config), config.partition, config.max_events)
+    plan = check_files(preflight(description_of(config)), config.partition, config.max_events)
     num_signal = 40 if start == 0 else 30
     assert [(part.sample, len(part)) for part in plan.partitions] == [
         ("signal", num_signal),
         ("background", 60),
     ]
     dataset = dataset_of(keys | {"partition": {"max_events": 25}}, client)
-    dataset.config._base = both.parent
+    dataset.config._places = Places(base=both.parent)
     arrays = dataset.to_dask()
     ids, y = (part.result() for part in client.compute([arrays.id, arrays.y]))
     assert y.sum() == num_signal
@@ -74,7 +75,7 @@ def test_one_file_has_signal_and_background_in_two_trees(both, client, signal, b
     assert moments.mean == pytest.approx(expected.mean(), rel=1e-9)
     # from the cache, which has an entry for either tree
     again = dataset_of(keys | {"partition": {"max_events": 25}}, client)
-    again.config._base = both.parent
+    again.config._places = Places(base=both.parent)
     assert again.specs() == specs
     assert again.num_cached() == num_signal + 60
     assert again.split_counts() == dataset.split_counts()
@@ -83,7 +84,9 @@ def test_one_file_has_signal_and_background_in_two_trees(both, client, signal, b
 def test_a_file_with_two_trees_is_counted_once(both):
     config = Config.from_mapping(samples(str(both), str(both), "sig", "dir/bkg"))
     lines = (
-        check_files(preflight(config), config.partition, config.max_events).to_text().splitlines()
+        check_files(preflight(description_of(config)), config.partition, config.max_events)
+        .to_text()
+        .splitlines()
     )
     assert lines[0].startswith("2 trees in 1 file, 100 events")
     assert [line.split(", ")[1] for line in lines[1:3]] == ["1 files", "1 files"]
@@ -110,13 +113,13 @@ def test_specs_of_a_subset_measure_both_trees_of_a_file(both, client):
 def test_one_tree_in_two_samples_is_refused(both, first, second):
     config = Config.from_mapping(samples(str(both), str(both), first, second))
     with pytest.raises(ConfigError, match="sample 'signal' has the same files as 'background'"):
-        resolve_files(config)
+        resolve_files(description_of(config).listing)
 
 
 def test_the_newest_cycle_is_the_tree_without_a_cycle(both):
     config = Config.from_mapping(samples(str(both), str(both), "sig", "sig;2"))
     with pytest.raises(DataError, match="one is a copy of the other"):
-        check_files(preflight(config), config.partition, config.max_events)
+        check_files(preflight(description_of(config)), config.partition, config.max_events)
 
 
 @pytest.mark.parametrize(
@@ -134,11 +137,11 @@ def test_a_tree_that_is_not_there_is_told_at_the_key_that_names_it(both, tree, m
     own = f"{{name: signal, label: 1, files: both.root,\n    tree: {tree}}}"
     path.write_text(text.format(own))
     with pytest.raises(DataError, match=message) as caught:
-        preflight(load(path))
+        preflight(description_of(load(path)))
     assert str(caught.value).startswith(f"{path}:5: samples[1].tree: ")
     path.write_text(text.format(f"{{name: signal, label: 1, files: 'both.root:{tree}'}}"))
     with pytest.raises(DataError, match=message) as caught:
-        preflight(load(path))
+        preflight(description_of(load(path)))
     assert str(caught.value).startswith(f"{path}:4: samples[1].files")
 
 
@@ -147,14 +150,16 @@ def test_an_absolute_config_names_the_same_trees(both, tmp_path):
     again = tmp_path / "elsewhere" / "again.yaml"
     again.parent.mkdir()
     again.write_text(config.to_yaml(absolute=True))
-    assert resolve_files(load(again)) == resolve_files(config)
+    assert resolve_files(description_of(load(again)).listing) == resolve_files(
+        description_of(config).listing
+    )
 
 
 def test_a_file_with_a_colon_in_its_name_is_that_file(tmp_path):
     for name in ("a.root:b", "c.root"):
         (tmp_path / name).touch()
     config = Config.from_mapping(samples("a.root:b", "c.root:b"), base=tmp_path)
-    found = resolve_files(config)
+    found = resolve_files(description_of(config).listing)
     assert [(each.file, each.tree) for of in found.values() for each in of] == [
         (str(tmp_path / "a.root:b"), "Events"),
         (str(tmp_path / "c.root"), "b"),
@@ -171,7 +176,7 @@ def test_a_file_with_a_colon_in_its_name_is_that_file(tmp_path):
 )
 def test_the_tree_of_a_url_stands_behind_its_path(entry, file, tree):
     config = Config.from_mapping(samples(entry, "http://h/b.root"))
-    (found,) = resolve_files(config)["signal"]
+    (found,) = resolve_files(description_of(config).listing)["signal"]
     assert (found.file, found.tree) == (file, tree)
 
 

@@ -16,6 +16,7 @@ from steps import dataset_of
 from mlaas4hep_dask.bundle import write_bundle
 from mlaas4hep_dask.config import Config
 from mlaas4hep_dask.dataset import Dataset
+from mlaas4hep_dask.dataset.description import description_of
 from mlaas4hep_dask.encode import encode
 from mlaas4hep_dask.errors import ConfigError, DataError, EncodeError, UnreadableFileError
 from mlaas4hep_dask.inputs.preflight import preflight
@@ -217,7 +218,7 @@ def test_encode_that_does_not_fit_the_branches_is_refused_before_a_cluster_is_ne
     tutorial, encode, message
 ):
     with pytest.raises(ConfigError) as caught:
-        preflight(Config.from_mapping({**tutorial, "encode": encode}))
+        preflight(description_of(Config.from_mapping({**tutorial, "encode": encode})))
     assert message in str(caught.value)
 
 

@@ -5,6 +5,7 @@ import pytest
 import uproot
 
 from mlaas4hep_dask.config import Config
+from mlaas4hep_dask.dataset.description import description_of
 from mlaas4hep_dask.dataset.planning import check_files
 from mlaas4hep_dask.dataset.trial import first_notes, require_splits
 from mlaas4hep_dask.errors import TrainingError
@@ -20,7 +21,7 @@ def plan_of(folder, values, **more):
             file.mktree("t", {"x": of.dtype}).extend({"x": of})
         samples.append({"name": f"s{label}", "label": label, "files": str(path)})
     config = Config.from_mapping({"tree": "t", "samples": samples, **more})
-    return check_files(preflight(config), config.partition, config.max_events)
+    return check_files(preflight(description_of(config)), config.partition, config.max_events)
 
 
 def test_whole_numbers_that_float32_does_not_hold_are_told_of(tmp_path):

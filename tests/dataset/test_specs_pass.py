@@ -17,6 +17,7 @@ from mlaas4hep_dask.cluster import connect
 from mlaas4hep_dask.config import Cluster, Config
 from mlaas4hep_dask.dataset import Dataset
 from mlaas4hep_dask.dataset.cache import SUFFIX, prune
+from mlaas4hep_dask.dataset.description import description_of
 from mlaas4hep_dask.dataset.planning import check_files
 from mlaas4hep_dask.dataset.reduce import specs_graph
 from mlaas4hep_dask.dataset.specs_pass import file_pieces
@@ -611,7 +612,7 @@ def test_specs_that_do_not_agree_are_refused_with_every_difference(keys, client,
     path.write_text(other.to_json())
     config = Config.from_mapping({**keys, "specs": str(path)})
     with pytest.raises(SpecsError, match=r"other\.json do not agree") as caught:
-        preflight(config)
+        preflight(description_of(config))
     assert caught.value.differences == [
         "branch 'MET_px' is an input, but not in the specs",
         "branch 'NJet' is flat int32, in the specs flat uint32",
@@ -626,21 +627,21 @@ def test_specs_of_the_same_selection_agree_however_it_is_written(keys, client, t
     keys = {**keys, "specs": str(tmp_path)}
     again = {"select": ["MET_px < 50", "(NJet >= 2)"], "derive": {"HT": "2.0 * sum(Jet_Px)"}}
     with pytest.raises(SpecsError, match="do not agree") as caught:
-        preflight(Config.from_mapping({**keys, **again}))
+        preflight(description_of(Config.from_mapping({**keys, **again})))
     assert caught.value.differences == [
         "derive is {'HT': '(2.0 * sum(Jet_Px))'}, in the specs {'HT': '(sum(Jet_Px) * 2)'}"
     ]
     again["derive"] = {"HT": "sum( Jet_Px ) * 2"}
-    assert preflight(Config.from_mapping({**keys, **again})).specs is not None
+    assert preflight(description_of(Config.from_mapping({**keys, **again}))).specs is not None
 
 
 def test_specs_that_are_not_there_are_refused_before_anything_runs(keys, tmp_path):
     config = Config.from_mapping({**keys, "specs": {"path": str(tmp_path / "none.json")}})
     with pytest.raises(SpecsError, match=r"none\.json does not exist"):
-        check_files(preflight(config), config.partition, config.max_events)
+        check_files(preflight(description_of(config)), config.partition, config.max_events)
     (tmp_path / "nine.json").write_text("{}")
     with pytest.raises(SpecsError, match=r"specs: .*none\.json .*; did you mean 'nine.json'\?"):
-        preflight(config)
+        preflight(description_of(config))
 
 
 def test_a_path_that_starts_from_the_wrong_folder_is_mended(keys, tmp_path, monkeypatch):
@@ -649,7 +650,7 @@ def test_a_path_that_starts_from_the_wrong_folder_is_mended(keys, tmp_path, monk
     monkeypatch.chdir(tmp_path)
     config = Config.from_mapping({**keys, "specs": "runs"}, base=tmp_path / "elsewhere")
     with pytest.raises(SpecsError, match=r"elsewhere.*does not exist.*did you mean") as caught:
-        preflight(config)
+        preflight(description_of(config))
     assert repr(str(tmp_path / "runs")) in str(caught.value)
 
 

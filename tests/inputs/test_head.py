@@ -12,6 +12,7 @@ from servers import http_server
 
 from mlaas4hep_dask.config import Config
 from mlaas4hep_dask.dataset import Dataset
+from mlaas4hep_dask.dataset.description import description_of
 from mlaas4hep_dask.errors import DataError, FunctionError
 from mlaas4hep_dask.inputs.preflight import preflight
 from mlaas4hep_dask.inputs.prepare import HEAD_EVENTS
@@ -52,7 +53,7 @@ def keys(tmp_path):
 
 
 def check(keys, **more):
-    return preflight(Config.from_mapping({**keys, **more}))
+    return preflight(description_of(Config.from_mapping({**keys, **more})))
 
 
 def labelled(keys):
@@ -100,7 +101,7 @@ def test_events_beyond_the_limit_are_not_tried(keys):
 def test_what_lies_beyond_the_first_events_is_found_by_the_workers(keys, tmp_path, client):
     write(tmp_path / "b.root", bad=[HEAD_EVENTS + 3])
     config = Config.from_mapping({**keys, "target": TARGET})
-    dataset = Dataset(config, client, preflight(config))
+    dataset = Dataset(config, client, preflight(description_of(config)))
     with pytest.raises(DataError, match=rf"b\.root: entry {HEAD_EVENTS + 3}: .* is 2, expected a"):
         dataset.specs()
 
@@ -158,9 +159,10 @@ def test_no_compiler_is_started_for_it(keys):
     code = (
         "import sys, json\n"
         "from mlaas4hep_dask.config import Config\n"
+        "from mlaas4hep_dask.dataset.description import description_of\n"
         "from mlaas4hep_dask.inputs.preflight import preflight\n"
         "from numba.core import entrypoints\n"
-        "preflight(Config.from_mapping(json.loads(sys.argv[1])))\n"
+        "preflight(description_of(Config.from_mapping(json.loads(sys.argv[1]))))\n"
         "assert not entrypoints._already_initialized\n"
     )
     more = {"target": {**TARGET, "branch": "where(flavour < 2, flavour, 0)"}}

@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mlaas4hep_dask.config import Config
+from mlaas4hep_dask.dataset.description import description_of
 from mlaas4hep_dask.inputs.leaks import leak_notes
 from mlaas4hep_dask.inputs.notes import FEW, together
 from mlaas4hep_dask.inputs.preflight import preflight
@@ -45,7 +46,7 @@ def test_an_input_that_tells_of_target_or_weight_is_warned_of(tmp_path, include,
         "weight": "w",
         "branches": {"include": include},
     }
-    notes = leak_notes(preflight(Config.from_mapping(keys)))
+    notes = leak_notes(preflight(description_of(Config.from_mapping(keys))))
     assert len(notes) == len(words)
     for note, text in zip(notes, words, strict=True):
         assert note.startswith(f"WARNING: {text}")

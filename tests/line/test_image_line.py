@@ -12,6 +12,7 @@ import uproot
 from mlaas4hep_dask.bundle import open_bundle
 from mlaas4hep_dask.config import Config, load
 from mlaas4hep_dask.dataset import Dataset
+from mlaas4hep_dask.dataset.description import description_of
 from mlaas4hep_dask.dataset.mean_image import images_json
 from mlaas4hep_dask.errors import ConfigError, ModelError
 from mlaas4hep_dask.inputs.preflight import preflight
@@ -224,7 +225,7 @@ def test_a_wrong_image_is_refused_before_anything_runs(workflow, tmp_path, old, 
     path = tmp_path / "images.yaml"
     path.write_text(text.replace(old, new, 1).replace("data/", f"{data}/"))
     with pytest.raises(ConfigError, match=message) as caught:
-        preflight(load(path, []))
+        preflight(description_of(load(path, [])))
     assert caught.value.line is not None
 
 

@@ -12,6 +12,7 @@ import uproot
 from mlaas4hep_dask.bundle import open_bundle, write_bundle
 from mlaas4hep_dask.config import Config, load
 from mlaas4hep_dask.dataset import Dataset
+from mlaas4hep_dask.dataset.description import description_of
 from mlaas4hep_dask.dataset.planning import check_files
 from mlaas4hep_dask.encode.split import event_ids
 from mlaas4hep_dask.errors import BundleError, ConfigError, DataError
@@ -114,7 +115,9 @@ def split_of(dataset, client):
 
 def test_the_plan_says_what_is_read_and_why(keys):
     plan = check_files(
-        preflight(config := Config.from_mapping(keys)), config.partition, config.max_events
+        preflight(description_of(config := Config.from_mapping(keys))),
+        config.partition,
+        config.max_events,
     )
     assert [branch.name for branch in plan.branches] == [
         "HT", "Jet_pt", "Muon_Px", "Muon_Py", "Muon_Pz", "NJet", "lead",
@@ -274,7 +277,7 @@ def test_an_error_in_an_expression_names_the_line(cms_files, tmp_path):
     )
     path.write_text(f"{samples}derive:\n  HT: sum(Jet_Ptx)\n")
     with pytest.raises(ConfigError) as raised:
-        preflight(load(path))
+        preflight(description_of(load(path)))
     assert str(raised.value).startswith(f"{path}:6: derive.HT: in 'sum(Jet_Ptx)': column 5: ")
     assert "did you mean 'Jet_Px'?" in str(raised.value)
     assert (raised.value.line, raised.value.nearest) == (6, "Jet_Px")
@@ -284,7 +287,7 @@ def test_an_error_in_an_expression_names_the_line(cms_files, tmp_path):
     ):
         path.write_text(samples + more)
         with pytest.raises(ConfigError) as raised:
-            preflight(load(path))
+            preflight(description_of(load(path)))
         assert str(raised.value).startswith(f"{path}{place}")
 
 

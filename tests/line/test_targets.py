@@ -11,6 +11,7 @@ from steps import served, some_events
 from mlaas4hep_dask.bundle import open_bundle
 from mlaas4hep_dask.config import Config
 from mlaas4hep_dask.dataset import Dataset
+from mlaas4hep_dask.dataset.description import description_of
 from mlaas4hep_dask.dataset.planning import check_files
 from mlaas4hep_dask.encode import encode
 from mlaas4hep_dask.errors import ConfigError, DataError
@@ -357,7 +358,9 @@ def test_what_target_and_weight_are_made_of_is_no_input_by_wildcard(made, tmp_pa
     made |= {"derive": DERIVED, "weight": "heavy"}
     made["target"] |= {"branch": "kind"}
     plan = check_files(
-        preflight(config := Config.from_mapping(made)), config.partition, config.max_events
+        preflight(description_of(config := Config.from_mapping(made))),
+        config.partition,
+        config.max_events,
     )
     assert [branch.name for branch in plan.branches] == ["noise", "seen", "x"]
     assert plan.selection.targets == ["flavour", "half", "kind", "third"]
@@ -366,7 +369,9 @@ def test_what_target_and_weight_are_made_of_is_no_input_by_wildcard(made, tmp_pa
     assert not plan.notes
     made["branches"] = {"include": ["*", "flavour", "w"]}
     plan = check_files(
-        preflight(config := Config.from_mapping(made)), config.partition, config.max_events
+        preflight(description_of(config := Config.from_mapping(made))),
+        config.partition,
+        config.max_events,
     )
     assert [branch.name for branch in plan.branches] == ["flavour", "noise", "seen", "w", "x"]
     first, second = plan.notes
@@ -374,10 +379,10 @@ def test_what_target_and_weight_are_made_of_is_no_input_by_wildcard(made, tmp_pa
     assert second.startswith("WARNING: weight is made of w or of what")
     made["branches"] = {"include": ["flavour*", "x", "kind"]}
     with pytest.raises(ConfigError, match=r"'kind' cannot be an input: target.branch reads it"):
-        preflight(Config.from_mapping(made))
+        preflight(description_of(Config.from_mapping(made)))
     made["branches"] = {"include": ["flavou?"]}
     with pytest.raises(ConfigError, match=r"target.branch reads branch 'flavour', which"):
-        preflight(Config.from_mapping(made))
+        preflight(description_of(Config.from_mapping(made)))
 
 
 def test_what_a_function_reads_for_the_target_is_no_input_by_wildcard(made, tmp_path):
@@ -388,7 +393,7 @@ def test_what_a_function_reads_for_the_target_is_no_input_by_wildcard(made, tmp_
     made |= {"function": {"callable": "kinds.py:kinds"}}
     made["target"] |= {"branch": "kind"}
     config = Config.from_mapping(made, base=tmp_path)
-    plan = check_files(preflight(config), config.partition, config.max_events)
+    plan = check_files(preflight(description_of(config)), config.partition, config.max_events)
     assert plan.selection.inputs == ["like", "noise", "seen", "x"]
     (note,) = plan.notes
     assert "makes kind, which the target is made of, and also the inputs like: see that" in note
@@ -472,4 +477,4 @@ def test_a_weight_or_target_of_a_branch_that_is_no_input_says_why(edge_cases, ke
             "target": {"branch": "txt + 1", "kind": "regression"},
         }
     with pytest.raises(ConfigError, match="no branch 'txt'; the branch 'txt' is a string"):
-        preflight(Config.from_mapping(keys))
+        preflight(description_of(Config.from_mapping(keys)))

@@ -9,6 +9,7 @@ from steps import dataset_of
 
 from mlaas4hep_dask.catalog import resolve_files
 from mlaas4hep_dask.config import Config, given_of, load
+from mlaas4hep_dask.dataset.description import description_of
 from mlaas4hep_dask.dataset.planning import check_files
 from mlaas4hep_dask.errors import ConfigError, DataError
 from mlaas4hep_dask.inputs.preflight import preflight
@@ -80,7 +81,7 @@ BY_IDS = {"tree": "fr", "files": {"nano_*.root": "mixed_*.root"}, "by": IDENTIFI
 
 def planned(keys, base="."):
     config = Config.from_mapping(keys, base=base)
-    return check_files(preflight(config), config.partition, config.max_events)
+    return check_files(preflight(description_of(config)), config.partition, config.max_events)
 
 
 @pytest.mark.parametrize("friend", [BY_ENTRY, BY_IDS])
@@ -126,7 +127,7 @@ def test_files_under_a_sample_are_the_friends_of_its_files_one_by_one(folder, cl
     assert dataset.specs().branches["check"].moments.max == pytest.approx(1, abs=1e-9)
     shared = keys_of(folder, friends=[{"files": str(folder / "friend_0.root:fr")}])
     with pytest.raises(ConfigError, match=r"friends\[0\].files: files that are joined by entry"):
-        resolve_files(Config.from_mapping(shared))
+        resolve_files(description_of(Config.from_mapping(shared)).listing)
 
 
 def test_identifiers_with_a_prefix_are_no_inputs(folder):
@@ -249,7 +250,9 @@ def test_an_absolute_config_has_the_same_friends(folder, tmp_path):
     again = tmp_path / "elsewhere" / "again.yaml"
     again.parent.mkdir()
     again.write_text(config.to_yaml(absolute=True))
-    assert resolve_files(load(again)) == resolve_files(config)
+    assert resolve_files(description_of(load(again)).listing) == resolve_files(
+        description_of(config).listing
+    )
 
 
 def test_a_model_of_befriended_files_scores_them_and_their_like(folder, client, tmp_path):

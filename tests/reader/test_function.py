@@ -9,6 +9,7 @@ import uproot
 
 from mlaas4hep_dask.config import Config, load
 from mlaas4hep_dask.dataset import Dataset
+from mlaas4hep_dask.dataset.description import description_of
 from mlaas4hep_dask.dataset.planning import check_files
 from mlaas4hep_dask.errors import ConfigError, DataError, FunctionError, UnreadableFileError
 from mlaas4hep_dask.inputs.preflight import preflight
@@ -111,7 +112,7 @@ def config_of(keys, tmp_path, function, **more):
 
 
 def plan_of(config):
-    return check_files(preflight(config), config.partition, config.max_events)
+    return check_files(preflight(description_of(config)), config.partition, config.max_events)
 
 
 @pytest.mark.parametrize(
@@ -251,7 +252,7 @@ def test_a_function_that_returns_all_events_may_build_new_records(keys, tmp_path
 )
 def test_a_function_that_fails_is_named(keys, tmp_path, name, message):
     with pytest.raises(FunctionError) as raised:
-        preflight(config_of(keys, tmp_path, {"callable": f"analysis.py:{name}"}))
+        preflight(description_of(config_of(keys, tmp_path, {"callable": f"analysis.py:{name}"})))
     assert f"'analysis.py:{name}'" in str(raised.value)
     assert message in str(raised.value)
 
@@ -267,16 +268,16 @@ def test_an_unknown_function_is_an_error_with_its_line(keys, tmp_path):
         "  callable: analysis.py:plane\n"
     )
     with pytest.raises(ConfigError, match=r"function.callable: .*; did you mean 'analysis.py'\?"):
-        preflight(config_of(keys, tmp_path, {"callable": "anlysis.py:plain"}))
+        preflight(description_of(config_of(keys, tmp_path, {"callable": "anlysis.py:plain"})))
     with pytest.raises(ConfigError, match=r"dataset.yaml:5: function.callable: .*'plain'\?"):
-        preflight(load(path))
+        preflight(description_of(load(path)))
 
 
 def test_an_argument_that_a_function_does_not_take_is_named(keys, tmp_path):
     function = {"callable": "analysis.py:nano", "events": "nanoaod", "kwargs": {"min_Pt": 3}}
     expected = r"function.kwargs: .* no parameter 'min_Pt', it takes .*; did you mean 'min_pt'\?"
     with pytest.raises(ConfigError, match=expected):
-        preflight(config_of(keys, tmp_path, function))
+        preflight(description_of(config_of(keys, tmp_path, function)))
 
 
 @pytest.mark.parametrize("events", ["awkward", "nanoaod"])
@@ -291,4 +292,4 @@ def test_a_file_that_a_function_cannot_read_is_a_bad_file(keys, tmp_path, events
     bad.write_bytes(data)
     samples = [keys["samples"][0] | {"files": str(bad)}, keys["samples"][1]]
     with pytest.raises(UnreadableFileError, match=r"bad\.root"):
-        preflight(config_of(keys, tmp_path, function, samples=samples))
+        preflight(description_of(config_of(keys, tmp_path, function, samples=samples)))

@@ -12,6 +12,7 @@ from root_process import run_in_root
 from steps import dataset_of
 
 from mlaas4hep_dask.config import Config
+from mlaas4hep_dask.dataset.description import description_of
 from mlaas4hep_dask.dataset.planning import check_files
 from mlaas4hep_dask.derive.recipe import Recipe
 from mlaas4hep_dask.errors import ConfigError, DataError
@@ -57,7 +58,7 @@ def keys_of(signal, background, **more):
 
 def planned(*files, **more):
     config = Config.from_mapping(keys_of(*files, **more))
-    return check_files(preflight(config), config.partition, config.max_events)
+    return check_files(preflight(description_of(config)), config.partition, config.max_events)
 
 
 KINDS = ["TTree", "RNTuple", "Parquet"]
@@ -165,7 +166,7 @@ def test_the_key_collections_names_and_forbids_joins(tmp_path, client, collectio
     keys = keys_of(*files, collections=collections)
     config = Config.from_mapping(keys)
     assert Config.from_mapping(config.model_dump()) == config
-    plan = check_files(preflight(config), config.partition, config.max_events)
+    plan = check_files(preflight(description_of(config)), config.partition, config.max_events)
     assert {b.name: b.collection for b in plan.branches if b.collection} == expected
     specs = dataset_of(keys, client).specs()
     assert set(specs.multiplicities) == set(expected.values())

@@ -12,6 +12,7 @@ from coffea.nanoevents import schemas
 from mlaas4hep_dask.config import Config
 from mlaas4hep_dask.config.function import Schema
 from mlaas4hep_dask.dataset import Dataset
+from mlaas4hep_dask.dataset.description import description_of
 from mlaas4hep_dask.dataset.planning import check_files
 from mlaas4hep_dask.errors import DataError, FunctionError
 from mlaas4hep_dask.inputs.preflight import preflight
@@ -96,7 +97,7 @@ def config_of(tmp_path, file, tree, function, schema, *, include=("number",), **
 
 def prepared(config):
     """What the configuration selects, as one array, and the branches that the plan reads."""
-    plan = check_files(preflight(config), config.partition, config.max_events)
+    plan = check_files(preflight(description_of(config)), config.partition, config.max_events)
     parts = [prepare(part, plan.preparation) for part in plan.partitions]
     arrays = [part.events.to_awkward() for part in parts]
     selected = np.concatenate([part.selected for part in parts])
@@ -163,7 +164,7 @@ def test_the_plan_says_what_a_function_reads_though_it_be_no_input(tmp_path, edg
 def test_a_branch_read_for_a_function_alone_is_alike_in_all_files(tmp_path, edge_cases):
     file = edge_cases / "PHYSLITE_example.root"
     config = config_of(tmp_path, file, "CollectionTree", "links", "physlite", include=["Track_z0"])
-    checked = preflight(config)
+    checked = preflight(description_of(config))
     links = "AnalysisElectronsAuxDyn.trackParticleLinks"
     other = replace(checked.reference, file="other.root", left_out={links: "a string"})
     with pytest.raises(
@@ -305,7 +306,7 @@ def test_a_file_that_does_not_fit_the_schema_is_named(
 ):
     config = config_of(tmp_path, edge_cases / file, tree, "muons", schema)
     with pytest.raises(FunctionError) as raised:
-        preflight(config)
+        preflight(description_of(config))
     text = str(raised.value)
     assert message in text
     assert f"{file} does not fit the schema {schema!r}" in text
@@ -318,7 +319,7 @@ def test_a_wrong_field_is_named_with_its_line_and_the_nearest(tmp_path, edge_cas
     line = 1 + CODE[: CODE.index("events.Electron.pt")].count("\n")
     expected = f"failed in line {line} of analysis.py for .*'Electron'; did you mean 'Electrons'"
     with pytest.raises(FunctionError, match=expected):
-        preflight(config)
+        preflight(description_of(config))
 
 
 def test_every_schema_of_the_configuration_is_one_of_coffea():

@@ -8,6 +8,7 @@ from paths import FAULTS
 from root_process import run_in_root
 
 from mlaas4hep_dask.config import load
+from mlaas4hep_dask.dataset.description import description_of
 from mlaas4hep_dask.dataset.planning import check_files
 from mlaas4hep_dask.errors import ConfigError, DataError
 from mlaas4hep_dask.inputs.preflight import preflight
@@ -31,7 +32,7 @@ def configured(tmp_path, files, *lines, tree="Events"):
 
 def planned(tmp_path, files, *lines, tree="Events"):
     config = configured(tmp_path, files, *lines, tree=tree)
-    return check_files(preflight(config), config.partition, config.max_events)
+    return check_files(preflight(description_of(config)), config.partition, config.max_events)
 
 
 @pytest.mark.parametrize("label", [0, 1])
@@ -92,12 +93,16 @@ def test_members_of_a_class_are_decoded_here_by_the_counter_of_their_own_parent(
 def test_a_branch_with_fewer_entries_than_its_tree_is_an_error_at_plan_time(tmp_path):
     files = [FAULTS / f"g12_{label}.root" for label in (0, 1)]
     with pytest.raises(DataError, match=r"'late' is filled for 200 of 300 entries") as caught:
-        preflight(configured(tmp_path, files))
+        preflight(description_of(configured(tmp_path, files)))
     assert caught.value.branch == "late"
     with pytest.raises(ConfigError, match=r"'never' .*filled for 0 of 300 entries"):
-        preflight(configured(tmp_path, files, "branches: {include: [met, never]}"))
+        preflight(description_of(configured(tmp_path, files, "branches: {include: [met, never]}")))
     with pytest.raises(ConfigError, match=r"'late' is filled for 200 of 300 entries"):
-        preflight(configured(tmp_path, files, "branches: {include: [met]}", "select: [late > 0]"))
+        preflight(
+            description_of(
+                configured(tmp_path, files, "branches: {include: [met]}", "select: [late > 0]")
+            )
+        )
 
 
 def test_a_branch_with_fewer_entries_in_one_file_alone_is_an_error_too(tmp_path):
@@ -110,16 +115,18 @@ def test_a_branch_with_fewer_entries_in_one_file_alone_is_an_error_too(tmp_path)
     include = "branches: {include: [met, late]}"
     expected = "'late' is filled for 200 of 300 entries"
     with pytest.raises(DataError, match=expected):
-        preflight(configured(tmp_path, [whole[0], FAULTS / "g12_1.root"], include))
+        preflight(description_of(configured(tmp_path, [whole[0], FAULTS / "g12_1.root"], include)))
     config = configured(tmp_path, [f"[{whole[0]}, {FAULTS / 'g12_0.root'}]", whole[1]], include)
-    checked = preflight(config)
+    checked = preflight(description_of(config))
     with pytest.raises(DataError, match=expected):
         check_files(checked, config.partition, config.max_events)
 
 
 def test_a_short_branch_that_is_excluded_does_no_harm(tmp_path):
     files = [FAULTS / f"g12_{label}.root" for label in (0, 1)]
-    checked = preflight(configured(tmp_path, files, "branches: {exclude: [late, never]}"))
+    checked = preflight(
+        description_of(configured(tmp_path, files, "branches: {exclude: [late, never]}"))
+    )
     assert checked.selection.inputs == ["met"]
     _, events = events_of(files[1])
     np.testing.assert_array_equal(events.contents["met"], ENTRIES % 17 + 1)

@@ -14,6 +14,7 @@ from test_embedded import WRITE
 
 from mlaas4hep_dask.config import Config
 from mlaas4hep_dask.dataset import Dataset, planning
+from mlaas4hep_dask.dataset.description import description_of
 from mlaas4hep_dask.dataset.planning import check_files
 from mlaas4hep_dask.errors import DataError
 from mlaas4hep_dask.inputs.preflight import preflight
@@ -254,7 +255,7 @@ def wide(edge_cases, tmp_path):
 
 def test_preflight_and_plan_parse_a_file_once(wide, tmp_path):
     config = Config.from_mapping(wide)
-    checked = preflight(config)
+    checked = preflight(description_of(config))
     opened.forget(str(tmp_path / "s1.root"))
     opened.forget(str(tmp_path / "b1.root"))
     plan = check_files(checked, config.partition, config.max_events)
@@ -292,7 +293,7 @@ def num_open_and_parsed():
 def test_a_plan_holds_a_bounded_number_of_places(wide, monkeypatch):
     config = Config.from_mapping(wide)
     monkeypatch.setattr(planning, "MAX_PLACES", 4 * 1_000)
-    checked = preflight(config)
+    checked = preflight(description_of(config))
     plan = check_files(checked, config.partition, config.max_events)
     assert all(part.places is None for part in plan.partitions)
     assert plan.num_events == 160

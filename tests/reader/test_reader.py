@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mlaas4hep_dask.config import Config
+from mlaas4hep_dask.dataset.description import description_of
 from mlaas4hep_dask.errors import DataError, UnreadableFileError
 from mlaas4hep_dask.events import Branch
 from mlaas4hep_dask.events.events import concatenate
@@ -640,9 +641,11 @@ def test_a_sample_without_some_inputs_is_told_how_many_and_what_to_do(tmp_path):
         for label, (name, plan) in enumerate({"full": full, "part": part}.items())
     ]
     with pytest.raises(DataError, match=r"'x' is missing .*; 2 branches are missing there; inputs"):
-        preflight(Config.from_mapping({"samples": samples}))
+        preflight(description_of(Config.from_mapping({"samples": samples})))
     excluded = {"samples": samples, "branches": {"exclude": ["x", "z"]}}
-    assert [branch.name for branch in preflight(Config.from_mapping(excluded)).branches] == [
+    assert [
+        branch.name for branch in preflight(description_of(Config.from_mapping(excluded))).branches
+    ] == [
         "w",
         "y",
     ]

@@ -6,6 +6,7 @@ from paths import FAULTS
 from root_process import run_in_root
 from test_odd_files import configured
 
+from mlaas4hep_dask.dataset.description import description_of
 from mlaas4hep_dask.derive.recipe import Recipe
 from mlaas4hep_dask.errors import ExpressionError
 from mlaas4hep_dask.inputs.preflight import preflight
@@ -389,10 +390,12 @@ def test_patterns_name_elements_and_members(tmp_path):
         ("branches: {exclude: [mat, jp, pt, n]}", ["met", "p3[0]", "p3[1]", "p3[2]", "single[0]"]),
         ('branches: {include: ["mat[1]"]}', ["mat[1][0]", "mat[1][1]", "mat[1][2]"]),
     ):
-        assert preflight(configured(tmp_path, files, lines)).selection.inputs == inputs
+        assert (
+            preflight(description_of(configured(tmp_path, files, lines))).selection.inputs == inputs
+        )
     files = [FAULTS / f"g07_{label}.root" for label in (0, 1)]
     lines = "branches: {include: [p4, muons.pt, p4.mass]}"
-    checked = preflight(configured(tmp_path, files, lines))
+    checked = preflight(description_of(configured(tmp_path, files, lines)))
     expected = ["muons.pt", "p4.E", "p4.mass", "p4.px", "p4.py", "p4.pz"]
     assert checked.selection.inputs == expected
 
