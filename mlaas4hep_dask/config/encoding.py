@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Annotated, Any
 
 from pydantic import BeforeValidator, Field, WithJsonSchema
@@ -33,7 +33,6 @@ _HOW_SCHEMA: dict[str, Any] = {
         },
     ]
 }
-_NUMBER_KEYS = ({"shift", "scale"}, {"x", "y"})
 _OUT_OF_RANGE_SCHEMA: dict[str, Any] = {"anyOf": [{"enum": list(OUT_OF_RANGE)}]}
 _WIDTH_SCHEMA: dict[str, Any] = {
     "anyOf": [
@@ -47,13 +46,6 @@ _WIDTH_SCHEMA: dict[str, Any] = {
         },
     ]
 }
-
-
-def _by_pattern(schema: dict[str, Any], *examples: Any) -> dict[str, Any]:
-    """The schema of a value for all names, or of values by pattern."""
-    by_pattern = {"type": "object", "additionalProperties": schema, "minProperties": 1}
-    listed = {"type": "array", "items": by_pattern, "minItems": 1}
-    return {"anyOf": [*schema["anyOf"], by_pattern, listed], "examples": list(examples)}
 
 
 def _rules(value: Any, check: Callable[[Any], Problem | None]) -> Any:
@@ -79,23 +71,40 @@ def _rules(value: Any, check: Callable[[Any], Problem | None]) -> Any:
     return [{pattern: how} for _, pattern, how in pairs]
 
 
-def _value_or_rules(value: Any, check: Callable[[Any], Problem | None], *, is_rules: bool) -> Any:
-    if is_rules:
-        return _rules(value, check)
-    if (problem := check(value)) is not None:
-        raise invalid(problem)
-    return value
+def _checked(
+    check: Callable[[Any], Problem | None], *, of_one: Sequence[str] = ()
+) -> BeforeValidator:
+    """Checks a value for all names, perhaps a mapping with these keys; or makes rules of it."""
+
+    def checked(value: Any) -> Any:
+        is_one = isinstance(value, dict) and value.keys() == {*of_one}
+        if isinstance(value, dict | list) and not is_one:
+            return _rules(value, check)
+        if (problem := check(value)) is not None:
+            raise invalid(problem)
+        return value
+
+    return BeforeValidator(checked)
 
 
-def _normalisation(value: Any) -> Any:
-    if isinstance(value, dict) and value.keys() in _NUMBER_KEYS:
-        value = {"*": value}
-    is_rules = isinstance(value, dict | list)
-    return _value_or_rules(value, _normalisation_problem, is_rules=is_rules)
+def _by_pattern(schema: dict[str, Any], *examples: Any) -> WithJsonSchema:
+    """The schema of a value for all names, or of values by pattern."""
+    by_pattern = {"type": "object", "additionalProperties": schema, "minProperties": 1}
+    listed = {"type": "array", "items": by_pattern, "minItems": 1}
+    whole = {"anyOf": [*schema["anyOf"], by_pattern, listed], "examples": list(examples)}
+    return WithJsonSchema(whole, mode="validation")
+
+
+def _numbers_for_all(value: Any) -> Any:
+    return {"*": value} if _has_numbers(value) else value
+
+
+def _has_numbers(how: Any) -> bool:
+    return isinstance(how, dict) and how.keys() in ({"shift", "scale"}, {"x", "y"})
 
 
 def _normalisation_problem(how: Any) -> Problem | None:
-    if isinstance(how, dict) and how.keys() in _NUMBER_KEYS:
+    if _has_numbers(how):
         numbers = [how["shift"], how["scale"]] if "shift" in how else [how["x"], how["y"]]
         flat = [n for part in numbers for n in (part if isinstance(part, list) else [part])]
         if all(_is_number(n) for n in flat):
@@ -106,11 +115,6 @@ def _normalisation_problem(how: Any) -> Problem | None:
     near = nearest(how, NAMES) if isinstance(how, str) else None
     expected = f"{', '.join(map(repr, NAMES))}, 'module:callable', shift and scale, or x and y"
     return Problem("", f"expected {expected}, found {describe(how)}", near)
-
-
-def _width(value: Any) -> Any:
-    is_rules = isinstance(value, list) or (isinstance(value, dict) and value.keys() != {"quantile"})
-    return _value_or_rules(value, _width_problem, is_rules=is_rules)
 
 
 def _width_problem(width: Any) -> Problem | None:
@@ -125,11 +129,6 @@ def _width_problem(width: Any) -> Problem | None:
     near = nearest(width, ["max"]) if isinstance(width, str) else None
     expected = "'max', a number of objects, or a mapping with the key 'quantile'"
     return Problem("", f"expected {expected}, found {describe(width)}", near)
-
-
-def _out_of_range(value: Any) -> Any:
-    is_rules = isinstance(value, dict | list)
-    return _value_or_rules(value, _out_of_range_problem, is_rules=is_rules)
 
 
 def _out_of_range_problem(value: Any) -> Problem | None:
@@ -156,11 +155,9 @@ class Encoding(Section):
 
     normalisation: Annotated[
         Any,
-        BeforeValidator(_normalisation),
-        WithJsonSchema(
-            _by_pattern(_HOW_SCHEMA, "standard", {"*_pt": "log-standard", "*_phi": "none"}),
-            mode="validation",
-        ),
+        _by_pattern(_HOW_SCHEMA, "standard", {"*_pt": "log-standard", "*_phi": "none"}),
+        _checked(_normalisation_problem),
+        BeforeValidator(_numbers_for_all),
     ] = Field(
         default="auto",
         description="How the values of a branch become numbers near 0: auto, which follows from "
@@ -170,11 +167,8 @@ class Encoding(Section):
     )
     width: Annotated[
         Any,
-        BeforeValidator(_width),
-        WithJsonSchema(
-            _by_pattern(_WIDTH_SCHEMA, "max", 16, {"Jet": {"quantile": 0.99}, "Muon": 4}),
-            mode="validation",
-        ),
+        _by_pattern(_WIDTH_SCHEMA, "max", 16, {"Jet": {"quantile": 0.99}, "Muon": 4}),
+        _checked(_width_problem, of_one=["quantile"]),
     ] = Field(
         default="max",
         description="Objects kept per collection: max for all, a number, or a quantile of the "
@@ -189,11 +183,8 @@ class Encoding(Section):
     )
     out_of_range: Annotated[
         Any,
-        BeforeValidator(_out_of_range),
-        WithJsonSchema(
-            _by_pattern(_OUT_OF_RANGE_SCHEMA, "clip", {"*_pt": "clip", "*_phi": "pass"}),
-            mode="validation",
-        ),
+        _by_pattern(_OUT_OF_RANGE_SCHEMA, "clip", {"*_pt": "clip", "*_phi": "pass"}),
+        _checked(_out_of_range_problem),
     ] = Field(
         default="pass",
         description="What happens to a value outside the range of the specs, pass or clip; or a "

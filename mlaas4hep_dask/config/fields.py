@@ -15,13 +15,14 @@ _SIZE_SCHEMA = {
     "anyOf": [{"type": "integer", "minimum": 1}, {"type": "string", "pattern": _SIZE}],
     "examples": [67108864, "64 MiB", "1.5 GB"],
 }
-_FILES_SCHEMA = {
-    "anyOf": [
-        {"type": "string", "minLength": 1},
-        {"type": "array", "items": {"type": "string", "minLength": 1}, "minItems": 1},
-    ],
-    "examples": ["data/ttH_*.root", ["root://host.example//store/a.root", "@more_files.txt"]],
-}
+TEXT_SCHEMA = {"type": "string", "minLength": 1}
+
+
+def texts_schema(*examples: Any, **limits: int) -> WithJsonSchema:
+    """The schema of a text or a list of texts."""
+    listed = {"type": "array", "items": TEXT_SCHEMA, **limits}
+    schema = {"anyOf": [TEXT_SCHEMA, listed], "examples": list(examples)}
+    return WithJsonSchema(schema, mode="validation")
 
 
 def _bytes_of(value: Any) -> Any:
@@ -38,9 +39,12 @@ def _bytes_of(value: Any) -> Any:
 
 
 def as_list(value: Any) -> Any:
+    """As `listed`, and nothing, as of 'files:' with nothing behind it, as an empty list."""
+    return [] if value is None else listed(value)
+
+
+def listed(value: Any) -> Any:
     """A text as a list of one."""
-    if value is None:  # 'files:' with nothing behind it
-        return []
     return [value] if isinstance(value, str) else value
 
 
@@ -85,8 +89,8 @@ _COLLECTIONS_SCHEMA = {
     "type": "object",
     "additionalProperties": {
         "anyOf": [
-            {"type": "string", "minLength": 1},
-            {"type": "array", "items": {"type": "string", "minLength": 1}, "minItems": 1},
+            TEXT_SCHEMA,
+            {"type": "array", "items": TEXT_SCHEMA, "minItems": 1},
             {"const": False},
         ]
     },
@@ -98,5 +102,9 @@ Collections = Annotated[
     WithJsonSchema(_COLLECTIONS_SCHEMA, mode="validation"),
 ]
 Files = Annotated[
-    list[Text], BeforeValidator(as_list), WithJsonSchema(_FILES_SCHEMA, mode="validation")
+    list[Text],
+    BeforeValidator(as_list),
+    texts_schema(
+        "data/ttH_*.root", ["root://host.example//store/a.root", "@more_files.txt"], minItems=1
+    ),
 ]

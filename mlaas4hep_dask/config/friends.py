@@ -6,22 +6,22 @@ from typing import Annotated, Any
 
 from pydantic import BeforeValidator, Field, WithJsonSchema
 
-from mlaas4hep_dask.config.fields import Text, Tree, as_list
+from mlaas4hep_dask.config.fields import TEXT_SCHEMA, Text, Tree, as_list
 from mlaas4hep_dask.config.problems import Problem, describe, invalid
 from mlaas4hep_dask.config.section import Section
 
-_LIST = {"type": "array", "items": {"type": "string", "minLength": 1}}
+_LIST = {"type": "array", "items": TEXT_SCHEMA}
 _FILES_SCHEMA = {
     "anyOf": [
-        {"type": "string", "minLength": 1},
+        TEXT_SCHEMA,
         _LIST,
-        {"type": "object", "additionalProperties": {"type": "string", "minLength": 1}},
+        {"type": "object", "additionalProperties": TEXT_SCHEMA},
         {"type": "null"},
     ],
     "examples": [{"*.root": "friends/*_dnn.root"}, ["dnn_1.root", "dnn_2.root"]],
 }
 _BY_SCHEMA = {
-    "anyOf": [{"const": "entry"}, {"type": "string", "minLength": 1}, _LIST],
+    "anyOf": [{"const": "entry"}, TEXT_SCHEMA, _LIST],
     "examples": ["entry", ["run", "luminosityBlock", "event"]],
 }
 

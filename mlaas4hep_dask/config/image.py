@@ -6,20 +6,14 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BeforeValidator, Field, field_validator, model_validator
 
-from mlaas4hep_dask.config.fields import Text
+from mlaas4hep_dask.config.fields import Text, listed
 from mlaas4hep_dask.config.problems import Problem, invalid
 from mlaas4hep_dask.config.section import Section
 from mlaas4hep_dask.errors import nearest
 
 NETWORK = "mlaas4hep_dask.train.network:cnn"  # that an image is given to by default
 
-Names = Annotated[
-    list[Text],
-    BeforeValidator(
-        lambda value: [value] if isinstance(value, str) else value,
-        json_schema_input_type=Text | list[Text],
-    ),
-]
+Names = Annotated[list[Text], BeforeValidator(listed, json_schema_input_type=Text | list[Text])]
 
 
 class Axis(Section):

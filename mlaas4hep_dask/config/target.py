@@ -4,24 +4,19 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
-from pydantic import BeforeValidator, Field, WithJsonSchema, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 
-from mlaas4hep_dask.config.fields import Text, as_list
+from mlaas4hep_dask.config.fields import Text, as_list, texts_schema
 from mlaas4hep_dask.config.problems import Problem, invalid
 from mlaas4hep_dask.config.section import Section
 from mlaas4hep_dask.config.sections import Sample
 from mlaas4hep_dask.objective import LOSSES, WORDS, Objective, Regression, objective_of
 
 MAX_CLASSES = 256  # each costs a histogram of scores for its ROC curve
-_TEXTS_SCHEMA = {
-    "anyOf": [
-        {"type": "string", "minLength": 1},
-        {"type": "array", "items": {"type": "string", "minLength": 1}},
-    ],
-    "examples": ["GenJet_hadronFlavour", ["MCneutrino_px", "MCneutrino_py"]],
-}
 Expressions = Annotated[
-    list[Text], BeforeValidator(as_list), WithJsonSchema(_TEXTS_SCHEMA, mode="validation")
+    list[Text],
+    BeforeValidator(as_list),
+    texts_schema("GenJet_hadronFlavour", ["MCneutrino_px", "MCneutrino_py"]),
 ]
 
 
