@@ -4,6 +4,8 @@ The package imports nothing heavy: ``import mlaas4hep_dask`` loads neither Dask,
 ``mlaas4hep_dask.Dataset`` is found on first use.
 """
 
+from collections.abc import Callable
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -13,9 +15,18 @@ __version__ = "0.1.0"
 __all__ = ["Dataset", "__version__"]
 
 
-def __getattr__(name: str) -> Any:
-    if name == "Dataset":
-        from mlaas4hep_dask.dataset import Dataset
+def on_first_use(package: str, **places: str) -> Callable[[str], Any]:
+    """A package's ``__getattr__``, which imports a name's module when it is first asked for.
 
-        return Dataset
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    So a command can print a line, or name a missing extra, before numba or torch is imported.
+    """
+
+    def find(name: str) -> Any:
+        if name not in places:
+            raise AttributeError(f"module {package!r} has no attribute {name!r}")
+        return getattr(import_module(f"{package}.{places[name]}"), name)
+
+    return find
+
+
+__getattr__ = on_first_use(__name__, Dataset="dataset")

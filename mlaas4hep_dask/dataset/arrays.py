@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from operator import attrgetter
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -71,9 +72,9 @@ def lazy_arrays(
     parts = {
         "x": (_dense, (sizes, *shape), np.float32),
         "missing": (_missing, (sizes, *shape), np.bool_),
-        "y": (_y, (sizes, *targets), np.float32),
-        "w": (_w, (sizes,), np.float32),
-        "id": (_id, (sizes, (2,)), np.uint64),
+        "y": (attrgetter("y"), (sizes, *targets), np.float32),
+        "w": (attrgetter("w"), (sizes,), np.float32),
+        "id": (attrgetter("id"), (sizes, (2,)), np.uint64),
     }
     arrays = {}
     for part, (function, chunks, dtype) in parts.items():
@@ -96,15 +97,3 @@ def _dense(block: Block) -> Any:
 
 def _missing(block: Block) -> Any:
     return block.encoded.missing()
-
-
-def _y(block: Block) -> Any:
-    return block.y
-
-
-def _w(block: Block) -> Any:
-    return block.w
-
-
-def _id(block: Block) -> Any:
-    return block.id

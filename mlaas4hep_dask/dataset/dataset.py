@@ -5,7 +5,8 @@ from __future__ import annotations
 import hashlib
 import html
 import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 from itertools import chain
@@ -438,20 +439,17 @@ class Dataset:
         return "".join(parts)
 
 
-class watching:  # noqa: N801  # reads as a statement: with watching(cluster, progress)
+@contextmanager
+def watching(cluster: ClusterHandle, progress: Callable[[int], None] | None) -> Iterator[None]:
     """Passes the events that tasks report as done on to ``progress``, inside a ``with``."""
-
-    def __init__(self, cluster: ClusterHandle, progress: Callable[[int], None] | None) -> None:
-        self._cluster = cluster
-        self._progress = progress
-
-    def __enter__(self) -> None:
-        if self._progress is not None:
-            self._cluster.hear(PROGRESS, self._progress)
-
-    def __exit__(self, *exc: object) -> None:
-        if self._progress is not None:
-            self._cluster.unhear(PROGRESS)
+    if progress is None:
+        yield
+        return
+    cluster.hear(PROGRESS, progress)
+    try:
+        yield
+    finally:
+        cluster.unhear(PROGRESS)
 
 
 def _counts(block: Block) -> EncodeCounts:

@@ -58,7 +58,7 @@ def lost_samples(
     counts : sequence of tuple of int
         For each of them its events for training, validation and test.
     """
-    by_place = {_place(entry.skipped): entry for entry in lost}
+    by_place = {entry.skipped.key: entry for entry in lost}
     by_sample: dict[str, list[Lost]] = {}
     alive = set()
     for partition, (num_train, _, _) in zip(partitions, counts, strict=True):
@@ -136,10 +136,6 @@ def tell(topic: str, partition: Partition, num_events: int, counts: ReadCounts, 
     worker.log_event(topic, {"retries": dict(counts.retries), "lost": lost})
 
 
-def _place(skipped: Skipped) -> tuple[str, str, int]:
-    return skipped.file, skipped.tree, skipped.entry_start
-
-
 @dataclass
 class Listener:
     """Keeps what the tasks of pass 2 tell."""
@@ -157,7 +153,7 @@ class Listener:
     def recall(self, lost: Iterable[Lost]) -> None:
         """Keep what another process was told."""
         for entry in lost:
-            self.lost[_place(entry.skipped)] = entry
+            self.lost[entry.skipped.key] = entry
 
     def _hear(self, told: Mapping[str, Any]) -> None:
         self.counts.retries.update(told["retries"])

@@ -38,6 +38,11 @@ class Skipped:
         """The file, and its tree if that is known."""
         return f"{self.file}:{self.tree}" if self.tree else self.file
 
+    @property
+    def key(self) -> tuple[str, str, int]:
+        """What tells it from others: file, tree and first entry."""
+        return self.file, self.tree, self.entry_start
+
 
 def first_reason(skipped: Sequence[Skipped], sample: str) -> str:
     """``; N could not be read, the first: …`` of what a sample lost; empty if that is nothing."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager
 from functools import cached_property
 from typing import Any, NamedTuple
 
@@ -209,17 +210,12 @@ def _conjuncts(node: Node) -> Iterator[Node]:
             yield node
 
 
-class _named:  # noqa: N801  # reads as a statement: with _named(text)
+@contextmanager
+def _named(text: str) -> Iterator[None]:
     """Adds the expression to errors that pass through."""
-
-    def __init__(self, text: str) -> None:
-        self._text = text
-
-    def __enter__(self) -> None:
-        return None
-
-    def __exit__(self, kind: Any, error: Any, trace: Any) -> None:
-        if isinstance(error, ExpressionError):
-            short = self._text if len(self._text) <= 100 else f"{self._text[:97]}..."
-            message = f"in {short!r}: {error.message}"
-            raise ExpressionError(message, **{**error.facts, "expression": self._text}) from None
+    try:
+        yield
+    except ExpressionError as error:
+        short = text if len(text) <= 100 else f"{text[:97]}..."
+        message = f"in {short!r}: {error.message}"
+        raise ExpressionError(message, **{**error.facts, "expression": text}) from None

@@ -1,6 +1,8 @@
 """Report: pictures and tables of a run, from its records alone."""
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from mlaas4hep_dask import on_first_use
 
 if TYPE_CHECKING:
     from mlaas4hep_dask.report.card import model_card
@@ -8,14 +10,4 @@ if TYPE_CHECKING:
 
 __all__ = ["model_card", "render"]
 
-
-def __getattr__(name: str) -> Any:
-    if name == "render":
-        from mlaas4hep_dask.report.records import render
-
-        return render
-    if name == "model_card":
-        from mlaas4hep_dask.report.card import model_card
-
-        return model_card
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+__getattr__ = on_first_use(__name__, model_card="card", render="records")

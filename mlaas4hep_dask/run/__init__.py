@@ -1,6 +1,8 @@
 """Run: the composer, with the order of stages, what is printed and the exit codes."""
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from mlaas4hep_dask import on_first_use
 
 if TYPE_CHECKING:
     from mlaas4hep_dask.run.result import RunResult
@@ -8,14 +10,4 @@ if TYPE_CHECKING:
 
 __all__ = ["RunResult", "fit"]
 
-
-def __getattr__(name: str) -> Any:
-    if name == "fit":
-        from mlaas4hep_dask.run.stages import fit
-
-        return fit
-    if name == "RunResult":
-        from mlaas4hep_dask.run.result import RunResult
-
-        return RunResult
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+__getattr__ = on_first_use(__name__, RunResult="result", fit="stages")

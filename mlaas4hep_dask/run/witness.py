@@ -65,7 +65,7 @@ class Witness:
 
     def recall(self, lost: Iterable[Lost]) -> None:
         """Keep in mind what an earlier process has written down."""
-        self._losses |= {_place(each.skipped) for each in lost}
+        self._losses |= {each.skipped.key for each in lost}
 
     def _write(self, stage: str, skipped: Iterable[Skipped], counts: ReadCounts) -> None:
         for each in skipped:
@@ -76,8 +76,8 @@ class Witness:
                 self._journal.add(Retries(stage, file, new))
 
     def _lose(self, stage: str, skipped: Skipped, num_events: int | None) -> None:
-        if (place := _place(skipped)) not in self._losses:
-            self._losses.add(place)
+        if skipped.key not in self._losses:
+            self._losses.add(skipped.key)
             self._journal.add(
                 Loss(
                     stage,
@@ -95,10 +95,6 @@ class Witness:
         if isinstance(facts, Mapping) and facts.get("action") == "remove-worker":
             with suppress(WriteError):  # the next record of the run tells it
                 self._journal.add(Death(str(facts["worker"]), bool(facts.get("expected"))))
-
-
-def _place(skipped: Skipped) -> tuple[str, str, int]:
-    return skipped.file, skipped.tree, skipped.entry_start
 
 
 def _logger() -> logging.Logger:

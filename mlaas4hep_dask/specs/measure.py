@@ -30,11 +30,7 @@ def measure(
     ids: NDArray[np.uint64] | None = None,
     meter: Meter | None = None,
     branches: Sequence[Branch] | None = None,
-    num_read: int | None = None,
-    sum_weights: float | None = None,
     transforms: Mapping[str, str] | None = None,
-    cut_flow: Mapping[str, int] | None = None,
-    removed: Mapping[str, int] | None = None,
 ) -> Specs:
     """Specs of ``events``.
 
@@ -52,20 +48,14 @@ def measure(
         again.
     branches : sequence of Branch, optional
         What to measure, by default all of ``events``; others when ``meter`` has seen them.
-    num_read : int, optional
-        Events read before the selection; by default as many as were selected.
-    sum_weights : float, optional
-        Sum of the events' weights; by default each counts 1.
     transforms : mapping of str to str, optional
         By branch: the name of a function of its values that is measured too, see `formulas`.
-    cut_flow, removed : mapping of str to int, optional
-        Events that are left after each condition of the selection, and objects that the cut of
-        each collection removed.
 
     Returns
     -------
     Specs
-        Statistics over ``events`` alone; `merge` adds those of other partitions.
+        Statistics over ``events`` alone, all of which count as read and selected with a weight of
+        1; `merge` adds those of other partitions.
 
     Raises
     ------
@@ -106,13 +96,7 @@ def measure(
     if further:
         numbers = np.concatenate([numbers, np.array(function_rows)])
     table = BranchTable(branches, numbers, drawn, further)
-    counts = SampleSpecs(
-        num_read=events.num_events if num_read is None else num_read,
-        num_selected=events.num_events,
-        sum_weights=float(events.num_events) if sum_weights is None else sum_weights,
-        cut_flow=cut_flow or {},
-        removed=removed or {},
-    )
+    counts = SampleSpecs(events.num_events, events.num_events, float(events.num_events))
     return Specs(table, multiplicities, {sample: counts}, draws=draws)
 
 

@@ -2,6 +2,7 @@ import math
 import re
 import subprocess
 import sys
+from dataclasses import replace
 from html.parser import HTMLParser
 from itertools import pairwise
 from xml.etree import ElementTree
@@ -99,7 +100,8 @@ def specs():
             Branch("empty", "flat", "float64"),
         )
         events = Events(300, branches, contents, {"Jet": offsets})
-        parts.append(measure(events, sample=sample, num_read=350))
+        own = measure(events, sample=sample)
+        parts.append(replace(own, samples={sample: replace(own.samples[sample], num_read=350)}))
     return merge_all(parts).with_provenance(versions={"numpy": "2.4.6"})
 
 
