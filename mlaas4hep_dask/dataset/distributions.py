@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from mlaas4hep_dask.dataset.binning import Bins, BranchBins, filled, populations, with_width
 from mlaas4hep_dask.encode.encoded import encode_rows
+from mlaas4hep_dask.encode.encoding import Encoding
 from mlaas4hep_dask.encode.normalise import normalised
 from mlaas4hep_dask.errors import UnreadableFileError
 from mlaas4hep_dask.inputs.context import Context
@@ -64,12 +65,8 @@ def distributions(partition: Partition, context: Context, bins: BranchBins) -> D
         By input; see `bins_of`.
     """
     assert context.encoding is not None  # set by the data set once it has specs
-    try:
-        labelled = label(partition, context, tuple(b.name for b in context.encoding.reads))
-    except UnreadableFileError:
-        if not context.skip:
-            raise
-        return Distributions(0, {}, {})  # where blocks are made, the loss is told
+    if (labelled := readable(partition, context, context.encoding)) is None:
+        return Distributions(0, {}, {})
     events = labelled.events
     encoded = encode_rows(events, context.encoding)
     names, groups = groups_of(labelled, partition, context)
@@ -97,6 +94,16 @@ def distributions(partition: Partition, context: Context, bins: BranchBins) -> D
             names, after_bins
         )
     return Distributions(len(events), raw, after)
+
+
+def readable(partition: Partition, context: Context, encoding: Encoding) -> Labelled | None:
+    """The events of a partition; None if it cannot be read and may be skipped."""
+    try:
+        return label(partition, context, tuple(branch.name for branch in encoding.reads))
+    except UnreadableFileError:
+        if not context.skip:
+            raise
+        return None  # where blocks are made, the loss is told
 
 
 class _Values:

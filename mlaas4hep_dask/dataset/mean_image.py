@@ -9,13 +9,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mlaas4hep_dask.dataset.distributions import groups_of
+from mlaas4hep_dask.dataset.distributions import groups_of, readable
 from mlaas4hep_dask.dataset.granularity import Tried, added, suggestions
 from mlaas4hep_dask.encode.encoded_images import EncodedImages, encode_images, granularity
 from mlaas4hep_dask.encode.image import Axis, Image
-from mlaas4hep_dask.errors import UnreadableFileError
 from mlaas4hep_dask.inputs.context import Context
-from mlaas4hep_dask.inputs.labelled import label
 from mlaas4hep_dask.reader import Partition
 from mlaas4hep_dask.specs import Specs
 
@@ -76,12 +74,8 @@ def sum_images(partition: Partition, context: Context) -> ImageSums:
     assert context.encoding is not None  # set by the data set once it has specs
     image = context.encoding.image
     assert image is not None  # the data set looks
-    try:
-        labelled = label(partition, context, tuple(b.name for b in context.encoding.reads))
-    except UnreadableFileError:
-        if not context.skip:
-            raise
-        return NOTHING  # where blocks are made, the loss is told
+    if (labelled := readable(partition, context, context.encoding)) is None:
+        return NOTHING
     encoded = encode_images(labelled.events, context.encoding)
     weights = labelled.weights * context.supervision.factors[partition.sample]
     names, groups = groups_of(labelled, partition, context)

@@ -21,7 +21,7 @@ from mlaas4hep_dask.encode.scaling import require_usable
 from mlaas4hep_dask.errors import CodeError, DataError, EncodeError
 from mlaas4hep_dask.events import Branch
 from mlaas4hep_dask.specs import BranchSpecs, Specs
-from mlaas4hep_dask.usercode import RAISED, UserCode, find_code, limited, place_of
+from mlaas4hep_dask.usercode import RAISED, UserCode, find_code, limited, where_of
 
 Normaliser = Callable[[BranchSpecs], Any]
 
@@ -157,11 +157,9 @@ def _called(function: Normaliser, reference: str, specs: BranchSpecs) -> dict[st
             list(map(float, value)) if is_table else float(value) for value in (first, second)
         ]
     except RAISED as error:  # whatever the user's code raises
-        place = place_of(error.__traceback__)
-        where = f" in {place}" if place else ""
         raise EncodeError(
-            f"{reference} failed{where} for branch {name!r} ({type(error).__name__}: {error}); "
-            "it returns shift and scale, or the x and y of a table",
+            f"{reference} failed{where_of(error)} for branch {name!r} ({type(error).__name__}: "
+            f"{error}); it returns shift and scale, or the x and y of a table",
             branch=name,
             option="normalisation",
         ) from error

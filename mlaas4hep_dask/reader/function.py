@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import traceback
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -230,34 +231,26 @@ def _records(partition: Partition, branches: Sequence[Branch], log: list[str]) -
     return ak.from_buffers(record, len(partition), buffers, buffer_key="{form_key}-{attribute}")
 
 
-class _blame:  # noqa: N801  # reads as a statement: with _blame(function, partition)
+@contextmanager
+def _blame(function: UserFunction, partition: Partition) -> Iterator[None]:
     """Turns what a function raises into an error that names it, or the file that it read."""
-
-    def __init__(self, function: UserFunction, partition: Partition) -> None:
-        self._function = function
-        self._partition = partition
-
-    def __enter__(self) -> None:
-        return None
-
-    def __exit__(self, kind: Any, error: Any, trace: Any) -> None:
-        if error is None or isinstance(error, MLaaSError) or not isinstance(error, RAISED):
-            return
-        frames = list(traceback.walk_tb(trace))
+    try:
+        yield
+    except MLaaSError:
+        raise
+    except RAISED as error:  # whatever the user's code raises
+        frames = list(traceback.walk_tb(error.__traceback__))
         modules = [frame.f_globals.get("__name__", "") for frame, _ in frames]
         reason = f"{type(error).__name__}: {error}"
         if any(name.split(".")[0] in READERS for name in modules):
             raise UnreadableFileError(
-                f"{self._partition.file} cannot be read ({reason})",
-                file=self._partition.file,
-                reason=reason,
+                f"{partition.file} cannot be read ({reason})", file=partition.file, reason=reason
             ) from error
-        place = self._function.code.place(trace)
-        where = f" in {place}" if place else ""
         near = ""
         if isinstance(error, AttributeError) and isinstance(error.obj, ak.Array):
             near = did_you_mean(str(error.name), ak.fields(error.obj))
+        where = function.code.where(error)
         raise FunctionError(
-            f"{self._function.reference!r} failed{where} for {self._partition}: {reason}{near}",
-            callable=self._function.reference,
+            f"{function.reference!r} failed{where} for {partition}: {reason}{near}",
+            callable=function.reference,
         ) from error

@@ -79,7 +79,10 @@ def _read_file(
     def once(location: str) -> tuple[Events, Meter | None]:
         # An attempt that is given up may still be at it when the next one has ended.
         own = None if meter is None else meter.fresh()
-        return _read_at(location, partition, branches, own, keep), own
+        opened = _open_at(location, partition)
+        if isinstance(opened, OpenTable):
+            return opened.read(partition, branches), own
+        return _read(opened, partition, branches, own, keep), own
 
     events, own = attempt(once, partition.file, partition.access, forget=forget)
     if meter is not None and own is not None:
@@ -106,19 +109,6 @@ def open_partition(partition: Partition) -> OpenTree | OpenTable:
         return opened
 
     return attempt(once, partition.file, partition.access, forget=forget)
-
-
-def _read_at(
-    location: str,
-    partition: Partition,
-    branches: Sequence[Branch],
-    meter: Meter | None,
-    keep: Collection[str] | None,
-) -> Events:
-    opened = _open_at(location, partition)
-    if isinstance(opened, OpenTable):
-        return opened.read(partition, branches)
-    return _read(opened, partition, branches, meter, keep)
 
 
 def _open_at(location: str, partition: Partition) -> OpenTree | OpenTable:
@@ -162,8 +152,13 @@ def _read(
     meter: Meter | None,
     keep: Collection[str] | None,
 ) -> Events:
+    tables = {} if partition.places is None else partition.places.tables()
+    is_planned = all(_is_table_of(tables.get(branch.name), branch) for branch in branches)
+    arrays = None
     try:
-        arrays = _planned(opened, partition, branches, meter, keep)
+        if partition.places is not None and is_planned:  # which leaves the tree unparsed
+            agreement = Agreement()
+            arrays = _read_tables(opened, partition, branches, tables, agreement, meter, keep)
         if arrays is None:
             arrays = _found(opened, partition, branches, meter, keep)
     except DisagreementError as error:
@@ -178,25 +173,6 @@ class Arrays(NamedTuple):
 
     contents: dict[str, NDArray[Any]]
     offsets: dict[str, NDArray[np.int64]]
-
-
-def _planned(
-    opened: OpenTree,
-    partition: Partition,
-    branches: Sequence[Branch],
-    meter: Meter | None,
-    keep: Collection[str] | None,
-) -> Arrays | None:
-    """What the baskets hold that the partition knows, which leaves the tree unparsed.
-
-    None if it does not know those of all branches, or only uproot can read them.
-    """
-    if partition.places is None:
-        return None
-    tables = partition.places.tables()
-    if not all(_is_table_of(tables.get(branch.name), branch) for branch in branches):
-        return None
-    return _read_tables(opened, partition, branches, tables, Agreement(), meter, keep)
 
 
 def _found(

@@ -7,7 +7,7 @@ from itertools import pairwise
 from typing import Any
 
 from mlaas4hep_dask.journal import SPLITS
-from mlaas4hep_dask.report.figures import Line, line_chart, roc_curve, step_histogram
+from mlaas4hep_dask.report.figures import Line, line_chart, roc_curves, step_histogram
 from mlaas4hep_dask.report.quantities import count, fixed, is_number, mapping, ratio, sequence
 from mlaas4hep_dask.specs import Specs
 
@@ -61,7 +61,12 @@ def roc(test: Mapping[str, Any]) -> dict[str, Any]:
     working = [(target, _background_at(points, target)) for target in (0.3, 0.5, 0.7, 0.9, 0.95)]
     return {
         "figures": [
-            roc_curve([f for f, _ in points], [t for _, t in points], name=name),
+            roc_curves(
+                [Line(name, [f for f, _ in points], [t for _, t in points])],
+                title="ROC curve",
+                x_label="background efficiency (false positive rate)",
+                y_label="signal efficiency (true positive rate)",
+            ),
             rejection,
         ],
         "working_points": [

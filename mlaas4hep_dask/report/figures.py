@@ -221,36 +221,17 @@ def _marker(index: int, x: float, y: float) -> str:
     return f'<path class="c{index % NUM_COLOURS} marker" d="{shape}"/>'
 
 
-def roc_curve(
-    false_positive_rate: Sequence[float | None],
-    true_positive_rate: Sequence[float | None],
-    *,
-    name: str,
-    title: str = "ROC curve",
-    size: tuple[int, int] = (400, 400),
-) -> str:
-    """SVG of a ROC curve over the diagonal, which is what guessing gives.
-
-    Parameters
-    ----------
-    false_positive_rate, true_positive_rate : sequence of float
-        The points of the curve.
-    name : str
-        What the legend says of the curve, such as its area.
-    title : str
-        Name of the figure for screen readers.
-    size : (int, int)
-        Width and height in SVG units.
-    """
+def roc_curves(lines: Sequence[Line], *, title: str, x_label: str, y_label: str) -> str:
+    """SVG of ROC curves over the diagonal, which is what guessing gives; see `line_chart`."""
     return line_chart(
-        [Line(name, false_positive_rate, true_positive_rate)],
+        lines,
         title=title,
-        x_label="background efficiency (false positive rate)",
-        y_label="signal efficiency (true positive rate)",
+        x_label=x_label,
+        y_label=y_label,
         x_range=(0.0, 1.0),
         y_range=(0.0, 1.0),
         reference=Line("guessing", (0.0, 1.0), (0.0, 1.0)),
-        size=size,
+        size=(400, 400),
     )
 
 

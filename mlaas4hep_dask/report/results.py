@@ -8,7 +8,7 @@ from typing import Any
 from mlaas4hep_dask.journal.text import NONE
 from mlaas4hep_dask.report.axes import NUM_COLOURS
 from mlaas4hep_dask.report.charts import roc
-from mlaas4hep_dask.report.figures import Line, line_chart, step_histogram
+from mlaas4hep_dask.report.figures import Line, roc_curves, step_histogram
 from mlaas4hep_dask.report.headlines import metric_rows, objective_of
 from mlaas4hep_dask.report.quantities import DASH, fixed, is_number, mapping, ratio, sequence
 
@@ -59,15 +59,11 @@ def _curves(test: Mapping[str, Any]) -> list[str]:
         if sequence(curve, "true_positive_rate")
     ]
     return [
-        line_chart(
+        roc_curves(
             part,
             title="ROC curve of each class against all others",
             x_label="efficiency for the other classes",
             y_label="efficiency for the class",
-            x_range=(0.0, 1.0),
-            y_range=(0.0, 1.0),
-            reference=Line("guessing", (0.0, 1.0), (0.0, 1.0)),
-            size=(400, 400),
         )
         for part in (lines[i : i + NUM_COLOURS] for i in range(0, len(lines), NUM_COLOURS))
     ]

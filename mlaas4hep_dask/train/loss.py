@@ -104,13 +104,8 @@ class UserLoss(Loss):
         return losses.float()
 
     def _error(self, what: str, cause: BaseException | None = None) -> ModelError:
-        reason = ""
-        if cause is not None:
-            place = self._code.place(cause.__traceback__)
-            where = f" in {place}" if place else ""
-            reason = f"{where} ({type(cause).__name__}: {cause})"
-        reference = self._code.reference
-        return ModelError(f"loss {reference!r} {what}{reason}", callable=reference)
+        code = self._code
+        return ModelError(f"loss {code.told(what, cause)}", callable=code.reference)
 
 
 def find_loss(name: str, *, resolve: Callable[[str], Path], where: str) -> LossSource:

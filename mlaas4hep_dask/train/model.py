@@ -35,10 +35,6 @@ class ModelSource:
         """``module:callable`` as in dataset.yaml."""
         return self.code.reference
 
-    def digest(self) -> str:
-        """The sha256, in hex, of the code and all that it consists of."""
-        return self.code.digest
-
     def build(self, shape: int | tuple[int, ...], num_outputs: int = 1) -> torch.nn.Module:
         """The network for rows or images, as the callable makes it.
 
@@ -98,13 +94,7 @@ class ModelSource:
 
     def error(self, what: str, cause: BaseException | None = None) -> ModelError:
         """The error that says what is wrong with this model, and where in the user's code."""
-        reason = ""
-        if cause is not None:
-            place = self.code.place(cause.__traceback__)
-            where = f" in {place}" if place else ""
-            kind = "" if isinstance(cause, ModelError) else f"{type(cause).__name__}: "
-            reason = f"{where} ({kind}{cause})"
-        return ModelError(f"model {self.reference!r} {what}{reason}", callable=self.reference)
+        return ModelError(f"model {self.code.told(what, cause)}", callable=self.reference)
 
 
 def described(shape: tuple[int, ...]) -> str:

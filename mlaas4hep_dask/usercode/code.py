@@ -7,11 +7,10 @@ import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
-from types import TracebackType
 from typing import Any
 
-from mlaas4hep_dask.errors import CodeError, did_you_mean
-from mlaas4hep_dask.usercode.load import RAISED, imported, imported_installed, place_of
+from mlaas4hep_dask.errors import CodeError, ModelError, did_you_mean
+from mlaas4hep_dask.usercode.load import RAISED, imported, imported_installed, where_of
 from mlaas4hep_dask.usercode.source import Source
 
 
@@ -76,8 +75,7 @@ class UserCode:
             else:
                 module = imported_installed(self.entry, self.facts)
         except RAISED as error:  # whatever the user's module raises at import
-            place = self.place(error.__traceback__)
-            where = f" in {place}" if place else ""
+            where = self.where(error)
             hint = "; leave cache=True out" if "no locator available" in str(error) else ""
             raise CodeError(
                 f"{self.reference!r} cannot be imported ({type(error).__name__}{where}: "
@@ -97,6 +95,14 @@ class UserCode:
             )
         return found  # type: ignore[no-any-return]
 
-    def place(self, trace: TracebackType | None) -> str:
-        """``line 3 of helpers.py``: the innermost place of the user's own in a traceback."""
-        return place_of(trace, f"{self.entry}.")
+    def where(self, error: BaseException) -> str:
+        """`` in line 3 of helpers.py``: the innermost place of the user's own, if there is one."""
+        return where_of(error, f"{self.entry}.")
+
+    def told(self, what: str, cause: BaseException | None = None) -> str:
+        """What is wrong with it, and where and why if something was raised."""
+        reason = ""
+        if cause is not None:
+            kind = "" if isinstance(cause, ModelError) else f"{type(cause).__name__}: "
+            reason = f"{self.where(cause)} ({kind}{cause})"
+        return f"{self.reference!r} {what}{reason}"

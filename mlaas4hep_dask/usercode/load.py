@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from importlib.abc import InspectLoader, MetaPathFinder
 from importlib.machinery import ModuleSpec
 from pathlib import Path
-from types import ModuleType, TracebackType
+from types import ModuleType
 from typing import Any
 
 from mlaas4hep_dask.usercode.installed import PACKAGE, version_of
@@ -59,18 +59,18 @@ def root_of(digest: str) -> str:
     return f"{PREFIX}{digest[:16]}"
 
 
-def place_of(trace: TracebackType | None, *more: str) -> str:
-    """``line 3 of helpers.py`` for the innermost frame of the user's own; empty if there is none.
+def where_of(error: BaseException, *more: str) -> str:
+    """`` in line 3 of helpers.py``: the innermost frame of the user's own; empty without one.
 
     Modules that begin with one of ``more`` count as the user's own too, though installed.
     """
     own = (PREFIX, *more)
     found = ""
-    for frame, line in traceback.walk_tb(trace):
+    for frame, line in traceback.walk_tb(error.__traceback__):
         name = f"{frame.f_globals.get('__name__', '')}."
         if name.startswith(own):
             file = frame.f_globals.get("__file__") or name.rstrip(".")
-            found = f"line {line} of {Path(file).name}"
+            found = f" in line {line} of {Path(file).name}"
     return found
 
 

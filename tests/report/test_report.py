@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from mlaas4hep_dask.events import Branch, Events
 from mlaas4hep_dask.report.axes import MINUS, Axis, label
 from mlaas4hep_dask.report.charts import separation
-from mlaas4hep_dask.report.figures import Line, bar, line_chart, roc_curve, step_histogram
+from mlaas4hep_dask.report.figures import Line, bar, line_chart, roc_curves, step_histogram
 from mlaas4hep_dask.report.headlines import metric_rows
 from mlaas4hep_dask.report.mean_images import channel_figure
 from mlaas4hep_dask.report.page import render_page
@@ -635,7 +635,9 @@ def test_figure_without_data_says_why():
     assert "no entries" in step_histogram([0, 1], {"a": [0]}, title="t")
     assert "all values are 7" in step_histogram([7, 7], {"a": [100]}, title="t")
     assert "no values" in line_chart([], title="t", x_label="x", y_label="y")
-    assert "no values" in roc_curve([math.nan], [0.5], name="test")
+    assert "no values" in roc_curves(
+        [Line("test", [math.nan], [0.5])], title="t", x_label="x", y_label="y"
+    )
     assert bar(None) == ""
 
 
@@ -683,7 +685,8 @@ def test_line_chart_of_any_numbers_stays_inside_its_figure(curves, log, whole):
 
 @given(points=st.lists(st.tuples(weird, weird), max_size=20), name=names)
 def test_roc_curve_of_any_numbers_stays_inside_its_figure(points, name):
-    require_inside(roc_curve([x for x, _ in points], [y for _, y in points], name=name))
+    curve = Line(name, [x for x, _ in points], [y for _, y in points])
+    require_inside(roc_curves([curve], title="t", x_label="x", y_label="y"))
 
 
 @given(fraction=weird)

@@ -100,10 +100,10 @@ def test_a_source_is_the_text_and_survives_the_network(tmp_path):
     source = find(tmp_path, GOOD, kwargs={"hidden": 5})
     back = pickle.loads(pickle.dumps(source))  # noqa: S301  # our own bytes
     assert back == source
-    assert back.digest() == source.digest()
+    assert back.code.digest == source.code.digest
     assert back.build(4).head.in_features == 4
     assert back.build(4).head.out_features == 5
-    assert find(tmp_path, GOOD + "\n    # changed").digest() != source.digest()
+    assert find(tmp_path, GOOD + "\n    # changed").code.digest != source.code.digest
 
 
 def test_a_changed_file_gives_the_changed_network(tmp_path):

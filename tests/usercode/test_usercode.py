@@ -174,7 +174,7 @@ def test_an_error_tells_the_innermost_line_of_the_users_own(tmp_path):
     code = found(tmp_path)
     with pytest.raises(TypeError) as caught:
         code.load()()
-    assert code.place(caught.tb) == "line 4 of cuts.py"
+    assert code.where(caught.value) == " in line 4 of cuts.py"
 
 
 @pytest.mark.parametrize(
