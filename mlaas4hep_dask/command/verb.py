@@ -217,6 +217,15 @@ def verbose_option(function: Decorated) -> Decorated:
     return click.option("-v", "--verbose", is_flag=True, help="Print the library's log.")(function)
 
 
+def count_option(
+    name: str, text: str, *, default: int | None = None
+) -> Callable[[Decorated], Decorated]:
+    """An option that takes a whole number of at least 1."""
+    kind = click.IntRange(min=1)
+    shown: dict[str, Any] = {"default": default, "show_default": True} if default else {}
+    return click.option(name, metavar="N", type=kind, help=text, **shown)
+
+
 def version_option(function: Decorated) -> Decorated:
     """The option ``--version``."""
     return click.version_option(__version__, message="%(version)s", help="Print the version.")(

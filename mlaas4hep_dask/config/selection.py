@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 
+from mlaas4hep_dask.config.problems import Places
 from mlaas4hep_dask.config.sections import Branches
 from mlaas4hep_dask.errors import ConfigError, nearest
 
@@ -48,7 +49,7 @@ class Selection:
 def select_branches(
     branches: Branches,
     available: Mapping[str, str | None],
-    where: Callable[[str], str],
+    places: Places,
     *,
     targets: Collection[str] = (),
     weights: Collection[str] = (),
@@ -66,8 +67,8 @@ def select_branches(
         The section ``branches`` of the config.
     available
         Every branch of the tree, with None, or with the reason why it cannot be an input.
-    where
-        The place of a dotted key for errors: `Config.where`.
+    places
+        Where every key was written, for errors.
     targets
         Branches that tell of labels or targets: inputs only if ``include`` names them.
     weights
@@ -84,8 +85,8 @@ def select_branches(
         A name or a pattern in ``include`` or ``exclude`` matches no branch, a name in
         ``include`` cannot be an input or is a target, or no input is left.
     """
-    included = _matched(branches.include, available, "branches.include", where)
-    excluded = _matched(branches.exclude, available, "branches.exclude", where)
+    included = _matched(branches.include, available, "branches.include", places)
+    excluded = _matched(branches.exclude, available, "branches.exclude", places)
     own = own_names or {}
     identifying = {
         name
@@ -97,10 +98,10 @@ def select_branches(
     for index, name in enumerate(branches.include):
         if name in unfit and name not in excluded | identifying:
             text = f"branch {name!r} cannot be an input: {unfit[name]}"
-            raise _error(f"branches.include.{index}", text, where)
+            raise _error(f"branches.include.{index}", text, places)
         if name in itself and name not in excluded:
             text = f"branch {name!r} cannot be an input: target.branch reads it, as it is"
-            raise _error(f"branches.include.{index}", text, where)
+            raise _error(f"branches.include.{index}", text, places)
     wanted = (included | identifying) - excluded
     hidden = ({*targets, *weights} - set(branches.include)) | set(itself)
     inputs = sorted(wanted - identifying - unfit.keys() - hidden)
@@ -116,7 +117,7 @@ def select_branches(
         ]
         why = reasons[0] if reasons else ""
         text = f"no inputs are left of the {len(available)} branches of the tree{why}"
-        raise _error("branches.include", text, where)
+        raise _error("branches.include", text, places)
     return Selection(
         inputs=inputs,
         identifiers=sorted((wanted & identifying) - unfit.keys()),
@@ -136,7 +137,7 @@ def select_branches(
 def check_collections(
     collections: Mapping[str, Sequence[str]],
     jagged: Mapping[str, bool],
-    where: Callable[[str], str],
+    places: Places,
 ) -> None:
     """Raise a ConfigError unless the key ``collections`` names branches that can be joined.
 
@@ -146,8 +147,8 @@ def check_collections(
         By name: patterns of the branches of a collection; none for those that stay apart.
     jagged
         By branch that can be an input: whether it is jagged.
-    where
-        The place of a dotted key for errors: `Config.where`.
+    places
+        Where every key was written, for errors.
     """
     names = [name for name, is_jagged in jagged.items() if is_jagged]
     owners: dict[str, str] = {}
@@ -159,15 +160,15 @@ def check_collections(
                 is_flat = pattern in jagged
                 what = "has one value per event" if is_flat else "is no jagged branch"
                 near = None if is_flat else nearest(pattern, [*names, *_likely_patterns(names)])
-                raise _error(at, f"{pattern!r} {what}", where, near)
+                raise _error(at, f"{pattern!r} {what}", places, near)
             for name in found:
                 if owners.setdefault(name, collection) != collection:
                     text = f"branch {name!r} is of collection {owners[name]!r} already"
-                    raise _error(at, text, where)
+                    raise _error(at, text, places)
 
 
 def _matched(
-    patterns: list[str], available: Mapping[str, str | None], key: str, where: Callable[[str], str]
+    patterns: list[str], available: Mapping[str, str | None], key: str, places: Places
 ) -> set[str]:
     matched: set[str] = set()
     for index, pattern in enumerate(patterns):
@@ -177,9 +178,9 @@ def _matched(
             at = f"{key}.{index}"
             if any(character in pattern for character in "*?["):
                 near = nearest(pattern, _likely_patterns(available))
-                raise _error(at, f"pattern {pattern!r} matches no branch", where, near)
+                raise _error(at, f"pattern {pattern!r} matches no branch", places, near)
             text = f"branch {pattern!r} is not in the tree"
-            raise _error(at, text, where, nearest(pattern, available))
+            raise _error(at, text, places, nearest(pattern, available))
         matched |= found
     return matched
 
@@ -199,17 +200,6 @@ def _likely_patterns(names: Iterable[str]) -> set[str]:
     return {f"{p[0]}_*" for p in parts if len(p) > 1} | {f"*_{p[-1]}" for p in parts if len(p) > 1}
 
 
-def _error(
-    key: str, text: str, where: Callable[[str], str], near: str | None = None
-) -> ConfigError:
-    place = where(key)
-    file, _, line = place.rpartition(":")
-    is_line = line.isdigit()
+def _error(key: str, text: str, places: Places, near: str | None = None) -> ConfigError:
     hint = f"; did you mean {near!r}?" if near else ""
-    return ConfigError(
-        f"{place}: {text}{hint}",
-        file=file if is_line else place,
-        line=int(line) if is_line else None,
-        key=key,
-        nearest=near,
-    )
+    return places.error(key, f"{text}{hint}", near)

@@ -21,7 +21,7 @@ def description_of(config: Config) -> Description:
         Listing(config.samples, config.tree, config.friends, config.reading, config.places),
         access_of(config.reading, config.collections),
         Supervision.of(
-            config.objective, config.samples, config.target.branch, config.weight, config.where
+            config.objective, config.samples, config.target.branch, config.weight, config.places
         ),
         config.branches,
         texts=Texts(config.derive, config.objects, config.select, config.branches.include),

@@ -159,7 +159,7 @@ def preflight(description: Description) -> Preflight:
             tree=reference.tree,
         )
     jagged = {name: branch.kind == "jagged" for name, branch in reference.branches.items()}
-    check_collections(dict(description.access.collections), jagged, places.where)
+    check_collections(dict(description.access.collections), jagged, places)
     branches, left_out, traced = reference.branches, reference.left_out, None
     if (function := function_of(description.function, places)) is not None:
         traced = trace(function, next((plan for plan in plans if plan.num_entries), reference))
@@ -167,14 +167,14 @@ def preflight(description: Description) -> Preflight:
     recipe = recipe_of(texts, branches, left_out, reference.unlike, places)
     available: dict[str, str | None] = dict.fromkeys(recipe.branches)
     available.update(left_out)
-    supervision = description.supervision.bound(recipe.branches, places.where, left_out)
-    supervision.check(recipe.branches, places.where, left_out)
+    supervision = description.supervision.bound(recipe.branches, places, left_out)
+    supervision.check(recipe.branches, places, left_out)
     if traced is not None:
-        supervision.check_read(reference.branches, places.where)
+        supervision.check_read(reference.branches, places)
     selection = select_branches(
         description.branches,
         available,
-        places.where,
+        places,
         targets=_giving_away(supervision.target_names, recipe, traced),
         weights=_giving_away(supervision.weight_names, recipe, traced),
         itself=supervision.target_itself,

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from mlaas4hep_dask.config import Sample
+from mlaas4hep_dask.config import Places, Sample
 from mlaas4hep_dask.derive import Expression
-from mlaas4hep_dask.errors import ConfigError, DataError, ExpressionError
+from mlaas4hep_dask.errors import DataError, ExpressionError
 from mlaas4hep_dask.events import Branch, Events
 from mlaas4hep_dask.objective import Objective
 from mlaas4hep_dask.reader import Partition
@@ -57,7 +57,7 @@ class Supervision:
         samples: Sequence[Sample],
         targets: Sequence[str],
         weight: str | None,
-        where: Callable[[str], str],
+        places: Places,
     ) -> Supervision:
         """The supervision of a configuration.
 
@@ -71,8 +71,8 @@ class Supervision:
             Expressions of the class, or of the numbers to predict.
         weight : str or None
             The expression of the weight of an event.
-        where : callable
-            The place of a dotted key, for the error.
+        places : Places
+            Where every key was written, for errors.
 
         Raises
         ------
@@ -82,9 +82,9 @@ class Supervision:
         weights = () if weight is None else (weight,)
         return cls(
             objective,
-            _parsed("target.branch", targets, where),
+            _parsed("target.branch", targets, places),
             {sample.name: sample.label for sample in samples if sample.label is not None},
-            next(iter(_parsed("weight", weights, where)), None),
+            next(iter(_parsed("weight", weights, places)), None),
             samples=tuple(sample.name for sample in samples),
             divides=any(map(_is_divided, samples)),
         )
@@ -92,16 +92,16 @@ class Supervision:
     def bound(
         self,
         available: Mapping[str, Branch],
-        where: Callable[[str], str],
+        places: Places,
         left_out: Mapping[str, str],
     ) -> Supervision:
         """The same, with branches in place of the objects whose momenta it uses.
 
         The parameters and errors are those of `check`.
         """
-        targets = _bound("target.branch", self.targets, available, where, left_out)
+        targets = _bound("target.branch", self.targets, available, places, left_out)
         weights = () if self.weight is None else (self.weight,)
-        weight = next(iter(_bound("weight", weights, available, where, left_out)), None)
+        weight = next(iter(_bound("weight", weights, available, places, left_out)), None)
         return replace(self, targets=targets, weight=weight)
 
     @property
@@ -127,7 +127,7 @@ class Supervision:
     def check(
         self,
         available: Mapping[str, Branch],
-        where: Callable[[str], str],
+        places: Places,
         left_out: Mapping[str, str],
     ) -> None:
         """Raise a ConfigError unless all expressions give one value per event.
@@ -136,8 +136,8 @@ class Supervision:
         ----------
         available : mapping of str to Branch
             What can be read.
-        where : callable
-            The place of a dotted key, for the error.
+        places : Places
+            Where every key was written, for errors.
         left_out : mapping of str to str
             Branches that cannot be read, and why.
         """
@@ -147,23 +147,23 @@ class Supervision:
                 try:
                     value = expression.result(key, available)
                 except ExpressionError as error:
-                    raise _error(key, _with_reason(error, left_out), where) from error
+                    raise places.error(key, f"{key}: {_with_reason(error, left_out)}") from error
                 if value.kind != "flat":
                     text = (
                         f"{expression.written!r} has one value per object of {value.collection!r}, "
                         "expected one per event; sum(), max() or [:, 0] make one"
                     )
-                    raise _error(key, text, where)
+                    raise places.error(key, f"{key}: {text}")
 
-    def check_read(self, tree: Mapping[str, Branch], where: Callable[[str], str]) -> None:
+    def check_read(self, tree: Mapping[str, Branch], places: Places) -> None:
         """Raise a ConfigError unless weights can be summed before the user's function selects.
 
         Parameters
         ----------
         tree : mapping of str to Branch
             The branches of the files.
-        where : callable
-            The place of a dotted key, for the error.
+        places : Places
+            Where every key was written, for errors.
         """
         unread = sorted(self.weight_names - tree.keys())
         if unread and self.divides:
@@ -171,7 +171,7 @@ class Supervision:
                 f"{unread[0]!r} is not in the files: the weights of events that the function "
                 "leaves out cannot be summed; give sum_weights of every sample"
             )
-            raise _error("weight", text, where)
+            raise places.error("weight", f"weight: {text}")
 
     def learned(
         self, events: Events, partition: Partition, entries: NDArray[np.int64]
@@ -300,24 +300,24 @@ def _is_divided(sample: Sample) -> bool:
     return sample.cross_section is not None and sample.sum_weights is None
 
 
-def _parsed(key: str, texts: Sequence[str], where: Callable[[str], str]) -> tuple[Expression, ...]:
+def _parsed(key: str, texts: Sequence[str], places: Places) -> tuple[Expression, ...]:
     try:
         return tuple(map(Expression, texts))
     except ExpressionError as error:
-        raise _error(key, error.message, where) from error
+        raise places.error(key, f"{key}: {error.message}") from error
 
 
 def _bound(
     key: str,
     expressions: Sequence[Expression],
     available: Mapping[str, Branch],
-    where: Callable[[str], str],
+    places: Places,
     left_out: Mapping[str, str],
 ) -> tuple[Expression, ...]:
     try:
         return tuple(expression.bound(available) for expression in expressions)
     except ExpressionError as error:
-        raise _error(key, _with_reason(error, left_out), where) from error
+        raise places.error(key, f"{key}: {_with_reason(error, left_out)}") from error
 
 
 def _with_reason(error: ExpressionError, left_out: Mapping[str, str]) -> str:
@@ -349,17 +349,4 @@ def _require(
         tree=partition.tree,
         branch=expression.written,
         entry=entry,
-    )
-
-
-def _error(key: str, text: str, where: Callable[[str], str]) -> ConfigError:
-    place = where(key)
-    file, _, line = place.rpartition(":")
-    is_line = line.isdigit()
-    return ConfigError(
-        f"{place}: {key}: {text}",
-        file=file if is_line else place,
-        line=int(line) if is_line else None,
-        key=key,
-        nearest=None,
     )

@@ -14,6 +14,7 @@ from mlaas4hep_dask.cluster import cool_down, warm_up
 from mlaas4hep_dask.command import (
     Verb,
     announce,
+    count_option,
     process,
     start_log,
     status,
@@ -92,9 +93,7 @@ def spread(arguments: Sequence[str], *, option: str) -> list[str]:
     metavar="PATTERN...",
     help="Branches to copy beside run and event numbers; put them after the files.",
 )
-@click.option(
-    "--max-events", type=click.IntRange(min=1), metavar="N", help="Score only the first N events."
-)
+@count_option("--max-events", "Score only the first N events.")
 @click.option(
     "--on-bad-file",
     type=click.Choice(("error", "skip")),
@@ -124,12 +123,7 @@ def spread(arguments: Sequence[str], *, option: str) -> list[str]:
     metavar="ADDRESS",
     help=f"{', '.join(PLACES)}, or the tcp:// address of a Dask scheduler.",
 )
-@click.option(
-    "--workers",
-    type=click.IntRange(min=1),
-    metavar="N",
-    help="Workers of a local cluster; one per core.",
-)
+@count_option("--workers", "Workers of a local cluster; one per core.")
 @verbose_option
 @version_option
 def predict(*, verbose: bool, **options: Any) -> None:

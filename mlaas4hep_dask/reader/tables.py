@@ -131,6 +131,10 @@ class OpenTable(ABC):
                 raise error.within(partition, branch.collection) from None
         return Events(len(partition), tuple(branches), contents, offsets)
 
+    def tops(self, names: Sequence[str]) -> list[str]:
+        """The columns that hold some leaves."""
+        return list(dict.fromkeys(self.leaves[name].path[0] for name in names))
+
     def learn(self, schema: Any) -> None:
         """Take the columns of an Arrow schema."""
         found = retyped(leaves_of(schema), dict(self.access.types))

@@ -92,7 +92,6 @@ class TextTable(OpenTable):
         return self._parsed(self._text.head, columns).slice(0, HEAD)
 
     def _rows(self, partition: Partition, names: Sequence[str]) -> Any:
-        tops = list(dict.fromkeys(self.leaves[name].path[0] for name in names))
         place = partition.text
         if place is None:
             raise DataError(f"{partition} was not planned as text", file=self.file)
@@ -106,7 +105,7 @@ class TextTable(OpenTable):
                     raise ValueError("the file ends before the lines that were planned")
                 pieces.append(piece)
                 left -= len(piece)
-        rows = self._parsed(b"".join(pieces), tops)
+        rows = self._parsed(b"".join(pieces), self.tops(names))
         if len(rows) != place.num_entries:
             raise DataError(
                 f"{self.file}: {place.num_entries} lines after entry {place.first_entry} hold "

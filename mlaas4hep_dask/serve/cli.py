@@ -20,6 +20,7 @@ from mlaas4hep_dask.command import (
     Verb,
     announce,
     arguments_of,
+    count_option,
     process,
     status,
     version_option,
@@ -64,21 +65,11 @@ logger = logging.getLogger(__name__)
     type=click.IntRange(0, 65535),
     help="Port; 0 picks a free one.",
 )
-@click.option(
-    "--max-body-bytes",
-    default=MAX_BODY_BYTES,
-    show_default=True,
-    metavar="N",
-    type=click.IntRange(min=1),
-    help="Largest request body.",
-)
-@click.option(
+@count_option("--max-body-bytes", "Largest request body.", default=MAX_BODY_BYTES)
+@count_option(
     "--max-values",
+    "Most values in a request; names count as one, lists and objects as four.",
     default=MAX_VALUES,
-    show_default=True,
-    metavar="N",
-    type=click.IntRange(min=1),
-    help="Most values in a request; names count as one, lists and objects as four.",
 )
 @click.option(
     "--allowed-host",
@@ -87,27 +78,15 @@ logger = logging.getLogger(__name__)
     help="A name that the server answers to beside its address, as a proxy sends it; may be "
     "repeated; '*' stands for all.",
 )
-@click.option(
-    "--max-connections",
-    default=Limits().connections,
-    show_default=True,
-    metavar="N",
-    type=click.IntRange(min=1),
-    help="Largest number of connections.",
-)
-@click.option(
+@count_option("--max-connections", "Largest number of connections.", default=Limits().connections)
+@count_option(
     "--max-connections-per-address",
-    metavar="N",
-    type=click.IntRange(min=1),
-    help="Largest number of connections of one client's address; half of all by default.",
+    "Largest number of connections of one client's address; half of all by default.",
 )
-@click.option(
+@count_option(
     "--keep-alive-seconds",
+    "How long a connection without a request stays open.",
     default=KEEP_ALIVE_SECONDS,
-    show_default=True,
-    metavar="N",
-    type=click.IntRange(min=1),
-    help="How long a connection without a request stays open.",
 )
 @click.option(
     "--log-level",

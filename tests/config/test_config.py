@@ -18,6 +18,7 @@ from mlaas4hep_dask.config import (
     Branches,
     Cluster,
     Config,
+    Places,
     json_schema,
     load,
     problems,
@@ -705,7 +706,9 @@ TREE = {
 
 
 def _select(available=TREE, **patterns):
-    return select_branches(Branches(**patterns), available, lambda _: "dataset.yaml:17")
+    return select_branches(
+        Branches(**patterns), available, Places("dataset.yaml", {"branches": 17})
+    )
 
 
 def test_everything_is_an_input_but_identifiers_and_what_cannot_be_one():

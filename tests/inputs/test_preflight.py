@@ -29,9 +29,7 @@ def described(folder, **values):
         for label, name in enumerate(("background", "signal"))
     ]
     places = Places("analysis", {"derive.z": 7}, folder)
-    supervision = Supervision.of(
-        TwoClasses(("background", "signal")), samples, [], None, places.where
-    )
+    supervision = Supervision.of(TwoClasses(("background", "signal")), samples, [], None, places)
     return Description(Listing(samples, places=places), Access(), supervision, **values)
 
 

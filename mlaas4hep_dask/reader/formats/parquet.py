@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Sequence
+from itertools import accumulate
 from typing import Any
 
 import numpy as np
@@ -46,6 +47,7 @@ class Table(OpenTable):
             self._metadata = pq.read_metadata(source)
         if is_remote(self.location):
             self.stamp = with_content(self.stamp, self._uuid)
+        self._groups = list(map(self._metadata.row_group, range(self._metadata.num_row_groups)))
         self._schema = self._metadata.schema.to_arrow_schema()
         self.learn(self._schema)
         # Columns of the file in the order of a walk through the schema, depth first.
@@ -64,18 +66,13 @@ class Table(OpenTable):
 
     def count(self) -> Content:
         """As `OpenTable.count`."""
-        metadata = self._metadata
-        groups = [metadata.row_group(i) for i in range(metadata.num_row_groups)]
-        ends = np.cumsum([group.num_rows for group in groups]).tolist()
-        num_entries = metadata.num_rows
-        sizes = {
-            name: sum(
-                group.column(self._leaf_columns[leaf.path]).total_uncompressed_size
-                for group in groups
-            )
-            / max(num_entries, 1)
-            for name, leaf in self.leaves.items()
-        }
+        groups, num_entries = self._groups, self._metadata.num_rows
+        sizes = {}
+        for name, leaf in self.leaves.items():
+            own = (group.column(self._leaf_columns[leaf.path]) for group in groups)
+            size = sum(column.total_uncompressed_size for column in own)
+            sizes[name] = size / max(num_entries, 1)
+        ends = accumulate(group.num_rows for group in groups)
         return Content(self._uuid, num_entries, tuple(ends), (), sizes)
 
     def _head(self, columns: list[str]) -> Any:
@@ -95,15 +92,7 @@ class Table(OpenTable):
                 f"{self.file} has changed since it was planned: another footer", file=self.file
             )
         start, stop = partition.entry_start, partition.entry_stop
-        ends = np.cumsum(
-            [
-                0,
-                *[
-                    self._metadata.row_group(i).num_rows
-                    for i in range(self._metadata.num_row_groups)
-                ],
-            ]
-        )
+        ends = np.cumsum([0, *(group.num_rows for group in self._groups)])
         first = int(np.searchsorted(ends, start, side="right")) - 1
         last = int(np.searchsorted(ends, stop, side="left"))
         place = int(ends[first])
@@ -113,7 +102,7 @@ class Table(OpenTable):
             whole = pq.ParquetFile(
                 source, metadata=self._metadata, pre_buffer=is_remote(self.location)
             )
-            schema = pa.schema([self._schema.field(name) for name in self._tops(names)])
+            schema = pa.schema([self._schema.field(name) for name in self.tops(names)])
             groups = list(range(first, last)) if start < stop else []
             for batch in whole.iter_batches(
                 batch_size=BATCH, row_groups=groups, columns=columns, use_threads=False
@@ -128,9 +117,6 @@ class Table(OpenTable):
         if not kept:
             return schema.empty_table()
         return pa.Table.from_batches(kept)
-
-    def _tops(self, names: Sequence[str]) -> list[str]:
-        return list(dict.fromkeys(self.leaves[name].path[0] for name in names))
 
 
 def _all_paths(path: tuple[str, ...], type_: Any) -> list[tuple[str, ...]]:
