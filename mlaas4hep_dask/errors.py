@@ -37,6 +37,16 @@ class MLaaSError(Exception):
     def __str__(self) -> str:
         return self.message
 
+    @classmethod
+    def at(cls, path: str | Path, text: str, **facts: Any) -> Self:
+        """The error of a file or folder, which stands before the text (further fact: path)."""
+        return cls(f"{path}: {text}", path=str(path), **facts)
+
+    @classmethod
+    def in_tree(cls, data: Any, text: str, **facts: Any) -> Self:
+        """The error of a plan or partition (further facts: file, tree)."""
+        return cls(text, file=data.file, tree=data.tree, **facts)
+
 
 class ConfigError(MLaaSError):
     """dataset.yaml or an override is wrong (facts: file, line, key, nearest)."""

@@ -65,16 +65,15 @@ def unpack(archive: Path, folder: Path) -> None:
     with _reading(archive):
         manifest = _content(archive, MANIFEST)
         if manifest is None:
-            raise BundleError(f"{archive}: no {MANIFEST} in it", path=str(archive), member=MANIFEST)
+            raise BundleError.at(archive, f"no {MANIFEST} in it", member=MANIFEST)
         sizes = _listed(manifest)
         for member, content in _members(archive):
             name = PurePosixPath(member.name).name
             if name == MANIFEST or name in sizes:
                 if name != MANIFEST and member.size != sizes[name]:
-                    raise BundleError(
-                        f"{archive}: {name} was altered: {member.size} bytes, expected "
-                        f"{sizes[name]}",
-                        path=str(archive),
+                    raise BundleError.at(
+                        archive,
+                        f"{name} was altered: {member.size} bytes, expected {sizes[name]}",
                         member=name,
                     )
                 with (folder / name).open("xb") as out:
@@ -167,16 +166,14 @@ def _members(archive: Path) -> Iterator[tuple[tarfile.TarInfo, Iterator[bytes]]]
                 parts = PurePosixPath(member.name).parts
                 is_outside = ".." in parts or member.name.startswith("/")
                 if number > MAX_MEMBERS or member.size > MAX_BYTES:
-                    raise BundleError(f"{archive}: too large", path=str(archive))
+                    raise BundleError.at(archive, "too large")
                 if member.isdir() and not is_outside:
                     stream.header_left = MAX_HEADER
                     continue
                 name = parts[-1] if parts else ""
                 is_plain = member.isreg() and not member.issparse() and member.size >= 0
                 if is_outside or not is_plain or not MEMBER.fullmatch(name):
-                    raise BundleError(
-                        f"{archive}: {member.name[:100]!r} is not a plain file", path=str(archive)
-                    )
+                    raise BundleError.at(archive, f"{member.name[:100]!r} is not a plain file")
                 if name in names:
                     raise ValueError(f"{name} is in it twice")
                 names.add(name)
@@ -204,4 +201,4 @@ def _reading(archive: Path) -> Iterator[None]:
     try:
         yield
     except (*_FAILURES, RecursionError) as error:
-        raise BundleError(f"{archive}: cannot be unpacked ({error})", path=str(archive)) from error
+        raise BundleError.at(archive, f"cannot be unpacked ({error})") from error

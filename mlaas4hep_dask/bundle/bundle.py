@@ -259,7 +259,7 @@ def open_bundle(path: str | Path, *, unpack_to: Path | None = None) -> Bundle:
     if path.is_file():
         path = _unpacked(path, unpack_to)
     if not path.is_dir():
-        raise BundleError(f"{path}: no such bundle (a folder or a .tar.gz)", path=str(path))
+        raise BundleError.at(path, "no such bundle (a folder or a .tar.gz)")
     manifest = _read_manifest(path)
     require_unaltered(path, manifest["files"])
     _require_bounded_model(path)
@@ -267,23 +267,19 @@ def open_bundle(path: str | Path, *, unpack_to: Path | None = None) -> Bundle:
     try:
         encoding = Encoding.from_specs(specs, **_encode_options(manifest["encode"]))
     except (EncodeError, TypeError, KeyError, ValueError, AttributeError) as error:
-        raise BundleError(f"{path}: encode options do not fit ({error})", path=str(path)) from error
+        raise BundleError.at(path, f"encode options do not fit ({error})") from error
     try:
         objective = objective_from_json(manifest.get("output", {}))
     except (EncodeError, TypeError, AttributeError) as error:
-        raise BundleError(
-            f"{path}: the section 'output' does not fit ({error})",
-            path=str(path),
-            member=MANIFEST,
+        raise BundleError.at(
+            path, f"the section 'output' does not fit ({error})", member=MANIFEST
         ) from error
     columns = manifest["input"].get("columns")
     # Their number first: the specs may speak of more columns than memory has room for.
     has_as_many = isinstance(columns, list) and len(columns) == encoding.row_shape[0]
     if not has_as_many or encoding.columns() != columns:
-        raise BundleError(
-            f"{path}: the columns in {MANIFEST} are not those that {SPECS} gives",
-            path=str(path),
-            member=MANIFEST,
+        raise BundleError.at(
+            path, f"the columns in {MANIFEST} are not those that {SPECS} gives", member=MANIFEST
         )
     recipe = _recipe(path, manifest, encoding)
     return Bundle(path, manifest, specs, encoding, recipe, objective)
@@ -310,20 +306,20 @@ def _recipe(path: Path, manifest: Mapping[str, Any], encoding: Encoding) -> Reci
         )
         made = {branch.name: recipe.branches[branch.name] for branch in encoding.reads}
     except (ExpressionError, TypeError, KeyError, AttributeError) as error:
-        raise BundleError(f"{path}: the recipe does not fit ({error})", path=str(path)) from error
+        raise BundleError.at(path, f"the recipe does not fit ({error})") from error
     for branch in encoding.reads:
         if not made[branch.name].same_shape(branch):
-            raise BundleError(
-                f"{path}: the recipe makes {branch.name!r} {made[branch.name].described()}, "
+            raise BundleError.at(
+                path,
+                f"the recipe makes {branch.name!r} {made[branch.name].described()}, "
                 f"{SPECS} has it {branch.described()}",
-                path=str(path),
             )
     return recipe
 
 
 def _unpacked(archive: Path, folder: Path | None) -> Path:
     if folder is None:
-        raise BundleError(f"{archive}: give a folder to unpack it to", path=str(archive))
+        raise BundleError.at(archive, "give a folder to unpack it to")
     unpack(archive, folder)
     return folder
 
@@ -333,7 +329,7 @@ def _require_bounded_model(path: Path) -> None:
         try:
             require_bounded(file, size=os.fstat(file.fileno()).st_size)
         except ValueError as error:
-            raise BundleError(f"{path}: {MODEL}: {error}", path=str(path), member=MODEL) from error
+            raise BundleError.at(path, f"{MODEL}: {error}", member=MODEL) from error
 
 
 def _read_specs(path: Path) -> Specs:
@@ -342,9 +338,7 @@ def _read_specs(path: Path) -> Specs:
         strict_json(content)
         return Specs.from_json(content.decode(), source=str(path / SPECS))
     except (SpecsError, ValueError, OverflowError) as error:
-        raise BundleError(
-            f"{path}: {SPECS} cannot be read ({error})", path=str(path), member=SPECS
-        ) from error
+        raise BundleError.at(path, f"{SPECS} cannot be read ({error})", member=SPECS) from error
 
 
 def _encode_options(written: Mapping[str, Any]) -> dict[str, Any]:
@@ -374,21 +368,20 @@ def _read_manifest(path: Path) -> dict[str, Any]:
     except (BundleError, ValueError) as error:
         inner = path / "bundle"  # of a run directory
         near = f"; did you mean {str(inner)!r}?" if (inner / MANIFEST).is_file() else ""
-        raise BundleError(
-            f"{path}: {MANIFEST} cannot be read ({error}){near}", path=str(path), member=MANIFEST
+        raise BundleError.at(
+            path, f"{MANIFEST} cannot be read ({error}){near}", member=MANIFEST
         ) from error
     if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
-        raise BundleError(f"{path}: {MANIFEST} is not that of a bundle", path=str(path))
+        raise BundleError.at(path, f"{MANIFEST} is not that of a bundle")
     if manifest.get("version") != VERSION:
-        raise BundleError(
-            f"{path}: bundle version {manifest.get('version')!r}; this version reads {VERSION}",
-            path=str(path),
+        raise BundleError.at(
+            path, f"bundle version {manifest.get('version')!r}; this version reads {VERSION}"
         )
     files = manifest.get("files")
     needed = {SPECS, MODEL}
     if not isinstance(files, dict) or not needed <= files.keys():
-        raise BundleError(f"{path}: {MANIFEST} does not list {sorted(needed)}", path=str(path))
+        raise BundleError.at(path, f"{MANIFEST} does not list {sorted(needed)}")
     for key, kind in (("name", str), ("encode", dict), ("input", dict)):
         if not isinstance(manifest.get(key), kind):
-            raise BundleError(f"{path}: {MANIFEST} has no {key!r}", path=str(path), member=MANIFEST)
+            raise BundleError.at(path, f"{MANIFEST} has no {key!r}", member=MANIFEST)
     return manifest

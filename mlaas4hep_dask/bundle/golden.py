@@ -71,10 +71,8 @@ class Golden:
             return cls._of(strict_json(read_member(folder, GOLDEN, most=MAX_BYTES)))
         except (ValueError, TypeError, KeyError, OverflowError) as error:
             reason = f"no {error}" if isinstance(error, KeyError) else error
-            raise BundleError(
-                f"{folder}: {GOLDEN} holds no golden events ({reason})",
-                path=str(folder),
-                member=GOLDEN,
+            raise BundleError.at(
+                folder, f"{GOLDEN} holds no golden events ({reason})", member=GOLDEN
             ) from error
 
     @classmethod

@@ -52,9 +52,7 @@ def read_member(folder: Path, member: str, *, most: int = MAX_TEXT) -> bytes:
     with open_member(folder, member) as file:
         content = file.read(most + 1)
     if len(content) > most:
-        raise BundleError(
-            f"{folder}: {member} has more than {most:,} bytes", path=str(folder), member=member
-        )
+        raise BundleError.at(folder, f"{member} has more than {most:,} bytes", member=member)
     return content
 
 
@@ -68,21 +66,17 @@ def require_unaltered(folder: Path, files: Any) -> None:
         many or too large.
     """
     if len(files) > MAX_MEMBERS:
-        raise BundleError(f"{folder}: more than {MAX_MEMBERS} files", path=str(folder))
+        raise BundleError.at(folder, f"more than {MAX_MEMBERS} files")
     left = MAX_BYTES
     for member, recorded in files.items():
         if not MEMBER.fullmatch(member):
-            raise BundleError(
-                f"{folder}: {member[:100]!r} is not a file name", path=str(folder), member=member
-            )
+            raise BundleError.at(folder, f"{member[:100]!r} is not a file name", member=member)
         with open_member(folder, member) as file:
             size = os.fstat(file.fileno()).st_size
             left -= size
             if left < 0:
-                raise BundleError(
-                    f"{folder}: more than {MAX_BYTES:,} bytes with {member}",
-                    path=str(folder),
-                    member=member,
+                raise BundleError.at(
+                    folder, f"more than {MAX_BYTES:,} bytes with {member}", member=member
                 )
             expected = recorded.get("bytes", size) if isinstance(recorded, dict) else None
             if size != expected:
@@ -160,10 +154,8 @@ def _without_twins(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def _missing(folder: Path, member: str) -> BundleError:
-    return BundleError(
-        f"{folder}: {member} is missing, or is not a plain file", path=str(folder), member=member
-    )
+    return BundleError.at(folder, f"{member} is missing, or is not a plain file", member=member)
 
 
 def _altered(folder: Path, member: str, how: str) -> BundleError:
-    return BundleError(f"{folder}: {member} was altered: {how}", path=str(folder), member=member)
+    return BundleError.at(folder, f"{member} was altered: {how}", member=member)

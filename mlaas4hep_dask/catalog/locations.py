@@ -15,27 +15,8 @@ from mlaas4hep_dask.errors import nearest
 
 # Those of fsspec that name a file on some server, by its documentation.
 _SCHEMES = (
-    "root",
-    "xroot",
-    "http",
-    "https",
-    "s3",
-    "s3a",
-    "gs",
-    "gcs",
-    "abfs",
-    "az",
-    "hdfs",
-    "webhdfs",
-    "ftp",
-    "sftp",
-    "ssh",
-    "smb",
-    "webdav",
-    "hf",
-    "oci",
-    "oss",
-    "memory",
+    *("root", "xroot", "http", "https", "s3", "s3a", "gs", "gcs", "abfs", "az", "hdfs", "webhdfs"),
+    *("ftp", "sftp", "ssh", "smb", "webdav", "hf", "oci", "oss", "memory"),
 )
 
 

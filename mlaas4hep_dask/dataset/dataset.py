@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 from itertools import chain
+from operator import attrgetter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -30,7 +31,7 @@ from mlaas4hep_dask.dataset.plan import Plan, Skipped
 from mlaas4hep_dask.dataset.planning import assemble, plan_one, planned_already, wanted_of
 from mlaas4hep_dask.dataset.specs_pass import SpecsFacts, SpecsTask, specs_pass
 from mlaas4hep_dask.dataset.tasks import PROGRESS, Measured
-from mlaas4hep_dask.encode import Block, EncodeCounts, Encoding
+from mlaas4hep_dask.encode import EncodeCounts, Encoding
 from mlaas4hep_dask.encode.examples import Examples, joined
 from mlaas4hep_dask.errors import DataError, UnreadableFileError
 from mlaas4hep_dask.inputs.context import Context
@@ -193,7 +194,9 @@ class Dataset:
         blocks = self.blocks()
         numbers = [number for number in range(len(blocks.partitions)) if number not in known]
         futures = [
-            self.cluster.submit(_counts, blocks.submit(self.cluster, number), pure=False)
+            self.cluster.submit(
+                attrgetter("encoded.counts"), blocks.submit(self.cluster, number), pure=False
+            )
             for number in numbers
         ]
         return sum(
@@ -450,7 +453,3 @@ def watching(cluster: ClusterHandle, progress: Callable[[int], None] | None) -> 
         yield
     finally:
         cluster.unhear(PROGRESS)
-
-
-def _counts(block: Block) -> EncodeCounts:
-    return block.encoded.counts

@@ -33,6 +33,11 @@ class Skipped:
     reason: str
     tree: str = ""
 
+    @classmethod
+    def of(cls, part: Partition, reason: str) -> Skipped:
+        """A partition that was left out."""
+        return cls(part.file, part.sample, part.entry_start, part.entry_stop, reason, part.tree)
+
     @property
     def place(self) -> str:
         """The file, and its tree if that is known."""

@@ -197,9 +197,7 @@ def _around(partitions: Sequence[Partition], units: Sequence[Skipped]) -> dict[i
     for number, part in enumerate(partitions):
         reasons = [lost.reason for lost in units if _overlap(part, lost)]
         if reasons:
-            around[number] = Skipped(
-                part.file, part.sample, part.entry_start, part.entry_stop, reasons[0], part.tree
-            )
+            around[number] = Skipped.of(part, reasons[0])
     return around
 
 

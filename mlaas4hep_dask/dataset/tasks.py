@@ -100,8 +100,7 @@ def sample_specs(labelled: Labelled, context: Context) -> SampleSpecs:
 
 def lost(partition: Partition, error: UnreadableFileError, counts: ReadCounts) -> Measured:
     """What is known of a partition that cannot be read."""
-    start, stop = partition.entry_start, partition.entry_stop
-    skipped = Skipped(partition.file, partition.sample, start, stop, error.message, partition.tree)
+    skipped = Skipped.of(partition, error.message)
     return Measured(Specs(), {}, (skipped,), read_counts=counts)
 
 
@@ -175,13 +174,12 @@ def _require_counts(
     if recount == counts:
         return
     then, now = (", ".join(f"{number:,}" for number in each) for each in (counts, recount))
-    raise DataError(
+    raise DataError.in_tree(
+        partition,
         f"{partition}: the specs pass selected {sum(counts):,} events ({then} for training, "
         f"validation and test), and now they are {sum(recount):,} ({now}): something has changed "
         "that the selection depends on, such as an environment variable or a file that the "
         "function reads; run again",
-        file=partition.file,
-        tree=partition.tree,
         entries=(partition.entry_start, partition.entry_stop),
         counted=counts,
         found=recount,

@@ -152,11 +152,10 @@ def preflight(description: Description) -> Preflight:
         raise UnreadableFileError(text, file=None, reason=reasons[0])
     reference = min(plans, key=lambda plan: (plan.is_blank, not plan.branches))
     if not reference.branches and not reference.left_out:
-        raise DataError(
+        raise DataError.in_tree(
+            reference,
             f"the trees {reference.tree!r} of all samples hold no events, or have no branches; the "
             f"first is that of {reference.file}",
-            file=reference.file,
-            tree=reference.tree,
         )
     jagged = {name: branch.kind == "jagged" for name, branch in reference.branches.items()}
     check_collections(dict(description.access.collections), jagged, places)
@@ -256,11 +255,10 @@ def _require_filled(plans: Sequence[FilePlan], selection: Selection) -> None:
     for plan in plans:
         for name in selection.left_out:
             if name in plan.filled:
-                raise DataError(
+                raise DataError.in_tree(
+                    plan,
                     f"branch {name!r} is {plan.left_out[name]} of tree {plan.tree!r} in "
                     f"{plan.file}, and nothing tells which; leave it out with branches.exclude",
-                    file=plan.file,
-                    tree=plan.tree,
                     branch=name,
                 )
 

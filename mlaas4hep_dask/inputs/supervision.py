@@ -342,11 +342,10 @@ def _require(
     key, what = expected
     entry = int(entries[bad[0]])
     more = f" ({bad.size:,} such events in this partition)" if bad.size > 1 else ""
-    raise DataError(
+    raise DataError.in_tree(
+        partition,
         f"{partition.file}: entry {entry}: {key} {expression.written!r} is {values[bad[0]]:.9g}, "
         f"expected {what}{more}",
-        file=partition.file,
-        tree=partition.tree,
         branch=expression.written,
         entry=entry,
     )

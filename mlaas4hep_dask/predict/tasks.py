@@ -151,15 +151,7 @@ def score_partition(partition: Partition, file_number: int, scoring: Scoring) ->
     except UnreadableFileError as error:
         if not scoring.skip:
             raise
-        lost = Skipped(
-            partition.file,
-            partition.sample,
-            partition.entry_start,
-            partition.entry_stop,
-            error.message,
-            partition.tree,
-        )
-        return ScoredPart(None, skipped=lost)
+        return ScoredPart(None, skipped=Skipped.of(partition, error.message))
     prepared = events
     if scoring.recipe is not None:
         keep = [branch.name for branch in scoring.encoding.reads]

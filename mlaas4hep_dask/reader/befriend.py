@@ -60,7 +60,10 @@ def befriended(plan: FilePlan, friend: FriendFiles, plans: Sequence[FilePlan]) -
         friends=(*plan.friends, made_friend),
         bytes_per_event={
             **plan.bytes_per_event,
-            **{name: first.bytes_per_event.get(own, 8.0) for name, own in _own_names(made_friend)},
+            **{
+                name: first.bytes_per_event.get(name.removeprefix(friend.prefix), 8.0)
+                for name in made
+            },
         },
         filled={
             **plan.filled,
@@ -84,10 +87,6 @@ def befriended(plan: FilePlan, friend: FriendFiles, plans: Sequence[FilePlan]) -
     )
 
 
-def _own_names(friend: Friend) -> list[tuple[str, str]]:
-    return [(name, name.removeprefix(friend.prefix)) for name in friend.names]
-
-
 def _require_friend(plan: FilePlan, friend: FriendFiles, plans: Sequence[FilePlan]) -> None:
     """Raise a DataError unless the trees of ``plans`` can be friends of a file's tree."""
     first = plans[0]
@@ -104,30 +103,27 @@ def _require_friend(plan: FilePlan, friend: FriendFiles, plans: Sequence[FilePla
                 ):
                     state = of.left_out.get(name, "missing")
                     state = state if branch is None else branch.described()
-                    raise DataError(
+                    raise DataError.in_tree(
+                        of,
                         f"branch {name!r}, by which events are joined, is {state} in tree "
                         f"{of.tree!r} of {of.file}, expected a whole number for each event"
                         f"{did_you_mean(name, of.branches) if branch is None else ''}",
-                        file=of.file,
-                        tree=of.tree,
                         branch=name,
                     )
         for name, branch in first.branches.items():
             found = each.branches.get(name)
             if found is None or not branch.same_shape(found):
-                raise DataError(
+                raise DataError.in_tree(
+                    each,
                     f"branch {name!r} is {'missing' if found is None else found.described()} in "
                     f"friend tree {each.tree!r} of {each.file}; it is {branch.described()} in "
                     f"{first.file}",
-                    file=each.file,
-                    tree=each.tree,
                     branch=name,
                 )
     if not friend.by and first.num_entries != plan.num_entries:
-        raise DataError(
+        raise DataError.in_tree(
+            first,
             f"friend tree {first.tree!r} of {first.file} has {first.num_entries} entries, and tree "
             f"{plan.tree!r} of {plan.file} has {plan.num_entries}: joined by entry, both have as "
             "many; 'by: [run, event]' joins by branches that identify an event",
-            file=first.file,
-            tree=first.tree,
         )

@@ -60,11 +60,8 @@ def read_by_uproot(
             found = _read(known, inside, start, stop, arrays)
         except UnfitShapeError as error:
             branch = inside[0].branch
-            raise DataError(
-                f"branch {branch.name!r} has {error} in {partition}",
-                file=partition.file,
-                tree=partition.tree,
-                branch=branch.name,
+            raise DataError.in_tree(
+                partition, f"branch {branch.name!r} has {error} in {partition}", branch=branch.name
             ) from error
         for source, (values, own) in zip(inside, found, strict=True):
             branch = source.branch

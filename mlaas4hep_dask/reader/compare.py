@@ -76,7 +76,7 @@ def require_same_branches(
             )
         else:
             continue
-        raise DataError(f"branch {name!r} {text}", file=other.file, tree=other.tree, branch=name)
+        raise DataError.in_tree(other, f"branch {name!r} {text}", branch=name)
 
 
 def _is_told_apart(

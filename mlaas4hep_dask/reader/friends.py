@@ -217,12 +217,11 @@ def _places(
                 f"{branch.name} {column[event]}"
                 for branch, column in zip(here, columns, strict=True)
             )
-            raise DataError(
+            raise DataError.in_tree(
+                partition,
                 f"{np.count_nonzero(wrong):,} of {len(partition):,} events of {partition} have "
                 f"{what} in the {friend}; the first is entry {partition.entry_start + event} with "
                 f"{shown}",
-                file=partition.file,
-                tree=partition.tree,
                 entry=partition.entry_start + event,
             )
     return files, entries

@@ -164,11 +164,10 @@ class DisagreementError(Exception):
     def within(self, partition: Partition, collection: str) -> DataError:
         """The error that a user gets."""
         told = self.told(partition.entry_start)
-        return DataError(
+        return DataError.in_tree(
+            partition,
             f"branch {self.second!r} has other multiplicities than {self.first!r} of the same "
             f"collection {collection!r} in {partition}: {told}; {what_to_write(collection)}",
-            file=partition.file,
-            tree=partition.tree,
             branch=self.second,
         )
 

@@ -140,9 +140,7 @@ def _require_unchanged(partition: Partition, stamp: str) -> None:
 def _changed(partition: Partition, how: str) -> UnreadableFileError:
     """A file that is another one by now: what was planned of it cannot be read any more."""
     reason = f"has changed since it was planned: {how}"
-    return UnreadableFileError(
-        f"{partition.file} {reason}", file=partition.file, tree=partition.tree, reason=reason
-    )
+    return UnreadableFileError.in_tree(partition, f"{partition.file} {reason}", reason=reason)
 
 
 def _read(
@@ -250,21 +248,17 @@ def _sources(opened: OpenTree, partition: Partition, branches: Sequence[Branch])
     sources = []
     for branch in branches:
         source = known.sources.get(branch.name)
-        if source is None or not _is_same(source.branch, branch):
+        # Which collection it is in, only the plan knows.
+        planned = branch.kind, branch.dtype
+        if source is None or (source.branch.kind, source.branch.dtype) != planned:
             found = known.left_out.get(branch.name, "missing")
             if source is not None:
                 found = source.branch.described()
-            raise DataError(
+            raise DataError.in_tree(
+                partition,
                 f"branch {branch.name!r} is {found} in tree {partition.tree!r} of "
                 f"{partition.file}; it was planned as {branch.described()}",
-                file=partition.file,
-                tree=partition.tree,
                 branch=branch.name,
             )
         sources.append(replace(source, branch=branch))
     return sources
-
-
-def _is_same(found: Branch, planned: Branch) -> bool:
-    """True for equal kinds and dtypes; which collection it is in, only the plan knows."""
-    return (found.kind, found.dtype) == (planned.kind, planned.dtype)

@@ -43,7 +43,7 @@ def open_scorer(path: str | Path) -> Scorer:
             raise
         except Exception as error:  # whatever a strange manifest or program leads to
             told = str(error).strip().partition("\n")[0] or type(error).__name__
-            raise BundleError(f"{path}: the model does not run ({told})", path=str(path)) from error
+            raise BundleError.at(path, f"the model does not run ({told})") from error
     seconds = time.perf_counter() - started
     logger.info("loaded model %r from %s in %.1f s", scorer.name, path, seconds)
     return scorer

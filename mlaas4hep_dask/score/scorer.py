@@ -117,7 +117,9 @@ class Scorer:
         encoded = encode(events, self.encoding)
         overflow = encoded.overflow()
         if overflow is not None:
-            raise _too_large(overflow[0] + first, overflow[1])
+            event, name = overflow[0] + first, overflow[1]
+            text = f"event {event}, branch {name!r}: a value is too large to normalise"
+            raise EventError(text, event=event, branch=name)
         return events, encoded
 
     def _scored(
@@ -135,20 +137,8 @@ class Scorer:
             if is_finite[rows].all():
                 yield Scores(values[rows], part_counts, frozenset(part.extra_names(branches)))
             else:
-                yield _no_score(part.first + int(np.argmin(is_finite[rows])))
-
-
-def _too_large(event: int, name: str) -> EventError:
-    return EventError(
-        f"event {event}, branch {name!r}: a value is too large to normalise",
-        event=event,
-        branch=name,
-    )
-
-
-def _no_score(event: int) -> EventError:
-    return EventError(
-        f"event {event}: the model gives no finite score; is a value far out of range?",
-        event=event,
-        branch=None,
-    )
+                event = part.first + int(np.argmin(is_finite[rows]))
+                text = (
+                    f"event {event}: the model gives no finite score; is a value far out of range?"
+                )
+                yield EventError(text, event=event, branch=None)

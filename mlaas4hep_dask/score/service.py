@@ -67,9 +67,7 @@ class Service:
         for path in self.paths:
             scorer = open_scorer(path)
             if scorer.name in scorers:
-                raise BundleError(
-                    f"{path}: a model named {scorer.name!r} is served already", path=str(path)
-                )
+                raise BundleError.at(path, f"a model named {scorer.name!r} is served already")
             scorers[scorer.name] = scorer
         return scorers
 

@@ -91,4 +91,4 @@ def _health(service: Service) -> Response:
 
 def _require_name_for_url(path: str | Path, name: str) -> None:
     if not name or "/" in name or not name.isprintable():
-        raise BundleError(f"{path}: model name {name!r} cannot stand in a URL", path=str(path))
+        raise BundleError.at(path, f"model name {name!r} cannot stand in a URL")

@@ -129,21 +129,17 @@ def check_output(
     if path.suffix not in SUFFIXES:
         expected = " or ".join(SUFFIXES)
         near = did_you_mean(path.suffix, SUFFIXES)
-        raise WriteError(
-            f"{path}: the suffix {path.suffix!r} tells no format; expected {expected}{near}",
-            path=str(path),
+        raise WriteError.at(
+            path, f"the suffix {path.suffix!r} tells no format; expected {expected}{near}"
         )
     if root_format not in ROOT_FORMATS:
-        raise WriteError(
-            f"{path}: unknown format {root_format!r} of ROOT files; expected "
+        raise WriteError.at(
+            path,
+            f"unknown format {root_format!r} of ROOT files; expected "
             f"{', '.join(ROOT_FORMATS)}{did_you_mean(root_format, ROOT_FORMATS)}",
-            path=str(path),
         )
     if root_format != "auto" and path.suffix != ".root":
-        raise WriteError(
-            f"{path}: {root_format} is a format of .root files, not of {path.suffix}",
-            path=str(path),
-        )
+        raise WriteError.at(path, f"{root_format} is a format of .root files, not of {path.suffix}")
     try:
         path.stat()
     except (FileNotFoundError, NotADirectoryError):
@@ -199,7 +195,7 @@ def write_events(
     path = Path(path)
     check_output(path, overwrite=overwrite, root_format=root_format)
     if not branches:
-        raise WriteError(f"{path}: there is no branch to write", path=str(path))
+        raise WriteError.at(path, "there is no branch to write")
     part = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}{path.suffix}")
     try:
         with writing(path):
