@@ -44,15 +44,15 @@ class BlockPlan:
         """What makes a block of its partition and the context, and what else that is given."""
         return make_block, (self.counts[block],)
 
-    def submit(self, cluster: ClusterHandle, block: int, *, worker: str | None = None) -> Future:
-        """A future of a block, on the given worker if that is free; made once however often."""
+    def submit(self, cluster: ClusterHandle, block: int, *, near: str | None = None) -> Future:
+        """A future of a block, rather on the worker ``near``; made once however often."""
         function, more = self.task(block)
-        where = {} if worker is None else {"workers": [worker], "allow_other_workers": True}
         return cluster.submit(
             function,
             self.partitions[block],
             cluster.share(self.context, self.token),
             *more,
+            group="readers",
+            near=near,
             key=self.key(block),
-            **where,
         )

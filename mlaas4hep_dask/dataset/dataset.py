@@ -123,11 +123,11 @@ class Dataset:
             shared = self.cluster.share(wanted_of(checked))
             listed = [(sample, file) for sample, files in checked.files.items() for file in files]
             futures = {
-                (sample, file): self.cluster.submit(plan_one, file, sample, shared, pure=False)
+                (sample, file): self._submit(plan_one, file, sample, shared)
                 for sample, file in listed
                 if (sample, file) not in open_files
             }
-            results = self.cluster.gather(list(futures.values()), "plan")
+            results = self.cluster.gather(list(futures.values()), "plan", group="readers")
             done = dict(zip(futures, results, strict=True))
             planned = [open_files.get(which) or done[which] for which in listed]
             self._plan = assemble(checked, planned, self.config.partition, self.config.max_events)
@@ -194,13 +194,12 @@ class Dataset:
         blocks = self.blocks()
         numbers = [number for number in range(len(blocks.partitions)) if number not in known]
         futures = [
-            self.cluster.submit(
-                attrgetter("encoded.counts"), blocks.submit(self.cluster, number), pure=False
-            )
+            self._submit(attrgetter("encoded.counts"), blocks.submit(self.cluster, number))
             for number in numbers
         ]
         return sum(
-            [*known.values(), *self.cluster.gather(futures, "counts of encoding")], EncodeCounts()
+            [*known.values(), *self.cluster.gather(futures, "counts of encoding", group="readers")],
+            EncodeCounts(),
         )
 
     def _measure(self, progress: Callable[[int], None] | None = None) -> Measured:
@@ -342,7 +341,7 @@ class Dataset:
             start = parts[0].entry_start
             short = replace(parts[0], entry_stop=min(parts[0].entry_stop, start + HEAD_EVENTS))
             # The first events of a sample most likely have some that are selected.
-            first = self.cluster.submit(examples_of, short, context, *sizes, pure=False)
+            first = self._submit(examples_of, short, context, *sizes)
             tasks.append((first, parts))
         errors: list[UnreadableFileError] = []
         parts_examples = [
@@ -366,10 +365,12 @@ class Dataset:
         errors: list[UnreadableFileError],
     ) -> list[Examples]:
         """Those of the first task, or partition, that gives some; what fails is added."""
-        later = (self.cluster.submit(examples_of, p, context, *sizes, pure=False) for p in parts)
+        later = (self._submit(examples_of, part, context, *sizes) for part in parts)
         for task in chain([first], later):
             try:
-                found: Examples | None = self.cluster.result(task, "examples of events")
+                found: Examples | None = self.cluster.result(
+                    task, "examples of events", group="readers"
+                )
             except UnreadableFileError as error:  # the events of another file do as well
                 if self.config.on_bad_file == "error":
                     raise
@@ -403,6 +404,10 @@ class Dataset:
         """
         return suggestions(self.image_sums().tried)
 
+    def _submit(self, function: Callable[..., Any], *arguments: Any) -> Future:
+        """A task of those who read."""
+        return self.cluster.submit(function, *arguments, group="readers", pure=False)
+
     def _of_first_events(self, function: Callable[[Partition, Context], Any]) -> list[Any]:
         context = self.blocks().context
         left = dict.fromkeys(self.plan().samples, DISTRIBUTION_EVENTS)
@@ -412,8 +417,8 @@ class Dataset:
             if num_events:
                 short.append(replace(part, entry_stop=part.entry_start + num_events))
                 left[part.sample] -= num_events
-        futures = [self.cluster.submit(function, part, context, pure=False) for part in short]
-        return self.cluster.gather(futures, "the first events")
+        futures = [self._submit(function, part, context) for part in short]
+        return self.cluster.gather(futures, "the first events", group="readers")
 
     def token(self, *more: str) -> str:
         """Names tasks: equal for equal files and configuration, so that results are shared."""

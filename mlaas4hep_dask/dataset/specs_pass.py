@@ -227,7 +227,8 @@ def _run(
     graph, key = specs_graph(
         pieces, context, token=token, function=function, threads=threads, max_tasks=max_tasks
     )
-    measured: Measured = cluster.result(cluster.compute(graph, key), "specs")
+    future = cluster.compute(graph, key, group="readers")
+    measured: Measured = cluster.result(future, "specs", group="readers")
     return measured
 
 

@@ -46,7 +46,9 @@ class Gang:
         ClusterError
             When there are too few after `WORKERS_TIMEOUT` seconds.
         """
-        self.cluster.wait_for_workers(self.size, self._what, seconds=WORKERS_TIMEOUT)
+        self.cluster.wait_for_workers(
+            self.size, self._what, seconds=WORKERS_TIMEOUT, group="trainers"
+        )
         # Those that have been members keep what they have imported.
         self.info = self.cluster.choose(self.size, "trainers", rather=self.workers)
         self.workers = processes(self.info)

@@ -66,9 +66,9 @@ def keep(
         By split that may be kept where blocks are not: its part of all events. The first that fit
         into a member are kept.
     """
-    alive = gang.cluster.alive()
+    readers = gang.cluster.alive("readers")  # who make the blocks, and hold them
     if place == "auto":
-        place = _roomiest(gang, alive, packed_bytes)
+        place = _roomiest(gang, readers, packed_bytes)
     room = MEMORY_SHARE * gang.least_memory
     if place == "disk":
         return Keeping(place, KeptBlocks.of(plan, on_disk=True))
@@ -81,20 +81,20 @@ def keep(
         return Keeping(place, KeptBlocks.of(plan, kept=tuple(splits)))
     blocks = KeptBlocks.of(plan, in_rank=packed_bytes / gang.size <= room)
     near: dict[int, str] = {}
-    if len(alive) == gang.size:  # otherwise the memory of all is needed
+    if readers.keys() == gang.workers.keys():  # otherwise the memory of all is needed
         workers = list(gang.workers)
         near = {number: workers[rank] for number, rank in owners.items()}
     held = [
-        blocks.submit(gang.cluster, number, worker=near.get(number))
+        blocks.submit(gang.cluster, number, near=near.get(number))
         for number in range(len(blocks.partitions))
     ]
     return Keeping(place, blocks, held)
 
 
-def _roomiest(gang: Gang, alive: Mapping[str, Mapping[str, Any]], packed_bytes: int) -> Place:
+def _roomiest(gang: Gang, readers: Mapping[str, Mapping[str, Any]], packed_bytes: int) -> Place:
     """Where there is room for blocks."""
     # A worker without a limit reports 0.
-    memory = sum(info["memory_limit"] or math.inf for info in alive.values())
+    memory = sum(info["memory_limit"] or math.inf for info in readers.values())
     if packed_bytes <= MEMORY_SHARE * memory:
         return "memory"
     # Every member keeps its own events' blocks; those on one machine share its disk.
@@ -103,7 +103,7 @@ def _roomiest(gang: Gang, alive: Mapping[str, Mapping[str, Any]], packed_bytes: 
     )
     hosts: dict[str, list[int]] = {}
     for worker, room in free.items():
-        hosts.setdefault(alive[worker]["host"], []).append(room)
+        hosts.setdefault(gang.info[worker]["host"], []).append(room)
     if not hosts:
         return "none"
     room = min(min(rooms) / len(rooms) for rooms in hosts.values())

@@ -86,7 +86,7 @@ class WorkerBlocks:
         for number in wanted:
             if number not in self._futures:
                 self._futures[number] = self._plan.submit(
-                    self._cluster, number, worker=self._worker.address
+                    self._cluster, number, near=self._worker.address
                 )
 
     def get(self, block: int, split: int) -> Block:
@@ -106,11 +106,11 @@ class WorkerBlocks:
 
     def _fetch(self, number: int) -> Block:
         future = self._futures[number]
-        self._cluster.wait_for(future, f"block {number}")
+        self._cluster.wait_for(future, f"block {number}", group="readers")
         # A mapping that threads may share; a Client would copy through a socket.
         if future.status == "finished" and future.key in self._worker.data:
             return self._worker.data[future.key]  # type: ignore[no-any-return]
-        block: Block = self._cluster.result(future, f"block {number}")
+        block: Block = self._cluster.result(future, f"block {number}", group="readers")
         if self._plan.on_disk:  # another rank's worker made it, and has it on its own disk
             block = diskcache.kept(block, self._plan.token, number, self._worker)
         return block

@@ -195,8 +195,10 @@ def _scoring(
     columns = bundle.encoding.layout.num_columns
     scoring = replace(scoring, decode=decode)
     shared = _share(cluster, scoring)
-    future = cluster.submit(num_outputs, shared, bundle, bundle.golden(), pure=False)
-    found = cluster.result(future, "trying the model")
+    future = cluster.submit(
+        num_outputs, shared, bundle, bundle.golden(), group="readers", pure=False
+    )
+    found = cluster.result(future, "trying the model", group="readers")
     if not decode or bundle.objective.gives_rows:
         names = score_names(bundle.objective, found or 1)
         scoring = replace(scoring, outputs=names)

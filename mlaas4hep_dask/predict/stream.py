@@ -38,13 +38,13 @@ def in_order(
     def submit() -> None:
         task = next(left, None)
         if task is not None:
-            waiting.append(cluster.submit(function, *task, pure=False))
+            waiting.append(cluster.submit(function, *task, group="readers", pure=False))
 
     try:
         for _ in range(room):
             submit()
         while waiting:
-            done: T = cluster.result(waiting[0], what)
+            done: T = cluster.result(waiting[0], what, group="readers")
             waiting.popleft()
             submit()
             yield done

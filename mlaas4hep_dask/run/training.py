@@ -216,6 +216,7 @@ class Trainer:
                     "num_ranks": config.training.ranks,
                     "loss": self._loss,
                 },
+                group="trainers",
                 pure=False,
             )
         return self._examples
@@ -232,7 +233,7 @@ class Trainer:
         if self._trial is not None:
             try:
                 self.warnings = self._cluster.result(
-                    self._trial, "trying the model", seconds=TRIAL_SECONDS
+                    self._trial, "trying the model", group="trainers", seconds=TRIAL_SECONDS
                 )
             except OverdueError as error:
                 self._cluster.let_go([self._trial])

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Collection, Mapping, Sequence
-from typing import Any, Literal
+from typing import Any
 
 from distributed import Client, Future
 
 from mlaas4hep_dask.waiting import shared, waits
+from mlaas4hep_dask.waiting.groups import Group, is_of, needed, separate
 from mlaas4hep_dask.waiting.workers import living
-
-Group = Literal["readers", "trainers"]
-GROUPS: tuple[Group, ...] = ("readers", "trainers")
 
 
 class ClusterHandle:
@@ -19,8 +18,8 @@ class ClusterHandle:
 
     ``trainers`` may be ranks; ``readers`` read, measure and encode. A worker whose name begins
     with that of a group and a hyphen, such as ``trainers-0``, is in this group alone; all others,
-    such as those of a local cluster, are in both. A task that is pinned to no worker may run on
-    any of them.
+    such as those of a local cluster, are in both. While all workers are of a group, its tasks are
+    plain ones; once others are there too, its tasks run on workers of the group alone.
 
     Parameters
     ----------
@@ -30,6 +29,8 @@ class ClusterHandle:
 
     def __init__(self, client: Client) -> None:
         self.client = client
+        self._looked: dict[Group, float] = {}  # by group that all workers were of: when it was so
+        self._is_separated = False
 
     @classmethod
     def of(cls, cluster: Client | ClusterHandle) -> ClusterHandle:
@@ -47,7 +48,7 @@ class ClusterHandle:
         return {
             address: info
             for address, info in living(self.client).items()
-            if group is None or _is_of(info, group)
+            if group is None or is_of(info, group)
         }
 
     def num_threads(self, group: Group) -> int:
@@ -66,13 +67,54 @@ class ClusterHandle:
         best = sorted(alive, key=lambda w: (alive[w]["status"] != "running", w not in rather, w))
         return {worker: alive[worker] for worker in sorted(best[:number])}
 
-    def submit(self, function: Callable[..., Any], *arguments: Any, **options: Any) -> Future:
-        """A future of a task; options as in Dask."""
+    def submit(
+        self,
+        function: Callable[..., Any],
+        *arguments: Any,
+        group: Group | None = None,
+        near: str | None = None,
+        **options: Any,
+    ) -> Future:
+        """A future of a task.
+
+        Parameters
+        ----------
+        function : callable
+            What it calls.
+        *arguments
+            Its arguments.
+        group : {"readers", "trainers"}, optional
+            Whose workers may run it; None for all.
+        near : str, optional
+            Address of a worker that runs it if that is free and all workers are of the group.
+        **options
+            As in Dask.
+        """
+        if group is not None and self._is_apart(group):
+            options["resources"] = needed(group)
+        elif near is not None:
+            options |= {"workers": [near], "allow_other_workers": True}
         return self.client.submit(function, *arguments, **options)
 
-    def compute(self, graph: Any, key: Any) -> Future:
-        """A future of a key of a graph."""
-        return self.client.get(graph, key, sync=False)
+    def compute(self, graph: Any, key: Any, *, group: Group | None = None) -> Future:
+        """A future of a key of a graph, whose tasks run as those that `submit` gives a group."""
+        is_apart = group is not None and self._is_apart(group)
+        resources = needed(group) if group is not None and is_apart else None
+        return self.client.get(graph, key, sync=False, resources=resources)
+
+    def _is_apart(self, group: Group) -> bool:
+        """True when some workers are not of a group; looked up at most once in `LOOK_EVERY`."""
+        if self._is_separated:  # it stays so: those of another group may come again
+            return True
+        now = time.monotonic()
+        if now - self._looked.get(group, -waits.LOOK_EVERY) < waits.LOOK_EVERY:
+            return False
+        self._looked[group] = now
+        if all(is_of(info, group) for info in self.alive().values()):
+            return False
+        separate(self.client)
+        self._is_separated = True
+        return True
 
     def share(self, value: Any, token: str = "") -> Future:
         """A future of a value, for tasks to refer to; made again elsewhere if its worker dies."""
@@ -84,28 +126,38 @@ class ClusterHandle:
         what: str,
         *,
         on: Mapping[str, str] | None = None,
+        group: Group | None = None,
         seconds: float | None = None,
     ) -> list[Any]:
         """The results of tasks, in their order; see `mlaas4hep_dask.waiting.waits.gather`."""
-        return waits.gather(self.client, futures, what, on=on, seconds=seconds)
+        return waits.gather(self.client, futures, what, on=on, group=group, seconds=seconds)
 
-    def result(self, future: Future, what: str, *, seconds: float | None = None) -> Any:
+    def result(
+        self,
+        future: Future,
+        what: str,
+        *,
+        group: Group | None = None,
+        seconds: float | None = None,
+    ) -> Any:
         """The result of one task; raises as `gather` does."""
-        return waits.gather(self.client, [future], what, seconds=seconds)[0]
+        return self.gather([future], what, group=group, seconds=seconds)[0]
 
-    def wait_for(self, future: Future, what: str) -> None:
+    def wait_for(self, future: Future, what: str, *, group: Group | None = None) -> None:
         """Wait until a task has ended, well or not; raises as `gather` does, but not its error."""
-        waits.wait_for(self.client, future, what)
+        waits.wait_for(self.client, future, what, group=group)
 
-    def wait_for_workers(self, number: int, what: str, *, seconds: float) -> None:
-        """Wait until the cluster has a number of workers.
+    def wait_for_workers(
+        self, number: int, what: str, *, seconds: float, group: Group | None = None
+    ) -> None:
+        """Wait until the cluster has a number of workers, or a group of it has.
 
         Raises
         ------
         ClusterError
             When it has fewer after some seconds; tells of those that were ended for memory.
         """
-        waits.wait_for_workers(self.client, number, what, seconds=seconds)
+        waits.wait_for_workers(self.client, number, what, seconds=seconds, group=group)
 
     def on_workers(
         self,
@@ -134,8 +186,3 @@ class ClusterHandle:
     def unhear(self, topic: str) -> None:
         """Have nobody told of a topic any more."""
         self.client.unsubscribe_topic(topic)
-
-
-def _is_of(info: Mapping[str, Any], group: Group) -> bool:
-    name = str(info.get("name", ""))
-    return name.startswith(f"{group}-") or not name.startswith(tuple(f"{g}-" for g in GROUPS))

@@ -16,6 +16,7 @@ from distributed import Client, Future, wait
 from distributed.scheduler import KilledWorker
 
 from mlaas4hep_dask.errors import ClusterError
+from mlaas4hep_dask.waiting.groups import Group, is_of
 from mlaas4hep_dask.waiting.shared import is_given_up
 from mlaas4hep_dask.waiting.workers import (
     LostWorkerError,
@@ -51,6 +52,7 @@ def gather(
     what: str,
     *,
     on: Mapping[str, str] | None = None,
+    group: Group | None = None,
     seconds: float | None = None,
 ) -> list[Any]:
     """The results of tasks, in their order.
@@ -66,6 +68,8 @@ def gather(
     on : mapping of str to str, optional
         The processes of workers to which tasks are pinned, from `processes`: when one of them
         leaves, none else can run its task, or give its result that was not fetched yet.
+    group : {"readers", "trainers"}, optional
+        Whose workers alone can run them.
     seconds : float, optional
         For how long they are waited for.
 
@@ -94,7 +98,7 @@ def gather(
             failed = await _first_failed(client, futures)
         return list(await client.gather(failed or futures, asynchronous=True))  # or raises
 
-    return _awaited(client, call, _Watch(client, what, on=on, seconds=seconds))
+    return _awaited(client, call, _Watch(client, what, on=on, group=group, seconds=seconds))
 
 
 async def _first_failed(client: Client, futures: Sequence[Future]) -> list[Future]:
@@ -131,7 +135,7 @@ class _FailedError(Exception):
     pass
 
 
-def wait_for(client: Client, future: Future, what: str) -> None:
+def wait_for(client: Client, future: Future, what: str, *, group: Group | None = None) -> None:
     """Wait until a task has ended, well or not; raises as `gather` does, but not its error.
 
     For a task whose result may be here already, so that nothing has to be fetched.
@@ -141,11 +145,13 @@ def wait_for(client: Client, future: Future, what: str) -> None:
         with client.as_current():
             await wait([future])
 
-    _awaited(client, ended, _Watch(client, what))
+    _awaited(client, ended, _Watch(client, what, group=group))
 
 
-def wait_for_workers(client: Client, number: int, what: str, *, seconds: float) -> None:
-    """Wait until a cluster has a number of workers.
+def wait_for_workers(
+    client: Client, number: int, what: str, *, seconds: float, group: Group | None = None
+) -> None:
+    """Wait until a cluster has a number of workers, or a group of it has.
 
     Raises
     ------
@@ -156,12 +162,14 @@ def wait_for_workers(client: Client, number: int, what: str, *, seconds: float) 
     deadline = time.monotonic() + seconds
     while True:
         present = watch.look(alone=False)
-        if len(present) >= number:
+        members = [a for a, info in present.items() if group is None or is_of(info, group)]
+        if len(members) >= number:
             return
         if time.monotonic() > deadline:
+            of = f", of which {len(members)} are {group}" if len(members) < len(present) else ""
             raise ClusterError(
                 f"{what}: {_workers(number)} needed, and after {seconds:g} s the cluster has "
-                f"{len(present)}{_ended(client)}",
+                f"{len(present)}{of}{_ended(client)}",
                 workers=sorted(present),
             )
         time.sleep(min(LOOK_EVERY, 0.2))  # between looks
@@ -268,6 +276,7 @@ class _Watch:
         what: str,
         *,
         on: Mapping[str, str] | None = None,
+        group: Group | None = None,
         need: int = 1,
         seconds: float | None = None,
     ) -> None:
@@ -275,6 +284,7 @@ class _Watch:
         self._client = client
         self._workers = workers_of(client)
         self._on = on or {}
+        self._group = group
         self._need = need
         # Those that wait on workers are waited for by a client, which has the word.
         self._level = logging.INFO if client.id.startswith("Client-worker") else logging.WARNING
@@ -326,6 +336,9 @@ class _Watch:
         """What is lacking, and for how many seconds it may."""
         if not present:
             return f"waiting for {_workers(self._need)} (none is here)", NO_WORKER
+        if self._group and not any(is_of(info, self._group) for info in present.values()):
+            text = f"waiting for a worker of {self._group!r} (none of {len(present)} here is one)"
+            return text, NO_WORKER
         if len(present) < self._need:
             text = f"waiting for {_workers(self._need)} ({len(present)} of {self._need} here)"
             return text, NO_WORKER
