@@ -29,9 +29,19 @@ class Gang:
         How many.
     what : str
         Why so many, for messages, such as ``"training.ranks is 2"``.
+    timeout : float
+        Seconds for workers to come, or to come back.
     """
 
-    def __init__(self, cluster: ClusterHandle, size: int, what: str) -> None:
+    def __init__(
+        self,
+        cluster: ClusterHandle,
+        size: int,
+        what: str,
+        *,
+        timeout: float = WORKERS_TIMEOUT,
+    ) -> None:
+        self._timeout = timeout
         self.cluster = cluster
         self.size = size
         self._what = what
@@ -44,10 +54,10 @@ class Gang:
         Raises
         ------
         ClusterError
-            When there are too few after `WORKERS_TIMEOUT` seconds.
+            When there are too few after the time-out.
         """
         self.cluster.wait_for_workers(
-            self.size, self._what, seconds=WORKERS_TIMEOUT, group="trainers"
+            self.size, self._what, seconds=self._timeout, group="trainers"
         )
         # Those that have been members keep what they have imported.
         self.info = self.cluster.choose(self.size, "trainers", rather=self.workers)

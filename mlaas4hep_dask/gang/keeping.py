@@ -16,8 +16,24 @@ from mlaas4hep_dask.gang.source import KeptBlocks
 
 Place = Literal["memory", "disk", "none"]
 
-MEMORY_SHARE = 0.4  # of the cluster's memory that blocks may stay in
-DISK_SHARE = 0.5  # of the free disk of a worker
+
+@dataclass(frozen=True)
+class Shares:
+    """What part of their machines blocks may fill.
+
+    Parameters
+    ----------
+    memory : float
+        Of the memory of all workers, or of a member.
+    disk : float
+        Of the free disk of a worker.
+    """
+
+    memory: float = 0.4
+    disk: float = 0.5
+
+
+SHARES = Shares()
 
 
 @dataclass(frozen=True)
@@ -47,6 +63,7 @@ def keep(
     packed_bytes: int,
     owners: Mapping[int, int],
     fractions: Mapping[int, float],
+    shares: Shares = SHARES,
 ) -> Keeping:
     """Decide where the blocks of a plan stay, and begin to hold them there.
 
@@ -65,11 +82,13 @@ def keep(
     fractions : mapping of int to float
         By split that may be kept where blocks are not: its part of all events. The first that fit
         into a member are kept.
+    shares : Shares
+        What part of memory and disk blocks may fill.
     """
     readers = gang.cluster.alive("readers")  # who make the blocks, and hold them
     if place == "auto":
-        place = _roomiest(gang, readers, packed_bytes)
-    room = MEMORY_SHARE * gang.least_memory
+        place = _roomiest(gang, readers, packed_bytes, shares)
+    room = shares.memory * gang.least_memory
     if place == "disk":
         return Keeping(place, KeptBlocks.of(plan, on_disk=True))
     if place == "none":
@@ -91,11 +110,13 @@ def keep(
     return Keeping(place, blocks, held)
 
 
-def _roomiest(gang: Gang, readers: Mapping[str, Mapping[str, Any]], packed_bytes: int) -> Place:
+def _roomiest(
+    gang: Gang, readers: Mapping[str, Mapping[str, Any]], packed_bytes: int, shares: Shares
+) -> Place:
     """Where there is room for blocks."""
     # A worker without a limit reports 0.
     memory = sum(info["memory_limit"] or math.inf for info in readers.values())
-    if packed_bytes <= MEMORY_SHARE * memory:
+    if packed_bytes <= shares.memory * memory:
         return "memory"
     # Every member keeps its own events' blocks; those on one machine share its disk.
     free = gang.cluster.on_workers(
@@ -107,4 +128,4 @@ def _roomiest(gang: Gang, readers: Mapping[str, Mapping[str, Any]], packed_bytes
     if not hosts:
         return "none"
     room = min(min(rooms) / len(rooms) for rooms in hosts.values())
-    return "disk" if packed_bytes / len(free) <= DISK_SHARE * room else "none"
+    return "disk" if packed_bytes / len(free) <= shares.disk * room else "none"

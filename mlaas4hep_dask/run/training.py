@@ -21,6 +21,8 @@ from mlaas4hep_dask.encode import EncodeCounts
 from mlaas4hep_dask.encode.examples import Examples
 from mlaas4hep_dask.errors import TrainingError
 from mlaas4hep_dask.gang import Gang, Keeping, forget_sources, keep, known_counts
+from mlaas4hep_dask.gang.gang import WORKERS_TIMEOUT
+from mlaas4hep_dask.gang.keeping import SHARES, Shares
 from mlaas4hep_dask.journal import SPLITS
 from mlaas4hep_dask.run.exporting import Exported, export_network, try_network
 from mlaas4hep_dask.train.assign import Assignment, assign, follow
@@ -87,8 +89,17 @@ def loss_of(config: Config) -> LossSource:
     return find_loss(config.loss, resolve=config.resolve, where=config.where("training.loss"))
 
 
-def assignments(dataset: Dataset) -> tuple[Assignment, Assignment, Assignment]:
+def assignments(
+    dataset: Dataset, window_bytes: int = WINDOW_BYTES
+) -> tuple[Assignment, Assignment, Assignment]:
     """The events of the training, validation and test splits of every rank.
+
+    Parameters
+    ----------
+    dataset : Dataset
+        Tells how many events there are.
+    window_bytes : int
+        Dense rows of one window of training events; a rank holds two.
 
     Raises
     ------
@@ -108,11 +119,11 @@ def assignments(dataset: Dataset) -> tuple[Assignment, Assignment, Assignment]:
         splits[0],
         ranks=config.training.ranks,
         batch_size=config.training.batch_size,
-        window_events=max(WINDOW_BYTES // row_bytes, 1),
+        window_events=max(window_bytes // row_bytes, 1),
         seed=config.seed,
     )
     # Their rows are used once, so their windows can be smaller.
-    smaller = WINDOW_BYTES // 4 // row_bytes
+    smaller = window_bytes // 4 // row_bytes
     validation, test = (
         follow(train, splits[0], rest, window_events=smaller) for rest in splits[1:]
     )
@@ -130,11 +141,25 @@ class Trainer:
         Builds the network.
     loss : LossSource, optional
         By default that of the configuration.
+    window_bytes : int
+        Dense rows of one window; a rank holds two.
+    shares : Shares
+        What part of memory and disk blocks may fill.
+    timeout : float
+        Seconds for workers to come, or to come back.
     """
 
     def __init__(
-        self, dataset: Dataset, model: ModelSource, loss: LossSource | None = None
+        self,
+        dataset: Dataset,
+        model: ModelSource,
+        loss: LossSource | None = None,
+        *,
+        window_bytes: int = WINDOW_BYTES,
+        shares: Shares = SHARES,
+        timeout: float = WORKERS_TIMEOUT,
     ) -> None:
+        self._shares = shares
         self._dataset = dataset
         self._cluster = dataset.cluster
         self._config = dataset.config
@@ -142,7 +167,7 @@ class Trainer:
         self._loss = loss or loss_of(dataset.config)
         self._plan: BlockPlan = dataset.blocks()
         self._row_shape = dataset.encoding().row_shape
-        self._assignments = assignments(dataset)
+        self._assignments = assignments(dataset, window_bytes)
         counts = dataset.split_counts()
         self.num_events = sum(events[0] for _, events in counts)
         self.objective = dataset.objective()
@@ -158,7 +183,7 @@ class Trainer:
         self._trial: Future | None = None
         self.warnings: tuple[str, ...] = ()  # of the trial
         ranks = dataset.config.training.ranks
-        self._gang = Gang(dataset.cluster, ranks, f"training.ranks is {ranks}")
+        self._gang = Gang(dataset.cluster, ranks, f"training.ranks is {ranks}", timeout=timeout)
         self._keeping: Keeping | None = None
         self._session = ""
         self._meeting = Meeting()
@@ -348,6 +373,7 @@ class Trainer:
                 VALIDATION: split.validation,
                 TEST: split.test,
             },  # the oftener measured first
+            shares=self._shares,
         )
         self.cache = self._keeping.place
         logger.info("blocks, %d bytes packed, are kept: %s", self.packed_bytes, self.cache)

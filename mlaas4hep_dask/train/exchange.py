@@ -148,7 +148,10 @@ class SharedMemoryExchange:
         When the memory cannot be opened, or is not what a rank makes.
     """
 
-    def __init__(self, path: str, *, rank: int, num_ranks: int, capacity: int) -> None:
+    def __init__(
+        self, path: str, *, rank: int, num_ranks: int, capacity: int, give_up: float = GIVE_UP
+    ) -> None:
+        self.give_up = give_up
         descriptor = _open(path, self.nbytes(num_ranks=num_ranks, capacity=capacity))
         try:
             self._memory = mmap.mmap(descriptor, 0)
@@ -189,7 +192,7 @@ class SharedMemoryExchange:
         began = time.monotonic()
         while not _all_reached(self._sequences, self._sequence, SPINS // 10):
             waited = time.monotonic() - began
-            if self.abandoned or waited > GIVE_UP:
+            if self.abandoned or waited > self.give_up:
                 late = np.flatnonzero(self._sequences[:, 0] < self._sequence).tolist()
                 why = "training was abandoned" if self.abandoned else "no answer"
                 raise TrainingError(

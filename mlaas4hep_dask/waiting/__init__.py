@@ -6,6 +6,7 @@ cluster that has none left, for a scheduler that was stopped. All waits of this 
 
 from mlaas4hep_dask.waiting.groups import Group
 from mlaas4hep_dask.waiting.handle import ClusterHandle
+from mlaas4hep_dask.waiting.patience import Patience
 from mlaas4hep_dask.waiting.shared import shared_key
 from mlaas4hep_dask.waiting.waits import OverdueError
 from mlaas4hep_dask.waiting.workers import LostWorkerError, processes, size, workers_of
@@ -15,6 +16,7 @@ __all__ = [
     "Group",
     "LostWorkerError",
     "OverdueError",
+    "Patience",
     "processes",
     "shared_key",
     "size",

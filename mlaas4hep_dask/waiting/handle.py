@@ -10,6 +10,7 @@ from distributed import Client, Future
 
 from mlaas4hep_dask.waiting import shared, waits
 from mlaas4hep_dask.waiting.groups import Group, is_of, needed, separate
+from mlaas4hep_dask.waiting.patience import PATIENCE, Patience
 from mlaas4hep_dask.waiting.workers import living
 
 
@@ -25,10 +26,13 @@ class ClusterHandle:
     ----------
     client : distributed.Client
         Of the cluster.
+    patience : Patience
+        Of its waits.
     """
 
-    def __init__(self, client: Client) -> None:
+    def __init__(self, client: Client, patience: Patience = PATIENCE) -> None:
         self.client = client
+        self._patience = patience
         self._looked: dict[Group, float] = {}  # by group that all workers were of: when it was so
         self._is_separated = False
 
@@ -130,7 +134,15 @@ class ClusterHandle:
         seconds: float | None = None,
     ) -> list[Any]:
         """The results of tasks, in their order; see `mlaas4hep_dask.waiting.waits.gather`."""
-        return waits.gather(self.client, futures, what, on=on, group=group, seconds=seconds)
+        return waits.gather(
+            self.client,
+            futures,
+            what,
+            on=on,
+            group=group,
+            seconds=seconds,
+            patience=self._patience,
+        )
 
     def result(
         self,
@@ -145,7 +157,7 @@ class ClusterHandle:
 
     def wait_for(self, future: Future, what: str, *, group: Group | None = None) -> None:
         """Wait until a task has ended, well or not; raises as `gather` does, but not its error."""
-        waits.wait_for(self.client, future, what, group=group)
+        waits.wait_for(self.client, future, what, group=group, patience=self._patience)
 
     def wait_for_workers(
         self, number: int, what: str, *, seconds: float, group: Group | None = None
@@ -157,7 +169,9 @@ class ClusterHandle:
         ClusterError
             When it has fewer after some seconds; tells of those that were ended for memory.
         """
-        waits.wait_for_workers(self.client, number, what, seconds=seconds, group=group)
+        waits.wait_for_workers(
+            self.client, number, what, seconds=seconds, group=group, patience=self._patience
+        )
 
     def on_workers(
         self,

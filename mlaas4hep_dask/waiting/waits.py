@@ -17,6 +17,7 @@ from distributed.scheduler import KilledWorker
 
 from mlaas4hep_dask.errors import ClusterError
 from mlaas4hep_dask.waiting.groups import Group, is_of
+from mlaas4hep_dask.waiting.patience import PATIENCE, Patience
 from mlaas4hep_dask.waiting.shared import is_given_up
 from mlaas4hep_dask.waiting.workers import (
     LostWorkerError,
@@ -33,15 +34,6 @@ logger = logging.getLogger("mlaas4hep_dask.waiting")
 T = TypeVar("T")
 
 LOOK_EVERY = 1.0  # seconds between looks at who lives
-FIRST_WORD = 5.0  # seconds after which it is told what is lacking
-NEXT_WORD = 15.0  # seconds after which it is told again
-LONG = 60.0  # seconds after which it is told what is waited for, though nothing is lacking
-NO_WORKER = 60.0  # seconds in which a cluster without workers may get one
-PAUSED = 60.0  # seconds in which workers that are full, and at no task, may get room
-SILENT = 15.0  # seconds without a sign of life of a worker
-# Seconds of silence after which nobody will start the worker again: Dask does after 5 to 10 minutes
-# unless it is told otherwise, on a local cluster after 2 to 4.
-MUTE = 660.0
 SHARED_RETRIES = 100  # of a value that tasks share, each after a death of a worker
 MEMORY_ENDS = 3  # times that workers were ended for memory, none being left
 
@@ -54,6 +46,7 @@ def gather(
     on: Mapping[str, str] | None = None,
     group: Group | None = None,
     seconds: float | None = None,
+    patience: Patience = PATIENCE,
 ) -> list[Any]:
     """The results of tasks, in their order.
 
@@ -72,6 +65,8 @@ def gather(
         Whose workers alone can run them.
     seconds : float, optional
         For how long they are waited for.
+    patience : Patience
+        For how long something may be lacking.
 
     Raises
     ------
@@ -98,7 +93,8 @@ def gather(
             failed = await _first_failed(client, futures)
         return list(await client.gather(failed or futures, asynchronous=True))  # or raises
 
-    return _awaited(client, call, _Watch(client, what, on=on, group=group, seconds=seconds))
+    watch = _Watch(client, what, on=on, group=group, seconds=seconds, patience=patience)
+    return _awaited(client, call, watch)
 
 
 async def _first_failed(client: Client, futures: Sequence[Future]) -> list[Future]:
@@ -135,7 +131,14 @@ class _FailedError(Exception):
     pass
 
 
-def wait_for(client: Client, future: Future, what: str, *, group: Group | None = None) -> None:
+def wait_for(
+    client: Client,
+    future: Future,
+    what: str,
+    *,
+    group: Group | None = None,
+    patience: Patience = PATIENCE,
+) -> None:
     """Wait until a task has ended, well or not; raises as `gather` does, but not its error.
 
     For a task whose result may be here already, so that nothing has to be fetched.
@@ -145,11 +148,17 @@ def wait_for(client: Client, future: Future, what: str, *, group: Group | None =
         with client.as_current():
             await wait([future])
 
-    _awaited(client, ended, _Watch(client, what, group=group))
+    _awaited(client, ended, _Watch(client, what, group=group, patience=patience))
 
 
 def wait_for_workers(
-    client: Client, number: int, what: str, *, seconds: float, group: Group | None = None
+    client: Client,
+    number: int,
+    what: str,
+    *,
+    seconds: float,
+    group: Group | None = None,
+    patience: Patience = PATIENCE,
 ) -> None:
     """Wait until a cluster has a number of workers, or a group of it has.
 
@@ -158,7 +167,7 @@ def wait_for_workers(
     ClusterError
         When it has fewer after some seconds; tells of those that were ended for memory.
     """
-    watch = _Watch(client, what, need=number)
+    watch = _Watch(client, what, need=number, patience=patience)
     deadline = time.monotonic() + seconds
     while True:
         present = watch.look(alone=False)
@@ -219,7 +228,9 @@ def let_go(client: Client, futures: Sequence[Future]) -> None:
             async def cancel() -> None:
                 await client.cancel(list(futures), force=True, asynchronous=True)
 
-            asyncio.run_coroutine_threadsafe(cancel(), client.loop.asyncio_loop).result(SILENT)
+            asyncio.run_coroutine_threadsafe(cancel(), client.loop.asyncio_loop).result(
+                PATIENCE.silent
+            )
 
 
 def _awaited(client: Client, call: Callable[[], Awaitable[T]], watch: _Watch) -> T:
@@ -279,8 +290,10 @@ class _Watch:
         group: Group | None = None,
         need: int = 1,
         seconds: float | None = None,
+        patience: Patience = PATIENCE,
     ) -> None:
         self.what = what
+        self._patience = patience
         self._client = client
         self._workers = workers_of(client)
         self._on = on or {}
@@ -313,16 +326,16 @@ class _Watch:
             raise OverdueError(f"{self.what}: no end after {self._seconds:g} s")
         if not lack:
             self._lacking_since = None
-            if now - self._told > LONG:
+            if now - self._told > self._patience.long:
                 self._told = now
                 logger.log(self._level, "%s: %s", self.what, self._at_work(present))
             return present
         if self._lacking_since is None:
             self._lacking_since = now
-            self._told = now - NEXT_WORD + FIRST_WORD
+            self._told = now - self._patience.next_word + self._patience.first_word
             self._ends = num_memory_ends(self._client)
         lacking = now - self._lacking_since
-        if now - self._told >= NEXT_WORD:
+        if now - self._told >= self._patience.next_word:
             self._told = now
             logger.log(self._level, "%s: %s, for %.0f s now", self.what, lack, lacking)
         if not present and num_memory_ends(self._client) - self._ends >= MEMORY_ENDS:
@@ -335,13 +348,13 @@ class _Watch:
     def _lack(self, present: Mapping[str, Mapping[str, Any]]) -> tuple[str, float]:
         """What is lacking, and for how many seconds it may."""
         if not present:
-            return f"waiting for {_workers(self._need)} (none is here)", NO_WORKER
+            return f"waiting for {_workers(self._need)} (none is here)", self._patience.no_worker
         if self._group and not any(is_of(info, self._group) for info in present.values()):
             text = f"waiting for a worker of {self._group!r} (none of {len(present)} here is one)"
-            return text, NO_WORKER
+            return text, self._patience.no_worker
         if len(present) < self._need:
             text = f"waiting for {_workers(self._need)} ({len(present)} of {self._need} here)"
-            return text, NO_WORKER
+            return text, self._patience.no_worker
         concerned = {a: info for a, info in present.items() if a in self._on} or dict(present)
         full = [address for address, info in concerned.items() if _is_stuck(info)]
         if full and (len(full) == len(concerned) or self._on):
@@ -351,13 +364,18 @@ class _Watch:
                 f"worker {full[0]} is paused: {size(used)} of its limit of {size(limit)} of memory "
                 "are in use, and it is at no task"
             )
-            return text, PAUSED
-        quiet = max(SILENT, len(present) / 10)  # the more there are, the less often each is heard
+            return text, self._patience.paused
+        quiet = max(
+            self._patience.silent, len(present) / 10
+        )  # the more there are, the less often each is heard
         silent = [address for address in concerned if self._workers.silent_for(address) > quiet]
         if silent:
             since = time.time() - self._workers.silent_for(silent[0])
             clock = time.strftime("%H:%M:%S", time.localtime(since))
-            return f"no sign of life of {self._workers.name(silent[0])} since {clock}", MUTE
+            return (
+                f"no sign of life of {self._workers.name(silent[0])} since {clock}",
+                self._patience.mute,
+            )
         return "", 0.0
 
     def _at_work(self, present: Mapping[str, Mapping[str, Any]]) -> str:

@@ -43,12 +43,15 @@ class Workers:
         Those of a local cluster's workers.
     is_silent : bool
         The scheduler did not answer when it was last asked.
+    answer_timeouts : tuple of float
+        Seconds in which it has to answer, each time that it is asked.
     """
 
     known: dict[str, Mapping[str, Any]] = field(default_factory=dict)
     heard: dict[str, float] = field(default_factory=dict)
     processes: Processes = field(default_factory=Processes)
     is_silent: bool = False
+    answer_timeouts: tuple[float, ...] = ANSWER_TIMEOUTS
     _place: str = "the scheduler"
 
     def look(self, client: Client) -> dict[str, Mapping[str, Any]]:
@@ -73,7 +76,7 @@ class Workers:
     def _asked(self, client: Client) -> dict[str, Mapping[str, Any]]:
         waited = 0.0
         # Once it was given up, what still asks, such as cleaning up, does not wait as long again.
-        for seconds in ANSWER_TIMEOUTS[:1] if self.is_silent else ANSWER_TIMEOUTS:
+        for seconds in self.answer_timeouts[:1] if self.is_silent else self.answer_timeouts:
             try:
                 told = client.sync(client.scheduler.identity, callback_timeout=seconds)
             except TimeoutError:

@@ -12,7 +12,7 @@ from mlaas4hep_dask.errors import ClusterError
 from mlaas4hep_dask.predict.request import check_request
 from mlaas4hep_dask.predict.scoring import predict_files
 from mlaas4hep_dask.run.stages import fit
-from mlaas4hep_dask.waiting import ClusterHandle, waits
+from mlaas4hep_dask.waiting import ClusterHandle, Patience
 from mlaas4hep_dask.waiting.groups import groups_of
 
 pytestmark = pytest.mark.timeout(280)
@@ -85,10 +85,9 @@ def where():
     return get_worker().name
 
 
-def test_a_reader_that_comes_later_gets_the_tasks_that_waited_for_one(tmp_path, monkeypatch):
-    monkeypatch.setattr(waits, "NO_WORKER", 1.0)
+def test_a_reader_that_comes_later_gets_the_tasks_that_waited_for_one(tmp_path):
     with named_workers("trainers-0", "readers-0", folder=tmp_path) as (cluster, client, _):
-        handle = ClusterHandle(client)
+        handle = ClusterHandle(client, Patience(no_worker=1.0))
         first = handle.submit(where, group="readers", pure=False)
         assert handle.result(first, "a task", group="readers") == "readers-0"
         cluster.sync(cluster.workers["readers-0"].close)

@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 
 from mlaas4hep_dask.errors import TrainingError
-from mlaas4hep_dask.train import exchange as module
 from mlaas4hep_dask.train.exchange import SharedMemory, SharedMemoryExchange
 
 NUM_EXCHANGES = 300
@@ -77,17 +76,17 @@ def leave_after_one(path):
     os._exit(1)
 
 
-def test_a_dead_peer_is_named_after_a_while(made, monkeypatch):
-    monkeypatch.setattr(module, "GIVE_UP", 20.0)  # the peer needs some seconds to start
+def test_a_dead_peer_is_named_after_a_while(made):
     path = made(2)
     peer = multiprocessing.get_context("spawn").Process(target=leave_after_one, args=(path,))
     peer.start()
-    exchange = SharedMemoryExchange(path, rank=0, num_ranks=2, capacity=CAPACITY)
+    give_up = 20.0  # the peer needs some seconds to start
+    exchange = SharedMemoryExchange(path, rank=0, num_ranks=2, capacity=CAPACITY, give_up=give_up)
     values = np.full(3, 1, np.float32)
     exchange.average(values)
     assert values.tolist() == [2, 2, 2]
     peer.join()
-    monkeypatch.setattr(module, "GIVE_UP", 0.1)
+    exchange.give_up = 0.1
     with pytest.raises(TrainingError, match=r"no answer while waiting for ranks \[1\]") as caught:
         exchange.average(values)
     assert caught.value.rank == 0

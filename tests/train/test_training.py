@@ -19,6 +19,7 @@ from mlaas4hep_dask.dataset import Dataset
 from mlaas4hep_dask.errors import ClusterError, DataError, ModelError, TrainingError
 from mlaas4hep_dask.gang import KeptBlocks, diskcache
 from mlaas4hep_dask.gang import source as source_module
+from mlaas4hep_dask.gang.keeping import Shares
 from mlaas4hep_dask.gang.members import run_members
 from mlaas4hep_dask.run.stages import model_of
 from mlaas4hep_dask.run.training import Trainer, begin_ranks
@@ -101,9 +102,12 @@ def keys(cms_files, tmp_path):
     }
 
 
-def train(keys, client, **training):
+A_FEW_BLOCKS = 2**20  # bytes of a window
+
+
+def train(keys, client, *, options=None, **training):
     config = Config.from_mapping({**keys, "training": {**keys["training"], **training}})
-    trainer = Trainer(Dataset(config, client), model_of(config))
+    trainer = Trainer(Dataset(config, client), model_of(config), **(options or {}))
     return trainer, list(trainer.epochs(first=1, state=None))
 
 
@@ -169,22 +173,18 @@ def test_a_loss_that_is_not_finite_stops_the_training(keys, client):
         train(keys, client, learning_rate=1e38)
 
 
-def test_more_ranks_than_workers_is_an_error(keys, client, monkeypatch):
-    monkeypatch.setattr("mlaas4hep_dask.gang.gang.WORKERS_TIMEOUT", 0.5)
+def test_more_ranks_than_workers_is_an_error(keys, client):
     with pytest.raises(ClusterError, match=r"ranks is 3: 3 workers needed, .* has 2"):
-        train(keys, client, ranks=3)
+        train(keys, client, options={"timeout": 0.5}, ranks=3)
 
 
 @pytest.mark.parametrize(
     ("memory_share", "disk_share", "expected"),
     [(0.4, 0.5, "memory"), (0.0, 0.5, "disk"), (0.0, 0.0, "none")],
 )
-def test_blocks_stay_where_there_is_room(
-    keys, client, monkeypatch, memory_share, disk_share, expected
-):
-    monkeypatch.setattr("mlaas4hep_dask.gang.keeping.MEMORY_SHARE", memory_share)
-    monkeypatch.setattr("mlaas4hep_dask.gang.keeping.DISK_SHARE", disk_share)
-    trainer, _ = train(keys, client, epochs=1)
+def test_blocks_stay_where_there_is_room(keys, client, memory_share, disk_share, expected):
+    shares = Shares(memory_share, disk_share)
+    trainer, _ = train(keys, client, options={"shares": shares}, epochs=1)
     assert trainer.cache == expected
 
 
@@ -194,15 +194,12 @@ def test_metrics_do_not_depend_on_where_blocks_stay(keys, client):
 
 
 @pytest.mark.parametrize("cache", CACHES)
-def test_files_are_read_again_only_if_blocks_stay_nowhere(
-    keys, client, cache, tmp_path, monkeypatch
-):
-    monkeypatch.setattr("mlaas4hep_dask.run.training.WINDOW_BYTES", 2**20)  # a few blocks
+def test_files_are_read_again_only_if_blocks_stay_nowhere(keys, client, cache, tmp_path):
     for sample in keys["samples"]:
         files = [sample["files"]] if isinstance(sample["files"], str) else sample["files"]
         sample["files"] = [shutil.copy(file, tmp_path) for file in files]
     config = Config.from_mapping({**keys, "cache": cache})
-    trainer = Trainer(Dataset(config, client), model_of(config))
+    trainer = Trainer(Dataset(config, client), model_of(config), window_bytes=A_FEW_BLOCKS)
     epochs = trainer.epochs(first=1, state=None)
     next(epochs)
     if cache == "disk":
@@ -226,12 +223,11 @@ def halve_blocks_on_disk(dask_worker):
     return len(files)
 
 
-def test_blocks_on_disk_that_were_cut_short_are_made_again(keys, client, monkeypatch):
-    monkeypatch.setattr("mlaas4hep_dask.run.training.WINDOW_BYTES", 2**20)  # a few blocks
+def test_blocks_on_disk_that_were_cut_short_are_made_again(keys, client):
     keys["cache"] = "disk"
-    _, undisturbed = train(keys, client)
+    _, undisturbed = train(keys, client, options={"window_bytes": A_FEW_BLOCKS})
     config = Config.from_mapping(keys)
-    trainer = Trainer(Dataset(config, client), model_of(config))
+    trainer = Trainer(Dataset(config, client), model_of(config), window_bytes=A_FEW_BLOCKS)
     epochs = trainer.epochs(first=1, state=None)
     found = [next(epochs)]
     assert sum(client.run(halve_blocks_on_disk).values()) >= 9
@@ -263,9 +259,8 @@ class BlocksMade(SchedulerPlugin):
     ("memory_share", "reads"), [(0.4, [1, 1, 1]), (0.0, [2, 2, 3])], ids=["room", "no room"]
 )
 def test_without_a_cache_an_epoch_reads_a_partition_once_if_held_out_events_fit(
-    keys, client, monkeypatch, form, memory_share, reads
+    keys, client, form, memory_share, reads
 ):
-    monkeypatch.setattr("mlaas4hep_dask.gang.keeping.MEMORY_SHARE", memory_share)
     keys |= {"cache": "none", "partition": {"max_events": 500}}
     keys["training"] |= {"epochs": 3, "ranks": 1}
     rows_of_a_window = 1_600
@@ -278,9 +273,10 @@ def test_without_a_cache_an_epoch_reads_a_partition_once_if_held_out_events_fit(
         }
         keys["model"] = {"kwargs": {"filters": [2], "hidden": 4}}
         row_bytes = 4 * 2 * 8 * 8
-    monkeypatch.setattr("mlaas4hep_dask.run.training.WINDOW_BYTES", row_bytes * rows_of_a_window)
+    window = {"window_bytes": row_bytes * rows_of_a_window}
     config = Config.from_mapping(keys)
-    trainer = Trainer(Dataset(config, client), model_of(config))
+    shares = Shares(memory=memory_share)
+    trainer = Trainer(Dataset(config, client), model_of(config), shares=shares, **window)
     num_blocks = len(trainer._plan.partitions)
     assert num_blocks > 30
     made = BlocksMade()
@@ -297,17 +293,17 @@ def test_without_a_cache_an_epoch_reads_a_partition_once_if_held_out_events_fit(
         # A pass need not read the blocks that the last windows of the one before have left.
         assert num_blocks * (times - 1) < counts.total() <= num_blocks * times
         assert max(counts.values()) <= times
-    _, epochs = train({**keys, "cache": "memory"}, client)
+    _, epochs = train({**keys, "cache": "memory"}, client, options=window)
     assert measured(records) == measured(epochs)
 
 
-def test_a_rank_with_room_is_sent_every_block_once(keys, client, monkeypatch):
+def test_a_rank_with_room_is_sent_every_block_once(keys, client):
     keys["training"]["ranks"] = 1  # the other worker makes some of the blocks
     config = Config.from_mapping(keys)
     kept = {}
     for share in (0.4, 1e-9):
-        monkeypatch.setattr("mlaas4hep_dask.gang.keeping.MEMORY_SHARE", share)
-        trainer = Trainer(Dataset(config, client), model_of(config))
+        shares = Shares(memory=share)
+        trainer = Trainer(Dataset(config, client), model_of(config), shares=shares)
         epochs = trainer.epochs(first=1, state=None)
         first = next(epochs)
         kept[share] = sum(client.run(num_blocks_of_sources).values()), measured([first])

@@ -8,6 +8,7 @@ import sys
 import threading
 import time
 from contextlib import contextmanager
+from dataclasses import replace
 
 import psutil
 import pytest
@@ -20,9 +21,8 @@ from mlaas4hep_dask.waiting import (
     ClusterHandle,
     LostWorkerError,
     OverdueError,
+    Patience,
     processes,
-    waits,
-    workers,
     workers_of,
 )
 from mlaas4hep_dask.waiting.shared import share
@@ -46,13 +46,7 @@ def client(cluster):
     return cluster
 
 
-@pytest.fixture
-def soon(monkeypatch):
-    """Words and bounds come within seconds."""
-    monkeypatch.setattr(waits, "FIRST_WORD", 0.5)
-    monkeypatch.setattr(waits, "NO_WORKER", 2.0)
-    monkeypatch.setattr(waits, "PAUSED", 2.0)
-    monkeypatch.setattr(workers, "ANSWER_TIMEOUTS", (0.5, 1.0))
+SOON = Patience(first_word=0.5, no_worker=2.0, paused=2.0)  # words and bounds within seconds
 
 
 def crash(number):
@@ -97,12 +91,8 @@ def test_a_shared_value_outlives_all_workers_that_were_to_hold_it(client):
         client.cancel(naps, force=True)
 
 
-@pytest.mark.usefixtures("soon")
-def test_a_worker_that_stands_still_is_told_with_its_process_and_ends_the_wait(
-    client, caplog, monkeypatch
-):
-    monkeypatch.setattr(waits, "SILENT", 1.0)
-    monkeypatch.setattr(waits, "MUTE", 3.0)
+def test_a_worker_that_stands_still_is_told_with_its_process_and_ends_the_wait(client, caplog):
+    patience = replace(SOON, silent=1.0, mute=3.0)
     worker, _ = last_worker(client)
     pid = workers_of(client).processes.pid(worker)
     future = client.submit(nap, 100, workers=[worker], pure=False)
@@ -115,18 +105,17 @@ def test_a_worker_that_stands_still_is_told_with_its_process_and_ends_the_wait(
             caplog.at_level(logging.WARNING, "mlaas4hep_dask.waiting"),
             pytest.raises(ClusterError, match=text),
         ):
-            ClusterHandle(client).result(future, "a nap")
+            ClusterHandle(client, patience).result(future, "a nap")
         assert f"pid {pid}) since" in caplog.text
     finally:
         os.kill(pid, signal.SIGCONT)
         client.cancel([future], force=True)
 
 
-@pytest.mark.usefixtures("soon")
 def test_a_wait_with_a_bound_ends(client):
     future = client.submit(nap, 100, pure=False)
     with pytest.raises(OverdueError, match=r"a nap: no end after 1\.5 s"):
-        ClusterHandle(client).result(future, "a nap", seconds=1.5)
+        ClusterHandle(client, SOON).result(future, "a nap", seconds=1.5)
     client.cancel([future], force=True)
 
 
@@ -222,19 +211,18 @@ def test_a_task_that_ends_workers_one_after_the_other_names_memory(client):
         scheduler.allowed_failures = allowed
 
 
-@pytest.mark.usefixtures("soon")
 def test_a_worker_that_is_full_and_takes_no_task_is_told_and_ends_the_wait(client, caplog):
     worker, there = last_worker(client)
     on = {worker: there[worker]}
     future = client.submit(fill, 0.87, workers=[worker], pure=False)
-    assert gather(client, [future], "filling", on=on) == [worker]
+    assert gather(client, [future], "filling", on=on, patience=SOON) == [worker]
     more = client.submit(abs, -1, workers=[worker], pure=False)
     text = r"a rank: worker \S+ is paused: \d+ MB of its limit of 700 MB of memory are in use"
     with (
         caplog.at_level(logging.WARNING, "mlaas4hep_dask.waiting"),
         pytest.raises(ClusterError, match=text),
     ):
-        gather(client, [more], "a rank", on=on)
+        gather(client, [more], "a rank", on=on, patience=SOON)
     assert "is paused" in caplog.text
     client.cancel([future, more], force=True)
     kill(client, worker)
@@ -247,7 +235,6 @@ def test_workers_that_fail_or_have_left_are_absent_from_what_all_return(client):
     assert on_workers(client, int, "x", workers=[worker], what="numbers") == {}
 
 
-@pytest.mark.usefixtures("soon")
 def test_a_cluster_without_workers_says_so_and_ends_the_wait(caplog):
     with (
         LocalCluster(n_workers=0, processes=False, dashboard_address="127.0.0.1:0") as empty,
@@ -257,10 +244,10 @@ def test_a_cluster_without_workers_says_so_and_ends_the_wait(caplog):
         with pytest.raises(
             ClusterError, match=r"predict: waiting for 1 worker \(none is here\), for 2 s, and"
         ):
-            ClusterHandle(client).result(client.submit(abs, -1), "predict")
+            ClusterHandle(client, SOON).result(client.submit(abs, -1), "predict")
         assert "predict: waiting for 1 worker (none is here), for 1 s now" in caplog.text
         with pytest.raises(ClusterError, match=r"2 workers needed, and after 0\.5 s .* has 0"):
-            wait_for_workers(client, 2, "training", seconds=0.5)
+            wait_for_workers(client, 2, "training", seconds=0.5, patience=SOON)
 
 
 @contextmanager
@@ -283,23 +270,23 @@ def scheduler_process(tmp_path):
         process.wait(timeout=20)
 
 
-@pytest.mark.usefixtures("soon")
 def test_a_scheduler_that_stops_or_dies_is_told_in_one_line(tmp_path, caplog):
     with (
         caplog.at_level(logging.CRITICAL, "distributed"),
         scheduler_process(tmp_path) as (process, file),
         Client(scheduler_file=str(file)) as client,
     ):
+        workers_of(client).answer_timeouts = (0.5, 1.0)
         living(client)
         future = client.submit(abs, -1)
         process.send_signal(signal.SIGSTOP)
         with pytest.raises(ClusterError, match=r"at tcp://\S+ is gone \(it has not answered for"):
-            ClusterHandle(client).result(future, "specs")
+            ClusterHandle(client, SOON).result(future, "specs")
         process.send_signal(signal.SIGCONT)
         living(client)
         process.kill()
         with pytest.raises(ClusterError, match=r"at tcp://\S+ is gone \("):
-            ClusterHandle(client).result(future, "specs")
+            ClusterHandle(client, SOON).result(future, "specs")
 
 
 def test_an_address_where_no_scheduler_answers_is_told_in_one_line(client, tmp_path, monkeypatch):
