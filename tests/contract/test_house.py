@@ -159,8 +159,9 @@ def test_tests_pass_what_they_want_and_replace_nothing_more_in_modules():
             if isinstance(node, ast.Call) and ast.unparse(node.func).endswith(
                 "monkeypatch.setattr"
             ):
-                words = [each.value for each in node.args[:2] if isinstance(each, ast.Constant)]
-                replaced |= {word.rpartition(".")[2] for word in words[-1:]}
+                words = [getattr(each, "value", None) for each in node.args[:2]]
+                word = next(word for word in reversed(words) if isinstance(word, str))
+                replaced.add(word.rpartition(".")[2])
     assert replaced == REPLACED
 
 
