@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import inspect
 import json
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Self
@@ -171,6 +171,12 @@ def did_you_mean(name: str, candidates: Iterable[str]) -> str:
     """``; did you mean 'x'?`` for the nearest candidate, or an empty string."""
     found = nearest(name, candidates)
     return f"; did you mean {found!r}?" if found else ""
+
+
+def listed(names: Sequence[str], *, most: int = 5, by: str = ", ") -> str:
+    """The first ``most`` names and how many more there are: ``a, b and 7 more``."""
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return by.join(names[:most]) + more
 
 
 def either(names: Iterable[str]) -> str:

@@ -9,10 +9,9 @@ from collections.abc import Iterator
 from typing import Any
 
 from mlaas4hep_dask.catalog.locations import Unusable
-from mlaas4hep_dask.errors import MissingExtraError
+from mlaas4hep_dask.errors import MissingExtraError, listed
 
 SCHEMES = ("root", "https", "davs", "http")  # of replicas that are read; davs is WebDAV over https
-_MAX_NAMED = 3
 
 
 def rucio_files(entry: str, timeout: float) -> Iterator[str]:
@@ -67,10 +66,9 @@ def rucio_files(entry: str, timeout: float) -> Iterator[str]:
     replicas = {_did(file): _urls(file.get("pfns") or {}) for file in found}
     lost = sorted(did for did in files if not replicas.get(did))
     if lost:
-        more = f" and {len(lost) - _MAX_NAMED} more" if len(lost) > _MAX_NAMED else ""
         raise Unusable(
             f"Rucio knows no available replica by {', '.join(SCHEMES)} of {len(lost)} of the "
-            f"{len(files)} files of {scope}:{name}: {', '.join(lost[:_MAX_NAMED])}{more}"
+            f"{len(files)} files of {scope}:{name}: {listed(lost, most=3)}"
         )
     for did in sorted(files):
         yield "|".join(replicas[did])

@@ -6,9 +6,8 @@ import numpy as np
 
 from mlaas4hep_dask.encode.encoding import Encoding
 from mlaas4hep_dask.encode.scaling import Scaling
-from mlaas4hep_dask.errors import EncodeError
+from mlaas4hep_dask.errors import EncodeError, listed
 
-MAX_NAMED = 5
 PLACES = 1025
 
 
@@ -46,10 +45,9 @@ def require_exact(encoding: Encoding) -> None:
     """
     if found := inexact_branches(encoding):
         named = [f"{name} (steps of {step:.3g})" for name, step in sorted(found.items())]
-        more = f" and {len(named) - MAX_NAMED} more" if len(named) > MAX_NAMED else ""
         raise EncodeError(
             "rows of single precision do not hold the whole numbers of "
-            f"{', '.join(named[:MAX_NAMED])}{more}, which cannot be decoded; train without them, "
+            f"{listed(named)}, which cannot be decoded; train without them, "
             "or on bits derived from them",
             branch=min(found),
         )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 
 from mlaas4hep_dask.config import Selection
+from mlaas4hep_dask.errors import listed
 from mlaas4hep_dask.inputs.preflight import Preflight
 
 logger = logging.getLogger(__name__)
@@ -39,9 +40,8 @@ def _made_beside(checked: Preflight) -> list[str]:
     targets = sorted(function_branches & checked.recipe.operands(checked.supervision.target_names))
     if not inputs or not targets:
         return []
-    more = f" and {len(inputs) - 5} more" if len(inputs) > 5 else ""
     text = (
         f"the function makes {', '.join(targets)}, which the target is made of, and also the "
-        f"inputs {', '.join(inputs[:5])}{more}: see that none of them tells the target"
+        f"inputs {listed(inputs)}: see that none of them tells the target"
     )
     return [text]

@@ -21,7 +21,7 @@ from mlaas4hep_dask.encode import EncodeCounts
 from mlaas4hep_dask.encode.precision import require_exact
 from mlaas4hep_dask.errors import ConfigError, UnreadableFileError
 from mlaas4hep_dask.journal import Journal
-from mlaas4hep_dask.predict.names import score_names
+from mlaas4hep_dask.objective import Objective
 from mlaas4hep_dask.predict.request import Request
 from mlaas4hep_dask.predict.stream import in_order
 from mlaas4hep_dask.predict.tasks import Scoring, num_outputs, score_partition
@@ -292,3 +292,15 @@ def _note(
         "skipped": [asdict(lost) for lost in made.skipped],
         **made.counts.as_json(),
     }
+
+
+def score_names(objective: Objective, num_outputs: int) -> tuple[str, ...]:
+    """One name for each number that a model gives for an event.
+
+    They are the objective's own; ``score_0``, ``score_1``, … when those are not as many, or would
+    not differ.
+    """
+    names = objective.score_names
+    if len(names) == len(set(names)) == num_outputs:
+        return names
+    return ("score",) if num_outputs == 1 else tuple(f"score_{i}" for i in range(num_outputs))

@@ -53,6 +53,10 @@ class UserFunction:
         """``module:callable`` as in dataset.yaml."""
         return self.code.reference
 
+    def error(self, what: str) -> FunctionError:
+        """That the function did ``what``."""
+        return FunctionError(f"{self.reference!r} {what}", callable=self.reference)
+
 
 class Traced:
     """What a function does with some events.
@@ -129,18 +133,15 @@ def run_function(
     found = fields_of(result)
     for each in fields:
         if each.name not in found:
-            raise FunctionError(
-                f"{function.reference!r} returned no {each.name!r} for {partition}, though it did "
-                "for the first events",
-                callable=function.reference,
+            raise function.error(
+                f"returned no {each.name!r} for {partition}, though it did for the first events"
             )
         first, here = each.branch, found[each.name].branch
         # a str tells of no event's type in a partition without events
         if isinstance(here, Branch) and isinstance(first, Branch) and here.kind != first.kind:
-            raise FunctionError(
-                f"{function.reference!r} returned a {here.kind} {each.name!r} for {partition}, and "
-                f"a {first.kind} one for the first events",
-                callable=function.reference,
+            raise function.error(
+                f"returned a {here.kind} {each.name!r} for {partition}, and a {first.kind} one for "
+                "the first events"
             )
     with _blame(function, partition):
         return flattened(result, fields), selected
@@ -160,10 +161,9 @@ def _run(
         with np.errstate(all="ignore"):
             result = call(events, **function.kwargs)
         if not isinstance(result, ak.Array) or not ak.fields(result) or len(result) > num_events:
-            raise FunctionError(
-                f"{function.reference!r} returned {_shown(result)}, expected an array of at most "
-                f"{num_events} events with fields",
-                callable=function.reference,
+            raise function.error(
+                f"returned {_shown(result)}, expected an array of at most {num_events} events with "
+                "fields"
             )
         if isinstance(ak.type(result).content, ak.types.OptionType):
             result = _without_none(result)
@@ -182,16 +182,13 @@ def _selected(result: ak.Array, num_events: int, function: UserFunction) -> NDAr
     if ENTRY not in ak.fields(result):
         if len(result) == num_events:
             return np.ones(num_events, dtype=np.bool_)
-        raise FunctionError(
-            f"{function.reference!r} returned {len(result)} of {num_events} events, and nothing "
-            f"tells which: return events[condition] with more fields, or keep the field {ENTRY!r}",
-            callable=function.reference,
+        raise function.error(
+            f"returned {len(result)} of {num_events} events, and nothing tells which: return "
+            f"events[condition] with more fields, or keep the field {ENTRY!r}"
         )
     entries = ak.to_numpy(result[ENTRY])
     if np.any(np.diff(entries) <= 0):
-        raise FunctionError(
-            f"{function.reference!r} changed the order of events", callable=function.reference
-        )
+        raise function.error("changed the order of events")
     selected = np.zeros(num_events, dtype=np.bool_)
     selected[entries] = True
     return selected
@@ -250,7 +247,4 @@ def _blame(function: UserFunction, partition: Partition) -> Iterator[None]:
         if isinstance(error, AttributeError) and isinstance(error.obj, ak.Array):
             near = did_you_mean(str(error.name), ak.fields(error.obj))
         where = function.code.where(error)
-        raise FunctionError(
-            f"{function.reference!r} failed{where} for {partition}: {reason}{near}",
-            callable=function.reference,
-        ) from error
+        raise function.error(f"failed{where} for {partition}: {reason}{near}") from error

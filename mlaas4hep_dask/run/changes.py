@@ -8,7 +8,8 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-MAX_LISTED = 5
+from mlaas4hep_dask.errors import listed
+
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 
 
@@ -20,8 +21,7 @@ def changes(now: Mapping[str, Any], earlier: Mapping[str, Any]) -> str:
         for name in {**new, **old}
         if new.get(name) != old.get(name)
     ]
-    more = f" and {len(texts) - MAX_LISTED} more" if len(texts) > MAX_LISTED else ""
-    return "; ".join(texts[:MAX_LISTED]) + more
+    return listed(texts, by="; ")
 
 
 def _change(name: str, new: Any, old: Any) -> str:

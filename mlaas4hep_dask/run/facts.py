@@ -42,17 +42,21 @@ def _identity(file: PlannedFile) -> list[Any]:
     return [file.sample, file.tree, file.uuid, file.num_entries, stamp, friends]
 
 
+def split_sums(dataset: Dataset) -> dict[str, list[int]]:
+    """By sample: events for training, validation and test."""
+    sums: dict[str, list[int]] = {}
+    for sample, counts in dataset.split_counts():
+        sums[sample] = [a + b for a, b in zip(sums.get(sample, [0, 0, 0]), counts, strict=True)]
+    return sums
+
+
 def facts_of_training(dataset: Dataset, trainer: Trainer) -> dict[str, Any]:
     """What a checkpoint stands on: the events, how they are encoded and how they count."""
     encoding = dataset.encoding()
     scalings = zip(encoding.layout.branches, encoding.scalings, strict=True)
-    samples: dict[str, list[int]] = {}
-    for sample, counts in dataset.split_counts():
-        sums = samples.get(sample, [0, 0, 0])
-        samples[sample] = [a + b for a, b in zip(sums, counts, strict=True)]
     widths = {each.collection: each.width for each in encoding.layout.jagged}
     return {
-        "events for training, validation and test": samples,
+        "events for training, validation and test": split_sums(dataset),
         "events of the partitions": digest_of(dataset.split_counts()),
         "normalisation": {name: asdict(scaling) for name, scaling in scalings},
         "objects": widths,

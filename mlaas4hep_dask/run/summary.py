@@ -10,17 +10,21 @@ from importlib.metadata import version
 from typing import Any
 
 from mlaas4hep_dask import __version__
+from mlaas4hep_dask.config import Selection
+from mlaas4hep_dask.config import encoding as encode_keys
 from mlaas4hep_dask.dataset import Dataset
 from mlaas4hep_dask.dataset.binning import equal_edges
 from mlaas4hep_dask.dataset.distributions import Distributions
+from mlaas4hep_dask.encode import Encoding
+from mlaas4hep_dask.encode.encoding import clipped_branches, normalisations_of
 from mlaas4hep_dask.inputs.notes import together
 from mlaas4hep_dask.journal import StageEnd
-from mlaas4hep_dask.run.cut_flow import cut_flow, objects_removed
-from mlaas4hep_dask.run.encode_facts import encode_facts
+from mlaas4hep_dask.run.facts import split_sums
 from mlaas4hep_dask.run.fill_notes import squeezed
 from mlaas4hep_dask.run.one_class import one_class_notes
 from mlaas4hep_dask.run.specs_notes import specs_notes, specs_origin
 from mlaas4hep_dask.run.training import Checkpoint, Trainer
+from mlaas4hep_dask.specs import SampleSpecs
 
 LIBRARIES = ("awkward", "dask", "distributed", "numba", "numpy", "torch", "uproot")
 
@@ -37,10 +41,7 @@ def run_summary(
     encoding, factors = dataset.encoding(), dataset.factors()
     counts = dataset.encode_counts(trainer.counts)
     skipped = dataset.skipped()
-    splits: dict[str, list[int]] = {}
-    for sample, numbers in dataset.split_counts():
-        total = splits.setdefault(sample, [0, 0, 0])
-        splits[sample] = [a + b for a, b in zip(total, numbers, strict=True)]
+    splits = split_sums(dataset)
     classes = _classes_json(dataset, trainer)
     return {
         "name": config.name,
@@ -59,8 +60,8 @@ def run_summary(
             **specs_origin(
                 dataset.specs(), num_cached=dataset.num_cached(), path=config.specs.path
             ),
-            "cut_flow": cut_flow(totals),
-            "objects_removed": objects_removed(totals),
+            "cut_flow": _cut_flow(totals),
+            "objects_removed": _objects_removed(totals),
             "events_skipped": sum(
                 entry.entry_stop - entry.entry_start
                 for entry in skipped
@@ -71,11 +72,7 @@ def run_summary(
             "lost": [entry.as_json() for entry in dataset.lost()],
             **dataset.read_counts().as_json(),
             **counts.as_json(),
-            "left_out": plan.selection.left_out,
-            "excluded": plan.selection.excluded,
-            "targets": plan.selection.targets,
-            "weights": plan.selection.weights,
-            "identifiers": plan.selection.identifiers,
+            **_selected(plan.selection),
             "notes": [
                 *plan.notes,
                 *specs_notes(
@@ -107,7 +104,7 @@ def run_summary(
             }
             for sample in plan.samples
         ],
-        "encode": encode_facts(config.encode, encoding),
+        "encode": _encode_facts(config.encode, encoding),
         "outputs": trainer.objective.as_json(),
         "classes": classes,
         "epochs": epochs,
@@ -126,6 +123,51 @@ def run_summary(
         },
         "config_yaml": config.to_yaml(),
     }
+
+
+def _cut_flow(samples: Mapping[str, SampleSpecs]) -> list[dict[str, Any]]:
+    """One entry per condition, in order: events that are left after it and that it removed."""
+    flow = []
+    before = {name: sample.num_read for name, sample in samples.items()}
+    conditions = {cut: None for sample in samples.values() for cut in sample.cut_flow}
+    for cut in conditions:
+        left = {name: sample.cut_flow.get(cut, 0) for name, sample in samples.items()}
+        lost = {name: before[name] - left[name] for name in samples}
+        flow.append(
+            {"condition": cut, "left": sum(left.values()), "lost": sum(lost.values()), "by": lost}
+        )
+        before = left
+    return flow
+
+
+def _objects_removed(samples: Mapping[str, SampleSpecs]) -> dict[str, int]:
+    """By collection: objects that its cut removed."""
+    removed: dict[str, int] = {}
+    for sample in samples.values():
+        for collection, number in sample.removed.items():
+            removed[collection] = removed.get(collection, 0) + number
+    return removed
+
+
+def _encode_facts(section: encode_keys.Encoding, encoding: Encoding) -> dict[str, Any]:
+    """Normalisation by branch, and width and order of objects by collection, as JSON values."""
+    hows = normalisations_of(section.normalisation, encoding.layout.branches)
+    about = dict(zip(encoding.layout.branches, encoding.scalings, strict=True))
+    clipped = clipped_branches(section.out_of_range, encoding.layout.branches)
+    return {
+        "normalisation": {name: about[name].about or _shown(how) for name, how in hows.items()},
+        "widths": dict(encoding.layout.collection_widths),
+        "sort": dict(section.sort),
+        "clipped": sorted(clipped),
+    }
+
+
+def _shown(how: Any) -> str:
+    if isinstance(how, str):
+        return how
+    if "shift" in how:
+        return f"shift {how['shift']:.6g}, scale {how['scale']:.6g}"
+    return f"table of {len(how['x'])} points"
 
 
 def _loss_notes(dataset: Dataset, trainer: Trainer) -> list[str]:
@@ -200,6 +242,11 @@ def _class_notes(classes: Sequence[Mapping[str, Any]]) -> list[str]:
     ]
 
 
+def _selected(selection: Selection) -> dict[str, Any]:
+    keys = ("left_out", "excluded", "targets", "weights", "identifiers")
+    return {key: getattr(selection, key) for key in keys}
+
+
 def plan_json(dataset: Dataset) -> dict[str, Any]:
     """The plan as JSON values: the content of plan.json."""
     plan = dataset.plan()
@@ -221,11 +268,7 @@ def plan_json(dataset: Dataset) -> dict[str, Any]:
         "reads": list(plan.reads),
         "read_only": plan.read_only,
         **plan.preparation.recipe.to_json(),
-        "left_out": plan.selection.left_out,
-        "excluded": plan.selection.excluded,
-        "targets": plan.selection.targets,
-        "weights": plan.selection.weights,
-        "identifiers": plan.selection.identifiers,
+        **_selected(plan.selection),
         "skipped": [asdict(entry) for entry in plan.skipped],
         "notes": list(plan.notes),
     }

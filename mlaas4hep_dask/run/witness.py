@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
-from types import TracebackType
 from typing import Any, Self
 
 from mlaas4hep_dask.dataset import Dataset
@@ -41,12 +40,7 @@ class Witness:
         self._dataset.cluster.hear(TOPIC, self._hear)
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         _logger().removeHandler(self._handler)
         with suppress(OSError, RuntimeError, ValueError):  # of a scheduler that is gone
             self._dataset.cluster.unhear(TOPIC)

@@ -6,10 +6,10 @@ from collections.abc import Iterable
 
 import numpy as np
 
+from mlaas4hep_dask.errors import listed
 from mlaas4hep_dask.specs.branch import BranchSpecs
 
 SINGLE, DOUBLE = 24, 53  # bits of the whole numbers that float32 and float64 hold, all of them
-MAX_NAMED = 5
 
 
 def bits_beyond(entry: BranchSpecs) -> int | None:
@@ -46,18 +46,18 @@ def precision_notes(entries: Iterable[BranchSpecs]) -> list[str]:
     if every := sorted([*by_bits[SINGLE], *by_bits[DOUBLE]]):
         notes.append(
             f"whole numbers beyond 2^24, of which rows of single precision keep the first 24 bits: "
-            f"{_listed(every)}; of a word of flags derive the bits, such as (x & 4) != 0"
+            f"{listed(every)}; of a word of flags derive the bits, such as (x & 4) != 0"
         )
     if hidden:
         notes.append(
             "whole numbers beyond 2^53 that are one value in 53 bits, which becomes 0 though the "
-            f"file may have several: {_listed(sorted(hidden))}; derive what tells them apart, such "
+            f"file may have several: {listed(sorted(hidden))}; derive what tells them apart, such "
             "as (x & 65535)"
         )
     if by_bits[DOUBLE]:
         notes.append(
             "whole numbers beyond 2^53, of which min, max and mean in the specs are rounded to 53 "
-            f"bits: {_listed(sorted(by_bits[DOUBLE]))}"
+            f"bits: {listed(sorted(by_bits[DOUBLE]))}"
         )
     return notes
 
@@ -70,8 +70,3 @@ def _is_whole(entry: BranchSpecs) -> bool:
         return False
     drawn = entry.drawn[np.isfinite(entry.drawn)]
     return bool(drawn.size) and bool(np.all(drawn == np.floor(drawn)))
-
-
-def _listed(names: list[str]) -> str:
-    more = f" and {len(names) - MAX_NAMED} more" if len(names) > MAX_NAMED else ""
-    return ", ".join(names[:MAX_NAMED]) + more

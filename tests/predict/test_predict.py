@@ -33,8 +33,8 @@ from mlaas4hep_dask.export import to_torchscript
 from mlaas4hep_dask.objective import BINARY, Classes, Regression, TwoClasses
 from mlaas4hep_dask.predict.cli import main
 from mlaas4hep_dask.predict.cli import predict as verb
-from mlaas4hep_dask.predict.names import score_names
 from mlaas4hep_dask.predict.request import check_request
+from mlaas4hep_dask.predict.scoring import score_names
 from mlaas4hep_dask.predict.stream import AHEAD, in_order
 from mlaas4hep_dask.run import fit
 from mlaas4hep_dask.score.opening import open_scorer

@@ -211,17 +211,17 @@ def test_values_are_measured_basket_by_basket(dtype, sizes, seed):
 def test_an_attempt_that_was_given_up_does_not_disturb_the_next(tmp_path, monkeypatch):
     plan = write(tmp_path / "a.root", codec="lz4", entries=(300,))
     meters = []
-    read_at = read_module._read_at
+    of_opened = read_module._read
 
-    def noted(location, partition, branches, meter, keep):
+    def noted(opened, partition, branches, meter, keep):
         meters.append(meter)
-        return read_at(location, partition, branches, meter, keep)
+        return of_opened(opened, partition, branches, meter, keep)
 
     def twice(action, file, *_, **__):
         action(file)
         return action(file)
 
-    monkeypatch.setattr(read_module, "_read_at", noted)
+    monkeypatch.setattr(read_module, "_read", noted)
     monkeypatch.setattr(read_module, "attempt", twice)
     branches = list(plan.branches.values())
     partition = Partition(plan.file, plan.tree, plan.uuid, 0, 300, "s")
