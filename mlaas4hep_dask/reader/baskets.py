@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from mlaas4hep_dask.events.events import Branch, offsets_of
 from mlaas4hep_dask.reader.cells import cell_of
-from mlaas4hep_dask.reader.fetch import fetch
+from mlaas4hep_dask.reader.fetch import Fetched
 from mlaas4hep_dask.reader.joins import Agreement
 from mlaas4hep_dask.reader.lists import Lists, entry_ends, lists_in
 from mlaas4hep_dask.reader.metered import note
@@ -124,7 +124,7 @@ def read_baskets(
         holder = table.cell.holder
         together.setdefault((bool(holder), holder or name), []).append(name)
     inside = {names[0]: names for names in together.values()}
-    fetched = fetch(source, {name: tables[name] for name in inside}, start, stop, own_bytes)
+    fetched = Fetched(source, {name: tables[name] for name in inside}, start, stop, own_bytes)
     uncompress = Uncompress()
     num_entries = stop - start
     counter_of = {name: table.counter or name for name, table in jagged.items()}
@@ -145,37 +145,34 @@ def read_baskets(
     watched: dict[str, Watch] = {}
     if meter is not None and None in wanted:
         watched |= meter.watch(wanted[None], contents, None)
-    for basket in [each for each in fetched if each.branch in flat]:
+    for basket in fetched.baskets(flat):
         data, (low, high) = uncompress.values(basket), _within(basket, start, stop)
         for name in inside[basket.branch]:
             values = _numbers(basket, data, flat[name], basket.last - basket.first)
             values = values[low - basket.first : high - basket.first]
             _put(values, contents.get(name), low - start, watched.get(name))
     offsets: dict[str, NDArray[np.int64]] = {}
-    room = dict.fromkeys(counters, 0)  # bytes of the largest basket
-    for basket in fetched:
-        if (owner := tables[basket.branch].counter) is not None:
-            room[owner] = max(room[owner], basket.size)
     for counter in counters:
         counts = contents[counter]
-        if num_entries and not 0 <= counts.min() <= counts.max() <= MAX_MULTIPLICITY:
+        most = int(counts.max(initial=0))
+        if not 0 <= counts.min(initial=0) <= most <= MAX_MULTIPLICITY:
             raise UnsupportedBasketError(f"negative or huge multiplicity in {counter!r}")
-        if num_entries and counts.max() > room[counter]:  # which memory would be taken for
+        counting = {name for name in inside if tables[name].counter == counter}
+        if most > (room := fetched.room(counting, most)):  # memory would be taken for it
             raise ValueError(
-                f"a multiplicity of {counts.max()} in {counter!r}, and no basket has more than "
-                f"{room[counter]} bytes"
+                f"a multiplicity of {most} in {counter!r}, and no basket has more than {room} bytes"
             )
         offsets[counter] = offsets_of(counts)
     lists: dict[str, list[Lists]] = {n: [] for n, table in jagged.items() if table.cell.head}
-    for basket in [each for each in fetched if each.branch in lists]:
+    for basket in fetched.baskets(lists):
         found = lists_in(basket, uncompress(basket), tables[basket.branch].dtype)
         lists[basket.branch].append(found.within(*_within(basket, start, stop)))
     for name, own in lists.items():
         own.sort(key=lambda each: each.first)
         counts = np.concatenate([np.empty(0, np.int64), *(each.counts for each in own)])
         offsets[name] = offsets_of(counts)
-    for counter, counting in counted.items():
-        for branch in counting:
+    for counter, known in counted.items():
+        for branch in known:
             offsets[counter] = agreement.of(branch, offsets[counter])
             if meter is not None:  # while they are in a cache
                 meter.group(branch.collection, offsets[counter])
@@ -188,10 +185,10 @@ def read_baskets(
         for each in own:
             place = int(ends[name][each.first - start])
             _put(each.values, contents.get(name), place, watched.get(name))
-    for basket in [each for each in fetched if tables[each.branch].counter]:
+    for basket in fetched.baskets({name for name in inside if tables[name].counter}):
         data, (low, high) = _between(basket, uncompress, start, stop)
         for name in inside[basket.branch]:
-            place, end = ends[name][[low - start, high - start]].tolist()
+            place, end = int(ends[name][low - start]), int(ends[name][high - start])
             values = _numbers(basket, data, jagged[name], end - place)
             _put(values, contents.get(name), place, watched.get(name))
     return contents, offsets

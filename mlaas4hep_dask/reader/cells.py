@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cache
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -86,6 +87,7 @@ def _has_same_values(interpretation: Any) -> bool:
     ) and made.base == np.dtype("float64")
 
 
+@cache  # NumPy makes the name of a dtype anew each time
 def is_kept_as(stored: np.dtype[Any], dtype: str) -> bool:
     """True when a branch of this dtype may be kept in a file as ``stored``."""
     own = stored.newbyteorder("=").name

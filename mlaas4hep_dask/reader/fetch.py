@@ -1,14 +1,15 @@
-"""Fetches the bytes of baskets, in few requests."""
+"""Fetches the bytes of baskets: from servers in few requests, from this machine piece by piece."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Callable, Container, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from mlaas4hep_dask.reader.access import heard
+from mlaas4hep_dask.reader.local import LocalSource, Window
 from mlaas4hep_dask.reader.places import BasketTable
 from mlaas4hep_dask.reader.uncompress import (
     Basket,
@@ -19,21 +20,117 @@ from mlaas4hep_dask.reader.uncompress import (
 
 MERGE_GAP = 64 * 1024  # bytes between two ranges that are fetched as one
 MERGE_LIMIT = 8 * 1024 * 1024  # bytes fetched at once: XRootD's client joins longer answers slowly
+# Of a local file: what is copied stays in the processor's caches until it has been uncompressed.
+LOCAL_LIMIT = 1024 * 1024
 
 
-def fetch(
-    source: Any,
-    tables: Mapping[str, BasketTable],
-    start: int,
-    stop: int,
-    own_bytes: Callable[[], NDArray[np.uint8]] | None,
-) -> list[Basket]:
-    """The baskets with entries in [start, stop), as they follow each other in the file.
+class _Place(NamedTuple):
+    """Where the basket with the entries [first, last) of a branch lies."""
 
-    Those that are embedded come last.
+    start: int  # in the file, or in the tree's own bytes
+    stop: int
+    branch: str
+    first: int
+    last: int
+
+
+class Fetched:
+    """The baskets of some tables with entries in [start, stop).
+
+    What lies on a server is fetched at once, what lies on this machine when `baskets` comes to it.
+
+    Parameters
+    ----------
+    source : uproot.source.chunk.Source
+        Has the file's bytes.
+    tables : mapping of str to BasketTable
+        By branch.
+    start, stop : int
+        Entries.
+    own_bytes : callable or None
+        Gives the tree's own bytes; it is called when a basket is embedded.
+
+    Raises
+    ------
+    UnsupportedBasketError
+        When the tables have no baskets for some of the entries.
+    ValueError
+        When a basket lies nowhere.
     """
-    wanted: list[tuple[int, int, str, int, int]] = []
-    embedded: list[tuple[int, str, int, int]] = []
+
+    def __init__(
+        self,
+        source: Any,
+        tables: Mapping[str, BasketTable],
+        start: int,
+        stop: int,
+        own_bytes: Callable[[], NDArray[np.uint8]] | None,
+    ) -> None:
+        self._places, self._embedded = _places(tables, start, stop)
+        self._window = Window(source) if isinstance(source, LocalSource) else None
+        self._held: list[tuple[list[_Place], memoryview]] = []
+        if self._window is None:
+            stretches = _stretches(self._places, MERGE_LIMIT)
+            spans = [_span(stretch) for stretch in stretches]
+            chunks = source.chunks(spans, notifications=_Discard())
+            for stretch, chunk in zip(stretches, chunks, strict=True):
+                self._held.append((stretch, _memory(chunk)))
+                heard()
+        self._own = memoryview(b"")
+        if self._embedded:
+            if own_bytes is None:
+                raise UnsupportedBasketError("the tree's own bytes are not at hand")
+            self._own = np.ascontiguousarray(own_bytes()).data.cast("B").toreadonly()
+
+    def baskets(self, branches: Container[str]) -> Iterator[Basket]:
+        """Those of some branches, as they follow each other in the file; embedded ones come last.
+
+        A basket is valid until the next is asked for.
+
+        Raises
+        ------
+        UnsupportedBasketError
+            When a basket is of a kind that only uproot reads.
+        ValueError
+            When one is not whole.
+        """
+        for places, memory in self._pieces(branches):
+            begin = places[0].start
+            for place, end, branch, first, last in places:
+                if branch in branches:
+                    yield find_basket(branch, first, last, memory, place - begin, end - begin)
+        for place, _, branch, first, last in self._embedded:
+            if branch in branches:
+                yield find_embedded(branch, first, last, self._own, place)
+
+    def _pieces(self, branches: Container[str]) -> Iterator[tuple[list[_Place], memoryview]]:
+        """Neighbouring baskets, among them all of these branches, and the bytes that hold them."""
+        if self._window is None:
+            yield from self._held
+            return
+        wanted = [place for place in self._places if place.branch in branches]
+        for stretch in _stretches(wanted, LOCAL_LIMIT):
+            yield stretch, _memory(self._window.chunk(*_span(stretch)))
+
+    def room(self, branches: Container[str], least: int = 0) -> int:
+        """Bytes of the largest basket of some branches, or fewer if these are ``least`` or more.
+
+        Raises as `baskets` does.
+        """
+        # Few values are smaller than their compressed bytes, which need no look at the basket.
+        stored = [place.stop - place.start for place in self._places if place.branch in branches]
+        known = max(stored, default=0)
+        if known >= least:
+            return known
+        return max((basket.size for basket in self.baskets(branches)), default=0)
+
+
+def _places(
+    tables: Mapping[str, BasketTable], start: int, stop: int
+) -> tuple[list[_Place], list[_Place]]:
+    """Baskets with entries in [start, stop), in the file and embedded, in the order of bytes."""
+    wanted: list[_Place] = []
+    embedded: list[_Place] = []
     found: dict[int, tuple[slice, list[int]]] = {}
     for name, table in tables.items():
         if id(table.entries) not in found:  # most tables share theirs
@@ -46,44 +143,38 @@ def fetch(
         seeks, sizes = table.seeks[numbers].tolist(), table.sizes[numbers].tolist()
         first_embedded = len(table.seeks) - table.num_embedded - numbers.start
         for i, seek in enumerate(seeks):
+            place = _Place(seek, seek + sizes[i], name, ends[i], ends[i + 1])
             if i >= first_embedded:
-                embedded.append((seek, name, ends[i], ends[i + 1]))
+                embedded.append(place)
                 continue
             if seek < 0 or sizes[i] <= 0:
                 raise ValueError(f"branch {name!r} has a basket of {sizes[i]} bytes at {seek}")
-            wanted.append((seek, seek + sizes[i], name, ends[i], ends[i + 1]))
-    wanted.sort()
-    spans: list[tuple[int, int]] = []
-    members: list[list[tuple[int, int, str, int, int]]] = []
+            wanted.append(place)
+    return sorted(wanted), sorted(embedded)
+
+
+def _stretches(places: Sequence[_Place], limit: int) -> list[list[_Place]]:
+    """Those that lie together, in stretches of ``limit`` bytes, or one basket if that has more."""
+    stretches: list[list[_Place]] = []
     begin = end = -MERGE_LIMIT
-    for one in wanted:
-        if one[0] - end <= MERGE_GAP and one[1] - begin <= MERGE_LIMIT:
-            end = max(end, one[1])
-            spans[-1] = begin, end
-            members[-1].append(one)
+    for place in places:
+        if place.start - end <= MERGE_GAP and place.stop - begin <= limit:
+            end = max(end, place.stop)
+            stretches[-1].append(place)
         else:
-            begin, end = one[:2]
-            spans.append((begin, end))
-            members.append([one])
-    chunks = source.chunks(spans, notifications=_Discard())
-    fetched = []
-    for chunk, (begin, _), inside in zip(chunks, spans, members, strict=True):
-        content = np.ascontiguousarray(chunk.raw_data)
-        heard()
-        memory = content.data.cast("B").toreadonly()
-        fetched += [
-            find_basket(name, first, last, memory, seek - begin, seek_end - begin)
-            for seek, seek_end, name, first, last in inside
-        ]
-    if embedded:
-        if own_bytes is None:
-            raise UnsupportedBasketError("the tree's own bytes are not at hand")
-        memory = np.ascontiguousarray(own_bytes()).data.cast("B").toreadonly()
-        fetched += [
-            find_embedded(name, first, last, memory, place)
-            for place, name, first, last in sorted(embedded)
-        ]
-    return fetched
+            begin, end = place.start, place.stop
+            stretches.append([place])
+    return stretches
+
+
+def _span(stretch: Sequence[_Place]) -> tuple[int, int]:
+    """Where a stretch begins and ends in the file."""
+    return stretch[0].start, max(place.stop for place in stretch)
+
+
+def _memory(chunk: Any) -> memoryview:
+    """The bytes of a chunk, once they are there, read-only."""
+    return np.ascontiguousarray(chunk.raw_data).data.cast("B").toreadonly()
 
 
 class _Discard:

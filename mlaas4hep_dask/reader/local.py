@@ -63,21 +63,27 @@ class LocalSource(Source):  # type: ignore[misc]  # untyped there
 
     def chunks(self, ranges: list[tuple[int, int]], notifications: Any) -> list[Any]:
         """The bytes of some ranges, all in one piece of memory; they are there at once."""
-        self._num_requests += 1
-        self._num_requested_chunks += len(ranges)
-        self._num_requested_bytes += sum(stop - start for start, stop in ranges)
-        size = self.num_bytes
-        lengths = [max(min(stop, size) - start, 0) for start, stop in ranges]
+        lengths = [self.length_of(start, stop) for start, stop in ranges]
         memory = np.empty(sum(lengths), dtype=np.uint8)
         chunks = []
         place = 0
         for (start, stop), length in zip(ranges, lengths, strict=True):
-            content = self._filled(memory[place : place + length], start)
+            chunks.append(self.chunk_in(memory[place : place + length], start, stop))
             place += length
-            chunks.append(Chunk(self, start, stop, TrivialFuture(content)))
             if notifications is not None:
                 notifications.put(chunks[-1])
         return chunks
+
+    def length_of(self, start: int, stop: int) -> int:
+        """Bytes that the file has now from ``start`` up to ``stop``."""
+        return max(min(stop, self.num_bytes) - start, 0)
+
+    def chunk_in(self, memory: NDArray[np.uint8], start: int, stop: int) -> Any:
+        """As `chunk`, in this memory, which has as many bytes as the file has there."""
+        self._num_requests += 1
+        self._num_requested_chunks += 1
+        self._num_requested_bytes += stop - start
+        return Chunk(self, start, stop, TrivialFuture(self._filled(memory, start)))
 
     def _filled(self, memory: NDArray[np.uint8], start: int) -> NDArray[np.uint8]:
         """The memory with bytes of the file; shorter if the file has become so."""
@@ -104,6 +110,30 @@ class LocalSource(Source):  # type: ignore[misc]  # untyped there
 
     def __exit__(self, *exc: object) -> None:
         self._close()
+
+
+class Window:
+    """Bytes of a local file, one stretch after the other in the same memory.
+
+    Memory that is asked for anew costs the system's page faults each time, and a processor's cache
+    does not hold it.
+
+    Parameters
+    ----------
+    source : LocalSource
+        The file.
+    """
+
+    def __init__(self, source: LocalSource) -> None:
+        self._source = source
+        self._memory = np.empty(0, dtype=np.uint8)
+
+    def chunk(self, start: int, stop: int) -> Any:
+        """The bytes from ``start`` up to ``stop``, valid until the next are asked for."""
+        length = self._source.length_of(start, stop)
+        if length > len(self._memory):
+            self._memory = np.empty(length, dtype=np.uint8)
+        return self._source.chunk_in(self._memory[:length], start, stop)
 
 
 def open_local(path: str) -> Any:

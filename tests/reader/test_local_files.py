@@ -4,6 +4,7 @@ import gc
 import pickle
 import subprocess
 import sys
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
@@ -76,6 +77,27 @@ def test_nothing_of_a_file_that_is_read_is_mapped_into_memory(plain_file):
     events = read(part, list(plan.branches.values()))
     assert len(events) == 500_000
     assert str(plain_file) not in Path("/proc/self/maps").read_text()
+
+
+def test_a_local_file_is_read_piece_by_piece_beside_what_is_made_of_it(tmp_path):
+    path = tmp_path / "a.root"
+    expected = np.arange(1_600_000.0)
+    with uproot.recreate(path, compression=None) as out:
+        out.mktree("Events", {"x": "float64"})
+        for piece in np.split(expected, 16):
+            out["Events"].extend({"x": piece})
+    plan = plan_file(str(path), "Events", "s")
+    part = plan.planned(["x"]).partition(0, expected.size)
+    branches = list(plan.branches.values())
+    read(part, branches)
+    tracemalloc.start()
+    try:
+        events = read(part, branches)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert events.contents["x"].tobytes() == expected.tobytes()
+    assert expected.nbytes <= peak < 1.3 * expected.nbytes  # a twelfth of it is at hand
 
 
 def test_a_folder_in_place_of_a_file_is_named(tmp_path):
