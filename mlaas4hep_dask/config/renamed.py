@@ -30,4 +30,21 @@ def renew(document: Mapping[str, Any]) -> tuple[dict[str, Any], list[Problem]]:
             renewed[section] = {**values, key: word.new}
             text = f"{word.old!r} is called {word.new!r} now, since {word.why}"
             cautions.append(Problem(word.key, f"{text}; the old word is still taken"))
+    cautions += _loss_of_target(renewed)
     return renewed, cautions
+
+
+def _loss_of_target(document: dict[str, Any]) -> list[Problem]:
+    """Move ``target.loss`` to where all losses are named, and say so.
+
+    Where both are given, that of the target stays, and is refused as a key that is not known.
+    """
+    target, training = document.get("target"), document.get("training", {})
+    if not (isinstance(target, dict) and "loss" in target and isinstance(training, dict)):
+        return []
+    if training.get("loss") is not None:
+        return []
+    document["target"] = {key: value for key, value in target.items() if key != "loss"}
+    document["training"] = {**training, "loss": target["loss"]}
+    text = "is called training.loss now, which names the losses of all kinds of targets"
+    return [Problem("target.loss", f"{text}; the old key is still taken")]

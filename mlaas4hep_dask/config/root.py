@@ -262,9 +262,6 @@ class Config(Section):
         name, names = self.training.loss, [*LOSSES[self.objective.kind]]
         if name is None:
             return []
-        if self.target.loss != Target().loss:
-            text = f"target.loss is {self.target.loss!r} already; leave that out"
-            return [Problem("training.loss", text)]
         if name in names or re.fullmatch(CALLABLE, name):
             return []
         known = f"{', '.join(map(repr, names))} or 'path/to/file.py:callable'"
@@ -331,9 +328,7 @@ class Config(Section):
     @property
     def loss(self) -> str:
         """The name of the loss, or the reference of a user's own."""
-        usual = self.objective.usual_loss
-        given = None if self.target.loss == Target().loss else self.target.loss
-        return self.training.loss or given or usual
+        return self.training.loss or self.objective.usual_loss
 
     @property
     def classes(self) -> tuple[str, ...]:

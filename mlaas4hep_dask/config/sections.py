@@ -178,8 +178,8 @@ class Training(Section):
         description="What is made small: the name of a loss ("
         + "; ".join(f"{word}: {', '.join(names)}" for word, names in loss_names().items())
         + "), or module:callable or path/to/file.py:callable, a function of outputs and targets "
-        "that gives one loss per event. null means target.loss of a regression, and the first of "
-        "the names else.",
+        "that gives one loss per event. null means the first of "
+        "the names.",
     )
     balance: Literal["none", "classes"] = Field(
         default="none",

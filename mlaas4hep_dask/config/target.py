@@ -10,7 +10,7 @@ from mlaas4hep_dask.config.fields import Text, as_list, texts_schema
 from mlaas4hep_dask.config.problems import Problem, invalid
 from mlaas4hep_dask.config.section import Section
 from mlaas4hep_dask.config.sections import Sample
-from mlaas4hep_dask.objective import LOSSES, WORDS, Objective, Regression, objective_of
+from mlaas4hep_dask.objective import WORDS, Objective, objective_of
 
 MAX_CLASSES = 256  # each costs a histogram of scores for its ROC curve
 Expressions = Annotated[
@@ -22,10 +22,8 @@ Expressions = Annotated[
 
 if TYPE_CHECKING:
     Word = str
-    RegressionLoss = str
-else:  # the words and names that the objectives know
+else:  # the words that the objectives know
     Word = Literal[tuple(WORDS)]
-    RegressionLoss = Literal[tuple(LOSSES[Regression.kind])]
 
 
 class Target(Section):
@@ -47,12 +45,6 @@ class Target(Section):
         description="Names of the classes 0, 1, 2 and so on. Required when branch gives the "
         "classes; by default a class has the names of its samples.",
     )
-    loss: RegressionLoss = Field(
-        default=Regression.usual_loss,
-        description="Loss of a regression, in units of the targets' standard deviations: "
-        + ", or ".join(loss.meaning for loss in LOSSES[Regression.kind].values())
-        + ".",
-    )
 
     @property
     def objective(self) -> type[Objective]:
@@ -67,8 +59,6 @@ class Target(Section):
             twice = sorted({name for name in names if names.count(name) > 1})
             if twice:
                 problems.append(Problem(key, f"{twice[0]!r} occurs twice"))
-        if self.loss not in (Regression.usual_loss, *LOSSES[self.objective.kind]):
-            problems.append(Problem("loss", "only a regression has a choice of loss"))
         if problems:
             raise invalid(*problems)
         return self

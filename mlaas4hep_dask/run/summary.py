@@ -116,7 +116,7 @@ def run_summary(
         },
         "training": {
             **config.training.model_dump(),
-            "loss": config.loss,  # that of the target, where the section names none
+            "loss": config.loss,  # the usual one, where the section names none
             "restarts": trainer.restarts,
             "cache": trainer.cache,
             "packed_bytes": trainer.packed_bytes,

@@ -908,3 +908,20 @@ def test_the_example_of_the_reference_loads(write):
     config = load(write(example))
     assert config.training.ranks == 4
     jsonschema.validate(yaml.safe_load(example.replace("1e-3", "0.001")), json_schema())
+
+
+def test_the_loss_of_a_target_is_that_of_the_training_with_a_warning(tmp_path):
+    text = "samples: [{{name: a, files: a.root}}]\ntarget:\n  kind: regression\n  branch: x\n{}\n"
+    path = tmp_path / "dataset.yaml"
+    path.write_text(text.format("  loss: huber"))
+    old = load(path)
+    path.write_text(text.format("training: {loss: huber}"))
+    new = load(path)
+    assert old == new
+    assert old.loss == "huber"
+    (caution,) = old.cautions
+    assert "dataset.yaml:5: target.loss: is called training.loss now" in caution
+    assert new.cautions == ()
+    path.write_text(text.format("  loss: huber\ntraining: {loss: mse}"))
+    with pytest.raises(ConfigError, match=r"dataset\.yaml:5: target\.loss"):
+        load(path)

@@ -269,7 +269,7 @@ UNFIT = {
     "classes": (
         lambda keys: keys["target"].update(classes=["a", "b"]), r"target\.classes: not wanted"),
     "a loss": (
-        lambda keys: keys["target"].update(loss="huber"), r"target\.loss: only a regression"),
+        lambda keys: keys["target"].update(loss="huber"), r"training\.loss: expected a"),
     "balance": (
         lambda keys: keys["training"].update(balance="classes"), r"training\.balance: a reconstr"),
     "an image": (

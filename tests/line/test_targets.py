@@ -87,9 +87,10 @@ def test_three_classes_from_yaml_to_served_probabilities(keys, client, cms_files
 
 @pytest.mark.timeout(200)
 def test_a_regression_from_yaml_to_served_values(keys, client, cms_files, tmp_path):
-    target = {"kind": "regression", "branch": ["Jet_E_sum", MET], "loss": "huber"}
+    target = {"kind": "regression", "branch": ["Jet_E_sum", MET]}
     keys = unlabelled(keys, target=target, derive={"Jet_E_sum": "sum(Jet_E)", "twice": "2*MET_px"})
     keys["branches"] = {"exclude": [*TRUTH, "EventWeight"]}
+    keys["training"] = {**keys["training"], "loss": "huber"}
     dataset = dataset_of(keys, client)
     inputs = {branch.name for branch in dataset.plan().branches}
     # twice gives MET_px away
