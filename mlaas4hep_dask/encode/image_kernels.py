@@ -206,7 +206,10 @@ def scatter_cells(
     end = out.shape[1] - num_flat * plane_size
     for i in range(rows.size):
         row, position = rows[i], positions[i]
-        out[position, :end] = is_mask
+        if is_mask:
+            out[position, :end] = 1
+        else:
+            out[position, :end] = 0  # a constant, which memory is set to in one go
         for entry in range(offsets[row], offsets[row + 1]):
             out[position, cells[entry]] = np.float32(0) if is_mask else values[entry]
         for j in range(num_flat):
