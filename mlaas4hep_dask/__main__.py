@@ -24,6 +24,7 @@ VERBS = {
     "predict": "mlaas4hep_dask.predict.cli:predict",
     "serve": "mlaas4hep_dask.serve.cli:serve",
     "models": "mlaas4hep_dask.bundle.cli:models",
+    "cluster": "mlaas4hep_dask.cluster.cli:cluster",
     "schema": "mlaas4hep_dask.run.cli:schema",
 }
 LIBRARIES = ("torch", "dask", "uproot", "awkward", "numpy", "numba")

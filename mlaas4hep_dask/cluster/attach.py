@@ -11,7 +11,7 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from multiprocessing import forkserver, resource_tracker
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import psutil
 
@@ -25,26 +25,6 @@ from mlaas4hep_dask.errors import ClusterError
 from mlaas4hep_dask.places import PLACES
 
 WORKERS_TIMEOUT = 60  # seconds until a scheduler has its first worker
-
-SETTINGS: dict[str, Any] = {
-    "distributed.worker.multiprocessing-method": "forkserver",
-    # MALLOC_TRIM_THRESHOLD_, which Dask sets for its workers, makes glibc give every basket's
-    # buffer back to the system and fault it in again: reading and encoding take up to half as
-    # long again.
-    "distributed.nanny.pre-spawn-environ": {},
-    "distributed.nanny.environ": {"OMP_NUM_THREADS": 1, "OPENBLAS_NUM_THREADS": 1},
-    "distributed.worker.profile.enabled": False,  # costs 4 to 8 % of reading
-    # Looks at clocks and memory, 50 and 10 times a second by default, take 3 % of two cores.
-    "distributed.admin.tick.interval": "500ms",
-    "distributed.admin.system-monitor.interval": "1s",
-    "distributed.worker.memory.monitor-interval": "250ms",
-    "distributed.scheduler.allowed-failures": 3,
-    # A worker from which nothing was heard for so long is started again; by default after 300 s. No
-    # shorter: a file system that hangs for a minute stops a worker too.
-    "distributed.scheduler.worker-ttl": "120s",
-    # A worker that imports torch, to be a rank, gets no partition to read meanwhile.
-    "distributed.scheduler.default-task-durations": {"import_rank": "3s"},
-}
 
 LONG_PATH = 70  # characters; a socket's own name comes after them, and 107 are allowed
 CLOSE_TIMEOUT = 5  # seconds in which a scheduler that was there before says goodbye

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, get_args
 
 from pydantic import BaseModel, ValidationError
+from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails, PydanticCustomError
 
 from mlaas4hep_dask.config.synonyms import absent, meant
@@ -138,12 +139,24 @@ def invalid(*problems: Problem) -> PydanticCustomError:
     return PydanticCustomError("problems", "{text}", {"text": text, "problems": problems})
 
 
-def problems_of(error: ValidationError, model: type[BaseModel]) -> list[Problem]:
-    """What pydantic found, in the words of a person who wrote a YAML file."""
-    return [problem for detail in error.errors() for problem in _translate(detail, model)]
+def problems_of(
+    error: ValidationError, model: type[BaseModel], *, habits: bool = True
+) -> list[Problem]:
+    """What pydantic found, in the words of a person who wrote a YAML file.
+
+    Parameters
+    ----------
+    error : ValidationError
+        What was raised.
+    model : type
+        The model of the whole document.
+    habits : bool
+        Whether the names that other tools give to keys of dataset.yaml are known.
+    """
+    return [problem for detail in error.errors() for problem in _translate(detail, model, habits)]
 
 
-def _translate(detail: ErrorDetails, model: type[BaseModel]) -> list[Problem]:
+def _translate(detail: ErrorDetails, model: type[BaseModel], habits: bool) -> list[Problem]:
     loc, kind, found = detail["loc"], detail["type"], detail["input"]
     if loc[:2] == ("model", "kwargs"):  # below, the kind of every value stands between the keys
         loc = (*loc[:3], *loc[4::2])
@@ -155,7 +168,7 @@ def _translate(detail: ErrorDetails, model: type[BaseModel]) -> list[Problem]:
             for inner in ctx["problems"]
         ]
     if kind == "extra_forbidden":
-        return [_unknown_key(key, str(loc[-1]), model, _section(model, loc[:-1]))]
+        return [_unknown_key(key, str(loc[-1]), model, _section(model, loc[:-1]), habits)]
     if kind == "missing":
         return [Problem(key, "required, but missing")]
     near = None
@@ -173,7 +186,7 @@ def _translate(detail: ErrorDetails, model: type[BaseModel]) -> list[Problem]:
     elif kind in _EXPECTED:
         expected = _EXPECTED[kind]
         if kind.startswith("model_"):
-            keys = ", ".join(repr(name) for name in [*_section(model, loc).model_fields][:4])
+            keys = ", ".join(repr(name) for name in [*_fields(_section(model, loc))][:4])
             expected += f" with keys such as {keys}"
     else:
         return [Problem(key, f"{detail['msg']}, found {describe(found)}")]
@@ -197,32 +210,41 @@ def describe(value: object) -> str:
 
 def _section(model: type[BaseModel], loc: tuple[int | str, ...]) -> type[BaseModel]:
     for part in loc:
-        if isinstance(part, str) and part in model.model_fields:
-            annotation = model.model_fields[part].annotation
+        fields = _fields(model)
+        if isinstance(part, str) and part in fields:
+            annotation = fields[part].annotation
             inner = [a for a in (annotation, *get_args(annotation)) if _is_model(a)]
             model = inner[0] if inner else model
     return model
+
+
+def _fields(model: type[BaseModel]) -> dict[str, FieldInfo]:
+    """The fields by their keys."""
+    return {field.alias or name: field for name, field in model.model_fields.items()}
 
 
 def _is_model(annotation: Any) -> bool:
     return isinstance(annotation, type) and issubclass(annotation, BaseModel)
 
 
-def _unknown_key(key: str, name: str, root: type[BaseModel], section: type[BaseModel]) -> Problem:
+def _unknown_key(
+    key: str, name: str, root: type[BaseModel], section: type[BaseModel], habits: bool
+) -> Problem:
     place = re.sub(r"\.[0-9]+", "[]", key).rpartition(".")[0]
     listed = f"keys {'at the top level' if section is root else 'here'}: "
-    listed += ", ".join(section.model_fields)
+    fields = _fields(section)
+    listed += ", ".join(fields)
     every = keys_of(root)
-    synonym = meant(name, place, every)
+    synonym = meant(name, place, every) if habits else None
     inside = None if synonym is None else synonym.removeprefix(f"{place}.")
     text = "unknown key"
-    if inside in section.model_fields:
+    if inside in fields:
         near = inside
-    elif (why := absent(name)) is not None:
+    elif habits and (why := absent(name)) is not None:
         near, text = None, f"{text}; {why}"
-    elif (near := nearest(name, section.model_fields)) is not None:
+    elif (near := nearest(name, fields)) is not None:
         pass
-    elif name in root.model_fields:
+    elif name in _fields(root):
         text = f"{text} here; {name!r} belongs at the top level"
     elif synonym is not None:
         near = synonym
@@ -235,10 +257,10 @@ def _unknown_key(key: str, name: str, root: type[BaseModel], section: type[BaseM
 
 def keys_of(root: type[BaseModel]) -> frozenset[str]:
     """All keys in full: ``seed``, ``training.epochs``, ``samples[].label``."""
-    keys = set(root.model_fields)
-    for parent in root.model_fields:
+    keys = set(_fields(root))
+    for parent in _fields(root):
         section = _section(root, (parent,))
         if section is not root:
             stem = f"{parent}[]" if parent == "samples" else parent
-            keys.update(f"{stem}.{leaf}" for leaf in section.model_fields)
+            keys.update(f"{stem}.{leaf}" for leaf in _fields(section))
     return frozenset(keys)

@@ -14,7 +14,8 @@ import pytest
 import torch
 
 from mlaas4hep_dask.bundle import open_bundle, write_bundle
-from mlaas4hep_dask.cluster import attach, connect
+from mlaas4hep_dask.cluster import connect
+from mlaas4hep_dask.cluster.settings import SETTINGS
 from mlaas4hep_dask.config import Cluster, Config
 from mlaas4hep_dask.dataset import Dataset
 from mlaas4hep_dask.predict.request import check_request
@@ -153,7 +154,7 @@ class Disturbance(threading.Thread):
 @pytest.fixture(params=[signal.SIGKILL, signal.SIGSTOP], ids=["killed", "stopped"])
 def disturb(request, monkeypatch, tmp_path):
     """A cluster that soon gives up a silent worker, and what disturbs it."""
-    monkeypatch.setitem(attach.SETTINGS, "distributed.scheduler.worker-ttl", "6s")
+    monkeypatch.setitem(SETTINGS, "distributed.scheduler.worker-ttl", "6s")
     with connect(Cluster(workers=2), ranks=2) as client:
         threads = []
 

@@ -7,8 +7,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from mlaas4hep_dask.cluster.attach import NO_LOGS, SETTINGS, WORKERS_TIMEOUT, cool_down, warm_up
+from mlaas4hep_dask.cluster.attach import NO_LOGS, WORKERS_TIMEOUT, cool_down, warm_up
 from mlaas4hep_dask.cluster.scratch import scratch_folder
+from mlaas4hep_dask.cluster.settings import SETTINGS
 from mlaas4hep_dask.errors import ClusterError
 
 if TYPE_CHECKING:
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from mlaas4hep_dask.config import Cluster
 
 LARGEST_WEIGHT = 0.5  # of its memory limit that an idle worker may take; Dask pauses it at 0.8
+FORKED = {"distributed.worker.multiprocessing-method": "forkserver"}  # see attach.warm_up
 TORCH_FOLDER = "distributed.nanny.environ.TORCHINDUCTOR_CACHE_DIR"
 
 
@@ -34,7 +36,7 @@ def start(options: Cluster, ranks: int) -> Iterator[Client]:
     with (
         scratch_folder(dask.config.get("temporary-directory", None)) as scratch,
         # As long as the cluster lives, for workers started again.
-        dask.config.set({**SETTINGS, "temporary-directory": str(scratch)}),
+        dask.config.set({**SETTINGS, **FORKED, "temporary-directory": str(scratch)}),
         # torch makes a folder for a compiler that nobody here uses, and would leave it behind.
         dask.config.set({TORCH_FOLDER: str(scratch / "torch")}),
     ):

@@ -1,0 +1,89 @@
+"""The lines of shell that give a batch job its environment; HTCondor's have not even a PATH."""
+
+from __future__ import annotations
+
+import fnmatch
+import shlex
+from collections.abc import Mapping
+from pathlib import PurePath
+
+from mlaas4hep_dask.cluster.settings import variables
+from mlaas4hep_dask.cluster.sites.site import Site
+
+# Without them a server that dies in mid-read stops a worker for minutes. Only connections are
+# given up early: reading.timeout says how long a server may take to answer.
+XROOTD = {
+    "XRD_CONNECTIONWINDOW": "10",
+    "XRD_CONNECTIONRETRY": "2",
+    "XRD_STREAMERRORWINDOW": "10",
+    "XRD_REQUESTTIMEOUT": "60",
+    "XRD_STREAMTIMEOUT": "30",
+}
+CREDENTIALS = {"X509_USER_PROXY": "proxy", "BEARER_TOKEN_FILE": "token"}  # and the site's keys
+SECRETS = ("BEARER_TOKEN",)  # a script can be read by everybody; never its value
+UNPACKED = "environment"  # folder of a packed environment, in the job's scratch folder
+SCRATCH = "${_CONDOR_SCRATCH_DIR:-${SLURM_TMPDIR:-${TMPDIR:-/tmp}}}"
+
+
+def environment_of(site: Site, group: str, here: Mapping[str, str]) -> dict[str, str]:
+    """The variables of a group's jobs.
+
+    Parameters
+    ----------
+    site : Site
+        Where they run.
+    group : str
+        ``readers`` or ``trainers``.
+    here : mapping of str to str
+        The variables of the process that submits.
+    """
+    options, jobs = site.options, site.jobs(group)
+    threads = str(max(jobs.cores // jobs.processes, 1))
+    found = {
+        "OMP_NUM_THREADS": threads,
+        "OPENBLAS_NUM_THREADS": threads,
+        "MKL_NUM_THREADS": threads,
+        "PYTHONUNBUFFERED": "1",  # else the log lacks what was said last
+        **XROOTD,
+        **_passed(site, here),
+        **{
+            name: value
+            for name, value in variables(site.nested_settings).items()
+            if not name.startswith("DASK_DISTRIBUTED__SCHEDULER__")
+        },
+        **options.environment,
+    }
+    return {name: value for name, value in sorted(found.items()) if name not in SECRETS}
+
+
+def prologue_of(site: Site, group: str, here: Mapping[str, str]) -> list[str]:
+    """The lines of shell before a group's worker starts."""
+    found = environment_of(site, group, here)
+    lines = [f"export {name}={shlex.quote(value)}" for name, value in found.items()]
+    lines.append("unset MALLOC_TRIM_THRESHOLD_")
+    options = site.options
+    if options.packed_environment is not None:
+        archive = options.packed_environment
+        if not options.shared_files:
+            archive = f"{SCRATCH}/{PurePath(archive).name}"
+        folder = f"{SCRATCH}/{UNPACKED}"
+        lines += [
+            f'mkdir -p "{folder}"',
+            f'tar -xf "{archive}" -C "{folder}"',
+            f'export PATH="{folder}/bin:$PATH"',
+            # conda's environments have paths in them, which this sets right
+            f'if [ -x "{folder}/bin/conda-unpack" ]; then "{folder}/bin/conda-unpack"; fi',
+        ]
+    return lines + site.jobs(group).job_script_prologue
+
+
+def _passed(site: Site, here: Mapping[str, str]) -> dict[str, str]:
+    kept = {
+        name: value
+        for name, value in here.items()
+        if any(fnmatch.fnmatchcase(name, each) for each in site.options.pass_environment)
+    }
+    for name, key in CREDENTIALS.items():
+        if getattr(site.options, key) == "none":
+            kept.pop(name, None)
+    return kept

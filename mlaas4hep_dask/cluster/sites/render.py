@@ -1,0 +1,311 @@
+"""Renders the script of a batch job with dask-jobqueue's own classes."""
+
+from __future__ import annotations
+
+import importlib
+import math
+import os
+import shlex
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path, PurePath
+from typing import TYPE_CHECKING, Any
+
+from mlaas4hep_dask.cluster.sites.environment import SCRATCH, UNPACKED, prologue_of
+from mlaas4hep_dask.cluster.sites.fields import clock
+from mlaas4hep_dask.cluster.sites.model import HTCondor, Slurm
+from mlaas4hep_dask.cluster.sites.site import Site
+from mlaas4hep_dask.errors import ClusterError, MissingExtraError
+
+if TYPE_CHECKING:
+    from distributed.security import Security
+
+PRELOAD = "mlaas4hep_dask.dataset.preload"
+HEADROOM, OVERHEAD = 1.2, 300 * 10**6  # of the batch system's limit over the workers': see Jobs
+MIB = 2**20
+
+
+@dataclass(frozen=True)
+class Script:
+    """A job that can be submitted.
+
+    Attributes
+    ----------
+    text : str
+        The job script, or the submit file.
+    name : str
+        The name of the job, by which the batch system's queue is asked.
+    submit : tuple of str
+        The command that submits it, to which the path of a file with the text is added.
+    cancel : tuple of str
+        The command that ends jobs, to which their ids are added.
+    log : str or None
+        Path of what the job prints; ``{job}`` stands for its id. None when it is not kept.
+    """
+
+    text: str
+    name: str
+    submit: tuple[str, ...]
+    cancel: tuple[str, ...]
+    log: str | None
+
+    def log_of(self, job: str) -> Path | None:
+        """The file with what the job of an id prints; None when it is not kept."""
+        return None if self.log is None else Path(self.log.replace("{job}", job))
+
+
+def job_script(
+    site: Site,
+    group: str,
+    *,
+    scheduler_address: str,
+    name: str,
+    resources: Mapping[str, float] | None = None,
+    security: Security | None = None,
+    logs: Path | None = None,
+    environment: Mapping[str, str] | None = None,
+) -> Script:
+    """The script of one job of a group.
+
+    Parameters
+    ----------
+    site : Site
+        Where it is submitted.
+    group : str
+        ``readers`` or ``trainers``.
+    scheduler_address : str
+        Of Dask's scheduler: ``tls://host:port`` or ``tcp://host:port``.
+    name : str
+        Name of the worker and, after the site's prefix, of the job. Begin it with the run's id, so
+        that jobs are found again.
+    resources : mapping of str to float, optional
+        Dask's resources of each worker. A group with GPUs has ``GPU`` beside them.
+    security : Security, optional
+        Dask's, whose certificates are files. Required with ``tls://``.
+    logs : Path, optional
+        Folder of the logs, in the run directory. None keeps none, unless the site names a folder.
+    environment : mapping of str to str, optional
+        Variables of the process that submits; its own by default.
+
+    Raises
+    ------
+    ClusterError
+        When there is no such group, or the site needs what was not given.
+    MissingExtraError
+        When dask-jobqueue is not installed.
+    """
+    import dask
+
+    _require_jobqueue()  # whose defaults shall not come after the setting below
+    here = os.environ if environment is None else environment
+    jobs = site.jobs(group)
+    _require_needs(site, jobs)
+    job_name = f"{jobs.name}-{name}"
+    folder = None if logs is None else str(logs)
+    if jobs.log_directory is not None:
+        folder = os.path.expandvars(os.path.expanduser(jobs.log_directory))  # noqa: PTH111
+    files = _certificates(security)
+    common: dict[str, Any] = {
+        "scheduler": scheduler_address,
+        "name": name,
+        "cores": jobs.cores,
+        "memory": str(jobs.memory),
+        "processes": jobs.processes,
+        "protocol": scheduler_address.partition("://")[0],
+        "interface": jobs.interface,
+        "death_timeout": f"{jobs.death_timeout:g}",
+        "local_directory": jobs.local_directory and f'"{jobs.local_directory}"',
+        "worker_command": jobs.worker_command,
+        "worker_extra_args": [*_arguments(site, group, resources, files), *jobs.worker_extra_args],
+        "job_script_prologue": prologue_of(site, group, here),
+        "job_directives_skip": jobs.job_directives_skip,
+        "shebang": jobs.shebang,
+        "python": _python(site, jobs.python),
+        "job_name": job_name,
+    }
+    with dask.config.set({"jobqueue.slurm.walltime": None}):  # half an hour, said Dask
+        if isinstance(jobs, Slurm):
+            return _slurm(site, group, jobs, common, job_name, folder)
+        return _htcondor(site, group, jobs, common, job_name, folder, [*files.values()])
+
+
+def _slurm(
+    site: Site, group: str, jobs: Slurm, common: dict[str, Any], name: str, folder: str | None
+) -> Script:
+    walltime, gpus = site.walltime(group), site.group(group).gpus
+    directives = ["--nodes=1"]  # a job over two nodes would start its worker on the first alone
+    log = None if folder is None else f"{folder}/{name}-{{job}}.log"
+    directives.append(f"--output={'/dev/null' if log is None else log.replace('{job}', '%j')}")
+    if gpus:
+        directives.append((site.options.gpu_directive or "--gres=gpu:{gpus}").format(gpus=gpus))
+    job = _job_class("slurm", "SLURMJob")(
+        **common,
+        queue=jobs.queue,
+        account=jobs.account,
+        walltime=None if walltime is None else clock(walltime),
+        job_cpu=jobs.job_cpu,
+        job_mem=jobs.job_mem or f"{_batch_memory(jobs)}M",
+        job_extra_directives=[*directives, *jobs.job_extra_directives],
+    )
+    return Script(
+        job.job_script(),
+        name,
+        tuple(shlex.split(job.submit_command)),
+        tuple(shlex.split(job.cancel_command)),
+        log,
+    )
+
+
+def _htcondor(
+    site: Site,
+    group: str,
+    jobs: HTCondor,
+    common: dict[str, Any],
+    name: str,
+    folder: str | None,
+    certificates: list[str],
+) -> Script:
+    options, gpus, walltime = site.options, site.group(group).gpus, site.walltime(group)
+    directives: dict[str, Any] = {
+        "batch_name": name,
+        "RequestMemory": _batch_memory(jobs),  # MiB
+    }
+    log = None
+    if folder is not None:
+        stem = f"{folder}/{name}-$(ClusterId).$(ProcId)"
+        log = f"{folder}/{name}-{{job}}.log"
+        directives |= {
+            "Output": f"{stem}.log",
+            "Error": f"{stem}.log",
+            "Log": f"{folder}/{name}-$(ClusterId).condor",
+            "Stream_Output": True,  # jobs are ended, and what they said last is wanted
+            "Stream_Error": True,
+        }
+    if gpus:
+        directives["request_gpus"] = gpus
+    if walltime is not None and options.walltime_directive is not None:
+        directives[options.walltime_directive] = int(walltime)
+    if options.container is not None and options.container.directive is not None:
+        directives[options.container.directive] = f'"{options.container.image}"'
+    if not options.shared_files:
+        shipped = [*certificates, *options.transfer]
+        if options.packed_environment is not None:
+            shipped.append(options.packed_environment)
+        directives |= {
+            "should_transfer_files": "YES",
+            "when_to_transfer_output": "ON_EXIT",
+            "transfer_executable": False,  # it is /bin/sh
+            "transfer_output_files": '""',
+        }
+        if shipped:
+            directives["transfer_input_files"] = ", ".join(shipped)
+        if certificates:
+            directives["encrypt_input_files"] = ", ".join(PurePath(f).name for f in certificates)
+    common["job_script_prologue"] = [_escaped(line) for line in common["job_script_prologue"]]
+    common["worker_extra_args"] = [_escaped(each) for each in common["worker_extra_args"]]
+    given = {key.lower() for key in jobs.job_extra_directives}
+    kept = {key: value for key, value in directives.items() if key.lower() not in given}
+    job = _job_class("htcondor", "HTCondorJob")(
+        **common,
+        disk=str(jobs.disk),
+        submit_command_extra=jobs.submit_command_extra,
+        cancel_command_extra=jobs.cancel_command_extra,
+        job_extra_directives={**kept, **jobs.job_extra_directives},
+    )
+    return Script(
+        job.job_script(),
+        name,
+        tuple(shlex.split(job.submit_command)),
+        tuple(shlex.split(job.cancel_command)),
+        log,
+    )
+
+
+def _arguments(
+    site: Site, group: str, resources: Mapping[str, float] | None, files: Mapping[str, str]
+) -> list[str]:
+    """The options of dask worker, each quoted for the shell."""
+    options, gpus = site.options, site.group(group).gpus
+    found = ["--preload", PRELOAD, "--no-dashboard"]
+    if options.worker_ports is not None:
+        found += ["--worker-port", options.worker_ports]
+    if options.nanny_ports is not None:
+        found += ["--nanny-port", options.nanny_ports]
+    lifetime = site.lifetime(group)
+    if lifetime is not None:
+        found += ["--lifetime", f"{lifetime[0]:.0f}s", "--lifetime-stagger", f"{lifetime[1]:.0f}s"]
+    kinds = {**({"GPU": gpus} if gpus else {}), **(resources or {})}
+    if kinds:
+        found += ["--resources", ",".join(f"{kind}={value:g}" for kind, value in kinds.items())]
+    for key, file in files.items():
+        found += [key, file if options.shared_files else PurePath(file).name]
+    return [shlex.quote(each) for each in found]
+
+
+def _certificates(security: Security | None) -> dict[str, str]:
+    """Files by the worker's options that take them."""
+    if security is None:
+        return {}
+    files: dict[str, str] = {
+        f"--tls-{key.replace('_', '-')}": value
+        for key, value in security.get_tls_config_for_role("worker").items()
+        if key != "ciphers" and value is not None
+    }
+    assert not any(
+        "\n" in file for file in files.values()
+    )  # the text of a key: it must not be seen
+    return files
+
+
+def _python(site: Site, given: str | None) -> str:
+    """What starts Python in a job, as a shell has it."""
+    options = site.options
+    container = options.container
+    if container is not None and container.directive is None:
+        python = given or container.python
+        return " ".join([container.command, *container.options, container.image, python])
+    if given is not None:
+        return given
+    if container is not None:
+        return container.python
+    if options.packed_environment is not None:
+        return f'"{SCRATCH}/{UNPACKED}/bin/python"'
+    return shlex.quote(sys.executable)
+
+
+def _batch_memory(jobs: Slurm | HTCondor) -> int:
+    """The memory that a batch system is asked for, in MiB."""
+    return math.ceil((HEADROOM * jobs.memory + OVERHEAD * jobs.processes) / MIB)
+
+
+def _escaped(line: str) -> str:
+    """A line of shell in which HTCondor finds no macro of its own."""
+    return line.replace("$(", "$(DOLLAR)(").replace("\n", "; ")
+
+
+def _require_needs(site: Site, jobs: Slurm | HTCondor) -> None:
+    """Raise unless what every user of a site has to give is given."""
+    import dask
+
+    for key in site.options.needs:
+        section = f"jobqueue.{site.system}.{key}"
+        if getattr(jobs, key, None) is None and dask.config.get(section, None) is None:
+            variable = f"DASK_{section.upper().replace('.', '__')}"
+            raise ClusterError(
+                f"site {site.name} needs your {key}: set {variable}=…, or {section} in a file of "
+                f"your own with mlaas4hep.base: {site.name}",
+                site=site.name,
+                key=key,
+            )
+
+
+def _job_class(module: str, name: str) -> Any:
+    return getattr(importlib.import_module(f"dask_jobqueue.{module}"), name)
+
+
+def _require_jobqueue() -> None:
+    try:
+        importlib.import_module("dask_jobqueue")
+    except ModuleNotFoundError as error:
+        raise MissingExtraError.of("cluster", module="dask_jobqueue") from error

@@ -1,0 +1,224 @@
+import json
+import shlex
+import subprocess
+import sys
+from itertools import pairwise
+
+import dask
+import pytest
+from distributed.nanny import _get_env_variables
+from distributed.security import Security
+
+from mlaas4hep_dask.__main__ import main
+from mlaas4hep_dask.cluster.cli import EXAMPLE
+from mlaas4hep_dask.cluster.settings import NESTED, SETTINGS, variables
+from mlaas4hep_dask.cluster.sites import SYSTEMS, job_script, load_site, site_names
+from mlaas4hep_dask.cluster.sites.environment import prologue_of
+from mlaas4hep_dask.cluster.sites.fields import clock
+from mlaas4hep_dask.errors import ClusterError, ConfigError
+
+ADDRESS = "tcp://10.0.0.1:8786"
+HERE = {"HOME": "/home/physicist", "PATH": "/opt/bin:/bin", "SECRET": "x", "BEARER_TOKEN": "eyJ"}
+SLURM = """
+mlaas4hep:
+  title: a test
+  base: slurm
+"""
+
+
+@pytest.fixture
+def written(tmp_path):
+    """Loads a site whose file has a text."""
+
+    def load(text, name="mine.yaml"):
+        path = tmp_path / name
+        path.write_text(text)
+        return load_site(str(path))
+
+    return load
+
+
+def script(site, group="readers", **options):
+    options = {"scheduler_address": ADDRESS, "name": "ttH-1f-0", "environment": HERE, **options}
+    return job_script(site, group, **options)
+
+
+def directives(text):
+    return [line.removeprefix("#SBATCH ") for line in text.splitlines() if "#SBATCH" in line]
+
+
+def command(text):
+    """The worker's line of a SLURM script, as the shell splits it."""
+    return shlex.split(text.rstrip("\n").splitlines()[-1])
+
+
+def test_the_generic_sites_of_both_systems_come_first():
+    assert site_names()[:2] == sorted(SYSTEMS)
+    for system in SYSTEMS:
+        assert load_site(None, system).system == system
+
+
+def test_an_unknown_name_names_the_nearest_site():
+    with pytest.raises(ClusterError, match="did you mean 'htcondor'"):
+        load_site("htcondr")
+
+
+def test_a_site_of_the_other_system_is_refused():
+    with pytest.raises(ClusterError, match="has htcondor, not slurm"):
+        load_site("htcondor", "slurm")
+
+
+@pytest.mark.parametrize(
+    ("text", "line", "said"),
+    [
+        ("  patiense: 4 h\n", 5, "did you mean 'patience'"),
+        ("  patience: soon\n", 5, "'90 s', '12 h'"),
+        ("  worker-ports: 10100:10000\n", 5, "range of ports"),
+        ("  readers: {minimum: 3, maximum: 2}\n", 5, "at least minimum"),
+        ("jobqueue:\n  slurm:\n    job-extra-directive: [-C cpu]\n", 7, "'job-extra-directives'"),
+        ("jobqueue:\n  slurm:\n    project: m1\n", 7, "called 'account' now"),
+        ("jobqueue:\n  htcondor: {}\n", 5, "one batch system"),
+        ("  readers:\n    jobqueue:\n      queu: short\n", 7, "did you mean 'queue'"),
+    ],
+)
+def test_what_is_wrong_in_a_sites_file_is_told_with_its_line(text, line, said, written):
+    with pytest.raises(ConfigError, match=rf"mine\.yaml:{line}: .*{said}") as raised:
+        written(SLURM + text)
+    assert raised.value.line == line
+
+
+def test_a_file_changes_what_it_names_of_its_base(written):
+    text = SLURM + "jobqueue:\n  slurm:\n    account: m1234\n    memory: 2 GiB\n"
+    given = directives(script(written(text)).text)
+    assert "-A m1234" in given
+    assert "--mem=2744M" in given  # 1.2 * 2048 MiB and 300 MB, rounded up
+
+
+def test_bases_that_go_round_in_a_circle_are_an_error(tmp_path):
+    for one, other in (("a", "b"), ("b", "a")):
+        text = f"mlaas4hep:\n  title: x\n  base: {other}.yaml\njobqueue:\n  slurm: {{}}\n"
+        (tmp_path / f"{one}.yaml").write_text(text)
+    with pytest.raises(ConfigError, match="circle"):
+        load_site(str(tmp_path / "a.yaml"))
+
+
+def test_a_group_differs_where_it_says_so(written):
+    text = SLURM + (
+        "  trainers:\n    gpus: 2\n    walltime: 1-12:00:00\n"
+        "    jobqueue: {queue: gpu, cores: 4}\n"
+        "jobqueue:\n  slurm: {queue: cpu, walltime: 2 h}\n"
+    )
+    site = written(text)
+    readers, trainers = (script(site, group).text for group in ("readers", "trainers"))
+    assert {"-p cpu", "-t 02:00:00", "--cpus-per-task=1"} <= set(directives(readers))
+    wanted = {"-p gpu", "-t 1-12:00:00", "--cpus-per-task=4", "--gres=gpu:2"}
+    assert wanted <= set(directives(trainers))
+    assert "GPU=2" in command(trainers)
+    assert "export OMP_NUM_THREADS=4" in trainers
+
+
+def test_workers_end_before_their_job_and_not_together(written):
+    words = command(script(written(SLURM + "  walltime: 10 h\n")).text)
+    lifetime, stagger = (
+        float(words[words.index(option) + 1].removesuffix("s"))
+        for option in ("--lifetime", "--lifetime-stagger")
+    )
+    assert 0 < stagger < lifetime
+    assert lifetime + stagger < 10 * 3600
+
+
+def test_dask_gives_no_walltime_that_nobody_asked_for():
+    assert not any(line.startswith("-t") for line in directives(script(load_site("slurm")).text))
+
+
+def test_a_job_is_on_one_node_and_its_log_is_found_by_its_id(tmp_path):
+    made = script(load_site("slurm"), logs=tmp_path)
+    assert "--nodes=1" in directives(made.text)
+    assert f"--output={tmp_path}/mlaas4hep-ttH-1f-0-%j.log" in directives(made.text)
+    assert made.log_of("17") == tmp_path / "mlaas4hep-ttH-1f-0-17.log"
+    assert made.name in directives(made.text)[0]
+
+
+def test_ports_certificates_and_resources_reach_the_worker(written):
+    text = SLURM + "  worker-ports: 10000:10070\n  nanny-ports: 10070:10100\n"
+    files = {"tls_ca_file": "/run/ca.pem", "tls_worker_cert": "/run/c.pem"}
+    security = Security(require_encryption=True, tls_worker_key="/run/k.pem", **files)
+    options = {"security": security, "resources": {"reader": 1}}
+    made = script(written(text), scheduler_address="tls://h:1", **options)
+    words = command(made.text)
+    pairs = dict(pairwise(words))
+    assert pairs["--worker-port"] == "10000:10070"
+    assert pairs["--nanny-port"] == "10070:10100"
+    assert pairs["--tls-key"] == "/run/k.pem"
+    assert pairs["--protocol"] == "tls"
+    assert pairs["--resources"] == "reader=1"
+
+
+def test_no_secret_and_nothing_that_was_not_asked_for_is_in_a_script(written):
+    site = written(SLURM + "  pass-environment: ['*']\n")
+    assert "SECRET" in script(site).text
+    assert "eyJ" not in script(site).text
+    assert "SECRET" not in script(load_site("slurm")).text
+
+
+def test_a_container_starts_the_workers_python(written):
+    text = SLURM + "  container:\n    image: /cvmfs/i.sif\n    options: [--bind /cvmfs]\n"
+    words = command(script(written(text)).text)
+    assert words[:6] == ["apptainer", "exec", "--bind", "/cvmfs", "/cvmfs/i.sif", "python3"]
+
+
+def test_what_only_the_user_knows_is_asked_for(written, monkeypatch):
+    site = written(SLURM + "  needs: [account]\n")
+    with pytest.raises(ClusterError, match="DASK_JOBQUEUE__SLURM__ACCOUNT"):
+        script(site)
+    with dask.config.set({"jobqueue.slurm.account": "m1234"}):
+        assert "-A m1234" in directives(script(site).text)
+
+
+@pytest.mark.slow
+def test_a_process_with_the_variables_of_a_job_has_the_settings_of_local_workers():
+    found = variables(NESTED)
+    code = "import dask, distributed, json; print(json.dumps(dask.config.config))"
+    told = subprocess.run(
+        [sys.executable, "-c", code], env=found, capture_output=True, text=True, check=True
+    )
+    with dask.config.set(json.loads(told.stdout)):
+        for key, value in SETTINGS.items():
+            assert dask.config.get(key) == value, key
+        assert "MALLOC_TRIM_THRESHOLD_" not in _get_env_variables(
+            "distributed.nanny.pre-spawn-environ"
+        )
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", site_names())
+def test_the_lines_before_a_worker_run_in_a_bare_shell(name):
+    site = load_site(name)
+    given = {"HOME": "/home/o'brien", "PATH": "/bin:/usr/bin", "XRD_LOGLEVEL": 'a "b" $c'}
+    own = site.document.jobs.job_script_prologue
+    lines = [line for line in prologue_of(site, "readers", given) if line not in own]
+    done = subprocess.run(
+        ["/bin/sh", "-euc", "\n".join([*lines, "env"])],
+        env={}, capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    for key, value in given.items():
+        assert f"{key}={value}\n" in done.stdout
+
+
+def test_clocks_are_written_as_slurm_does():
+    assert [clock(59), clock(3600), clock(129_600)] == ["00:00:59", "01:00:00", "1-12:00:00"]
+
+
+def test_the_command_lists_every_site(capsys):
+    assert main(["cluster", "sites"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in lines] == site_names()
+
+
+def test_the_command_shows_the_script_of_a_group(capsys, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    assert main(["cluster", "show", "slurm", "--group", "trainers"]) == 0
+    text = capsys.readouterr().out
+    assert "RUN-trainers-0" in text
+    assert EXAMPLE["tls"] in text
+    assert not [*tmp_path.iterdir()]
