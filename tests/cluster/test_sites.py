@@ -13,7 +13,7 @@ from mlaas4hep_dask.__main__ import main
 from mlaas4hep_dask.cluster.cli import EXAMPLE
 from mlaas4hep_dask.cluster.settings import NESTED, SETTINGS, variables
 from mlaas4hep_dask.cluster.sites import SYSTEMS, job_script, load_site, site_names
-from mlaas4hep_dask.cluster.sites.environment import prologue_of
+from mlaas4hep_dask.cluster.sites.environment import environment_of, prologue_of
 from mlaas4hep_dask.cluster.sites.fields import clock
 from mlaas4hep_dask.errors import ClusterError, ConfigError
 
@@ -175,6 +175,14 @@ def test_what_only_the_user_knows_is_asked_for(written, monkeypatch):
         assert "-A m1234" in directives(script(site).text)
 
 
+def test_a_rank_has_the_cores_of_its_job_and_runs_one_task(written):
+    made = script(written(SLURM + "jobqueue:\n  slurm: {cores: 8}\n")).text
+    assert "export OMP_NUM_THREADS=8" in made
+    words = command(made)
+    last = len(words) - 1 - words[::-1].index("--nthreads")
+    assert words[last + 1] == "1"
+
+
 @pytest.mark.slow
 def test_a_process_with_the_variables_of_a_job_has_the_settings_of_local_workers():
     found = variables(NESTED)
@@ -201,7 +209,10 @@ def test_the_lines_before_a_worker_run_in_a_bare_shell(name):
         ["/bin/sh", "-euc", "\n".join([*lines, "env"])],
         env={}, capture_output=True, text=True, check=True,
     )  # fmt: skip
-    for key, value in given.items():
+    passed = given.keys() & environment_of(site, "readers", given).keys()
+    assert "XRD_LOGLEVEL" in passed
+    for key in passed - site.options.environment.keys():
+        value = given[key]
         assert f"{key}={value}\n" in done.stdout
 
 

@@ -1,6 +1,15 @@
 """Sites: batch systems as data, and the scripts of the jobs that are submitted there."""
 
+from mlaas4hep_dask.cluster.sites.credentials import check_credentials
 from mlaas4hep_dask.cluster.sites.render import Script, job_script
 from mlaas4hep_dask.cluster.sites.site import SYSTEMS, Site, load_site, site_names
 
-__all__ = ["SYSTEMS", "Script", "Site", "job_script", "load_site", "site_names"]
+__all__ = [
+    "SYSTEMS",
+    "Script",
+    "Site",
+    "check_credentials",
+    "job_script",
+    "load_site",
+    "site_names",
+]

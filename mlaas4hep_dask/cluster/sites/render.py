@@ -187,7 +187,9 @@ def _htcondor(
     if walltime is not None and options.walltime_directive is not None:
         directives[options.walltime_directive] = int(walltime)
     if options.container is not None and options.container.directive is not None:
-        directives[options.container.directive] = f'"{options.container.image}"'
+        key, image = options.container.directive, options.container.image
+        is_of_the_ad = key.startswith("+") or key.lower().startswith("my.")
+        directives[key] = f'"{image}"' if is_of_the_ad else image
     if not options.shared_files:
         shipped = [*certificates, *options.transfer]
         if options.packed_environment is not None:
@@ -227,7 +229,9 @@ def _arguments(
 ) -> list[str]:
     """The options of dask worker, each quoted for the shell."""
     options, gpus = site.options, site.group(group).gpus
-    found = ["--preload", PRELOAD, "--no-dashboard"]
+    # One task at a time for each process, whatever cores it has: they are for torch, and two tasks
+    # that read wait for each other in Python. The last --nthreads counts.
+    found = ["--nthreads", "1", "--preload", PRELOAD, "--no-dashboard"]
     if options.worker_ports is not None:
         found += ["--worker-port", options.worker_ports]
     if options.nanny_ports is not None:
