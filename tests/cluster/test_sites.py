@@ -1,4 +1,5 @@
 import json
+import re
 import shlex
 import subprocess
 import sys
@@ -8,6 +9,7 @@ import dask
 import pytest
 from distributed.nanny import _get_env_variables
 from distributed.security import Security
+from paths import REPOSITORY
 
 from mlaas4hep_dask.__main__ import main
 from mlaas4hep_dask.cluster.cli import EXAMPLE
@@ -15,6 +17,7 @@ from mlaas4hep_dask.cluster.settings import NESTED, SETTINGS, variables
 from mlaas4hep_dask.cluster.sites import SYSTEMS, job_script, load_site, site_names
 from mlaas4hep_dask.cluster.sites.environment import environment_of, prologue_of
 from mlaas4hep_dask.cluster.sites.fields import clock
+from mlaas4hep_dask.cluster.sites.model import GROUPS, Container, Group, HTCondor, Options, Slurm
 from mlaas4hep_dask.errors import ClusterError, ConfigError
 
 ADDRESS = "tcp://10.0.0.1:8786"
@@ -233,3 +236,34 @@ def test_the_command_shows_the_script_of_a_group(capsys, monkeypatch, tmp_path):
     assert "RUN-trainers-0" in text
     assert EXAMPLE["tls"] in text
     assert not [*tmp_path.iterdir()]
+
+
+MODELS = (Options, Group, Container, Slurm, HTCondor)
+
+
+@pytest.mark.parametrize("model", MODELS, ids=lambda model: model.__name__)
+def test_every_key_of_a_site_is_in_the_reference(model):
+    page = (REPOSITORY / "docs" / "reference" / "sites.md").read_text()
+    for name, field in model.model_fields.items():
+        assert f"| `{field.alias or name}` |" in page
+        assert f"| {field.description} |" in page
+
+
+@pytest.mark.parametrize("page", ["docs/how-to/sites.md", "jobqueue/README.md"])
+def test_the_sites_that_pages_show_are_valid(page, written):
+    blocks = re.findall(r"```yaml\n(.*?)```", (REPOSITORY / page).read_text(), re.DOTALL)
+    for block in blocks:
+        for group in GROUPS:
+            assert script(written(block), group).text
+    assert blocks
+
+
+def test_a_word_on_every_site_is_in_the_pages():
+    how_to = (REPOSITORY / "docs" / "how-to" / "sites.md").read_text()
+    table = (REPOSITORY / "jobqueue" / "README.md").read_text()
+    for name in site_names():
+        assert f"`{name}`" in how_to
+        assert (
+            f"| [{name}]({name}.yaml) | {load_site(name).system} | {load_site(name).title} |"
+            in table
+        )
