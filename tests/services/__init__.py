@@ -1,0 +1,1 @@
+"""Real batch systems, file servers and hosts, started on this machine in seconds, for tests."""

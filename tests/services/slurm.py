@@ -1,0 +1,243 @@
+"""A private SLURM on loopback: a controller and several nodes, as root or as any user."""
+
+import os
+import re
+import secrets
+import shutil
+import socket
+import subprocess
+
+from .processes import (
+    end,
+    free_ports,
+    kill,
+    new_folder,
+    processes_in,
+    processes_with,
+    program,
+    start,
+    user_name,
+    wait_until,
+)
+
+INSTALL = "apt-get install slurm-wlm munge"
+# No cgroups and no accounting data base; a job over its memory is killed by what /proc tells.
+CONFIG = """\
+ClusterName=private
+SlurmctldHost={host}(127.0.0.1)
+SlurmctldPort={port}
+SlurmUser={user}
+SlurmdUser={user}
+AuthType=auth/munge
+AuthInfo=socket={folder}/munged/socket
+CredType=cred/munge
+CommunicationParameters=NoCtldInAddrAny,NoInAddrAny
+StateSaveLocation={folder}/state
+SlurmdSpoolDir={folder}/%n/spool
+SlurmctldPidFile={folder}/slurmctld/pid
+SlurmdPidFile={folder}/%n/pid
+ProctrackType=proctrack/linuxproc
+TaskPlugin=task/none
+JobAcctGatherType=jobacct_gather/linux
+JobAcctGatherFrequency=task=1
+JobAcctGatherParams=OverMemoryKill
+AccountingStorageType=accounting_storage/none
+JobCompType=jobcomp/none
+SwitchType=switch/none
+MpiDefault=none
+MailProg=/bin/true
+SelectType=select/cons_tres
+SelectTypeParameters=CR_CPU_Memory
+SchedulerType=sched/builtin
+SchedulerParameters=batch_sched_delay=0,sched_interval=1
+SlurmdParameters=config_overrides
+PropagateResourceLimits=NONE
+SlurmdTimeout={node_timeout}
+KillWait=2
+ReturnToService=2
+JobRequeue=0
+{nodes}
+PartitionName=test Nodes=ALL Default=YES MaxTime=1:00:00 DefaultTime=10:00 DefMemPerCPU={share}
+"""
+DEVICES = ("/dev/null", "/dev/zero", "/dev/full", "/dev/random")  # they pass for GPUs
+
+
+class Slurm:
+    """A controller and nodes ``n1``, ``n2``, …, ready for jobs; nothing outlives `stop`.
+
+    Parameters
+    ----------
+    folder : Path, optional
+        Empty or new; neither it nor a folder above may be writable for others, but for /tmp, where
+        one is made.
+    cpus, memory, gpus : int
+        Of each node; memory in MiB. They need not be there in truth.
+    node_timeout : int
+        Seconds after which a node that does not answer is down, and its jobs have failed.
+    """
+
+    def __init__(self, folder=None, *, num_nodes=2, cpus=2, memory=4000, gpus=0, node_timeout=10):
+        tools = [(name, program(name, INSTALL)) for name in ("munged", "slurmctld", "slurmd")]
+        self._programs = dict(tools)
+        program("sbatch", INSTALL)
+        if gpus > len(DEVICES):
+            raise ValueError(f"{gpus} GPUs: at most {len(DEVICES)} can be pretended")
+        self.folder = folder = new_folder("slurm", folder)
+        self.nodes = [f"n{number}" for number in range(1, num_nodes + 1)]
+        self.config = folder / "slurm.conf"
+        self.environment = {"SLURM_CONF": str(self.config)}
+        self._daemons = {}
+        for name in ("", "munged", "state"):
+            (folder / name).mkdir(parents=True, exist_ok=True)
+            (folder / name).chmod(0o755)
+        key = folder / "munged" / "key"
+        key.touch(mode=0o600)
+        key.write_bytes(secrets.token_bytes(128))
+        port, *ports = free_ports(1 + num_nodes)
+        host = socket.gethostname().partition(".")[0]
+        features = f"CPUs={cpus} RealMemory={memory}"
+        if gpus:
+            features += f" Gres=gpu:{gpus}"
+            lines = [f"Name=gpu File={device}\n" for device in DEVICES[:gpus]]
+            (folder / "gres.conf").write_text("".join(lines))
+        nodes = ["GresTypes=gpu"] if gpus else []
+        for name, own in zip(self.nodes, ports, strict=True):
+            place = f"NodeHostname={host} NodeAddr=127.0.0.1 Port={own}"
+            nodes.append(f"NodeName={name} {place} {features} State=UNKNOWN")
+        self.config.write_text(
+            CONFIG.format(
+                host=host,
+                port=port,
+                user=user_name(),
+                folder=folder,
+                node_timeout=node_timeout,
+                nodes="\n".join(nodes),
+                share=memory // cpus,
+            )
+        )
+        try:
+            self._start_munge()
+            self.start_controller()
+            for name in self.nodes:
+                self._start_node(name)
+            for name in self.nodes:
+                self._wait_for(name)
+        except BaseException:
+            self.stop()
+            raise
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.stop()
+
+    def _start(self, name, *arguments, tool=None):
+        command = [self._programs[tool or name], *map(str, arguments)]
+        variables = {**os.environ, **self.environment}
+        place = self.folder / name  # its current folder, by which a node's processes are found
+        place.mkdir(exist_ok=True)
+        log = place / "log"
+        self._daemons[name] = start(command, environment=variables, log=log)
+
+    def _start_munge(self):
+        own = self.folder / "munged"
+        paths = {"socket": "socket", "key-file": "key", "pid-file": "pid", "seed-file": "seed"}
+        options = [f"--{name}={own / file}" for name, file in paths.items()]
+        options += [f"--log-file={own / 'munged.log'}", "--num-threads=2", "--origin=127.0.0.1"]
+        self._start("munged", "--foreground", "--force", *options)
+        wait_until((own / "socket").is_socket, "munged listens")
+
+    def start_controller(self):
+        """Start slurmctld, also again after `stop_controller`: it finds its jobs."""
+        self._start("slurmctld", "-D", "-f", self.config)
+        log = self.folder / "slurmctld" / "log"
+        wait_until(self._answers, "slurmctld answers", log=log)
+
+    def stop_controller(self):
+        """Take slurmctld away; it saves its queue, and jobs that run go on."""
+        end([self._daemons.pop("slurmctld")])
+
+    def _answers(self):
+        return self.run("scontrol", "ping", check=False).returncode == 0
+
+    def _start_node(self, name):
+        self._start(name, "-D", "-N", name, "-f", self.config, tool="slurmd")
+
+    def _wait_for(self, name):
+        log = self.folder / name / "log"
+        wait_until(lambda: self.state_of_node(name) == "IDLE", f"node {name} is idle", log=log)
+
+    def start_node(self, name):
+        """Bring a node back after `kill_node`."""
+        self._start_node(name)
+        self._wait_for(name)
+
+    def kill_node(self, name):
+        """End a node as a power cut does: its daemon and all processes of its jobs."""
+        daemon = self._daemons.pop(name)
+        daemon.kill()
+        daemon.wait(timeout=20)
+        kill(self.processes(name))
+
+    def processes(self, node=None):
+        """What runs for this SLURM, or for jobs on one of its nodes; not who called it."""
+        if node is None:
+            found = set(processes_with(SLURM_CONF=str(self.config)))
+            return list(found.union(*map(self.processes, self.nodes)))
+        jobs = processes_with(SLURM_CONF=str(self.config), SLURMD_NODENAME=node)
+        return processes_in(self.folder / node) + jobs  # steps of jobs have no environment to see
+
+    def run(self, *command, check=True):
+        """The finished process of a command such as ``squeue``."""
+        done = subprocess.run(
+            [str(part) for part in command],
+            env={**os.environ, **self.environment},
+            capture_output=True,
+            text=True,
+            timeout=60,
+        )
+        assert not check or done.returncode == 0, done.stdout + done.stderr
+        return done
+
+    def state_of_node(self, name):
+        """SLURM's word for the state of a node, such as IDLE, MIXED, DOWN."""
+        told = self.run("scontrol", "show", "node", name, "--oneliner", check=False).stdout
+        found = re.search(r" State=(\w+\S*)", told)
+        return found.group(1) if found else None
+
+    def jobs(self):
+        """State and reason of each job in the queue, such as ``{"7": ("RUNNING", "None")}``."""
+        told = self.run("squeue", "--noheader", "--format=%i|%T|%r").stdout
+        rows = [line.split("|") for line in told.splitlines()]
+        return {number: (state, reason) for number, state, reason in rows}
+
+    def job(self, number):
+        """What ``scontrol show job`` tells, by its own names, such as JobState and Reason."""
+        told = self.run("scontrol", "show", "job", number, "--oneliner").stdout
+        return dict(re.findall(r"(\S+?)=(\S*)", told))
+
+    def clear(self):
+        """Cancel all jobs, bring back what was killed; wait until all nodes are idle."""
+        if "slurmctld" not in self._daemons:
+            self.start_controller()
+        self.run("scancel", "--user", user_name(), check=False)
+        for name in self.nodes:
+            if name not in self._daemons:
+                self._start_node(name)
+        wait_until(lambda: not self.jobs(), "no job is left")
+        for name in self.nodes:
+            kill(processes_with(SLURM_CONF=str(self.config), SLURMD_NODENAME=name))
+            if self.state_of_node(name) != "IDLE":
+                self.run("scontrol", "update", f"NodeName={name}", "State=RESUME", check=False)
+            self._wait_for(name)
+
+    def stop(self):
+        """End jobs and daemons, and remove the folder."""
+        if "slurmctld" in self._daemons:
+            self.run("scancel", "--signal=KILL", "--full", "--user", user_name(), check=False)
+        for name in [*self.nodes, "slurmctld", "munged"]:  # without munged, others cannot end
+            if daemon := self._daemons.pop(name, None):
+                end([daemon])
+        kill(self.processes())
+        shutil.rmtree(self.folder, ignore_errors=True)
