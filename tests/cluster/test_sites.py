@@ -134,6 +134,11 @@ def test_dask_gives_no_walltime_that_nobody_asked_for():
     assert not any(line.startswith("-t") for line in directives(script(load_site("slurm")).text))
 
 
+def test_what_others_did_to_the_configuration_of_dask_does_not_stop_a_script():
+    with dask.config.set({"jobqueue": None}):  # as it is after a key was set before the import
+        assert "--nodes=1" in directives(script(load_site("slurm")).text)
+
+
 def test_a_job_is_on_one_node_and_its_log_is_found_by_its_id(tmp_path):
     made = script(load_site("slurm"), logs=tmp_path)
     assert "--nodes=1" in directives(made.text)

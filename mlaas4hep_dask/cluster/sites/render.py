@@ -9,9 +9,13 @@ import shlex
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path, PurePath
 from typing import TYPE_CHECKING, Any
 
+import yaml
+
+from mlaas4hep_dask.cluster.settings import merged
 from mlaas4hep_dask.cluster.sites.environment import SCRATCH, UNPACKED, prologue_of
 from mlaas4hep_dask.cluster.sites.fields import clock
 from mlaas4hep_dask.cluster.sites.model import HTCondor, Slurm
@@ -97,7 +101,6 @@ def job_script(
     """
     import dask
 
-    _require_jobqueue()  # whose defaults shall not come after the setting below
     here = os.environ if environment is None else environment
     jobs = site.jobs(group)
     _require_needs(site, jobs)
@@ -124,7 +127,11 @@ def job_script(
         "python": _python(site, jobs.python),
         "job_name": job_name,
     }
-    with dask.config.set({"jobqueue.slurm.walltime": None}):  # half an hour, said Dask
+    # The defaults of dask-jobqueue may have left Dask's configuration again, if somebody set a
+    # key of theirs before; and half an hour of walltime is not asked for unless somebody asks.
+    given = {"slurm": {"walltime": None}}
+    config = merged(merged(_defaults(), dask.config.get("jobqueue", None) or {}), given)
+    with dask.config.set({"jobqueue": config}):
         if isinstance(jobs, Slurm):
             return _slurm(site, group, jobs, common, job_name, folder)
         return _htcondor(site, group, jobs, common, job_name, folder, [*files.values()])
@@ -308,8 +315,13 @@ def _job_class(module: str, name: str) -> Any:
     return getattr(importlib.import_module(f"dask_jobqueue.{module}"), name)
 
 
-def _require_jobqueue() -> None:
+@cache
+def _defaults() -> dict[str, Any]:
+    """Section ``jobqueue`` of dask-jobqueue's own file."""
     try:
-        importlib.import_module("dask_jobqueue")
+        package = importlib.import_module("dask_jobqueue")
     except ModuleNotFoundError as error:
         raise MissingExtraError.of("cluster", module="dask_jobqueue") from error
+    file = Path(package.__file__ or "").with_name("jobqueue.yaml")
+    found: dict[str, Any] = yaml.safe_load(file.read_text("utf-8"))["jobqueue"]
+    return found
