@@ -300,3 +300,17 @@ def absent_jets(num_events: int, seed: int) -> Labelled:
         "tau_eta": rng.uniform(-2.5, 2.5, num_events),
     }
     return Labelled(ak.Array(columns), labels)
+
+
+def presence(num_events: int, seed: int) -> Labelled:
+    """-999 in each branch by itself: whether a value is there tells more than what it is."""
+    rng = np.random.default_rng(950 + seed)
+    labels = (rng.random(num_events) < 0.5).astype(np.int64)
+    columns = {}
+    for k in range(5):
+        is_there = rng.random(num_events) < 0.35 + 0.25 * labels
+        values = rng.gamma(2, 20, num_events) if k % 2 else rng.normal(5, 3, num_events)
+        columns[f"seen{k}"] = np.where(is_there, values, 999.0 if k == 3 else -999.0)
+    for k in range(4):
+        columns[f"always{k}"] = rng.normal(0.3 * labels, 1)
+    return Labelled(ak.Array(columns), labels)

@@ -26,6 +26,7 @@ from encoding_sets import (
     leptons,
     muon_pairs,
     placeholders,
+    presence,
     resonances,
 )
 from numpy.typing import NDArray
@@ -75,6 +76,7 @@ SETS: dict[str, tuple[Callable[[int, int], Labelled], int]] = {  # with epochs
     "jets": (jets, 3),
     "leptons": (leptons, 3),
     "absent-jets": (absent_jets, 3),
+    "presence": (presence, 3),
 }
 
 
