@@ -39,10 +39,15 @@ def pytest_collection_modifyitems(items):
             item.add_marker(pytest.mark.batch)
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup():
+    """What fixtures of a module or a session start counts as started by the test that needs them."""
+    _started.clear()
+
+
 @pytest.fixture(autouse=True)
 def quick(request):
     """A test without a mark starts neither a process nor a server, and so ``make check`` has it."""
-    _started.clear()
     yield
     names = {mark.name for mark in request.node.iter_markers()}
     if _started and not names & PROCESSES:

@@ -46,6 +46,9 @@ for name, how, compression, size in (
 """
 
 
+pytestmark = pytest.mark.slow  # ROOT is a process of its own
+
+
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     path = tmp_path_factory.mktemp("embedded")

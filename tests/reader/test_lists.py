@@ -141,6 +141,7 @@ def expected_of(name, start, stop):
     return counts, values
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("file", FILES)
 def test_containers_of_numbers_have_the_values_that_root_filled(folder, file):
     plan = plan_file(str(folder / f"{file}.root"), "Events", "s")
@@ -169,6 +170,7 @@ def test_containers_of_numbers_have_the_values_that_root_filled(folder, file):
             assert found.tolist() == values, name
 
 
+@pytest.mark.slow
 def test_what_uproot_reads_of_vectors_has_the_same_bits(folder):
     plan = plan_file(str(folder / "zlib.root"), "Events", "s")
     events = read(plan.planned([]).partition(0, NUM_ENTRIES), list(plan.branches.values()))
@@ -178,6 +180,7 @@ def test_what_uproot_reads_of_vectors_has_the_same_bits(folder):
             assert events.contents[name].tobytes() == np.asarray(content.data).tobytes(), name
 
 
+@pytest.mark.slow
 def test_a_planned_partition_of_vectors_is_read_without_a_look_at_its_tree(folder, monkeypatch):
     monkeypatch.setattr(planned_files, "MANY_BRANCHES", 1)
     for file in ("zstd", "embedded"):
@@ -196,6 +199,7 @@ def test_a_planned_partition_of_vectors_is_read_without_a_look_at_its_tree(folde
             assert np.diff(events.offsets[collection]).tolist() == multiplicities
 
 
+@pytest.mark.slow
 def test_vectors_are_measured_as_other_lists_are(folder):
     plan = plan_file(str(folder / "lz4.root"), "Events", "s")
     branches = list(plan.branches.values())
@@ -207,6 +211,7 @@ def test_vectors_are_measured_as_other_lists_are(folder):
         assert specs[name].moments.mean == pytest.approx(np.mean(values), 1e-12)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("place", "change", "what"),
     [

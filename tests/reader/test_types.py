@@ -219,6 +219,7 @@ def momenta(pt, eta, phi, mass):
     }  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("split", [0, 1, 99])
 def test_vectors_have_their_components_however_they_were_split(vectors, split):
     """uproot gives pieces of the heads for those of ROOT::Math that were not split."""
@@ -368,6 +369,7 @@ def test_expressions_take_all_components_of_a_lorentz_vector():
         np.testing.assert_array_equal(served.contents[name], events.contents[name])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("split", [0, 99])
 def test_components_are_made_of_whatever_the_vector_keeps(vectors, split):
     names = ("px", "py", "pz", "energy", "pt", "eta", "phi", "mass")
