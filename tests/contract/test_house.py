@@ -143,7 +143,7 @@ REPLACED = {
     "TRIAL_SECONDS",
     "WORKERS_TIMEOUT",
     "_failures",
-    "_read_at",
+    "_read",
     "_silences",
     "attempt",
     "find_spec",
