@@ -20,11 +20,16 @@ VENV_ARGS ?=
 # The versions that pip installs
 CONSTRAINTS ?= constraints.txt
 OUTPUT ?= runs/single-top
+# Processes for the tests without marks
+PROCESSES ?= 2
 
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 TORCH := $(shell sed -n 's/^torch==//p' $(CONSTRAINTS))
 CPU_INDEX := https://download.pytorch.org/whl/cpu
+# Tests with these marks start processes, bind ports or measure waits: one at a time.
+MARKS := batch or cluster or ddp or server or slow
+QUICK := $(BIN)/python -m pytest --numprocesses $(PROCESSES) --dist loadfile -m "not ($(MARKS))"
 
 .PHONY: demo test check docs servers services root lint clean
 .DELETE_ON_ERROR:
@@ -33,10 +38,10 @@ demo: $(VENV)/.demo
 	$(BIN)/python -m mlaas4hep_dask.run workflows/heptutorial/dataset.yaml --output $(OUTPUT)
 
 test: $(VENV)/.test
-	$(BIN)/python -m pytest
+	$(QUICK); status=$$?; $(BIN)/python -m pytest -m "$(MARKS)" && exit $$status
 
 check: lint
-	$(BIN)/python -m pytest -m "not (batch or cluster or ddp or server or slow)"
+	$(QUICK)
 
 docs: .venv-docs/.done
 	.venv-docs/bin/sphinx-build --fail-on-warning --keep-going --quiet --jobs auto docs docs/_site

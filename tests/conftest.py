@@ -1,3 +1,4 @@
+import gc
 import os
 import shutil
 import sys
@@ -39,9 +40,14 @@ def pytest_collection_modifyitems(items):
             item.add_marker(pytest.mark.batch)
 
 
+def pytest_collection_finish():
+    """Libraries and tests stay until the end: the garbage collector need not look at them again."""
+    gc.freeze()
+
+
 @pytest.hookimpl(tryfirst=True)
 def pytest_runtest_setup():
-    """What fixtures of a module or a session start counts as started by the test that needs them."""
+    """What fixtures of a module or a session start counts for the test that needs them."""
     _started.clear()
 
 

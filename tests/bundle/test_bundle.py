@@ -250,7 +250,7 @@ def special(name, kind, target=""):
         special("evil", tarfile.BLKTYPE),
         special("evil", tarfile.FIFOTYPE),
     ],
-    ids=str,
+    ids=lambda extra: extra if isinstance(extra, str) else f"{extra.name} of type {extra.type!r}",
 )
 @pytest.mark.parametrize("place", ["first", "last"])
 def test_an_archive_with_anything_but_plain_files_is_refused(extra, place, bundle, tmp_path):

@@ -86,6 +86,7 @@ def encoding_of(num_columns):
     return Encoding.from_specs(measure(Events.from_awkward(ak.Array(columns)), sample="s"))
 
 
+@pytest.mark.slow
 def test_a_file_s_classes_are_scripted_from_text_in_another_process(tmp_path):
     source = find(tmp_path, GOOD, kwargs={"hidden": 5})
     (tmp_path / "network.py").unlink()  # a worker has no such file
