@@ -49,13 +49,19 @@ class XRootDServer:
         self.url = f"root://127.0.0.1:{self.port}/"
         deadline = time.monotonic() + 30
         while not self._is_ready():
-            assert self._process.poll() is None, "xrootd has ended"
-            assert time.monotonic() < deadline, "xrootd is not ready"
+            assert self._process.poll() is None, f"xrootd has ended: {self._end_of_log()}"
+            assert time.monotonic() < deadline, f"xrootd is not ready: {self._end_of_log()}"
             time.sleep(0.05)  # between looks at its log
 
+    def _log(self):
+        files = [file for file in self._own.rglob("log*") if file.is_file()]
+        return b"".join(file.read_bytes() for file in files).decode(errors="replace")
+
+    def _end_of_log(self):
+        return f"exit status {self._process.poll()}, {self._log()[-2000:]}"
+
     def _is_ready(self):
-        logs = list(self._own.rglob("log*"))
-        return any(b"initialization completed" in p.read_bytes() for p in logs if p.is_file())
+        return "initialization completed" in self._log()
 
     def send(self, number):
         self._process.send_signal(number)
