@@ -39,6 +39,9 @@ MINIMAL = {
     ]
 }
 
+WARNINGS = ["-W", "error"]
+if sys.version_info >= (3, 14):  # where PyTorch warns of every use of TorchScript, the page's too
+    WARNINGS += ["-W", "ignore:`torch.jit:FutureWarning"]
 # A page's blocks run in one namespace, with line numbers of the page. Workers that are started by
 # them import this script again, and must find nothing to do.
 RUNNER = """
@@ -119,7 +122,7 @@ def test_the_python_of_a_page_runs_without_a_warning(page, tmp_path, tutorial_ru
     code = [(name_of(page), line, text) for line, text in blocks(page, "python")]
     (tmp_path / "blocks.json").write_text(json.dumps(code))
     (tmp_path / "run_page.py").write_text(RUNNER)
-    run_python(["-W", "error", "run_page.py", "blocks.json"], folder=tmp_path)
+    run_python([*WARNINGS, "run_page.py", "blocks.json"], folder=tmp_path)
 
 
 @pytest.mark.parametrize("page", [page for page in PAGES if any(blocks(page, "yaml"))], ids=name_of)

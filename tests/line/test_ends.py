@@ -124,8 +124,12 @@ def test_a_temporary_directory_with_too_long_a_path_is_told_in_one_line(tmp_path
     (tmp_path / "dataset.yaml").write_text(CONFIG.format(data=DATA))
     deep = temporary / ("x" * 120)
     deep.mkdir()
-    process = began(tmp_path, deep, "mlaas4hep_dask.run", "dataset.yaml", "--output", "run")
+    short = ["--set", "training.epochs=1", "--set", "partition.max_events=10000"]
+    process = began(tmp_path, deep, "mlaas4hep_dask.run", "dataset.yaml", "--output", "run", *short)
     out, _ = process.communicate(timeout=200)
-    assert process.returncode == 2, out
     assert "Traceback" not in out
-    assert f"error: the temporary directory {deep} has too long a path for sockets" in out
+    if sys.version_info >= (3, 14):  # whose multiprocessing finds a shorter place by itself
+        assert process.returncode == 0, out
+    else:
+        assert process.returncode == 2, out
+        assert f"error: the temporary directory {deep} has too long a path for sockets" in out

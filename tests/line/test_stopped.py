@@ -9,6 +9,7 @@ import threading
 import time
 import warnings
 
+import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import torch
@@ -193,6 +194,8 @@ def test_scoring_that_loses_the_worker_with_what_all_share_gives_the_same(
         request = check_request(bundle, [str(file) for file in files], output)
         predict_files(request, output, client=client)
         assert disturbance is None or disturbance.hit
-    tables = [pq.read_table(output) for output in outputs]
-    assert tables[0].equals(tables[1])
-    assert tables[0].num_rows == 3 * 16_052
+    disturbed, calm = (pq.read_table(output) for output in outputs)
+    assert disturbed.drop_columns("score").equals(calm.drop_columns("score"))
+    # Equal to the bit with PyTorch's own BLAS; a plain one rounds by where memory happens to lie.
+    np.testing.assert_array_max_ulp(disturbed["score"].to_numpy(), calm["score"].to_numpy(), 1)
+    assert calm.num_rows == 3 * 16_052

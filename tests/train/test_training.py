@@ -473,7 +473,7 @@ def test_a_stranger_at_the_store_learns_and_changes_nothing(keys, client, tmp_pa
     epochs = trainer.epochs(first=1, state=None)
     next(epochs)
     host, port = trainer._meeting.host, trainer._meeting.port
-    stranger = torch.distributed.TCPStore(host, port, is_master=False)
+    stranger = torch.distributed.TCPStore(host, port, is_master=False, use_libuv=False)
     session = trainer._session
     for prefix in ("", f"{session}/", f"/{session}/"):
         stranger.set(f"{prefix}exchange", str(victim))
