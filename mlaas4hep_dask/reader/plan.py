@@ -11,12 +11,14 @@ from numpy.typing import NDArray
 from mlaas4hep_dask.catalog.locations import FriendFiles
 from mlaas4hep_dask.events.events import Branch, offsets_of
 from mlaas4hep_dask.reader.access import PLAIN, Access, attempt, is_remote
+from mlaas4hep_dask.reader.baskets import read_baskets
 from mlaas4hep_dask.reader.befriend import befriended
 from mlaas4hep_dask.reader.byuproot import multiplicities_of, without_unreadable
 from mlaas4hep_dask.reader.fileplan import FilePlan
 from mlaas4hep_dask.reader.joins import HEAD, joined
 from mlaas4hep_dask.reader.opened import OpenTree, forget, open_data
 from mlaas4hep_dask.reader.tables import OpenTable
+from mlaas4hep_dask.reader.uncompress import UnsupportedBasketError
 
 
 def plan_file(
@@ -129,8 +131,19 @@ def _multiplicities(opened: OpenTree, names: list[str]) -> dict[str, NDArray[np.
     """By branch, of some: where the objects of each of the first entries begin."""
     stop = min(HEAD, int(opened.tree.num_entries))
     known = opened.catalogue
+    tables = opened.tables_of([known.sources[name] for name in names])
+    found: dict[str, NDArray[np.int64]] = {}
+    try:  # all in one go, where their baskets are of the plain kind
+        if tables:
+            own = lambda: opened.own_bytes  # noqa: E731
+            _, found = read_baskets(opened.source, tables, 0, stop, own_bytes=own)
+    except (UnsupportedBasketError, ValueError):  # uproot has a word for what is wrong
+        tables = {}
     return {
-        name: offsets_of(multiplicities_of(known, known.sources[name], 0, stop)) for name in names
+        name: found[tables[name].counter or name]
+        if name in tables
+        else offsets_of(multiplicities_of(known, known.sources[name], 0, stop))
+        for name in names
     }
 
 
