@@ -8,13 +8,12 @@ them.
 import os
 import shutil
 import subprocess
-import tempfile
 from contextlib import contextmanager
 from pathlib import Path
 
 import psutil
 
-from .processes import Missing, program, wait_until
+from .processes import Missing, new_folder, program, wait_until
 
 KINDS = ("mount", "uts", "ipc", "net", "pid")
 NETWORK = "10.213.77"
@@ -86,7 +85,7 @@ class _Inside(subprocess.Popen):
 
 
 @contextmanager
-def hosts(number=2, *, debian=True):
+def hosts(number=2, *, debian=True, folder=None):
     """Several hosts in one network.
 
     Parameters
@@ -105,7 +104,7 @@ def hosts(number=2, *, debian=True):
     for name, package in (("ip", "iproute2"), ("nsenter", "util-linux"), ("setpriv", "util-linux")):
         program(name, f"apt-get install {package}")
     addresses = {f"host{n}": f"{NETWORK}.{n}" for n in range(1, number + 1)}
-    folder = Path(tempfile.mkdtemp(prefix="hosts"))
+    folder = new_folder("hosts", folder)
     switch, made = None, []
     try:
         try:

@@ -1,7 +1,6 @@
 """Hosts that tests start are as good as machines of their own."""
 
 import sys
-import tempfile
 from pathlib import Path
 
 import psutil
@@ -84,12 +83,11 @@ def test_all_of_a_host_ends_with_its_power(hosts):
     assert second.run("hostname").stdout == "host2\n"
 
 
-def test_hosts_leave_nothing(hosts, tmp_path, monkeypatch):
-    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+def test_hosts_leave_nothing(hosts, tmp_path):
     before = set(psutil.net_if_addrs())
-    with joined(3) as made:
+    with joined(3, folder=tmp_path / "etc") as made:
         assert [host.run("hostname").stdout for host in made] == ["host1\n", "host2\n", "host3\n"]
-        assert list(tmp_path.iterdir())
+        assert list((tmp_path / "etc").iterdir())
         server, port = serving(made[0], made[0].address)
         with server.stdout:
             assert made[2].run(*python(ASK, "host1", port)).stdout == "host1\n"
