@@ -93,6 +93,8 @@ def hosts(number=2, *, debian=True, folder=None):
     debian : bool, default True
         In the /etc/hosts of each, its own name is 127.0.1.1, as Debian's installer writes it; or
         else the address by which others know it.
+    folder : Path, optional
+        Where their files are made; by default the temporary directory.
 
     Yields
     ------
