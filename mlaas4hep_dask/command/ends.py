@@ -82,6 +82,9 @@ def ended_by_signals(give_up: Callable[[], object]) -> Iterator[None]:
     try:
         yield
     finally:
+        # CPython notes an interrupt that leaves an exec of text, as modules do it while they are
+        # imported, and would end by SIGINT, whatever the exit status; the next exec clears that.
+        exec("")  # noqa: S102  # a constant
         for timer in timers:
             timer.cancel()
         for number, handler in earlier.items():

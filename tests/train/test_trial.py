@@ -133,7 +133,7 @@ FAULTS = {
     ),
     "random numbers of its own": (
         network("return self.linear(x * self.signs)",
-                more="self.signs = torch.randint(0, 2, (num_columns,)) * 2 - 1"),
+                more="self.signs = torch.randn(num_columns)"),
         "takes up its state_dict",
     ),
     "its input": (network("return self.linear(x.mul_(0.5))"), "changes its input in place"),

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING
 
 from mlaas4hep_dask.cluster.attach import NO_LOGS, WORKERS_TIMEOUT, cool_down, warm_up
@@ -39,31 +40,44 @@ def start(options: Cluster, ranks: int) -> Iterator[Client]:
         dask.config.set({**SETTINGS, **FORKED, "temporary-directory": str(scratch)}),
         # torch makes a folder for a compiler that nobody here uses, and would leave it behind.
         dask.config.set({TORCH_FOLDER: str(scratch / "torch")}),
+        ExitStack() as stack,
     ):
-        try:
-            cluster = LocalCluster(
-                n_workers=number,
-                threads_per_worker=1,
-                processes=True,
-                host="127.0.0.1",
-                dashboard_address="127.0.0.1:0",
-                memory_limit="auto" if options.memory_limit is None else options.memory_limit,
-                silence_logs=NO_LOGS,
-            )
-        except (OSError, RuntimeError, TimeoutError) as error:
-            raise ClusterError(
-                f"the local cluster does not start ({error})", address="local"
-            ) from error
-        except BaseException:  # interrupted while workers start: nobody else would end them
-            cool_down()
-            raise
-        with cluster, Client(cluster) as client:
-            workers_of(client).processes.follow(cluster)
-            ClusterHandle(client).wait_for_workers(
-                number, "the local cluster", seconds=WORKERS_TIMEOUT
-            )
-            _require_room(client)
-            yield client
+        with _signals_held():
+            try:
+                cluster = LocalCluster(
+                    n_workers=number,
+                    threads_per_worker=1,
+                    processes=True,
+                    host="127.0.0.1",
+                    dashboard_address="127.0.0.1:0",
+                    memory_limit=("auto" if options.memory_limit is None else options.memory_limit),
+                    silence_logs=NO_LOGS,
+                )
+            except (OSError, RuntimeError, TimeoutError) as error:
+                raise ClusterError(
+                    f"the local cluster does not start ({error})", address="local"
+                ) from error
+            except BaseException:  # nobody else would end its workers
+                cool_down()
+                raise
+            stack.enter_context(cluster)
+            client = stack.enter_context(Client(cluster))
+        workers_of(client).processes.follow(cluster)
+        ClusterHandle(client).wait_for_workers(number, "the local cluster", seconds=WORKERS_TIMEOUT)
+        _require_room(client)
+        yield client
+
+
+@contextmanager
+def _signals_held() -> Iterator[None]:
+    """Let signals wait: Dask leaves a cluster that is half started with tracebacks, at exit."""
+    earlier = signal.pthread_sigmask(
+        signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM, signal.SIGHUP}
+    )
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, earlier)
 
 
 def _require_room(client: Client) -> None:
