@@ -6,6 +6,7 @@ import importlib
 import math
 import os
 import shlex
+import signal
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -318,8 +319,11 @@ def _job_class(module: str, name: str) -> Any:
 @cache
 def _defaults() -> dict[str, Any]:
     """Section ``jobqueue`` of dask-jobqueue's own file."""
+    interrupted = signal.getsignal(signal.SIGINT)
     try:
+        # In the main thread alone: it takes Ctrl-C for itself, which is undone.
         package = importlib.import_module("dask_jobqueue")
+        signal.signal(signal.SIGINT, interrupted)
     except ModuleNotFoundError as error:
         raise MissingExtraError.of("cluster", module="dask_jobqueue") from error
     file = Path(package.__file__ or "").with_name("jobqueue.yaml")

@@ -1,0 +1,193 @@
+"""The queues of batch systems: jobs are submitted, seen, ended and explained there.
+
+Every question is one command of the batch system, which is given up after a while. Nothing is
+decided here.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Protocol
+
+from mlaas4hep_dask.cluster.batch.states import Seen
+from mlaas4hep_dask.cluster.sites import Script
+from mlaas4hep_dask.errors import ClusterError
+
+COMMAND_TIMEOUT = 60.0  # seconds; a busy controller takes some of them
+LOG_LINES = 15
+ANALYSIS_LINES = 25
+
+
+class RefusedError(ClusterError):
+    """A batch system refused a job (facts: command)."""
+
+
+class Queue(Protocol):
+    """A user's jobs in one batch system."""
+
+    def submit(self, script: Script, path: Path) -> str:
+        """The id of a new job, whose script is written to a path.
+
+        Raises
+        ------
+        RefusedError
+            With the words of the batch system.
+        ClusterError
+            When its command is missing.
+        """
+        ...
+
+    def seen(self) -> dict[str, Seen] | None:
+        """The jobs that the batch system knows, by id; None when it does not answer."""
+        ...
+
+    def cancel(self, ids: Sequence[str]) -> None:
+        """End jobs; those that have ended are left alone."""
+        ...
+
+    def explain(self, job: str) -> str:
+        """What the batch system itself says of a job that does not start; may be empty."""
+        ...
+
+
+class Slurm:
+    """Jobs of SLURM."""
+
+    # A job that has ended is known for some minutes (MinJobAge), so that its end has a reason.
+    _ENDED: Mapping[str, str] = {
+        "BOOT_FAIL": "its node did not start",
+        "CANCELLED": "cancelled",
+        "COMPLETED": "ended by itself",
+        "DEADLINE": "reached its deadline",
+        "FAILED": "failed",
+        "NODE_FAIL": "its node failed",
+        "OUT_OF_MEMORY": "killed for memory",
+        "PREEMPTED": "preempted",
+        "REVOKED": "revoked",
+        "TIMEOUT": "reached its walltime",
+    }
+    _WAITING = frozenset({"PENDING", "CONFIGURING", "REQUEUED", "SPECIAL_EXIT"})
+
+    def submit(self, script: Script, path: Path) -> str:  # noqa: D102  # of Queue
+        return _submit(script, path, re.compile(r"batch job (\d+)"))
+
+    def seen(self) -> dict[str, Seen] | None:  # noqa: D102  # of Queue
+        told = _asked("squeue", "--me", "--noheader", "--states=all", "--format=%i|%T|%r")
+        if told is None:
+            return None
+        rows = (line.split("|", 2) for line in told.splitlines() if line.count("|") >= 2)
+        return {job: self._seen(state, reason) for job, state, reason in rows}
+
+    def _seen(self, state: str, reason: str) -> Seen:
+        why = "" if reason in ("None", "") else reason
+        if state in self._ENDED:
+            words = self._ENDED[state]
+            return Seen("gone", f"{words}, {why}" if why else words, state == "TIMEOUT")
+        if "held" in why.lower():
+            return Seen("held", why)
+        return Seen("pending" if state in self._WAITING else "running", why)
+
+    def cancel(self, ids: Sequence[str]) -> None:  # noqa: D102  # of Queue
+        if ids:
+            _asked("scancel", *ids)
+
+    def explain(self, job: str) -> str:  # noqa: D102  # of Queue
+        told = _asked("scontrol", "show", "job", job) or ""
+        wanted = ("JobState=", "Reason=", "Partition=", "ReqTRES=", "TRES=", "NumNodes=")
+        return " ".join(word for word in told.split() if word.startswith(wanted))
+
+
+class HTCondor:
+    """Jobs of HTCondor; their ids are as ``7.0``."""
+
+    _ATTRIBUTES = "ClusterId,ProcId,JobStatus,HoldReason,HoldReasonCode,LastRejMatchReason"
+    _IDLE, _REMOVED, _COMPLETED, _HELD = 1, 3, 4, 5
+    _SPOOLING = 16  # the hold of a job whose files are on their way
+
+    def submit(self, script: Script, path: Path) -> str:  # noqa: D102  # of Queue
+        return _submit(script, path, re.compile(r"cluster (\d+)")) + ".0"
+
+    def seen(self) -> dict[str, Seen] | None:  # noqa: D102  # of Queue
+        told = _asked("condor_q", "-json", "-attributes", self._ATTRIBUTES)
+        if told is None:
+            return None
+        jobs = json.loads(told) if told.strip() else []
+        return {f"{job['ClusterId']}.{job['ProcId']}": self._seen(job) for job in jobs}
+
+    def _seen(self, job: Mapping[str, str | int]) -> Seen:
+        status = job["JobStatus"]
+        if status == self._HELD and job.get("HoldReasonCode") != self._SPOOLING:
+            return Seen("held", str(job.get("HoldReason", "")))
+        if status in (self._REMOVED, self._COMPLETED):
+            return Seen("gone", "removed" if status == self._REMOVED else "ended by itself")
+        if status in (self._IDLE, self._HELD):
+            return Seen("pending", str(job.get("LastRejMatchReason", "")).strip())
+        return Seen("running")
+
+    def cancel(self, ids: Sequence[str]) -> None:  # noqa: D102  # of Queue
+        if ids:
+            _asked("condor_rm", *ids)
+
+    def explain(self, job: str) -> str:  # noqa: D102  # of Queue
+        lines = (_asked("condor_q", "-better-analyze", job) or "").splitlines()
+        return "\n".join([line for line in lines if line.strip()][-ANALYSIS_LINES:])
+
+
+QUEUES: Mapping[str, type[Slurm | HTCondor]] = {"slurm": Slurm, "htcondor": HTCondor}
+
+
+def log_end(script: Script, job: str) -> str:
+    """The last lines of what a job printed; empty when there is none."""
+    path = script.log_of(job)
+    try:
+        lines = path.read_text(errors="replace").splitlines() if path else []
+    except OSError:  # it has not begun, or its node took the file along
+        return ""
+    return "\n".join(lines[-LOG_LINES:])
+
+
+def _submit(script: Script, path: Path, number: re.Pattern[str]) -> str:
+    path.write_text(script.text)
+    command = script.submit[0]
+    try:
+        told = subprocess.run(  # noqa: S603  # commands of the batch system
+            [*script.submit, str(path)],
+            capture_output=True,
+            text=True,
+            timeout=COMMAND_TIMEOUT,
+            stdin=subprocess.DEVNULL,
+            check=False,
+        )
+    except FileNotFoundError as error:
+        raise ClusterError(
+            f"there is no {command} here: run this where jobs can be submitted", command=command
+        ) from error
+    except subprocess.TimeoutExpired as error:
+        raise RefusedError(
+            f"{command} did not answer within {COMMAND_TIMEOUT:g} s", command=command
+        ) from error
+    found = number.search(told.stdout)
+    if told.returncode or not found:
+        words = " ".join((told.stderr or told.stdout).split()) or f"exit status {told.returncode}"
+        raise RefusedError(f"{command}: {words}", command=command)
+    return found[1]
+
+
+def _asked(*command: str) -> str | None:
+    """What a command printed; None when it failed, is missing or took too long."""
+    try:
+        told = subprocess.run(  # noqa: S603  # commands of the batch system
+            command,
+            capture_output=True,
+            text=True,
+            timeout=COMMAND_TIMEOUT,
+            stdin=subprocess.DEVNULL,
+            check=False,
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return None if told.returncode else told.stdout

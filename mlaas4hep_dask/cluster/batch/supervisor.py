@@ -1,0 +1,162 @@
+"""Keeps the jobs of a cluster as many as are wanted: looks, asks the state machine, acts."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from mlaas4hep_dask.cluster.batch.queue import Queue, RefusedError, log_end
+from mlaas4hep_dask.cluster.batch.states import (
+    Action,
+    Cancel,
+    GiveUp,
+    Limits,
+    State,
+    Submit,
+    Tell,
+    View,
+    finish,
+    step,
+)
+from mlaas4hep_dask.cluster.sites import Script
+from mlaas4hep_dask.errors import ClusterError, MLaaSError
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Workers:
+    """What Dask knows of its workers: names, and the seconds that all have computed so far."""
+
+    names: frozenset[str]
+    work: float = 0.0
+
+
+class Supervisor:
+    """A thread that submits jobs, replaces those that are lost and ends them all at the end.
+
+    Parameters
+    ----------
+    queue : Queue
+        Of the batch system.
+    script_of : callable
+        The script of a job, of a group and the name of its worker.
+    look : callable
+        The workers that Dask has now.
+    limits : Limits
+        Of the state machine.
+    folder : Path
+        Where scripts are written, one file per job.
+    prefix : str
+        What stands between group and number in the names of workers: the run's id.
+    interval : float
+        Seconds between two looks.
+    """
+
+    def __init__(
+        self,
+        queue: Queue,
+        script_of: Callable[[str, str], Script],
+        look: Callable[[], Workers],
+        *,
+        limits: Limits,
+        folder: Path,
+        prefix: str = "",
+        interval: float = 2.0,
+    ) -> None:
+        self._queue = queue
+        self._script_of = script_of
+        self._look = look
+        self._limits = limits
+        self._folder = folder
+        self._interval = interval
+        self._state = State(prefix=prefix)
+        self._scripts: dict[str, Script] = {}
+        self._submitted: dict[str, str] = {}
+        self._refused: dict[str, str] = {}
+        self._backlog: Mapping[str, int] = {}
+        self._is_over = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="supervisor of jobs", daemon=True)
+        self.failure: MLaaSError | None = None
+
+    @property
+    def state(self) -> State:
+        """What it keeps in mind."""
+        return self._state
+
+    def want(self, backlog: Mapping[str, int]) -> None:
+        """Say how many tasks of each group could run now."""
+        self._backlog = dict(backlog)
+
+    def __enter__(self) -> Supervisor:
+        for group in self._limits.sizes:  # what is wrong with a site shows here, at once
+            self._script_of(group, f"{group}-{self._state.prefix}0")
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._is_over.set()
+        self._thread.join()
+        self._act(finish(self._state))
+
+    def _run(self) -> None:
+        try:
+            while not self.failure:
+                self.look_once()
+                if self._is_over.wait(self._interval):
+                    return
+        except Exception as error:  # nobody else would hear of it
+            failed = error if isinstance(error, MLaaSError) else None
+            self.failure = failed or ClusterError(f"the supervisor of jobs failed ({error!r})")
+            logger.exception("%s", self.failure)
+
+    def look_once(self) -> None:
+        """One look, one step of the state machine, and what follows from it."""
+        view = View(
+            now=time.monotonic(),
+            queue=self._queue.seen(),
+            workers=(workers := self._look()).names,
+            work=workers.work,
+            backlog=self._backlog,
+            submitted=self._submitted,
+            refused=self._refused,
+        )
+        self._submitted, self._refused = {}, {}
+        self._state, actions = step(self._state, view, self._limits)
+        self._act(actions)
+
+    def _act(self, actions: tuple[Action, ...]) -> None:
+        cancelled = [action.id for action in actions if isinstance(action, Cancel)]
+        self._queue.cancel(cancelled)
+        for action in actions:
+            match action:
+                case Submit(group, worker):
+                    self._submit(group, worker)
+                case Tell():
+                    self._tell(action)
+                case GiveUp(reason):
+                    self.failure = ClusterError(reason)
+                    logger.error("%s", reason)
+                case Cancel():
+                    pass
+
+    def _submit(self, group: str, worker: str) -> None:
+        script = self._script_of(group, worker)
+        self._scripts[worker] = script
+        try:
+            self._submitted[worker] = self._queue.submit(script, self._folder / f"{worker}.sh")
+        except RefusedError as error:
+            self._refused[worker] = str(error)
+
+    def _tell(self, action: Tell) -> None:
+        lines = [action.text]
+        if action.explain and action.id and (explained := self._queue.explain(action.id)):
+            lines.append(explained)
+        script = self._scripts.get(action.worker)
+        if action.log and script and (end := log_end(script, action.id)):
+            lines += [f"the end of {script.log_of(action.id)}:", end]
+        logger.log(logging.WARNING if action.is_warning else logging.INFO, "\n".join(lines))

@@ -1,0 +1,153 @@
+"""Jobs on real batch systems are seen, replaced and ended by their supervisor."""
+
+import json
+import logging
+import os
+import subprocess
+import sys
+
+import psutil
+import pytest
+from distributed import Client
+from services.processes import wait_until
+
+from mlaas4hep_dask.cluster.batch.queue import QUEUES, RefusedError
+from mlaas4hep_dask.cluster.batch.states import Limits, Seen, Size
+from mlaas4hep_dask.cluster.batch.supervisor import Supervisor, Workers
+from mlaas4hep_dask.cluster.settings import SETTINGS
+from mlaas4hep_dask.cluster.sites import Script, job_script, load_site
+from mlaas4hep_dask.errors import ClusterError
+
+pytestmark = [pytest.mark.batch, pytest.mark.timeout(280)]
+
+
+def sleeping(folder, *directives):
+    """A job of SLURM that does nothing for a long time."""
+    lines = ["#!/bin/sh", *(f"#SBATCH {line}" for line in directives), "sleep 1000"]
+    text = "\n".join(lines) + "\n"
+    log = str(folder / "{job}.out")
+    return Script(text, "sleeping", ("sbatch", f"--output={folder}/%j.out"), ("scancel",), log)
+
+
+@pytest.fixture
+def scheduler():
+    """The process of a scheduler of its own, and its address."""
+    command = [sys.executable, "-m", "mlaas4hep_dask.cluster.batch.scheduler"]
+    with subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as process:
+        options = {"host": "127.0.0.1", "port": 0, "security": None, "settings": SETTINGS}
+        process.stdin.write(json.dumps(options) + "\n")
+        process.stdin.flush()
+        yield process, json.loads(process.stdout.readline())["address"]
+        process.stdin.close()
+        assert process.wait(30) == 0
+
+
+def test_slurm_says_in_which_state_jobs_are(slurm, tmp_path):
+    queue = QUEUES["slurm"]()
+    running = queue.submit(sleeping(tmp_path), tmp_path / "a.sh")
+    held = queue.submit(sleeping(tmp_path, "--hold"), tmp_path / "b.sh")
+    large = queue.submit(sleeping(tmp_path, "--nodes=2", "--exclusive"), tmp_path / "c.sh")
+    wait_until(lambda: queue.seen()[running].state == "running", "the first job runs")
+    assert queue.seen()[held] == Seen("held", "JobHeldUser")
+    wait_until(lambda: queue.seen()[large] == Seen("pending", "Resources"), "the third one waits")
+    assert "Reason=Resources" in queue.explain(large)
+    queue.cancel([running, large])
+    wait_until(lambda: queue.seen()[running].state == "gone", "the first job is over")
+    assert queue.seen()[running].reason.startswith("cancelled")
+    with pytest.raises(RefusedError, match=r"sbatch: .*Requested node configuration is not avail"):
+        queue.submit(sleeping(tmp_path, "--mem=900G"), tmp_path / "d.sh")
+
+
+def test_a_missing_command_is_an_error_and_no_refusal(tmp_path, monkeypatch):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(ClusterError, match="there is no sbatch here") as caught:
+        QUEUES["slurm"]().submit(sleeping(tmp_path), tmp_path / "a.sh")
+    assert not isinstance(caught.value, RefusedError)
+    assert QUEUES["slurm"]().seen() is None
+
+
+def workers_join_and_are_replaced(system, scheduler, tmp_path, caplog):
+    caplog.set_level(logging.INFO)
+    queue, site = QUEUES[system](), load_site(system, system)
+    _, address = scheduler
+    logs = tmp_path / "logs"
+    logs.mkdir()
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+
+    def script_of(group, worker):
+        return job_script(
+            site, group, scheduler_address=address, name=worker, logs=logs, environment=environment
+        )
+
+    with Client(address) as client:
+
+        def look():
+            workers = client.scheduler_info(n_workers=-1)["workers"]
+            return Workers(frozenset(worker["name"] for worker in workers.values()))
+
+        limits = Limits({"readers": Size(2, 2)}, connect=100)
+        with Supervisor(
+            queue, script_of, look, limits=limits, folder=tmp_path, prefix="t", interval=0.5
+        ) as supervisor:
+            wait_until(
+                lambda: len(look().names) == 2 or supervisor.failure,
+                "workers are there",
+                seconds=120,
+            )
+            assert not supervisor.failure
+            assert sorted(look().names) == ["readers-t0", "readers-t1"]
+            lost = next(job for job in supervisor.state.jobs if job.worker == "readers-t0")
+            queue.cancel([lost.id])
+            wait_until(lambda: "readers-t2" in look().names, "another is there", seconds=120)
+            assert client.submit(os.getpid, workers="readers-t2").result(60)
+            assert f"job {lost.id} (readers-t0) left the queue" in caplog.text
+            assert supervisor.failure is None
+        wait_until(
+            lambda: all(seen.state == "gone" for seen in queue.seen().values()),
+            "no job is left",
+            seconds=60,
+        )
+
+
+def test_workers_on_slurm_join_and_are_replaced(slurm, scheduler, tmp_path, caplog):
+    workers_join_and_are_replaced("slurm", scheduler, tmp_path, caplog)
+
+
+def test_workers_on_htcondor_join_and_are_replaced(htcondor, scheduler, tmp_path, caplog):
+    workers_join_and_are_replaced("htcondor", scheduler, tmp_path, caplog)
+
+
+def test_refusals_end_a_supervisor_with_the_words_of_the_batch_system(slurm, tmp_path):
+    limits = Limits({"readers": Size(1, 1)}, pause=0.1)
+    with Supervisor(
+        QUEUES["slurm"](),
+        lambda *_: sleeping(tmp_path, "--mem=900G"),
+        lambda: Workers(frozenset()),
+        limits=limits,
+        folder=tmp_path,
+        interval=0.2,
+    ) as supervisor:
+        wait_until(lambda: supervisor.failure, "it has given up")
+    assert "refused jobs 3 times one after the other: sbatch: " in str(supervisor.failure)
+
+
+def test_a_scheduler_ends_when_its_parent_was_killed(tmp_path):
+    options = json.dumps({"host": "127.0.0.1", "port": 0, "security": None, "settings": SETTINGS})
+    (tmp_path / "parent.py").write_text(
+        "import subprocess, sys\n"
+        "command = [sys.executable, '-m', 'mlaas4hep_dask.cluster.batch.scheduler']\n"
+        "child = subprocess.Popen(command, stdin=-1, text=True)\n"
+        f"child.stdin.write({options!r} + '\\n')\n"
+        "child.stdin.flush()\n"
+        "child.wait()\n"
+    )
+    with subprocess.Popen(
+        [sys.executable, tmp_path / "parent.py"], stdout=subprocess.PIPE, text=True
+    ) as parent:
+        assert json.loads(parent.stdout.readline())["address"].startswith("tcp://127.0.0.1:")
+        children = psutil.Process(parent.pid).children(recursive=True)
+        assert children
+        parent.kill()
+        assert not psutil.wait_procs(children, timeout=30)[1]
