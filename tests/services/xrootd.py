@@ -39,14 +39,22 @@ class XRootDServer:
             if os.geteuid() == 0:  # it refuses to be root: there it sees itself as another user
                 user = ["--map-user=1", "--map-group=1"]
                 command = ["unshare", "--user", *user, "--", *command]
-            self._process = subprocess.Popen(
-                [sys.executable, "-c", _LAUNCH, str(listening.fileno()), *command],
-                cwd=self._own,
-                pass_fds=[listening.fileno()],
-                stdout=subprocess.DEVNULL,
-                stderr=subprocess.DEVNULL,
-            )
+            with (self._own / "log-printed").open("w") as printed:
+                self._process = subprocess.Popen(
+                    [sys.executable, "-c", _LAUNCH, str(listening.fileno()), *command],
+                    cwd=self._own,
+                    pass_fds=[listening.fileno()],
+                    stdout=printed,
+                    stderr=printed,
+                )
         self.url = f"root://127.0.0.1:{self.port}/"
+        try:
+            self._wait()
+        except BaseException:
+            self.end()
+            raise
+
+    def _wait(self):
         deadline = time.monotonic() + 30
         while not self._is_ready():
             assert self._process.poll() is None, f"xrootd has ended: {self._end_of_log()}"
