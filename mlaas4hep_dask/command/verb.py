@@ -18,7 +18,12 @@ from mlaas4hep_dask import __version__
 from mlaas4hep_dask.command.ends import ended_by_signals, status_of
 from mlaas4hep_dask.errors import MLaaSError, did_you_mean
 
-SUCCESS, DIFFERENT, TROUBLE = 0, 1, 2  # exit statuses; 1 is a fault of the program otherwise
+SUCCESS, DIFFERENT, FAULT, TROUBLE = (
+    0,
+    1,
+    1,
+    2,
+)  # exit statuses; 1 is a fault of the program otherwise
 STATUSES = (
     "Exit status: 0 success, 1 a fault of this program, 2 something you can mend, "
     "129 terminal closed, 130 interrupted, 143 terminated"
@@ -160,6 +165,13 @@ def status(command: click.Command, arguments: Sequence[str] | None = None, *, na
         return _told(_usage(error))
     except MLaaSError as error:
         return _told(str(error))
+
+
+def exit_status(error: BaseException) -> int:
+    """What a command ends with that an error breaks off."""
+    if isinstance(error, KeyboardInterrupt):
+        return status_of(error)
+    return TROUBLE if isinstance(error, MLaaSError) else FAULT
 
 
 def process(

@@ -1,6 +1,7 @@
 """Journal: what a run tells while it works, one line for each fact, appended to a file."""
 
 from mlaas4hep_dask.journal.journal import Advance, Journal
+from mlaas4hep_dask.journal.process import birth_of
 from mlaas4hep_dask.journal.read import Entry, Records, read
 from mlaas4hep_dask.journal.records import (
     SPLITS,
@@ -16,6 +17,7 @@ from mlaas4hep_dask.journal.records import (
     Record,
     Retries,
     Run,
+    Samples,
     Stage,
     StageEnd,
 )
@@ -39,8 +41,10 @@ __all__ = [
     "Records",
     "Retries",
     "Run",
+    "Samples",
     "Stage",
     "StageEnd",
+    "birth_of",
     "read",
     "text",
 ]

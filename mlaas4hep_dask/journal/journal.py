@@ -22,6 +22,7 @@ from mlaas4hep_dask.journal.records import (
     to_json,
 )
 
+BEAT = 60.0  # seconds between two signs of life
 FIRST_PAUSE = 1.0  # seconds between lines of progress while a stage is young
 PAUSE_SHARE = 0.01  # of the time of a stage: later pauses, so that a long one has some 700 lines
 
@@ -30,7 +31,8 @@ class Journal:
     """Takes records, tells them to listeners, and appends them to a file once there is one.
 
     Every line is one write to the end of the file: what was added before a process is killed is
-    there, and at most the last line is cut.
+    there, and at most the last line is cut. While there is nothing to tell, the time of the file is
+    set every minute.
 
     Parameters
     ----------
@@ -44,6 +46,7 @@ class Journal:
         self._stages: list[StageEnd] = []
         self._file: int | None = None
         self._path = Path()
+        self._is_over = False
         self._lock = threading.RLock()  # records come from the thread of a cluster's client too
 
     @property
@@ -89,25 +92,48 @@ class Journal:
         self.add(StageEnd(name, advance.events, advance.seconds))
 
     @contextmanager
-    def kept(self, path: Path) -> Iterator[None]:
-        """Keep the records in a file, those from before too, and tell there how it ends."""
+    def kept(
+        self, path: Path, exit_status: Callable[[BaseException], int] | None = None
+    ) -> Iterator[None]:
+        """Keep the records in a file, those from before too, and tell there how it ends.
+
+        Parameters
+        ----------
+        path : Path
+            The file.
+        exit_status : callable, optional
+            What a command ends with that an error breaks off.
+        """
         self._open(path)
+        over = threading.Event()
+        beating = threading.Thread(target=self._beat, args=(over,), name="journal", daemon=True)
+        beating.start()
         try:
             yield
         except BaseException as error:
             interrupt = isinstance(error, KeyboardInterrupt)
+            status = None if exit_status is None else exit_status(error)
             with suppress(WriteError):
-                self.add(End("interrupted" if interrupt else "failed", _first_line(error)))
+                self.end(End("interrupted" if interrupt else "failed", _first_line(error), status))
             raise
         else:
-            self.add(End("complete"))
+            self.end(End("complete", exit_status=None if exit_status is None else 0))
         finally:
+            over.set()
+            beating.join()
             self._close()
 
-    def move(self, path: Path, why: str) -> None:
+    def end(self, record: End) -> None:
+        """Tell how this process ends its work, unless it is told already."""
+        if not self._is_over:
+            self._is_over = True
+            self.add(record)
+
+    def move(self, path: Path, why: str = "") -> None:
         """Go on in another file, with all records of this process; the first one tells why."""
         with self._lock:
-            self._write(_line(End("moved", why)))
+            if why:
+                self._write(_line(End("moved", why)))
             self._close()
             self._open(path)
 
@@ -117,6 +143,13 @@ class Journal:
             with self._lock, suppress(WriteError):  # the next record tells it
                 self._write(_line(record))
         self._tell(record)
+
+    def _beat(self, over: threading.Event) -> None:
+        """Set the time of the file, by which those on other machines see that somebody lives."""
+        while not over.wait(BEAT):
+            with self._lock, suppress(OSError):  # of a server that is away: what is written tells
+                if self._file is not None:
+                    os.utime(self._file)
 
     def _tell(self, record: Record) -> None:
         for listener in self._listeners:

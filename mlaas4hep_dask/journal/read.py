@@ -15,6 +15,7 @@ from mlaas4hep_dask.journal.records import VERSION, End, Epoch, Record, Run, fro
 from mlaas4hep_dask.journal.text import text
 
 JOURNAL = "journal.jsonl"
+STARTING = "starting.jsonl"  # until a process knows whether it goes on with what is there
 
 R = TypeVar("R")
 

@@ -26,6 +26,8 @@ class Run:
         The machine that it runs on.
     command : str or None
         The command line; None for a run from Python.
+    birth : str
+        When the process began, as `birth_of` has it; empty where nothing tells.
     """
 
     name: str
@@ -33,6 +35,7 @@ class Run:
     process: int
     host: str
     command: str | None
+    birth: str = ""
 
 
 @dataclass(frozen=True)
@@ -78,6 +81,23 @@ class StageEnd:
             "seconds": round(self.seconds, 4),
             "events_per_second": round(self.events_per_second, 1),
         }
+
+
+@dataclass(frozen=True)
+class Samples:
+    """What is known of each sample after a stage.
+
+    Parameters
+    ----------
+    stage : str
+        ``plan`` or ``specs``.
+    samples : mapping of str to mapping of str to int
+        By name: after the plan its ``files`` and ``events``, after the specs the events that were
+        ``read`` and those that were ``selected``.
+    """
+
+    stage: str
+    samples: Mapping[str, Mapping[str, int]]
 
 
 @dataclass(frozen=True)
@@ -176,10 +196,12 @@ class End:
     """A process has ended its work on a run, with the line of the error if it failed.
 
     ``moved`` is the end for a journal whose folder was moved aside: the process goes on elsewhere.
+    ``exit_status`` is that of the command, None where there is no such.
     """
 
     status: Literal["complete", "failed", "interrupted", "moved"]
     error: str = ""
+    exit_status: int | None = None
 
 
 @dataclass(frozen=True)
@@ -195,6 +217,7 @@ Record = (
     | Stage
     | Progress
     | StageEnd
+    | Samples
     | Epoch
     | Message
     | Note
@@ -211,6 +234,7 @@ KINDS: dict[str, type[Any]] = {
     "stage": Stage,
     "progress": Progress,
     "stage_end": StageEnd,
+    "samples": Samples,
     "epoch": Epoch,
     "message": Message,
     "note": Note,

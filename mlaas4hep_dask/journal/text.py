@@ -19,6 +19,7 @@ from mlaas4hep_dask.journal.records import (
     Record,
     Retries,
     Run,
+    Samples,
     Stage,
     StageEnd,
 )
@@ -41,6 +42,8 @@ def text(record: Record) -> str:
             return f"{record.stage}: {record.events:,}{of} events, {record.seconds:.0f} s"
         case StageEnd():
             return _stage_end(record)
+        case Samples():
+            return f"{record.stage}: {samples_text(record)}"
         case Epoch():
             return _epoch(record)
         case Message() | Note():
@@ -66,6 +69,14 @@ def _stage_end(record: StageEnd) -> str:
     rate = f" ({record.events_per_second:,.0f} events/s)" if record.events else ""
     events = f"{record.events:,} events in " if record.events else ""
     return f"{record.stage}: {events}{record.seconds:.2f} s{rate}"
+
+
+def samples_text(record: Samples) -> str:
+    """The events of each sample."""
+    return "; ".join(
+        f"{name}: " + ", ".join(f"{number:,} {what}" for what, number in counts.items())
+        for name, counts in record.samples.items()
+    )
 
 
 def _epoch(record: Epoch) -> str:

@@ -11,10 +11,12 @@ from pathlib import Path
 from typing import Any, Self
 
 from mlaas4hep_dask.errors import ConfigError, writing
+from mlaas4hep_dask.journal.read import STARTING
 from mlaas4hep_dask.run.changes import changes, digest_of
 
 STATE = "run.json"
 LOCK = ".lock"
+PASSING = (LOCK, STARTING)  # what a process leaves that has not begun to write results
 EPOCHS = "checkpoints/epochs.json"
 
 
@@ -24,10 +26,7 @@ class RunDirectory:
     Parameters
     ----------
     path : Path
-        The folder. Of an earlier run there, one that was interrupted and has the same
-        facts is taken up again; any other is moved aside to ``path.1``, ``path.2``, ….
-    facts : mapping of str to JSON value
-        What decides the result, as far as it is known.
+        The folder.
 
     Attributes
     ----------
@@ -39,9 +38,9 @@ class RunDirectory:
         Why an interrupted run was not taken up; empty if there was none.
     """
 
-    def __init__(self, path: Path, *, facts: Mapping[str, Any]) -> None:
+    def __init__(self, path: Path) -> None:
         self.path = path
-        self.facts = dict(facts)
+        self.facts: dict[str, Any] = {}
         self.resumed = False
         self.moved_to: Path | None = None
         self.changed = ""
@@ -50,8 +49,23 @@ class RunDirectory:
     def __enter__(self) -> Self:
         check_output(self.path)
         self._take_lock()
+        (self.path / STARTING).unlink(missing_ok=True)  # of a process that ended too early
+        return self
+
+    def begin(self, facts: Mapping[str, Any]) -> None:
+        """Take up what is there, or make room for a new run.
+
+        Of an earlier run there, one that was interrupted and has the same facts is taken up again;
+        any other is moved aside to ``path.1``, ``path.2``, ….
+
+        Parameters
+        ----------
+        facts : mapping of str to JSON value
+            What decides the result, as far as it is known.
+        """
+        self.facts = dict(facts)
         state = _state(self.path)
-        is_there = any(entry.name != LOCK for entry in self.path.iterdir())
+        is_there = any(entry.name not in PASSING for entry in self.path.iterdir())
         if state.get("status") == "running":
             earlier = state.get("facts", {})
             self.changed = changes(self.facts, {key: earlier.get(key) for key in self.facts})
@@ -63,7 +77,6 @@ class RunDirectory:
         if is_there and (self.changed or state.get("status") != "running"):
             self._move_aside()
         self._write_state("running")
-        return self
 
     def settle(self, facts: Mapping[str, Any]) -> bool:
         """Add what is known by now of what decides the result; False if it fits no earlier run.
@@ -82,9 +95,11 @@ class RunDirectory:
         self._write_state("running")
         return True
 
-    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        if kind is None:
-            self._write_state("complete")
+    def complete(self) -> None:
+        """Write down that the run is complete."""
+        self._write_state("complete")
+
+    def __exit__(self, *_: object) -> None:
         self._drop_lock()
 
     def _take_lock(self) -> None:
@@ -176,7 +191,7 @@ def check_output(path: Path) -> None:
     if exists and not path.is_dir():
         raise ConfigError(f"output {path} is a file, expected a folder", key="output")
     if path.is_dir():
-        others = sorted(entry.name for entry in path.iterdir() if entry.name != LOCK)
+        others = sorted(entry.name for entry in path.iterdir() if entry.name not in PASSING)
         if others and not _state(path):
             raise ConfigError(
                 f"output {path} holds {others[0]!r} and no run; choose a new or empty folder",

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import os
-import socket
 from pathlib import Path
 from typing import Any
 
-from mlaas4hep_dask import __version__
 from mlaas4hep_dask.bundle import write_bundle
 from mlaas4hep_dask.config import Config
 from mlaas4hep_dask.console import Reporter
@@ -16,18 +13,19 @@ from mlaas4hep_dask.dataset.dataset import watching
 from mlaas4hep_dask.dataset.lost import Lost
 from mlaas4hep_dask.dataset.mean_image import images_json
 from mlaas4hep_dask.dataset.trial import require_splits
-from mlaas4hep_dask.journal import SPLITS, Caution, Epoch, Journal, Message, Note, Run, read
-from mlaas4hep_dask.journal.read import JOURNAL
+from mlaas4hep_dask.journal import SPLITS, Caution, Epoch, Journal, Message, Note, read
 from mlaas4hep_dask.report import render
 from mlaas4hep_dask.report.card import model_card
 from mlaas4hep_dask.report.records import CONFIG, DISTRIBUTIONS, IMAGES, METRICS, PLAN, SPECS
 from mlaas4hep_dask.run.directory import EPOCHS, RunDirectory
 from mlaas4hep_dask.run.facts import facts_before, facts_of_training
 from mlaas4hep_dask.run.result import RunResult
+from mlaas4hep_dask.run.samples import measured, planned
 from mlaas4hep_dask.run.specs_notes import specs_line, specs_notes
 from mlaas4hep_dask.run.summary import distributions_json, plan_json, run_summary, versions
 from mlaas4hep_dask.run.training import Checkpoint, Trainer, begin_ranks, loss_of
 from mlaas4hep_dask.run.witness import Witness
+from mlaas4hep_dask.run.work import Work, work_on
 from mlaas4hep_dask.train.loss import LossSource
 from mlaas4hep_dask.train.model import ModelSource, find_model
 
@@ -56,6 +54,7 @@ def fit(
     loss: LossSource | None = None,
     reporter: Reporter | None = None,
     command: str | None = None,
+    work: Work | None = None,
 ) -> RunResult:
     """Train on a data set and export the model.
 
@@ -73,6 +72,8 @@ def fit(
         Told of every stage; by default stages are logged.
     command : str, optional
         The command line, for the report.
+    work : Work, optional
+        From `work_on`, if the caller began earlier; it has output, reporter and command then.
 
     Returns
     -------
@@ -84,22 +85,22 @@ def fit(
     MLaaSError
         Whatever is wrong with data, model or cluster.
     """
-    journal = Journal((reporter or Reporter()).hear)
-    with Witness(journal, dataset) as witness:
-        return _fit(dataset, model, loss, output, command, journal, witness)
+    if work is None:
+        options: dict[str, Any] = {"output": output, "reporter": reporter, "command": command}
+        with work_on(dataset.config, **options) as own:
+            return fit(dataset, model=model, loss=loss, work=own)
+    with Witness(work.journal, dataset) as witness:
+        return _fit(dataset, model, loss, work, witness)
 
 
 def _fit(
     dataset: Dataset,
     model: ModelSource | None,
     loss: LossSource | None,
-    output: str | Path | None,
-    command: str | None,
-    journal: Journal,
+    work: Work,
     witness: Witness,
 ) -> RunResult:
-    config = dataset.config
-    journal.add(Run(config.name, __version__, os.getpid(), socket.gethostname(), command))
+    config, folder, journal = dataset.config, work.folder, work.journal
     model, loss = model or model_of(config), loss or loss_of(config)
     with journal.stage("start"):
         importing = begin_ranks(dataset)
@@ -108,82 +109,80 @@ def _fit(
         require_splits(plan, config.where("split"))
         planning.events = plan.num_events
     witness.look_at_plan()
-    path = Path(output if output is not None else config.output).absolute()
-    with (
-        RunDirectory(path, facts=facts_before(dataset, model, loss)) as folder,
-        journal.kept(path / JOURNAL),
-    ):
-        _say_moved(folder, journal)
+    journal.add(planned(plan))
+    work.begin(facts_before(dataset, model, loss))
+    path = folder.path
+    _describe(folder, dataset)
+    for caution in config.cautions:
+        journal.add(Caution(caution))
+    with journal.stage("specs", plan.num_events) as advance:
+        specs = dataset.specs(progress=advance)
+    witness.look("specs")
+    notes = specs_notes(
+        specs,
+        path=config.specs.path,
+        normalisation=config.encode.normalisation,
+        out_of_range=config.encode.out_of_range,
+    )
+    num_cached = dataset.num_cached()
+    line = specs_line(specs, num_cached=num_cached, path=config.specs.path, notes=notes)
+    journal.add(Message(line))
+    if config.specs.path is None and specs.coverage >= 1.0:
+        journal.add(measured(specs))
+    specs = specs.with_provenance(versions=versions())
+    trainer = Trainer(dataset, model, loss)
+    if not work.settle(facts_of_training(dataset, trainer)):
         _describe(folder, dataset)
-        for caution in config.cautions:
-            journal.add(Caution(caution))
-        with journal.stage("specs", plan.num_events) as advance:
-            specs = dataset.specs(progress=advance)
-        witness.look("specs")
-        notes = specs_notes(
-            specs,
-            path=config.specs.path,
-            normalisation=config.encode.normalisation,
-            out_of_range=config.encode.out_of_range,
-        )
-        num_cached = dataset.num_cached()
-        line = specs_line(specs, num_cached=num_cached, path=config.specs.path, notes=notes)
-        journal.add(Message(line))
-        specs = specs.with_provenance(versions=versions())
-        trainer = Trainer(dataset, model, loss)
-        if not folder.settle(facts_of_training(dataset, trainer)):
-            journal.move(path / JOURNAL, folder.changed)
-            _say_moved(folder, journal)
-            _describe(folder, dataset)
-        folder.write(SPECS, specs.to_json())
-        del importing
-        # Read before training, after which a server may be gone: a result that lacks nothing but
-        # examples and figures would be lost.
-        examples = trainer.begin_trial()
-        folder.write_json(DISTRIBUTIONS, distributions_json(dataset.distributions()))
-        if images := images_json(dataset.image_sums(), dataset.encoding().image, specs):
-            folder.write_json(IMAGES, images)
-        with journal.stage("trial"):
-            warnings = trainer.end_trial()
-        for warning in warnings:
-            journal.add(Caution(warning))
-        epochs, last = _train(trainer, dataset, folder, journal, witness)
-        with journal.stage("export"):
-            exported = trainer.export(last.state)
-        summary = run_summary(dataset, trainer, journal.stages, epochs, last)
-        witness.look("export")
-        summary["model"]["num_parameters"] = exported.num_parameters
-        summary["command"] = command
-        for note in summary["counts"]["notes"]:
-            if note.startswith("WARNING: the network predicts"):
-                journal.add(Caution(note.removeprefix("WARNING: ")))
-            else:
-                journal.add(Note(note))
-        bundle = write_bundle(
-            path / "bundle",
-            name=config.name,
-            model=exported.content,
-            specs=specs,
-            encode=dataset.encode_options(),
-            objective=trainer.objective,
-            metrics={key: last.record[key] for key in SPLITS},
-            data={
-                "tree": _tree(dataset),
-                "friends": _friends(dataset),
-                "function": None if config.function is None else config.function.callable,
-                "identifiers": config.branches.identifiers,
-                "samples": summary["samples"],
-                "config": config.digest(),
-            },
-            card=model_card(summary),
-            recipe=dataset.plan().preparation.recipe,
-            example=examples.sent[0] if examples.sent else None,
-            golden=exported.golden,
-        )
-        result = RunResult(path, summary, bundle)
-        summary["serve"] = result.serve_command
-        folder.write_json(METRICS, summary)
-        folder.write("report.html", render(path))
+    folder.write(SPECS, specs.to_json())
+    del importing
+    # Read before training, after which a server may be gone: a result that lacks nothing but
+    # examples and figures would be lost.
+    examples = trainer.begin_trial()
+    folder.write_json(DISTRIBUTIONS, distributions_json(dataset.distributions()))
+    if images := images_json(dataset.image_sums(), dataset.encoding().image, specs):
+        folder.write_json(IMAGES, images)
+    with journal.stage("trial"):
+        warnings = trainer.end_trial()
+    for warning in warnings:
+        journal.add(Caution(warning))
+    epochs, last = _train(trainer, dataset, folder, journal, witness)
+    with journal.stage("export"):
+        exported = trainer.export(last.state)
+    summary = run_summary(dataset, trainer, journal.stages, epochs, last)
+    witness.look("export")
+    summary["model"]["num_parameters"] = exported.num_parameters
+    summary["command"] = work.command
+    for note in summary["counts"]["notes"]:
+        if note.startswith("WARNING: the network predicts"):
+            journal.add(Caution(note.removeprefix("WARNING: ")))
+        else:
+            journal.add(Note(note))
+    bundle = write_bundle(
+        path / "bundle",
+        name=config.name,
+        model=exported.content,
+        specs=specs,
+        encode=dataset.encode_options(),
+        objective=trainer.objective,
+        metrics={key: last.record[key] for key in SPLITS},
+        data={
+            "tree": _tree(dataset),
+            "friends": _friends(dataset),
+            "function": None if config.function is None else config.function.callable,
+            "identifiers": config.branches.identifiers,
+            "samples": summary["samples"],
+            "config": config.digest(),
+        },
+        card=model_card(summary),
+        recipe=dataset.plan().preparation.recipe,
+        example=examples.sent[0] if examples.sent else None,
+        golden=exported.golden,
+    )
+    result = RunResult(path, summary, bundle)
+    summary["serve"] = result.serve_command
+    folder.write_json(METRICS, summary)
+    folder.write("report.html", render(path))
+    work.complete()
     return result
 
 
@@ -235,15 +234,6 @@ def _train(
 def _describe(folder: RunDirectory, dataset: Dataset) -> None:
     folder.write(CONFIG, dataset.config.to_yaml(absolute=True))
     folder.write_json(PLAN, plan_json(dataset))
-
-
-def _say_moved(folder: RunDirectory, journal: Journal) -> None:
-    if folder.moved_to is None:
-        return
-    if folder.changed:
-        text = f"the interrupted run in {folder.path} is not taken up: {folder.changed}"
-        journal.add(Message(text))
-    journal.add(Message(f"an earlier run in {folder.path} was moved to {folder.moved_to}"))
 
 
 def _checkpoint(epoch: int) -> str:

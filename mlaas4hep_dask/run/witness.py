@@ -1,8 +1,7 @@
-"""Writes down what happens beside the stages of a run: warnings, deaths of workers, losses."""
+"""Writes down what happens beside the stages of a run: deaths of workers, losses, retries."""
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from typing import Any, Self
@@ -11,14 +10,14 @@ from mlaas4hep_dask.dataset import Dataset
 from mlaas4hep_dask.dataset.lost import Lost
 from mlaas4hep_dask.dataset.plan import Skipped
 from mlaas4hep_dask.errors import WriteError
-from mlaas4hep_dask.journal import Caution, Death, Journal, Loss, Retries
+from mlaas4hep_dask.journal import Death, Journal, Loss, Retries
 from mlaas4hep_dask.reader import ReadCounts
 
 TOPIC = "all"  # under which Dask's scheduler tells of workers that leave
 
 
 class Witness:
-    """Hears what is logged and told by a cluster while it is entered, and looks when asked.
+    """Hears what a cluster tells while it is entered, and looks when asked.
 
     Parameters
     ----------
@@ -31,17 +30,14 @@ class Witness:
     def __init__(self, journal: Journal, dataset: Dataset) -> None:
         self._journal = journal
         self._dataset = dataset
-        self._handler = _Cautions(journal)
         self._losses: set[tuple[str, str, int]] = set()
         self._attempts: dict[str, int] = {}
 
     def __enter__(self) -> Self:
-        _logger().addHandler(self._handler)
         self._dataset.cluster.hear(TOPIC, self._hear)
         return self
 
     def __exit__(self, *_: object) -> None:
-        _logger().removeHandler(self._handler)
         with suppress(OSError, RuntimeError, ValueError):  # of a scheduler that is gone
             self._dataset.cluster.unhear(TOPIC)
 
@@ -89,19 +85,3 @@ class Witness:
         if isinstance(facts, Mapping) and facts.get("action") == "remove-worker":
             with suppress(WriteError):  # the next record of the run tells it
                 self._journal.add(Death(str(facts["worker"]), bool(facts.get("expected"))))
-
-
-def _logger() -> logging.Logger:
-    return logging.getLogger("mlaas4hep_dask")
-
-
-class _Cautions(logging.Handler):
-    """Warnings of this package's loggers as records."""
-
-    def __init__(self, journal: Journal) -> None:
-        super().__init__(logging.WARNING)
-        self._journal = journal
-
-    def emit(self, record: logging.LogRecord) -> None:
-        with suppress(WriteError):
-            self._journal.add(Caution(record.getMessage(), record.name))

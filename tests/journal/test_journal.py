@@ -1,16 +1,20 @@
 import json
+import os
 import pickle
 import signal
 import subprocess
 import sys
 import threading
+import time
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from mlaas4hep_dask.command import exit_status
+from mlaas4hep_dask.command.ends import Terminated
 from mlaas4hep_dask.console import Console, Reporter, is_said
-from mlaas4hep_dask.errors import RecordError, WriteError
+from mlaas4hep_dask.errors import ConfigError, RecordError, WriteError
 from mlaas4hep_dask.journal import (
     Caution,
     Death,
@@ -24,8 +28,10 @@ from mlaas4hep_dask.journal import (
     Progress,
     Retries,
     Run,
+    Samples,
     Stage,
     StageEnd,
+    birth_of,
     read,
     text,
 )
@@ -40,11 +46,12 @@ METRICS = {
     "validation": {"loss": 0.6, "auc": None},
 }
 RECORDS = [
-    Run("single-top", "0.1.0", 77, "login", "python -m mlaas4hep_dask.run dataset.yaml"),
+    Run("single-top", "0.1.0", 77, "login", "python -m mlaas4hep_dask.run dataset.yaml", "b/12"),
     Stage("specs", 3_000),
     Progress("specs", 1_000, 3_000, 2.5),
     StageEnd("specs", 3_000, 4.0),
     StageEnd("train", 500, 4.0, is_complete=False),
+    Samples("specs", {"QCD": {"read": 3_000, "selected": 500}}),
     Epoch(1, 5, METRICS, "auc", "AUC"),
     Message("specs of 3,000 events measured now"),
     Note("two files have one UUID"),
@@ -79,7 +86,7 @@ def test_every_kind_of_record_is_read_as_it_was_written(tmp_path):
     lines = [json.loads(line) for line in path.read_text().splitlines()]
     assert {line["version"] for line in lines} == {1}
     assert [line["kind"] for line in lines][:4] == ["run", "stage", "progress", "stage_end"]
-    assert len({type(record) for record in RECORDS}) == len({line["kind"] for line in lines}) == 12
+    assert len({type(record) for record in RECORDS}) == len({line["kind"] for line in lines}) == 13
 
 
 @given(
@@ -236,6 +243,51 @@ def test_progress_is_heard_always_and_written_seldom(tmp_path):
         progress = [each for each in heard if isinstance(each, Progress)]
         assert [each.events for each in progress] == list(range(1, 10_001))
         assert len(read(tmp_path).of(Progress)) <= progress[-1].seconds + 1
+
+
+def test_the_end_of_a_command_has_its_exit_status_and_is_told_once(tmp_path):
+    journal = Journal()
+    with pytest.raises(ConfigError), journal.kept(tmp_path / JOURNAL, exit_status):
+        raise ConfigError("wrong")
+    assert list(read(tmp_path)) == [End("failed", "wrong", 2)]
+    with pytest.raises(KeyboardInterrupt), Journal().kept(tmp_path / JOURNAL, exit_status):
+        raise Terminated
+    assert read(tmp_path).of(End)[-1].exit_status == 143
+    journal = Journal()
+
+    def close():
+        journal.end(End("complete", exit_status=0))
+        raise KeyboardInterrupt  # while a cluster is closed
+
+    with pytest.raises(KeyboardInterrupt), journal.kept(tmp_path / "done", exit_status):
+        close()
+    assert list(read(tmp_path / "done")) == [End("complete", exit_status=0)]
+
+
+def test_a_journal_shows_that_its_process_lives_while_there_is_nothing_to_tell(
+    tmp_path, monkeypatch
+):
+    monkeypatch.setattr("mlaas4hep_dask.journal.journal.BEAT", 0.01)
+    path = tmp_path / JOURNAL
+    with Journal().kept(path):
+        for _ in range(2):
+            os.utime(path, (0, 0))
+            while path.stat().st_mtime == 0:  # polls for the sign of life
+                time.sleep(0.005)
+        assert path.read_bytes() == b""
+    assert not [each for each in threading.enumerate() if each.name == "journal"]
+
+
+@pytest.mark.slow
+def test_a_process_is_told_from_another_of_its_number():
+    with subprocess.Popen(["sleep", "100"]) as process:
+        birth = birth_of(process.pid)
+        assert birth
+        assert birth == birth_of(process.pid) != birth_of(os.getpid())
+        process.kill()
+        os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)  # it has ended, nobody took it
+        assert birth_of(process.pid) == ""
+    assert birth_of(process.pid) == ""
 
 
 def test_an_epoch_that_was_trained_twice_counts_once(tmp_path):

@@ -78,7 +78,7 @@ def test_a_run_that_fails_says_why_in_its_journal(cms_files, tmp_path):
             reporter=AfterEpoch(partial(kill_a_worker, own, [])),
         )
     records = read(tmp_path)
-    assert list(records)[-1] == End("failed", error.value.message.splitlines()[0])
+    assert list(records)[-1] == End("failed", error.value.message.splitlines()[0], exit_status=2)
     (broken,) = [each for each in records.of(StageEnd) if not each.is_complete]
     assert broken.stage == "train"
     assert broken.events > 0

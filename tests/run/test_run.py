@@ -219,9 +219,12 @@ def test_the_torchscript_file_alone_scores_raw_padded_columns(finished, cms_even
 
 def test_a_second_run_moves_the_first_aside(finished, tmp_path):
     folder = tmp_path / "run"
-    with RunDirectory(folder, facts={"letter": "a"}) as first:
+    with RunDirectory(folder) as first:
+        first.begin({"letter": "a"})
         first.write("note", "kept")
-    with RunDirectory(folder, facts={"letter": "b"}) as second:
+        first.complete()
+    with RunDirectory(folder) as second:
+        second.begin({"letter": "b"})
         assert second.moved_to == tmp_path / "run.1"
         assert not second.resumed
     assert (tmp_path / "run.1" / "note").read_text() == "kept"
@@ -231,7 +234,7 @@ def test_a_folder_that_is_not_a_run_is_never_touched(tmp_path, capsys):
     (tmp_path / "thesis.txt").write_text("years of work")
     assert main([str(DATASET), "--output", str(tmp_path)]) == 2
     assert "holds 'thesis.txt' and no run" in capsys.readouterr().err
-    with pytest.raises(ConfigError, match="no run"), RunDirectory(tmp_path, facts={"letter": "a"}):
+    with pytest.raises(ConfigError, match="no run"), RunDirectory(tmp_path):
         pass
     assert [entry.name for entry in tmp_path.iterdir()] == ["thesis.txt"]
 
@@ -255,7 +258,7 @@ def test_a_full_disk_names_the_file_and_leaves_none(finished, tmp_path):
     kept = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (100, kept[1]))
     try:
-        folder = RunDirectory(tmp_path, facts={"letter": "a"})
+        folder = RunDirectory(tmp_path)
         with pytest.raises(WriteError, match=r"specs.json cannot be written \(File too large"):
             folder.write("specs.json", bundle.specs.to_json())
         with pytest.raises(WriteError, match=r"bundle cannot be written \(File too large"):
@@ -276,9 +279,9 @@ def test_a_full_disk_names_the_file_and_leaves_none(finished, tmp_path):
 
 def test_two_runs_cannot_write_to_one_folder(tmp_path):
     with (
-        RunDirectory(tmp_path / "run", facts={"letter": "a"}),
+        RunDirectory(tmp_path / "run"),
         pytest.raises(ConfigError, match="another run is writing"),
-        RunDirectory(tmp_path / "run", facts={"letter": "a"}),
+        RunDirectory(tmp_path / "run"),
     ):
         pass
 
@@ -524,11 +527,10 @@ def test_a_set_option_overrides_the_file(tmp_path, capsys):
 
 def interrupted(folder, facts, more):
     """A run directory that is taken up and left again before the run is complete."""
-    made = RunDirectory(folder, facts=facts)
-    made.__enter__()
-    made.settle(more)
-    made.write_json("checkpoints/epochs.json", {})
-    made.__exit__(KeyboardInterrupt, None, None)
+    with RunDirectory(folder) as made:
+        made.begin(facts)
+        made.settle(more)
+        made.write_json("checkpoints/epochs.json", {})
     return made
 
 
