@@ -44,43 +44,43 @@ def friend_of(
         files = list(listed)
     else:
         files = [listed[place]]
-    found = [parted(each) for each in files]
-    trees = {own or friend.tree or tree for _, own in found}
+    parts = [parted(each) for each in files]
+    trees = {inner or friend.tree or tree for _, inner in parts}
     if len(trees) > 1:
         raise Unusable(f"expected one tree in all files, found {', '.join(map(repr, trees))}")
-    return FriendFiles(tuple(each for each, _ in found), trees.pop(), by, friend.prefix)
+    return FriendFiles(tuple(path for path, _ in parts), trees.pop(), by, friend.prefix)
 
 
 def _mapped(files: Mapping[str, str], file: str) -> str:
     """The friend of a file, by the first pattern that matches."""
     for pattern, target in files.items():
         replicas = [_replaced(pattern, target, each) for each in file.split("|")]
-        found = [each for each in replicas if each is not None]
-        if len(found) == len(replicas):
-            path, _ = parted(found[0])
+        friends = [each for each in replicas if each is not None]
+        if len(friends) == len(replicas):
+            path, _ = parted(friends[0])
             if "://" not in path and not Path(path).is_file():
                 near = nearest(Path(path).name, names_in(Path(path).parent))
                 raise Unusable(f"no such file: {path}, which would be the friend of {file}", near)
-            return "|".join(found)
-    known = ", ".join(map(repr, files))
-    raise Unusable(f"no pattern of {known} matches {file}, which has no friend then")
+            return "|".join(friends)
+    patterns = ", ".join(map(repr, files))
+    raise Unusable(f"no pattern of {patterns} matches {file}, which has no friend then")
 
 
 def _replaced(pattern: str, target: str, file: str) -> str | None:
     name = file if "/" in pattern else file.rpartition("/")[2]
-    found = re.fullmatch("(.*)".join(map(re.escape, pattern.split("*"))), name)
-    if found is None:
+    match = re.fullmatch("(.*)".join(map(re.escape, pattern.split("*"))), name)
+    if match is None:
         return None
     pieces = target.split("*")
-    if len(pieces) - 1 > len(found.groups()):
+    if len(pieces) - 1 > len(match.groups()):
         raise Unusable(f"{target!r} has more * than {pattern!r}")
-    made = pieces[0]
-    for text, piece in zip(found.groups(), pieces[1:], strict=False):
-        made += text + piece
-    made = os.path.expandvars(os.path.expanduser(made))  # noqa: PTH111
-    if "://" in made or made.startswith("/"):
-        return made
+    path = pieces[0]
+    for text, piece in zip(match.groups(), pieces[1:], strict=False):
+        path += text + piece
+    path = os.path.expandvars(os.path.expanduser(path))  # noqa: PTH111
+    if "://" in path or path.startswith("/"):
+        return path
     folder = file.rpartition("/")[0]
     if "://" in file:
-        return f"{folder}/{made}"
-    return os.path.normpath(os.path.join(folder, made))  # noqa: PTH118
+        return f"{folder}/{path}"
+    return os.path.normpath(os.path.join(folder, path))  # noqa: PTH118

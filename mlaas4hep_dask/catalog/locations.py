@@ -82,13 +82,13 @@ def parted(entry: str) -> tuple[str, str | None]:
     The tree may stand behind a pattern and a URL, as in uproot. It begins after the last
     ``.root:`` of the path.
     """
-    found = _WITH_TREE.fullmatch(entry)
-    if found is None:
+    match = _WITH_TREE.fullmatch(entry)
+    if match is None:
         return entry, None
-    tree = bare(found["tree"])
+    tree = bare(match["tree"])
     if not tree:
         raise Unusable(f"expected the name of a tree behind the colon of {entry!r}")
-    return found["file"], tree
+    return match["file"], tree
 
 
 class Recorded(NamedTuple):
@@ -108,8 +108,8 @@ def checked_url(entry: str) -> str:
             text = f"{scheme}:// is not read; client and server agree on TLS by themselves"
             raise Unusable(text, f"root://{rest}")
         if scheme not in _SCHEMES:
-            known = {*_SCHEMES, *(point.name for point in entry_points(group="fsspec.specs"))}
-            if scheme in known:
+            installed = {point.name for point in entry_points(group="fsspec.specs")}
+            if scheme in installed:
                 continue
             near = nearest(scheme, _SCHEMES)
             text = f"unknown scheme {scheme + '://'!r}; expected a path, root://, http(s)://, s3://"
@@ -165,9 +165,9 @@ def fileset_files(
 
 
 def _require_whole(file: str, facts: Mapping[str, Any], tree: str | None) -> None:
-    found = facts.get("object_path")
-    if isinstance(found, str) and tree is not None and bare(found) != tree:
-        raise Unusable(f"{file} has the tree {found!r}, but the key 'tree' says {tree!r}", found)
+    path = facts.get("object_path")
+    if isinstance(path, str) and tree is not None and bare(path) != tree:
+        raise Unusable(f"{file} has the tree {path!r}, but the key 'tree' says {tree!r}", path)
     steps, num_entries = facts.get("steps"), facts.get("num_entries")
     if not steps:
         return

@@ -54,7 +54,7 @@ def rucio_files(entry: str, timeout: float) -> Iterator[str]:
         client = Client(timeout=timeout, logger=log)
         files = {_did(file) for file in client.list_files(scope, name)}
         # A file whose replicas are all unavailable is left out of the answer.
-        found = list(client.list_replicas([{"scope": scope, "name": name}], schemes=[*SCHEMES]))
+        available = list(client.list_replicas([{"scope": scope, "name": name}], schemes=[*SCHEMES]))
     except (RucioException, configparser.Error, OSError) as error:
         text = f"Rucio at {host} does not list {scope}:{name} ({_reason(error)})"
         raise Unusable(text) from None
@@ -63,7 +63,7 @@ def rucio_files(entry: str, timeout: float) -> Iterator[str]:
             client.session.close()
     if not files:
         raise Unusable(f"Rucio's data set {scope}:{name} has no file")
-    replicas = {_did(file): _urls(file.get("pfns") or {}) for file in found}
+    replicas = {_did(file): _urls(file.get("pfns") or {}) for file in available}
     lost = sorted(did for did in files if not replicas.get(did))
     if lost:
         raise Unusable(
