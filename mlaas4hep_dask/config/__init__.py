@@ -7,7 +7,8 @@ from mlaas4hep_dask.config.image import Image
 from mlaas4hep_dask.config.load import given_of, load
 from mlaas4hep_dask.config.problems import Places
 from mlaas4hep_dask.config.reading import Reading
-from mlaas4hep_dask.config.root import Config, json_schema
+from mlaas4hep_dask.config.root import Config
+from mlaas4hep_dask.config.schema import json_schema
 from mlaas4hep_dask.config.sections import (
     Branches,
     Cluster,

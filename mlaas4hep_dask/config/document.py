@@ -125,7 +125,7 @@ class _Builder:
         for name, value in node.value:
             if name.tag == _MERGE:  # first, so that the mapping's own keys and lines win
                 merged |= self.merged(value, key, depth)
-        own: dict[str, Any] = {}
+        values: dict[str, Any] = {}
         lines: dict[str, int] = {}
         for name, value in node.value:
             if name.tag == _MERGE:
@@ -134,12 +134,12 @@ class _Builder:
                 shown = name.value if isinstance(name, yaml.ScalarNode) else "a list or mapping"
                 raise self.error(name, key, f"a key must be text, found {shown}; put it in quotes")
             inner = _join(key, name.value)
-            if name.value in own:
+            if name.value in values:
                 text = f"given twice; first on line {lines[name.value]}"
                 raise self.error(name, inner, text)
             lines[name.value] = _line(name)
-            own[name.value] = self.child(name, inner, value, depth)
-        return {**merged, **own}
+            values[name.value] = self.child(name, inner, value, depth)
+        return {**merged, **values}
 
     def merged(self, node: yaml.Node, key: str, depth: int) -> dict[str, Any]:
         sources = node.value if isinstance(node, yaml.SequenceNode) else [node]

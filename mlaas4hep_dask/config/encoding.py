@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Annotated, Any
 
 from pydantic import BeforeValidator, Field, WithJsonSchema
@@ -196,17 +196,3 @@ class Encoding(Section):
         rules = self.normalisation
         hows = [rules] if isinstance(rules, str) else [h for rule in rules for h in rule.values()]
         return [how for how in hows if isinstance(how, str) and ":" in how]
-
-    def with_callables(self, replaced: Mapping[str, str]) -> dict[str, Any]:
-        """The section as plain values, with references replaced by others."""
-        document = self.model_dump(mode="json")
-        rules = document["normalisation"]
-        document["normalisation"] = (
-            replaced.get(rules, rules)
-            if isinstance(rules, str)
-            else [
-                {p: replaced.get(h, h) if isinstance(h, str) else h for p, h in rule.items()}
-                for rule in rules
-            ]
-        )
-        return document

@@ -29,11 +29,11 @@ def _bytes_of(value: Any) -> Any:
     """A size such as ``64 MiB`` (2**20) or ``1.5 GB`` (10**9) in bytes."""
     if not isinstance(value, str):
         return value
-    found = re.fullmatch(_SIZE, value)
-    if found is None:
+    match = re.fullmatch(_SIZE, value)
+    if match is None:
         text = "expected a number of bytes or a size such as '64 MiB' or '1.5 GB'"
         raise invalid(Problem("", f"{text}, found {describe(value)}"))
-    number, prefix, binary = found.groups()
+    number, prefix, binary = match.groups()
     power = "kmgt".index(prefix.lower()) + 1 if prefix else 0
     return round(Fraction(number) * (1024 if binary else 1000) ** power)
 
@@ -64,19 +64,19 @@ def _as_patterns(value: Any) -> Any:
     if not isinstance(value, dict):
         return value
     problems = []
-    made: dict[Any, list[str]] = {}
-    for name, given in value.items():
-        patterns = [given] if isinstance(given, str) else given
-        if given is False or given == []:
-            made[name] = []
+    results: dict[Any, list[str]] = {}
+    for name, entry in value.items():
+        patterns = [entry] if isinstance(entry, str) else entry
+        if entry is False or entry == []:
+            results[name] = []
         elif not isinstance(patterns, list) or not patterns or not all(patterns):
             text = "expected branches or patterns of a collection, or false for branches apart"
-            problems.append(Problem(str(name), f"{text}, found {describe(given)}"))
+            problems.append(Problem(str(name), f"{text}, found {describe(entry)}"))
         else:
-            made[name] = patterns
+            results[name] = patterns
     if problems:
         raise invalid(*problems)
-    return made
+    return results
 
 
 Slug = Annotated[str, StringConstraints(pattern=SLUG)]

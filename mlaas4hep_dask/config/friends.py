@@ -27,13 +27,13 @@ _BY_SCHEMA = {
 
 
 def _as_files(value: Any) -> Any:
-    found = value if value is None or isinstance(value, dict) else as_list(value)
-    values = [*found, *found.values()] if isinstance(found, dict) else found or []
+    files = value if value is None or isinstance(value, dict) else as_list(value)
+    values = [*files, *files.values()] if isinstance(files, dict) else files or []
     is_text = isinstance(values, list) and all(isinstance(v, str) and v for v in values)
-    if found in ([], {}) or not isinstance(found, list | dict | None) or not is_text:
+    if files in ([], {}) or not isinstance(files, list | dict | None) or not is_text:
         text = "expected files, or a mapping from patterns of files to those of their friends"
         raise invalid(Problem("", f"{text}, found {describe(value)}"))
-    return found
+    return files
 
 
 def _as_names(value: Any) -> Any:

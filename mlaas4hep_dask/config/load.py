@@ -86,17 +86,17 @@ def given_of(overrides: Sequence[str]) -> Given:
             raise _refusal(key, text, f"override {override!r}")
     friends = document.get("friends")
     friends = friends if friends is None or isinstance(friends, list) else [friends]
-    made = [
+    results = [
         _validated(Friend, each, f"friends.{number}", lines)
         for number, each in enumerate(friends or [])
     ]
     reading = _validated(Reading, document.get("reading", {}), "reading", lines)
-    return Given(reading, None if friends is None else made)
+    return Given(reading, None if friends is None else results)
 
 
-def _validated(kind: type[S], given: Any, key: str, lines: dict[str, int | str]) -> S:
+def _validated(kind: type[S], value: Any, key: str, lines: dict[str, int | str]) -> S:
     try:
-        return kind.model_validate(given)
+        return kind.model_validate(value)
     except ValidationError as error:
         problems = [
             replace(problem, key=f"{key}.{problem.key}".rstrip("."))
@@ -168,6 +168,6 @@ def _refusal(key: str, text: str, place: str) -> ConfigError:
 
 
 def _mark(lines: dict[str, int | str], key: str, place: str) -> None:
-    for known in [k for k in lines if k.startswith(f"{key}.")]:
-        del lines[known]
+    for inner in [k for k in lines if k.startswith(f"{key}.")]:
+        del lines[inner]
     lines[key] = place

@@ -93,16 +93,16 @@ class Places:
 
     def line_of(self, key: str) -> int | None:
         """The line of a key, or of the nearest key around it that is in the file."""
-        found = self._nearest_around(key)
-        return found if isinstance(found, int) else None
+        line = self._nearest_around(key)
+        return line if isinstance(line, int) else None
 
     def where(self, key: str) -> str:
         """``file:line`` of a key, or the override that set it."""
-        found = self._nearest_around(key)
-        if isinstance(found, str):
-            return found
+        place = self._nearest_around(key)
+        if isinstance(place, str):
+            return place
         file = self.file or "config"
-        return f"{file}:{found}" if found else file
+        return f"{file}:{place}" if place else file
 
     def error(self, key: str, text: str, near: str | None = None) -> ConfigError:
         """What is wrong with a key, for the caller to raise, with its place before the text."""
@@ -157,7 +157,7 @@ def problems_of(
 
 
 def _translate(detail: ErrorDetails, model: type[BaseModel], habits: bool) -> list[Problem]:
-    loc, kind, found = detail["loc"], detail["type"], detail["input"]
+    loc, kind, value = detail["loc"], detail["type"], detail["input"]
     if loc[:2] == ("model", "kwargs"):  # below, the kind of every value stands between the keys
         loc = (*loc[:3], *loc[4::2])
     ctx: dict[str, Any] = detail.get("ctx", {})
@@ -175,11 +175,11 @@ def _translate(detail: ErrorDetails, model: type[BaseModel], habits: bool) -> li
     if kind == "literal_error":
         expected = ctx["expected"]
         near = (
-            nearest(found, re.findall(r"'([^']*)'", expected)) if isinstance(found, str) else None
+            nearest(value, re.findall(r"'([^']*)'", expected)) if isinstance(value, str) else None
         )
     elif kind == "string_pattern_mismatch":
         expected = _EXPECTED_PATTERN[ctx["pattern"]]
-        near = nearest(found, PLACES) if ctx["pattern"] == ADDRESS else None
+        near = nearest(value, PLACES) if ctx["pattern"] == ADDRESS else None
     elif kind in _LIMITS:
         words, limit = _LIMITS[kind]
         expected = f"{words} {ctx[limit]:g}"
@@ -189,8 +189,8 @@ def _translate(detail: ErrorDetails, model: type[BaseModel], habits: bool) -> li
             keys = ", ".join(repr(name) for name in [*_fields(_section(model, loc))][:4])
             expected += f" with keys such as {keys}"
     else:
-        return [Problem(key, f"{detail['msg']}, found {describe(found)}")]
-    return [Problem(key, f"expected {expected}, found {describe(found)}", near)]
+        return [Problem(key, f"{detail['msg']}, found {describe(value)}")]
+    return [Problem(key, f"expected {expected}, found {describe(value)}", near)]
 
 
 def describe(value: object) -> str:

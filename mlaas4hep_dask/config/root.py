@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-import copy
-import glob
 import hashlib
 import json
-import os
-import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
@@ -22,6 +18,7 @@ from pydantic import (
     model_validator,
 )
 
+from mlaas4hep_dask.config.absolute import make_absolute
 from mlaas4hep_dask.config.derivation import Conditions, Expressions
 from mlaas4hep_dask.config.document import dump
 from mlaas4hep_dask.config.encoding import Encoding, clipped_by_default
@@ -30,15 +27,13 @@ from mlaas4hep_dask.config.friends import Friend
 from mlaas4hep_dask.config.function import Function
 from mlaas4hep_dask.config.image import Image, with_image_network
 from mlaas4hep_dask.config.problems import (
-    CALLABLE,
     Places,
     Problem,
     config_error,
-    describe,
     invalid,
     problems_of,
 )
-from mlaas4hep_dask.config.reading import HOW, Reading, is_logical
+from mlaas4hep_dask.config.reading import HOW, Reading
 from mlaas4hep_dask.config.renamed import renew
 from mlaas4hep_dask.config.section import Section
 from mlaas4hep_dask.config.sections import (
@@ -51,20 +46,14 @@ from mlaas4hep_dask.config.sections import (
     Training,
 )
 from mlaas4hep_dask.config.specs import SpecsField, SpecsPass
-from mlaas4hep_dask.config.target import Target, label_problems, learned, with_usual_network
-from mlaas4hep_dask.errors import nearest
-from mlaas4hep_dask.objective import LOSSES, Objective
-
-_EXAMPLE: dict[str, Any] = {
-    "name": "ttH",
-    "tree": "Events",
-    "samples": [
-        {"name": "ttH", "label": 1, "files": "data/ttH_*.root"},
-        {"name": "QCD", "label": 0, "files": ["data/QCD_1.root", "data/QCD_2.root"]},
-    ],
-    "branches": {"include": ["Jet_*", "MET_pt"], "exclude": ["*_genPartIdx"]},
-    "training": {"epochs": 5, "batch_size": 100},
-}
+from mlaas4hep_dask.config.target import (
+    Target,
+    label_problems,
+    learned,
+    loss_problems,
+    with_usual_network,
+)
+from mlaas4hep_dask.objective import Objective
 
 
 class Config(Section):
@@ -203,8 +192,8 @@ class Config(Section):
         specs, encode = document.get("specs"), document.get("encode", {})
         is_subset = isinstance(specs, dict) and specs.get("mode") == "subset"
         if is_subset and isinstance(encode, dict):
-            given = clipped_by_default(encode.get("out_of_range", "clip"))
-            return {**document, "encode": {**encode, "out_of_range": given}}
+            rules = clipped_by_default(encode.get("out_of_range", "clip"))
+            return {**document, "encode": {**encode, "out_of_range": rules}}
         return document
 
     @model_validator(mode="before")
@@ -228,14 +217,15 @@ class Config(Section):
             if first.setdefault(sample.name, index) != index:
                 text = f"samples[{first[sample.name]}] is called {sample.name!r} too"
                 problems.append(Problem(f"{index}.name", text))
-        given = [sample.name for sample in samples if sample.cross_section is not None]
+        weighted = [sample.name for sample in samples if sample.cross_section is not None]
         problems.extend(
             Problem(
                 f"{index}.cross_section",
-                f"missing, though given for {', '.join(given)}; expected for all samples or none",
+                f"missing, though given for {', '.join(weighted)}; expected for all samples "
+                "or none",
             )
             for index, sample in enumerate(samples)
-            if given and sample.cross_section is None
+            if weighted and sample.cross_section is None
         )
         if problems:
             raise invalid(*problems)
@@ -249,24 +239,13 @@ class Config(Section):
             problems.append(Problem("luminosity", text))
         if self.training.balance == "classes" and not self.target.objective.has_classes:
             problems.append(Problem("training.balance", f"a {self.target.kind} has no classes"))
-        problems += [] if problems else self._loss_problems()
+        problems += [] if problems else loss_problems(self.training.loss, self.objective)
         if self.target.objective.gives_rows and self.image is not None:
             text = f"not with target.kind: {self.target.kind}, which needs rows; leave image out"
             problems.append(Problem("image", text))
         if problems:
             raise invalid(*problems)
         return self
-
-    def _loss_problems(self) -> list[Problem]:
-        """What is wrong with the choice of loss, of a target without a problem."""
-        name, names = self.training.loss, [*LOSSES[self.objective.kind]]
-        if name is None:
-            return []
-        if name in names or re.fullmatch(CALLABLE, name):
-            return []
-        known = f"{', '.join(map(repr, names))} or 'path/to/file.py:callable'"
-        text = f"expected a loss of a {self.target.kind}, {known}, found {describe(name)}"
-        return [Problem("training.loss", text, nearest(name, names))]
 
     @model_validator(mode="after")
     def _has_a_worker_per_rank(self) -> Self:
@@ -403,58 +382,11 @@ class Config(Section):
         """
         document = self.model_dump(mode="json")
         if absolute:
-            for sample in document["samples"]:
-                sample["files"] = [self._absolute(entry) for entry in sample["files"]]
-            befriended = [document, *document["samples"]]
-            for friend in (friend for of in befriended for friend in of["friends"]):
-                if isinstance(friend["files"], list):
-                    friend["files"] = [self._absolute(entry) for entry in friend["files"]]
-            for key in ("path", "cache"):
-                if (path := document["specs"][key]) is not None and path != "auto":
-                    document["specs"][key] = str(self.resolve(path))
-            if self.function is not None:
-                file, _, function = self.function.callable.rpartition(":")
-                if file.endswith(".py"):
-                    document["function"]["callable"] = f"{self.resolve(file)}:{function}"
-            file, _, function = self.model.callable.rpartition(":")
-            if file.endswith(".py"):
-                document["model"]["callable"] = f"{self.resolve(file)}:{function}"
-            file, _, function = (self.training.loss or "").rpartition(":")
-            if file.endswith(".py"):
-                document["training"]["loss"] = f"{self.resolve(file)}:{function}"
-            document["encode"] = self.encode.with_callables(
-                {
-                    reference: f"{self.resolve(file)}:{function}"
-                    for reference in self.encode.callables()
-                    for file, _, function in [reference.rpartition(":")]
-                    if file.endswith(".py")
-                }
-            )
+            make_absolute(document, self._places, self.reading.redirector)
         return dump(document)
-
-    def _absolute(self, entry: str) -> str:
-        if "://" in entry or is_logical(entry, self.reading.redirector):
-            return entry
-        mark = "@" if entry.startswith("@") else ""
-        path = entry.removeprefix("@")
-        if glob.has_magic(path) and not self.resolve(path).is_file():
-            path = os.path.join(glob.escape(str(self.base)), path)  # noqa: PTH118
-        return f"{mark}{self.resolve(path)}"
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Config) and self.model_dump() == other.model_dump()
 
     def __hash__(self) -> int:
         return hash(self.digest())
-
-
-def json_schema() -> dict[str, Any]:
-    """The JSON schema (draft 2020-12) of dataset.yaml, for editors."""
-    schema = Config.model_json_schema(mode="validation")
-    return {
-        "$schema": "https://json-schema.org/draft/2020-12/schema",
-        **schema,
-        "title": "dataset.yaml of mlaas4hep_dask",
-        "description": "Samples, branches, model and training of one run.",
-        "examples": [copy.deepcopy(_EXAMPLE)],
-    }

@@ -87,12 +87,12 @@ def select_branches(
     """
     included = _matched(branches.include, available, "branches.include", places)
     excluded = _matched(branches.exclude, available, "branches.exclude", places)
-    own = own_names or {}
+    names_there = own_names or {}
     identifying = {
         name
         for name in available
         if _any_match(branches.identifiers, name)
-        or _any_match(branches.identifiers, own.get(name, name))
+        or _any_match(branches.identifiers, names_there.get(name, name))
     }
     unfit = {name: reason for name, reason in available.items() if reason is not None}
     for index, name in enumerate(branches.include):
@@ -112,8 +112,8 @@ def select_branches(
         reasons += [f"; branch {n!r} is an identifier" for n in sorted(included & identifying)]
         reasons += [
             f"; {what} reads branch {n!r}, which is an input only if include names it"
-            for what, own in (("target.branch", targets), ("weight", weights))
-            for n in sorted(wanted & hidden & set(own))
+            for what, sources in (("target.branch", targets), ("weight", weights))
+            for n in sorted(wanted & hidden & set(sources))
         ]
         why = reasons[0] if reasons else ""
         text = f"no inputs are left of the {len(available)} branches of the tree{why}"
@@ -155,13 +155,13 @@ def check_collections(
     for collection, patterns in collections.items():
         for index, pattern in enumerate(patterns):
             at = f"collections.{collection}.{index}"
-            found = [name for name in names if _any_match([pattern], name)]
-            if not found:
+            members = [name for name in names if _any_match([pattern], name)]
+            if not members:
                 is_flat = pattern in jagged
                 what = "has one value per event" if is_flat else "is no jagged branch"
                 near = None if is_flat else nearest(pattern, [*names, *_likely_patterns(names)])
                 raise _error(at, f"{pattern!r} {what}", places, near)
-            for name in found:
+            for name in members:
                 if owners.setdefault(name, collection) != collection:
                     text = f"branch {name!r} is of collection {owners[name]!r} already"
                     raise _error(at, text, places)
@@ -172,16 +172,16 @@ def _matched(
 ) -> set[str]:
     matched: set[str] = set()
     for index, pattern in enumerate(patterns):
-        found = {name for name in available if _any_match([pattern], name)}
-        found = found or _parts_of(pattern, available)
-        if not found:
+        names = {name for name in available if _any_match([pattern], name)}
+        names = names or _parts_of(pattern, available)
+        if not names:
             at = f"{key}.{index}"
             if any(character in pattern for character in "*?["):
                 near = nearest(pattern, _likely_patterns(available))
                 raise _error(at, f"pattern {pattern!r} matches no branch", places, near)
             text = f"branch {pattern!r} is not in the tree"
             raise _error(at, text, places, nearest(pattern, available))
-        matched |= found
+        matched |= names
     return matched
 
 

@@ -88,13 +88,13 @@ def _folded(name: str) -> str:
 
 
 def _by_name(table: dict[str, str]) -> dict[str, list[str]]:
-    known: dict[str, list[str]] = {}
+    keys: dict[str, list[str]] = {}
     for key, names in table.items():
         for name in names.split():
-            places = known.setdefault(_folded(name), [])
+            places = keys.setdefault(_folded(name), [])
             if key not in places:
                 places.append(key)
-    return known
+    return keys
 
 
 _MEANT = _by_name(KEYS)

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
 from pydantic import BeforeValidator, Field, model_validator
 
 from mlaas4hep_dask.config.fields import Text, as_list, texts_schema
-from mlaas4hep_dask.config.problems import Problem, invalid
+from mlaas4hep_dask.config.problems import CALLABLE, Problem, describe, invalid
 from mlaas4hep_dask.config.section import Section
 from mlaas4hep_dask.config.sections import Sample
-from mlaas4hep_dask.objective import WORDS, Objective, objective_of
+from mlaas4hep_dask.errors import nearest
+from mlaas4hep_dask.objective import LOSSES, WORDS, Objective, objective_of
 
 MAX_CLASSES = 256  # each costs a histogram of scores for its ROC curve
 Expressions = Annotated[
@@ -69,6 +71,16 @@ def label_problems(samples: list[Sample], target: Target) -> list[Problem]:
     labels = [sample.label for sample in samples]
     faults = target.objective.label_faults(labels, target.branch, target.classes)
     return [Problem(key, text) for key, text in faults]
+
+
+def loss_problems(loss: str | None, objective: Objective) -> list[Problem]:
+    """What is wrong with the choice of loss, of a target without a problem."""
+    names = [*LOSSES[objective.kind]]
+    if loss is None or loss in names or re.fullmatch(CALLABLE, loss):
+        return []
+    choice = f"{', '.join(map(repr, names))} or 'path/to/file.py:callable'"
+    text = f"expected a loss of a {objective.word}, {choice}, found {describe(loss)}"
+    return [Problem("training.loss", text, nearest(loss, names))]
 
 
 def learned(samples: list[Sample], target: Target) -> Objective:
