@@ -34,10 +34,10 @@ def command(place):
     ]
 
 
-def run(folder, place, *, timeout=240):
+def run(folder, place, *options, timeout=240):
     """The finished process of a run, which must not fail, with what it has printed."""
     done = subprocess.run(
-        command(place), cwd=folder, capture_output=True, text=True, timeout=timeout
+        [*command(place), *options], cwd=folder, capture_output=True, text=True, timeout=timeout
     )
     assert done.returncode == 0, done.stdout + done.stderr
     return done

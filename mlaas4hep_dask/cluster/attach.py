@@ -11,6 +11,7 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from multiprocessing import forkserver, resource_tracker
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import psutil
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 
 from mlaas4hep_dask.cluster.reach import CONNECT_TIMEOUT, require_same_versions, require_scheduler
 from mlaas4hep_dask.errors import ClusterError
-from mlaas4hep_dask.places import PLACES
+from mlaas4hep_dask.places import LOCAL, PLACES
 
 WORKERS_TIMEOUT = 60  # seconds until a scheduler has its first worker
 
@@ -95,7 +96,7 @@ def cool_down() -> None:
 
 
 @contextmanager
-def connect(options: Cluster, *, ranks: int) -> Iterator[Client]:
+def connect(options: Cluster, *, ranks: int, jobs: Path | None = None) -> Iterator[Client]:
     """A client of the cluster; one that is started here ends with the context.
 
     Parameters
@@ -104,6 +105,8 @@ def connect(options: Cluster, *, ranks: int) -> Iterator[Client]:
         Section ``cluster`` of the configuration.
     ranks : int
         Ranks that will train: a cluster has at least as many workers.
+    jobs : Path, optional
+        Folder of what the clusters of a batch system write: scripts, logs, records.
 
     Raises
     ------
@@ -111,8 +114,9 @@ def connect(options: Cluster, *, ranks: int) -> Iterator[Client]:
         When the scheduler does not answer, or the cluster cannot be started.
     """
     if options.address in PLACES:
-        place = importlib.import_module(f"mlaas4hep_dask.cluster.places.{options.address}")
-        with place.start(options, ranks) as client:
+        name = LOCAL if options.address == LOCAL else "batch"
+        place = importlib.import_module(f"mlaas4hep_dask.cluster.places.{name}")
+        with place.start(options, ranks, jobs) as client:
             yield client
         return
     from distributed import Client

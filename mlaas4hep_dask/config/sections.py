@@ -13,7 +13,7 @@ from mlaas4hep_dask.config.problems import ADDRESS, CALLABLE, Problem, invalid
 from mlaas4hep_dask.config.section import Section
 from mlaas4hep_dask.errors import either
 from mlaas4hep_dask.objective import loss_names
-from mlaas4hep_dask.places import LOCAL, PLACES, SCHEMES
+from mlaas4hep_dask.places import LOCAL, PLACES, SCHEMES, SYSTEMS
 
 
 class Sample(Section):
@@ -205,11 +205,17 @@ class Cluster(Section):
         + f"{either(f'{scheme}://host:port' for scheme in SCHEMES)} joins a running scheduler.",
         examples=[*PLACES, "tcp://login.example.org:8786"],
     )
+    site: Text | None = Field(
+        default=None,
+        description="Of a batch system: name of a site, see mlaas4hep cluster sites, or a YAML "
+        "file. null means the generic one of the batch system.",
+        examples=["nersc-perlmutter", "our-site.yaml"],
+    )
     workers: int | None = Field(
         default=None,
         ge=1,
         description="Workers of a local cluster. null means as many as there are cores, and at "
-        "least training.ranks.",
+        "least training.ranks. On a batch system, the most readers; null means those of the site.",
     )
     memory_limit: Size | None = Field(
         default=None, description="Memory of one worker: bytes, or a size such as '4 GB'."
@@ -222,3 +228,10 @@ class Cluster(Section):
         if port.isdigit() and not 0 < int(port) < 2**16:
             raise invalid(Problem("", f"expected a port from 1 to 65535, found {port}"))
         return address
+
+    @model_validator(mode="after")
+    def _has_a_batch_system_for_its_site(self) -> Self:
+        if self.site is not None and self.address not in SYSTEMS:
+            text = f"is for batch systems: cluster.address is {self.address!r}, not "
+            raise invalid(Problem("site", text + either(map(repr, SYSTEMS))))
+        return self

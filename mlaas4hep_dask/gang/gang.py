@@ -14,7 +14,6 @@ from mlaas4hep_dask.waiting import ClusterHandle, LostWorkerError, processes
 
 logger = logging.getLogger(__name__)
 
-WORKERS_TIMEOUT = 60  # seconds for workers to come, or to come back
 GRACE = 10  # seconds in which a death may explain another error
 
 
@@ -29,8 +28,9 @@ class Gang:
         How many.
     what : str
         Why so many, for messages, such as ``"training.ranks is 2"``.
-    timeout : float
-        Seconds for workers to come, or to come back.
+    timeout : float, optional
+        Seconds for workers to come, or to come back; by default as long as the cluster has
+        patience with a group that has no worker.
     """
 
     def __init__(
@@ -39,9 +39,9 @@ class Gang:
         size: int,
         what: str,
         *,
-        timeout: float = WORKERS_TIMEOUT,
+        timeout: float | None = None,
     ) -> None:
-        self._timeout = timeout
+        self._timeout = cluster.patience.no_worker if timeout is None else timeout
         self.cluster = cluster
         self.size = size
         self._what = what

@@ -85,20 +85,21 @@ def keep(
     shares : Shares
         What part of memory and disk blocks may fill.
     """
+    patience = gang.cluster.patience
     readers = gang.cluster.alive("readers")  # who make the blocks, and hold them
     if place == "auto":
         place = _roomiest(gang, readers, packed_bytes, shares)
     room = shares.memory * gang.least_memory
     if place == "disk":
-        return Keeping(place, KeptBlocks.of(plan, on_disk=True))
+        return Keeping(place, KeptBlocks.of(plan, on_disk=True, patience=patience))
     if place == "none":
         splits = []
         for split, fraction in fractions.items():
             room -= fraction * packed_bytes / gang.size
             if room >= 0:
                 splits.append(split)
-        return Keeping(place, KeptBlocks.of(plan, kept=tuple(splits)))
-    blocks = KeptBlocks.of(plan, in_rank=packed_bytes / gang.size <= room)
+        return Keeping(place, KeptBlocks.of(plan, kept=tuple(splits), patience=patience))
+    blocks = KeptBlocks.of(plan, in_rank=packed_bytes / gang.size <= room, patience=patience)
     near: dict[int, str] = {}
     if readers.keys() == gang.workers.keys():  # otherwise the memory of all is needed
         workers = list(gang.workers)

@@ -11,7 +11,7 @@ from distributed import Future, Worker, get_client, get_worker
 from mlaas4hep_dask.dataset.blocks import BlockPlan
 from mlaas4hep_dask.encode import Block, EncodeCounts
 from mlaas4hep_dask.gang import diskcache
-from mlaas4hep_dask.waiting import ClusterHandle
+from mlaas4hep_dask.waiting import ClusterHandle, Patience
 
 
 @dataclass(frozen=True)
@@ -28,11 +28,14 @@ class KeptBlocks(BlockPlan):
     kept : tuple of int
         Splits whose events ranks keep, packed, of every block that they have used: these need not
         be read again when the splits are measured.
+    patience : Patience, optional
+        Of waits for blocks, as of the client's.
     """
 
     on_disk: bool = False
     in_rank: bool = False
     kept: tuple[int, ...] = ()
+    patience: Patience | None = None
 
     @classmethod
     def of(
@@ -42,10 +45,11 @@ class KeptBlocks(BlockPlan):
         on_disk: bool = False,
         in_rank: bool = False,
         kept: tuple[int, ...] = (),
+        patience: Patience | None = None,
     ) -> Self:
         """The blocks of a plan."""
         facts = {each.name: getattr(plan, each.name) for each in fields(BlockPlan)}
-        return cls(**facts, on_disk=on_disk, in_rank=in_rank, kept=kept)
+        return cls(**facts, on_disk=on_disk, in_rank=in_rank, kept=kept, patience=patience)
 
     def task(self, block: int) -> tuple[Callable[..., Block], tuple[Any, ...]]:
         """As `BlockPlan.task`; what keeps the block on disk, if it is to stay there."""
@@ -65,7 +69,7 @@ class WorkerBlocks:
     def __init__(self, plan: KeptBlocks) -> None:
         self._plan = plan
         self._worker: Worker = get_worker()
-        self._cluster = ClusterHandle(get_client())
+        self._cluster = ClusterHandle(get_client(), plan.patience)
         self._futures: dict[int, Future] = {}
         self._blocks: dict[int, Block] = {}
         self._kept: dict[tuple[int, int], Block] = {}  # by block and split

@@ -21,8 +21,8 @@ from mlaas4hep_dask.command import (
     verbose_option,
     version_option,
 )
-from mlaas4hep_dask.errors import ConfigError
-from mlaas4hep_dask.places import LOCAL, PLACES
+from mlaas4hep_dask.errors import ConfigError, either
+from mlaas4hep_dask.places import LOCAL, PLACES, SYSTEMS
 
 if TYPE_CHECKING:
     from mlaas4hep_dask.console import Console
@@ -123,7 +123,12 @@ def spread(arguments: Sequence[str], *, option: str) -> list[str]:
     metavar="ADDRESS",
     help=f"{', '.join(PLACES)}, or the tcp:// address of a Dask scheduler.",
 )
-@count_option("--workers", "Workers of a local cluster; one per core.")
+@click.option(
+    "--site",
+    metavar="SITE",
+    help="Of a batch system: a name that `mlaas4hep cluster sites` lists, or a YAML file.",
+)
+@count_option("--workers", "Workers of a local cluster, one per core; of a batch system, the most.")
 @verbose_option
 @version_option
 def predict(*, verbose: bool, **options: Any) -> None:
@@ -162,6 +167,7 @@ def _predict(
     decode: bool,
     suffix: str,
     cluster: str,
+    site: str | None,
     workers: int | None,
 ) -> None:
     if suffix and not decode:
@@ -171,7 +177,7 @@ def _predict(
     from pydantic import ValidationError
 
     from mlaas4hep_dask.bundle import open_bundle
-    from mlaas4hep_dask.cluster import connect, silence
+    from mlaas4hep_dask.cluster import connect, dashboard_lines, silence
     from mlaas4hep_dask.config import Cluster, given_of
     from mlaas4hep_dask.config.problems import ADDRESS_EXPECTED
     from mlaas4hep_dask.console import Console
@@ -180,8 +186,10 @@ def _predict(
 
     silence()
     try:
-        place = Cluster(address=cluster, workers=workers)
+        place = Cluster(address=cluster, site=site, workers=workers)
     except ValidationError:
+        if site is not None and cluster not in SYSTEMS:
+            raise ConfigError(f"--site is for --cluster {either(SYSTEMS)}") from None
         raise ConfigError(f"--cluster: expected {ADDRESS_EXPECTED}, found {cluster!r}") from None
     given = given_of(overrides)
     skip = on_bad_file == "skip"
@@ -199,8 +207,9 @@ def _predict(
             reading=given.reading,
             friends=given.friends,
         )
-        with connect(place, ranks=1) as client:
-            console.say(f"dashboard: {client.dashboard_link}")
+        with connect(place, ranks=0, jobs=Path(f"{output}.jobs")) as client:
+            for text in dashboard_lines(client, place):
+                console.say(text)
             made = predict_files(
                 request,
                 output,

@@ -47,6 +47,12 @@ def _options(function: Callable[..., Any]) -> Callable[..., Any]:
             "cluster.address=…).",
         ),
         click.option(
+            "--site",
+            metavar="SITE",
+            help="Of a batch system: a name that `mlaas4hep cluster sites` lists, or a YAML file "
+            "(same as --set cluster.site=…).",
+        ),
+        click.option(
             "--set",
             "overrides",
             multiple=True,
@@ -67,6 +73,7 @@ def _options(function: Callable[..., Any]) -> Callable[..., Any]:
         "dataset.yaml --check",
         "dataset.yaml --set training.epochs=10 --set seed=3",
         "dataset.yaml --cluster tcp://login.example.org:8786",
+        "dataset.yaml --cluster slurm --site our-site.yaml",
     ),
     interrupted="interrupted; the same command takes the run up again",
 )
@@ -138,7 +145,12 @@ def command() -> int:
 
 
 def _loaded(
-    dataset: str, *, overrides: Sequence[str], cluster: str | None, output: str | None
+    dataset: str,
+    *,
+    overrides: Sequence[str],
+    cluster: str | None,
+    site: str | None,
+    output: str | None,
 ) -> Config:
     from mlaas4hep_dask.config import load
     from mlaas4hep_dask.run.directory import check_output
@@ -146,6 +158,8 @@ def _loaded(
     changes = list(overrides)
     if cluster is not None:
         changes.append(f"cluster.address={json.dumps(cluster)}")
+    if site is not None:
+        changes.append(f"cluster.site={json.dumps(site)}")
     if output is not None:
         changes.append(f"output={json.dumps(output)}")
     config = load(dataset, changes)
@@ -189,7 +203,7 @@ def _check(dataset: str, **changes: Any) -> None:
 def _run(config: Config, line: str) -> None:
     gc.disable()  # what imports make stays: to look it through takes a quarter of their time
     try:
-        from mlaas4hep_dask.cluster import connect, silence
+        from mlaas4hep_dask.cluster import connect, dashboard_lines, silence
         from mlaas4hep_dask.dataset import Dataset
         from mlaas4hep_dask.dataset.description import description_of
         from mlaas4hep_dask.inputs.preflight import preflight
@@ -203,8 +217,10 @@ def _run(config: Config, line: str) -> None:
     console = RunConsole()
     model, loss = model_of(config), loss_of(config)
     checked = preflight(description_of(config))
-    with connect(config.cluster, ranks=config.training.ranks) as client:
-        console.say(f"dashboard: {client.dashboard_link}")
+    jobs = Path(f"{config.output}.jobs")
+    with connect(config.cluster, ranks=config.training.ranks, jobs=jobs) as client:
+        for text in dashboard_lines(client, config.cluster):
+            console.say(text)
         dataset = Dataset(config, client, checked)
         result = fit(dataset, model=model, loss=loss, reporter=console, command=line)
     console.table(result.summary)

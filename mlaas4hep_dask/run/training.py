@@ -21,7 +21,6 @@ from mlaas4hep_dask.encode import EncodeCounts
 from mlaas4hep_dask.encode.examples import Examples
 from mlaas4hep_dask.errors import TrainingError
 from mlaas4hep_dask.gang import Gang, Keeping, forget_sources, keep, known_counts
-from mlaas4hep_dask.gang.gang import WORKERS_TIMEOUT
 from mlaas4hep_dask.gang.keeping import SHARES, Shares
 from mlaas4hep_dask.journal import SPLITS
 from mlaas4hep_dask.run.exporting import Exported, export_network, try_network
@@ -145,8 +144,8 @@ class Trainer:
         Dense rows of one window; a rank holds two.
     shares : Shares
         What part of memory and disk blocks may fill.
-    timeout : float
-        Seconds for workers to come, or to come back.
+    timeout : float, optional
+        Seconds for workers to come, or to come back; see `Gang`.
     """
 
     def __init__(
@@ -157,7 +156,7 @@ class Trainer:
         *,
         window_bytes: int = WINDOW_BYTES,
         shares: Shares = SHARES,
-        timeout: float = WORKERS_TIMEOUT,
+        timeout: float | None = None,
     ) -> None:
         self._shares = shares
         self._dataset = dataset

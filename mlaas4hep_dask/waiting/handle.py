@@ -10,8 +10,8 @@ from distributed import Client, Future
 
 from mlaas4hep_dask.waiting import shared, waits
 from mlaas4hep_dask.waiting.groups import Group, is_of, needed, separate
-from mlaas4hep_dask.waiting.patience import PATIENCE, Patience
-from mlaas4hep_dask.waiting.workers import living
+from mlaas4hep_dask.waiting.patience import Patience
+from mlaas4hep_dask.waiting.workers import living, workers_of
 
 
 class ClusterHandle:
@@ -26,13 +26,13 @@ class ClusterHandle:
     ----------
     client : distributed.Client
         Of the cluster.
-    patience : Patience
-        Of its waits.
+    patience : Patience, optional
+        Of its waits; by default that of the place where the cluster was started.
     """
 
-    def __init__(self, client: Client, patience: Patience = PATIENCE) -> None:
+    def __init__(self, client: Client, patience: Patience | None = None) -> None:
         self.client = client
-        self._patience = patience
+        self.patience = patience or workers_of(client).patience
         self._looked: dict[Group, float] = {}  # by group that all workers were of: when it was so
         self._is_separated = False
 
@@ -141,7 +141,7 @@ class ClusterHandle:
             on=on,
             group=group,
             seconds=seconds,
-            patience=self._patience,
+            patience=self.patience,
         )
 
     def result(
@@ -157,7 +157,7 @@ class ClusterHandle:
 
     def wait_for(self, future: Future, what: str, *, group: Group | None = None) -> None:
         """Wait until a task has ended, well or not; raises as `gather` does, but not its error."""
-        waits.wait_for(self.client, future, what, group=group, patience=self._patience)
+        waits.wait_for(self.client, future, what, group=group, patience=self.patience)
 
     def wait_for_workers(
         self, number: int, what: str, *, seconds: float, group: Group | None = None
@@ -170,7 +170,7 @@ class ClusterHandle:
             When it has fewer after some seconds; tells of those that were ended for memory.
         """
         waits.wait_for_workers(
-            self.client, number, what, seconds=seconds, group=group, patience=self._patience
+            self.client, number, what, seconds=seconds, group=group, patience=self.patience
         )
 
     def on_workers(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
@@ -12,8 +12,9 @@ from weakref import WeakKeyDictionary
 
 from distributed import Client
 
-from mlaas4hep_dask.errors import ClusterError
+from mlaas4hep_dask.errors import ClusterError, MLaaSError
 from mlaas4hep_dask.waiting.local import Processes
+from mlaas4hep_dask.waiting.patience import PATIENCE, Patience
 
 # Seconds after which it is told that a scheduler, which may be busy, does not answer; then it is
 # asked again.
@@ -45,6 +46,10 @@ class Workers:
         The scheduler did not answer when it was last asked.
     answer_timeouts : tuple of float
         Seconds in which it has to answer, each time that it is asked.
+    patience : Patience
+        Of waits for what the cluster does: on a batch system workers may take hours to come.
+    trouble : callable
+        The error for which the place where workers come from will give no more of them, or None.
     """
 
     known: dict[str, Mapping[str, Any]] = field(default_factory=dict)
@@ -52,6 +57,8 @@ class Workers:
     processes: Processes = field(default_factory=Processes)
     is_silent: bool = False
     answer_timeouts: tuple[float, ...] = ANSWER_TIMEOUTS
+    patience: Patience = PATIENCE
+    trouble: Callable[[], MLaaSError | None] = lambda: None
     _place: str = "the scheduler"
 
     def look(self, client: Client) -> dict[str, Mapping[str, Any]]:
@@ -60,8 +67,10 @@ class Workers:
         Raises
         ------
         ClusterError
-            When the scheduler is gone or does not answer.
+            When the scheduler is gone or does not answer, or nobody will start workers any more.
         """
+        if error := self.trouble():
+            raise error
         if client.scheduler is None or client.status != "running":
             raise self.gone("it has ended, or the connection broke")
         self._place = f"the scheduler at {client.scheduler.address}"

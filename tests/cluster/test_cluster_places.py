@@ -1,20 +1,55 @@
-from importlib import import_module
-from pkgutil import iter_modules
-
 import pytest
 
-from mlaas4hep_dask.cluster import places
+from mlaas4hep_dask.cluster.batch.states import Size
+from mlaas4hep_dask.cluster.dashboard import dashboard_lines
+from mlaas4hep_dask.cluster.places.batch import limits_of, site_of
 from mlaas4hep_dask.config import Cluster
-from mlaas4hep_dask.places import PLACES, SCHEMES
-
-
-def test_every_place_has_a_module_of_its_name_and_every_module_a_word():
-    assert {module.name for module in iter_modules(places.__path__)} == set(PLACES)
-    for word in PLACES:
-        assert callable(import_module(f"{places.__name__}.{word}").start)
+from mlaas4hep_dask.errors import ConfigError
+from mlaas4hep_dask.places import PLACES, SCHEMES, SYSTEMS
 
 
 @pytest.mark.parametrize("address", [*PLACES, *(f"{scheme}://[::1]:8786" for scheme in SCHEMES)])
 def test_a_place_and_the_address_of_a_scheduler_are_known_to_the_configuration(address):
     assert Cluster(address=address).address == address
     assert address.split("[")[0] in Cluster.model_fields["address"].description
+
+
+@pytest.mark.parametrize("system", SYSTEMS)
+def test_a_batch_system_without_a_site_has_the_generic_one(system):
+    site = site_of(Cluster(address=system))
+    assert (site.name, site.system) == (system, system)
+    sizes = limits_of(site, ranks=3).sizes
+    assert sizes["readers"] == Size(1, site.group("readers").maximum)
+    assert sizes["trainers"] == Size(3, 3)  # a worker for each rank, whatever the site has
+    assert set(limits_of(site, ranks=0).sizes) == {"readers"}
+
+
+def test_workers_and_memory_of_the_configuration_stand_over_those_of_a_site():
+    site = site_of(Cluster(address="slurm", workers=7, memory_limit="3 GiB"))
+    assert limits_of(site, ranks=1).sizes["readers"] == Size(1, 7)
+    assert {site.jobs(group).memory for group in ("readers", "trainers")} == {3 * 2**30}
+
+
+def test_a_site_is_for_batch_systems_alone():
+    with pytest.raises(ValueError, match="is for batch systems: cluster.address is 'local'"):
+        Cluster(site="slurm")
+
+
+def test_a_site_of_another_batch_system_is_refused_with_those_that_fit():
+    with pytest.raises(Exception, match="cern-lxplus has htcondor, not slurm") as caught:
+        site_of(Cluster(address="slurm", site="cern-lxplus"))
+    assert "nersc-perlmutter" in str(caught.value)
+    with pytest.raises(ConfigError, match=r"none\.yaml: the site's file cannot be read"):
+        site_of(Cluster(address="slurm", site="none.yaml"))
+
+
+@pytest.mark.cluster
+def test_the_dashboard_is_told_with_the_line_that_makes_it_reachable(client, monkeypatch):
+    port = client.scheduler_info()["services"]["dashboard"]
+    monkeypatch.delenv("SSH_CONNECTION", raising=False)
+    assert dashboard_lines(client, Cluster()) == [f"dashboard: http://127.0.0.1:{port}/status"]
+    monkeypatch.setenv("SSH_CONNECTION", "192.0.2.1 50000 192.0.2.2 22")
+    _, line = dashboard_lines(client, Cluster())
+    assert f"ssh -N -L {port}:127.0.0.1:{port} " in line
+    elsewhere = Cluster(address="tcp://login.example.org:8786")
+    assert dashboard_lines(client, elsewhere) == [f"dashboard: {client.dashboard_link}"]

@@ -20,6 +20,13 @@ from mlaas4hep_dask.errors import ClusterError
 
 pytestmark = [pytest.mark.batch, pytest.mark.timeout(280)]
 
+OPTIONS = {
+    "scheduler": {"host": "127.0.0.1", "dashboard_address": "127.0.0.1:0"},
+    "ports": [0],
+    "security": None,
+    "settings": SETTINGS,
+}
+
 
 def sleeping(folder, *directives):
     """A job of SLURM that does nothing for a long time."""
@@ -36,8 +43,7 @@ def scheduler():
     with subprocess.Popen(
         command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     ) as process:
-        options = {"host": "127.0.0.1", "port": 0, "security": None, "settings": SETTINGS}
-        process.stdin.write(json.dumps(options) + "\n")
+        process.stdin.write(json.dumps(OPTIONS) + "\n")
         process.stdin.flush()
         yield process, json.loads(process.stdout.readline())["address"]
         process.stdin.close()
@@ -134,7 +140,7 @@ def test_refusals_end_a_supervisor_with_the_words_of_the_batch_system(slurm, tmp
 
 
 def test_a_scheduler_ends_when_its_parent_was_killed(tmp_path):
-    options = json.dumps({"host": "127.0.0.1", "port": 0, "security": None, "settings": SETTINGS})
+    options = json.dumps(OPTIONS)
     (tmp_path / "parent.py").write_text(
         "import subprocess, sys\n"
         "command = [sys.executable, '-m', 'mlaas4hep_dask.cluster.batch.scheduler']\n"

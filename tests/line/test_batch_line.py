@@ -1,12 +1,10 @@
 """The main job on workers that are jobs of a real batch system, with files by XRootD."""
 
-import sys
-from pathlib import Path
+import json
 
-import dask_jobqueue
 import main_job
 import pytest
-from paths import REPOSITORY
+import yaml
 from servers import needs_xrootd, xrootd_server
 
 pytestmark = [pytest.mark.timeout(280), needs_xrootd]
@@ -21,39 +19,44 @@ def found_here(tmp_path_factory):
     return main_job.results(folder)
 
 
-def options(folder):
-    """Of workers, for both systems: one process of one thread per job."""
-    # A job of HTCondor begins with an empty environment.
-    kept = {"PATH": f"{Path(sys.executable).parent}:/usr/bin:/bin", "HOME": str(folder)}
-    kept["PYTHONPATH"] = str(REPOSITORY)
-    return {
-        "cores": 1,
-        "processes": 1,
-        "memory": "1500 MiB",
-        "interface": "lo",
-        "death_timeout": 60,
-        "log_directory": str(folder / "logs"),
-        "job_script_prologue": [f"export {name}={value}" for name, value in kept.items()],
-        "scheduler_options": {"dashboard_address": "127.0.0.1:0"},
+def found_by(system, queue, folder):
+    """What the main job finds on a batch system, from files of an XRootD server."""
+    site = {
+        "mlaas4hep": {
+            "title": "two nodes on one machine",
+            "base": system,
+            "readers": {"minimum": 2, "maximum": 2},
+        },
+        "jobqueue": {system: {"memory": "1 GiB"}},
     }
-
-
-def found_by(cluster, folder):
-    """What the main job finds with two jobs of a batch system, from files of an XRootD server."""
-    with cluster, xrootd_server(main_job.DATA) as (_, url):
+    (folder / "ours.yaml").write_text(yaml.safe_dump(site))
+    with xrootd_server(main_job.DATA) as (_, url):
         main_job.write_config(folder, where=url)
-        cluster.scale(jobs=2)
-        main_job.run(folder, cluster.scheduler_address)
+        done = main_job.run(folder, system, "--site", "ours.yaml")
+    assert "dashboard: http://127.0.0.1:" in done.stdout
+    assert "ssh -N -L" in done.stdout
+    assert queue().stdout.strip() == ""  # no job is left
+    (jobs,) = (folder / "run.jobs").iterdir()
+    records = [json.loads(line) for line in (jobs / "jobs.jsonl").read_text().splitlines()]
+    events = [record["event"] for record in records]
+    assert events.count("submitted") == events.count("cancelled") == 4  # 2 readers, 2 trainers
+    assert len([each for each in records if each.get("state") == "connected"]) == 4
+    driver = json.loads((jobs / "driver.json").read_text())
+    assert (driver["system"], driver["site"]) == (system, "ours")
+    assert driver["scheduler"].startswith("tls://")
+    assert not (jobs / "tls").exists()  # its key is of no use any more
     return main_job.results(folder)
 
 
 def test_the_main_job_finds_the_same_on_slurm(slurm, tmp_path, found_here):
-    cluster = dask_jobqueue.SLURMCluster(**options(tmp_path), walltime="00:10:00")
-    assert found_by(cluster, tmp_path) == found_here
-    assert len(list((tmp_path / "logs").glob("*.out"))) == 2  # one of each job
+    def queue():
+        return slurm.run("squeue", "--noheader", "--states=PENDING,RUNNING")
+
+    assert found_by("slurm", queue, tmp_path) == found_here
 
 
 def test_the_main_job_finds_the_same_on_htcondor(htcondor, tmp_path, found_here):
-    cluster = dask_jobqueue.HTCondorCluster(**options(tmp_path), disk="100MB")
-    assert found_by(cluster, tmp_path) == found_here
-    assert len(list((tmp_path / "logs").glob("*.out"))) == 2
+    def queue():
+        return htcondor.run("condor_q", "-totals", "-format", "%d", "ClusterId")
+
+    assert found_by("htcondor", queue, tmp_path) == found_here

@@ -368,7 +368,8 @@ def test_ranks_are_chosen_of_trainers_and_the_same_ones_again(tmp_path):
     names = ["readers-0", "trainers-0", "trainers-1", "other"]
     options = {"nthreads": 1, "local_directory": str(tmp_path), "dashboard": False}
     workers = {name: {"cls": Worker, "options": {**options, "name": name}} for name in names}
-    scheduler = {"cls": Scheduler, "options": {"host": "127.0.0.1", "dashboard": False}}
+    options = {"host": "127.0.0.1", "dashboard_address": "127.0.0.1:0"}
+    scheduler = {"cls": Scheduler, "options": options}
     with SpecCluster(workers=workers, scheduler=scheduler) as cluster, Client(cluster) as client:
         handle = ClusterHandle.of(client)
         assert ClusterHandle.of(handle) is handle

@@ -14,18 +14,27 @@ from typing import Any
 
 
 async def serve(options: dict[str, Any]) -> None:
-    """Run a scheduler until the input is closed."""
+    """Run a scheduler until the input is closed; it takes the first port that is free."""
     from distributed import Scheduler
     from distributed.security import Security
 
     security = Security(**options["security"]) if options["security"] else None
-    async with Scheduler(
-        host=options["host"],
-        port=options["port"],
-        protocol="tls" if security else "tcp",
-        security=security,
-        dashboard_address="127.0.0.1:0",
-    ) as scheduler:
+    ports = list(options["ports"])
+    while True:
+        scheduler = Scheduler(
+            port=ports.pop(0),
+            protocol="tls" if security else "tcp",
+            security=security,
+            **options["scheduler"],
+        )
+        try:
+            await scheduler
+            break
+        except (OSError, RuntimeError):  # of a port that another process has
+            await scheduler.close()
+            if not ports:
+                raise
+    async with scheduler:
         port = scheduler.services["dashboard"].port if scheduler.services else None
         sys.stdout.write(json.dumps({"address": scheduler.address, "dashboard": port}) + "\n")
         sys.stdout.flush()

@@ -127,7 +127,10 @@ class Cancel:
 
 @dataclass(frozen=True)
 class Tell:
-    """Say something, of a job: with the end of its log, or the batch system's own explanation."""
+    """Say something, of a job: with the end of its log, or the batch system's own explanation.
+
+    ``state`` is the job's from now on: ``pending``, ``running``, ``connected`` or ``lost``.
+    """
 
     text: str
     id: str = ""
@@ -135,6 +138,7 @@ class Tell:
     log: bool = False
     explain: bool = False
     is_warning: bool = True
+    state: str = ""
 
 
 @dataclass(frozen=True)
@@ -276,6 +280,8 @@ class _Step:
         """The job as it is now; None when it is lost."""
         now, is_here = self.view.now, job.worker in self.view.workers
         if is_here:
+            if not job.has_connected:
+                self._note(job, "has connected", "connected")
             job = replace(job, has_connected=True, away_since=None)
         elif job.has_connected and job.away_since is None:
             job = replace(job, away_since=now)
@@ -292,7 +298,7 @@ class _Step:
             return self._look_at_pending(replace(job, running_since=None), seen)
         if job.running_since is None:
             job = replace(job, running_since=now)
-            self.actions.append(Tell(f"{_name(job)} runs", is_warning=False))
+            self._note(job, "runs", "connected" if job.has_connected else "running")
         assert job.running_since is not None
         if not job.has_connected and now - job.running_since > self.limits.connect:
             what = f"has run for {now - job.running_since:.0f} s, and its worker has not connected"
@@ -303,6 +309,10 @@ class _Step:
             self._lose(job, seen, what, cancel=True)
             return None
         return job
+
+    def _note(self, job: Job, what: str, state: str) -> None:
+        text = f"{_name(job)} {what}"
+        self.actions.append(Tell(text, job.id, job.worker, is_warning=False, state=state))
 
     def _look_at_pending(self, job: Job, seen: Seen) -> Job:
         now = self.view.now
@@ -316,13 +326,20 @@ class _Step:
         # Many wait for the same: it is said of the first of them alone.
         others = [each for each in self.state.jobs if each.told == now and each.id != job.id]
         if not any(_same(action, seen.reason) for action in self.actions) and not others:
-            self.actions.append(Tell(f"{_name(job)} {waited}", job.id, job.worker, explain=True))
+            text = f"{_name(job)} {waited}"
+            self.actions.append(Tell(text, job.id, job.worker, explain=True, state="pending"))
         return replace(job, reason=seen.reason, told=now)
 
     def _lose(self, job: Job, seen: Seen, what: str, *, cancel: bool = False) -> None:
-        text = f"{_name(job)} {what}"
         self.actions.append(
-            Tell(text, job.id, job.worker, log=not seen.is_walltime, explain=seen.state == "held")
+            Tell(
+                f"{_name(job)} {what}",
+                job.id,
+                job.worker,
+                log=not seen.is_walltime,
+                explain=seen.state == "held",
+                state="lost",
+            )
         )
         if cancel:
             self.actions.append(Cancel(job.id, job.worker))
@@ -379,7 +396,7 @@ class _Step:
             if job.id and job.running_since is None and job.worker not in self.view.workers
         ][:number]
         for job in pending:
-            self.actions.append(Tell(f"{_name(job)} is not needed any more", is_warning=False))
+            self._note(job, "is not needed any more", "lost")
             self.actions.append(Cancel(job.id, job.worker))
         kept = tuple(job for job in self.state.jobs if job not in pending)
         self.state = replace(self.state, jobs=kept)

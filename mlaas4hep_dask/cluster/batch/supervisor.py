@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import threading
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from mlaas4hep_dask.cluster.batch.queue import Queue, RefusedError, log_end
@@ -27,13 +29,26 @@ from mlaas4hep_dask.errors import ClusterError, MLaaSError
 
 logger = logging.getLogger(__name__)
 
+RECORDS = "jobs.jsonl"  # in the folder of scripts: what was seen and done, one JSON object a line
+
 
 @dataclass(frozen=True)
 class Workers:
-    """What Dask knows of its workers: names, and the seconds that all have computed so far."""
+    """What Dask knows of its workers.
+
+    Attributes
+    ----------
+    names : frozenset of str
+        Of those that are there.
+    work : float
+        Seconds that all have computed so far.
+    backlog : mapping of str to int
+        By group: the tasks that could run now.
+    """
 
     names: frozenset[str]
     work: float = 0.0
+    backlog: Mapping[str, int] = field(default_factory=dict)
 
 
 class Supervisor:
@@ -78,7 +93,6 @@ class Supervisor:
         self._scripts: dict[str, Script] = {}
         self._submitted: dict[str, str] = {}
         self._refused: dict[str, str] = {}
-        self._backlog: Mapping[str, int] = {}
         self._is_over = threading.Event()
         self._thread = threading.Thread(target=self._run, name="supervisor of jobs", daemon=True)
         self.failure: MLaaSError | None = None
@@ -87,10 +101,6 @@ class Supervisor:
     def state(self) -> State:
         """What it keeps in mind."""
         return self._state
-
-    def want(self, backlog: Mapping[str, int]) -> None:
-        """Say how many tasks of each group could run now."""
-        self._backlog = dict(backlog)
 
     def __enter__(self) -> Supervisor:
         for group in self._limits.sizes:  # what is wrong with a site shows here, at once
@@ -101,7 +111,7 @@ class Supervisor:
     def __exit__(self, *_: object) -> None:
         self._is_over.set()
         self._thread.join()
-        self._act(finish(self._state))
+        self._end_jobs()
 
     def _run(self) -> None:
         try:
@@ -112,16 +122,25 @@ class Supervisor:
         except Exception as error:  # nobody else would hear of it
             failed = error if isinstance(error, MLaaSError) else None
             self.failure = failed or ClusterError(f"the supervisor of jobs failed ({error!r})")
-            logger.exception("%s", self.failure)
+            logger.info("%s", self.failure, exc_info=True)
+            with suppress(Exception):
+                self._end_jobs()
+
+    def _end_jobs(self) -> None:
+        """End all jobs, those too that the state machine has not been told of."""
+        late = [Cancel(job, worker) for worker, job in self._submitted.items()]
+        self._submitted = {}
+        self._act((*finish(self._state), *late))
 
     def look_once(self) -> None:
         """One look, one step of the state machine, and what follows from it."""
+        queue, workers = self._queue.seen(), self._look()
         view = View(
             now=time.monotonic(),
-            queue=self._queue.seen(),
-            workers=(workers := self._look()).names,
+            queue=queue,
+            workers=workers.names,
             work=workers.work,
-            backlog=self._backlog,
+            backlog=workers.backlog,
             submitted=self._submitted,
             refused=self._refused,
         )
@@ -130,8 +149,10 @@ class Supervisor:
         self._act(actions)
 
     def _act(self, actions: tuple[Action, ...]) -> None:
-        cancelled = [action.id for action in actions if isinstance(action, Cancel)]
-        self._queue.cancel(cancelled)
+        cancelled = [action for action in actions if isinstance(action, Cancel)]
+        self._queue.cancel([action.id for action in cancelled])
+        for each in cancelled:
+            self._record("cancelled", worker=each.worker, job=each.id)
         for action in actions:
             match action:
                 case Submit(group, worker):
@@ -140,7 +161,7 @@ class Supervisor:
                     self._tell(action)
                 case GiveUp(reason):
                     self.failure = ClusterError(reason)
-                    logger.error("%s", reason)
+                    self._record("gave up", text=reason)
                 case Cancel():
                     pass
 
@@ -148,9 +169,21 @@ class Supervisor:
         script = self._script_of(group, worker)
         self._scripts[worker] = script
         try:
-            self._submitted[worker] = self._queue.submit(script, self._folder / f"{worker}.sh")
+            job = self._submitted[worker] = self._queue.submit(
+                script, self._folder / f"{worker}.sh"
+            )
         except RefusedError as error:
             self._refused[worker] = str(error)
+            self._record("refused", group=group, worker=worker, text=str(error))
+        else:
+            log = script.log_of(job)
+            self._record(
+                "submitted",
+                group=group,
+                worker=worker,
+                job=job,
+                log=None if log is None else str(log),
+            )
 
     def _tell(self, action: Tell) -> None:
         lines = [action.text]
@@ -159,4 +192,17 @@ class Supervisor:
         script = self._scripts.get(action.worker)
         if action.log and script and (end := log_end(script, action.id)):
             lines += [f"the end of {script.log_of(action.id)}:", end]
-        logger.log(logging.WARNING if action.is_warning else logging.INFO, "\n".join(lines))
+        text = "\n".join(lines)
+        self._record("told", worker=action.worker, job=action.id, state=action.state, text=text)
+        logger.log(logging.WARNING if action.is_warning else logging.INFO, "%s", text)
+
+    def _record(self, event: str, **facts: str | None) -> None:
+        """Write down what was seen or done; what cannot be written is no reason to end."""
+        record = {"time": round(time.time(), 3), "event": event, **facts}
+        try:
+            with (self._folder / RECORDS).open("a") as file:
+                file.write(
+                    json.dumps({key: value for key, value in record.items() if value}) + "\n"
+                )
+        except OSError as error:
+            logger.info("%s: %s", self._folder / RECORDS, error)

@@ -6,6 +6,7 @@ import os
 import signal
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mlaas4hep_dask.cluster.attach import NO_LOGS, WORKERS_TIMEOUT, cool_down, warm_up
@@ -24,8 +25,9 @@ TORCH_FOLDER = "distributed.nanny.environ.TORCHINDUCTOR_CACHE_DIR"
 
 
 @contextmanager
-def start(options: Cluster, ranks: int) -> Iterator[Client]:
+def start(options: Cluster, ranks: int, jobs: Path | None = None) -> Iterator[Client]:
     """A client of a new cluster, which ends with the context; as `attach.connect`."""
+    del jobs  # there are none
     import dask
     from distributed import Client, LocalCluster
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -102,7 +103,9 @@ class Site:
         return dotted(self.nested_settings)
 
 
-def load_site(name: str | None, system: str | None = None) -> Site:
+def load_site(
+    name: str | None, system: str | None = None, given: Mapping[str, Any] | None = None
+) -> Site:
     """The site of a name or a file.
 
     Parameters
@@ -112,6 +115,8 @@ def load_site(name: str | None, system: str | None = None) -> Site:
         batch system.
     system : str, optional
         The batch system that it has to have: ``slurm`` or ``htcondor``.
+    given : mapping, optional
+        Values over those of the file.
 
     Raises
     ------
@@ -124,14 +129,16 @@ def load_site(name: str | None, system: str | None = None) -> Site:
         assert system is not None
         name = system
     file = _file_of(name)
-    document = Document.model_validate(_merged_document(file, ()))
-    site = Site(file.stem, file, document)
+    values = _merged_document(file, ())
+    site = Site(file.stem, file, Document.model_validate(values))
     if system is not None and site.system != system:
         raise ClusterError(
             f"site {site.name} has {site.system}, not {system}: give --cluster {site.system}, or "
             f"one of {', '.join(_names_with(system))}",
             site=site.name,
         )
+    if given:
+        return replace(site, document=Document.model_validate(merged(values, given)))
     return site
 
 

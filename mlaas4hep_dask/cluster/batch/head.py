@@ -1,0 +1,176 @@
+"""Starts the scheduler of a batch cluster on this machine, with certificates of its own."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from mlaas4hep_dask.cluster.sites import Site
+from mlaas4hep_dask.errors import ClusterError, MissingExtraError
+
+if TYPE_CHECKING:
+    from distributed.security import Security
+
+logger = logging.getLogger(__name__)
+
+START_TIMEOUT = 60.0  # seconds; a login node with a slow file system imports Dask for some of them
+CLOSE_TIMEOUT = 10.0
+DASHBOARD = "127.0.0.1:0"  # it has no password: nobody on another machine may reach it
+
+
+@dataclass(frozen=True)
+class Head:
+    """A scheduler that runs.
+
+    Attributes
+    ----------
+    address : str
+        At which workers and clients reach it.
+    dashboard : int or None
+        The port of its dashboard, on this machine's loopback; None without bokeh.
+    security : Security or None
+        Of Dask, with certificates in files.
+    """
+
+    address: str
+    dashboard: int | None
+    security: Security | None
+
+
+def certificates(folder: Path) -> Security:
+    """Security of Dask with a new key and certificate, in files that only this user can read.
+
+    Scheduler, workers and client all show the certificate, and take no other.
+
+    Parameters
+    ----------
+    folder : Path
+        Where the files are written.
+
+    Raises
+    ------
+    MissingExtraError
+        When cryptography is not installed.
+    """
+    from distributed.security import Security
+
+    try:
+        made = Security.temporary()
+    except ImportError as error:
+        raise MissingExtraError.of("cluster", module="cryptography") from error
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    files = {}
+    for name, text in (("cert.pem", made.tls_ca_file), ("key.pem", made.tls_worker_key)):
+        path = files[name] = str(folder / name)
+        with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
+            file.write(text)
+    roles = ("client", "scheduler", "worker")
+    return Security(
+        require_encryption=True,
+        tls_ca_file=files["cert.pem"],
+        **{f"tls_{role}_cert": files["cert.pem"] for role in roles},
+        **{f"tls_{role}_key": files["key.pem"] for role in roles},
+    )
+
+
+@contextmanager
+def running_head(site: Site, security: Security | None, log: Path) -> Iterator[Head]:
+    """A scheduler for the workers of a site, until the context ends, or this process.
+
+    Parameters
+    ----------
+    site : Site
+        Says where it listens.
+    security : Security, optional
+        From `certificates`.
+    log : Path
+        A file for what it says.
+
+    Raises
+    ------
+    ClusterError
+        When it does not start, as when all ports that it may take are taken.
+    """
+    options = {
+        "security": _options_of(security),
+        "settings": site.settings,
+        "scheduler": _place_of(site),
+        "ports": _ports_of(site),
+    }
+    command = [sys.executable, "-m", "mlaas4hep_dask.cluster.batch.scheduler"]
+    with (
+        log.open("ab") as said,
+        # A session of its own: a terminal's Ctrl-C shall not reach it, the client ends it.
+        subprocess.Popen(  # noqa: S603  # this package
+            command,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=said,
+            text=True,
+            start_new_session=True,
+        ) as process,
+    ):
+        assert process.stdin is not None
+        assert process.stdout is not None
+        watch = threading.Timer(START_TIMEOUT, process.kill)
+        watch.start()
+        try:
+            process.stdin.write(json.dumps(options) + "\n")
+            process.stdin.flush()
+            line = process.stdout.readline()
+        except BrokenPipeError:
+            line = ""
+        finally:
+            watch.cancel()
+        try:
+            if not line:
+                process.kill()
+                words = log.read_text(errors="replace").strip().splitlines()[-1:] or ["no word"]
+                raise ClusterError(
+                    f"the scheduler does not start on this machine ({words[0]}); see {log}"
+                )
+            told = json.loads(line)
+            yield Head(told["address"], told["dashboard"], security)
+        finally:
+            process.stdin.close()
+            try:
+                process.wait(CLOSE_TIMEOUT)
+            except subprocess.TimeoutExpired:
+                process.kill()
+
+
+def _options_of(security: Security | None) -> dict[str, Any] | None:
+    if security is None:
+        return None
+    options = {
+        f"tls_{role}_{kind}": getattr(security, f"tls_{role}_{kind}")
+        for role in ("client", "scheduler", "worker")
+        for kind in ("cert", "key")
+    }
+    return {**options, "tls_ca_file": security.tls_ca_file, "require_encryption": True}
+
+
+def _place_of(site: Site) -> dict[str, Any]:
+    """Options of Dask's scheduler: where it listens, and what it says of itself."""
+    jobs = site.jobs("readers")
+    options: dict[str, Any] = {"interface": jobs.interface, "dashboard_address": DASHBOARD}
+    options |= {key: value for key, value in jobs.scheduler_options.items() if key != "port"}
+    if options.get("host"):  # which says more than an interface
+        options["interface"] = None
+    return options
+
+
+def _ports_of(site: Site) -> list[int]:
+    """The ports that the scheduler may take, in the order in which it tries them; 0 is any."""
+    named = site.jobs("readers").scheduler_options.get("port")
+    first, _, last = str(named or site.options.scheduler_ports or 0).partition(":")
+    return list(range(int(first), int(last or first) + 1))

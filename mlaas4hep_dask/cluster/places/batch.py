@@ -1,0 +1,184 @@
+"""Starts a cluster whose workers are jobs of a batch system."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import secrets
+import socket
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from mlaas4hep_dask.cluster.batch.head import Head, certificates, running_head
+from mlaas4hep_dask.cluster.batch.queue import QUEUES
+from mlaas4hep_dask.cluster.batch.states import Limits, Size
+from mlaas4hep_dask.cluster.batch.supervisor import Supervisor, Workers
+from mlaas4hep_dask.cluster.reach import require_same_versions
+from mlaas4hep_dask.cluster.sites import Site, check_credentials, job_script, load_site
+from mlaas4hep_dask.errors import ClusterError, writing
+
+if TYPE_CHECKING:
+    from distributed import Client
+
+    from mlaas4hep_dask.config import Cluster
+
+logger = logging.getLogger(__name__)
+
+LONGER = 1.1  # times the supervisor's patience: it has the better words, and says them first
+SURVEY_TIMEOUT = 30.0  # seconds; a scheduler that is busy takes some of them
+
+
+def site_of(options: Cluster) -> Site:
+    """The site of section ``cluster``, with what the section says of workers.
+
+    Raises
+    ------
+    ConfigError, ClusterError
+        See `load_site`.
+    """
+    given: dict[str, Any] = {}
+    if options.workers is not None:
+        given["mlaas4hep"] = {"readers": {"minimum": 1, "maximum": options.workers}}
+    if options.memory_limit is not None:
+        given["jobqueue"] = {options.address: {"memory": options.memory_limit}}
+    return load_site(options.site, options.address, given)
+
+
+@contextmanager
+def start(options: Cluster, ranks: int, jobs: Path | None) -> Iterator[Client]:
+    """A client of a new cluster, which ends with the context; as `attach.connect`.
+
+    Parameters
+    ----------
+    options : Cluster
+        Section ``cluster`` of the configuration, with a batch system as its address.
+    ranks : int
+        Workers of the group ``trainers``.
+    jobs : Path or None
+        The folder in which every cluster has a folder, for scripts, logs, certificates and
+        records. None is ``mlaas4hep.jobs`` in the current folder.
+    """
+    from distributed import Client
+
+    from mlaas4hep_dask.waiting import ClusterHandle, workers_of
+
+    site = site_of(options)
+    for warning in check_credentials(site):
+        logger.warning("%s", warning)
+    run = secrets.token_hex(3)
+    folder = (jobs or Path("mlaas4hep.jobs")).absolute() / f"{time.strftime('%Y%m%d-%H%M%S')}-{run}"
+    with writing(folder):
+        (folder / "logs").mkdir(parents=True)
+    with ExitStack() as stack:
+        security = None
+        if site.options.tls:
+            keys = _keys_folder(site, folder, run)
+            stack.callback(_remove, keys)
+            security = certificates(keys)
+        head = stack.enter_context(running_head(site, security, folder / "logs" / "scheduler.log"))
+        client = stack.enter_context(
+            Client(head.address, security=security, timeout=SURVEY_TIMEOUT, set_as_default=True)
+        )
+        _write_driver(folder, site, head)
+        limits = limits_of(site, ranks)
+        supervisor = Supervisor(
+            QUEUES[site.system](),
+            partial(_script, site, head, folder / "logs"),
+            partial(_look, client, processes=site.jobs("readers").processes),
+            limits=limits,
+            folder=folder,
+            prefix=f"{run}-",
+            interval=site.options.poll_interval,
+        )
+        known = workers_of(client)
+        known.patience = replace(known.patience, no_worker=LONGER * limits.patience)
+        known.trouble = lambda: supervisor.failure
+        stack.enter_context(supervisor)
+        minimum = limits.sizes["readers"].minimum
+        ClusterHandle(client).wait_for_workers(
+            minimum, f"site {site.name}", seconds=known.patience.no_worker, group="readers"
+        )
+        require_same_versions(client)
+        yield client
+
+
+def limits_of(site: Site, ranks: int) -> Limits:
+    """The bounds of a site for its supervisor; without ranks there are no trainers."""
+    readers = site.group("readers")
+    sizes = {"readers": Size(readers.minimum, readers.maximum)}
+    if ranks:
+        sizes["trainers"] = Size(ranks, ranks)
+    return Limits(
+        sizes=sizes,
+        patience=site.options.patience,
+        connect=site.jobs("readers").death_timeout,
+        max_losses=site.options.max_resubmissions,
+    )
+
+
+def _script(site: Site, head: Head, logs: Path, group: str, worker: str) -> Any:
+    return job_script(
+        site,
+        group,
+        scheduler_address=head.address,
+        name=worker,
+        security=head.security,
+        logs=logs,
+    )
+
+
+def _look(client: Client, *, processes: int) -> Workers:
+    """What Dask knows of the workers; of a job with several processes, it is one."""
+    from mlaas4hep_dask.cluster.batch.survey import survey
+
+    async def asked() -> Any:
+        return await client.run_on_scheduler(survey)
+
+    try:
+        told: Mapping[str, Any] = client.sync(asked, callback_timeout=SURVEY_TIMEOUT)
+    except (OSError, AttributeError, RuntimeError, TimeoutError) as error:
+        if client.status == "running":
+            raise
+        raise ClusterError("the scheduler has ended") from error
+    names = told["names"]
+    if processes > 1:
+        names = [name.rpartition("-")[0] for name in names]
+    return Workers(frozenset(names), told["work"], told["backlog"])
+
+
+def _keys_folder(site: Site, folder: Path, run: str) -> Path:
+    """Where the certificates of a run are: in a folder that all nodes see, if there is one."""
+    shared = site.jobs("readers").shared_temp_directory
+    if shared is None:
+        return folder / "tls"
+    expanded = os.path.expandvars(os.path.expanduser(shared))  # noqa: PTH111  # ~ and $VARIABLES
+    return Path(expanded) / f"mlaas4hep_dask-tls-{run}"
+
+
+def _remove(keys: Path) -> None:
+    """Remove keys, which are of no use any more."""
+    for file in keys.glob("*.pem"):
+        with suppress(OSError):
+            file.unlink()
+    with suppress(OSError):
+        keys.rmdir()
+
+
+def _write_driver(folder: Path, site: Site, head: Head) -> None:
+    """Write down what runs this cluster, for those who look at it from outside."""
+    driver = {
+        "host": socket.gethostname(),
+        "pid": os.getpid(),
+        "system": site.system,
+        "site": site.name,
+        "scheduler": head.address,
+        "dashboard": head.dashboard,
+    }
+    with writing(folder / "driver.json"):
+        (folder / "driver.json").write_text(json.dumps(driver) + "\n")
