@@ -31,7 +31,7 @@ def test_workers_and_memory_of_the_configuration_stand_over_those_of_a_site():
 
 
 def test_a_site_is_for_batch_systems_alone():
-    with pytest.raises(ValueError, match="is for batch systems: cluster.address is 'local'"):
+    with pytest.raises(ValueError, match=r"cluster\.address is 'local'"):
         Cluster(site="slurm")
 
 
