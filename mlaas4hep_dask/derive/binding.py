@@ -56,8 +56,8 @@ def _objects(node: Node, available: Collection[str]) -> Node:
         case Apply("chosen", (operand, mask)):
             return _again(node, (_objects(operand, available), bound(mask, available)))
         case Apply("where", (condition, *choices)):
-            made = (_objects(choice, available) for choice in choices)
-            return _again(node, (bound(condition, available), *made))
+            results = (_objects(choice, available) for choice in choices)
+            return _again(node, (bound(condition, available), *results))
         case Apply(name, operands) if name in _KEPT:
             return _again(node, tuple(_objects(operand, available) for operand in operands))
         case _:
@@ -77,8 +77,8 @@ def _component(node: Name, available: Collection[str]) -> Node | None:
     if component_text(node.name, available) is None:
         return None
     of, _, component = node.name.rpartition(".")
-    made = _made(Name(of, node.column), available)
-    return Apply(COMPONENTS[component], (made,), made.depth + 1)
+    momenta = _made(Name(of, node.column), available)
+    return Apply(COMPONENTS[component], (momenta,), momenta.depth + 1)
 
 
 def _element(node: Node) -> str:
@@ -94,13 +94,13 @@ def _element(node: Node) -> str:
 
 
 def _made(node: Name, available: Collection[str]) -> Node:
-    found = members_of(node.name, available)
-    if found is None:
+    momentum = members_of(node.name, available)
+    if momentum is None:
         if node.name in available:
             return node  # numbers, of which the evaluation says that they are none
-        known = {_object_of(name) for name in available} - {""}
+        objects = {_object_of(name) for name in available} - {""}
         candidates = [
-            each for each in known if len((members_of(each, available) or ((), ()))[1]) == 4
+            each for each in objects if len((members_of(each, available) or ((), ()))[1]) == 4
         ]
         raise ExpressionError(
             f"column {node.column}: there are no objects {node.name!r}: no branches "
@@ -110,7 +110,7 @@ def _made(node: Name, available: Collection[str]) -> Node:
             column=node.column,
             nearest=nearest(node.name, candidates),
         )
-    maker, members = found
+    maker, members = momentum
     if len(members) < 4:
         what = "mass" if maker == "p4" else "energy"
         shown = f"{maker}({', '.join(members)}, …)"

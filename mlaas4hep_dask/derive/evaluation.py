@@ -111,7 +111,7 @@ class Evaluation:
         if name in functions.EXTREMES and len(operands) > 1:
             extreme = functions.EXTREMES[name]
             return self._elementwise(
-                lambda *given: _over(extreme, [_floating(x) for x in given]), operands
+                lambda *values: _over(extreme, [_floating(x) for x in values]), operands
             )
         if name == "delta_phi":
             return self._elementwise(functions.delta_phi, operands)
@@ -127,8 +127,8 @@ class Evaluation:
             for operand in operands:
                 if operand.kind not in "iuf":
                     raise _wrong(f"{name}()", "numbers", operand)
-            made = {"mass": momenta.mass_of, "delta_r": momenta.delta_r}
-            return self._elementwise(momenta.MADE.get(name) or made[name], operands)
+            makers = {"mass": momenta.mass_of, "delta_r": momenta.delta_r}
+            return self._elementwise(momenta.MADE.get(name) or makers[name], operands)
         if name == "count":
             first = self._objects(operands[0], "count()")
             return Operand(np.diff(self._offsets_of(first)), EVENT)
@@ -224,10 +224,10 @@ class Evaluation:
                 counts = np.diff(self.offsets[collection])
                 values = operand.of_each(partial(np.repeat, repeats=counts))
             arrays.append(values)
-        found = function(*arrays, **options)
-        if not any(map(_is_array, arrays)) and not isinstance(found, Momenta):
-            found = np.asarray(found).item()
-        return Operand(found, collection)
+        result = function(*arrays, **options)
+        if not any(map(_is_array, arrays)) and not isinstance(result, Momenta):
+            result = np.asarray(result).item()
+        return Operand(result, collection)
 
     def _objects(self, operand: Operand, what: str) -> Operand:
         if operand.collection is EVENT:
@@ -261,14 +261,14 @@ def _number(operand: Operand) -> Operand:
 
 
 def _over(function: Any, arrays: list[Any]) -> Any:
-    found = arrays[0]
+    result = arrays[0]
     for other in arrays[1:]:
-        found = function(found, other)
-    return found
+        result = function(result, other)
+    return result
 
 
-def _wrong(what: str, expected: str, found: Operand, hint: str = "") -> ExpressionError:
-    return ExpressionError(f"{what} needs {expected}, found {_MEANING[found.kind]}{hint}")
+def _wrong(what: str, expected: str, operand: Operand, hint: str = "") -> ExpressionError:
+    return ExpressionError(f"{what} needs {expected}, found {_MEANING[operand.kind]}{hint}")
 
 
 def _whose(collection: str | None) -> str:

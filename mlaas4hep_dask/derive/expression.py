@@ -128,16 +128,16 @@ class Expression:
         """
         evaluation = Evaluation(events)
         with _named(self.written), np.errstate(all="ignore"):
-            found = evaluation.of(self._root)
-            if isinstance(found.values, Momenta):
+            result = evaluation.of(self._root)
+            if isinstance(result.values, Momenta):
                 raise ExpressionError(
                     f"numbers were expected, found momenta; {NUMBERS_OF_IT} make numbers"
                 )
-            if not isinstance(found.values, np.ndarray):
+            if not isinstance(result.values, np.ndarray):
                 # not NumPy's int64: a whole number may be as large as uint64
-                found = Operand(np.full(events.num_events, found.values), EVENT)
-        offsets = None if found.collection is EVENT else evaluation.offsets[found.collection]
-        return Value(found.values, found.collection, offsets)
+                result = Operand(np.full(events.num_events, result.values), EVENT)
+        offsets = None if result.collection is EVENT else evaluation.offsets[result.collection]
+        return Value(result.values, result.collection, offsets)
 
     def evaluate(self, events: Events) -> NDArray[Any] | tuple[NDArray[Any], str]:
         """Values of shape (events,); or of shape (objects,) and the collection's name.

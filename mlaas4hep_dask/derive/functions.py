@@ -165,9 +165,9 @@ def picked(values: NDArray[Any], offsets: NDArray[np.int64], index: int) -> NDAr
     """The value at ``index`` of every event, NaN where there are too few."""
     counts = np.diff(offsets)
     has = counts > index if index >= 0 else counts >= -index
-    found = np.full(counts.size, np.nan, dtype=values.dtype)
-    found[has] = values[(offsets[:-1] if index >= 0 else offsets[1:])[has] + index]
-    return found
+    results = np.full(counts.size, np.nan, dtype=values.dtype)
+    results[has] = values[(offsets[:-1] if index >= 0 else offsets[1:])[has] + index]
+    return results
 
 
 def in_slice(
@@ -192,7 +192,7 @@ def _reduced(
 ) -> NDArray[Any]:
     starts = offsets[:-1]
     has = starts < offsets[1:]
-    found = np.full(starts.size, empty, dtype=values.dtype)
+    results = np.full(starts.size, empty, dtype=values.dtype)
     # an event without objects takes no room, so that each start ends where the next begins
-    found[has] = ufunc.reduceat(values, starts[has]) if values.size else empty
-    return found
+    results[has] = ufunc.reduceat(values, starts[has]) if values.size else empty
+    return results

@@ -195,7 +195,7 @@ class _Builder(Transformer[Token, Any]):
 
     def call(self, token: Token, *operands: Any) -> Node:
         name = str(token)
-        given = tuple(operand for operand in operands if operand is not None)
+        arguments = tuple(operand for operand in operands if operand is not None)
         if name not in FUNCTIONS:
             near = nearest(name, FUNCTIONS)
             hint = instead_of(name) or did_you_mean(name, FUNCTIONS)
@@ -207,20 +207,20 @@ class _Builder(Transformer[Token, Any]):
                 nearest=near,
             )
         low, high = FUNCTIONS[name]
-        fits = low <= len(given) <= (high or len(given))
+        fits = low <= len(arguments) <= (high or len(arguments))
         if name == "delta_r":
-            fits = len(given) in (2, 4)
+            fits = len(arguments) in (2, 4)
         elif name == "mass":
-            fits = len(given) == 1 or (len(given) > 0 and len(given) % 4 == 0)
+            fits = len(arguments) == 1 or (len(arguments) > 0 and len(arguments) % 4 == 0)
         if not fits:
             expected = f"{low}" if high == low else f"{low} or more" if high is None else ""
             expected = TAKES.get(name, f"{expected or f'{low} to {high}'} arguments")
             raise ExpressionError(
-                f"column {token.column}: {name}() takes {expected}, found {len(given)}",
+                f"column {token.column}: {name}() takes {expected}, found {len(arguments)}",
                 name=name,
                 column=token.column,
             )
-        return _apply(name, *given)
+        return _apply(name, *arguments)
 
     def compare(self, first: Node, *rest: Any) -> Node:
         pairs = []

@@ -82,22 +82,22 @@ def instead_of(name: str) -> str:
 
     Names of modules and classes before the last dot or pair of colons do not count.
     """
-    head, own = _parted(name)
-    low = own.lower().rstrip("$")
+    head, last = _parted(name)
+    low = last.lower().rstrip("$")
     if low in _INSTEAD:
         return f"; {_INSTEAD[low]}"
     if head and low in _CONSTANTS:
         return f"; it is {_CONSTANTS[low]} here"
-    if (head or own != low) and low in FUNCTIONS:
+    if (head or last != low) and low in FUNCTIONS:
         return f"; it is {low}({'y, x' if low == 'atan2' else 'x'}) here"
     return ""
 
 
 def instead_of_text(text: str, place: int) -> str:
     """What to write in place of ``TMath::Abs``, ``Sum$`` and the like around a position."""
-    for found in re.finditer(r"[A-Za-z_]\w*(?:(?:::|\.)[A-Za-z_]\w*)*\$?", text):
-        name = found[0]
-        if not found.start() <= place <= found.end() or not ("::" in name or name.endswith("$")):
+    for match in re.finditer(r"[A-Za-z_]\w*(?:(?:::|\.)[A-Za-z_]\w*)*\$?", text):
+        name = match[0]
+        if not match.start() <= place <= match.end() or not ("::" in name or name.endswith("$")):
             continue
         if name.endswith("$") and name[:-1].lower() in _SPECIAL:
             return f"; {_SPECIAL[name[:-1].lower()]}"

@@ -185,27 +185,27 @@ def members_of(name: str, available: Iterable[str]) -> tuple[str, tuple[str, ...
     there = _by_last_part(available)
     incomplete = None
     for separator in _SEPARATORS:
-        for names, made in ((_ANGLES, "p4"), (_AXES, "p4_xyz")):
+        for names, maker in ((_ANGLES, "p4"), (_AXES, "p4_xyz")):
             for three in names:
-                found = [there.get(f"{name}{separator}{each}") for each in three]
-                if None in found:
+                directions = [there.get(f"{name}{separator}{each}") for each in three]
+                if None in directions:
                     continue
-                known = tuple(each for each in found if each is not None)
+                branches = tuple(each for each in directions if each is not None)
                 energies = _first(there, name, separator, _ENERGIES)
                 masses = _first(there, name, separator, _MASSES)
-                if masses is not None and (made == "p4" or energies is None):
-                    return ("p4" if made == "p4" else "p4_xyzm"), (*known, masses)
+                if masses is not None and (maker == "p4" or energies is None):
+                    return ("p4" if maker == "p4" else "p4_xyzm"), (*branches, masses)
                 if energies is not None:
-                    return ("p4_energy" if made == "p4" else made), (*known, energies)
-                incomplete = incomplete or (made, known)
+                    return ("p4_energy" if maker == "p4" else maker), (*branches, energies)
+                incomplete = incomplete or (maker, branches)
     return incomplete
 
 
 def _first(
     there: Mapping[str, str], name: str, separator: str, endings: Sequence[str]
 ) -> str | None:
-    found = (there.get(f"{name}{separator}{ending}") for ending in endings)
-    return next((each for each in found if each is not None), None)
+    names_there = (there.get(f"{name}{separator}{ending}") for ending in endings)
+    return next((each for each in names_there if each is not None), None)
 
 
 def _by_last_part(available: Iterable[str]) -> dict[str, str]:

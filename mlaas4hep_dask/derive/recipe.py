@@ -12,7 +12,15 @@ from numpy.typing import NDArray
 
 from mlaas4hep_dask.derive.expression import Expression
 from mlaas4hep_dask.derive.rows import chosen_events, chosen_objects, only, with_branch
-from mlaas4hep_dask.errors import DataError, ExpressionError, did_you_mean, nearest
+from mlaas4hep_dask.derive.texts import (
+    at_key,
+    in_order,
+    label,
+    parsed,
+    require_cut,
+    require_mask,
+)
+from mlaas4hep_dask.errors import DataError, ExpressionError
 from mlaas4hep_dask.events.events import Branch, Events
 
 
@@ -127,7 +135,7 @@ class Recipe:
             When a text is no expression, does not fit the branches or is needed by itself; its
             fact ``key`` is ``derive.NAME``, ``objects.COLLECTION`` or ``select.NUMBER``.
         """
-        derived = {name: _parsed(text, f"derive.{name}") for name, text in (derive or {}).items()}
+        derived = {name: parsed(text, f"derive.{name}") for name, text in (derive or {}).items()}
         branches = dict(available)
         for name in derived:
             if name in available:
@@ -138,30 +146,30 @@ class Recipe:
                 )
         named = {*available, *derived}
         for name, expression in derived.items():
-            with _at(f"derive.{name}"):
+            with at_key(f"derive.{name}"):
                 derived[name] = expression.bound(named - {name})
-        order = _in_order(derived)
+        order = in_order(derived)
         for name in order:
-            with _at(f"derive.{name}"):
+            with at_key(f"derive.{name}"):
                 branches[name] = derived[name].result(name, branches)
         masks = {}
         for collection, text in (objects or {}).items():
-            mask = _parsed(text, f"objects.{collection}")
-            with _at(f"objects.{collection}"):
+            mask = parsed(text, f"objects.{collection}")
+            with at_key(f"objects.{collection}"):
                 masks[collection] = mask.bound(named)
-                _require_mask(masks[collection], collection, branches)
+                require_mask(masks[collection], collection, branches)
         cuts: dict[str, Expression] = {}
         for number, text in enumerate(select):
             key = f"select.{number}"
-            for cut in _parsed(text, key).conjuncts:
-                with _at(key):
-                    made_cut = cut.bound(named)
-                    _require_cut(made_cut, branches)
-                cuts.setdefault(_label(cut), made_cut)
+            for cut in parsed(text, key).conjuncts:
+                with at_key(key):
+                    bound_cut = cut.bound(named)
+                    require_cut(bound_cut, branches)
+                cuts.setdefault(label(cut), bound_cut)
         ordered = {name: derived[name] for name in order}
-        made = cls(ordered, masks, tuple(cuts.values()), branches)
-        first = made.operands({*early, *made._of_masks()})
-        return replace(made, early=frozenset(first & ordered.keys()))
+        recipe = cls(ordered, masks, tuple(cuts.values()), branches)
+        first = recipe.operands({*early, *recipe._of_masks()})
+        return replace(recipe, early=frozenset(first & ordered.keys()))
 
     def __bool__(self) -> bool:
         return bool(self.derived or self.objects or self.cuts)
@@ -170,9 +178,9 @@ class Recipe:
         """The texts of derived branches and object cuts, which are applied when serving too."""
         early = self.early - self.operands(self._of_masks())
         return {
-            "derive": {name: made.text for name, made in self.derived.items()},
+            "derive": {name: expression.text for name, expression in self.derived.items()},
             "objects": {name: mask.text for name, mask in self.objects.items()},
-            "select": [_label(cut) for cut in self.cuts],
+            "select": [label(cut) for cut in self.cuts],
             **({"early": sorted(early)} if early else {}),
         }
 
@@ -182,7 +190,9 @@ class Recipe:
         derived = {*steps.early, *steps.late}
         return replace(
             self,
-            derived={name: made for name, made in self.derived.items() if name in derived},
+            derived={
+                name: expression for name, expression in self.derived.items() if name in derived
+            },
             objects={name: self.objects[name] for name in steps.collections},
             branches={
                 name: branch
@@ -240,11 +250,11 @@ class Recipe:
 
     def giving_away(self, names: Iterable[str]) -> set[str]:
         """These branches, all that they are derived from, and what is derived from any of it."""
-        found = self.operands(names)
+        telling = self.operands(names)
         for name, expression in self.derived.items():  # each after those that it needs
-            if not found.isdisjoint(expression.names):
-                found.add(name)
-        return found
+            if not telling.isdisjoint(expression.names):
+                telling.add(name)
+        return telling
 
     def prepare(self, events: Events, keep: Sequence[str], *, select: bool = True) -> Prepared:
         """The selected events with the branches ``keep``.
@@ -287,7 +297,7 @@ class Recipe:
         for cut in self.cuts if select else ():
             passed = cut.per_event(events)
             selected = passed if selected is None else selected & passed
-            cut_flow[_label(cut)] = int(np.count_nonzero(selected))
+            cut_flow[label(cut)] = int(np.count_nonzero(selected))
         events = only(events, keep)
         if selected is not None:
             events = chosen_events(events, selected)
@@ -299,111 +309,16 @@ class Recipe:
 
     def operands(self, names: Iterable[str]) -> set[str]:
         """These branches and all that they are derived from."""
-        found: set[str] = set()
+        operands: set[str] = set()
         left = [*names]
         while left:
             name = left.pop()
-            if name not in found:
-                found.add(name)
+            if name not in operands:
+                operands.add(name)
                 left.extend(self.derived[name].names if name in self.derived else ())
-        return found
+        return operands
 
     def _cut_collections(self, names: set[str]) -> set[str]:
-        found = {self.counters[name] for name in names if name in self.counters}
+        counted = {self.counters[name] for name in names if name in self.counters}
         collections = {self.branches[name].collection for name in names if name in self.branches}
-        return found | {collection for collection in self.objects if collection in collections}
-
-
-def _label(cut: Expression) -> str:
-    """The text of a condition, without parentheses around all of it."""
-    text = cut.written
-    if text.startswith("(") and text.endswith(")") and _encloses(text):
-        return text[1:-1]
-    return text
-
-
-def _encloses(text: str) -> bool:
-    """True when the first parenthesis ends with the text."""
-    depth = 0
-    for place, character in enumerate(text):
-        depth += {"(": 1, ")": -1}.get(character, 0)
-        if depth == 0:
-            return place == len(text) - 1
-    return False
-
-
-def _parsed(text: str, key: str) -> Expression:
-    with _at(key):
-        return Expression(text)
-
-
-def _in_order(derived: Mapping[str, Expression]) -> list[str]:
-    """The names, each after those that it needs."""
-    done: dict[str, None] = {}
-    for first in derived:
-        path: list[str] = []
-        stack = [(first, False)]
-        while stack:
-            name, is_complete = stack.pop()
-            if is_complete:
-                path.pop()
-                done[name] = None
-                continue
-            if name in done:
-                continue
-            if name in path:
-                circle = " -> ".join([*path[path.index(name) :], name])
-                raise ExpressionError(
-                    f"derived branch {name!r} needs itself: {circle}",
-                    key=f"derive.{name}",
-                    name=name,
-                )
-            path.append(name)
-            stack.append((name, True))
-            stack.extend((other, False) for other in derived[name].names if other in derived)
-    return list(done)
-
-
-def _require_mask(mask: Expression, collection: str, branches: Mapping[str, Branch]) -> None:
-    collections = {each.collection for each in branches.values() if each.collection is not None}
-    if collection not in collections:
-        raise ExpressionError(
-            f"there is no collection {collection!r}{did_you_mean(collection, collections)}",
-            name=collection,
-            nearest=nearest(collection, collections),
-        )
-    found = mask.result(collection, branches)
-    if found.collection != collection or found.dtype != "bool":
-        what = "one value per event" if found.collection is None else f"{found.collection!r}"
-        what = what if found.dtype == "bool" else f"numbers ({found.dtype})"
-        raise ExpressionError(
-            f"in {mask.written!r}: expected a condition on the objects of {collection!r}, "
-            f"found {what}"
-        )
-
-
-def _require_cut(cut: Expression, branches: Mapping[str, Branch]) -> None:
-    found = cut.result("select", branches)
-    if found.collection is not None:
-        raise ExpressionError(
-            f"in {cut.written!r}: expected one condition per event, found one per object of "
-            f"{found.collection!r}; any() or all() of it is one"
-        )
-    if found.dtype != "bool":
-        raise ExpressionError(
-            f"in {cut.written!r}: expected a condition, found numbers ({found.dtype}); compare them"
-        )
-
-
-class _at:  # noqa: N801  # reads as a statement: with _at(key)
-    """Adds the key to errors that pass through."""
-
-    def __init__(self, key: str) -> None:
-        self._key = key
-
-    def __enter__(self) -> None:
-        return None
-
-    def __exit__(self, kind: Any, error: Any, trace: Any) -> None:
-        if isinstance(error, ExpressionError) and "key" not in error.facts:
-            raise ExpressionError(error.message, **{**error.facts, "key": self._key}) from None
+        return counted | {collection for collection in self.objects if collection in collections}

@@ -36,7 +36,7 @@ def only(events: Events, names: Sequence[str]) -> Events:
         events.num_events,
         branches,
         {name: events.contents[name] for name in names},
-        {name: own for name, own in events.offsets.items() if name in collections},
+        {name: offsets for name, offsets in events.offsets.items() if name in collections},
     )
 
 
@@ -76,12 +76,12 @@ def chosen_events(events: Events, selected: NDArray[np.bool_]) -> Events:
     first, last = runs_of(selected)
     copies: dict[str | None, Copy] = {None: copy_of(selected)}
     offsets = {}
-    for collection, own in events.offsets.items():
-        counts = np.diff(own)
+    for collection, starts in events.offsets.items():
+        counts = np.diff(starts)
         copies[collection] = (
             copy_of(np.repeat(selected, counts))
-            if own[-1] <= FEW
-            else copy_of_runs(own[first], own[last])
+            if starts[-1] <= FEW
+            else copy_of_runs(starts[first], starts[last])
         )
         offsets[collection] = offsets_of(counts[selected])
     contents = {
