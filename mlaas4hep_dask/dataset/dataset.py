@@ -5,11 +5,9 @@ from __future__ import annotations
 import hashlib
 import html
 import json
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
-from itertools import chain
 from operator import attrgetter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,21 +21,22 @@ from mlaas4hep_dask.dataset.blocks import BlockPlan
 from mlaas4hep_dask.dataset.cache import cache_folder
 from mlaas4hep_dask.dataset.description import description_of
 from mlaas4hep_dask.dataset.distributions import Distributions, distributions
-from mlaas4hep_dask.dataset.examples import examples_of, num_examples
+from mlaas4hep_dask.dataset.examples import gather_examples
+from mlaas4hep_dask.dataset.first_events import first_events
 from mlaas4hep_dask.dataset.granularity import Suggestion, suggestions
 from mlaas4hep_dask.dataset.lost import Listener, Lost
 from mlaas4hep_dask.dataset.mean_image import NOTHING, ImageSums, sum_images
 from mlaas4hep_dask.dataset.plan import Plan, Skipped
 from mlaas4hep_dask.dataset.planning import assemble, plan_one, planned_already, wanted_of
+from mlaas4hep_dask.dataset.progress import watching
 from mlaas4hep_dask.dataset.specs_pass import SpecsFacts, SpecsTask, specs_pass
-from mlaas4hep_dask.dataset.tasks import PROGRESS, Measured
+from mlaas4hep_dask.dataset.tasks import Measured
 from mlaas4hep_dask.encode import EncodeCounts, Encoding
-from mlaas4hep_dask.encode.examples import Examples, joined
-from mlaas4hep_dask.errors import DataError, UnreadableFileError
+from mlaas4hep_dask.encode.examples import Examples
 from mlaas4hep_dask.inputs.context import Context
 from mlaas4hep_dask.inputs.normalise import encode_options, with_columns
 from mlaas4hep_dask.inputs.preflight import Preflight, preflight
-from mlaas4hep_dask.inputs.prepare import HEAD_EVENTS, Texts
+from mlaas4hep_dask.inputs.prepare import Texts
 from mlaas4hep_dask.inputs.reuse import event_facts, supervision_facts
 from mlaas4hep_dask.inputs.weighting import (
     TrainingWeights,
@@ -54,8 +53,6 @@ from mlaas4hep_dask.waiting import ClusterHandle
 
 if TYPE_CHECKING:
     import dask_awkward
-
-DISTRIBUTION_EVENTS = 20_000  # per sample, for the report's histograms
 
 
 class Dataset:
@@ -330,55 +327,7 @@ class Dataset:
         DataError
             When none can be read any more.
         """
-        context = self.blocks().context
-        assert context.encoding is not None  # blocks have one
-        by_sample: dict[str, list[Partition]] = {}
-        for part in self._filled():
-            by_sample.setdefault(part.sample, []).append(part)
-        sizes = num_examples(context.encoding, len(by_sample))
-        tasks = []
-        for parts in by_sample.values():
-            start = parts[0].entry_start
-            short = replace(parts[0], entry_stop=min(parts[0].entry_stop, start + HEAD_EVENTS))
-            # The first events of a sample most likely have some that are selected.
-            first = self._submit(examples_of, short, context, *sizes)
-            tasks.append((first, parts))
-        errors: list[UnreadableFileError] = []
-        parts_examples = [
-            examples
-            for first, parts in tasks
-            for examples in self._first_examples(first, parts, context, sizes, errors)
-        ]
-        if not parts_examples:
-            why, file = (f": {errors[0].message}", errors[0].facts["file"]) if errors else ("", "")
-            raise DataError(
-                f"none of the events that were selected can be read any more{why}", file=file
-            )
-        return joined(parts_examples)
-
-    def _first_examples(
-        self,
-        first: Future,
-        parts: Sequence[Partition],
-        context: Context,
-        sizes: tuple[int, int],
-        errors: list[UnreadableFileError],
-    ) -> list[Examples]:
-        """Those of the first task, or partition, that gives some; what fails is added."""
-        later = (self._submit(examples_of, part, context, *sizes) for part in parts)
-        for task in chain([first], later):
-            try:
-                found: Examples | None = self.cluster.result(
-                    task, "examples of events", group="readers"
-                )
-            except UnreadableFileError as error:  # the events of another file do as well
-                if self.config.on_bad_file == "error":
-                    raise
-                errors.append(error)
-                continue
-            if found is not None:
-                return [found]
-        return []
+        return gather_examples(self.cluster, self._filled(), self.blocks().context)
 
     def _filled(self) -> list[Partition]:
         """The partitions of which events are selected."""
@@ -400,7 +349,7 @@ class Dataset:
     def cell_suggestions(self) -> list[Suggestion]:
         """For each plane of the image, whether its cells are too coarse; none without an image.
 
-        It is found from the first events of each sample, at most `DISTRIBUTION_EVENTS`.
+        It is found from the first events of each sample, at most `FIRST_EVENTS`.
         """
         return suggestions(self.image_sums().tried)
 
@@ -409,15 +358,9 @@ class Dataset:
         return self.cluster.submit(function, *arguments, group="readers", pure=False)
 
     def _of_first_events(self, function: Callable[[Partition, Context], Any]) -> list[Any]:
+        parts = first_events(self._filled())
         context = self.blocks().context
-        left = dict.fromkeys(self.plan().samples, DISTRIBUTION_EVENTS)
-        short = []
-        for part in self._filled():
-            num_events = min(len(part), left[part.sample])
-            if num_events:
-                short.append(replace(part, entry_stop=part.entry_start + num_events))
-                left[part.sample] -= num_events
-        futures = [self._submit(function, part, context) for part in short]
+        futures = [self._submit(function, part, context) for part in parts]
         return self.cluster.gather(futures, "the first events", group="readers")
 
     def token(self, *more: str) -> str:
@@ -445,16 +388,3 @@ class Dataset:
                 f"{specs._repr_html_()}</details>"
             )
         return "".join(parts)
-
-
-@contextmanager
-def watching(cluster: ClusterHandle, progress: Callable[[int], None] | None) -> Iterator[None]:
-    """Passes the events that tasks report as done on to ``progress``, inside a ``with``."""
-    if progress is None:
-        yield
-        return
-    cluster.hear(PROGRESS, progress)
-    try:
-        yield
-    finally:
-        cluster.unhear(PROGRESS)

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
+from itertools import chain
 from typing import Any
 
 import numpy as np
+from distributed import Future
 from numpy.typing import NDArray
 
 from mlaas4hep_dask.config import Encoding as EncodeKeys
@@ -16,7 +18,7 @@ from mlaas4hep_dask.dataset.plan import Plan
 from mlaas4hep_dask.dataset.tasks import measure_partition, merge_measured
 from mlaas4hep_dask.encode import Encoding, encode
 from mlaas4hep_dask.encode.examples import Examples, joined
-from mlaas4hep_dask.errors import DataError
+from mlaas4hep_dask.errors import DataError, UnreadableFileError
 from mlaas4hep_dask.events import Branch, Events
 from mlaas4hep_dask.inputs.context import Context
 from mlaas4hep_dask.inputs.labelled import label
@@ -27,6 +29,7 @@ from mlaas4hep_dask.inputs.weighting import fitted
 from mlaas4hep_dask.objective import Objective
 from mlaas4hep_dask.reader import Partition
 from mlaas4hep_dask.specs import Specs
+from mlaas4hep_dask.waiting import ClusterHandle
 
 NUM_EXAMPLES = 1_000  # events of all samples together
 EXAMPLE_BYTES = 8 * 1024**2  # and their rows and masks, which travel with a task
@@ -84,6 +87,64 @@ def examples_of(
     )
 
 
+def gather_examples(
+    cluster: ClusterHandle, parts: Iterable[Partition], context: Context
+) -> Examples:
+    """Examples of every sample, made by tasks on a cluster.
+
+    Parameters
+    ----------
+    cluster : ClusterHandle
+        Where the tasks run.
+    parts : iterable of Partition
+        Those of which events are selected.
+    context : Context
+        With the encoding.
+
+    Raises
+    ------
+    DataError
+        When none can be read any more.
+    """
+    assert context.encoding is not None  # blocks have one
+    by_sample: dict[str, list[Partition]] = {}
+    for part in parts:
+        by_sample.setdefault(part.sample, []).append(part)
+    sizes = num_examples(context.encoding, len(by_sample))
+
+    def submit(part: Partition) -> Future:
+        arguments = (part, context, *sizes)
+        return cluster.submit(examples_of, *arguments, group="readers", pure=False)
+
+    # The first events of a sample most likely have some that are selected.
+    heads = [submit(_head(of_sample[0])) for of_sample in by_sample.values()]
+    errors: list[UnreadableFileError] = []
+    of_samples = []
+    for head, of_sample in zip(heads, by_sample.values(), strict=True):
+        for task in chain([head], map(submit, of_sample)):
+            try:
+                examples = cluster.result(task, "examples of events", group="readers")
+            except UnreadableFileError as error:  # the events of another file do as well
+                if not context.skip:
+                    raise
+                errors.append(error)
+                continue
+            if examples is not None:
+                of_samples.append(examples)
+                break
+    if not of_samples:
+        why, file = (f": {errors[0].message}", errors[0].facts["file"]) if errors else ("", "")
+        raise DataError(
+            f"none of the events that were selected can be read any more{why}", file=file
+        )
+    return joined(of_samples)
+
+
+def _head(part: Partition) -> Partition:
+    """The first events of a partition."""
+    return replace(part, entry_stop=min(part.entry_stop, part.entry_start + HEAD_EVENTS))
+
+
 def head_examples(
     checked: Preflight, plan: Plan, encode: EncodeKeys, image: Image | None
 ) -> tuple[Examples, Encoding, Objective] | None:
@@ -114,8 +175,7 @@ def head_examples(
     """
     heads: dict[str, Partition] = {}
     for part in plan.partitions:
-        stop = min(part.entry_stop, part.entry_start + HEAD_EVENTS)
-        heads.setdefault(part.sample, replace(part, entry_stop=stop))
+        heads.setdefault(part.sample, _head(part))
     context = plan.context
     parts = list(heads.values())
     measured = merge_measured(

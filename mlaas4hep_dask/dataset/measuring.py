@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from mlaas4hep_dask.dataset.cache import Entry, load, renamed, store
+from mlaas4hep_dask.dataset.progress import tell_progress
 from mlaas4hep_dask.dataset.tasks import (
     Measured,
     lost,
@@ -14,7 +15,6 @@ from mlaas4hep_dask.dataset.tasks import (
     merge_measured,
     sample_specs,
     split_counts,
-    tell_progress,
 )
 from mlaas4hep_dask.encode.split import event_ids, split_of
 from mlaas4hep_dask.errors import UnreadableFileError

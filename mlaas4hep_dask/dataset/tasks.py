@@ -7,11 +7,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
 import numpy as np
-from distributed import get_worker
 from numpy.typing import NDArray
 
 from mlaas4hep_dask.dataset.lost import empty_events, tell
 from mlaas4hep_dask.dataset.plan import Skipped
+from mlaas4hep_dask.dataset.progress import tell_progress
 from mlaas4hep_dask.encode import Block, EncodeCounts, encode
 from mlaas4hep_dask.encode.split import event_ids
 from mlaas4hep_dask.errors import DataError, UnreadableFileError
@@ -21,8 +21,6 @@ from mlaas4hep_dask.reader import Partition, ReadCounts, counting
 from mlaas4hep_dask.specs import SampleSpecs, Specs
 from mlaas4hep_dask.specs.measure import measure
 from mlaas4hep_dask.specs.specs import merge_all
-
-PROGRESS = "mlaas4hep_dask-progress"  # topic of Dask events: numbers of events done
 
 
 @dataclass(frozen=True)
@@ -200,12 +198,3 @@ def _lost_block(partition: Partition, context: Context, counts: tuple[int, int, 
         ids,
         np.repeat(np.arange(3, dtype=np.uint8), counts),
     )
-
-
-def tell_progress(num_events: int) -> None:
-    """Tell the client that a task has dealt with some events."""
-    try:
-        worker = get_worker()
-    except ValueError:  # not on a worker
-        return
-    worker.log_event(PROGRESS, num_events)

@@ -9,7 +9,7 @@ from typing import Any
 
 from distributed import get_worker, secede
 
-from mlaas4hep_dask.dataset.tasks import PROGRESS
+from mlaas4hep_dask.dataset.progress import PROGRESS
 from mlaas4hep_dask.gang.source import KeptBlocks, source_of
 from mlaas4hep_dask.waiting import ClusterHandle
 

@@ -9,9 +9,9 @@ from mlaas4hep_dask.bundle import write_bundle
 from mlaas4hep_dask.config import Config
 from mlaas4hep_dask.console import Reporter
 from mlaas4hep_dask.dataset import Dataset
-from mlaas4hep_dask.dataset.dataset import watching
 from mlaas4hep_dask.dataset.lost import Lost
 from mlaas4hep_dask.dataset.mean_image import images_json
+from mlaas4hep_dask.dataset.progress import watching
 from mlaas4hep_dask.dataset.trial import require_splits
 from mlaas4hep_dask.journal import SPLITS, Caution, Epoch, Journal, Message, Note, read
 from mlaas4hep_dask.report import render
