@@ -121,6 +121,7 @@ def connect(options: Cluster, *, ranks: int, jobs: Path | None = None) -> Iterat
         return
     from distributed import Client
 
+    from mlaas4hep_dask.cluster.newcomers import same_versions_of_newcomers
     from mlaas4hep_dask.waiting import ClusterHandle
 
     require_scheduler(options.address)
@@ -136,7 +137,8 @@ def connect(options: Cluster, *, ranks: int, jobs: Path | None = None) -> Iterat
         where = f"the scheduler at {options.address}"
         ClusterHandle(client).wait_for_workers(1, where, seconds=WORKERS_TIMEOUT)
         require_same_versions(client)
-        yield client
+        with same_versions_of_newcomers(client):
+            yield client
     finally:
         with suppress(TimeoutError, OSError):  # a scheduler that has stopped says no goodbye
             client.close(timeout=CLOSE_TIMEOUT)

@@ -113,6 +113,17 @@ async def _identity(address: str) -> dict[str, Any]:
         return answer
 
 
+def own_versions() -> list[tuple[str, str, str]]:
+    """What has to be the same on workers: its name, where its version is, the version here."""
+    import distributed
+
+    return [
+        ("Python", "sys:version", sys.version),
+        ("distributed", "distributed:__version__", distributed.__version__),
+        ("mlaas4hep_dask", "mlaas4hep_dask:__version__", __version__),
+    ]
+
+
 def require_same_versions(client: Client) -> None:
     """Raise unless the workers that are there run our Python, our Dask and this package.
 
@@ -121,33 +132,26 @@ def require_same_versions(client: Client) -> None:
     ClusterError
         When a worker has another version, or lacks the package.
     """
-    import distributed
-
-    from mlaas4hep_dask.waiting import ClusterHandle
+    from mlaas4hep_dask.waiting import ClusterHandle, workers_of
 
     cluster = ClusterHandle(client)
     workers = sorted(cluster.alive())
-    own = (
-        ("Python", "sys:version", sys.version),
-        ("distributed", "distributed:__version__", distributed.__version__),
-        ("mlaas4hep_dask", "mlaas4hep_dask:__version__", __version__),
-    )
-    for name, place, version in own:
+    for name, place, version in own_versions():
         # A function of the standard library, which every worker has.
         asked = cluster.on_workers(pkgutil.resolve_name, place, workers=workers, what="versions")
-        here = _short(name, version)
+        here = shortened(name, version)
         for worker in workers:
-            there = _short(name, asked[worker]) if worker in asked else ""
+            there = shortened(name, asked[worker]) if worker in asked else ""
             if there != here:
                 there = f"{name} {there}" if there else f"no {name}"
                 raise ClusterError(
-                    f"worker {worker} has {there}, and this process has {name} {here}: the "
-                    "workers have to run the same environment",
+                    f"{workers_of(client).name(worker)} has {there}, and this process has {name} "
+                    f"{here}: the workers have to run the same environment",
                     worker=worker,
                 )
 
 
-def _short(name: str, version: str) -> str:
+def shortened(name: str, version: str) -> str:
     """The version as far as it matters: of Python, all patches of 3.11 are alike."""
     return ".".join(version.split(".")[:2]) if name == "Python" else version
 

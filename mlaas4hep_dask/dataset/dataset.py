@@ -23,6 +23,7 @@ from mlaas4hep_dask.dataset.description import description_of
 from mlaas4hep_dask.dataset.distributions import Distributions, distributions
 from mlaas4hep_dask.dataset.examples import gather_examples
 from mlaas4hep_dask.dataset.first_events import first_events
+from mlaas4hep_dask.dataset.first_worker import FirstWorker
 from mlaas4hep_dask.dataset.granularity import Suggestion, suggestions
 from mlaas4hep_dask.dataset.lost import Listener, Lost
 from mlaas4hep_dask.dataset.mean_image import NOTHING, ImageSums, sum_images
@@ -113,9 +114,18 @@ class Dataset:
         return self._checked
 
     def plan(self) -> Plan:
-        """The plan: one Dask task per file that is not open yet, which reads metadata only."""
+        """The plan: one Dask task per file that is not open yet, which reads metadata only.
+
+        Meanwhile a worker tries to import what reading and the user's function will need.
+
+        Raises
+        ------
+        ClusterError
+            When it cannot.
+        """
         if self._plan is None:
             checked = self.checked()
+            trial = FirstWorker(self.cluster, checked.needs, "readers")
             open_files = planned_already(checked)
             shared = self.cluster.share(wanted_of(checked))
             listed = [(sample, file) for sample, files in checked.files.items() for file in files]
@@ -124,6 +134,7 @@ class Dataset:
                 for sample, file in listed
                 if (sample, file) not in open_files
             }
+            trial.end()
             results = self.cluster.gather(list(futures.values()), "plan", group="readers")
             done = dict(zip(futures, results, strict=True))
             planned = [open_files.get(which) or done[which] for which in listed]

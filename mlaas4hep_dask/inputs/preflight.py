@@ -35,12 +35,14 @@ from mlaas4hep_dask.reader import (
     PlannedFile,
     counting,
     plan_file,
+    reading_needs,
     require_same_branches,
     require_schemes,
 )
 from mlaas4hep_dask.reader.function import Traced
+from mlaas4hep_dask.reader.nanoevents import SCHEMAS
 from mlaas4hep_dask.specs import Specs
-from mlaas4hep_dask.usercode import UserCode
+from mlaas4hep_dask.usercode import Need, UserCode
 
 NOT_EVERYWHERE = "; inputs that not all files hold can be left out with branches.exclude"
 
@@ -101,6 +103,18 @@ class Preflight:
     def preparation(self) -> Preparation:
         """What is read, and how it becomes the inputs and all that is kept beside them."""
         return self.context.preparation
+
+    @property
+    def needs(self) -> list[Need]:
+        """What workers have to be able to import, to read the files and run the function."""
+        paths = (file.file for files in self.files.values() for file in files)
+        needs = reading_needs(paths, self.reference.access)
+        if self.preparation.use is not None:
+            function = self.preparation.use.function
+            needs.append(Need.of_code("function", function.code))
+            if function.events in SCHEMAS:
+                needs.append(Need.of(f"the function's events as {function.events}", ["coffea"]))
+        return needs
 
     @property
     def reads(self) -> list[str]:

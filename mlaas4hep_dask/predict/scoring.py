@@ -15,6 +15,7 @@ from distributed import Client
 from mlaas4hep_dask import __version__
 from mlaas4hep_dask.config import Partitioning
 from mlaas4hep_dask.console import Reporter
+from mlaas4hep_dask.dataset.first_worker import FirstWorker
 from mlaas4hep_dask.dataset.plan import Skipped
 from mlaas4hep_dask.dataset.planning import Wanted, plan_one
 from mlaas4hep_dask.encode import EncodeCounts
@@ -25,7 +26,8 @@ from mlaas4hep_dask.objective import Objective
 from mlaas4hep_dask.predict.request import Request
 from mlaas4hep_dask.predict.stream import in_order
 from mlaas4hep_dask.predict.tasks import Scoring, num_outputs, score_partition
-from mlaas4hep_dask.reader import Partition, PlannedFile
+from mlaas4hep_dask.reader import Partition, PlannedFile, reading_needs
+from mlaas4hep_dask.usercode import Need
 from mlaas4hep_dask.waiting import ClusterHandle
 from mlaas4hep_dask.writer import RootFormat, decoded_branches, write_events
 
@@ -120,6 +122,9 @@ def predict_files(
     journal = Journal((reporter or Reporter()).hear)
     output, cluster = Path(output), ClusterHandle.of(client)
     with journal.stage("plan") as planning:
+        needs = reading_needs((file.file for file in request.files), request.reference.access)
+        needs.append(Need.of("scoring", ["numpy", "torch"]))
+        FirstWorker(cluster, needs, "readers").end()
         scoring = _scoring(request, cluster, decode=decode, suffix=suffix, skip=skip)
         plans = _plan(request, cluster, skip=skip)
         lost = [entry for entry in plans if isinstance(entry, Skipped)]

@@ -4,6 +4,7 @@ from mlaas4hep_dask.reader.access import Access, require_schemes
 from mlaas4hep_dask.reader.compare import require_same_branches
 from mlaas4hep_dask.reader.counts import ReadCounts, counting
 from mlaas4hep_dask.reader.fileplan import FilePlan
+from mlaas4hep_dask.reader.needs import reading_needs
 from mlaas4hep_dask.reader.partition import Partition, cut
 from mlaas4hep_dask.reader.plan import plan_file
 from mlaas4hep_dask.reader.planned import PlannedFile
@@ -19,6 +20,7 @@ __all__ = [
     "cut",
     "plan_file",
     "read",
+    "reading_needs",
     "require_same_branches",
     "require_schemes",
 ]

@@ -103,9 +103,10 @@ def _fit(
     config, folder, journal = dataset.config, work.folder, work.journal
     model, loss = model or model_of(config), loss or loss_of(config)
     with journal.stage("start"):
-        importing = begin_ranks(dataset)
+        importing, trial = begin_ranks(dataset, model, loss)
     with journal.stage("plan") as planning:
         plan = dataset.plan()
+        trial.end()
         require_splits(plan, config.where("split"))
         planning.events = plan.num_events
     witness.look_at_plan()

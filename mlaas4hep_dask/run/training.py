@@ -16,6 +16,7 @@ from mlaas4hep_dask.bundle import Bundle, draft_bundle
 from mlaas4hep_dask.config import Config
 from mlaas4hep_dask.dataset import Dataset
 from mlaas4hep_dask.dataset.blocks import BlockPlan
+from mlaas4hep_dask.dataset.first_worker import FirstWorker
 from mlaas4hep_dask.dataset.lost import lost_samples, require_events
 from mlaas4hep_dask.encode import EncodeCounts
 from mlaas4hep_dask.encode.examples import Examples
@@ -37,7 +38,7 @@ from mlaas4hep_dask.train.feed import TEST, VALIDATION
 from mlaas4hep_dask.train.loss import LossSource, find_loss
 from mlaas4hep_dask.train.model import ModelSource
 from mlaas4hep_dask.train.session import Meeting, RankTask
-from mlaas4hep_dask.usercode import TRIAL_SECONDS
+from mlaas4hep_dask.usercode import TRIAL_SECONDS, Need
 from mlaas4hep_dask.waiting import LostWorkerError, OverdueError, processes
 
 logger = logging.getLogger(__name__)
@@ -57,24 +58,37 @@ class Checkpoint:
     state: bytes
 
 
-def begin_ranks(dataset: Dataset) -> list[Future]:
+def begin_ranks(
+    dataset: Dataset, model: ModelSource, loss: LossSource
+) -> tuple[list[Future], FirstWorker]:
     """Let the workers that will be ranks import torch, while others plan and read.
 
-    If all workers will be ranks, none could read meanwhile: then this waits, so that the rates of
-    the next stages are their own. The futures are to be kept until training begins.
+    One of them tries to import model and loss too. If all workers will be ranks, none could read
+    meanwhile: then this waits, so that the rates of the next stages are their own. The futures are
+    to be kept until training begins.
+
+    Raises
+    ------
+    ClusterError
+        When the trial has ended already, and the worker cannot.
     """
     cluster = dataset.cluster
     ranks = cluster.choose(dataset.config.training.ranks, "trainers")
+    needs = [Need.of("training", ["numpy", "torch"]), Need.of_code("model", model.code)]
+    if loss.code is not None:
+        needs.append(Need.of_code("loss", loss.code))
+    trial = FirstWorker(cluster, needs, "trainers", near=next(iter(ranks), None))
     importing = [
         cluster.submit(import_rank, workers=[worker], pure=False, priority=20) for worker in ranks
     ]
     if len(ranks) == len(cluster.alive()):
+        trial.end()
         try:
             cluster.gather(importing, "ranks import torch", on=processes(ranks))
         except LostWorkerError as error:
             cluster.let_go(importing)  # nobody else can run them
             logger.warning("%s; ranks import it when training begins", error)
-    return importing
+    return importing, trial
 
 
 def loss_of(config: Config) -> LossSource:

@@ -22,7 +22,7 @@ from mlaas4hep_dask.gang import source as source_module
 from mlaas4hep_dask.gang.keeping import Shares
 from mlaas4hep_dask.gang.members import run_members
 from mlaas4hep_dask.run.stages import model_of
-from mlaas4hep_dask.run.training import Trainer, begin_ranks
+from mlaas4hep_dask.run.training import Trainer, begin_ranks, loss_of
 from mlaas4hep_dask.train.network import Dropout
 from mlaas4hep_dask.train.rank import interface_of
 from mlaas4hep_dask.waiting import ClusterHandle, LostWorkerError, processes
@@ -410,7 +410,9 @@ def test_a_worker_that_leaves_while_ranks_import_torch_costs_no_more_than_a_word
         thread = threading.Thread(target=kill)
         thread.start()
         with caplog.at_level(logging.WARNING, "mlaas4hep_dask"):
-            begin_ranks(dataset)  # waits for both
+            begin_ranks(
+                dataset, model_of(dataset.config), loss_of(dataset.config)
+            )  # waits for both
         thread.join()
         assert "ranks import torch: worker tcp://" in caplog.text
         wait_for_workers(own, 2, "the next", seconds=100)

@@ -1,0 +1,108 @@
+"""Tries on one worker of a group, before any pass, what a run will import there."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+
+from distributed import Future, get_worker
+
+from mlaas4hep_dask.errors import ClusterError
+from mlaas4hep_dask.usercode import TRIAL_SECONDS, Lack, Need, Tried, try_imports
+from mlaas4hep_dask.waiting import ClusterHandle, Group, OverdueError
+
+logger = logging.getLogger(__name__)
+
+
+class FirstWorker:
+    """The trial of imports on a worker, which goes on while other things are done.
+
+    Parameters
+    ----------
+    cluster : ClusterHandle
+        Whose worker it is.
+    needs : sequence of Need
+        What has to be imported.
+    group : {"readers", "trainers"}
+        Of which group the worker is.
+    near : str, optional
+        Address of the worker that is rather taken.
+    """
+
+    def __init__(
+        self,
+        cluster: ClusterHandle,
+        needs: Sequence[Need],
+        group: Group,
+        *,
+        near: str | None = None,
+    ) -> None:
+        self._cluster, self._needs, self._group = cluster, needs, group
+        self._future: Future | None = cluster.submit(
+            _try_here, tuple(needs), group=group, near=near, pure=False, priority=20
+        )
+
+    def end(self) -> None:
+        """Wait for the end of the trial; versions that differ are logged.
+
+        Raises
+        ------
+        ClusterError
+            When the worker cannot import something (facts: module, worker, host, python), or the
+            user's code has not come back.
+        """
+        if self._future is None:
+            return
+        future, self._future = self._future, None
+        try:
+            address, tried = self._cluster.result(
+                future, "trying imports", group=self._group, seconds=TRIAL_SECONDS
+            )
+        except OverdueError as error:
+            self._cluster.let_go([future])
+            names = ", ".join(need.what for need in self._needs if need.code is not None)
+            raise ClusterError(
+                f"the import of {names} on a worker of {self._group!r} has not ended after "
+                f"{TRIAL_SECONDS:g} s"
+            ) from error
+        where = _described(address, tried)
+        if tried.lacks:
+            first = tried.lacks[0]
+            raise ClusterError(
+                told(first, where) + _others(tried.lacks[1:]),
+                module=first.module,
+                worker=address,
+                host=tried.host,
+                python=tried.python,
+            )
+        if tried.versions:
+            here = {n: v for need in self._needs for n, v in need.packages.items()}
+            pairs = (f"{n} {v} ({here[n]} here)" for n, v in sorted(tried.versions.items()))
+            logger.warning("%s has other versions: %s", where, ", ".join(pairs))
+
+
+def told(lack: Lack, where: str) -> str:
+    """What a worker cannot import, and what to do."""
+    if not lack.module:
+        return f"{lack.what} cannot be imported on {where}: {lack.reason}"
+    text = f"{lack.what} needs module {lack.module!r}, which {where} does not have: "
+    if lack.version:
+        named = "" if lack.version.startswith("Python ") else f", here {lack.version}"
+        return f"{text}install it in the environment of the workers{named}"
+    return (
+        f"{text}install it in the environment of the workers; or, if it is yours, put it beside "
+        "dataset.yaml or on PYTHONPATH here and name it in an import statement, then it is sent"
+    )
+
+
+def _others(lacks: Sequence[Lack]) -> str:
+    names = list(dict.fromkeys(lack.module for lack in lacks if lack.module))
+    return f"; nor has it {', '.join(names)}" if names else ""
+
+
+def _described(address: str, tried: Tried) -> str:
+    return f"worker {address} (host {tried.host}, Python {tried.python}, {tried.executable})"
+
+
+def _try_here(needs: Sequence[Need]) -> tuple[str, Tried]:
+    return get_worker().address, try_imports(needs)
