@@ -93,7 +93,11 @@ class Journal:
 
     @contextmanager
     def kept(
-        self, path: Path, exit_status: Callable[[BaseException], int] | None = None
+        self,
+        path: Path,
+        exit_status: Callable[[BaseException], int] | None = None,
+        *,
+        beat: float = BEAT,
     ) -> Iterator[None]:
         """Keep the records in a file, those from before too, and tell there how it ends.
 
@@ -103,10 +107,14 @@ class Journal:
             The file.
         exit_status : callable, optional
             What a command ends with that an error breaks off.
+        beat : float
+            Seconds between two signs of life.
         """
         self._open(path)
         over = threading.Event()
-        beating = threading.Thread(target=self._beat, args=(over,), name="journal", daemon=True)
+        beating = threading.Thread(
+            target=self._beat, args=(over, beat), name="journal", daemon=True
+        )
         beating.start()
         try:
             yield
@@ -144,9 +152,9 @@ class Journal:
                 self._write(_line(record))
         self._tell(record)
 
-    def _beat(self, over: threading.Event) -> None:
+    def _beat(self, over: threading.Event, beat: float) -> None:
         """Set the time of the file, by which those on other machines see that somebody lives."""
-        while not over.wait(BEAT):
+        while not over.wait(beat):
             with self._lock, suppress(OSError):  # of a server that is away: what is written tells
                 if self._file is not None:
                     os.utime(self._file)

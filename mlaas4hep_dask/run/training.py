@@ -23,9 +23,8 @@ from mlaas4hep_dask.encode.examples import Examples
 from mlaas4hep_dask.errors import TrainingError
 from mlaas4hep_dask.gang import Gang, Keeping, forget_sources, keep, known_counts
 from mlaas4hep_dask.gang.keeping import SHARES, Shares
-from mlaas4hep_dask.journal import SPLITS
+from mlaas4hep_dask.run.amounts import WINDOW_BYTES, assignments, packed_bytes
 from mlaas4hep_dask.run.exporting import Exported, export_network, try_network
-from mlaas4hep_dask.train.assign import Assignment, assign, follow
 from mlaas4hep_dask.train.calls import (
     abandon,
     close,
@@ -42,8 +41,6 @@ from mlaas4hep_dask.usercode import TRIAL_SECONDS, Need
 from mlaas4hep_dask.waiting import LostWorkerError, OverdueError, processes
 
 logger = logging.getLogger(__name__)
-
-WINDOW_BYTES = 128 * 2**20  # dense rows of one window; a rank holds two
 
 
 @dataclass(frozen=True)
@@ -102,47 +99,6 @@ def loss_of(config: Config) -> LossSource:
     return find_loss(config.loss, resolve=config.resolve, where=config.where("training.loss"))
 
 
-def assignments(
-    dataset: Dataset, window_bytes: int = WINDOW_BYTES
-) -> tuple[Assignment, Assignment, Assignment]:
-    """The events of the training, validation and test splits of every rank.
-
-    Parameters
-    ----------
-    dataset : Dataset
-        Tells how many events there are.
-    window_bytes : int
-        Dense rows of one window of training events; a rank holds two.
-
-    Raises
-    ------
-    TrainingError
-        When a split has no event.
-    """
-    config = dataset.config
-    counts = dataset.split_counts()
-    row_bytes = 4 * max(math.prod(dataset.encoding().row_shape), 1)
-    if config.objective.gives_rows:
-        row_bytes *= 2  # masks, and rows that the network gives, stand beside them
-    splits = [[(sample, events[place]) for sample, events in counts] for place in range(3)]
-    for name, split in zip(SPLITS, splits, strict=True):
-        if sum(events for _, events in split) == 0:
-            raise TrainingError(f"the {name} split has no event; there are too few events")
-    train = assign(
-        splits[0],
-        ranks=config.training.ranks,
-        batch_size=config.training.batch_size,
-        window_events=max(window_bytes // row_bytes, 1),
-        seed=config.seed,
-    )
-    # Their rows are used once, so their windows can be smaller.
-    smaller = window_bytes // 4 // row_bytes
-    validation, test = (
-        follow(train, splits[0], rest, window_events=smaller) for rest in splits[1:]
-    )
-    return train, validation, test
-
-
 class Trainer:
     """Trains epoch after epoch.
 
@@ -186,7 +142,7 @@ class Trainer:
         self.objective = dataset.objective()
         self._samples = dataset.plan().supervision.samples
         self.weights = dataset.training_weights()
-        self.packed_bytes = _packed_bytes(dataset)
+        self.packed_bytes = packed_bytes(dataset)
         self.restarts = 0
         self._attempts = 0  # deaths since the last epoch that was completed
         self.cache = dataset.config.cache  # what `auto` has become, once training has begun
@@ -428,12 +384,3 @@ class Trainer:
         self._gang.on_survivors(forget_sources)
         self._keeping = None
         self._session = ""
-
-
-def _packed_bytes(dataset: Dataset) -> int:
-    """Bytes of all blocks in packed form, from the specs."""
-    specs = dataset.specs()
-    num_events = sum(sample.num_selected for sample in dataset.samples().values())
-    values = sum(entry.moments.num_values for entry in specs.branches.values())
-    per_event = 4 * values / max(specs.num_events, 1) + 8 * (len(specs.multiplicities) + 4)
-    return round(num_events * per_event)

@@ -4,19 +4,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mlaas4hep_dask.cluster.batch.states import (
-    Cancel,
-    GiveUp,
-    Limits,
-    Seen,
-    Size,
-    State,
-    Submit,
-    Tell,
-    View,
-    finish,
-    step,
-)
+from mlaas4hep_dask.cluster.batch.actions import Cancel, GiveUp, Submit, Tell
+from mlaas4hep_dask.cluster.batch.states import Limits, Seen, Size, State, View, finish, step
 
 LIMITS = Limits({"readers": Size(2, 4), "trainers": Size(1, 1)}, max_losses=5)
 STATES = ("pending", "running", "held", "gone")

@@ -75,6 +75,12 @@ def module_of(path):
 MODULES = {module_of(path): path for path in PACKAGE.rglob("*.py")}
 
 
+def test_no_module_is_longer_than_a_page_that_is_read_at_once():
+    """Above 400 lines there are two concepts: each becomes a module."""
+    lengths = {name: path.read_bytes().count(b"\n") for name, path in MODULES.items()}
+    assert {name: length for name, length in lengths.items() if length > 400} == {}
+
+
 def named_in(path):
     """Modules that a file names: by an import, in a text, or by what a room gives on first use."""
     tree = ast.parse(path.read_text(encoding="utf-8"))

@@ -264,12 +264,9 @@ def test_the_end_of_a_command_has_its_exit_status_and_is_told_once(tmp_path):
     assert list(read(tmp_path / "done")) == [End("complete", exit_status=0)]
 
 
-def test_a_journal_shows_that_its_process_lives_while_there_is_nothing_to_tell(
-    tmp_path, monkeypatch
-):
-    monkeypatch.setattr("mlaas4hep_dask.journal.journal.BEAT", 0.01)
+def test_a_journal_shows_that_its_process_lives_while_there_is_nothing_to_tell(tmp_path):
     path = tmp_path / JOURNAL
-    with Journal().kept(path):
+    with Journal().kept(path, beat=0.01):
         for _ in range(2):
             os.utime(path, (0, 0))
             while path.stat().st_mtime == 0:  # polls for the sign of life

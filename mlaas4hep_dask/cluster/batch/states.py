@@ -18,6 +18,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
+from mlaas4hep_dask.cluster.batch.actions import Action, Cancel, GiveUp, Submit, Tell
+
 QueueState = Literal["pending", "running", "held", "gone"]
 
 
@@ -107,48 +109,6 @@ class View:
     backlog: Mapping[str, int] = field(default_factory=dict)
     submitted: Mapping[str, str] = field(default_factory=dict)
     refused: Mapping[str, str] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
-class Submit:
-    """Submit a job with a worker of a name."""
-
-    group: str
-    worker: str
-
-
-@dataclass(frozen=True)
-class Cancel:
-    """End a job."""
-
-    id: str
-    worker: str
-
-
-@dataclass(frozen=True)
-class Tell:
-    """Say something, of a job: with the end of its log, or the batch system's own explanation.
-
-    ``state`` is the job's from now on: ``pending``, ``running``, ``connected`` or ``lost``.
-    """
-
-    text: str
-    id: str = ""
-    worker: str = ""
-    log: bool = False
-    explain: bool = False
-    is_warning: bool = True
-    state: str = ""
-
-
-@dataclass(frozen=True)
-class GiveUp:
-    """End the run, for a reason."""
-
-    reason: str
-
-
-Action = Submit | Cancel | Tell | GiveUp
 
 
 @dataclass(frozen=True)

@@ -11,19 +11,9 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from mlaas4hep_dask.cluster.batch.actions import Action, Cancel, GiveUp, Submit, Tell
 from mlaas4hep_dask.cluster.batch.queue import Queue, RefusedError, log_end
-from mlaas4hep_dask.cluster.batch.states import (
-    Action,
-    Cancel,
-    GiveUp,
-    Limits,
-    State,
-    Submit,
-    Tell,
-    View,
-    finish,
-    step,
-)
+from mlaas4hep_dask.cluster.batch.states import Limits, State, View, finish, step
 from mlaas4hep_dask.cluster.sites import Script
 from mlaas4hep_dask.errors import ClusterError, MLaaSError
 

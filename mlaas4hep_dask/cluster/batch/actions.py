@@ -1,0 +1,47 @@
+"""What a supervisor may do, as values: submit or cancel a job, say something, give up."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Submit:
+    """Submit a job with a worker of a name."""
+
+    group: str
+    worker: str
+
+
+@dataclass(frozen=True)
+class Cancel:
+    """End a job."""
+
+    id: str
+    worker: str
+
+
+@dataclass(frozen=True)
+class Tell:
+    """Say something, of a job: with the end of its log, or the batch system's own explanation.
+
+    ``state`` is the job's from now on: ``pending``, ``running``, ``connected`` or ``lost``.
+    """
+
+    text: str
+    id: str = ""
+    worker: str = ""
+    log: bool = False
+    explain: bool = False
+    is_warning: bool = True
+    state: str = ""
+
+
+@dataclass(frozen=True)
+class GiveUp:
+    """End the run, for a reason."""
+
+    reason: str
+
+
+Action = Submit | Cancel | Tell | GiveUp
