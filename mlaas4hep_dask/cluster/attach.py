@@ -30,6 +30,7 @@ WORKERS_TIMEOUT = 60  # seconds until a scheduler has its first worker
 LONG_PATH = 70  # characters; a socket's own name comes after them, and 107 are allowed
 CLOSE_TIMEOUT = 5  # seconds in which a scheduler that was there before says goodbye
 NO_LOGS = logging.CRITICAL + 1  # of Dask: errors reach the client, which reports them once
+SILENCED = ("distributed", "tornado", "bokeh", "asyncio")  # with all loggers below them
 
 # What workers import before they can measure and encode. Not torch: the ranks among them import
 # it while the others read.
@@ -74,12 +75,12 @@ def warm_up(*modules: str) -> None:
 def silence() -> None:
     """Let Dask and what it uses log nothing, for a command that reports errors itself, once.
 
-    Dask gives some of its loggers levels of their own.
+    Dask gives some loggers levels of their own, also of other libraries, as tornado.application.
     """
     importlib.import_module("distributed")
-    names = [name for name in logging.root.manager.loggerDict if name.startswith("distributed.")]
-    for name in ("distributed", "tornado", "bokeh", "asyncio", *names):
-        logging.getLogger(name).setLevel(NO_LOGS)
+    for name in {*SILENCED, *logging.root.manager.loggerDict}:
+        if name.partition(".")[0] in SILENCED:
+            logging.getLogger(name).setLevel(NO_LOGS)
 
 
 def cool_down() -> None:

@@ -1,6 +1,12 @@
 """Command: what all verbs of the command line have in common."""
 
-from mlaas4hep_dask.command.ends import announce, ended_by_signals, may_be_cut, status_of
+from mlaas4hep_dask.command.ends import (
+    announce,
+    ended_by_signals,
+    may_be_cut,
+    signals_wait,
+    status_of,
+)
 from mlaas4hep_dask.command.verb import (
     DIFFERENT,
     SUCCESS,
@@ -32,6 +38,7 @@ __all__ = [
     "line_of",
     "may_be_cut",
     "process",
+    "signals_wait",
     "start_log",
     "status",
     "status_of",

@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 import click
 
 from mlaas4hep_dask import __version__
-from mlaas4hep_dask.command.ends import ended_by_signals, status_of
+from mlaas4hep_dask.command.ends import ended_by_signals, interrupt_of, status_of
 from mlaas4hep_dask.errors import MLaaSError, did_you_mean
 
 SUCCESS, DIFFERENT, FAULT, TROUBLE = (
@@ -71,7 +71,10 @@ class Verb(click.Command):
         """Do it; the exit status."""
         try:
             return super().invoke(ctx) or SUCCESS
-        except KeyboardInterrupt as ended:
+        except (KeyboardInterrupt, Exception) as error:
+            ended = interrupt_of(error)
+            if ended is None:
+                raise
             click.echo(self.interrupted, err=True)
             return status_of(ended)
 
@@ -189,7 +192,7 @@ def process(
         Called at the end, also when the command does not end by itself after a signal.
     """
     try:
-        with ended_by_signals(clean_up):
+        with ended_by_signals(clean_up, last=True):
             code = status(command, name=name)
             sys.stdout.flush()
             return code

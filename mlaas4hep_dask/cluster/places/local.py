@@ -2,23 +2,28 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import signal
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mlaas4hep_dask.cluster.attach import NO_LOGS, WORKERS_TIMEOUT, cool_down, warm_up
 from mlaas4hep_dask.cluster.scratch import scratch_folder
 from mlaas4hep_dask.cluster.settings import SETTINGS
+from mlaas4hep_dask.command import signals_wait
 from mlaas4hep_dask.errors import ClusterError
 
 if TYPE_CHECKING:
-    from distributed import Client
+    from distributed import Client, LocalCluster
 
     from mlaas4hep_dask.config import Cluster
 
+logger = logging.getLogger(__name__)
+
+CLOSE_TIMEOUT = 20.0  # seconds in which workers have to end; less than a command has to clean up
 LARGEST_WEIGHT = 0.5  # of its memory limit that an idle worker may take; Dask pauses it at 0.8
 FORKED = {"distributed.worker.multiprocessing-method": "forkserver"}  # see attach.warm_up
 TORCH_FOLDER = "distributed.nanny.environ.TORCHINDUCTOR_CACHE_DIR"
@@ -36,15 +41,15 @@ def start(options: Cluster, ranks: int, jobs: Path | None = None) -> Iterator[Cl
     warm_up()
     cores = len(os.sched_getaffinity(0))
     number = options.workers or max(cores, ranks)
-    with (
-        scratch_folder(dask.config.get("temporary-directory", None)) as scratch,
+    with _signals_wait_at_its_end() as stack:
+        parent = dask.config.get("temporary-directory", None)
+        scratch = stack.enter_context(scratch_folder(parent))
         # As long as the cluster lives, for workers started again.
-        dask.config.set({**SETTINGS, **FORKED, "temporary-directory": str(scratch)}),
+        own = {**SETTINGS, **FORKED, "temporary-directory": str(scratch)}
+        stack.enter_context(dask.config.set(own))
         # torch makes a folder for a compiler that nobody here uses, and would leave it behind.
-        dask.config.set({TORCH_FOLDER: str(scratch / "torch")}),
-        ExitStack() as stack,
-    ):
-        with _signals_held():
+        stack.enter_context(dask.config.set({TORCH_FOLDER: str(scratch / "torch")}))
+        with signals_wait():  # Dask leaves a cluster that is half started with tracebacks, at exit
             try:
                 cluster = LocalCluster(
                     n_workers=number,
@@ -62,7 +67,7 @@ def start(options: Cluster, ranks: int, jobs: Path | None = None) -> Iterator[Cl
             except BaseException:  # nobody else would end its workers
                 cool_down()
                 raise
-            stack.enter_context(cluster)
+            stack.callback(_close, cluster)
             client = stack.enter_context(Client(cluster))
         workers_of(client).processes.follow(cluster)
         ClusterHandle(client).wait_for_workers(number, "the local cluster", seconds=WORKERS_TIMEOUT)
@@ -71,15 +76,29 @@ def start(options: Cluster, ranks: int, jobs: Path | None = None) -> Iterator[Cl
 
 
 @contextmanager
-def _signals_held() -> Iterator[None]:
-    """Let signals wait: Dask leaves a cluster that is half started with tracebacks, at exit."""
-    earlier = signal.pthread_sigmask(
-        signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM, signal.SIGHUP}
-    )
+def _signals_wait_at_its_end() -> Iterator[ExitStack]:
+    """A stack; a signal while it is unwound would leave a cluster half closed."""
+    stack = ExitStack()
     try:
-        yield
+        yield stack
     finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, earlier)
+        with signals_wait():
+            stack.close()
+
+
+def _close(cluster: LocalCluster) -> None:
+    """Close a cluster; what does not end in time, as on a busy machine, is killed."""
+    nannies = list(cluster.workers.values())
+    try:
+        cluster.close(timeout=CLOSE_TIMEOUT)
+    except (OSError, RuntimeError, TimeoutError) as error:
+        logger.info("workers of the local cluster did not end in time (%r)", error)
+        cluster.shutdown_on_close = False  # else Dask would wait for them again, at exit
+        for nanny in nannies:
+            nanny.auto_restart = False
+            if nanny.pid:
+                with suppress(ProcessLookupError):
+                    os.kill(nanny.pid, signal.SIGKILL)
 
 
 def _require_room(client: Client) -> None:

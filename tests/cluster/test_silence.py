@@ -1,0 +1,48 @@
+"""A command reports errors itself, once: Dask, and what it is built on, log nothing."""
+
+import subprocess
+import sys
+
+import pytest
+
+pytestmark = pytest.mark.cluster
+# Dask's wait is interrupted before its loop has begun with what is waited for: Dask then cancels
+# what is not there yet, and tornado logs that.
+SCRIPT = """
+import asyncio, logging, os, signal, sys, threading, time
+from mlaas4hep_dask.cluster import silence
+from mlaas4hep_dask.command import ended_by_signals, start_log, status_of
+
+start_log(verbose=True)
+silence()
+from distributed.utils import LoopRunner, sync
+
+def interrupt():
+    time.sleep(0.5)  # until the main thread waits
+    os.kill(os.getpid(), signal.SIGTERM)
+    time.sleep(0.5)  # until it has heard
+
+runner = LoopRunner()
+runner.start()
+try:
+    with ended_by_signals(lambda: None):
+        runner.loop.add_callback(interrupt)
+        sync(runner.loop, asyncio.sleep, 100)
+except KeyboardInterrupt as ended:
+    sync(runner.loop, asyncio.sleep, 0.1)  # all that came before has been called
+    loud = [
+        name
+        for name in logging.root.manager.loggerDict
+        if name.split(".")[0] in {"asyncio", "bokeh", "distributed", "tornado"}
+        and logging.getLogger(name).isEnabledFor(logging.CRITICAL)
+    ]
+    print(loud)
+    sys.exit(status_of(ended))
+"""
+
+
+def test_an_interrupt_of_a_wait_prints_nothing():
+    done = subprocess.run(
+        [sys.executable, "-c", SCRIPT], capture_output=True, text=True, timeout=200, check=False
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (143, "[]\n", "")
