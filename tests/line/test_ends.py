@@ -5,12 +5,12 @@ import signal
 import subprocess
 import sys
 import tempfile
-import time
 from pathlib import Path
 
 import psutil
 import pytest
 from paths import TUTORIAL
+from services.processes import wait_until
 
 pytestmark = pytest.mark.timeout(280)
 DATA = TUTORIAL / "data"
@@ -54,32 +54,65 @@ def heard():
     signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 
+def imports(module):
+    """It imports compiled modules of a library, whose files its memory maps."""
+
+    def reached(process, folder):
+        del folder
+        maps = Path("/proc", str(process.pid), "maps")
+        wait_until(lambda: f"/{module}/" in maps.read_text(), f"{module} is imported", seconds=100)
+
+    return reached
+
+
+def prints(word):
+    """It has printed a line that begins so."""
+
+    def reached(process, folder):
+        del folder
+        assert any(line.startswith(word) for line in process.stdout), word
+
+    return reached
+
+
+def is_in(stage):
+    """Its records tell that a stage has begun."""
+
+    def reached(process, folder):
+        prints("dashboard: ")(process, folder)
+        journal, record = folder / "run" / "journal.jsonl", f'"kind": "stage", "stage": "{stage}"'
+        wait_until(
+            lambda: journal.exists() and record in journal.read_text(),
+            f"stage {stage}",
+            seconds=100,
+            pause=0.01,
+        )
+
+    return reached
+
+
 @pytest.mark.parametrize(
-    ("word", "later", "number", "status"),
+    ("reached", "number", "status"),
     [
-        ("running ", 0.4, signal.SIGINT, 130),  # while Dask is imported
-        ("dashboard: ", 0.0, signal.SIGTERM, 143),  # while ranks import torch, or files are planned
-        ("plan: ", 0.2, signal.SIGINT, 130),  # in the specs pass
-        ("epoch 1/", 0.1, signal.SIGTERM, 143),
-        ("epoch 1/", 0.1, signal.SIGHUP, 129),  # its terminal is closed
+        pytest.param(imports("numpy"), signal.SIGINT, 130, id="while Dask is imported"),
+        pytest.param(prints("dashboard: "), signal.SIGTERM, 143, id="while ranks import torch"),
+        pytest.param(is_in("start"), signal.SIGINT, 130, id="while files are planned"),
+        pytest.param(is_in("specs"), signal.SIGINT, 130, id="in the specs pass"),
+        pytest.param(prints("epoch 1/"), signal.SIGTERM, 143, id="in training"),
+        pytest.param(prints("epoch 1/"), signal.SIGHUP, 129, id="its terminal is closed"),
     ],
 )
 def test_a_run_that_is_ended_leaves_no_trace_process_or_file(
-    tmp_path, temporary, word, later, number, status
+    tmp_path, temporary, reached, number, status
 ):
     (tmp_path / "dataset.yaml").write_text(CONFIG.format(data=DATA))
     process = began(tmp_path, temporary, "mlaas4hep_dask.run", "dataset.yaml", "--output", "run")
-    seen = []
-    for line in process.stdout:
-        seen.append(line)
-        if line.startswith(word):
-            break
-    time.sleep(later)  # into the middle of what follows
+    reached(process, tmp_path)
     children = psutil.Process(process.pid).children(recursive=True)
     os.killpg(process.pid, number)  # as a terminal, or a batch system, does
     rest = process.stdout.read()
     process.stdout.close()
-    assert process.wait(timeout=100) == status, (seen, rest)
+    assert process.wait(timeout=100) == status, rest
     assert "Traceback" not in rest
     assert rest.splitlines()[-1] == "interrupted; the same command takes the run up again"
     assert "Error" not in rest
