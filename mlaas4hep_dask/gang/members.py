@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
-from distributed import get_worker, secede
+from distributed import get_client, get_worker, secede
 
 from mlaas4hep_dask.dataset.progress import PROGRESS
 from mlaas4hep_dask.gang.source import KeptBlocks, source_of
@@ -25,9 +25,9 @@ def run_members(
 ) -> list[Any]:
     """What each member returns.
 
-    A member runs as ``function(source, progress, *arguments[i])`` on the worker at place ``i`` of
-    ``workers``, outside the worker's thread pool, so that the worker goes on computing blocks
-    meanwhile.
+    A member runs as ``function(source, board, progress, *arguments[i])`` on the worker at place
+    ``i`` of ``workers``, outside the worker's thread pool, so that the worker goes on computing
+    blocks meanwhile.
 
     Parameters
     ----------
@@ -59,6 +59,7 @@ def run_members(
             _member,
             function,
             shared,
+            run,
             member,
             key=f"rank-{run}-{number}",
             workers=[worker],
@@ -74,8 +75,36 @@ def run_members(
         raise
 
 
-def _member(function: Callable[..., Any], plan: KeptBlocks, arguments: tuple[Any, ...]) -> Any:
-    source = source_of(plan)
+class MembersBoard:
+    """Words that members leave for each other at Dask's scheduler, as long as they run.
+
+    Parameters
+    ----------
+    run : str
+        What they have in common.
+    """
+
+    def __init__(self, run: str) -> None:
+        self._cluster = ClusterHandle(get_client())
+        self._run = run
+
+    def leave(self, name: str, words: bytes) -> None:
+        """Let all members find some words under a name."""
+        self._cluster.leave(self._run, name, words)
+
+    def find(self, name: str) -> bytes | None:
+        """What was left under a name; None when there is nothing yet."""
+        return self._cluster.find(self._run, name)
+
+    def clear(self) -> None:
+        """Take everything away."""
+        self._cluster.clear(self._run)
+
+
+def _member(
+    function: Callable[..., Any], plan: KeptBlocks, run: str, arguments: tuple[Any, ...]
+) -> Any:
+    source, board = source_of(plan), MembersBoard(run)
     worker = get_worker()
     secede()
-    return function(source, partial(worker.log_event, PROGRESS), *arguments)
+    return function(source, board, partial(worker.log_event, PROGRESS), *arguments)

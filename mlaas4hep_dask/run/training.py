@@ -29,14 +29,14 @@ from mlaas4hep_dask.train.calls import (
     abandon,
     close,
     import_rank,
-    open_meeting,
+    open_memory,
     open_rank,
     run_epoch,
 )
 from mlaas4hep_dask.train.feed import TEST, VALIDATION
 from mlaas4hep_dask.train.loss import LossSource, find_loss
 from mlaas4hep_dask.train.model import ModelSource
-from mlaas4hep_dask.train.session import Meeting, RankTask
+from mlaas4hep_dask.train.session import RankTask
 from mlaas4hep_dask.usercode import TRIAL_SECONDS, Need
 from mlaas4hep_dask.waiting import LostWorkerError, OverdueError, processes
 
@@ -155,7 +155,7 @@ class Trainer:
         self._gang = Gang(dataset.cluster, ranks, f"training.ranks is {ranks}", timeout=timeout)
         self._keeping: Keeping | None = None
         self._session = ""
-        self._meeting = Meeting()
+        self._memory: str | None = None  # of rank 0, for the gradients
         self._tasks: list[Any] = []
 
     def epochs(self, *, first: int, state: bytes | None) -> Iterator[Checkpoint]:
@@ -288,7 +288,7 @@ class Trainer:
                 assert self._keeping is not None  # opening has decided
                 return self._gang.run(
                     run_epoch,
-                    [(task, epoch, self._meeting) for task in self._tasks],
+                    [(task, epoch, self._memory) for task in self._tasks],
                     self._keeping.blocks,
                     f"epoch {epoch}",
                 )
@@ -367,10 +367,9 @@ class Trainer:
         self._session = task.session
         start = "ranks start"
         facts = gang.on_each(open_rank, [(task, state) for task in self._tasks], start)
-        self._meeting = Meeting()
+        self._memory = None
         if gang.size > 1:
-            where = [(gang.hosts[0], task.session, facts)]
-            self._meeting = gang.on_each(open_meeting, where, start)[0]
+            self._memory = gang.on_each(open_memory, [(task.session, facts)], start)[0]
 
     def _abandon(self) -> None:
         self._gang.on_survivors(abandon, self._session)

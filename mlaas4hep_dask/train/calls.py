@@ -6,19 +6,18 @@ torch is imported where a rank runs, not where it is started: a client needs non
 from __future__ import annotations
 
 import importlib
-import socket
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from mlaas4hep_dask.train.feed import BlockSource
-from mlaas4hep_dask.train.session import EpochResult, Meeting, RankFacts, RankTask
+from mlaas4hep_dask.train.session import EpochResult, RankFacts, RankTask
 
 if TYPE_CHECKING:
     from mlaas4hep_dask.train.exchange import SharedMemory
+    from mlaas4hep_dask.train.meeting import Board
     from mlaas4hep_dask.train.rank import Rank
 
-_stores: dict[str, Any] = {}
 _memories: dict[str, SharedMemory] = {}
 _ranks: dict[str, Rank] = {}
 _threads: dict[str, ThreadPoolExecutor] = {}
@@ -30,44 +29,27 @@ def import_rank() -> None:
     importlib.import_module("torch._dynamo")  # torch's optimisers would
 
 
-def open_meeting(host: str, session: str, facts: Sequence[RankFacts]) -> Meeting:
-    """Open the place where the ranks of a session meet, on this worker.
+def open_memory(session: str, facts: Sequence[RankFacts]) -> str | None:
+    """The path of new memory of this worker for the gradients; None if ranks cannot share it.
 
     Parameters
     ----------
-    host : str
-        Of this worker's address, at which alone the store listens: by itself it would listen at
-        all addresses of the machine, and answer whoever asks.
     session : str
         Name of the session.
     facts : sequence of RankFacts
         Of all ranks.
     """
-    from torch.distributed import TCPStore  # type: ignore[attr-defined]  # untyped there
-
     from mlaas4hep_dask.train.exchange import SharedMemory, SharedMemoryExchange
-    from mlaas4hep_dask.train.rank import TIMEOUT
 
-    family, *_, address = socket.getaddrinfo(host, 0, type=socket.SOCK_STREAM)[0]
-    listener = socket.create_server((str(address[0]), 0), family=family)
-    port: int = listener.getsockname()[1]
-    _stores[session] = TCPStore(
-        host,
-        port,
-        is_master=True,
-        wait_for_workers=False,
-        timeout=TIMEOUT,
-        master_listen_fd=listener.detach(),
-        use_libuv=False,  # a few ranks need none, and some builds of torch (Debian's) have none
-    )
-    memory = None
     capacity = facts[0].num_values
-    if capacity is not None and len({own.machine for own in facts}) == 1:
-        nbytes = SharedMemoryExchange.nbytes(num_ranks=len(facts), capacity=capacity)
-        memory = SharedMemory.create(nbytes)
-    if memory is not None:
-        _memories[session] = memory
-    return Meeting(host, port, None if memory is None else memory.path)
+    if capacity is None or len({own.machine for own in facts}) > 1:
+        return None
+    nbytes = SharedMemoryExchange.nbytes(num_ranks=len(facts), capacity=capacity)
+    memory = SharedMemory.create(nbytes)
+    if memory is None:
+        return None
+    _memories[session] = memory
+    return memory.path
 
 
 def open_rank(task: RankTask, state: bytes | None) -> RankFacts:
@@ -96,10 +78,11 @@ def _open_rank(task: RankTask, state: bytes | None) -> RankFacts:
 
 def run_epoch(
     source: BlockSource,
+    board: Board,
     progress: Callable[[int], None],
     task: RankTask,
     epoch: int,
-    meeting: Meeting,
+    memory: str | None,
 ) -> EpochResult:
     """Train one epoch on this worker as the given rank, which `open_rank` has made.
 
@@ -107,43 +90,45 @@ def run_epoch(
     ----------
     source : BlockSource
         Gives blocks.
+    board : Board
+        Where the ranks find each other before their first epoch.
     progress : callable
         Told numbers of events done, now and then.
     task : RankTask
         What to do.
     epoch : int
         Number of the epoch, from 1.
-    meeting : Meeting
-        Where the ranks meet before their first epoch.
+    memory : str or None
+        Memory of rank 0 for the gradients, if all ranks can share it.
     """
     thread = _threads[task.session]
-    return thread.submit(_run_epoch, source, progress, task, epoch, meeting).result()
+    return thread.submit(_run_epoch, source, board, progress, task, epoch, memory).result()
 
 
 def _run_epoch(
     source: BlockSource,
+    board: Board,
     progress: Callable[[int], None],
     task: RankTask,
     epoch: int,
-    meeting: Meeting,
+    memory: str | None,
 ) -> EpochResult:
     rank = _ranks[task.session]
-    rank.join(meeting)
-    if (memory := _memories.pop(task.session, None)) is not None:
-        memory.close()  # all ranks have opened it
+    rank.join(board, memory)
+    if (shown := _memories.pop(task.session, None)) is not None:
+        shown.close()  # all ranks have opened it
     return rank.run_epoch(source, progress, epoch)
 
 
 def abandon(session: str) -> None:
     """Make this worker's rank of the session stop waiting for others."""
     rank = _ranks.get(session)
-    if rank is not None and rank.exchange is not None:
-        rank.exchange.abandoned = True
+    if rank is not None:
+        rank.abandon()
 
 
 def close(session: str) -> None:
     """End this worker's part in a session, if it has one."""
-    _stores.pop(session, None)
     if (memory := _memories.pop(session, None)) is not None:
         memory.close()
     rank = _ranks.pop(session, None)

@@ -22,7 +22,6 @@ import psutil
 import torch
 import torch.distributed as dist
 from numpy.typing import NDArray
-from torch.distributed import PrefixStore, TCPStore  # type: ignore[attr-defined]  # untyped there
 from torch.nn.parallel import DistributedDataParallel
 
 from mlaas4hep_dask.errors import ModelError, TrainingError, shown
@@ -31,9 +30,9 @@ from mlaas4hep_dask.objective import Tally
 from mlaas4hep_dask.objective.arithmetic.reconstruction import Rows
 from mlaas4hep_dask.train.exchange import SharedMemoryExchange, machine
 from mlaas4hep_dask.train.feed import TEST, TRAIN, VALIDATION, BlockSource, Feed, Window
+from mlaas4hep_dask.train.meeting import Board, BoardStore
 from mlaas4hep_dask.train.session import (
     EpochResult,
-    Meeting,
     RankFacts,
     RankTask,
     SplitMetrics,
@@ -52,7 +51,7 @@ class Rank:
     """A network, its optimiser and its place among the other ranks."""
 
     exchange: SharedMemoryExchange | None = None
-    _has_joined = False
+    _has_joined = _is_abandoned = False
 
     def __init__(self, task: RankTask, state: bytes | None) -> None:
         self.task = task
@@ -92,17 +91,24 @@ class Rank:
         num_values = sum(p.numel() for p in parameters)
         return RankFacts(machine(), num_values if is_shareable else None)
 
-    def join(self, meeting: Meeting) -> None:
-        """Meet the other ranks, once however often it is called; it takes all of them."""
+    def join(self, board: Board, memory: str | None) -> None:
+        """Meet the other ranks, once however often it is called; it takes all of them.
+
+        Parameters
+        ----------
+        board : Board
+            Where they leave their addresses for each other.
+        memory : str or None
+            Memory of rank 0 for the gradients, if all ranks can share it.
+        """
         if self._has_joined or self.task.num_ranks == 1:
             return
         task = self.task
         if dist.is_initialized():  # a session that broke off while it was being opened
             dist.destroy_process_group()
-        tcp = TCPStore(
-            meeting.host, meeting.port, is_master=False, timeout=TIMEOUT, use_libuv=False
+        store = BoardStore(
+            board, rank=task.rank, timeout=TIMEOUT, is_abandoned=lambda: self._is_abandoned
         )
-        store = PrefixStore(task.session, tcp)
         # By default gloo takes the address that this machine's name has, which may be a loopback
         # address that other machines cannot reach.
         if (interface := interface_of(task.host)) and "GLOO_SOCKET_IFNAME" not in os.environ:
@@ -111,20 +117,28 @@ class Rank:
             "gloo", store=store, rank=task.rank, world_size=task.num_ranks, timeout=TIMEOUT
         )
         learner = DistributedDataParallel(self.network, gradient_as_bucket_view=True)
-        self.exchange = self._share_memory(meeting)
+        self.exchange = self._share_memory(memory)  # all have met after this
         if self.exchange is not None:
             learner.register_comm_hook(None, self.exchange.hook)
         self.learner = learner
         self._has_joined = True
+        if task.rank == 0:
+            board.clear()
 
-    def _share_memory(self, meeting: Meeting) -> SharedMemoryExchange | None:
+    def abandon(self) -> None:
+        """Wait for other ranks no more."""
+        self._is_abandoned = True
+        if self.exchange is not None:
+            self.exchange.abandoned = True
+
+    def _share_memory(self, memory: str | None) -> SharedMemoryExchange | None:
         """The exchange through shared memory, if every rank can open it."""
         task, capacity = self.task, self.facts().num_values
         exchange = None
-        if meeting.memory is not None and capacity is not None:
+        if memory is not None and capacity is not None:
             with suppress(OSError):
                 exchange = SharedMemoryExchange(
-                    meeting.memory, rank=task.rank, num_ranks=task.num_ranks, capacity=capacity
+                    memory, rank=task.rank, num_ranks=task.num_ranks, capacity=capacity
                 )
         num_open = torch.tensor(0 if exchange is None else 1)
         dist.all_reduce(num_open)

@@ -23,7 +23,8 @@ class RankTask:
     rank, num_ranks : int
         This rank and how many there are.
     host : str
-        Host of the address at which this rank's worker is reached: its ranks talk there too.
+        Host of the address at which this rank's worker is reached: ranks talk there too, and
+        listen nowhere else.
     model : ModelSource
         Builds the network.
     row_shape : tuple of int
@@ -83,23 +84,6 @@ class RankFacts:
 
     machine: str
     num_values: int | None
-
-
-@dataclass(frozen=True)
-class Meeting:
-    """Where the ranks of a session meet; they are told by Dask, and by nobody else.
-
-    Parameters
-    ----------
-    host, port : str and int
-        Of the store in which gloo finds the addresses of all ranks.
-    memory : str or None
-        Memory of rank 0 for the gradients, if all ranks can share it.
-    """
-
-    host: str = ""
-    port: int = 0
-    memory: str | None = None
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,8 @@ from mlaas4hep_dask.waiting.groups import Group, is_of, needed, separate
 from mlaas4hep_dask.waiting.patience import Patience
 from mlaas4hep_dask.waiting.workers import living, workers_of
 
+BOARDS = "mlaas4hep_dask-boards"  # among what Dask's scheduler keeps for its clients
+
 
 class ClusterHandle:
     """A Dask cluster and its groups of workers.
@@ -192,6 +194,19 @@ class ClusterHandle:
     def let_go(self, futures: Sequence[Future]) -> None:
         """Cancel tasks, if there is anybody who could be told."""
         waits.let_go(self.client, futures)
+
+    def leave(self, board: str, name: str, words: bytes) -> None:
+        """Let all who are connected with the scheduler find some words on a board."""
+        self.client.set_metadata([BOARDS, board, name], words)
+
+    def clear(self, board: str) -> None:
+        """Take away what was left on a board."""
+        self.client.set_metadata([BOARDS, board], {})
+
+    def find(self, board: str, name: str) -> bytes | None:
+        """What was left on a board under a name; None when there is nothing yet."""
+        words: bytes | None = self.client.get_metadata([BOARDS, board, name], default=None)
+        return words
 
     def hear(self, topic: str, function: Callable[[Any], None]) -> None:
         """Have a function told what workers log under a topic, until `unhear`."""

@@ -9,6 +9,7 @@ from collections import Counter
 from pathlib import Path
 
 import numpy as np
+import psutil
 import pytest
 import torch
 from distributed import SchedulerPlugin
@@ -26,6 +27,7 @@ from mlaas4hep_dask.run.training import Trainer, begin_ranks, loss_of
 from mlaas4hep_dask.train.network import Dropout
 from mlaas4hep_dask.train.rank import interface_of
 from mlaas4hep_dask.waiting import ClusterHandle, LostWorkerError, processes
+from mlaas4hep_dask.waiting.handle import BOARDS
 from mlaas4hep_dask.waiting.waits import wait_for_workers
 from mlaas4hep_dask.waiting.workers import living
 
@@ -418,20 +420,10 @@ def test_a_worker_that_leaves_while_ranks_import_torch_costs_no_more_than_a_word
         wait_for_workers(own, 2, "the next", seconds=100)
 
 
-def _listening(dask_worker):
-    """The addresses at which the stores of a worker listen, as the system tells them."""
-    del dask_worker
-    from mlaas4hep_dask.train import calls
-
-    ports = {store.port for store in calls._stores.values()}
-    found = []
-    for file in ("/proc/net/tcp", "/proc/net/tcp6"):
-        for line in Path(file).read_text().splitlines()[1:]:
-            address, _, state = line.split()[1:4]
-            host, port = address.split(":")
-            if state == "0A" and int(port, 16) in ports:
-                found.append(host)
-    return found
+def _listening():
+    """Where this process listens."""
+    found = psutil.Process().net_connections("tcp")
+    return [tuple(each.laddr) for each in found if each.status == psutil.CONN_LISTEN]
 
 
 def _mapped():
@@ -446,14 +438,17 @@ def test_ranks_meet_at_the_address_of_the_worker_alone(keys, client):
     trainer = Trainer(Dataset(config, client), model_of(config))
     epochs = trainer.epochs(first=1, state=None)
     next(epochs)
-    stores = [host for found in client.run(_listening).values() for host in found]
-    assert stores == ["0100007F"]  # 127.0.0.1, and not 00000000, which is everywhere
+    places = [place for found in client.run(_listening).values() for place in found]
+    assert {host for host, _ in places} == {"127.0.0.1"}
     for shared in client.run(_mapped).values():
         assert [path for path in shared if path.startswith("/memfd:")]  # the gradients
         named = [path for path in shared if path.startswith("/dev/shm/")]
         assert all("/sem." in path for path in named)  # locks of Python, without data
     epochs.close()
-    assert not any(client.run(_listening).values())
+    left = [place for found in client.run(_listening).values() for place in found]
+    assert len(left) == len(places) - 2  # one of gloo's for each rank, and none of a store
+    metadata = client.run_on_scheduler(lambda dask_scheduler: dask_scheduler.task_metadata)
+    assert not any(metadata[BOARDS].values())
 
 
 @pytest.mark.parametrize("content", ["other", "no optimiser", "text"])
@@ -467,30 +462,13 @@ def test_a_checkpoint_of_another_network_or_version_is_refused(keys, client, con
         next(trainer.epochs(first=2, state=buffer.getvalue()))
 
 
-def test_a_stranger_at_the_store_learns_and_changes_nothing(keys, client, tmp_path):
-    victim = tmp_path / "victim"
-    victim.write_text("kept")
-    config = Config.from_mapping({**keys, "training": {**keys["training"], "epochs": 3}})
-    trainer = Trainer(Dataset(config, client), model_of(config))
-    epochs = trainer.epochs(first=1, state=None)
-    next(epochs)
-    host, port = trainer._meeting.host, trainer._meeting.port
-    stranger = torch.distributed.TCPStore(host, port, is_master=False, use_libuv=False)
-    session = trainer._session
-    for prefix in ("", f"{session}/", f"/{session}/"):
-        stranger.set(f"{prefix}exchange", str(victim))
-        stranger.set(f"{prefix}machine/0", "elsewhere")
-    assert len(list(epochs)) == 2
-    assert victim.read_text() == "kept"
-
-
 @pytest.mark.parametrize("host", ["127.0.0.1", "::1", "no-such-host.invalid"])
 def test_gloo_takes_the_interface_of_the_address(host):
     assert interface_of(host) == (None if "invalid" in host else "lo")
 
 
-def _die_or_wait(source, progress, number):
-    del source, progress
+def _die_or_wait(source, board, progress, number):
+    del source, board, progress
     if number == 1:
         os.kill(os.getpid(), signal.SIGKILL)
     threading.Event().wait(60)
@@ -512,8 +490,8 @@ def test_a_gang_ends_when_one_member_dies(keys):
             )
 
 
-def _fail(source, progress, number):
-    del source, progress
+def _fail(source, board, progress, number):
+    del source, board, progress
     if number == 1:
         raise TrainingError("member 1 cannot go on", rank=1)
     return np.zeros(1)
