@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import pkgutil
 import socket
+import ssl
 import sys
 import threading
 import time
@@ -32,6 +34,7 @@ def require_scheduler(address: str) -> None:
     ClusterError
         When nothing listens there, or something that is no scheduler; when certificates lack.
     """
+    _require_certificates(address)
     _require_listener(address)
     outcome: list[BaseException | dict[str, Any]] = []
 
@@ -49,14 +52,14 @@ def require_scheduler(address: str) -> None:
         logger.warning("waiting for an answer of the scheduler at %s", address)
         thread.join(2 * HANDSHAKE_TIMEOUT)
     found = outcome[0] if outcome else TimeoutError()
-    if isinstance(found, TypeError) and "ssl_context" in str(found):
-        raise _error(
-            address,
-            f"{address} needs certificates: set distributed.comm.tls.ca-file, client.cert and "
-            "client.key in Dask's configuration, or DASK_DISTRIBUTED__COMM__TLS__CA_FILE, "
-            "…__CLIENT__CERT and …__CLIENT__KEY",
-        )
     if isinstance(found, BaseException):
+        if refused := _refusal(found):
+            raise _error(
+                address,
+                f"the scheduler at {address} and this process do not take each other's "
+                f"certificates ({refused}): those of both have to come from the authority of "
+                "distributed.comm.tls.ca-file in Dask's configuration",
+            ) from found
         reason = str(found) or f"no answer within {HANDSHAKE_TIMEOUT:g} s"
         raise _error(
             address,
@@ -66,6 +69,48 @@ def require_scheduler(address: str) -> None:
     if found.get("type") != "Scheduler":
         kind = str(found.get("type", "service")).lower()
         raise _error(address, f"at {address} is a Dask {kind}, not a scheduler")
+
+
+def _require_certificates(address: str) -> None:
+    """Raise when what a secure address needs is not there, or the address is not secure enough."""
+    import dask
+    from distributed.security import Security
+
+    if not address.startswith("tls://"):
+        if dask.config.get("distributed.comm.require-encryption", None):
+            raise _error(
+                address,
+                f"{address} is not encrypted, and distributed.comm.require-encryption of Dask's "
+                "configuration is set: give an address with tls://",
+            )
+        return
+    config = Security().get_tls_config_for_role("client")
+    wanted = {"ca_file": "ca-file", "cert": "client.cert", "key": "client.key"}
+    missing = [key for name, key in wanted.items() if not config.get(name)]
+    if missing:
+        raise _error(
+            address,
+            f"{address} needs certificates ({', '.join(missing)} not set): set "
+            "distributed.comm.tls.ca-file, client.cert and client.key in Dask's configuration, or "
+            "DASK_DISTRIBUTED__COMM__TLS__CA_FILE, …__CLIENT__CERT and …__CLIENT__KEY",
+        )
+    for name, key in wanted.items():
+        is_text = "\n" in config[name]  # Dask takes the certificate itself too
+        if not is_text and not os.access(config[name], os.R_OK):
+            raise _error(
+                address,
+                f"distributed.comm.tls.{key} of Dask's configuration names {config[name]}, which "
+                "cannot be read",
+            )
+
+
+def _refusal(error: BaseException | None) -> str:
+    """The reason of TLS in an error, or in what has led to it; empty without one."""
+    while error is not None:
+        if isinstance(error, ssl.SSLError):
+            return getattr(error, "verify_message", "") or error.reason or str(error)
+        error = error.__cause__
+    return ""
 
 
 def _require_listener(address: str) -> None:
@@ -140,15 +185,6 @@ def require_same_versions(client: Client) -> None:
         # A function of the standard library, which every worker has.
         asked = cluster.on_workers(pkgutil.resolve_name, place, workers=workers, what="versions")
         here = shortened(name, version)
-        if name == "Python":  # which every worker has, so that the others do not answer
-            for worker in set(workers) - asked.keys():
-                if worker in cluster.alive():
-                    raise ClusterError(
-                        f"{workers_of(client).name(worker)} has joined, and the scheduler cannot "
-                        "reach it at that address: a firewall closes its port, or the address is "
-                        "that of another network",
-                        worker=worker,
-                    )
         for worker in workers:
             there = shortened(name, asked[worker]) if worker in asked else ""
             if there != here:

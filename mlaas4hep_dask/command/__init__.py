@@ -9,7 +9,6 @@ from mlaas4hep_dask.command.ends import (
 )
 from mlaas4hep_dask.command.verb import (
     DIFFERENT,
-    FAULT,
     SUCCESS,
     TROUBLE,
     Group,
@@ -27,7 +26,6 @@ from mlaas4hep_dask.command.verb import (
 
 __all__ = [
     "DIFFERENT",
-    "FAULT",
     "SUCCESS",
     "TROUBLE",
     "Group",

@@ -116,8 +116,12 @@ class Dataset:
     def plan(self) -> Plan:
         """The plan: one Dask task per file that is not open yet, which reads metadata only.
 
-        Meanwhile a worker tries to import what reading and the user's function will need; if it
-        cannot, that is a ClusterError.
+        Meanwhile a worker tries to import what reading and the user's function will need.
+
+        Raises
+        ------
+        ClusterError
+            When it cannot.
         """
         if self._plan is None:
             checked = self.checked()

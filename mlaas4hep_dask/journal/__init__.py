@@ -21,7 +21,6 @@ from mlaas4hep_dask.journal.records import (
     Stage,
     StageEnd,
 )
-from mlaas4hep_dask.journal.tail import Tail
 from mlaas4hep_dask.journal.text import text
 
 __all__ = [
@@ -45,7 +44,6 @@ __all__ = [
     "Samples",
     "Stage",
     "StageEnd",
-    "Tail",
     "birth_of",
     "read",
     "text",

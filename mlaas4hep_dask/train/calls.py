@@ -6,9 +6,11 @@ torch is imported where a rank runs, not where it is started: a client needs non
 from __future__ import annotations
 
 import importlib
+import queue
+import threading
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING
+from concurrent.futures import Future
+from typing import TYPE_CHECKING, Any
 
 from mlaas4hep_dask.train.feed import BlockSource
 from mlaas4hep_dask.train.session import EpochResult, RankFacts, RankTask
@@ -20,7 +22,38 @@ if TYPE_CHECKING:
 
 _memories: dict[str, SharedMemory] = {}
 _ranks: dict[str, Rank] = {}
-_threads: dict[str, ThreadPoolExecutor] = {}
+_threads: dict[str, _Thread] = {}
+
+
+class _Thread:
+    """A thread that does one thing after the other, and that nobody waits for when it ends.
+
+    A rank that waits in vain for one that was cut off does so for minutes; the threads of
+    `concurrent.futures` would keep its process alive that long.
+    """
+
+    def __init__(self) -> None:
+        self._work: queue.SimpleQueue[tuple[Future[Any], Callable[[], Any]] | None]
+        self._work = queue.SimpleQueue()
+        threading.Thread(target=self._run, name="rank", daemon=True).start()
+
+    def _run(self) -> None:
+        while (given := self._work.get()) is not None:
+            future, call = given
+            try:
+                future.set_result(call())
+            except BaseException as error:  # handed to who has asked
+                future.set_exception(error)
+
+    def do(self, function: Callable[..., Any], *arguments: Any) -> Any:
+        """What a function returns."""
+        future: Future[Any] = Future()
+        self._work.put((future, lambda: function(*arguments)))
+        return future.result()
+
+    def end(self) -> None:
+        """Do no more after this."""
+        self._work.put(None)
 
 
 def import_rank() -> None:
@@ -65,8 +98,9 @@ def open_rank(task: RankTask, state: bytes | None) -> RankFacts:
     for earlier in list(_threads):
         close(earlier)
     # All epochs run in one thread: torch's number of threads is a thread's own setting.
-    thread = _threads[task.session] = ThreadPoolExecutor(1, thread_name_prefix="rank")
-    return thread.submit(_open_rank, task, state).result()
+    thread = _threads[task.session] = _Thread()
+    opened: RankFacts = thread.do(_open_rank, task, state)
+    return opened
 
 
 def _open_rank(task: RankTask, state: bytes | None) -> RankFacts:
@@ -102,7 +136,8 @@ def run_epoch(
         Memory of rank 0 for the gradients, if all ranks can share it.
     """
     thread = _threads[task.session]
-    return thread.submit(_run_epoch, source, board, progress, task, epoch, memory).result()
+    result: EpochResult = thread.do(_run_epoch, source, board, progress, task, epoch, memory)
+    return result
 
 
 def _run_epoch(
@@ -136,4 +171,4 @@ def close(session: str) -> None:
         rank.close()
     thread = _threads.pop(session, None)
     if thread is not None:
-        thread.shutdown(wait=False)
+        thread.end()

@@ -7,6 +7,7 @@ them.
 
 import os
 import shutil
+import socket
 import subprocess
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,6 +18,7 @@ from .processes import Missing, new_folder, program, wait_until
 
 KINDS = ("mount", "uts", "ipc", "net", "pid")
 NETWORK = "10.213.77"
+SPARE = "198.51.100"  # addresses that no other host reaches
 
 
 class Host:
@@ -27,6 +29,8 @@ class Host:
     name, address : str
         Of this host in the network that joins it with the others.
     """
+
+    _cable = ()  # the switch's process, and the name of its port
 
     def __init__(self, name, address, etc_hosts):
         self.name = name
@@ -65,6 +69,28 @@ class Host:
         others = (one for one in psutil.process_iter() if one.pid != self._pid)
         return [one for one in others if own and _inode(one.pid) == own]
 
+    def listening(self):
+        """Addresses and ports at which anybody in this host listens, for TCP."""
+        found = set()
+        for file, family, size in (("tcp", socket.AF_INET, 8), ("tcp6", socket.AF_INET6, 32)):
+            for line in Path(f"/proc/{self._pid}/net/{file}").read_text().splitlines()[1:]:
+                place, _, state = line.split()[1:4]
+                address, _, port = place.partition(":")
+                if state == "0A":
+                    words = [bytes.fromhex(address[at : at + 8])[::-1] for at in range(0, size, 8)]
+                    found.add((socket.inet_ntop(family, b"".join(words)), int(port, 16)))
+        return found
+
+    def unplug(self):
+        """Pull the cable out: packets get lost without a word, and what is open stays open."""
+        switch, port = self._cable
+        _ip(switch, "link", "set", port, "down")
+
+    def plug(self):
+        """Put the cable in again."""
+        switch, port = self._cable
+        _ip(switch, "link", "set", port, "up")
+
     def power_off(self):
         """End all that runs in this host, at once; it cannot be started again."""
         self._holder.kill()
@@ -85,7 +111,7 @@ class _Inside(subprocess.Popen):
 
 
 @contextmanager
-def hosts(number=2, *, debian=True, folder=None):
+def hosts(number=2, *, debian=True, names=True, spare=False, folder=None):
     """Several hosts in one network.
 
     Parameters
@@ -93,6 +119,11 @@ def hosts(number=2, *, debian=True, folder=None):
     debian : bool, default True
         In the /etc/hosts of each, its own name is 127.0.1.1, as Debian's installer writes it; or
         else the address by which others know it.
+    names : bool, default True
+        Each knows the names of the others; or else nobody finds a name for an address.
+    spare : bool, default False
+        Each has another interface, which reaches none of the others: its first address, and that
+        of the default route.
     folder : Path, optional
         Where their files are made; by default the temporary directory.
 
@@ -118,12 +149,21 @@ def hosts(number=2, *, debian=True, folder=None):
             reason = f"this kernel makes no networks of their own: {error}"
             raise Missing(reason, can_be_installed=False) from None
         for index, (name, address) in enumerate(addresses.items()):
-            known = {**addresses, **({name: "127.0.1.1"} if debian else {})}
+            known = {**(addresses if names else {}), **({name: "127.0.1.1"} if debian else {})}
             etc_hosts = folder / name
             lines = [f"{at} {who}\n" for who, at in known.items()]
             etc_hosts.write_text("127.0.0.1 localhost\n" + "".join(lines))
             host = Host(name, address, etc_hosts)
             made.append(host)
+            host._cable = (where, f"port{index}")
+            if spare:
+                own = f"{SPARE}.{index + 1}"
+                end = ["type", "veth", "peer", "name", "aside", "netns", str(host._pid)]
+                _ip(where, "link", "add", f"nowhere{index}", *end)
+                _ip(where, "link", "set", f"nowhere{index}", "up")
+                host.run("ip", "address", "add", f"{own}/24", "dev", "aside")
+                host.run("ip", "link", "set", "aside", "up")
+                host.run("ip", "route", "add", "default", "via", f"{SPARE}.254")
             end = ["type", "veth", "peer", "name", "eth0", "netns", str(host._pid)]
             _ip(where, "link", "add", f"port{index}", *end)
             _ip(where, "link", "set", f"port{index}", "master", "switch", "up")

@@ -1,4 +1,4 @@
-"""A private SLURM on loopback: a controller and several nodes, as root or as any user."""
+"""A private SLURM, on loopback as any user or on hosts as root: a controller and several nodes."""
 
 import os
 import re
@@ -24,15 +24,14 @@ INSTALL = "apt-get install slurm-wlm munge"
 # No cgroups and no accounting data base; a job over its memory is killed by what /proc tells.
 CONFIG = """\
 ClusterName=private
-SlurmctldHost={host}(127.0.0.1)
+SlurmctldHost={host}({address})
 SlurmctldPort={port}
 SlurmUser={user}
 SlurmdUser={user}
 AuthType=auth/munge
 AuthInfo=socket={folder}/munged/socket
 CredType=cred/munge
-CommunicationParameters=NoCtldInAddrAny,NoInAddrAny
-StateSaveLocation={folder}/state
+{listen}StateSaveLocation={folder}/state
 SlurmdSpoolDir={folder}/%n/spool
 SlurmctldPidFile={folder}/slurmctld/pid
 SlurmdPidFile={folder}/%n/pid
@@ -70,20 +69,36 @@ class Slurm:
     folder : Path, optional
         Empty or new; neither it nor a folder above may be writable for others, but for /tmp, where
         one is made.
+    hosts : sequence of Host, optional
+        From `hosts`: one node is in each, and the controller in the first, where all commands
+        are run. Otherwise all are on this machine's loopback.
     cpus, memory, gpus : int
         Of each node; memory in MiB. They need not be there in truth.
     node_timeout : int
         Seconds after which a node that does not answer is down, and its jobs have failed.
     """
 
-    def __init__(self, folder=None, *, num_nodes=2, cpus=2, memory=4000, gpus=0, node_timeout=10):
+    def __init__(
+        self,
+        folder=None,
+        *,
+        num_nodes=2,
+        hosts=(),
+        cpus=2,
+        memory=4000,
+        gpus=0,
+        node_timeout=10,
+    ):
         tools = [(name, program(name, INSTALL)) for name in ("munged", "slurmctld", "slurmd")]
         self._programs = dict(tools)
         program("sbatch", INSTALL)
         if gpus > len(DEVICES):
             raise ValueError(f"{gpus} GPUs: at most {len(DEVICES)} can be pretended")
         self.folder = folder = new_folder("slurm", folder)
+        num_nodes = len(hosts) or num_nodes
         self.nodes = [f"n{number}" for number in range(1, num_nodes + 1)]
+        self._head = hosts[0] if hosts else None
+        self._hosts = dict(zip(self.nodes, hosts, strict=False))
         self.config = folder / "slurm.conf"
         self.environment = {"SLURM_CONF": str(self.config)}
         self._daemons = {}
@@ -102,11 +117,17 @@ class Slurm:
             (folder / "gres.conf").write_text("".join(lines))
         nodes = ["GresTypes=gpu"] if gpus else []
         for name, own in zip(self.nodes, ports, strict=True):
-            place = f"NodeHostname={host} NodeAddr=127.0.0.1 Port={own}"
+            there = self._hosts.get(name)
+            at, address = (there.name, there.address) if there else (host, "127.0.0.1")
+            place = f"NodeHostname={at} NodeAddr={address} Port={own}"
             nodes.append(f"NodeName={name} {place} {features} State=UNKNOWN")
         self.config.write_text(
             CONFIG.format(
-                host=host,
+                host=self._head.name if self._head else host,
+                address=self._head.address if self._head else "127.0.0.1",
+                # In a host they listen everywhere: it has a network of its own, and by its name
+                # its own address may be one of loopback.
+                listen="" if hosts else "CommunicationParameters=NoCtldInAddrAny,NoInAddrAny\n",
                 port=port,
                 user=user_name(),
                 folder=folder,
@@ -138,7 +159,9 @@ class Slurm:
         place = self.folder / name  # its current folder, by which a node's processes are found
         place.mkdir(exist_ok=True)
         log = place / "log"
-        self._daemons[name] = start(command, environment=variables, log=log)
+        host = self._hosts.get(name, self._head)
+        before = host.command(cwd=place) if host else ()
+        self._daemons[name] = start(command, environment=variables, log=log, before=before)
 
     def _start_munge(self):
         own = self.folder / "munged"
@@ -189,9 +212,10 @@ class Slurm:
         return processes_in(self.folder / node) + jobs  # steps of jobs have no environment to see
 
     def run(self, *command, check=True):
-        """The finished process of a command such as ``squeue``."""
+        """The finished process of a command such as ``squeue``, in the first host, if any."""
+        command = [str(part) for part in command]
         done = subprocess.run(
-            [str(part) for part in command],
+            self._head.command(*command) if self._head else command,
             env={**os.environ, **self.environment},
             capture_output=True,
             text=True,

@@ -88,6 +88,21 @@ def test_jobs_outlive_their_controller(slurm, tmp_path):
     assert is_in(slurm, number, "RUNNING")
 
 
+def test_nodes_may_be_hosts_of_their_own(hosts, tmp_path):
+    with Slurm(hosts=hosts) as slurm:
+        assert sorted(slurm.run("srun", "-N2", "hostname").stdout.split()) == ["host1", "host2"]
+        number = submitted(slurm, "sleep 1000", tmp_path, "--nodelist=n2")
+        wait_for(slurm, number, "RUNNING")
+        slurm.kill_node("n2")
+        wait_for(slurm, number, "NODE_FAIL", seconds=120)
+        slurm.start_node("n2")
+        assert slurm.run("srun", "--nodelist=n2", "hostname").stdout == "host2\n"
+        started = slurm.processes()
+        assert started
+    assert not slurm.processes()
+    assert not slurm.folder.exists()
+
+
 def test_a_stopped_slurm_leaves_nothing(slurm, tmp_path):
     with Slurm(tmp_path / "other", num_nodes=1, gpus=1) as other:
         script = "setsid sleep 1000 & echo $CUDA_VISIBLE_DEVICES; sleep 1000"

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from mlaas4hep_dask.cluster.batch.own_address import address_for_workers
 from mlaas4hep_dask.cluster.sites import Site
 from mlaas4hep_dask.errors import ClusterError, MissingExtraError
 
@@ -166,6 +167,8 @@ def _place_of(site: Site) -> dict[str, Any]:
     options |= {key: value for key, value in jobs.scheduler_options.items() if key != "port"}
     if options.get("host"):  # which says more than an interface
         options["interface"] = None
+    elif not options.get("interface") and not options.get("contact_address"):
+        options["host"] = address_for_workers()
     return options
 
 

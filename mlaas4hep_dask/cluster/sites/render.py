@@ -29,6 +29,15 @@ if TYPE_CHECKING:
 PRELOAD = "mlaas4hep_dask.dataset.preload"
 HEADROOM, OVERHEAD = 1.2, 300 * 10**6  # of the batch system's limit over the workers': see Jobs
 MIB = 2**20
+PLACES = {"--host", "--interface", "--contact-address"}  # options that say where a worker listens
+VARIABLE = "MLAAS4HEP_HOST"
+OWN_HOST = f'${{{VARIABLE}:+--host "${VARIABLE}"}}'
+# Run by a job's Python before anything of this package is there: the address from which a machine
+# would speak to another one, which is that at which the other reaches it.
+TOWARDS = (
+    "import socket as s, sys; a = s.getaddrinfo(sys.argv[1], sys.argv[2], 0, s.SOCK_DGRAM)[0]; "
+    "o = s.socket(*a[:3]); o.connect(a[4]); print(o.getsockname()[0])"
+)
 
 
 @dataclass(frozen=True)
@@ -110,6 +119,8 @@ def job_script(
     if jobs.log_directory is not None:
         folder = os.path.expandvars(os.path.expanduser(jobs.log_directory))  # noqa: PTH111
     files = _certificates(security)
+    python = _python(site, jobs.python)
+    has_place = jobs.interface is not None or not PLACES.isdisjoint(jobs.worker_extra_args)
     common: dict[str, Any] = {
         "scheduler": scheduler_address,
         "name": name,
@@ -121,11 +132,18 @@ def job_script(
         "death_timeout": f"{jobs.death_timeout:g}",
         "local_directory": jobs.local_directory and f'"{jobs.local_directory}"',
         "worker_command": jobs.worker_command,
-        "worker_extra_args": [*_arguments(site, group, resources, files), *jobs.worker_extra_args],
-        "job_script_prologue": prologue_of(site, group, here),
+        "worker_extra_args": [
+            *_arguments(site, group, resources, files),
+            *jobs.worker_extra_args,
+            *([] if has_place else [OWN_HOST]),
+        ],
+        "job_script_prologue": [
+            *prologue_of(site, group, here),
+            *([] if has_place else [_own_host(python, scheduler_address)]),
+        ],
         "job_directives_skip": jobs.job_directives_skip,
         "shebang": jobs.shebang,
-        "python": _python(site, jobs.python),
+        "python": python,
         "job_name": job_name,
     }
     # The defaults of dask-jobqueue may have left Dask's configuration again, if somebody set a
@@ -136,6 +154,16 @@ def job_script(
         if isinstance(jobs, Slurm):
             return _slurm(site, group, jobs, common, job_name, folder)
         return _htcondor(site, group, jobs, common, job_name, folder, [*files.values()])
+
+
+def _own_host(python: str, scheduler_address: str) -> str:
+    """The line of shell that finds the address at which the scheduler reaches a job.
+
+    The name of its machine may be one of loopback, and its default route may lead elsewhere.
+    """
+    host, _, port = scheduler_address.partition("://")[2].rpartition(":")
+    arguments = [shlex.quote(each) for each in (TOWARDS, host.strip("[]"), port)]
+    return f"{VARIABLE}=$({python} -c {' '.join(arguments)})"
 
 
 def _slurm(
@@ -240,6 +268,7 @@ def _arguments(
     # One task at a time for each process, whatever cores it has: they are for torch, and two tasks
     # that read wait for each other in Python. The last --nthreads counts.
     found = ["--nthreads", "1", "--preload", PRELOAD, "--no-dashboard"]
+    found += ["--dashboard-address", "127.0.0.1:0"]  # some pages are served all the same, to all
     if options.worker_ports is not None:
         found += ["--worker-port", options.worker_ports]
     if options.nanny_ports is not None:

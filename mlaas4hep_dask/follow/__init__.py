@@ -1,1 +1,0 @@
-"""Follow: looks at runs and ends them, from the records in their folders alone."""
