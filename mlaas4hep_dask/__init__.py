@@ -1,7 +1,7 @@
 """Machine learning as a service for high-energy physics, on Dask.
 
 The package imports nothing heavy: ``import mlaas4hep_dask`` loads neither Dask, uproot nor torch.
-``mlaas4hep_dask.Dataset`` is found on first use.
+``mlaas4hep_dask.Dataset`` and ``mlaas4hep_dask.connect`` are found on first use.
 """
 
 from collections.abc import Callable
@@ -9,10 +9,11 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from mlaas4hep_dask.cluster.session import connect
     from mlaas4hep_dask.dataset import Dataset
 
 __version__ = "0.1.0"
-__all__ = ["Dataset", "__version__"]
+__all__ = ["Dataset", "__version__", "connect"]
 
 
 def on_first_use(package: str, **places: str) -> Callable[[str], Any]:
@@ -29,4 +30,4 @@ def on_first_use(package: str, **places: str) -> Callable[[str], Any]:
     return find
 
 
-__getattr__ = on_first_use(__name__, Dataset="dataset")
+__getattr__ = on_first_use(__name__, Dataset="dataset", connect="cluster.session")

@@ -20,6 +20,10 @@ COMPLETE = "_MLAAS4HEP_COMPLETE"  # the variable in which a shell asks how a lin
 VERBS = {
     "run": "mlaas4hep_dask.run.cli:run",
     "check": "mlaas4hep_dask.run.cli:check",
+    "status": "mlaas4hep_dask.follow.cli:status",
+    "attach": "mlaas4hep_dask.follow.cli:attach",
+    "logs": "mlaas4hep_dask.follow.cli:logs",
+    "stop": "mlaas4hep_dask.follow.cli:stop",
     "specs": "mlaas4hep_dask.specs.cli:specs",
     "predict": "mlaas4hep_dask.predict.cli:predict",
     "serve": "mlaas4hep_dask.serve.cli:serve",

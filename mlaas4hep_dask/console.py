@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TextIO
 
 from rich.console import Console as RichConsole
@@ -55,10 +56,15 @@ class Console(Reporter):
     ----------
     stream : file object, optional
         Standard output by default.
+    clock : callable, optional
+        Seconds, by which bars tell rates; of records that were written before, their times.
     """
 
-    def __init__(self, stream: TextIO | None = None) -> None:
+    def __init__(
+        self, stream: TextIO | None = None, *, clock: Callable[[], float] = time.monotonic
+    ) -> None:
         super().__init__()
+        self._clock = clock
         self._rich = RichConsole(file=stream, highlight=False, soft_wrap=True)
         self._bar: Progress | None = None
 
@@ -93,6 +99,10 @@ class Console(Reporter):
         """Print a table."""
         self._rich.print(table)
 
+    def close(self) -> None:
+        """Take away the bar of a stage that will not end."""
+        self._end_bar()
+
     def _begin_bar(self, stage: journal.Stage) -> None:
         if not self._rich.is_terminal or not stage.events:
             return
@@ -103,7 +113,7 @@ class Console(Reporter):
             _Rate(),
             TimeRemainingColumn(),
         )
-        self._bar = Progress(*columns, console=self._rich, transient=True)
+        self._bar = Progress(*columns, console=self._rich, transient=True, get_time=self._clock)
         self._bar.add_task(stage.stage, total=stage.events)
         self._bar.start()
 

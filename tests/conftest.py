@@ -123,7 +123,7 @@ def skip_without(missing):
 def slurm_cluster():
     """A real SLURM with two nodes; use ``slurm`` unless a fixture for several tests needs it."""
     try:
-        service = Slurm()
+        service = Slurm(cpus=4, memory=16000)
     except Missing as missing:
         skip_without(missing)
     with service:
@@ -143,7 +143,7 @@ def slurm(slurm_cluster, monkeypatch):
 def htcondor_pool():
     """A real HTCondor pool with two nodes; use ``htcondor`` unless a fixture needs it."""
     try:
-        service = HTCondor()
+        service = HTCondor(cpus=4, memory=16000)
     except Missing as missing:
         skip_without(missing)
     with service:

@@ -1,10 +1,19 @@
-"""The command line: ``mlaas4hep cluster sites|show``."""
+"""The command line: ``mlaas4hep cluster sites|show|check``."""
 
 from __future__ import annotations
 
+import json
+from typing import TYPE_CHECKING
+
 import click
 
-from mlaas4hep_dask.command import Group, Verb, may_be_cut
+from mlaas4hep_dask.command import Group, Verb, may_be_cut, start_log, verbose_option
+from mlaas4hep_dask.errors import ConfigError, either
+from mlaas4hep_dask.places import LOCAL, PLACES, SYSTEMS
+
+if TYPE_CHECKING:
+    from mlaas4hep_dask.cluster.check import Line
+    from mlaas4hep_dask.config import Cluster
 
 EXAMPLE = {"tls": "tls://login.example.org:8786", "tcp": "tcp://login.example.org:8786"}
 
@@ -60,3 +69,99 @@ def show(name: str, *, group: str) -> None:
     )
     with may_be_cut():
         click.echo(script.text.rstrip("\n"))
+
+
+@cluster.command(
+    "check",
+    cls=Verb,
+    short_help="Try one worker of each group, and say what to do.",
+    examples=(
+        "--cluster slurm",
+        "dataset.yaml --cluster htcondor --site cern-lxplus",
+        "dataset.yaml --cluster tcp://login.example.org:8786",
+    ),
+    interrupted="interrupted; its jobs are ended",
+)
+@click.argument("dataset", metavar="[dataset.yaml]", required=False, type=click.Path())
+@click.option(
+    "--cluster",
+    "address",
+    metavar="ADDRESS",
+    help=f"{', '.join(PLACES)}, or the tcp:// address of a Dask scheduler; by default that of "
+    "dataset.yaml, or local.",
+)
+@click.option("--site", metavar="SITE", help="Of a batch system: a name, or a YAML file.")
+@click.option(
+    "--timeout",
+    metavar="SECONDS",
+    type=click.FloatRange(min=1),
+    default=600.0,
+    show_default=True,
+    help="For the workers to come; a queue may be long.",
+)
+@click.option("--gpus", is_flag=True, help="Trainers have to have GPUs, and NCCL has to work.")
+@click.option("--json", "is_json", is_flag=True, help="Print what was found as JSON.")
+@verbose_option
+@click.pass_context
+def check(
+    context: click.Context,
+    dataset: str | None,
+    *,
+    address: str | None,
+    site: str | None,
+    timeout: float,
+    gpus: bool,
+    is_json: bool,
+    verbose: bool,
+) -> None:
+    """Submit one small job of each group, look at all that a run will need, and end them.
+
+    Starts, credentials, environment and versions, ports both ways, scratch, one input file of
+    dataset.yaml, and GPUs where the site asks for them. Every line that is not ok says what to do.
+    The exit status is 2 if one is red.
+    """
+    start_log(verbose=verbose)
+    from mlaas4hep_dask.cluster.attach import silence
+    from mlaas4hep_dask.cluster.check import as_json, as_text, is_red
+    from mlaas4hep_dask.cluster.check.checking import Asked, check_cluster
+    from mlaas4hep_dask.cluster.check.input import input_of, no_input
+    from mlaas4hep_dask.config import load
+    from mlaas4hep_dask.dataset.description import description_of
+
+    changes = [
+        f"cluster.{key}={json.dumps(value)}"
+        for key, value in (("address", address), ("site", site))
+        if value is not None
+    ]
+    if dataset is None:
+        options, found = _place(address or LOCAL, site), no_input()
+    else:
+        config = load(dataset, changes)
+        references = {"model": config.model.callable, "loss": config.training.loss or ""}
+        options, found = config.cluster, input_of(description_of(config), references)
+    silence()
+
+    def tell(line: Line) -> None:
+        if not is_json:
+            click.echo(as_text([line]))
+
+    asked = Asked(options, found, timeout, gpus)
+    lines = check_cluster(asked, tell)
+    if is_json:
+        with may_be_cut():
+            click.echo(json.dumps(as_json(lines), indent=2))
+    context.exit(2 if is_red(lines) else 0)
+
+
+def _place(address: str, site: str | None) -> Cluster:
+    from pydantic import ValidationError
+
+    from mlaas4hep_dask.config import Cluster
+    from mlaas4hep_dask.config.problems import ADDRESS_EXPECTED
+
+    try:
+        return Cluster(address=address, site=site)
+    except ValidationError:
+        if site is not None and address not in SYSTEMS:
+            raise ConfigError(f"--site is for --cluster {either(SYSTEMS)}") from None
+        raise ConfigError(f"--cluster: expected {ADDRESS_EXPECTED}, found {address!r}") from None

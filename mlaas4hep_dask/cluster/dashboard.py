@@ -33,5 +33,7 @@ def dashboard_lines(client: Client, options: Cluster) -> list[str]:
     lines = [f"dashboard: http://127.0.0.1:{port}/status"]  # it listens there alone
     if "SSH_CONNECTION" in os.environ or options.address != LOCAL:
         user, host = getpass.getuser(), socket.getfqdn()
+        if host.partition(".")[0] == "localhost":  # as Debian's /etc/hosts may have it
+            host = socket.gethostname()
         lines.append(f"  from another machine: ssh -N -L {port}:127.0.0.1:{port} {user}@{host}")
     return lines

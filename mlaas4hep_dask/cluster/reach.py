@@ -185,6 +185,15 @@ def require_same_versions(client: Client) -> None:
         # A function of the standard library, which every worker has.
         asked = cluster.on_workers(pkgutil.resolve_name, place, workers=workers, what="versions")
         here = shortened(name, version)
+        if name == "Python":  # which every worker has, so that the others do not answer
+            for worker in set(workers) - asked.keys():
+                if worker in cluster.alive():
+                    raise ClusterError(
+                        f"{workers_of(client).name(worker)} has joined, and the scheduler cannot "
+                        "reach it at that address: a firewall closes its port, or the address is "
+                        "that of another network",
+                        worker=worker,
+                    )
         for worker in workers:
             there = shortened(name, asked[worker]) if worker in asked else ""
             if there != here:

@@ -9,6 +9,7 @@ from mlaas4hep_dask.command.ends import (
 )
 from mlaas4hep_dask.command.verb import (
     DIFFERENT,
+    FAULT,
     SUCCESS,
     TROUBLE,
     Group,
@@ -26,6 +27,7 @@ from mlaas4hep_dask.command.verb import (
 
 __all__ = [
     "DIFFERENT",
+    "FAULT",
     "SUCCESS",
     "TROUBLE",
     "Group",

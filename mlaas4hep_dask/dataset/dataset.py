@@ -116,12 +116,8 @@ class Dataset:
     def plan(self) -> Plan:
         """The plan: one Dask task per file that is not open yet, which reads metadata only.
 
-        Meanwhile a worker tries to import what reading and the user's function will need.
-
-        Raises
-        ------
-        ClusterError
-            When it cannot.
+        Meanwhile a worker tries to import what reading and the user's function will need; if it
+        cannot, that is a ClusterError.
         """
         if self._plan is None:
             checked = self.checked()

@@ -42,8 +42,13 @@ class FirstWorker:
             _try_here, tuple(needs), group=group, near=near, pure=False, priority=20
         )
 
-    def end(self) -> None:
-        """Wait for the end of the trial; versions that differ are logged.
+    def end(self, *, wait: bool = True) -> None:
+        """Wait until the trial has ended; versions that differ are logged.
+
+        Parameters
+        ----------
+        wait : bool
+            Also where the group has no worker yet, as those of a batch system may come later.
 
         Raises
         ------
@@ -51,20 +56,10 @@ class FirstWorker:
             When the worker cannot import something (facts: module, worker, host, python), or the
             user's code has not come back.
         """
-        if self._future is None:
+        if self._future is None or not (wait or self._cluster.alive(self._group)):
             return
         future, self._future = self._future, None
-        try:
-            address, tried = self._cluster.result(
-                future, "trying imports", group=self._group, seconds=TRIAL_SECONDS
-            )
-        except OverdueError as error:
-            self._cluster.let_go([future])
-            names = ", ".join(need.what for need in self._needs if need.code is not None)
-            raise ClusterError(
-                f"the import of {names} on a worker of {self._group!r} has not ended after "
-                f"{TRIAL_SECONDS:g} s"
-            ) from error
+        address, tried = self._result(future)
         where = _described(address, tried)
         if tried.lacks:
             first = tried.lacks[0]
@@ -79,6 +74,25 @@ class FirstWorker:
             here = {n: v for need in self._needs for n, v in need.packages.items()}
             pairs = (f"{n} {v} ({here[n]} here)" for n, v in sorted(tried.versions.items()))
             logger.warning("%s has other versions: %s", where, ", ".join(pairs))
+
+    def _result(self, future: Future) -> tuple[str, Tried]:
+        while True:
+            was_there = bool(self._cluster.alive(self._group))
+            try:
+                found: tuple[str, Tried] = self._cluster.result(
+                    future, "trying imports", group=self._group, seconds=TRIAL_SECONDS
+                )
+            except OverdueError as error:
+                if not was_there:
+                    continue  # the time is that of the import, not that of a queue
+                self._cluster.let_go([future])
+                names = ", ".join(need.what for need in self._needs if need.code is not None)
+                raise ClusterError(
+                    f"the import of {names} on a worker of {self._group!r} has not ended after "
+                    f"{TRIAL_SECONDS:g} s"
+                ) from error
+            else:
+                return found
 
 
 def told(lack: Lack, where: str) -> str:

@@ -21,6 +21,7 @@ from mlaas4hep_dask.journal.records import (
     Stage,
     StageEnd,
 )
+from mlaas4hep_dask.journal.tail import Tail
 from mlaas4hep_dask.journal.text import text
 
 __all__ = [
@@ -44,6 +45,7 @@ __all__ = [
     "Samples",
     "Stage",
     "StageEnd",
+    "Tail",
     "birth_of",
     "read",
     "text",

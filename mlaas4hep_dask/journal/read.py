@@ -99,17 +99,22 @@ def read(path: str | Path) -> Records:
             f"{file} cannot be read ({error.strerror}), expected the journal of a run",
             file=str(file),
         ) from error
-    *lines, rest = content.split(b"\n")
+    entries, cut = entries_of(content, file)
+    return Records(tuple(entries), tuple(cut))
+
+
+def entries_of(content: bytes, file: Path) -> tuple[list[Entry], list[int]]:
+    """The records in a part of a journal, and the numbers, from 1, of lines that are none."""
     entries: list[Entry] = []
     cut: list[int] = []
-    for number, line in enumerate([*lines, rest], start=1):
+    for number, line in enumerate(content.split(b"\n"), start=1):
         if not line:
             continue
         try:
             entries.append(_entry(line, f"{file}, line {number}", file))
         except (ValueError, TypeError):  # bytes that are no UTF-8 too
             cut.append(number)
-    return Records(tuple(entries), tuple(cut))
+    return entries, cut
 
 
 def _entry(line: bytes, where: str, file: Path) -> Entry:

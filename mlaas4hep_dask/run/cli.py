@@ -207,9 +207,12 @@ def _run(config: Config, line: str) -> None:
         from mlaas4hep_dask.dataset import Dataset
         from mlaas4hep_dask.dataset.description import description_of
         from mlaas4hep_dask.inputs.preflight import preflight
+        from mlaas4hep_dask.journal import Message
         from mlaas4hep_dask.run.console import RunConsole
+        from mlaas4hep_dask.run.directory import jobs_folder
         from mlaas4hep_dask.run.stages import fit, model_of
         from mlaas4hep_dask.run.training import loss_of
+        from mlaas4hep_dask.run.work import work_on
     finally:
         gc.enable()
 
@@ -217,12 +220,12 @@ def _run(config: Config, line: str) -> None:
     console = RunConsole()
     model, loss = model_of(config), loss_of(config)
     checked = preflight(description_of(config))
-    jobs = Path(f"{config.output}.jobs")
-    with connect(config.cluster, ranks=config.training.ranks, jobs=jobs) as client:
+    jobs = jobs_folder(Path(config.output))
+    with (
+        work_on(config, reporter=console, command=line) as work,
+        connect(config.cluster, ranks=config.training.ranks, jobs=jobs) as client,
+    ):
         for text in dashboard_lines(client, config.cluster):
-            console.say(text)
-        dataset = Dataset(config, client, checked)
-        result = fit(dataset, model=model, loss=loss, reporter=console, command=line)
-    console.table(result.summary)
-    console.say(f"report: {result.report}")
-    console.say(f"serve it: {result.serve_command}")
+            work.journal.add(Message(text))
+        result = fit(Dataset(config, client, checked), model=model, loss=loss, work=work)
+    console.conclude(result.summary, result.path)

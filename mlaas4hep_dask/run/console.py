@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from rich.table import Table
@@ -17,6 +18,20 @@ MOST_WAYS = 3  # of normalisation in the table
 
 class RunConsole(Console):
     """Prints the stages of a run and its closing table."""
+
+    def conclude(self, summary: Mapping[str, Any], folder: Path) -> None:
+        """Print the closing table of a run, and where report and model are.
+
+        Parameters
+        ----------
+        summary : mapping of str to Any
+            The content of metrics.json.
+        folder : Path
+            The run directory.
+        """
+        self.table(summary)
+        self.say(f"report: {folder / 'report.html'}")
+        self.say(f"serve it: {summary['serve']}")
 
     def table(self, summary: Mapping[str, Any]) -> None:
         """Print the closing table of a run."""

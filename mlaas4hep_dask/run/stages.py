@@ -106,7 +106,7 @@ def _fit(
         importing, trial = begin_ranks(dataset, model, loss)
     with journal.stage("plan") as planning:
         plan = dataset.plan()
-        trial.end()
+        trial.end(wait=False)
         require_splits(plan, config.where("split"))
         planning.events = plan.num_events
     witness.look_at_plan()
@@ -143,6 +143,7 @@ def _fit(
     if images := images_json(dataset.image_sums(), dataset.encoding().image, specs):
         folder.write_json(IMAGES, images)
     with journal.stage("trial"):
+        trial.end()  # of trainers that have come after the plan
         warnings = trainer.end_trial()
     for warning in warnings:
         journal.add(Caution(warning))

@@ -167,7 +167,7 @@ def wait_for_workers(
     ClusterError
         When it has fewer after some seconds; tells of those that were ended for memory.
     """
-    watch = _Watch(client, what, need=number, patience=patience)
+    watch = _Watch(client, what, group=group, need=number, patience=patience)
     deadline = time.monotonic() + seconds
     while True:
         present = watch.look(alone=False)
@@ -349,11 +349,10 @@ class _Watch:
         """What is lacking, and for how many seconds it may."""
         if not present:
             return f"waiting for {_workers(self._need)} (none is here)", self._patience.no_worker
-        if self._group and not any(is_of(info, self._group) for info in present.values()):
-            text = f"waiting for a worker of {self._group!r} (none of {len(present)} here is one)"
-            return text, self._patience.no_worker
-        if len(present) < self._need:
-            text = f"waiting for {_workers(self._need)} ({len(present)} of {self._need} here)"
+        members = [info for info in present.values() if not self._group or is_of(info, self._group)]
+        if len(members) < self._need:
+            of = f" of {self._group!r}" if len(members) < len(present) else ""
+            text = f"waiting for {_workers(self._need)}{of} ({len(members)} of {self._need} here)"
             return text, self._patience.no_worker
         concerned = {a: info for a, info in present.items() if a in self._on} or dict(present)
         full = [address for address, info in concerned.items() if _is_stuck(info)]

@@ -1,6 +1,6 @@
 import pytest
 
-from mlaas4hep_dask.cluster.batch.states import Size
+from mlaas4hep_dask.cluster.batch.limits import Size
 from mlaas4hep_dask.cluster.dashboard import dashboard_lines
 from mlaas4hep_dask.cluster.places.batch import limits_of, site_of
 from mlaas4hep_dask.config import Cluster

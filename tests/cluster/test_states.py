@@ -5,7 +5,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mlaas4hep_dask.cluster.batch.actions import Cancel, GiveUp, Submit, Tell
-from mlaas4hep_dask.cluster.batch.states import Limits, Seen, Size, State, View, finish, step
+from mlaas4hep_dask.cluster.batch.limits import Limits, Size
+from mlaas4hep_dask.cluster.batch.states import Seen, State, View, finish, step
 
 LIMITS = Limits({"readers": Size(2, 4), "trainers": Size(1, 1)}, max_losses=5)
 STATES = ("pending", "running", "held", "gone")
@@ -22,6 +23,7 @@ class World:
         self.state, self.limits = State("run-"), limits
         self.now, self.work = 0.0, 0.0
         self.queue, self.connected, self.submitted, self.refused = {}, set(), {}, {}
+        self.idle = set()
         self.refuses, self.backlog = "", {}
         self.number = 0
 
@@ -33,6 +35,7 @@ class World:
             frozenset(self.connected),
             self.work,
             self.backlog,
+            frozenset(self.idle),
             self.submitted,
             self.refused,
         )
@@ -215,6 +218,39 @@ def test_readers_grow_with_the_backlog_and_shrink_by_those_that_wait(world):
     waiting = {job.worker for job in world.state.jobs if job.worker not in world.connected}
     assert {each.worker for each in kinds(world.step(), Cancel)} == waiting
     assert not kinds(world.step(), Cancel)
+
+
+def test_readers_beyond_the_minimum_end_once_they_have_long_been_idle(world):
+    world.backlog = {"readers": 100}
+    world.start()
+    names = [job.worker for job in world.state.jobs if job.group == "readers"]
+    assert len(names) == 4
+    world.backlog = {"readers": 0}
+    world.idle = {*names[1:]}
+    assert not kinds(world.step(), Cancel)
+    world.idle.remove(names[2])  # it got something to do
+    world.step()
+    world.idle.add(names[2])
+    ended = kinds(world.step(LIMITS.idle), Cancel)
+    assert {each.worker for each in ended} == {names[1], names[3]}
+    assert not kinds(world.step(10 * LIMITS.idle), Cancel)  # the minimum stays
+    assert world.state.losses == 0
+
+
+def test_a_worker_that_has_done_its_time_is_replaced_and_is_no_loss(world):
+    world.limits = replace(LIMITS, lifetimes={"readers": 100.0})
+    world.step(100.0)
+    first = world.state.jobs[0]
+    assert first.group == "readers"
+    actions = world.lose(first, "ended by itself")
+    (told,) = kinds(actions, Tell)
+    assert (told.is_warning, told.log) == (False, False)
+    assert [each.group for each in kinds(actions, Submit)] == ["readers"]
+    assert world.state.losses == 0
+    world.step()
+    early = world.state.jobs[-1]  # it has not lived
+    assert kinds(world.lose(early, "ended by itself"), Tell)[0].is_warning
+    assert world.state.losses == 1
 
 
 def test_a_minimum_that_does_not_come_in_time_ends_the_run_with_the_reasons():

@@ -11,8 +11,9 @@ import pytest
 from distributed import Client
 from services.processes import wait_until
 
-from mlaas4hep_dask.cluster.batch.queue import QUEUES, RefusedError
-from mlaas4hep_dask.cluster.batch.states import Limits, Seen, Size
+from mlaas4hep_dask.cluster.batch.limits import Limits, Size
+from mlaas4hep_dask.cluster.batch.queue import QUEUES, RefusedError, require_commands
+from mlaas4hep_dask.cluster.batch.states import Seen
 from mlaas4hep_dask.cluster.batch.supervisor import Supervisor, Workers
 from mlaas4hep_dask.cluster.settings import SETTINGS
 from mlaas4hep_dask.cluster.sites import Script, job_script, load_site
@@ -68,10 +69,11 @@ def test_slurm_says_in_which_state_jobs_are(slurm, tmp_path):
 
 def test_a_missing_command_is_an_error_and_no_refusal(tmp_path, monkeypatch):
     monkeypatch.setenv("PATH", str(tmp_path))
-    with pytest.raises(ClusterError, match="there is no sbatch here") as caught:
-        QUEUES["slurm"]().submit(sleeping(tmp_path), tmp_path / "a.sh")
-    assert not isinstance(caught.value, RefusedError)
-    assert QUEUES["slurm"]().seen() is None
+    for system, command in (("slurm", "sbatch"), ("htcondor", "condor_submit")):
+        with pytest.raises(ClusterError, match=f"there is no {command} here") as caught:
+            require_commands(QUEUES[system]())
+        assert not isinstance(caught.value, RefusedError)
+        assert QUEUES[system]().seen() is None
 
 
 def workers_join_and_are_replaced(system, scheduler, tmp_path, caplog):

@@ -20,7 +20,7 @@ pytestmark = pytest.mark.slow
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(280)]
 VERBS = (
-    *("run", "check", "specs", "predict", "serve", "models"),
+    *("run", "check", "status", "attach", "logs", "stop", "specs", "predict", "serve", "models"),
     *("cluster", "schema", "version", "completion"),
 )
 HEAVY = {"numpy", "numba", "dask", "distributed", "torch", "uproot", "awkward", "pydantic", "rich"}
@@ -85,7 +85,7 @@ def test_the_door_names_all_verbs_and_each_has_help_of_one_style():
         page = succeeded(verb, "-h")
         assert page.startswith(f"Usage: mlaas4hep {verb} [OPTIONS]")
         assert "-h, --help" in page
-        assert ("Exit status: 0 success" in page) != (verb in ("specs", "cluster"))
+        assert ("Exit status: 0 success" in page) != (verb in ("specs", "attach", "cluster"))
     assert "Exit status: 0 the specs are the same" in succeeded("specs", "diff", "--help")
 
 
@@ -138,6 +138,10 @@ def test_a_mistake_on_the_line_is_one_line_that_names_the_nearest(arguments, mes
         ("predict none a.root --output b.root", "none: no such bundle"),
         ("serve none --port 0", "none: no such bundle"),
         ("models none", "none: no such bundle"),
+        ("status none", "none: there is no such folder, expected the output of a run"),
+        ("attach none", "none: there is no such folder, expected the output of a run"),
+        ("logs none", "none: there is no such folder, expected the output of a run"),
+        ("stop none", "none: there is no such folder, expected the output of a run"),
     ],
 )
 def test_what_a_user_can_mend_is_an_error_with_status_two(arguments, error, tmp_path):
@@ -164,6 +168,13 @@ def test_completion_imports_nothing_heavy(words):
     modules = imported(**asked)
     assert "click" in modules
     assert not modules & HEAVY
+
+
+@pytest.mark.parametrize("verb", ["status", "attach", "logs", "stop"])
+def test_a_run_is_followed_without_heavy_libraries(trained, verb):
+    modules = imported(verb, trained)
+    assert "mlaas4hep_dask.follow.standing" in modules
+    assert not modules & (HEAVY - ({"rich"} if verb == "attach" else set()))
 
 
 def test_serving_through_the_door_loads_neither_dask_nor_readers_nor_training(tmp_path):
@@ -324,7 +335,7 @@ def bash(tmp_path_factory):
 
 def test_a_bash_completes_verbs_options_and_values(bash):
     assert tuple(bash("")) == VERBS
-    assert bash("s") == ["specs", "serve", "schema"]
+    assert bash("s") == ["status", "stop", "specs", "serve", "schema"]
     assert bash("specs", "") == ["show", "merge", "diff"]
     assert bash("run", "--c") == ["--cluster", "--check"]
     assert bash("predict", "b", "a.root", "--on-bad-file", "") == ["error", "skip"]

@@ -210,10 +210,24 @@ def test_the_request_in_the_workflow_holds_events_of_the_files():
 
 
 def test_the_notebook_runs_and_its_served_score_is_that_of_the_trained_model(tmp_path):
+    the_notebook_runs(tmp_path, "connect(workers=2, ranks=2)")
+
+
+@pytest.mark.batch
+@pytest.mark.usefixtures("slurm")
+def test_the_notebook_runs_with_workers_that_are_jobs(tmp_path):
+    the_notebook_runs(tmp_path, 'connect("slurm", workers=2, memory_limit="1 GiB")')
+    jobs = (tmp_path / "workflows" / "mlaas4hep.jobs").glob("*/jobs.jsonl")
+    assert "connected" in next(jobs).read_text()
+
+
+def the_notebook_runs(tmp_path, start):
     copy_workflows(tmp_path)
     folder = tmp_path / "workflows"
     notebook = nbformat.read(folder / "quickstart.ipynb", as_version=4)
     assert not any(cell.get("outputs") for cell in notebook.cells)  # none are stored
+    (first,) = [cell for cell in notebook.cells if "cluster = connect(" in cell.source]
+    first.source = re.sub(r"connect\(.*\)", start, first.source)
     NotebookClient(
         notebook, timeout=240, kernel_name="python3", resources={"metadata": {"path": str(folder)}}
     ).execute()
@@ -228,5 +242,7 @@ def test_the_notebook_runs_and_its_served_score_is_that_of_the_trained_model(tmp
     trained = float(re.search(r"trained score (\d\.\d+)", printed)[1])
     assert 0 < served < 1
     assert served == pytest.approx(trained, abs=2e-6)
+    scored = re.search(r"16052 events scored, the first with (\d\.\d+)", printed)[1]
+    assert float(scored) == pytest.approx(trained, abs=2e-6)
     assert "server stopped with status 0" in printed
     assert (folder / "runs" / "single-top" / "report.html").is_file()

@@ -15,6 +15,7 @@ from mlaas4hep_dask.dataset import Dataset
 from mlaas4hep_dask.dataset.first_worker import FirstWorker
 from mlaas4hep_dask.errors import ClusterError
 from mlaas4hep_dask.reader import Access, reading_needs
+from mlaas4hep_dask.usercode import Need
 from mlaas4hep_dask.waiting import ClusterHandle
 
 pytestmark = pytest.mark.timeout(280)
@@ -187,3 +188,23 @@ def test_workers_without_torch_or_decoders_are_told_by_run_and_predict(tmp_path)
             pytest.raises(ClusterError, match=r"root:// files needs module 'fsspec"),
         ):
             FirstWorker(handle, needs, "readers").end()
+
+
+def test_a_trial_has_its_time_for_the_import_and_not_for_a_queue(tmp_path, monkeypatch):
+    monkeypatch.setattr("mlaas4hep_dask.dataset.first_worker.TRIAL_SECONDS", 6.0)
+    late = elsewhere.at_start(tmp_path / "late", "import time\ntime.sleep(8)\n")
+    needs = [Need.of("training", ["numpy"])]
+    with (
+        elsewhere.cluster(tmp_path / "workers", names=["readers-0"]) as place,
+        Client(place) as client,
+    ):
+        cluster = ClusterHandle(client)
+        client.wait_for_workers(1, timeout=100)
+        trial = FirstWorker(cluster, needs, "trainers")
+        trial.end(wait=False)  # nobody is there who could
+        trainer = elsewhere.worker(place, tmp_path, "--name", "trainers-0", paths=[late])
+        try:
+            trial.end()
+        finally:
+            trainer.terminate()
+            trainer.wait(30)

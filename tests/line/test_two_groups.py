@@ -92,7 +92,9 @@ def test_a_reader_that_comes_later_gets_the_tasks_that_waited_for_one(tmp_path):
         assert handle.result(first, "a task", group="readers") == "readers-0"
         cluster.sync(cluster.workers["readers-0"].close)
         waiting = [handle.submit(where, group="readers", pure=False) for _ in range(3)]
-        with pytest.raises(ClusterError, match=r"worker of 'readers' \(none of 1 here is one\)"):
+        with pytest.raises(
+            ClusterError, match=r"waiting for 1 worker of 'readers' \(0 of 1 here\)"
+        ):
             handle.gather(waiting, "three tasks", group="readers")
         cluster.worker_spec["readers-1"] = worker_of("readers-1", tmp_path)
         cluster.sync(cluster._correct_state)

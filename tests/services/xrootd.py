@@ -19,13 +19,13 @@ _LAUNCH = (
 
 
 class XRootDServer:
-    def __init__(self, folder):
+    def __init__(self, folder, port=0):
         # It sets the mode of every folder above its own ones, so these lie directly in /tmp.
         self._own = Path(tempfile.mkdtemp(prefix="xrd", dir="/tmp"))
         self._own.chmod(0o1777)
         with socket.socket() as listening:
             listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            listening.bind(("127.0.0.1", 0))
+            listening.bind(("127.0.0.1", port))
             listening.listen(128)
             self.port = listening.getsockname()[1]
             config = self._own / "xrootd.cfg"

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 import subprocess
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Protocol
+from typing import ClassVar, Protocol
 
 from mlaas4hep_dask.cluster.batch.states import Seen
 from mlaas4hep_dask.cluster.sites import Script
@@ -27,7 +28,9 @@ class RefusedError(ClusterError):
 
 
 class Queue(Protocol):
-    """A user's jobs in one batch system."""
+    """A user's jobs in one batch system, by its commands."""
+
+    COMMANDS: ClassVar[Sequence[str]]
 
     def submit(self, script: Script, path: Path) -> str:
         """The id of a new job, whose script is written to a path.
@@ -36,8 +39,6 @@ class Queue(Protocol):
         ------
         RefusedError
             With the words of the batch system.
-        ClusterError
-            When its command is missing.
         """
         ...
 
@@ -56,6 +57,8 @@ class Queue(Protocol):
 
 class Slurm:
     """Jobs of SLURM."""
+
+    COMMANDS: ClassVar[Sequence[str]] = ("sbatch", "squeue", "scancel")
 
     # A job that has ended is known for some minutes (MinJobAge), so that its end has a reason.
     _ENDED: Mapping[str, str] = {
@@ -104,6 +107,8 @@ class Slurm:
 class HTCondor:
     """Jobs of HTCondor; their ids are as ``7.0``."""
 
+    COMMANDS: ClassVar[Sequence[str]] = ("condor_submit", "condor_q", "condor_rm")
+
     _ATTRIBUTES = "ClusterId,ProcId,JobStatus,HoldReason,HoldReasonCode,LastRejMatchReason"
     _IDLE, _REMOVED, _COMPLETED, _HELD = 1, 3, 4, 5
     _SPOOLING = 16  # the hold of a job whose files are on their way
@@ -140,14 +145,25 @@ class HTCondor:
 QUEUES: Mapping[str, type[Slurm | HTCondor]] = {"slurm": Slurm, "htcondor": HTCondor}
 
 
+def require_commands(queue: Queue) -> None:
+    """Raise a ClusterError when a command of the batch system is missing here."""
+    missing = [command for command in queue.COMMANDS if shutil.which(command) is None]
+    if missing:
+        raise ClusterError(
+            f"there is no {missing[0]} here: run this where jobs can be submitted",
+            command=missing[0],
+        )
+
+
 def log_end(script: Script, job: str) -> str:
-    """The last lines of what a job printed; empty when there is none."""
+    """The last lines of what a job printed that tell more than that all goes well; may be empty."""
     path = script.log_of(job)
     try:
         lines = path.read_text(errors="replace").splitlines() if path else []
     except OSError:  # it has not begun, or its node took the file along
         return ""
-    return "\n".join(lines[-LOG_LINES:])
+    telling = [line for line in lines if " - INFO - " not in line]
+    return "\n".join(telling[-LOG_LINES:] or lines[-1:])
 
 
 def _submit(script: Script, path: Path, number: re.Pattern[str]) -> str:
@@ -162,10 +178,6 @@ def _submit(script: Script, path: Path, number: re.Pattern[str]) -> str:
             stdin=subprocess.DEVNULL,
             check=False,
         )
-    except FileNotFoundError as error:
-        raise ClusterError(
-            f"there is no {command} here: run this where jobs can be submitted", command=command
-        ) from error
     except subprocess.TimeoutExpired as error:
         raise RefusedError(
             f"{command} did not answer within {COMMAND_TIMEOUT:g} s", command=command

@@ -19,53 +19,9 @@ from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from mlaas4hep_dask.cluster.batch.actions import Action, Cancel, GiveUp, Submit, Tell
+from mlaas4hep_dask.cluster.batch.limits import Limits
 
 QueueState = Literal["pending", "running", "held", "gone"]
-
-
-@dataclass(frozen=True)
-class Size:
-    """How many workers a group has: at least, and at most."""
-
-    minimum: int
-    maximum: int
-
-
-@dataclass(frozen=True)
-class Limits:
-    """Bounds of a supervisor; all times in seconds.
-
-    Parameters
-    ----------
-    sizes : mapping of str to Size
-        By group.
-    patience : float
-        In which the minimum has to come, and any worker later.
-    connect : float
-        In which a job that runs has to have its worker connected.
-    away : float
-        In which a worker that left may be back while its job still runs.
-    word : float
-        After which it is told that a job is pending.
-    next_word : float
-        After which it is told again.
-    max_losses : int
-        Losses without work done in between.
-    max_refusals : int
-        Jobs refused one after the other.
-    pause : float
-        After a refusal, until the next job is submitted.
-    """
-
-    sizes: Mapping[str, Size]
-    patience: float = 4 * 3600.0
-    connect: float = 300.0
-    away: float = 60.0
-    word: float = 15.0
-    next_word: float = 600.0
-    max_losses: int = 20
-    max_refusals: int = 3
-    pause: float = 5.0
 
 
 @dataclass(frozen=True)
@@ -96,6 +52,8 @@ class View:
         What all workers have done; it never becomes less.
     backlog : mapping of str to int
         By group: the tasks that could run now.
+    idle : frozenset of str
+        Names of the workers that do nothing and hold nothing.
     submitted : mapping of str to str
         Ids of jobs that were submitted since the last step, by the name of the worker.
     refused : mapping of str to str
@@ -107,6 +65,7 @@ class View:
     workers: frozenset[str] = frozenset()
     work: float = 0.0
     backlog: Mapping[str, int] = field(default_factory=dict)
+    idle: frozenset[str] = frozenset()
     submitted: Mapping[str, str] = field(default_factory=dict)
     refused: Mapping[str, str] = field(default_factory=dict)
 
@@ -123,6 +82,8 @@ class Job:
         When it was submitted.
     running_since, away_since : float or None
         When it was first seen to run; when its worker was first missed.
+    idle_since : float or None
+        From when on its worker has nothing to do.
     has_connected : bool
         Its worker was there at some time.
     reason : str
@@ -135,6 +96,7 @@ class Job:
     id: str = ""
     running_since: float | None = None
     away_since: float | None = None
+    idle_since: float | None = None
     has_connected: bool = False
     reason: str = ""
     told: float = -math.inf
@@ -242,7 +204,14 @@ class _Step:
         if is_here:
             if not job.has_connected:
                 self._note(job, "has connected", "connected")
-            job = replace(job, has_connected=True, away_since=None)
+            idle_since = job.idle_since if job.idle_since is not None else now
+            is_idle = job.worker in self.view.idle
+            job = replace(
+                job,
+                has_connected=True,
+                away_since=None,
+                idle_since=idle_since if is_idle else None,
+            )
         elif job.has_connected and job.away_since is None:
             job = replace(job, away_since=now)
         if not job.id or self.view.queue is None:
@@ -290,20 +259,29 @@ class _Step:
             self.actions.append(Tell(text, job.id, job.worker, explain=True, state="pending"))
         return replace(job, reason=seen.reason, told=now)
 
+    def _is_at_its_end(self, job: Job, seen: Seen) -> bool:
+        """True when a worker that had done its time ended, or the batch system ended its job."""
+        lifetime = self.limits.lifetimes.get(job.group, math.inf)
+        since = math.inf if job.running_since is None else job.running_since
+        has_lived = job.has_connected and self.view.now - since >= lifetime
+        return seen.is_walltime or (seen.state == "gone" and has_lived)
+
     def _lose(self, job: Job, seen: Seen, what: str, *, cancel: bool = False) -> None:
+        is_expected = self._is_at_its_end(job, seen)
         self.actions.append(
             Tell(
                 f"{_name(job)} {what}",
                 job.id,
                 job.worker,
-                log=not seen.is_walltime,
+                log=not is_expected,
+                is_warning=not is_expected,
                 explain=seen.state == "held",
                 state="lost",
             )
         )
         if cancel:
             self.actions.append(Cancel(job.id, job.worker))
-        if not seen.is_walltime:
+        if not is_expected:
             has_worked = self.view.work > self.state.work
             self.state = replace(
                 self.state, losses=1 if has_worked else self.state.losses + 1, work=self.view.work
@@ -344,22 +322,24 @@ class _Step:
             jobs = [job for job in self.state.jobs if job.group == group]
             wanted = max(size.minimum, min(size.maximum, self.view.backlog.get(group, 0)))
             if len(jobs) > wanted:
-                self._cancel_pending(jobs, len(jobs) - wanted)
+                self._end_some(jobs, len(jobs) - wanted)
             elif self.view.now >= self.state.no_submit_before and self.view.queue is not None:
                 for _ in range(wanted - len(jobs)):
                     self._submit(group)
 
-    def _cancel_pending(self, jobs: list[Job], number: int) -> None:
-        pending = [
-            job
-            for job in reversed(jobs)
-            if job.id and job.running_since is None and job.worker not in self.view.workers
-        ][:number]
-        for job in pending:
+    def _end_some(self, jobs: list[Job], number: int) -> None:
+        """End so many jobs if they have not begun, or if their workers are idle for long."""
+        surplus = [job for job in reversed(jobs) if job.id and self._is_surplus(job)][:number]
+        for job in surplus:
             self._note(job, "is not needed any more", "lost")
             self.actions.append(Cancel(job.id, job.worker))
-        kept = tuple(job for job in self.state.jobs if job not in pending)
+        kept = tuple(job for job in self.state.jobs if job not in surplus)
         self.state = replace(self.state, jobs=kept)
+
+    def _is_surplus(self, job: Job) -> bool:
+        if job.idle_since is not None:
+            return self.view.now - job.idle_since > self.limits.idle
+        return job.running_since is None and job.worker not in self.view.workers
 
     def _submit(self, group: str) -> None:
         worker = f"{group}-{self.state.prefix}{self.state.number}"

@@ -12,8 +12,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from mlaas4hep_dask.cluster.batch.actions import Action, Cancel, GiveUp, Submit, Tell
+from mlaas4hep_dask.cluster.batch.limits import Limits
 from mlaas4hep_dask.cluster.batch.queue import Queue, RefusedError, log_end
-from mlaas4hep_dask.cluster.batch.states import Limits, State, View, finish, step
+from mlaas4hep_dask.cluster.batch.states import State, View, finish, step
 from mlaas4hep_dask.cluster.sites import Script
 from mlaas4hep_dask.errors import ClusterError, MLaaSError
 
@@ -34,11 +35,14 @@ class Workers:
         Seconds that all have computed so far.
     backlog : mapping of str to int
         By group: the tasks that could run now.
+    idle : frozenset of str
+        Names of those that do nothing and hold nothing.
     """
 
     names: frozenset[str]
     work: float = 0.0
     backlog: Mapping[str, int] = field(default_factory=dict)
+    idle: frozenset[str] = frozenset()
 
 
 class Supervisor:
@@ -131,6 +135,7 @@ class Supervisor:
             workers=workers.names,
             work=workers.work,
             backlog=workers.backlog,
+            idle=workers.idle,
             submitted=self._submitted,
             refused=self._refused,
         )

@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mlaas4hep_dask.cluster.batch.head import Head, certificates, running_head
-from mlaas4hep_dask.cluster.batch.queue import QUEUES
-from mlaas4hep_dask.cluster.batch.states import Limits, Size
+from mlaas4hep_dask.cluster.batch.limits import Limits, Size
+from mlaas4hep_dask.cluster.batch.queue import QUEUES, require_commands
 from mlaas4hep_dask.cluster.batch.supervisor import Supervisor, Workers
 from mlaas4hep_dask.cluster.reach import require_same_versions
 from mlaas4hep_dask.cluster.sites import Site, check_credentials, job_script, load_site
@@ -69,6 +69,8 @@ def start(options: Cluster, ranks: int, jobs: Path | None) -> Iterator[Client]:
     from mlaas4hep_dask.waiting import ClusterHandle, workers_of
 
     site = site_of(options)
+    queue = QUEUES[site.system]()
+    require_commands(queue)
     for warning in check_credentials(site):
         logger.warning("%s", warning)
     run = secrets.token_hex(3)
@@ -88,7 +90,7 @@ def start(options: Cluster, ranks: int, jobs: Path | None) -> Iterator[Client]:
         _write_driver(folder, site, head)
         limits = limits_of(site, ranks)
         supervisor = Supervisor(
-            QUEUES[site.system](),
+            queue,
             partial(_script, site, head, folder / "logs"),
             partial(_look, client, processes=site.jobs("readers").processes),
             limits=limits,
@@ -114,8 +116,10 @@ def limits_of(site: Site, ranks: int) -> Limits:
     sizes = {"readers": Size(readers.minimum, readers.maximum)}
     if ranks:
         sizes["trainers"] = Size(ranks, ranks)
+    lives = {group: site.lifetime(group) for group in sizes}
     return Limits(
         sizes=sizes,
+        lifetimes={group: life[0] - life[1] for group, life in lives.items() if life is not None},
         patience=site.options.patience,
         connect=site.jobs("readers").death_timeout,
         max_losses=site.options.max_resubmissions,
@@ -136,9 +140,10 @@ def _script(site: Site, head: Head, logs: Path, group: str, worker: str) -> Any:
 def _look(client: Client, *, processes: int) -> Workers:
     """What Dask knows of the workers; of a job with several processes, it is one."""
     from mlaas4hep_dask.cluster.batch.survey import survey
+    from mlaas4hep_dask.dataset.progress import PROGRESS
 
     async def asked() -> Any:
-        return await client.run_on_scheduler(survey)
+        return await client.run_on_scheduler(survey, topic=PROGRESS)
 
     try:
         told: Mapping[str, Any] = client.sync(asked, callback_timeout=SURVEY_TIMEOUT)
@@ -146,10 +151,12 @@ def _look(client: Client, *, processes: int) -> Workers:
         if client.status == "running":
             raise
         raise ClusterError("the scheduler has ended") from error
-    names = told["names"]
-    if processes > 1:
+    names, idle = told["names"], told["idle"]
+    if processes > 1:  # of which a job has several: its name is theirs without the last number
+        busy = {name.rpartition("-")[0] for name in set(names).difference(idle)}
         names = [name.rpartition("-")[0] for name in names]
-    return Workers(frozenset(names), told["work"], told["backlog"])
+        idle = set(names).difference(busy)
+    return Workers(frozenset(names), told["work"], told["backlog"], frozenset(idle))
 
 
 def _keys_folder(site: Site, folder: Path, run: str) -> Path:

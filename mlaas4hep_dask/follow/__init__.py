@@ -1,0 +1,1 @@
+"""Follow: looks at runs and ends them, from the records in their folders alone."""

@@ -1,0 +1,120 @@
+"""Prints what a run prints on its console, from its records, until it ends."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import click
+
+from mlaas4hep_dask.command import FAULT, SUCCESS
+from mlaas4hep_dask.errors import RecordError
+from mlaas4hep_dask.follow.page import fate
+from mlaas4hep_dask.follow.standing import look
+from mlaas4hep_dask.journal import Caution, End, Entry, Record, Run, Stage, Tail, text
+from mlaas4hep_dask.run.console import RunConsole
+
+POLL = 0.5  # seconds between two looks at the journal
+LOOK = 5.0  # between two at the process, while nothing is told
+KILLED = 137  # exit status of a process that was killed, as of a shell
+INTERRUPTED = 130
+METRICS = "metrics.json"
+
+
+class AttachedConsole(RunConsole):
+    """Prints the records of a run that another process works on."""
+
+    def __init__(self) -> None:
+        self._now = 0.0
+        super().__init__(clock=lambda: self._now)
+
+    def hear_entry(self, entry: Entry) -> None:
+        """Print a record, at the time at which it was told."""
+        self._now = entry.time.timestamp()
+        self.hear(entry.record)
+
+    def hear(self, record: Record) -> None:
+        """Print a record; warnings of loggers too, which the run's own process printed."""
+        match record:
+            case Run():
+                self.say(text(record))
+            case Caution() if record.logger:
+                click.echo(f"WARNING {record.logger}: {record.text}", err=True)
+        super().hear(record)
+
+
+def attach(folder: Path, *, last_stage: bool) -> int:
+    """Print what a run tells until it ends; its exit status.
+
+    Parameters
+    ----------
+    folder : Path
+        The run directory.
+    last_stage : bool
+        Begin with the last stage, and not with the process.
+    """
+    console, tail = AttachedConsole(), Tail(folder)
+    look(folder)  # there is a run
+    first, told, looked = True, "", 0.0
+    while True:
+        entries = tail.new()
+        if first and entries:
+            entries, first = _from_last(entries, Stage if last_stage else Run), False
+        for entry in entries:
+            console.hear_entry(entry)
+            if isinstance(entry.record, End) and entry.record.status != "moved":
+                return _ended(console, entry.record, folder)
+        if not entries and time.monotonic() - looked > LOOK:
+            looked = time.monotonic()
+            try:
+                standing = look(folder)
+            except RecordError:  # it is moved just now
+                continue
+            if standing.state == "killed" and not tail.new():
+                console.close()
+                click.echo(f"error: {fate(standing, datetime.now(UTC))}", err=True)
+                return KILLED
+            if standing.state in ("queued", "silent"):
+                told = _say_once(fate(standing, datetime.now(UTC)), told)
+        time.sleep(POLL)
+
+
+def _ended(console: AttachedConsole, end: End, folder: Path) -> int:
+    """Print how a run has ended; its exit status."""
+    if end.status == "complete":
+        summary = read_summary(folder)
+        if summary is not None:
+            console.conclude(summary, folder.absolute())
+        return SUCCESS
+    if end.status == "interrupted":
+        click.echo("interrupted; the same command takes the run up again", err=True)
+        return INTERRUPTED if end.exit_status is None else end.exit_status
+    click.echo(f"error: {end.error}", err=True)
+    return FAULT if end.exit_status is None else end.exit_status
+
+
+def read_summary(folder: Path) -> dict[str, Any] | None:
+    """The numbers of a run that has ended; None when they are not here."""
+    try:
+        found = json.loads((folder / METRICS).read_text("utf-8"))
+    except (OSError, ValueError):
+        return None
+    return found if isinstance(found, dict) else None
+
+
+def _say_once(words: str, told: str) -> str:
+    """Say how a run stands, unless it was said before; what was said, without its numbers."""
+    plain = "".join(letter for letter in words if not letter.isdigit())
+    if plain != told:
+        click.echo(words, err=True)
+    return plain
+
+
+def _from_last(entries: Sequence[Entry], kind: type) -> list[Entry]:
+    """The entries from the last record of a kind on; from the last process on, at least."""
+    places = [place for place, each in enumerate(entries) if isinstance(each.record, kind | Run)]
+    return list(entries[places[-1] if places else 0 :])

@@ -1,0 +1,142 @@
+"""Ends a run wherever it works, and says what is left of it."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import signal
+import sys
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from datetime import UTC, datetime
+from pathlib import Path
+
+import click
+import psutil
+
+from mlaas4hep_dask.command import SUCCESS, TROUBLE
+from mlaas4hep_dask.errors import ClusterError
+from mlaas4hep_dask.follow.jobs import LOCAL, Head, Jobs, can_ask, cancel, cancel_command, jobs_of
+from mlaas4hep_dask.follow.page import fate
+from mlaas4hep_dask.follow.standing import Standing, is_at_work, look
+
+PATIENCE = 90.0  # seconds; a process takes up to 30 of them to clean up, a batch system its own
+POLL = 0.2
+
+
+def stop(folder: Path) -> int:
+    """End a run, wait until it has ended, and say what is left; the exit status.
+
+    Parameters
+    ----------
+    folder : Path
+        The run directory.
+
+    Raises
+    ------
+    ClusterError
+        When it works on another machine, or does not end.
+    """
+    standing = look(folder)
+    run, head = standing.run, standing.head
+    if standing.is_here:
+        assert run is not None
+        click.echo(f"ending process {run.process} on {run.host}")
+        _end_process(run.process, lambda: is_at_work(run) is True)
+    elif standing.state in ("queued", "running", "silent"):
+        _end_elsewhere(standing, head)
+    else:
+        click.echo(f"nothing to end: {fate(standing, datetime.now(UTC))}")
+    return _end_jobs(folder)
+
+
+def _end_process(process: int, lives: Callable[[], bool]) -> None:
+    """Ask a process to end and wait for it and for all that it started."""
+    started: list[psutil.Process] = []
+    with suppress(psutil.Error):
+        started = psutil.Process(process).children(recursive=True)
+    os.kill(process, signal.SIGTERM)
+    os.kill(process, signal.SIGCONT)  # one that is suspended hears nothing
+    if not _wait(lambda: not lives()):
+        raise ClusterError(
+            f"process {process} has not ended for {PATIENCE:.0f} s; kill -9 {process} ends it",
+            process=process,
+        )
+    _, left = psutil.wait_procs(started, timeout=10)
+    if left:
+        numbers = " ".join(str(each.pid) for each in left)
+        raise ClusterError(
+            f"processes that it started are left; kill -9 {numbers} ends them", process=process
+        )
+
+
+def _end_elsewhere(standing: Standing, head: Head | None) -> None:
+    """End the batch job in which a run works, or say where it can be ended."""
+    folder, run = standing.folder.absolute(), standing.run
+    verb = shlex.join([sys.executable, "-m", "mlaas4hep_dask", "stop", str(folder)])
+    if head is None or head.system == LOCAL:
+        host = run.host if head is None and run is not None else head.host if head else ""
+        raise ClusterError(
+            f"the run works on {host}: end it there, with\n  ssh {host} {shlex.quote(verb)}",
+            host=host,
+        )
+    if not can_ask(head.system, head.host):
+        command = cancel_command(head.system, [head.job])
+        raise ClusterError(
+            f"the run works in job {head.job} of {head.system}, which was submitted on "
+            f"{head.host} and cannot be reached from here: end it there, with\n  {command}",
+            host=head.host,
+        )
+    click.echo(f"ending job {head.job} of {head.system}")
+    cancel(head.system, [head.job])
+    if not _wait(lambda: head.is_alive() is not True):
+        raise ClusterError(
+            f"job {head.job} has not left the queue for {PATIENCE:.0f} s", job=head.job
+        )
+
+
+def _end_jobs(folder: Path) -> int:
+    """End the jobs that a run has left in the queue, and say what there is then."""
+    jobs = jobs_of(folder)
+    if jobs is None:
+        click.echo("nothing is left of it but its folder")
+        return SUCCESS
+    if jobs.left and jobs.is_asked:
+        ids = [job.id for job in jobs.left]
+        click.echo(f"ending {len(ids)} jobs that it left in the queue: {' '.join(ids)}")
+        cancel(jobs.system, ids)
+        _wait(lambda: not _left(folder))
+        jobs = jobs_of(folder) or jobs
+    if not jobs.left:
+        click.echo(f"nothing is left of it but its folder and {jobs.folder}")
+        return SUCCESS
+    return _say_left(jobs)
+
+
+def _left(folder: Path) -> bool:
+    jobs = jobs_of(folder)
+    return jobs is not None and bool(jobs.left)
+
+
+def _say_left(jobs: Jobs) -> int:
+    """Say which jobs may be in the queue, and what ends them."""
+    ids = [job.id for job in jobs.left]
+    known = "are" if jobs.is_asked else "may be"
+    where = "" if jobs.is_asked else f", on {jobs.host}"
+    click.echo(
+        f"{len(ids)} jobs {known} in the queue of {jobs.system}; to end them{where}:\n"
+        f"  {cancel_command(jobs.system, ids)}",
+        err=True,
+    )
+    return TROUBLE
+
+
+def _wait(is_over: Callable[[], bool]) -> bool:
+    """Wait until something is over; False when that takes too long."""
+    end = time.monotonic() + PATIENCE
+    while not is_over():
+        if time.monotonic() > end:
+            return False
+        time.sleep(POLL)
+    return True
