@@ -43,7 +43,7 @@ class FirstWorker:
         )
 
     def end(self, *, wait: bool = True) -> None:
-        """Wait until the trial has ended; versions that differ are logged.
+        """Wait until the trial has ended; versions and variables that differ are logged.
 
         Parameters
         ----------
@@ -74,6 +74,15 @@ class FirstWorker:
             here = {n: v for need in self._needs for n, v in need.packages.items()}
             pairs = (f"{n} {v} ({here[n]} here)" for n, v in sorted(tried.versions.items()))
             logger.warning("%s has other versions: %s", where, ", ".join(pairs))
+        for name, what in tried.variables.items():
+            logger.warning(
+                "%s asks for the environment's %s, which has another value on %s, or none: there "
+                "that one counts; give it to the workers (environment or pass-environment of a "
+                "site's file), or as one of kwargs",
+                what,
+                name,
+                where,
+            )
 
     def _result(self, future: Future) -> tuple[str, Tried]:
         while True:

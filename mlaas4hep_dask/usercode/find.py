@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import importlib
 import importlib.util
-import os
 import sys
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
@@ -24,7 +23,15 @@ from typing import Any
 
 from mlaas4hep_dask.errors import CodeError, did_you_mean
 from mlaas4hep_dask.usercode.code import UserCode
-from mlaas4hep_dask.usercode.installed import OWN, PACKAGE, content_of, is_installed, version_of
+from mlaas4hep_dask.usercode.installed import (
+    OWN,
+    PACKAGE,
+    VARIABLE,
+    content_of,
+    is_installed,
+    value_of,
+    version_of,
+)
 from mlaas4hep_dask.usercode.parse import Parsed, parse, top_level_names
 from mlaas4hep_dask.usercode.source import Source
 
@@ -247,9 +254,7 @@ class _Closure:
             for path in sorted(folder.glob("*.py")):
                 self.facts[f"file {path.name}"] = _digest_of_file(path)
         for name in found.variables:
-            value = os.environ.get(name)
-            known = "not set" if value is None else _digest(value.encode())  # it may be a secret
-            self.facts[f"environment's {name}"] = known
+            self.facts[f"{VARIABLE}{name}"] = value_of(name)
         self.add_files(found.texts, [folder, *self.roots, Path.cwd()])
 
     def _add_roots(self, found: Parsed, folder: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import importlib.metadata
+import os
 import platform
 import site
 import sys
@@ -15,6 +16,7 @@ from pathlib import Path
 from mlaas4hep_dask import __version__
 
 PACKAGE = "package "  # before the name of a package among the facts of code
+VARIABLE = "environment's "  # before the name of a variable there
 OWN = "mlaas4hep_dask"
 # Their objects pass between a user's code and ours, so that there must be one copy of them only,
 # also where somebody works on one and has it installed in editable form.
@@ -23,6 +25,12 @@ SHARED = {
     *("hist", "numba", "numpy", "pandas", "pyarrow", "scipy", "torch", "uproot", "vector"),
 }
 FOLDERS = ("site-packages", "dist-packages")
+
+
+def value_of(variable: str) -> str:
+    """What is known of a variable of the environment: its sha256, for it may be a secret."""
+    value = os.environ.get(variable)
+    return "not set" if value is None else hashlib.sha256(value.encode()).hexdigest()
 
 
 def is_installed(spec: ModuleSpec) -> bool:

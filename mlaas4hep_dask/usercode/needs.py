@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 
 from mlaas4hep_dask.errors import CodeError
 from mlaas4hep_dask.usercode.code import UserCode
-from mlaas4hep_dask.usercode.installed import PACKAGE, version_of
+from mlaas4hep_dask.usercode.installed import PACKAGE, VARIABLE, value_of, version_of
 
 STANDARD = "Python "  # before the version of what belongs to Python itself
 
@@ -85,12 +85,16 @@ class Tried:
         What it cannot.
     versions : mapping of str to str
         Those of packages that differ from where the run is started.
+    variables : mapping of str to str
+        Variables of the environment that code asks for by name and that have another value than
+        where the run is started, and what asks for each.
     host, python, executable : str
         Where that is, and in what.
     """
 
     lacks: tuple[Lack, ...]
     versions: Mapping[str, str] = field(default_factory=dict)
+    variables: Mapping[str, str] = field(default_factory=dict)
     host: str = field(default_factory=socket.gethostname)
     python: str = field(default_factory=platform.python_version)
     executable: str = sys.executable
@@ -100,6 +104,7 @@ def try_imports(needs: Sequence[Need]) -> Tried:
     """What this process lacks of some needs; imports the users' code, and looks for the rest."""
     lacks: list[Lack] = []
     versions: dict[str, str] = {}
+    variables: dict[str, str] = {}
     for need in needs:
         missing = [name for name in need.packages if not _is_there(name)]
         lacks += [Lack(need.what, name, need.packages[name]) for name in missing]
@@ -109,9 +114,15 @@ def try_imports(needs: Sequence[Need]) -> Tried:
             found = version_of(name)
             if version and found and found != version:
                 versions[name] = found
-        if need.code is not None and not missing:
+        if need.code is None:
+            continue
+        for fact, value in need.code.facts.items():
+            name = fact.removeprefix(VARIABLE)
+            if name != fact and value_of(name) != value:
+                variables[name] = need.what
+        if not missing:
             lacks += _lacks_of(need.what, need.code)
-    return Tried(tuple(lacks), versions)
+    return Tried(tuple(lacks), versions, variables)
 
 
 def _is_there(name: str) -> bool:

@@ -149,11 +149,15 @@ def test_other_versions_of_packages_that_code_imports_are_told(
 ):
     monkeypatch.syspath_prepend(elsewhere.package(tmp_path, "fancy", "1.2"))
     keys = {"function": {"callable": "cuts.py:select"}}
-    file = write(tmp_path / "analysis", keys, cuts=f"import fancy\n{CUTS}", limits=LIMITS)
+    monkeypatch.setenv("LEAST", "2")
+    limits = "import os\nLEAST = int(os.environ.get('LEAST', 1))\n"
+    file = write(tmp_path / "analysis", keys, cuts=f"import fancy\n{CUTS}", limits=limits)
     with connect(Cluster(address=place), ranks=1) as client:
         plan = Dataset.from_yaml(file, client).plan()
     assert plan.num_events
     assert "has other versions: fancy 1.1 (1.2 here)" in caplog.text
+    words = "'cuts.py:select' asks for the environment's LEAST, which has another value on worker"
+    assert words in caplog.text
 
 
 def test_a_notebook_is_told_when_it_plans(place, tmp_path, monkeypatch):

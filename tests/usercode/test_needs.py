@@ -45,6 +45,20 @@ def test_another_version_is_told_and_is_no_lack():
     assert (tried.lacks, tried.versions) == ((), {"numpy": np.__version__})
 
 
+def test_a_variable_with_another_value_is_told_once_and_one_with_the_same_is_not(
+    tmp_path, monkeypatch
+):
+    monkeypatch.setenv("LEAST", "3")
+    monkeypatch.setenv("MOST", "9")
+    text = "import os\nLIMITS = os.environ['LEAST'], os.getenv('MOST'), os.getenv('NONE_YET')\n"
+    need = need_of(tmp_path, text + SELECT)
+    assert try_imports([need]).variables == {}
+    monkeypatch.setenv("LEAST", "4")
+    monkeypatch.delenv("MOST")
+    monkeypatch.setenv("NONE_YET", "1")
+    assert try_imports([need]).variables == dict.fromkeys(["LEAST", "MOST", "NONE_YET"], WHAT)
+
+
 @pytest.mark.parametrize(
     ("text", "module", "reason"),
     [

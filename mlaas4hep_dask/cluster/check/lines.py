@@ -98,6 +98,16 @@ def environment_lines(group: str, facts: Facts, here: Mapping[str, str]) -> list
                 "install the same versions on both sides: pip install -c constraints.txt",
             )
         )
+    for name, what in tried.variables.items():
+        lines.append(
+            Line(
+                "yellow",
+                group,
+                "variables",
+                f"{what} asks for the environment's {name}, which has another value here",
+                "give it to the workers: environment or pass-environment of the site's file",
+            )
+        )
     if not lines:
         lines.append(Line("green", group, "environment", f"{where}, the same packages as here"))
     return lines
