@@ -16,7 +16,7 @@ from mlaas4hep_dask.cluster import connect
 from mlaas4hep_dask.config import Cluster
 from mlaas4hep_dask.dataset.cache import VARIABLE
 from mlaas4hep_dask.events.events import concatenate
-from mlaas4hep_dask.reader import access, plan_file, read
+from mlaas4hep_dask.reader import Pace, access, plan_file, read
 
 # The same examples every time, however loaded the machine: a suite decides whether a change lands.
 settings.register_profile(
@@ -171,8 +171,8 @@ def hosts():
 
 
 @pytest.fixture
-def hasty(monkeypatch):
-    """Pauses between attempts too short to wait for; and no server has failed before."""
-    monkeypatch.setattr(access, "FIRST_PAUSE", 0.01)
-    monkeypatch.setattr(access, "_failures", {})
-    monkeypatch.setattr(access, "_silences", {})
+def hasty():
+    """Access with pauses too short to wait for, in a process in which no server has failed."""
+    access.SERVERS.forget()
+    yield access.Access(pace=Pace(pause=0.01))
+    access.SERVERS.forget()

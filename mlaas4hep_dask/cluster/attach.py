@@ -21,11 +21,14 @@ if TYPE_CHECKING:
 
     from mlaas4hep_dask.config import Cluster
 
-from mlaas4hep_dask.cluster.reach import CONNECT_TIMEOUT, require_same_versions, require_scheduler
+from mlaas4hep_dask.cluster.reach import (
+    BOUNDS,
+    Bounds,
+    require_same_versions,
+    require_scheduler,
+)
 from mlaas4hep_dask.errors import ClusterError
 from mlaas4hep_dask.places import LOCAL, PLACES
-
-WORKERS_TIMEOUT = 60  # seconds until a scheduler has its first worker
 
 LONG_PATH = 70  # characters; a socket's own name comes after them, and 107 are allowed
 CLOSE_TIMEOUT = 5  # seconds in which a scheduler that was there before says goodbye
@@ -97,7 +100,9 @@ def cool_down() -> None:
 
 
 @contextmanager
-def connect(options: Cluster, *, ranks: int, jobs: Path | None = None) -> Iterator[Client]:
+def connect(
+    options: Cluster, *, ranks: int, jobs: Path | None = None, bounds: Bounds = BOUNDS
+) -> Iterator[Client]:
     """A client of the cluster; one that is started here ends with the context.
 
     Parameters
@@ -108,6 +113,8 @@ def connect(options: Cluster, *, ranks: int, jobs: Path | None = None) -> Iterat
         Ranks that will train: a cluster has at least as many workers.
     jobs : Path, optional
         Folder of what the clusters of a batch system write: scripts, logs, records.
+    bounds : Bounds
+        In which a scheduler has to be reached.
 
     Raises
     ------
@@ -125,18 +132,18 @@ def connect(options: Cluster, *, ranks: int, jobs: Path | None = None) -> Iterat
     from mlaas4hep_dask.cluster.newcomers import same_versions_of_newcomers
     from mlaas4hep_dask.waiting import ClusterHandle
 
-    require_scheduler(options.address)
+    require_scheduler(options.address, bounds)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of versions, which are looked at below
-            client = Client(options.address, timeout=CONNECT_TIMEOUT)
+            client = Client(options.address, timeout=bounds.listen)
     except (OSError, TimeoutError, ValueError) as error:
         raise ClusterError(
             f"no Dask scheduler answers at {options.address} ({error})", address=options.address
         ) from error
     try:
         where = f"the scheduler at {options.address}"
-        ClusterHandle(client).wait_for_workers(1, where, seconds=WORKERS_TIMEOUT)
+        ClusterHandle(client).wait_for_workers(1, where, seconds=bounds.worker)
         require_same_versions(client)
         with same_versions_of_newcomers(client):
             yield client

@@ -11,6 +11,7 @@ import ssl
 import sys
 import threading
 import time
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from mlaas4hep_dask import __version__
@@ -21,12 +22,32 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-CONNECT_TIMEOUT = 20.0  # seconds in which something has to listen
-HANDSHAKE_TIMEOUT = 20.0  # seconds in which it has to answer as a scheduler
 FIRST_WORD = 5.0  # seconds after which it is told what is waited for
 
 
-def require_scheduler(address: str) -> None:
+@dataclass(frozen=True)
+class Bounds:
+    """Seconds in which a scheduler has to be reached.
+
+    Parameters
+    ----------
+    listen : float
+        In which something has to listen at its address.
+    answer : float
+        In which it has to answer as a scheduler.
+    worker : float
+        In which it has to have a worker.
+    """
+
+    listen: float = 20.0
+    answer: float = 20.0
+    worker: float = 60.0
+
+
+BOUNDS = Bounds()
+
+
+def require_scheduler(address: str, bounds: Bounds = BOUNDS) -> None:
     """Raise unless a Dask scheduler answers at an address; Dask might wait for it for ever.
 
     Raises
@@ -35,12 +56,12 @@ def require_scheduler(address: str) -> None:
         When nothing listens there, or something that is no scheduler; when certificates lack.
     """
     _require_certificates(address)
-    _require_listener(address)
+    _require_listener(address, bounds.listen)
     outcome: list[BaseException | dict[str, Any]] = []
 
     def ask() -> None:
         try:
-            outcome.append(asyncio.run(_identity(address)))
+            outcome.append(asyncio.run(_identity(address, bounds.answer)))
         except BaseException as error:  # handed to the thread that waits
             outcome.append(error)
 
@@ -50,24 +71,24 @@ def require_scheduler(address: str) -> None:
     thread.join(FIRST_WORD)
     if thread.is_alive():
         logger.warning("waiting for an answer of the scheduler at %s", address)
-        thread.join(2 * HANDSHAKE_TIMEOUT)
-    found = outcome[0] if outcome else TimeoutError()
-    if isinstance(found, BaseException):
-        if refused := _refusal(found):
+        thread.join(2 * bounds.answer)
+    answer = outcome[0] if outcome else TimeoutError()
+    if isinstance(answer, BaseException):
+        if refused := _refusal(answer):
             raise _error(
                 address,
                 f"the scheduler at {address} and this process do not take each other's "
                 f"certificates ({refused}): those of both have to come from the authority of "
                 "distributed.comm.tls.ca-file in Dask's configuration",
-            ) from found
-        reason = str(found) or f"no answer within {HANDSHAKE_TIMEOUT:g} s"
+            ) from answer
+        reason = str(answer) or f"no answer within {bounds.answer:g} s"
         raise _error(
             address,
             f"what listens at {address} does not answer as a Dask scheduler ({reason}); is it "
             "another service, one with tls:// in place of tcp://, or a Dask of another version?",
-        ) from found
-    if found.get("type") != "Scheduler":
-        kind = str(found.get("type", "service")).lower()
+        ) from answer
+    if answer.get("type") != "Scheduler":
+        kind = str(answer.get("type", "service")).lower()
         raise _error(address, f"at {address} is a Dask {kind}, not a scheduler")
 
 
@@ -113,7 +134,7 @@ def _refusal(error: BaseException | None) -> str:
     return ""
 
 
-def _require_listener(address: str) -> None:
+def _require_listener(address: str, seconds: float) -> None:
     from distributed.comm import get_address_host_port
 
     try:
@@ -124,12 +145,12 @@ def _require_listener(address: str) -> None:
     told = False
     while True:
         try:
-            socket.create_connection((host, port), timeout=CONNECT_TIMEOUT).close()
+            socket.create_connection((host, port), timeout=seconds).close()
         except socket.gaierror as error:
             raise _error(address, f"there is no host {host!r} ({error.strerror})") from error
         except OSError as error:
             waited = time.monotonic() - began
-            if waited >= CONNECT_TIMEOUT:
+            if waited >= seconds:
                 raise _error(
                     address,
                     f"no Dask scheduler answers at {address} "
@@ -143,13 +164,13 @@ def _require_listener(address: str) -> None:
             return
 
 
-async def _identity(address: str) -> dict[str, Any]:
+async def _identity(address: str, seconds: float) -> dict[str, Any]:
     from distributed.core import connect
     from distributed.security import Security
 
     arguments = Security().get_connection_args("client")
-    async with asyncio.timeout(HANDSHAKE_TIMEOUT):
-        comm = await connect(address, timeout=HANDSHAKE_TIMEOUT, **arguments)
+    async with asyncio.timeout(seconds):
+        comm = await connect(address, timeout=seconds, **arguments)
         try:
             await comm.write({"op": "identity", "reply": True})
             answer: dict[str, Any] = await comm.read()

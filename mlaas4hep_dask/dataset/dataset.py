@@ -23,12 +23,11 @@ from mlaas4hep_dask.dataset.description import description_of
 from mlaas4hep_dask.dataset.distributions import Distributions, distributions
 from mlaas4hep_dask.dataset.examples import gather_examples
 from mlaas4hep_dask.dataset.first_events import first_events
-from mlaas4hep_dask.dataset.first_worker import FirstWorker
 from mlaas4hep_dask.dataset.granularity import Suggestion, suggestions
 from mlaas4hep_dask.dataset.lost import Listener, Lost
 from mlaas4hep_dask.dataset.mean_image import NOTHING, ImageSums, sum_images
 from mlaas4hep_dask.dataset.plan import Plan, Skipped
-from mlaas4hep_dask.dataset.planning import assemble, plan_one, planned_already, wanted_of
+from mlaas4hep_dask.dataset.planning import plan_files
 from mlaas4hep_dask.dataset.progress import watching
 from mlaas4hep_dask.dataset.specs_pass import SpecsFacts, SpecsTask, specs_pass
 from mlaas4hep_dask.dataset.tasks import Measured
@@ -120,21 +119,10 @@ class Dataset:
         cannot, that is a ClusterError.
         """
         if self._plan is None:
-            checked = self.checked()
-            trial = FirstWorker(self.cluster, checked.needs, "readers")
-            open_files = planned_already(checked)
-            shared = self.cluster.share(wanted_of(checked))
-            listed = [(sample, file) for sample, files in checked.files.items() for file in files]
-            futures = {
-                (sample, file): self._submit(plan_one, file, sample, shared)
-                for sample, file in listed
-                if (sample, file) not in open_files
-            }
-            trial.end()
-            results = self.cluster.gather(list(futures.values()), "plan", group="readers")
-            done = dict(zip(futures, results, strict=True))
-            planned = [open_files.get(which) or done[which] for which in listed]
-            self._plan = assemble(checked, planned, self.config.partition, self.config.max_events)
+            config = self.config
+            self._plan = plan_files(
+                self.checked(), self.cluster, config.partition, config.max_events
+            )
         return self._plan
 
     def specs(self, *, progress: Callable[[int], None] | None = None) -> Specs:

@@ -27,6 +27,8 @@ class FirstWorker:
         Of which group the worker is.
     near : str, optional
         Address of the worker that is rather taken.
+    seconds : float
+        In which the imports have to come back.
     """
 
     def __init__(
@@ -36,7 +38,9 @@ class FirstWorker:
         group: Group,
         *,
         near: str | None = None,
+        seconds: float = TRIAL_SECONDS,
     ) -> None:
+        self._seconds = seconds
         self._cluster, self._needs, self._group = cluster, needs, group
         self._future: Future | None = cluster.submit(
             _try_here, tuple(needs), group=group, near=near, pure=False, priority=20
@@ -89,7 +93,7 @@ class FirstWorker:
             was_there = bool(self._cluster.alive(self._group))
             try:
                 found: tuple[str, Tried] = self._cluster.result(
-                    future, "trying imports", group=self._group, seconds=TRIAL_SECONDS
+                    future, "trying imports", group=self._group, seconds=self._seconds
                 )
             except OverdueError as error:
                 if not was_there:
@@ -98,7 +102,7 @@ class FirstWorker:
                 names = ", ".join(need.what for need in self._needs if need.code is not None)
                 raise ClusterError(
                     f"the import of {names} on a worker of {self._group!r} has not ended after "
-                    f"{TRIAL_SECONDS:g} s"
+                    f"{self._seconds:g} s"
                 ) from error
             else:
                 return found

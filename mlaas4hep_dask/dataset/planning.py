@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 
 from mlaas4hep_dask.catalog import DataFile, Recorded
 from mlaas4hep_dask.config import Partitioning
+from mlaas4hep_dask.dataset.first_worker import FirstWorker
 from mlaas4hep_dask.dataset.plan import Plan, Skipped, first_reason
 from mlaas4hep_dask.errors import DataError, UnreadableFileError
 from mlaas4hep_dask.formats import ROOT
@@ -24,6 +25,7 @@ from mlaas4hep_dask.reader import (
     require_same_branches,
 )
 from mlaas4hep_dask.reader.rootfile import NIL
+from mlaas4hep_dask.waiting import ClusterHandle
 
 logger = logging.getLogger(__name__)
 
@@ -55,9 +57,17 @@ class Wanted:
     max_places: int
 
     @classmethod
-    def of(cls, reference: FilePlan, reads: Sequence[str], *, skip: bool, num_files: int) -> Wanted:
+    def of(
+        cls,
+        reference: FilePlan,
+        reads: Sequence[str],
+        *,
+        skip: bool,
+        num_files: int,
+        max_places: int = MAX_PLACES,
+    ) -> Wanted:
         """Without the branches of the reference that are not read."""
-        limit = MAX_PLACES // max(num_files, 1)
+        limit = max_places // max(num_files, 1)
         return cls(reference.narrowed(reads), tuple(reads), skip, limit)
 
 
@@ -198,28 +208,69 @@ def _unlike_recorded(files: Sequence[PlannedFile], recorded: Mapping[str, Record
     return together(notes)
 
 
-def planned_already(checked: Preflight) -> dict[tuple[str, DataFile], PlannedFile]:
+def planned_already(
+    checked: Preflight, max_places: int = MAX_PLACES
+) -> dict[tuple[str, DataFile], PlannedFile]:
     """By sample and file: those that the preflight has opened and that have not changed since."""
     num_files = sum(map(len, checked.files.values()))
     return {
-        which: file.within(MAX_PLACES // num_files)
+        which: file.within(max_places // num_files)
         for which, file in checked.planned.items()
         if file.is_current()
     }
 
 
-def check_files(checked: Preflight, partition: Partitioning, max_events: int | None) -> Plan:
+def plan_files(
+    checked: Preflight,
+    cluster: ClusterHandle,
+    partition: Partitioning,
+    max_events: int | None,
+) -> Plan:
+    """The plan, for which workers look at the files that are not open yet.
+
+    Meanwhile one of them tries to import what reading and the user's function will need. The
+    parameters are those of `assemble`, and the cluster.
+
+    Raises
+    ------
+    ClusterError
+        When it cannot.
+    MLaaSError
+        Whatever is wrong with a file.
+    """
+    trial = FirstWorker(cluster, checked.needs, "readers")
+    open_files = planned_already(checked)
+    shared = cluster.share(wanted_of(checked))
+    listed = [(sample, file) for sample, files in checked.files.items() for file in files]
+    tasks = {
+        (sample, file): cluster.submit(plan_one, file, sample, shared, group="readers", pure=False)
+        for sample, file in listed
+        if (sample, file) not in open_files
+    }
+    trial.end()
+    results = cluster.gather(list(tasks.values()), "plan", group="readers")
+    done = dict(zip(tasks, results, strict=True))
+    planned = [open_files.get(which) or done[which] for which in listed]
+    return assemble(checked, planned, partition, max_events)
+
+
+def check_files(
+    checked: Preflight,
+    partition: Partitioning,
+    max_events: int | None,
+    max_places: int = MAX_PLACES,
+) -> Plan:
     """The plan made in this process, without a cluster, for ``--check``.
 
-    The parameters are those of `assemble`.
+    The parameters are those of `assemble`, and the bytes of a plan that tell where baskets lie.
 
     Raises
     ------
     MLaaSError
         Whatever is wrong with a file.
     """
-    open_files = planned_already(checked)
-    wanted = wanted_of(checked)
+    open_files = planned_already(checked, max_places)
+    wanted = wanted_of(checked, max_places)
     planned = [
         open_files.get((sample, file)) or plan_one(file, sample, wanted)
         for sample, files in checked.files.items()
@@ -228,11 +279,12 @@ def check_files(checked: Preflight, partition: Partitioning, max_events: int | N
     return assemble(checked, planned, partition, max_events)
 
 
-def wanted_of(checked: Preflight) -> Wanted:
+def wanted_of(checked: Preflight, max_places: int = MAX_PLACES) -> Wanted:
     """What the files of a configuration are planned for."""
     return Wanted.of(
         checked.reference,
         checked.reads,
         skip=checked.context.skip,
         num_files=sum(map(len, checked.files.values())),
+        max_places=max_places,
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -74,7 +74,14 @@ def chosen(logs: Sequence[Log], names: Sequence[str], folder: Path) -> list[Log]
     return found if names else list(logs)
 
 
-def show(folder: Path, names: Sequence[str], *, lines: int, follow: bool) -> None:
+def show(
+    folder: Path,
+    names: Sequence[str],
+    *,
+    lines: int,
+    follow: bool,
+    wait: Callable[[float], None] = time.sleep,
+) -> None:
     """Print names, sizes and last lines of logs.
 
     Parameters
@@ -87,6 +94,8 @@ def show(folder: Path, names: Sequence[str], *, lines: int, follow: bool) -> Non
         Of each log.
     follow : bool
         Go on with what is written to them, until the run ends.
+    wait : callable
+        Waits so many seconds between two looks.
     """
     standing = look(folder)
     logs = chosen(logs_of(folder), names, folder)
@@ -111,7 +120,7 @@ def show(folder: Path, names: Sequence[str], *, lines: int, follow: bool) -> Non
             offsets[log.file] = _show_new(log, offsets.get(log.file, 0))
         if is_over:
             return
-        time.sleep(POLL)
+        wait(POLL)
 
 
 def _log(job: Job) -> Log:

@@ -31,6 +31,8 @@ class Gang:
     timeout : float, optional
         Seconds for workers to come, or to come back; by default as long as the cluster has
         patience with a group that has no worker.
+    grace : float
+        Seconds in which a death may explain another error.
     """
 
     def __init__(
@@ -40,7 +42,9 @@ class Gang:
         what: str,
         *,
         timeout: float | None = None,
+        grace: float = GRACE,
     ) -> None:
+        self._grace = grace
         self._timeout = cluster.patience.no_worker if timeout is None else timeout
         self.cluster = cluster
         self.size = size
@@ -121,7 +125,7 @@ class Gang:
             return False
         # A rank's own error is its own; one that waited for others may have waited for the dead.
         is_own = isinstance(error, TrainingError) and not error.facts.get("late")
-        deadline = time.monotonic() + (0 if is_own else GRACE)
+        deadline = time.monotonic() + (0 if is_own else self._grace)
         while True:
             alive = processes(self.cluster.alive())
             if any(alive.get(worker) != process for worker, process in self.workers.items()):

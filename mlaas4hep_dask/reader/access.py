@@ -11,7 +11,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
 from contextvars import ContextVar, copy_context
-from dataclasses import astuple, dataclass, field
+from dataclasses import dataclass, field, fields
 from functools import cache, partial
 from pathlib import Path
 from typing import Any, TypeVar
@@ -22,12 +22,12 @@ import fsspec
 from mlaas4hep_dask.errors import DataError, MissingExtraError, MLaaSError, UnreadableFileError
 from mlaas4hep_dask.formats import COMPRESSIONS, format_of
 from mlaas4hep_dask.reader.counts import count_retry
+from mlaas4hep_dask.reader.pace import PACE, Pace
 
 logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
-FIRST_PAUSE = 0.5  # seconds between two attempts, doubled after each
 AVOIDED = 300.0  # seconds in which a server that failed is tried after the others, or only once
 XROOTD = ("root", "xroot")
 S3 = ("s3", "s3a")
@@ -63,6 +63,8 @@ class Access:
         By URL scheme: arguments of the fsspec file system.
     collections : tuple of (str, tuple of str)
         By name of a collection: patterns of its branches; none for those that stay apart.
+    pace : Pace
+        Pauses and pieces.
     """
 
     format: str = "auto"
@@ -73,9 +75,12 @@ class Access:
     delimiter: str | None = None
     options: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     collections: tuple[tuple[str, tuple[str, ...]], ...] = ()
+    pace: Pace = PACE
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return (Access, astuple(self) if self != Access() else ())  # one is in every partition
+        if self == Access():  # one is in every partition
+            return (Access, ())
+        return (Access, tuple(getattr(self, each.name) for each in fields(self)))
 
     def format_of(self, file: str) -> str:
         """Format of a file."""
@@ -185,8 +190,28 @@ class _Clock:
         self.heard = time.monotonic()
 
 
-_failures: dict[str, float] = {}  # by server, when it last failed
-_silences: dict[str, float] = {}  # by server, when it last kept silent in the last of all attempts
+class Servers:
+    """What this process remembers of servers.
+
+    Attributes
+    ----------
+    failures : dict of str to float
+        By server: when it last failed.
+    silences : dict of str to float
+        By server: when it last kept silent in the last of all attempts.
+    """
+
+    def __init__(self) -> None:
+        self.failures: dict[str, float] = {}
+        self.silences: dict[str, float] = {}
+
+    def forget(self) -> None:
+        """Remember nothing more."""
+        self.failures.clear()
+        self.silences.clear()
+
+
+SERVERS = Servers()
 
 
 def server_of(url: str) -> str:
@@ -231,10 +256,10 @@ def attempt(
             raise
         except Exception as error:  # uproot, pyarrow and codecs raise whatever the bytes cause
             raise _unreadable(file, error, 1) from error
-    locations = sorted(access.locations(file), key=partial(_is_lately, _failures))
-    is_silent = all(_is_lately(_silences, location) for location in locations)
+    locations = sorted(access.locations(file), key=partial(_is_lately, SERVERS.failures))
+    is_silent = all(_is_lately(SERVERS.silences, location) for location in locations)
     attempts = max(1 if is_silent else access.attempts, len(locations))
-    pause = FIRST_PAUSE
+    pause = access.pace.pause
     number = 0
     while True:
         location = locations[number % len(locations)]
@@ -252,10 +277,10 @@ def attempt(
                 number -= 1
             elif _is_permanent(cause) or number >= attempts:
                 if _is_silence(cause):
-                    _silences[server_of(location)] = time.monotonic()
+                    SERVERS.silences[server_of(location)] = time.monotonic()
                 raise _unreadable(file, cause, number) from raised
             if not _is_permanent(cause):
-                _failures[server_of(location)] = time.monotonic()
+                SERVERS.failures[server_of(location)] = time.monotonic()
             logger.warning("%s: attempt failed (%s); trying again", location, reason)
             count_retry(file)
             if number % len(locations) == 0:  # all of them have failed
@@ -283,7 +308,7 @@ def _in_time(action: Callable[[str], T], location: str, timeout: float) -> T:
         if time.monotonic() - clock.heard >= timeout:
             raise TimeoutError(f"no answer within {timeout:g} s")
     result, error = outcome[0]
-    _silences.pop(server_of(location), None)
+    SERVERS.silences.pop(server_of(location), None)
     if error is not None:
         raise error
     return result  # type: ignore[return-value]  # None only if the action gives None

@@ -18,10 +18,27 @@ from mlaas4hep_dask.reader.uncompress import (
     find_embedded,
 )
 
-MERGE_GAP = 64 * 1024  # bytes between two ranges that are fetched as one
-MERGE_LIMIT = 8 * 1024 * 1024  # bytes fetched at once: XRootD's client joins longer answers slowly
-# Of a local file: what is copied stays in the processor's caches until it has been uncompressed.
-LOCAL_LIMIT = 1024 * 1024
+
+class Merging(NamedTuple):
+    """Which baskets are fetched together.
+
+    Parameters
+    ----------
+    gap : int
+        Most bytes between two of them.
+    most : int
+        Bytes fetched at once from a server: XRootD's client joins longer answers slowly.
+    most_here : int
+        Likewise from this machine: what is copied stays in the processor's caches until it has
+        been uncompressed.
+    """
+
+    gap: int = 64 * 1024
+    most: int = 8 * 1024 * 1024
+    most_here: int = 1024 * 1024
+
+
+MERGING = Merging()
 
 
 class _Place(NamedTuple):
@@ -49,6 +66,8 @@ class Fetched:
         Entries.
     own_bytes : callable or None
         Gives the tree's own bytes; it is called when a basket is embedded.
+    merging : Merging
+        Which baskets are fetched together.
 
     Raises
     ------
@@ -65,12 +84,15 @@ class Fetched:
         start: int,
         stop: int,
         own_bytes: Callable[[], NDArray[np.uint8]] | None,
+        *,
+        merging: Merging = MERGING,
     ) -> None:
+        self._merging = merging
         self._places, self._embedded = _places(tables, start, stop)
         self._window = Window(source) if isinstance(source, LocalSource) else None
         self._held: list[tuple[list[_Place], memoryview]] = []
         if self._window is None:
-            stretches = _stretches(self._places, MERGE_LIMIT)
+            stretches = _stretches(self._places, merging.gap, merging.most)
             spans = [_span(stretch) for stretch in stretches]
             chunks = source.chunks(spans, notifications=_Discard())
             for stretch, chunk in zip(stretches, chunks, strict=True):
@@ -109,7 +131,7 @@ class Fetched:
             yield from self._held
             return
         wanted = [place for place in self._places if place.branch in branches]
-        for stretch in _stretches(wanted, LOCAL_LIMIT):
+        for stretch in _stretches(wanted, self._merging.gap, self._merging.most_here):
             yield stretch, _memory(self._window.chunk(*_span(stretch)))
 
     def room(self, branches: Container[str], least: int = 0) -> int:
@@ -153,12 +175,12 @@ def _places(
     return sorted(wanted), sorted(embedded)
 
 
-def _stretches(places: Sequence[_Place], limit: int) -> list[list[_Place]]:
-    """Those that lie together, in stretches of ``limit`` bytes, or one basket if that has more."""
+def _stretches(places: Sequence[_Place], gap: int, most: int) -> list[list[_Place]]:
+    """Those that lie together, in stretches of ``most`` bytes, or one basket if that has more."""
     stretches: list[list[_Place]] = []
-    begin = end = -MERGE_LIMIT
+    begin = end = -gap - 1
     for place in places:
-        if place.start - end <= MERGE_GAP and place.stop - begin <= limit:
+        if place.start - end <= gap and place.stop - begin <= most:
             end = max(end, place.stop)
             stretches[-1].append(place)
         else:

@@ -32,7 +32,6 @@ from mlaas4hep_dask.reader.stamp import stamp_of, with_content
 from mlaas4hep_dask.reader.tables import OpenTable, open_table
 
 MAX_OPEN = 4
-FRESH = 60.0  # seconds after which a server is asked again whether an open file has changed
 
 
 @dataclass(frozen=True)
@@ -158,11 +157,12 @@ def open_data(file: str, location: str, tree: str, access: Access) -> OpenTree |
         When it holds no such tree; names the nearest.
     """
     format_ = access.format_of(file)
-    how = [format_, tree, access.types, access.delimiter, access.collections]
+    how = [format_, tree, access.types, access.delimiter, access.collections, access.pace]
     key = (location, repr(how))
     with _lock:
         known = _open.get(key)
-        if known is not None and is_remote(location) and monotonic() - known.asked < FRESH:
+        is_fresh = known is not None and monotonic() - known.asked < access.pace.fresh
+        if known is not None and is_fresh and is_remote(location):
             _open.move_to_end(key)
             return known.opened
     asked = monotonic()

@@ -6,7 +6,6 @@ from typing import Any
 
 from mlaas4hep_dask.reader.access import listener
 
-PIECE = 8 * 2**20  # bytes that a server must send in time
 BLOCK = 256 * 1024  # bytes that fsspec reads ahead; columns of Parquet lie apart
 
 
@@ -14,17 +13,25 @@ class PacedFile:
     """A file for pyarrow, which asks for many megabytes at once and from threads of its own.
 
     What is asked for is read in pieces, and each of them tells that the server is alive.
+
+    Parameters
+    ----------
+    file : file
+        Of fsspec.
+    piece_bytes : int
+        Bytes of a piece.
     """
 
-    def __init__(self, file: Any) -> None:
+    def __init__(self, file: Any, piece_bytes: int) -> None:
         self._file = file
+        self._piece_bytes = piece_bytes
         self._heard = listener()
 
     def read(self, size: int = -1) -> bytes:
         """The next bytes: as many as asked for, or all up to the end of the file."""
         pieces = []
         while size:
-            piece = self._file.read(PIECE if size < 0 else min(PIECE, size))
+            piece = self._file.read(self._piece_bytes if size < 0 else min(self._piece_bytes, size))
             self._heard()
             if not piece:
                 break

@@ -17,7 +17,6 @@ import xxhash
 
 from mlaas4hep_dask.events.events import offsets_of
 
-PIECE = 1 << 20  # bytes; partitions can begin once in a piece
 BLOCK = 1 << 24  # bytes; the longest line that pyarrow reads
 CHANGED_TYPE = " changed from "  # pyarrow calls that a parse error of JSON, too
 _NUMBER = r"[-+]?(?:\d+\.?\d*(?:[eE][-+]?\d+)?|\.\d+(?:[eE][-+]?\d+)?|nan|inf|NaN|Infinity)"
@@ -42,7 +41,9 @@ class Lines(NamedTuple):
     lines: tuple[tuple[int, int], ...]  # (entries before, byte), ascending; the last ends it
 
 
-def count_lines(source: Any, data_start: int, heard: Callable[[], None]) -> Lines:
+def count_lines(
+    source: Any, data_start: int, heard: Callable[[], None], *, piece_bytes: int
+) -> Lines:
     """Count the lines that are not blank; ``data_start`` is the byte after the header."""
     digest = xxhash.xxh3_128()
     lines = [(0, data_start)]
@@ -50,7 +51,7 @@ def count_lines(source: Any, data_start: int, heard: Callable[[], None]) -> Line
     base = 0
     began = data_start  # of the line that is being read
     last = b""
-    while piece := source.read(PIECE):
+    while piece := source.read(piece_bytes):
         heard()
         digest.update(piece)
         ends = np.flatnonzero(np.frombuffer(piece, dtype=np.uint8) == 10) + base
@@ -78,10 +79,10 @@ def count_lines(source: Any, data_start: int, heard: Callable[[], None]) -> Line
     return Lines(digest.hexdigest(), entries, tuple(places))
 
 
-def _whole_lines(head: bytes, start: int) -> bytes:
+def _whole_lines(head: bytes, start: int, *, is_all: bool) -> bytes:
     """The lines after byte ``start`` that are complete in the first piece of a text."""
     end = head.rfind(b"\n") + 1
-    return head[start:] if len(head) < PIECE or end <= start else head[start:end]
+    return head[start:] if is_all or end <= start else head[start:end]
 
 
 class Text(Protocol):
@@ -101,7 +102,7 @@ class Text(Protocol):
 class Csv:
     """Columns of a CSV text with a header; a column of ``[1.5, 2]`` holds lists."""
 
-    def __init__(self, head: bytes, delimiter: str, types: dict[str, str]) -> None:
+    def __init__(self, head: bytes, delimiter: str, types: dict[str, str], *, is_all: bool) -> None:
         self._delimiter = delimiter
         mark = 3 if head.startswith(b"\xef\xbb\xbf") else 0
         end = head.find(b"\n")
@@ -119,7 +120,7 @@ class Csv:
         if all(re.fullmatch(_NUMBER, name) for name in self.names):
             raise TextError("the first line holds numbers, expected the names of the columns")
         self.data_start = end + 1 if end >= 0 else len(head)
-        self.head = _whole_lines(head, self.data_start)
+        self.head = _whole_lines(head, self.data_start, is_all=is_all)
         self._types = {n: pa.from_numpy_dtype(np.dtype(t)) for n, t in types.items()}
         self._lists: dict[str, Any] = {}
         inferred = self._table(self.head, self.names, {})
@@ -198,9 +199,9 @@ def _lists(column: Any, type_: Any, name: str) -> Any:
 class JsonLines:
     """Columns of a text with one JSON object per line."""
 
-    def __init__(self, head: bytes, types: dict[str, str]) -> None:
+    def __init__(self, head: bytes, types: dict[str, str], *, is_all: bool) -> None:
         self.data_start = 3 if head.startswith(b"\xef\xbb\xbf") else 0
-        self.head = _whole_lines(head, self.data_start)
+        self.head = _whole_lines(head, self.data_start, is_all=is_all)
         self._types = {n: pa.from_numpy_dtype(np.dtype(t)) for n, t in types.items()}
         if self.head.lstrip()[:1] == b"[":
             raise TextError("expected one JSON object per line, found a list around all of them")

@@ -31,8 +31,8 @@ class TextTable(OpenTable):
     """An open text, which may be compressed."""
 
     @abstractmethod
-    def parser(self, head: bytes, suffix: str) -> text.Text:
-        """What parses the lines, by the first of them.
+    def parser(self, head: bytes, suffix: str, *, is_all: bool) -> text.Text:
+        """What parses the lines, by the first of them, which may be all that there are.
 
         Raises
         ------
@@ -44,13 +44,13 @@ class TextTable(OpenTable):
         """Read the first lines."""
         suffix, compression = suffix_of(self.file)
         self._compression = compression
-        head = b""
+        head, most = b"", self.access.pace.text_bytes
         with self._open() as source:
-            while len(head) < text.PIECE and (piece := source.read(text.PIECE - len(head))):
+            while len(head) < most and (piece := source.read(most - len(head))):
                 head += piece
                 heard()
         try:
-            self._text = self.parser(head, suffix)
+            self._text = self.parser(head, suffix, is_all=len(head) < most)
         except (pa.ArrowInvalid, text.TextError) as error:
             kind = DataError if text.CHANGED_TYPE in str(error) else UnreadableFileError
             raise kind(f"{self.file}: {error}", file=self.file, reason=str(error)) from error
@@ -71,7 +71,7 @@ class TextTable(OpenTable):
             else:
                 source = stack.enter_context(_UNPACK[self._compression](source))
                 while start:
-                    passed = len(source.read(min(start, text.PIECE)))
+                    passed = len(source.read(min(start, self.access.pace.text_bytes)))
                     heard()
                     if not passed:
                         raise ValueError("the file ends before the lines that were planned")
@@ -81,12 +81,16 @@ class TextTable(OpenTable):
     def count(self) -> Content:
         """As `OpenTable.count`."""
         with self._open() as source:
-            found = text.count_lines(source, self._text.data_start, heard)
-        size = found.lines[-1][1] - found.lines[0][1]
-        per_column = size / max(found.num_entries, 1) / max(len(self.leaves), 1)
-        clusters = tuple(entry for entry, _ in found.lines[1:])
+            piece_bytes = self.access.pace.text_bytes
+            all_lines = text.count_lines(
+                source, self._text.data_start, heard, piece_bytes=piece_bytes
+            )
+        lines, num_entries = all_lines.lines, all_lines.num_entries
+        size = lines[-1][1] - lines[0][1]
+        per_column = size / max(num_entries, 1) / max(len(self.leaves), 1)
+        clusters = tuple(entry for entry, _ in lines[1:])
         sizes = dict.fromkeys(self.leaves, per_column)
-        return Content(found.hash, found.num_entries, clusters, found.lines, sizes)
+        return Content(all_lines.hash, num_entries, clusters, lines, sizes)
 
     def _head(self, columns: list[str]) -> Any:
         return self._parsed(self._text.head, columns).slice(0, HEAD)
@@ -99,7 +103,7 @@ class TextTable(OpenTable):
         left = place.byte_stop - place.byte_start
         with self._open(place.byte_start) as source:
             while left:
-                piece = source.read(min(left, text.PIECE))
+                piece = source.read(min(left, self.access.pace.text_bytes))
                 heard()
                 if not piece:
                     raise ValueError("the file ends before the lines that were planned")

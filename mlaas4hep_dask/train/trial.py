@@ -32,7 +32,7 @@ from mlaas4hep_dask.train.requirements import (
     require_running_averages,
     torch_settings,
 )
-from mlaas4hep_dask.usercode import RAISED, limited
+from mlaas4hep_dask.usercode import RAISED, TRIAL_SECONDS, limited
 
 STEP = 1e-3  # size of the steps of a trial; a large one is no fault of the network's
 FACTOR = 1000.0  # on rows, to see whether outputs have bounds
@@ -56,6 +56,8 @@ class Training:
         Number of ranks.
     loss : LossSource
         The loss.
+    seconds : float
+        In which each step of the trial has to come back.
     """
 
     objective: Objective
@@ -63,6 +65,7 @@ class Training:
     batches: Sequence[int] = (100,)
     num_ranks: int = 1
     loss: LossSource = field(default_factory=LossSource)
+    seconds: float = TRIAL_SECONDS
 
 
 @dataclass(frozen=True)
@@ -160,7 +163,7 @@ class _Trial:
         """What a step returns; whatever it raises becomes an error that names the model."""
         settings = torch_settings()
         try:
-            with limited():
+            with limited(self._training.seconds):
                 return step()
         except ModelError as error:
             self._require_settings(settings)

@@ -16,8 +16,8 @@ AGAIN = 30.0  # seconds after which code that went on all the same is ended agai
 
 
 @contextmanager
-def limited(seconds: float | None = None) -> Iterator[None]:
-    """Raise a TimeoutError in code that takes longer than `TRIAL_SECONDS`, where that code is.
+def limited(seconds: float = TRIAL_SECONDS) -> Iterator[None]:
+    """Raise a TimeoutError in code that takes longer than so many seconds, where that code is.
 
     Only the main thread can be ended so, and only while it runs Python code: elsewhere this has no
     effect, and who waits for the thread has to have a bound.
@@ -25,15 +25,14 @@ def limited(seconds: float | None = None) -> Iterator[None]:
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    bound = TRIAL_SECONDS if seconds is None else seconds
 
     def late(number: int, frame: Any) -> None:
         del number, frame
-        raise TimeoutError(f"it has not come back for {bound:g} s")
+        raise TimeoutError(f"it has not come back for {seconds:g} s")
 
     began = time.monotonic()
     handler = signal.signal(signal.SIGALRM, late)
-    left, interval = signal.setitimer(signal.ITIMER_REAL, bound, AGAIN)
+    left, interval = signal.setitimer(signal.ITIMER_REAL, seconds, AGAIN)
     try:
         yield
     finally:

@@ -16,11 +16,13 @@ from mlaas4hep_dask.bundle.golden import GOLDEN, TOLERANCE, Golden
 from mlaas4hep_dask.config import Config
 from mlaas4hep_dask.dataset import Dataset
 from mlaas4hep_dask.errors import BundleError, ModelError
+from mlaas4hep_dask.gang import Gang
 from mlaas4hep_dask.predict.cli import main as predict
 from mlaas4hep_dask.run import fit
 from mlaas4hep_dask.score.example import example_of
 from mlaas4hep_dask.score.opening import open_scorer
 from mlaas4hep_dask.score.parts import Records
+from mlaas4hep_dask.waiting import ClusterHandle
 
 NETWORKS = """
 import torch
@@ -367,13 +369,16 @@ def test_the_network_that_is_trained_sees_its_first_events_in_training(files, cl
 
 
 @pytest.mark.parametrize("ranks", [1, 2])
-def test_an_error_of_torch_in_a_step_is_the_model_s_at_once(
-    ranks, files, client, tmp_path, monkeypatch
-):
-    monkeypatch.setattr("mlaas4hep_dask.gang.gang.GRACE", 1e6)  # a wait would never end
+def test_an_error_of_torch_in_a_step_is_the_model_s_at_once(ranks, files, client, tmp_path):
     training = {"epochs": 1, "batch_size": 20, "ranks": ranks}
     with pytest.raises(ModelError, match=r"in line \d+ of networks\.py \(RuntimeError: mat1"):
         run(files, client, tmp_path / "run", training=training, **model_of(files, "fails"))
+
+
+def test_a_death_explains_no_error_of_a_model(client):
+    members = Gang(ClusterHandle.of(client), 1, "training.ranks is 1", grace=1e6)
+    members.meet()
+    assert not members.has_lost(ModelError("fails"))  # a wait would never end
 
 
 def test_a_bundle_of_every_kind_is_loaded_with_its_golden_events(files, client, tmp_path):

@@ -45,7 +45,7 @@ def test_a_file_without_its_last_bytes_is_seen_though_it_opens(keys, tmp_path, c
         http_server(tmp_path) as (_, base),
         pytest.raises(UnreadableFileError, match="the file is cut short: it has"),
     ):
-        plan_file(f"{base}/{path.name}", "events", "b")
+        plan_file(f"{base}/{path.name}", "events", "b", hasty)
     keys["samples"][1]["files"] = [str(path), str(tmp_path / "kept.root")]
     path.with_name("kept.root").write_bytes(content)
     assert checked({**keys, "on_bad_file": "skip"}, tmp_path) == 0

@@ -58,10 +58,12 @@ def test_reading_and_encoding_load_neither_dask_nor_torch(module):
 
 
 @pytest.mark.parametrize(
-    "module", ["train.assign", "train.calls", "train.session", "train.model", "train.feed"]
+    "module",
+    [f"mlaas4hep_dask.train.{name}" for name in ("assign", "session", "model", "feed")]
+    + ["mlaas4hep_dask.train.calls"],
 )
 def test_a_client_starts_ranks_without_torch(module):
-    assert "torch" not in loaded_after(f"import mlaas4hep_dask.{module}")
+    assert "torch" not in loaded_after(f"import {module}")
 
 
 @pytest.mark.parametrize("module", ["run.cli", "predict.cli"])

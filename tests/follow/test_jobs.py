@@ -7,7 +7,7 @@ from click.testing import CliRunner
 from mlaas4hep_dask.errors import RecordError
 from mlaas4hep_dask.follow.cli import logs
 from mlaas4hep_dask.follow.jobs import jobs_of
-from mlaas4hep_dask.follow.logs import MAX_LOGS, chosen, logs_of
+from mlaas4hep_dask.follow.logs import MAX_LOGS, chosen, logs_of, show
 from mlaas4hep_dask.follow.page import as_json, page
 from mlaas4hep_dask.follow.standing import look
 from mlaas4hep_dask.journal import End, Journal, Run
@@ -115,7 +115,7 @@ def test_of_many_logs_the_last_are_shown_and_the_others_counted(run):
     assert done.output.count("== ") == MAX_LOGS
 
 
-def test_logs_are_followed_until_the_run_ends(run, monkeypatch):
+def test_logs_are_followed_until_the_run_ends(run, capsys):
     (cluster,) = run.parent.glob("run.jobs/*-a")
     log = cluster / "logs" / "trainers-a-3.log"
     journal = run / JOURNAL
@@ -130,8 +130,12 @@ def test_logs_are_followed_until_the_run_ends(run, monkeypatch):
         else:
             journal.write_bytes(ended)
 
-    monkeypatch.setattr("mlaas4hep_dask.follow.logs.time.sleep", work)
+    show(run, ["trainers"], lines=1, follow=True, wait=work)
+    assert capsys.readouterr().out.splitlines()[1:] == [
+        "trainers-a-3 line 29",
+        "trainers-a-3: half line",
+    ]
+    assert End("complete") in look(run).records
     done = CliRunner().invoke(logs, [str(run), "--job", "trainers", "--lines", "1", "--follow"])
     assert done.exit_code == 0, done.output
-    assert done.output.splitlines()[1:] == ["trainers-a-3 line 29", "trainers-a-3: half line"]
-    assert End("complete") in look(run).records
+    assert done.output.splitlines()[1:] == ["half line"]  # of a run that has ended

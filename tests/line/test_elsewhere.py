@@ -194,8 +194,7 @@ def test_workers_without_torch_or_decoders_are_told_by_run_and_predict(tmp_path)
             FirstWorker(handle, needs, "readers").end()
 
 
-def test_a_trial_has_its_time_for_the_import_and_not_for_a_queue(tmp_path, monkeypatch):
-    monkeypatch.setattr("mlaas4hep_dask.dataset.first_worker.TRIAL_SECONDS", 6.0)
+def test_a_trial_has_its_time_for_the_import_and_not_for_a_queue(tmp_path):
     late = elsewhere.at_start(tmp_path / "late", "import time\ntime.sleep(8)\n")
     needs = [Need.of("training", ["numpy"])]
     with (
@@ -204,7 +203,7 @@ def test_a_trial_has_its_time_for_the_import_and_not_for_a_queue(tmp_path, monke
     ):
         cluster = ClusterHandle(client)
         client.wait_for_workers(1, timeout=100)
-        trial = FirstWorker(cluster, needs, "trainers")
+        trial = FirstWorker(cluster, needs, "trainers", seconds=6.0)
         trial.end(wait=False)  # nobody is there who could
         trainer = elsewhere.worker(place, tmp_path, "--name", "trainers-0", paths=[late])
         try:

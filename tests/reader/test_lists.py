@@ -12,7 +12,6 @@ from root_process import run_in_root
 
 from mlaas4hep_dask.errors import UnreadableFileError
 from mlaas4hep_dask.reader import counting, opened, plan_file, read
-from mlaas4hep_dask.reader import planned as planned_files
 from mlaas4hep_dask.reader.lists import lists_in
 from mlaas4hep_dask.reader.uncompress import Basket
 from mlaas4hep_dask.specs.measure import measure
@@ -181,8 +180,7 @@ def test_what_uproot_reads_of_vectors_has_the_same_bits(folder):
 
 
 @pytest.mark.slow
-def test_a_planned_partition_of_vectors_is_read_without_a_look_at_its_tree(folder, monkeypatch):
-    monkeypatch.setattr(planned_files, "MANY_BRANCHES", 1)
+def test_a_planned_partition_of_vectors_is_read_without_a_look_at_its_tree(folder):
     for file in ("zstd", "embedded"):
         path = str(folder / f"{file}.root")
         plan = plan_file(path, "Events", "s")

@@ -13,13 +13,12 @@ from root_process import run_in_root
 from test_embedded import WRITE
 
 from mlaas4hep_dask.config import Config
-from mlaas4hep_dask.dataset import Dataset, planning
+from mlaas4hep_dask.dataset import Dataset
 from mlaas4hep_dask.dataset.description import description_of
 from mlaas4hep_dask.dataset.planning import check_files
 from mlaas4hep_dask.errors import DataError
 from mlaas4hep_dask.inputs.preflight import preflight
 from mlaas4hep_dask.reader import counting, opened, plan_file, read
-from mlaas4hep_dask.reader import planned as planned_files
 from mlaas4hep_dask.reader.places import BasketTable, Places
 
 LIMITS = {"target_bytes": 1 << 40, "max_events": 15}
@@ -213,8 +212,7 @@ def test_places_that_are_not_those_of_the_branches_are_not_used(edge_cases):
 
 
 @pytest.mark.slow
-def test_embedded_baskets_are_found_in_the_tree_that_was_not_parsed(tmp_path, monkeypatch):
-    monkeypatch.setattr(planned_files, "MANY_BRANCHES", 1)
+def test_embedded_baskets_are_found_in_the_tree_that_was_not_parsed(tmp_path):
     run_in_root(WRITE, str(tmp_path), "500")
     for name in ("small", "partly", "lzma", "plain"):
         path = tmp_path / f"{name}.root"
@@ -290,10 +288,9 @@ def num_open_and_parsed():
     return len(trees), sum("tree" in vars(tree) for tree in trees)
 
 
-def test_a_plan_holds_a_bounded_number_of_places(wide, monkeypatch):
+def test_a_plan_holds_a_bounded_number_of_places(wide):
     config = Config.from_mapping(wide)
-    monkeypatch.setattr(planning, "MAX_PLACES", 4 * 1_000)
     checked = preflight(description_of(config))
-    plan = check_files(checked, config.partition, config.max_events)
+    plan = check_files(checked, config.partition, config.max_events, max_places=4 * 1_000)
     assert all(part.places is None for part in plan.partitions)
     assert plan.num_events == 160

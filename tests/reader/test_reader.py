@@ -22,10 +22,11 @@ from mlaas4hep_dask.reader import (
     read,
     require_same_branches,
 )
-from mlaas4hep_dask.reader import fetch as fetch_module
 from mlaas4hep_dask.reader.baskets import basket_table, read_baskets
 from mlaas4hep_dask.reader.branches import classify
-from mlaas4hep_dask.reader.uncompress import UnsupportedBasketError
+from mlaas4hep_dask.reader.fetch import Fetched, Merging
+from mlaas4hep_dask.reader.opened import open_data
+from mlaas4hep_dask.reader.uncompress import Uncompress, UnsupportedBasketError
 
 CODECS = {
     "zlib": uproot.ZLIB(1),
@@ -659,16 +660,40 @@ def test_branches_of_one_collection_share_their_multiplicities(tmp_path):
     assert events.to_awkward().b.to_list() == columns["b"].to_list()
 
 
-def test_far_apart_baskets_are_fetched_in_bounded_pieces(cms_plans, monkeypatch):
+class Elsewhere:
+    """A file's source, as one on a server is asked: for many ranges at once, which it counts."""
+
+    def __init__(self, source):
+        self._source = source
+        self.num_ranges = []
+
+    def chunks(self, ranges, notifications):
+        self.num_ranges.append(len(ranges))
+        return self._source.chunks(ranges, notifications)
+
+
+@pytest.mark.parametrize("is_local", [True, False])
+def test_far_apart_baskets_are_fetched_in_bounded_pieces(is_local, cms_plans):
     plan = cms_plans[0]
     names = ["Jet_Px", "Muon_Py", "MET_px"]
-    branches = [plan.branches[name] for name in names]
-    expected = read(all_of(plan), branches)
-    monkeypatch.setattr(fetch_module, "MERGE_GAP", 0)
-    monkeypatch.setattr(fetch_module, "MERGE_LIMIT", 1)
-    found = read(all_of(plan), branches)
-    for name in names:
-        assert found.contents[name].tobytes() == expected.contents[name].tobytes()
+    tables = plan.planned(names).partition(0, plan.num_entries).places.tables()
+    tree = open_data(plan.file, plan.file, plan.tree, plan.access)
+    source = tree.source if is_local else Elsewhere(tree.source)
+
+    def baskets_of(**merging):
+        fetched = Fetched(source, tables, 0, plan.num_entries, None, merging=Merging(**merging))
+        uncompress = Uncompress()
+        return [
+            (each.branch, each.first, each.last, bytes(uncompress(each)))
+            for each in fetched.baskets(tables)
+        ]
+
+    together = baskets_of()
+    assert {branch for branch, *_ in together} == {*tables}
+    assert baskets_of(gap=0, most=1, most_here=1) == together
+    if not is_local:
+        few, many = source.num_ranges
+        assert few < many == len(together)
 
 
 def test_more_files_than_are_kept_open_are_read_in_turn(tmp_path):

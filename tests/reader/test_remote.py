@@ -1,6 +1,7 @@
 import re
 import signal
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -50,21 +51,21 @@ def test_a_server_without_range_requests_is_told_apart(cms_files, hasty):
     with started(sys.executable, *command, cms_files[0].parent) as (_, line):
         port = re.search(r"port (\d+)", line)[1]
         with pytest.raises(UnreadableFileError, match=f"{port} answers no range requests"):
-            plan_file(f"http://127.0.0.1:{port}/{cms_files[0].name}", "events", "any")
+            plan_file(f"http://127.0.0.1:{port}/{cms_files[0].name}", "events", "any", hasty)
 
 
 def test_a_server_that_is_gone_is_tried_several_times(cms_files, hasty):
     with http_server(cms_files[0].parent) as (_, base):
         pass
     with pytest.raises(UnreadableFileError, match="after 3 attempts"):
-        plan_file(f"{base}/{cms_files[0].name}", "events", "any")
+        plan_file(f"{base}/{cms_files[0].name}", "events", "any", hasty)
 
 
 @pytest.mark.timeout(60)
 def test_a_server_that_dies_between_plan_and_read_is_an_error_not_a_hang(cms_files, hasty):
     with http_server(cms_files[0].parent) as (_, base):
-        plan = plan_file(f"{base}/{cms_files[0].name}", "events", "any")
-    partition = Partition(plan.file, "events", plan.uuid, 0, 5_684, "any")
+        plan = plan_file(f"{base}/{cms_files[0].name}", "events", "any", hasty)
+    partition = Partition(plan.file, "events", plan.uuid, 0, 5_684, "any", hasty)
     with pytest.raises(UnreadableFileError, match="after 3 attempts"):
         read(partition, list(plan.branches.values()))
 
@@ -83,7 +84,7 @@ def test_what_stopped_a_read_is_told(cms_files):
 
 def test_a_server_that_stays_silent_gets_one_attempt_until_it_answers(cms_files, hasty):
     name = cms_files[0].name
-    quick = Access(timeout=0.5, attempts=3)
+    quick = replace(hasty, timeout=0.5, attempts=3)
     with http_server(cms_files[0].parent) as (process, base):
 
         def plan():

@@ -13,7 +13,7 @@ from servers import HTTP_AND_XROOTD, http_server
 from test_xrootd import whole
 
 from mlaas4hep_dask.errors import DataError
-from mlaas4hep_dask.reader import Access, counting, opened, plan_file, read
+from mlaas4hep_dask.reader import Access, Pace, counting, opened, plan_file, read
 from mlaas4hep_dask.reader.stamp import is_same, stamp_of, with_content
 
 pytestmark = [pytest.mark.server, pytest.mark.timeout(120)]
@@ -44,23 +44,20 @@ def written(folder, name, cms_files):
 
 @pytest.mark.parametrize("start", HTTP_AND_XROOTD)
 @pytest.mark.parametrize("name", ["a.root", "a.parquet", "a.csv"])
-def test_a_remote_file_that_changes_in_place_is_noticed(
-    start, name, tmp_path, cms_files, monkeypatch
-):
+def test_a_remote_file_that_changes_in_place_is_noticed(start, name, tmp_path, cms_files):
+    access = Access(pace=Pace(fresh=0.0))  # usually an open file is asked about once a minute
     path, again = written(tmp_path, name, cms_files)
     with start(tmp_path) as (_, url):
-        plan = plan_file(f"{url}/{path.name}", "events", "s")
+        plan = plan_file(f"{url}/{path.name}", "events", "s", access)
         branches = [plan.branches["NJet" if name == "a.root" else "x"]]
         read(whole(plan), branches)
         size = path.stat().st_size
         again()
         assert path.stat().st_size == size
-        # An open file is asked about once a minute.
-        monkeypatch.setattr(opened, "FRESH", 0.0)
         with pytest.raises(DataError, match="has changed since it was planned"):
             read(whole(plan), branches)
         # Planned again, it is read as it is now.
-        renewed = plan_file(f"{url}/{path.name}", "events", "s")
+        renewed = plan_file(f"{url}/{path.name}", "events", "s", access)
         assert renewed.num_entries == plan.num_entries
         assert renewed.stamp != plan.stamp
         if name == "a.root":
@@ -112,6 +109,14 @@ class SendsOn(BaseHTTPRequestHandler):
         """Nobody reads it."""
 
 
+class Counts(SendsOn):
+    """One that counts how often it is asked for what it has, not for its bytes."""
+
+    def do_HEAD(self):
+        self.server.num_asked += 1
+        super().do_HEAD()
+
+
 def test_a_server_that_sends_its_clients_on_tells_no_version(tmp_path, cms_files):
     shutil.copy(cms_files[0], tmp_path / "a.root")
     with http_server(tmp_path) as (_, url), ThreadingHTTPServer(("127.0.0.1", 0), SendsOn) as door:
@@ -129,17 +134,22 @@ def test_a_server_that_sends_its_clients_on_tells_no_version(tmp_path, cms_files
             door.shutdown()
 
 
-def test_an_open_file_is_asked_about_once_a_minute_not_once_a_partition(
-    tmp_path, cms_files, monkeypatch
-):
+def test_an_open_file_is_asked_about_once_a_minute_not_once_a_partition(tmp_path, cms_files):
     shutil.copy(cms_files[0], tmp_path / "a.root")
-    asked = []
-    monkeypatch.setattr(opened, "stamp_of", lambda *of: asked.append(of) or stamp_of(*of))
-    with http_server(tmp_path) as (_, url):
-        plan = plan_file(f"{url}/a.root", "events", "s")
-        for _ in range(5):
-            read(whole(plan), [plan.branches["NJet"]])
-        assert len(asked) == 1
+    with http_server(tmp_path) as (_, url), ThreadingHTTPServer(("127.0.0.1", 0), Counts) as door:
+        threading.Thread(target=door.serve_forever).start()
+        door.num_asked = 0
+        try:
+            through = f"http://127.0.0.1:{door.server_port}/{url.removeprefix('http://')}/a.root"
+            for fresh, num_asked in ((60.0, 0), (0.0, 5)):
+                plan = plan_file(through, "events", "s", Access(pace=Pace(fresh=fresh)))
+                read(whole(plan), [plan.branches["NJet"]])
+                before = door.num_asked
+                for _ in range(5):
+                    read(whole(plan), [plan.branches["NJet"]])
+                assert door.num_asked - before == num_asked
+        finally:
+            door.shutdown()
 
 
 def test_versions_at_other_places_tell_nothing_but_content_does():

@@ -1,6 +1,7 @@
 """Parquet, CSV and JSON lines on servers."""
 
 import signal
+from dataclasses import replace
 
 import awkward as ak
 import numpy as np
@@ -13,8 +14,7 @@ from test_tables import FILES, NUM_EVENTS, made_columns, partitions_of, write
 from mlaas4hep_dask.config import Config
 from mlaas4hep_dask.dataset import Dataset
 from mlaas4hep_dask.errors import UnreadableFileError
-from mlaas4hep_dask.reader import Access, counting, paced, plan_file, read
-from mlaas4hep_dask.reader import text as text_module
+from mlaas4hep_dask.reader import Access, Pace, counting, plan_file, read
 
 pytestmark = [pytest.mark.server, pytest.mark.timeout(120)]
 
@@ -46,11 +46,11 @@ def require_equal(there, here):
 
 
 @pytest.mark.parametrize("name", FILES)
-def test_a_remote_table_equals_the_local_one(url, folder, name, monkeypatch):
-    monkeypatch.setattr(text_module, "PIECE", 1 << 14)  # so that a file has several pieces
-    local = plan_file(str(folder / name), "Events", "s")
+def test_a_remote_table_equals_the_local_one(url, folder, name):
+    access = Access(pace=Pace(text_bytes=1 << 14))  # so that a file has several pieces
+    local = plan_file(str(folder / name), "Events", "s", access)
     with counting() as counts:
-        remote = plan_file(f"{url}/{name}", "Events", "s")
+        remote = plan_file(f"{url}/{name}", "Events", "s", access)
         assert (remote.uuid, remote.num_entries) == (local.uuid, NUM_EVENTS)
         assert (remote.branches, remote.clusters) == (local.branches, local.clusters)
         branches = list(local.branches.values())
@@ -65,7 +65,7 @@ def test_a_remote_table_equals_the_local_one(url, folder, name, monkeypatch):
 @pytest.mark.parametrize("name", FILES)
 def test_a_server_that_dies_in_the_middle_of_a_table_is_an_error_not_a_loss(folder, hasty, name):
     with http_server(folder) as (process, base):
-        plan = plan_file(f"{base}/{name}", "Events", "s", Access(attempts=2, timeout=10))
+        plan = plan_file(f"{base}/{name}", "Events", "s", replace(hasty, attempts=2, timeout=10))
         process.send_signal(signal.SIGUSR1)
         (part,) = partitions_of(plan)
         with counting() as counts, pytest.raises(UnreadableFileError, match="after 2 attempts"):
@@ -77,7 +77,7 @@ def test_a_server_that_dies_in_the_middle_of_a_table_is_an_error_not_a_loss(fold
 @pytest.mark.parametrize("name", FILES)
 def test_a_replica_takes_over_in_the_middle_of_a_table(folder, hasty, name):
     with http_server(folder) as (process, base), http_server(folder) as (_, other):
-        plan = plan_file(f"{base}/{name}|{other}/{name}", "Events", "s", Access(timeout=10))
+        plan = plan_file(f"{base}/{name}|{other}/{name}", "Events", "s", replace(hasty, timeout=10))
         process.send_signal(signal.SIGUSR1)
         (part,) = partitions_of(plan)
         branches = list(plan.branches.values())
@@ -88,14 +88,13 @@ def test_a_replica_takes_over_in_the_middle_of_a_table(folder, hasty, name):
         require_equal(there, read(local, branches))
 
 
-def test_a_row_group_may_take_longer_than_the_time_out_if_its_pieces_do_not(tmp_path, monkeypatch):
-    monkeypatch.setattr(paced, "PIECE", 1 << 17)
+def test_a_row_group_may_take_longer_than_the_time_out_if_its_pieces_do_not(tmp_path):
     numbers = np.random.default_rng(3).random((10, 60_000))
     columns = {f"x{i}": values for i, values in enumerate(numbers)}
     path = tmp_path / "a.parquet"
     pq.write_table(pa.table(columns), path, compression="none", use_dictionary=False)
     with http_server(tmp_path, "2e6") as (_, base):  # 4.8 MB: 2.4 s
-        access = Access(attempts=1, timeout=1.2)
+        access = Access(attempts=1, timeout=1.2, pace=Pace(answer_bytes=1 << 17))
         plan = plan_file(f"{base}/a.parquet", "Events", "s", access)
         (part,) = partitions_of(plan)
         found = read(part, list(plan.branches.values())).contents
@@ -109,7 +108,7 @@ def test_a_row_group_may_take_longer_than_the_time_out_if_its_pieces_do_not(tmp_
 )
 def test_an_xrootd_server_that_dies_or_stops_is_an_error_not_a_hang(folder, hasty, name, number):
     with xrootd_server(folder) as (server, base):
-        plan = plan_file(f"{base}/{name}", "Events", "s", Access(attempts=2, timeout=3))
+        plan = plan_file(f"{base}/{name}", "Events", "s", replace(hasty, attempts=2, timeout=3))
         first, *_, last = partitions_of(plan, max_events=1_000)
         branches = list(plan.branches.values())
         assert read(first, branches).num_events == len(first)

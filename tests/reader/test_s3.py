@@ -3,7 +3,9 @@
 import json
 import signal
 import socket
+import sys
 from contextlib import contextmanager
+from dataclasses import replace
 
 import pytest
 from paths import TESTS
@@ -13,7 +15,7 @@ from test_tables import made_columns, partitions_of, write
 from test_xrootd import whole
 
 from mlaas4hep_dask.errors import DataError, MissingExtraError, UnreadableFileError
-from mlaas4hep_dask.reader import Access, access, counting, opened, plan_file, read
+from mlaas4hep_dask.reader import Access, Pace, access, counting, plan_file, read
 
 pytestmark = [pytest.mark.server, pytest.mark.timeout(120)]
 TABLES = ["a.parquet", "a.csv", "a.csv.gz", "a.jsonl.zst"]
@@ -95,7 +97,7 @@ def test_an_object_that_does_not_exist_is_named_at_once(server, where):
 @pytest.mark.parametrize("name", ["cms_heptutorial_single_top.root", "a.parquet", "a.csv.gz"])
 def test_a_server_that_dies_in_the_middle_of_an_object_is_an_error_not_a_loss(folder, hasty, name):
     with s3_server(folder) as (process, _, options):
-        how = Access(options=options, attempts=2, timeout=10)
+        how = replace(hasty, options=options, attempts=2, timeout=10)
         plan = plan_file(f"s3://bucket/{name}", "events", "s", how)
         process.send_signal(signal.SIGUSR1)
         with counting() as counts, pytest.raises(UnreadableFileError, match="after 2 attempts"):
@@ -108,7 +110,7 @@ def test_a_server_that_dies_in_the_middle_of_an_object_is_an_error_not_a_loss(fo
 def test_another_server_takes_over_from_a_bucket(folder, hasty, cms_files, cms_plans):
     name = cms_files[0].name
     with s3_server(folder) as (process, _, options), http_server(folder) as (_, other):
-        how = Access(options=options, timeout=10)
+        how = replace(hasty, options=options, timeout=10)
         plan = plan_file(f"s3://bucket/{name}|{other}/{name}", "events", "s", how)
         process.send_signal(signal.SIGUSR1)
         branches = list(plan.branches.values())
@@ -119,15 +121,15 @@ def test_another_server_takes_over_from_a_bucket(folder, hasty, cms_files, cms_p
 
 
 @needs_servers
-def test_an_object_that_changes_in_place_is_noticed(server, cms_files, monkeypatch):
+def test_an_object_that_changes_in_place_is_noticed(server, cms_files):
     fs, options = server
     content = bytearray(cms_files[0].read_bytes())
     fs.pipe("bucket/changes.root", bytes(content))
-    plan = plan_file("s3://bucket/changes.root", "events", "s", Access(options=options))
+    asking = Access(options=options, pace=Pace(fresh=0.0))
+    plan = plan_file("s3://bucket/changes.root", "events", "s", asking)
     read(whole(plan), [plan.branches["NJet"]])
     content[2_000] ^= 1
     fs.pipe("bucket/changes.root", bytes(content))
-    monkeypatch.setattr(opened, "FRESH", 0.0)
     with pytest.raises(DataError, match="has changed since it was planned"):
         read(whole(plan), [plan.branches["NJet"]])
 
@@ -159,16 +161,14 @@ def test_a_server_of_objects_that_never_answers_is_given_up(hasty, name):
         listening.bind(("127.0.0.1", 0))
         listening.listen()
         options = {"s3": options_of(f"http://127.0.0.1:{listening.getsockname()[1]}")}
-        how = Access(options=options, timeout=0.5, attempts=2)
+        how = replace(hasty, options=options, timeout=0.5, attempts=2)
         with counting() as counts, pytest.raises(UnreadableFileError, match="after 2 attempts"):
             plan_file(f"s3://bucket/{name}", "Events", "s", how)
         assert sum(counts.retries.values()) == 1
 
 
 def test_without_s3fs_the_extra_is_named(monkeypatch):
-    find = access.importlib.util.find_spec
-    without = lambda name: None if name == "s3fs" else find(name)  # noqa: E731  # as if not installed
-    monkeypatch.setattr(access.importlib.util, "find_spec", without)
+    monkeypatch.setitem(sys.modules, "s3fs", None)  # as if not installed
     access.require_scheme.cache_clear()
     with pytest.raises(MissingExtraError, match=r"pip install 'mlaas4hep_dask\[s3\]'"):
         plan_file("s3://bucket/a.root", "Events", "s")

@@ -2,6 +2,7 @@ import bz2
 import gzip
 import json
 import os
+from dataclasses import replace
 
 import awkward as ak
 import fsspec
@@ -14,8 +15,14 @@ import zstandard
 
 from mlaas4hep_dask.errors import DataError, UnreadableFileError
 from mlaas4hep_dask.events.events import concatenate
-from mlaas4hep_dask.reader import Access, plan_file, read, require_same_branches, require_schemes
-from mlaas4hep_dask.reader import text as text_module
+from mlaas4hep_dask.reader import (
+    Access,
+    Pace,
+    plan_file,
+    read,
+    require_same_branches,
+    require_schemes,
+)
 
 NUM_EVENTS = 3_000
 PACK = {
@@ -93,6 +100,11 @@ def partitions_of(plan, max_events=10**9, target_bytes=1 << 40):
     return planned.partitions(**limits, num_entries=plan.num_entries)
 
 
+def pieces_of(num_bytes):
+    """Access by which a small text has several pieces."""
+    return Access(pace=Pace(text_bytes=num_bytes))
+
+
 def all_events(plan, **limits):
     branches = list(plan.branches.values())
     return concatenate([read(part, branches) for part in partitions_of(plan, **limits)])
@@ -105,12 +117,10 @@ FILES = [
 
 
 @pytest.mark.parametrize("name", FILES)
-def test_flat_and_jagged_columns_are_read_as_they_were_written(
-    name, columns, tmp_path, monkeypatch
-):
-    monkeypatch.setattr(text_module, "PIECE", 1 << 14)  # so that a file has several pieces
+def test_flat_and_jagged_columns_are_read_as_they_were_written(name, columns, tmp_path):
+    access = pieces_of(1 << 14)
     write(tmp_path / name, columns)
-    plan = plan_file(str(tmp_path / name), "Events", "s")
+    plan = plan_file(str(tmp_path / name), "Events", "s", access)
     assert plan.num_entries == NUM_EVENTS
     assert list(plan.branches) == list(columns)
     found = {name: (b.kind, b.collection) for name, b in plan.branches.items()}
@@ -136,14 +146,14 @@ def test_flat_and_jagged_columns_are_read_as_they_were_written(
             np.testing.assert_array_equal(events.contents[column], expected)
 
 
-def test_partitions_end_with_row_groups_and_lines(columns, tmp_path, monkeypatch):
-    monkeypatch.setattr(text_module, "PIECE", 1 << 14)
+def test_partitions_end_with_row_groups_and_lines(columns, tmp_path):
+    access = pieces_of(1 << 14)
     for name in ("a.parquet", "a.csv"):
         write(tmp_path / name, columns)
-    plan = plan_file(str(tmp_path / "a.parquet"), "Events", "s")
+    plan = plan_file(str(tmp_path / "a.parquet"), "Events", "s", access)
     assert plan.clusters == (700, 1400, 2100, 2800, 3000)
     assert [part.entry_stop for part in partitions_of(plan, 1000)] == [700, 1400, 2100, 3000]
-    plan = plan_file(str(tmp_path / "a.csv"), "Events", "s")
+    plan = plan_file(str(tmp_path / "a.csv"), "Events", "s", access)
     parts = partitions_of(plan, 800)
     assert {part.entry_stop for part in parts} <= set(plan.clusters)
     whole = (tmp_path / "a.csv").stat().st_size
@@ -220,18 +230,17 @@ def test_a_compressed_text_that_ends_too_early_is_unreadable(suffix, tmp_path):
     ("name", "head", "line"),
     [("a.csv", "x,y\n", "1.5,2\n"), ("a.jsonl", "", '{"x": 1.5, "y": 2}\n')],
 )
-def test_a_text_that_is_cut_short_within_a_row_is_unreadable(
-    name, head, line, tmp_path, monkeypatch
-):
-    monkeypatch.setattr(text_module, "PIECE", 1 << 12)
-    plan = plan_file(text_file(tmp_path, name, head + line * 4_000 + line[:3]), "Events", "s")
+def test_a_text_that_is_cut_short_within_a_row_is_unreadable(name, head, line, tmp_path):
+    access = pieces_of(1 << 12)
+    path = text_file(tmp_path, name, head + line * 4_000 + line[:3])
+    plan = plan_file(path, "Events", "s", access)
     *whole, cut = partitions_of(plan, 1_000)
     branches = list(plan.branches.values())
     assert all(set(read(part, branches).contents["x"]) == {1.5} for part in whole)
     with pytest.raises(UnreadableFileError, match=f"{name}: .*parse error"):
         read(cut, branches)
     with pytest.raises(UnreadableFileError, match=name):
-        plan_file(text_file(tmp_path, f"short_{name}", head + line[:3]), "Events", "s")
+        plan_file(text_file(tmp_path, f"short_{name}", head + line[:3]), "Events", "s", access)
 
 
 @pytest.mark.parametrize("suffix", [".gz", ".bz2", ".zst"])
@@ -288,10 +297,10 @@ def test_blank_lines_and_ends_of_lines_do_not_count(name, content, num_entries, 
         assert all_events(plan).contents["x"].tolist() == [1, 3][:num_entries]
 
 
-def test_many_pieces_of_blank_lines_keep_the_entries_in_place(tmp_path, monkeypatch):
-    monkeypatch.setattr(text_module, "PIECE", 16)
+def test_many_pieces_of_blank_lines_keep_the_entries_in_place(tmp_path):
+    access = pieces_of(16)
     lines = "".join(f"{i}\n" + "\r\n" * (i % 23) for i in range(300))
-    plan = plan_file(text_file(tmp_path, "a.csv", f"x\n{lines}"), "Events", "s")
+    plan = plan_file(text_file(tmp_path, "a.csv", f"x\n{lines}"), "Events", "s", access)
     assert plan.num_entries == 300
     for size in (1, 7, 300):
         parts = partitions_of(plan, size)
@@ -357,9 +366,9 @@ def test_what_is_no_table_is_named(name, content, message, tmp_path):
         ("a.jsonl", '{"x": 1, "y": 2}\n' * 4000, '{"y": 2}\n'),
     ],
 )
-def test_a_value_of_another_type_further_down_is_named(name, first, later, tmp_path, monkeypatch):
-    monkeypatch.setattr(text_module, "PIECE", 1 << 12)
-    plan = plan_file(text_file(tmp_path, name, first + later), "Events", "s")
+def test_a_value_of_another_type_further_down_is_named(name, first, later, tmp_path):
+    access = pieces_of(1 << 12)
+    plan = plan_file(text_file(tmp_path, name, first + later), "Events", "s", access)
     assert plan.num_entries == 4001
     with pytest.raises(DataError, match="'x'") as caught:
         all_events(plan)
@@ -368,9 +377,9 @@ def test_a_value_of_another_type_further_down_is_named(name, first, later, tmp_p
     assert y.contents["y"].tolist() == [2] * 4001
 
 
-def test_a_given_type_holds_where_the_first_lines_tell_another(tmp_path, monkeypatch):
-    monkeypatch.setattr(text_module, "PIECE", 1 << 12)
-    access = Access(types=(("x", "float32"), ("Jet_pt", "float32")))
+def test_a_given_type_holds_where_the_first_lines_tell_another(tmp_path):
+    types = (("x", "float32"), ("Jet_pt", "float32"))
+    access = replace(pieces_of(1 << 12), types=types)
     csv = "x,Jet_pt\n" + '1,"[1]"\n' * 4000 + '1.5,"[2.5, 3]"\n,[]\n'
     lines = '{"x": 1, "Jet": [{"pt": 1}]}\n' * 4000
     lines += '{"x": 1.5, "Jet": [{"pt": 2.5}, {"pt": 3}]}\n{"x": null, "Jet": []}\n'

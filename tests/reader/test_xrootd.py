@@ -2,6 +2,7 @@ import shutil
 import signal
 import socket
 import threading
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -64,7 +65,7 @@ def test_a_file_that_xrootd_does_not_have_is_named_at_once(server):
 def test_a_server_that_dies_or_stops_in_mid_read_is_an_error_not_a_hang(
     server, cms_files, hasty, number
 ):
-    how = Access(timeout=3, attempts=2)
+    how = replace(hasty, timeout=3, attempts=2)
     plan = plan_file(url_of(server.url, cms_files[0]), "events", "any", how)
     server.send(number)
     with counting() as counts, pytest.raises(UnreadableFileError, match="after 2 attempts"):
@@ -118,7 +119,7 @@ def _accept(listening, accepted):
 @pytest.mark.parametrize("name", ["a.root", "a.parquet", "a.csv"])
 @pytest.mark.parametrize("scheme", ["http", "root"])
 def test_a_server_that_never_answers_is_given_up(mute, hasty, scheme, name):
-    how = Access(timeout=0.5, attempts=2)
+    how = replace(hasty, timeout=0.5, attempts=2)
     with counting() as counts, pytest.raises(UnreadableFileError, match="after 2 attempts"):
         plan_file(f"{scheme}://{mute}//{name}", "Events", "any", how)
     assert sum(counts.retries.values()) == 1
@@ -128,7 +129,7 @@ def test_a_server_that_never_answers_is_given_up(mute, hasty, scheme, name):
 def test_a_server_that_failed_is_not_waited_for_again(mute, hasty, cms_files, cms_plans):
     with http_server(cms_files[0].parent) as (_, base), counting() as counts:
         name = cms_files[0].name
-        how = Access(replicas=(f"{base}/",), timeout=1)
+        how = replace(hasty, replicas=(f"{base}/",), timeout=1)
         for number in range(3):
             plan = plan_file(f"http://{mute}/{name}?{number}", "events", "any", how)
             assert plan.uuid == cms_plans[0].uuid

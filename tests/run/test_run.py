@@ -21,10 +21,12 @@ from paths import TUTORIAL
 
 from mlaas4hep_dask import journal
 from mlaas4hep_dask.bundle import open_bundle, write_bundle
-from mlaas4hep_dask.config import load
+from mlaas4hep_dask.cluster import connect
+from mlaas4hep_dask.cluster.reach import Bounds
+from mlaas4hep_dask.config import Cluster, load
 from mlaas4hep_dask.console import is_said
 from mlaas4hep_dask.encode import encode
-from mlaas4hep_dask.errors import ConfigError, RecordError, WriteError
+from mlaas4hep_dask.errors import ClusterError, ConfigError, RecordError, WriteError
 from mlaas4hep_dask.reader import plan_file, read
 from mlaas4hep_dask.report import model_card, render
 from mlaas4hep_dask.run.cli import main
@@ -380,18 +382,29 @@ def test_a_run_joins_a_scheduler_that_is_already_there(tmp_path):
             process.wait(timeout=30)
 
 
-def test_a_scheduler_without_workers_is_named(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr("mlaas4hep_dask.cluster.attach.WORKERS_TIMEOUT", 1)
+def test_a_scheduler_without_workers_is_named():
     with LocalCluster(n_workers=0, host="127.0.0.1", dashboard_address="127.0.0.1:0") as empty:
-        address = empty.scheduler_address
-        assert main([str(DATASET), "--cluster", address, "--output", str(tmp_path / "run")]) == 2
-    assert "1 worker needed, and after 1 s the cluster has 0" in capsys.readouterr().err
+        options = Cluster(address=empty.scheduler_address)
+        with (
+            pytest.raises(ClusterError, match="1 worker needed, and after 1 s the cluster has 0"),
+            connect(options, ranks=1, bounds=Bounds(worker=1)),
+        ):
+            pass
 
 
-def test_a_scheduler_that_does_not_answer_is_named(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr("mlaas4hep_dask.cluster.attach.CONNECT_TIMEOUT", 1)
-    assert main([str(DATASET), "--cluster", "tcp://127.0.0.1:1", "--output", str(tmp_path)]) == 2
-    assert "no Dask scheduler answers at tcp://127.0.0.1:1" in capsys.readouterr().err
+def test_a_scheduler_that_does_not_answer_is_named():
+    options = Cluster(address="tcp://127.0.0.1:1")
+    with (
+        pytest.raises(ClusterError, match=r"no Dask scheduler answers at tcp://127\.0\.0\.1:1"),
+        connect(options, ranks=1, bounds=Bounds(listen=1)),
+    ):
+        pass
+
+
+def test_a_run_without_a_scheduler_ends_with_status_2(tmp_path, capsys):
+    address = "tcp://no-such-host.invalid:1"
+    assert main([str(DATASET), "--cluster", address, "--output", str(tmp_path)]) == 2
+    assert "there is no host 'no-such-host.invalid'" in capsys.readouterr().err
 
 
 def test_check_prints_the_plan_and_reads_no_events(capsys):

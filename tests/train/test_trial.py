@@ -16,7 +16,6 @@ from mlaas4hep_dask.objective import BINARY, Classes, Reconstruction, Regression
 from mlaas4hep_dask.specs.measure import measure
 from mlaas4hep_dask.train.model import find_model
 from mlaas4hep_dask.train.trial import Training, try_model
-from mlaas4hep_dask.usercode import limit
 
 COLUMNS = 4
 HEAD = """
@@ -185,10 +184,11 @@ FAULTS = {
 }  # fmt: skip
 
 
-def test_a_forward_that_never_ends_is_refused_with_its_line(tmp_path, monkeypatch):
-    monkeypatch.setattr(limit, "TRIAL_SECONDS", 0.5)
+def test_a_forward_that_never_ends_is_refused_with_its_line(tmp_path):
     text = network("while True:\n    x = x + 1.0")
-    assert "of network.py (TimeoutError: it has not come back for 0.5 s)" in refused(tmp_path, text)
+    assert "of network.py (TimeoutError: it has not come back for 0.5 s)" in refused(
+        tmp_path, text, seconds=0.5
+    )
 
 
 @pytest.mark.parametrize("fault", FAULTS)

@@ -8,7 +8,7 @@ import pytest
 from paths import REPOSITORY
 
 from mlaas4hep_dask.errors import CodeError
-from mlaas4hep_dask.usercode import find_code
+from mlaas4hep_dask.usercode import find_code, limited
 
 
 def write(folder, **files):
@@ -242,3 +242,12 @@ def test_variables_of_the_environment_that_the_code_asks_for_count(asked, tmp_pa
         monkeypatch.setenv("ANOTHER_OF_TEST", value)
         digests.add(found(tmp_path).digest)
     assert len(digests) == 3
+
+
+def test_code_that_does_not_come_back_is_ended():
+    def forever():
+        while True:
+            pass
+
+    with pytest.raises(TimeoutError, match=r"it has not come back for 0\.2 s"), limited(0.2):
+        forever()

@@ -14,7 +14,8 @@ import psutil
 import pytest
 from distributed import Client, LocalCluster, Scheduler, SpecCluster, Worker, get_worker, wait
 
-from mlaas4hep_dask.cluster import connect, reach, scratch
+from mlaas4hep_dask.cluster import connect, scratch
+from mlaas4hep_dask.cluster.reach import Bounds, require_same_versions, require_scheduler
 from mlaas4hep_dask.config import Cluster
 from mlaas4hep_dask.errors import ClusterError
 from mlaas4hep_dask.waiting import (
@@ -289,9 +290,7 @@ def test_a_scheduler_that_stops_or_dies_is_told_in_one_line(tmp_path, caplog):
             ClusterHandle(client, SOON).result(future, "specs")
 
 
-def test_an_address_where_no_scheduler_answers_is_told_in_one_line(client, tmp_path, monkeypatch):
-    monkeypatch.setattr(reach, "CONNECT_TIMEOUT", 0.5)
-    monkeypatch.setattr(reach, "HANDSHAKE_TIMEOUT", 2.0)
+def test_an_address_where_no_scheduler_answers_is_told_in_one_line(client, tmp_path):
     worker, _ = last_worker(client)
     server = subprocess.Popen(
         [sys.executable, "-u", "-m", "http.server", "0", "--bind", "127.0.0.1"],
@@ -311,7 +310,7 @@ def test_an_address_where_no_scheduler_answers_is_told_in_one_line(client, tmp_p
     try:
         for address, expected in cases.items():
             with pytest.raises(ClusterError) as caught:
-                reach.require_scheduler(address)
+                require_scheduler(address, Bounds(listen=0.5, answer=2.0))
             assert expected in str(caught.value)
             assert "\n" not in str(caught.value)
     finally:
@@ -337,7 +336,7 @@ def test_a_worker_with_another_version_is_refused(tmp_path):
             with Client(empty) as client:
                 wait_for_workers(client, 1, "a test", seconds=100)
                 with pytest.raises(ClusterError, match=r"has mlaas4hep_dask 0\.0\.1, and this"):
-                    reach.require_same_versions(client)
+                    require_same_versions(client)
         finally:
             process.kill()
             process.wait(timeout=20)

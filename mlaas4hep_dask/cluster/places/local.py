@@ -10,7 +10,8 @@ from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mlaas4hep_dask.cluster.attach import NO_LOGS, WORKERS_TIMEOUT, cool_down, warm_up
+from mlaas4hep_dask.cluster.attach import NO_LOGS, cool_down, warm_up
+from mlaas4hep_dask.cluster.reach import BOUNDS
 from mlaas4hep_dask.cluster.scratch import scratch_folder
 from mlaas4hep_dask.cluster.settings import SETTINGS
 from mlaas4hep_dask.command import signals_wait
@@ -70,7 +71,7 @@ def start(options: Cluster, ranks: int, jobs: Path | None = None) -> Iterator[Cl
             stack.callback(_close, cluster)
             client = stack.enter_context(Client(cluster))
         workers_of(client).processes.follow(cluster)
-        ClusterHandle(client).wait_for_workers(number, "the local cluster", seconds=WORKERS_TIMEOUT)
+        ClusterHandle(client).wait_for_workers(number, "the local cluster", seconds=BOUNDS.worker)
         _require_room(client)
         yield client
 

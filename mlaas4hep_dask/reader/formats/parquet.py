@@ -58,7 +58,8 @@ class Table(OpenTable):
         if not is_remote(self.location):
             # Not mapped: a file that becomes shorter would end the process with a bus error.
             return pa.OSFile(self.location)
-        return PacedFile(open_remote(self.location, self.access, block_size=BLOCK))
+        file = open_remote(self.location, self.access, block_size=BLOCK)
+        return PacedFile(file, self.access.pace.answer_bytes)
 
     def _columns(self, names: Sequence[str]) -> list[str]:
         schema = self._metadata.schema
