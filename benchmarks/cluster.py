@@ -27,10 +27,11 @@ from distributed import Client
 from mlaas4hep_dask.cluster import connect
 from mlaas4hep_dask.config.sections import Cluster
 from mlaas4hep_dask.dataset import Dataset
-from mlaas4hep_dask.dataset.reduce import specs_graph
+from mlaas4hep_dask.dataset.collecting import collect
 from mlaas4hep_dask.dataset.specs_pass import file_pieces
 from mlaas4hep_dask.inputs.context import Context
 from mlaas4hep_dask.reader import Partition
+from mlaas4hep_dask.waiting import ClusterHandle
 
 WORKERS = 2
 JOBS = ("specs", "encode")
@@ -86,9 +87,11 @@ def report(
         graph |= {key: (function, part, context_key) for key, part in zip(keys, parts, strict=True)}
         client.get(graph, keys)
 
+    handle = ClusterHandle(client)
+
     def specs() -> None:
         pieces = file_pieces(dataset.plan(), None, {})
-        client.get(*specs_graph(pieces, context, token=uuid.uuid4().hex, threads=WORKERS))
+        collect(handle, pieces, context, token=uuid.uuid4().hex)
 
     cluster: dict[str, Callable[[], object]] = {
         "specs": specs,

@@ -24,7 +24,8 @@ import work
 from distributed import Client, LocalCluster
 
 from mlaas4hep_dask.dataset import Dataset
-from mlaas4hep_dask.dataset.reduce import specs_graph
+from mlaas4hep_dask.dataset.measuring import measure_pieces
+from mlaas4hep_dask.dataset.reduce import Groups
 from mlaas4hep_dask.dataset.specs_pass import file_pieces
 
 LIMIT_SECONDS = 5.0
@@ -89,10 +90,11 @@ def build(parsed: argparse.Namespace) -> dict[str, float]:
         graphs: list[Any]
         if parsed.graph == "specs":
             pieces = file_pieces(plan, None, {})
-            graph, _ = specs_graph(
-                pieces, fine.plan().context, token=fine.token(), threads=len(plan.partitions)
-            )
-            graphs = [graph]
+            # Of the largest cluster, with one partition per task; sent bit by bit, all held here.
+            graphs = [
+                group.graph("context", token=fine.token(), function=measure_pieces)[0]
+                for group in Groups(pieces, threads=len(plan.partitions))
+            ]
         else:
             graphs = [array.dask for array in fine.to_dask()]
         found = {

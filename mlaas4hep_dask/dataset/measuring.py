@@ -74,11 +74,18 @@ def _measure(piece: Piece, context: Context) -> Measured:
 def finish_piece(parts: list[Measured], piece: Piece) -> Measured:
     """The merged parts of a piece, which the cache keeps if all of it could be read."""
     measured = merge_measured(parts)
-    if piece.entry is not None and not measured.skipped:
-        counts = [measured.counts[number] for number in sorted(measured.counts)]
-        if why := store(Path(piece.entry), Entry(measured.specs, tuple(counts))):
-            return replace(measured, num_not_kept=measured.num_not_kept + 1, why_not_kept=why)
+    if piece.entry is not None and (why := keep_piece(measured, piece)):
+        return replace(measured, num_not_kept=measured.num_not_kept + 1, why_not_kept=why)
     return measured
+
+
+def keep_piece(measured: Measured, piece: Piece) -> str:
+    """Keep a piece in the cache if all of it could be read; why that failed, else empty."""
+    assert piece.entry is not None  # the caller has looked
+    if measured.skipped:
+        return ""
+    counts = [measured.counts[number] for number in sorted(measured.counts)]
+    return store(Path(piece.entry), Entry(measured.specs, tuple(counts)))
 
 
 def _from_cache(piece: Piece, context: Context) -> Measured | None:

@@ -6,6 +6,8 @@ import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
+from distributed import Future
+
 from mlaas4hep_dask.catalog import DataFile, Recorded
 from mlaas4hep_dask.config import Partitioning
 from mlaas4hep_dask.dataset.first_worker import FirstWorker
@@ -25,7 +27,7 @@ from mlaas4hep_dask.reader import (
     require_same_branches,
 )
 from mlaas4hep_dask.reader.rootfile import NIL
-from mlaas4hep_dask.waiting import ClusterHandle
+from mlaas4hep_dask.waiting import ClusterHandle, Work
 
 logger = logging.getLogger(__name__)
 
@@ -239,19 +241,35 @@ def plan_files(
         Whatever is wrong with a file.
     """
     trial = FirstWorker(cluster, checked.needs, "readers")
-    open_files = planned_already(checked)
+    try:
+        planned = _planned(checked, cluster)
+    except Exception:
+        trial.end()  # what it tells comes first
+        raise
+    trial.end()
+    return assemble(checked, planned, partition, max_events)
+
+
+def _planned(checked: Preflight, cluster: ClusterHandle) -> list[PlannedFile | Skipped]:
+    """The plans of all files, in the configuration's order, made on a cluster."""
+    done: dict[tuple[str, DataFile], PlannedFile | Skipped] = {**planned_already(checked)}
     shared = cluster.share(wanted_of(checked))
     listed = [(sample, file) for sample, files in checked.files.items() for file in files]
-    tasks = {
-        (sample, file): cluster.submit(plan_one, file, sample, shared, group="readers", pure=False)
-        for sample, file in listed
-        if (sample, file) not in open_files
-    }
-    trial.end()
-    results = cluster.gather(list(tasks.values()), "plan", group="readers")
-    done = dict(zip(tasks, results, strict=True))
-    planned = [open_files.get(which) or done[which] for which in listed]
-    return assemble(checked, planned, partition, max_events)
+    closed = iter([which for which in listed if which not in done])
+
+    def source(_: int) -> Work | None:
+        return next(map(work_of, closed), None)
+
+    def work_of(which: tuple[str, DataFile]) -> Work:
+        sample, file = which
+
+        def send(_: int) -> Future:
+            return cluster.submit(plan_one, file, sample, shared, group="readers", pure=False)
+
+        return Work(send, which, place=lambda _: file.file)
+
+    done.update(cluster.taken(source, "plan", shared=[shared], group="readers"))
+    return [done[which] for which in listed]
 
 
 def check_files(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Container, Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import groupby
 from pathlib import Path
@@ -11,9 +11,10 @@ from typing import Any
 
 from mlaas4hep_dask.config import SpecsPass
 from mlaas4hep_dask.dataset.cache import entry_names, present, prune
-from mlaas4hep_dask.dataset.measuring import Piece, count_events, measure_pieces
+from mlaas4hep_dask.dataset.collecting import collect
+from mlaas4hep_dask.dataset.measuring import Piece, count_events
 from mlaas4hep_dask.dataset.plan import Plan, Skipped, first_reason
-from mlaas4hep_dask.dataset.reduce import MAX_TASKS, specs_graph
+from mlaas4hep_dask.dataset.reduce import MAX_TASKS
 from mlaas4hep_dask.dataset.subset import subset_units
 from mlaas4hep_dask.dataset.tasks import Measured
 from mlaas4hep_dask.errors import DataError
@@ -187,7 +188,14 @@ def _counted(
     parts = min(len(pieces), MAX_TASKS)
     if context.preparation.counting() is None:
         parts = sum(len(piece.partitions[0]) for piece in pieces) // COUNTED_TOGETHER + 1
-    measured = _run(cluster, pieces, context, f"{token}-counts", count_events, parts)
+    measured = collect(
+        cluster,
+        pieces,
+        context,
+        token=f"{token}-counts",
+        function=count_events,
+        max_tasks=parts,
+    )
     return replace(measured, samples=measured.specs.samples)
 
 
@@ -211,25 +219,8 @@ def _overlap(part: Partition, lost: Skipped) -> bool:
 def _compute(
     cluster: ClusterHandle, pieces: Sequence[Piece], context: Context, token: str
 ) -> Measured:
-    measured = _run(cluster, pieces, context, token, measure_pieces, MAX_TASKS)
+    measured = collect(cluster, pieces, context, token=token)
     return replace(measured, specs=measured.specs.in_order())
-
-
-def _run(
-    cluster: ClusterHandle,
-    pieces: Sequence[Piece],
-    context: Context,
-    token: str,
-    function: Callable[[Sequence[Piece], Context], Measured],
-    max_tasks: int,
-) -> Measured:
-    threads = cluster.num_threads("readers")
-    graph, key = specs_graph(
-        pieces, context, token=token, function=function, threads=threads, max_tasks=max_tasks
-    )
-    future = cluster.compute(graph, key, group="readers")
-    measured: Measured = cluster.result(future, "specs", group="readers")
-    return measured
 
 
 def file_pieces(plan: Plan, folder: Path | None, facts: Mapping[str, Any]) -> list[Piece]:

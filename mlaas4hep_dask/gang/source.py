@@ -114,7 +114,9 @@ class WorkerBlocks:
         # A mapping that threads may share; a Client would copy through a socket.
         if future.status == "finished" and future.key in self._worker.data:
             return self._worker.data[future.key]  # type: ignore[no-any-return]
-        block: Block = self._cluster.result(future, f"block {number}", group="readers")
+        block: Block = self._cluster.result(
+            future, f"block {number}", group="readers", beside=list(self._futures.values())
+        )
         if self._plan.on_disk:  # another rank's worker made it, and has it on its own disk
             block = diskcache.kept(block, self._plan.token, number, self._worker)
         return block

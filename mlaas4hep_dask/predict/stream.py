@@ -21,8 +21,8 @@ def in_order(
     """What ``function(*task)`` returns for each task, in their order.
 
     A task is submitted only when an earlier result has been taken, so that workers hold a bounded
-    number of results whatever the number of tasks. When the iterator is closed, tasks under way
-    are cancelled.
+    number of results whatever the number of tasks, and so do they lose if they end all at once.
+    When the iterator is closed, tasks under way are cancelled.
 
     Raises
     ------
@@ -44,7 +44,7 @@ def in_order(
         for _ in range(room):
             submit()
         while waiting:
-            done: T = cluster.result(waiting[0], what, group="readers")
+            done: T = cluster.result(waiting[0], what, group="readers", beside=waiting)
             waiting.popleft()
             submit()
             yield done

@@ -8,7 +8,8 @@ from mlaas4hep_dask.waiting.groups import Group
 from mlaas4hep_dask.waiting.handle import ClusterHandle
 from mlaas4hep_dask.waiting.patience import Patience
 from mlaas4hep_dask.waiting.shared import shared_key
-from mlaas4hep_dask.waiting.waits import OverdueError
+from mlaas4hep_dask.waiting.taking import Work
+from mlaas4hep_dask.waiting.watch import OverdueError
 from mlaas4hep_dask.waiting.workers import LostWorkerError, processes, size, workers_of
 
 __all__ = [
@@ -17,6 +18,7 @@ __all__ = [
     "LostWorkerError",
     "OverdueError",
     "Patience",
+    "Work",
     "processes",
     "shared_key",
     "size",

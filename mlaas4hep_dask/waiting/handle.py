@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 from distributed import Client, Future
 
-from mlaas4hep_dask.waiting import shared, waits
+from mlaas4hep_dask.waiting import shared as shares
+from mlaas4hep_dask.waiting import taking, waits
 from mlaas4hep_dask.waiting.groups import Group, is_of, needed, separate
 from mlaas4hep_dask.waiting.patience import Patience
+from mlaas4hep_dask.waiting.taking import Work
+from mlaas4hep_dask.waiting.watch import LOOK_EVERY
 from mlaas4hep_dask.waiting.workers import living, workers_of
 
 BOARDS = "mlaas4hep_dask-boards"  # among what Dask's scheduler keeps for its clients
@@ -103,17 +106,20 @@ class ClusterHandle:
         return self.client.submit(function, *arguments, **options)
 
     def compute(self, graph: Any, key: Any, *, group: Group | None = None) -> Future:
-        """A future of a key of a graph, whose tasks run as those that `submit` gives a group."""
+        """A future of a key of a graph, whose tasks run as those that `submit` gives a group.
+
+        They come after those of every graph before.
+        """
         is_apart = group is not None and self._is_apart(group)
         resources = needed(group) if group is not None and is_apart else None
-        return self.client.get(graph, key, sync=False, resources=resources)
+        return self.client.get(graph, key, sync=False, resources=resources, fifo_timeout=0)
 
     def _is_apart(self, group: Group) -> bool:
         """True when some workers are not of a group; looked up at most once in `LOOK_EVERY`."""
         if self._is_separated:  # it stays so: those of another group may come again
             return True
         now = time.monotonic()
-        if now - self._looked.get(group, -waits.LOOK_EVERY) < waits.LOOK_EVERY:
+        if now - self._looked.get(group, -LOOK_EVERY) < LOOK_EVERY:
             return False
         self._looked[group] = now
         if all(is_of(info, group) for info in self.alive().values()):
@@ -124,7 +130,7 @@ class ClusterHandle:
 
     def share(self, value: Any, token: str = "") -> Future:
         """A future of a value, for tasks to refer to; made again elsewhere if its worker dies."""
-        return shared.share(self.client, value, token)
+        return shares.share(self.client, value, token)
 
     def gather(
         self,
@@ -134,6 +140,7 @@ class ClusterHandle:
         on: Mapping[str, str] | None = None,
         group: Group | None = None,
         seconds: float | None = None,
+        beside: Collection[Future] = (),
     ) -> list[Any]:
         """The results of tasks, in their order; see `mlaas4hep_dask.waiting.waits.gather`."""
         return waits.gather(
@@ -143,6 +150,7 @@ class ClusterHandle:
             on=on,
             group=group,
             seconds=seconds,
+            beside=beside,
             patience=self.patience,
         )
 
@@ -153,9 +161,26 @@ class ClusterHandle:
         *,
         group: Group | None = None,
         seconds: float | None = None,
+        beside: Collection[Future] = (),
     ) -> Any:
         """The result of one task; raises as `gather` does."""
-        return self.gather([future], what, group=group, seconds=seconds)[0]
+        return self.gather([future], what, group=group, seconds=seconds, beside=beside)[0]
+
+    def taken(
+        self,
+        source: Callable[[int], Work | None],
+        what: str,
+        *,
+        shared: Sequence[Future] = (),
+        group: Group | None = None,
+    ) -> Iterator[tuple[Any, Any]]:
+        """Tags and results of some work, in the order in which it is done.
+
+        See `mlaas4hep_dask.waiting.taking.taken`.
+        """
+        return taking.taken(
+            self.client, source, what, shared=shared, group=group, patience=self.patience
+        )
 
     def wait_for(self, future: Future, what: str, *, group: Group | None = None) -> None:
         """Wait until a task has ended, well or not; raises as `gather` does, but not its error."""

@@ -5,9 +5,8 @@ from __future__ import annotations
 import asyncio
 import concurrent.futures
 import logging
-import math
 import time
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 from typing import Any, TypeVar
 
@@ -16,26 +15,15 @@ from distributed import Client, Future, wait
 from distributed.scheduler import KilledWorker
 
 from mlaas4hep_dask.errors import ClusterError
+from mlaas4hep_dask.waiting.deaths import Deaths
 from mlaas4hep_dask.waiting.groups import Group, is_of
 from mlaas4hep_dask.waiting.patience import PATIENCE, Patience
-from mlaas4hep_dask.waiting.shared import is_given_up
-from mlaas4hep_dask.waiting.workers import (
-    LostWorkerError,
-    living,
-    memory_ends,
-    num_memory_ends,
-    processes,
-    size,
-    workers_of,
-)
+from mlaas4hep_dask.waiting.watch import LOOK_EVERY, Watch, ended_for_memory, num_workers
+from mlaas4hep_dask.waiting.workers import living, workers_of
 
 logger = logging.getLogger("mlaas4hep_dask.waiting")
 
 T = TypeVar("T")
-
-LOOK_EVERY = 1.0  # seconds between looks at who lives
-SHARED_RETRIES = 100  # of a value that tasks share, each after a death of a worker
-MEMORY_ENDS = 3  # times that workers were ended for memory, none being left
 
 
 def gather(
@@ -46,6 +34,7 @@ def gather(
     on: Mapping[str, str] | None = None,
     group: Group | None = None,
     seconds: float | None = None,
+    beside: Collection[Future] = (),
     patience: Patience = PATIENCE,
 ) -> list[Any]:
     """The results of tasks, in their order.
@@ -65,6 +54,9 @@ def gather(
         Whose workers alone can run them.
     seconds : float, optional
         For how long they are waited for.
+    beside : collection of Future
+        Others that are under way: that they get on tells that a task which was given up, since
+        workers died that had it, may have done nothing to it.
     patience : Patience
         For how long something may be lacking.
 
@@ -75,26 +67,33 @@ def gather(
     LostWorkerError
         When a worker of ``on`` has left.
     ClusterError
-        When the scheduler is gone, or no worker is left that could run the tasks.
+        When the scheduler is gone, no worker is left that could run the tasks, or workers died
+        again and again at one of them.
     Exception
         The first error of a task.
     """
     futures = list(futures)
     if not futures:
         return []
+    deaths = Deaths()
 
     async def call() -> list[Any]:
-        failed = await _first_failed(client, futures)
-        for _ in range(SHARED_RETRIES):
-            if not (failed and is_given_up(await failed[0].exception(asynchronous=True))):
+        while failed := await _first_failed(client, futures):
+            error = await failed[0].exception(asynchronous=True)
+            done = sum(future.status == "finished" for future in (*futures, *beside))
+            if not (
+                isinstance(error, KilledWorker) and deaths.may_try_again(error.task, error, done)
+            ):
                 break
-            logger.info("%s: what its tasks share is sent again, after deaths of workers", what)
+            logger.info("%s: %r is sent again, after deaths of workers", what, error.task)
             await client.retry(_failed(futures), asynchronous=True)
-            failed = await _first_failed(client, futures)
         return list(await client.gather(failed or futures, asynchronous=True))  # or raises
 
-    watch = _Watch(client, what, on=on, group=group, seconds=seconds, patience=patience)
-    return _awaited(client, call, watch)
+    watch = Watch(client, what, on=on, group=group, seconds=seconds, patience=patience)
+    try:
+        return awaited(client, call, watch)
+    except KilledWorker as error:
+        raise killed(client, what, error, deaths.num_deaths(error.task, error)) from error
 
 
 async def _first_failed(client: Client, futures: Sequence[Future]) -> list[Future]:
@@ -123,10 +122,6 @@ def _failed(futures: Sequence[Future]) -> list[Future]:
     return [future for future in futures if future.status not in ("finished", "pending")]
 
 
-class OverdueError(ClusterError):
-    """Tasks have not ended in the time that they had."""
-
-
 class _FailedError(Exception):
     pass
 
@@ -148,7 +143,7 @@ def wait_for(
         with client.as_current():
             await wait([future])
 
-    _awaited(client, ended, _Watch(client, what, group=group, patience=patience))
+    awaited(client, ended, Watch(client, what, group=group, patience=patience))
 
 
 def wait_for_workers(
@@ -167,7 +162,7 @@ def wait_for_workers(
     ClusterError
         When it has fewer after some seconds; tells of those that were ended for memory.
     """
-    watch = _Watch(client, what, group=group, need=number, patience=patience)
+    watch = Watch(client, what, group=group, need=number, patience=patience)
     deadline = time.monotonic() + seconds
     while True:
         present = watch.look(alone=False)
@@ -177,8 +172,8 @@ def wait_for_workers(
         if time.monotonic() > deadline:
             of = f", of which {len(members)} are {group}" if len(members) < len(present) else ""
             raise ClusterError(
-                f"{what}: {_workers(number)} needed, and after {seconds:g} s the cluster has "
-                f"{len(present)}{of}{_ended(client)}",
+                f"{what}: {num_workers(number)} needed, and after {seconds:g} s the cluster has "
+                f"{len(present)}{of}{ended_for_memory(client)}",
                 workers=sorted(present),
             )
         time.sleep(min(LOOK_EVERY, 0.2))  # between looks
@@ -216,7 +211,7 @@ def on_workers(
             logger.warning("%s: no answer within %g s", what, seconds)
             return {}
 
-    returned = _awaited(client, call, _Watch(client, what))
+    returned = awaited(client, call, Watch(client, what))
     return {w: value for w, value in returned.items() if not isinstance(value, BaseException)}
 
 
@@ -233,8 +228,16 @@ def let_go(client: Client, futures: Sequence[Future]) -> None:
             )
 
 
-def _awaited(client: Client, call: Callable[[], Awaitable[T]], watch: _Watch) -> T:
-    """What ``call`` gives, run in the client's loop while this thread looks who lives."""
+def awaited(client: Client, call: Callable[[], Awaitable[T]], watch: Watch) -> T:
+    """What ``call`` gives, run in the client's loop while this thread looks who lives.
+
+    Raises
+    ------
+    ClusterError
+        As `Watch.look`, or when what is waited for was cancelled.
+    Exception
+        That of ``call``.
+    """
 
     async def called() -> T:
         return await call()
@@ -246,13 +249,6 @@ def _awaited(client: Client, call: Callable[[], Awaitable[T]], watch: _Watch) ->
         while not concurrent.futures.wait([running], timeout=LOOK_EVERY).done:
             watch.look()
         return running.result()
-    except KilledWorker as error:
-        address = error.last_worker.address
-        raise ClusterError(
-            f"{watch.what}: {_died(error.allowed_failures + 1)} at "
-            f"task {key_split(error.task)!r}; {workers_of(client).fates(client, [address])}",
-            address=address,
-        ) from error
     except (asyncio.CancelledError, concurrent.futures.CancelledError) as error:
         watch.look()  # mostly the scheduler is gone
         raise ClusterError(f"{watch.what}: the tasks were cancelled") from error
@@ -260,136 +256,14 @@ def _awaited(client: Client, call: Callable[[], Awaitable[T]], watch: _Watch) ->
         running.cancel()
 
 
-def _died(number: int) -> str:
-    return f"{_workers(number)} died{' one after the other' if number > 1 else ''}"
-
-
-def _workers(number: int) -> str:
-    return f"{number} worker" if number == 1 else f"{number} workers"
-
-
-def _ended(client: Client) -> str:
-    ended = memory_ends(client)
-    if not ended:
-        return ""
-    return (
-        f"; nannies ended workers {num_memory_ends(client)} times for memory, the last with "
-        f"{size(list(ended.values())[-1])} in use: give them a larger limit (cluster.memory_limit)"
+def killed(
+    client: Client, what: str, error: KilledWorker, number: int, place: str = ""
+) -> ClusterError:
+    """The error for a task at which a number of workers died, and of what it was made."""
+    address = error.last_worker.address
+    times = " one after the other" if number > 1 else ""
+    at = f"task {key_split(error.task)!r}{f' of {place}' if place else ''}"
+    fates = workers_of(client).fates(client, [address])
+    return ClusterError(
+        f"{what}: {num_workers(number)} died{times} at {at}; {fates}", address=address
     )
-
-
-class _Watch:
-    """Looks who lives during one wait, tells what is lacking, and ends it where nobody could."""
-
-    def __init__(
-        self,
-        client: Client,
-        what: str,
-        *,
-        on: Mapping[str, str] | None = None,
-        group: Group | None = None,
-        need: int = 1,
-        seconds: float | None = None,
-        patience: Patience = PATIENCE,
-    ) -> None:
-        self.what = what
-        self._patience = patience
-        self._client = client
-        self._workers = workers_of(client)
-        self._on = on or {}
-        self._group = group
-        self._need = need
-        # Those that wait on workers are waited for by a client, which has the word.
-        self._level = logging.INFO if client.id.startswith("Client-worker") else logging.WARNING
-        self._seconds = math.inf if seconds is None else seconds
-        self._began = self._told = time.monotonic()
-        self._lacking_since: float | None = None
-        self._ends = 0  # workers ended for memory before anything was lacking
-
-    def look(self, *, alone: bool = True) -> Mapping[str, Mapping[str, Any]]:
-        """Who is there now.
-
-        Raises
-        ------
-        LostWorkerError, OverdueError, ClusterError
-            When what is waited for cannot come any more; if ``alone``, for want of workers too.
-        """
-        present = self._workers.look(self._client)
-        now_there = processes(present)
-        lost = [worker for worker, process in self._on.items() if now_there.get(worker) != process]
-        if lost:
-            fates = self._workers.fates(self._client, lost)
-            raise LostWorkerError(f"{self.what}: {fates}", workers=lost)
-        lack, bound = self._lack(present)
-        now = time.monotonic()
-        if now - self._began > self._seconds:
-            raise OverdueError(f"{self.what}: no end after {self._seconds:g} s")
-        if not lack:
-            self._lacking_since = None
-            if now - self._told > self._patience.long:
-                self._told = now
-                logger.log(self._level, "%s: %s", self.what, self._at_work(present))
-            return present
-        if self._lacking_since is None:
-            self._lacking_since = now
-            self._told = now - self._patience.next_word + self._patience.first_word
-            self._ends = num_memory_ends(self._client)
-        lacking = now - self._lacking_since
-        if now - self._told >= self._patience.next_word:
-            self._told = now
-            logger.log(self._level, "%s: %s, for %.0f s now", self.what, lack, lacking)
-        if not present and num_memory_ends(self._client) - self._ends >= MEMORY_ENDS:
-            raise ClusterError(f"{self.what}: no worker lives{_ended(self._client)}")
-        if alone and lacking > bound:
-            text = f"{self.what}: {lack}, for {lacking:.0f} s, and no end to it is in sight"
-            raise ClusterError(text + _ended(self._client))
-        return present
-
-    def _lack(self, present: Mapping[str, Mapping[str, Any]]) -> tuple[str, float]:
-        """What is lacking, and for how many seconds it may."""
-        if not present:
-            return f"waiting for {_workers(self._need)} (none is here)", self._patience.no_worker
-        members = [info for info in present.values() if not self._group or is_of(info, self._group)]
-        if len(members) < self._need:
-            of = f" of {self._group!r}" if len(members) < len(present) else ""
-            text = f"waiting for {_workers(self._need)}{of} ({len(members)} of {self._need} here)"
-            return text, self._patience.no_worker
-        concerned = {a: info for a, info in present.items() if a in self._on} or dict(present)
-        full = [address for address, info in concerned.items() if _is_stuck(info)]
-        if full and (len(full) == len(concerned) or self._on):
-            info = concerned[full[0]]
-            used, limit = info["metrics"].get("memory", 0), info["memory_limit"] or 0
-            text = (
-                f"worker {full[0]} is paused: {size(used)} of its limit of {size(limit)} of memory "
-                "are in use, and it is at no task"
-            )
-            return text, self._patience.paused
-        quiet = max(
-            self._patience.silent, len(present) / 10
-        )  # the more there are, the less often each is heard
-        silent = [address for address in concerned if self._workers.silent_for(address) > quiet]
-        if silent:
-            since = time.time() - self._workers.silent_for(silent[0])
-            clock = time.strftime("%H:%M:%S", time.localtime(since))
-            return (
-                f"no sign of life of {self._workers.name(silent[0])} since {clock}",
-                self._patience.mute,
-            )
-        return "", 0.0
-
-    def _at_work(self, present: Mapping[str, Mapping[str, Any]]) -> str:
-        tasks = sum(
-            sum(info["metrics"].get("task_counts", {}).get(kind, 0) for kind in AT_WORK)
-            for info in present.values()
-        )
-        seconds = time.monotonic() - self._began
-        return f"{_workers(len(present))} at {tasks} tasks, after {seconds:.0f} s"
-
-
-AT_WORK = ("executing", "long-running")
-
-
-def _is_stuck(info: Mapping[str, Any]) -> bool:
-    """True for a worker that takes no task, for lack of memory, and is at none."""
-    counts = info["metrics"].get("task_counts", {})
-    return info["status"] == "paused" and not any(counts.get(kind) for kind in AT_WORK)

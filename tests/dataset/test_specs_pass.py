@@ -6,7 +6,6 @@ import shutil
 from dataclasses import replace
 from pathlib import Path
 
-import dask
 import numpy as np
 import pytest
 import uproot
@@ -17,9 +16,10 @@ from mlaas4hep_dask.cluster import connect
 from mlaas4hep_dask.config import Cluster, Config
 from mlaas4hep_dask.dataset import Dataset
 from mlaas4hep_dask.dataset.cache import SUFFIX, prune
+from mlaas4hep_dask.dataset.collecting import collect
 from mlaas4hep_dask.dataset.description import description_of
 from mlaas4hep_dask.dataset.planning import check_files
-from mlaas4hep_dask.dataset.reduce import specs_graph
+from mlaas4hep_dask.dataset.reduce import FAN_IN, Groups
 from mlaas4hep_dask.dataset.specs_pass import file_pieces
 from mlaas4hep_dask.dataset.subset import subset_units
 from mlaas4hep_dask.dataset.tasks import make_block, measure_partition
@@ -31,6 +31,7 @@ from mlaas4hep_dask.report.page import render_page
 from mlaas4hep_dask.run.specs_notes import specs_notes
 from mlaas4hep_dask.specs import Specs
 from mlaas4hep_dask.specs.specs import merge_all
+from mlaas4hep_dask.waiting import ClusterHandle
 
 NUM_EVENTS = 16_052
 
@@ -295,9 +296,15 @@ def test_coarser_tasks_give_the_same_specs_and_fill_the_cache_too(keys, client, 
     folder = Path(keys["specs"]["cache"])
     for num_cached in (0, NUM_EVENTS):
         pieces = file_pieces(plan, folder, {})
-        graph, key = specs_graph(pieces, context, token="any", max_tasks=max_tasks)  # noqa: S106
-        measured = dask.get(graph, key)
-        tasks = [k for k in graph if isinstance(k, tuple) and k[0].startswith("measure-")]
+        tasks = [task for group in Groups(pieces, max_tasks=max_tasks) for task in group.tasks]
+        assert sum(len(piece) for task in tasks for piece in task) == len(plan.partitions)
+        measured = collect(
+            ClusterHandle(client),
+            pieces,
+            context,
+            token="any",  # noqa: S106
+            max_tasks=max_tasks,
+        )
         assert len(tasks) <= min(max_tasks, len(plan.partitions)) + len(plan.files)
         assert measured.num_cached == num_cached
         assert sorted(measured.counts) == list(range(len(plan.partitions)))
@@ -313,12 +320,9 @@ def test_tasks_take_several_partitions_if_all_threads_have_enough_of_them(
     plan = dataset.plan()
     assert len(plan.partitions) == 165
     pieces = file_pieces(plan, None, {})
-    graph, _ = specs_graph(pieces, dataset.plan().context, token="any", threads=threads)  # noqa: S106
-    tasks = [
-        task[1]
-        for key, task in graph.items()
-        if isinstance(key, tuple) and key[0].startswith("measure-")
-    ]
+    groups = list(Groups(pieces, threads=threads))
+    assert max(len(group.tasks) for group in groups) == max(2, min(FAN_IN, threads))
+    tasks = [task for group in groups for task in group.tasks]
     numbers = []
     for (piece,) in tasks:
         last = piece.first + len(piece)
