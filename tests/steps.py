@@ -1,13 +1,17 @@
 """Steps of the line that tests of several rooms take."""
 
+import os
 import re
 import signal
 import subprocess
 import sys
+import time
+from collections import Counter
 
 import awkward as ak
 import httpx
 import uproot
+from distributed import SchedulerPlugin
 
 from mlaas4hep_dask.bundle import open_bundle
 from mlaas4hep_dask.config import Config
@@ -15,6 +19,7 @@ from mlaas4hep_dask.dataset import Dataset
 from mlaas4hep_dask.predict.request import check_request
 from mlaas4hep_dask.predict.scoring import predict_files
 from mlaas4hep_dask.reader import plan_file, read
+from mlaas4hep_dask.waiting import ClusterHandle, workers_of
 
 
 def dataset_of(keys, client, **more):
@@ -69,3 +74,39 @@ def served(bundle, events):
         process.send_signal(signal.SIGINT)
         process.wait(timeout=20)
         process.stdout.close()
+
+
+class Runs(SchedulerPlugin):
+    """How often each task was done."""
+
+    name = "runs"
+
+    def __init__(self, scheduler):
+        self.scheduler = scheduler
+        self.done = Counter()
+
+    def transition(self, key, start, finish, *_, **__):
+        if (start, finish) == ("processing", "memory"):
+            self.done[key] += 1
+
+    def of(self, kind):
+        """The tasks of a kind, and how often they were done."""
+        return Counter({key: n for key, n in self.done.items() if kind in str(key)})
+
+    def held(self, kind):
+        """Those of which workers have the results."""
+        tasks = self.scheduler.tasks.items()
+        return {key for key, task in tasks if kind in str(key) and task.state == "memory"}
+
+
+def kill_all(client):
+    """End all workers of a local cluster, which starts them again."""
+    for worker in ClusterHandle(client).alive():
+        os.kill(workers_of(client).processes.pid(worker), signal.SIGKILL)
+
+
+def await_that(condition, future):
+    """Wait until a condition holds while something is under way."""
+    while not condition():
+        assert not future.done(), future.result()
+        time.sleep(0.05)  # between looks

@@ -5,7 +5,6 @@ from __future__ import annotations
 import uuid
 from typing import Any, TypeVar
 
-from dask.utils import key_split
 from distributed import Client, Future
 from distributed.scheduler import KilledWorker
 
@@ -36,4 +35,4 @@ def same(value: T) -> T:
 
 def is_given_up(error: BaseException | None) -> bool:
     """True for the error of tasks whose shared value was given up."""
-    return isinstance(error, KilledWorker) and key_split(error.task) == PREFIX
+    return isinstance(error, KilledWorker) and str(error.task).startswith(f"{PREFIX}-")

@@ -3,19 +3,17 @@
 import os
 import signal
 import time
-from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
-from distributed import SchedulerPlugin
-from steps import dataset_of
+from steps import Runs, await_that, dataset_of, kill_all
 
 from mlaas4hep_dask.cluster import connect
 from mlaas4hep_dask.config import Cluster
 from mlaas4hep_dask.dataset.reduce import FAN_IN, TOGETHER
 from mlaas4hep_dask.errors import ClusterError
-from mlaas4hep_dask.waiting import ClusterHandle, Work, workers_of
+from mlaas4hep_dask.waiting import ClusterHandle, Work
 from mlaas4hep_dask.waiting.deaths import ROUNDS
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(240)]
@@ -42,29 +40,6 @@ def gated(events):
 """
 
 
-class Runs(SchedulerPlugin):
-    """How often each task was done."""
-
-    name = "runs"
-
-    def __init__(self, scheduler):
-        self.scheduler = scheduler
-        self.done = Counter()
-
-    def transition(self, key, start, finish, *_, **__):
-        if (start, finish) == ("processing", "memory"):
-            self.done[key] += 1
-
-    def of(self, kind):
-        """The tasks of a kind, and how often they were done."""
-        return Counter({key: n for key, n in self.done.items() if kind in str(key)})
-
-    def held(self, kind):
-        """Those of which workers have the results."""
-        tasks = self.scheduler.tasks.items()
-        return {key for key, task in tasks if kind in str(key) and task.state == "memory"}
-
-
 @pytest.fixture(scope="module")
 def cluster():
     """Two workers that are started again when they die."""
@@ -72,18 +47,6 @@ def cluster():
         runs = Runs(client.cluster.scheduler)
         client.cluster.scheduler.add_plugin(runs)
         yield client, runs
-
-
-def kill_all(client):
-    for worker in ClusterHandle(client).alive():
-        os.kill(workers_of(client).processes.pid(worker), signal.SIGKILL)
-
-
-def await_that(condition, future):
-    """Wait until a condition holds while something is under way."""
-    while not condition():
-        assert not future.done(), future.result()
-        time.sleep(0.05)  # between looks
 
 
 def keys_of(folder, cms_files):

@@ -1,5 +1,7 @@
 """On a cluster with readers and trainers, trainers neither plan nor read nor encode."""
 
+import os
+import signal
 from contextlib import contextmanager
 
 import pytest
@@ -11,7 +13,8 @@ from mlaas4hep_dask.dataset import Dataset
 from mlaas4hep_dask.errors import ClusterError
 from mlaas4hep_dask.predict.request import check_request
 from mlaas4hep_dask.predict.scoring import predict_files
-from mlaas4hep_dask.run.stages import fit
+from mlaas4hep_dask.run.stages import fit, model_of
+from mlaas4hep_dask.run.training import Trainer
 from mlaas4hep_dask.waiting import ClusterHandle, Patience
 from mlaas4hep_dask.waiting.groups import groups_of
 
@@ -79,6 +82,27 @@ def test_no_reading_task_of_a_run_runs_on_a_trainer(tmp_path, two_groups, cache)
     assert set.union(*readers.values()) == {"readers-0", "readers-1"}
     ranks = [on for kind, on in by_kind.items() if "rank" in kind]
     assert set.union(*ranks) == {"trainers-0"}
+
+
+@pytest.mark.ddp
+@pytest.mark.parametrize("cache", ["memory", "none"])
+def test_training_goes_on_when_all_readers_end_at_once(two_groups, cache):
+    client, _ = two_groups
+    overrides = ["training.epochs=3", "training.ranks=1", "partition.max_events=500"]
+    config = load(TUTORIAL / "dataset.yaml", [*overrides, f"cache={cache}"])
+    found = []
+    for is_disturbed in (False, True):
+        trainer = Trainer(Dataset(config, client), model_of(config))
+        epochs = []
+        for epoch in trainer.epochs(first=1, state=None):
+            epochs.append({name: epoch.record[name]["loss"] for name in ("train", "validation")})
+            if is_disturbed and len(epochs) == 1:
+                readers = ClusterHandle(client).alive("readers")
+                for pid in client.run(os.getpid, workers=list(readers)).values():
+                    os.kill(pid, signal.SIGKILL)
+        assert trainer.restarts == 0
+        found.append(epochs)
+    assert found[0] == found[1]
 
 
 def where():

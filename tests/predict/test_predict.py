@@ -18,11 +18,12 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 import uproot
-from steps import predict, rows_of
+from steps import Runs, await_that, kill_all, predict, rows_of
 
 from mlaas4hep_dask.bundle import open_bundle, write_bundle
 from mlaas4hep_dask.bundle.golden import Golden
-from mlaas4hep_dask.config import Config, given_of
+from mlaas4hep_dask.cluster import connect
+from mlaas4hep_dask.config import Cluster, Config, given_of
 from mlaas4hep_dask.dataset import Dataset
 from mlaas4hep_dask.derive.recipe import Recipe
 from mlaas4hep_dask.encode import Encoding, decode, encode
@@ -830,6 +831,25 @@ def test_a_worker_that_dies_costs_time_but_no_event(tmp_path, client, small):
     assert done.num_scored == 3_000
     assert rows_of(tmp_path / "out.root")["source_entry"].to_list() == [*range(1_000)] * 3
     client.wait_for_workers(2)
+
+
+@pytest.mark.cluster
+@pytest.mark.timeout(240)
+def test_all_workers_may_end_at_once_while_files_are_scored(tmp_path, small):
+    path, files = small
+    folder = with_network(path, tmp_path / "bundle", Slow(200))
+    files = [shutil.copy(file, tmp_path / f"{n}-{file.name}") for n in range(4) for file in files]
+    with connect(Cluster(workers=2), ranks=1) as own, ThreadPoolExecutor(1) as thread:
+        runs = Runs(own.cluster.scheduler)
+        own.cluster.scheduler.add_plugin(runs)
+        scoring = thread.submit(predict, own, folder, files, tmp_path / "out.root")
+        await_that(lambda: len(runs.of("score_partition")) >= 5, scoring)
+        kill_all(own)
+        done = scoring.result()
+        num_runs = sum(runs.of("score_partition").values())
+    assert done.num_scored == 12_000
+    assert rows_of(tmp_path / "out.root")["source_entry"].to_list() == [*range(1_000)] * 12
+    assert 12 <= num_runs <= 12 + AHEAD * 2  # what was done ahead by two threads
 
 
 def test_ctrl_c_ends_the_command_without_tracebacks_or_files(tmp_path, small):
