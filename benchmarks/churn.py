@@ -32,7 +32,7 @@ from mlaas4hep_dask.config.sections import Cluster
 from mlaas4hep_dask.dataset import Dataset
 from mlaas4hep_dask.dataset.progress import PROGRESS
 from mlaas4hep_dask.report.figures import Line, line_chart
-from mlaas4hep_dask.waiting import ClusterHandle, processes, workers_of
+from mlaas4hep_dask.waiting import ClusterHandle, Patience, processes, workers_of
 
 FAR = """
 import time
@@ -142,6 +142,9 @@ def main() -> None:
         folder = Path(name)
         (folder / "far.py").write_text(FAR.format(seconds=parsed.seconds), encoding="utf-8")
 
+        # As of batch clusters: on a busy machine it takes a while until workers are there again.
+        patient = ClusterHandle(client, Patience(no_worker=3600.0))
+
         def dataset_of(times: int) -> Dataset:
             (folder / str(times)).mkdir()
             sections = {
@@ -151,7 +154,7 @@ def main() -> None:
             }
             linked = data.linked(paths, folder / str(times), times=times)
             file = common.write_config(folder / f"{times}.yaml", linked, **sections)
-            dataset = Dataset.from_yaml(file, client)
+            dataset = Dataset.from_yaml(file, patient)
             dataset.plan()
             return dataset
 
