@@ -27,6 +27,7 @@ from mlaas4hep_dask.cluster.reach import (
     require_same_versions,
     require_scheduler,
 )
+from mlaas4hep_dask.cluster.scratch import socket_folder
 from mlaas4hep_dask.errors import ClusterError
 from mlaas4hep_dask.places import LOCAL, PLACES
 
@@ -61,6 +62,7 @@ def warm_up(*modules: str) -> None:
     # interrupt until it ignores them. That the terminal was closed concerns this process alone.
     earlier = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGHUP})
     try:
+        socket_folder()
         resource_tracker.ensure_running()  # which would let interrupts through again
         signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
         forkserver.ensure_running()

@@ -1,4 +1,4 @@
-"""The folder in which a local cluster keeps files, gone when it has ended."""
+"""The folders in which a local cluster keeps files, gone when it has ended."""
 
 from __future__ import annotations
 
@@ -8,9 +8,12 @@ import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from functools import cache
+from multiprocessing.util import get_temp_dir
 from pathlib import Path
 
 PREFIX = "mlaas4hep_dask-scratch-"
+MARK = "mlaas4hep_dask"  # a file by which the folder of our processes' sockets is known
 
 
 @contextmanager
@@ -27,13 +30,33 @@ def scratch_folder(parent: str | None) -> Iterator[Path]:
     for other in root.glob(f"{PREFIX}*"):
         _remove_if_left(other)
     folder = Path(tempfile.mkdtemp(prefix=PREFIX, dir=root))
-    held = os.open(folder, os.O_RDONLY | os.O_CLOEXEC)
+    held = _held(folder)
     try:
-        fcntl.flock(held, fcntl.LOCK_SH)  # as long as this process lives
         yield folder
     finally:
         os.close(held)
         shutil.rmtree(folder, ignore_errors=True)
+
+
+@cache
+def socket_folder() -> Path:
+    """The folder in which multiprocessing keeps sockets, one for a process; it removes it at exit.
+
+    Those that killed processes of this user have left behind are removed here.
+    """
+    folder = Path(get_temp_dir())
+    for mark in folder.parent.glob(f"*/{MARK}"):
+        _remove_if_left(mark.parent)
+    _held(folder)  # before it is marked: others remove what is marked and not held
+    (folder / MARK).touch()
+    return folder
+
+
+def _held(folder: Path) -> int:
+    """A lock that lasts until it is closed, or this process ends in whatever way."""
+    held = os.open(folder, os.O_RDONLY | os.O_CLOEXEC)
+    fcntl.flock(held, fcntl.LOCK_SH)
+    return held
 
 
 def _remove_if_left(folder: Path) -> None:

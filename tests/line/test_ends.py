@@ -121,6 +121,24 @@ def test_a_run_that_is_ended_leaves_no_trace_process_or_file(
     assert alive == []
 
 
+def test_what_a_killed_run_has_left_is_removed_by_the_next(tmp_path, temporary):
+    (tmp_path / "dataset.yaml").write_text(CONFIG.format(data=DATA))
+    command = ["mlaas4hep_dask.run", "dataset.yaml", "--output", "run"]
+    killed = began(tmp_path, temporary, *command)
+    prints("dashboard: ")(killed, tmp_path)
+    children = psutil.Process(killed.pid).children(recursive=True)
+    killed.kill()
+    killed.communicate(timeout=100)
+    _, alive = psutil.wait_procs(children, timeout=60)
+    assert alive == []
+    assert list(temporary.iterdir()) != []
+    following = began(tmp_path, temporary, *command)
+    prints("dashboard: ")(following, tmp_path)
+    following.terminate()
+    following.communicate(timeout=100)
+    assert list(temporary.iterdir()) == []
+
+
 @pytest.mark.parametrize(
     ("command", "first"),
     [
