@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import sys
+
+from mlaas4hep_dask.entry import mlaas4hep
+
+if __name__ == "__main__":  # before the imports below, which take a while
+    sys.exit(mlaas4hep())
+
 import os
 import platform
-import sys
 from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError
 from importlib.metadata import version as installed
@@ -90,7 +96,3 @@ def _clean_up() -> None:
         from mlaas4hep_dask.cluster import cool_down
 
         cool_down()
-
-
-if __name__ == "__main__":
-    sys.exit(command())

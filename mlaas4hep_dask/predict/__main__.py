@@ -2,7 +2,7 @@
 
 import sys
 
-from mlaas4hep_dask.predict.cli import command
+from mlaas4hep_dask.entry import predict
 
 if __name__ == "__main__":
-    sys.exit(command())
+    sys.exit(predict())

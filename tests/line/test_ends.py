@@ -12,6 +12,8 @@ import pytest
 from paths import TUTORIAL
 from services.processes import wait_until
 
+from mlaas4hep_dask import entry
+
 pytestmark = pytest.mark.timeout(280)
 DATA = TUTORIAL / "data"
 CONFIG = """
@@ -169,6 +171,39 @@ def test_the_first_line_comes_before_what_takes_time_is_imported(tmp_path, comma
     heavy = {"numpy", "numba", "dask", "distributed", "torch", "uproot", "awkward", "pydantic"}
     assert heavy.isdisjoint(before), heavy.intersection(before)
     assert any(line.startswith("error: ") for line in lines)
+
+
+SCRIPT = "import sys; from mlaas4hep_dask.entry import {name}; sys.exit({name}())"
+
+
+@pytest.mark.parametrize(
+    ("command", "module"),
+    [
+        (entry.mlaas4hep, "mlaas4hep_dask"),
+        (entry.run, "mlaas4hep_dask.run"),
+        (entry.predict, "mlaas4hep_dask.predict"),
+        (entry.serve, "mlaas4hep_dask.serve"),
+        (entry.specs, "mlaas4hep_dask.specs"),
+    ],
+)
+@pytest.mark.parametrize("is_script", [False, True])
+def test_a_command_that_is_interrupted_before_it_has_begun_prints_nothing(
+    tmp_path, command, module, is_script
+):
+    script = SCRIPT.format(name=command.__name__)  # as pip writes it
+    # Imported in place of the first library that it needs: the moment at which Ctrl-C is pressed.
+    (tmp_path / "click.py").write_text("import os, signal\nos.kill(os.getpid(), signal.SIGINT)\n")
+    path = os.pathsep.join([str(tmp_path), *sys.path])
+    done = subprocess.run(
+        [sys.executable, *(["-c", script] if is_script else ["-m", module])],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": path},
+        capture_output=True,
+        preexec_fn=heard,
+        timeout=100,
+        check=False,
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (-signal.SIGINT, b"", b"")
 
 
 def test_a_temporary_directory_with_too_long_a_path_is_told_in_one_line(tmp_path, temporary):
