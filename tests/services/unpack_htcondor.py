@@ -3,18 +3,20 @@
 ``python unpack_htcondor.py FOLDER`` changes nothing else on the machine and needs no root: packages
 come through apt with a state of its own, which checks their signatures, and are unpacked, not
 installed. The programs get the C library that they were built for, from the same folder; jobs that
-they start use the system's. FOLDER cannot be moved afterwards.
+they start use the system's. FOLDER cannot be moved afterwards. The archive of Debian is the one of
+this machine's apt, or DEBIAN_MIRROR.
 """
 
 import os
+import platform
 import re
 import subprocess
 import sys
 from pathlib import Path
 
 SUITE = "trixie"  # the Debian whose HTCondor is taken; bookworm has none
+VARIABLE = "DEBIAN_MIRROR"
 KEYS = "/usr/share/keyrings/debian-archive-keyring.gpg"
-MIRROR = "http://deb.debian.org/debian/"
 # What HTCondor's programs need at run time, of all that its package depends on.
 WANTED = re.compile(r"condor|gcc-14-base|lib.*")
 UNUSED = re.compile(
@@ -39,11 +41,29 @@ def printed(*command, folder=None):
     return done.stdout
 
 
-def mirror():
-    """The Debian mirror that apt is set up with here, or Debian's own."""
-    command = ["apt-get", "indextargets", "--format", "$(REPO_URI)", "Created-By: Packages"]
-    known = subprocess.run(command, capture_output=True, text=True).stdout.split()
-    return next((url for url in known if url.endswith("/debian/")), MIRROR)
+def mirror(system):
+    """The archive of Debian that apt takes packages from here, whatever format its sources have.
+
+    Parameters
+    ----------
+    system : mapping
+        As /etc/os-release: a Debian takes its own release from there, whatever the address.
+    """
+    if given := os.environ.get(VARIABLE):
+        return given
+    own = system.get("VERSION_CODENAME") if system["ID"] == "debian" else None
+    # Also of sources whose lists were never fetched.
+    command = ["apt-get", "indextargets", "--no-release-info"]
+    shown = "$(REPO_URI) $(RELEASE) $(COMPONENT)"
+    rows = printed(*command, "--format", shown, "Created-By: Packages").splitlines()
+    for url, release, component in (row.rsplit(" ", 2) for row in rows):  # a URL has spaces on a CD
+        is_debian = release == own or url.rstrip("/").endswith("/debian")
+        if component == "main" and is_debian and not url.startswith("cdrom:"):
+            return url
+    return sys.exit(
+        "none of apt's sources here is an archive of Debian, from which HTCondor comes: set "
+        f"{VARIABLE} to the address of one, such as that of a mirror near you"
+    )
 
 
 def download(own):
@@ -53,7 +73,8 @@ def download(own):
     for name in ("etc/apt.conf.d", "etc/preferences.d"):
         (own / name).mkdir(exist_ok=True)
     (own / "status").touch()
-    (own / "sources.list").write_text(f"deb [signed-by={KEYS}] {mirror()} {SUITE} main\n")
+    debian = mirror(platform.freedesktop_os_release())
+    (own / "sources.list").write_text(f"deb [signed-by={KEYS}] {debian} {SUITE} main\n")
     user = printed("id", "-un").strip()
     (own / "apt.conf").write_text(APT.format(own=own, user=user))
     os.environ["APT_CONFIG"] = str(own / "apt.conf")
