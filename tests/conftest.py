@@ -2,7 +2,7 @@ import gc
 import os
 import shutil
 import sys
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -25,6 +25,7 @@ settings.register_profile(
 settings.load_profile("suite")
 
 PROCESSES = {"batch", "cluster", "ddp", "server", "slow"}  # marks of tests that may start some
+NODES = {"cpus": 4, "memory": 16000}  # of a batch system
 SERVICES = {"hosts", "htcondor", "htcondor_pool", "slurm", "slurm_cluster"}
 STARTS = {"subprocess.Popen", "os.fork", "os.posix_spawn", "socket.bind"}
 _started: list[str] = []
@@ -119,54 +120,63 @@ def skip_without(missing):
     pytest.skip(str(missing))
 
 
+@contextmanager
+def started(kind, *arguments, **options):
+    """A service for as long as the context; without what it needs, the test is skipped."""
+    with ExitStack() as stack:
+        try:
+            service = stack.enter_context(kind(*arguments, **options))
+        except Missing as missing:
+            skip_without(missing)
+        yield service
+
+
+def commands_of(service, patch):
+    """A batch system whose commands work until what is patched is put back."""
+    for name, value in service.environment.items():
+        patch.setenv(name, value)
+    return service
+
+
+@contextmanager
+def without_jobs(service, patch):
+    """A batch system as of `commands_of`; no job is left after the context."""
+    yield commands_of(service, patch)
+    service.clear()
+
+
 @pytest.fixture(scope="session")
 def slurm_cluster():
     """A real SLURM with two nodes; use ``slurm`` unless a fixture for several tests needs it."""
-    try:
-        service = Slurm(cpus=4, memory=16000)
-    except Missing as missing:
-        skip_without(missing)
-    with service:
+    with started(Slurm, **NODES) as service:
         yield service
 
 
 @pytest.fixture
 def slurm(slurm_cluster, monkeypatch):
     """A real SLURM with two nodes, without jobs; its commands work in the test."""
-    for name, value in slurm_cluster.environment.items():
-        monkeypatch.setenv(name, value)
-    yield slurm_cluster
-    slurm_cluster.clear()
+    with without_jobs(slurm_cluster, monkeypatch) as service:
+        yield service
 
 
 @pytest.fixture(scope="session")
 def htcondor_pool():
     """A real HTCondor pool with two nodes; use ``htcondor`` unless a fixture needs it."""
-    try:
-        service = HTCondor(cpus=4, memory=16000)
-    except Missing as missing:
-        skip_without(missing)
-    with service:
+    with started(HTCondor, **NODES) as service:
         yield service
 
 
 @pytest.fixture
 def htcondor(htcondor_pool, monkeypatch):
     """A real HTCondor pool with two nodes, without jobs; its commands work in the test."""
-    for name, value in htcondor_pool.environment.items():
-        monkeypatch.setenv(name, value)
-    yield htcondor_pool
-    htcondor_pool.clear()
+    with without_jobs(htcondor_pool, monkeypatch) as service:
+        yield service
 
 
 @pytest.fixture
 def hosts():
     """Two hosts in one network, each with a name, a loopback and a /dev/shm of its own."""
-    with ExitStack() as stack:
-        try:
-            made = stack.enter_context(joined_hosts(2))
-        except Missing as missing:
-            skip_without(missing)
+    with started(joined_hosts, 2) as made:
         yield made
 
 

@@ -8,9 +8,8 @@ import pytest
 pytest.importorskip("services.slurm", reason="no batch systems that tests can start")
 
 import dask
-from conftest import skip_without
+from conftest import commands_of, started
 from services.htcondor import HTCondor
-from services.processes import Missing
 from services.slurm import Slurm
 
 from mlaas4hep_dask.cluster.sites import job_script, load_site, site_names
@@ -30,26 +29,17 @@ def sites_of(system):
 @pytest.fixture(scope="module")
 def large_slurm():
     """A SLURM whose nodes say that they are large, and have GPUs."""
-    try:
-        service = Slurm(cpus=64, memory=64_000, gpus=2)
-    except Missing as missing:
-        skip_without(missing)
-    with service, pytest.MonkeyPatch.context() as patch:
-        for name, value in service.environment.items():
-            patch.setenv(name, value)
-        yield service
+    with (
+        started(Slurm, cpus=64, memory=64_000, gpus=2) as made,
+        pytest.MonkeyPatch.context() as patch,
+    ):
+        yield commands_of(made, patch)
 
 
 @pytest.fixture(scope="module")
 def small_htcondor():
-    try:
-        service = HTCondor()
-    except Missing as missing:
-        skip_without(missing)
-    with service, pytest.MonkeyPatch.context() as patch:
-        for name, value in service.environment.items():
-            patch.setenv(name, value)
-        yield service
+    with started(HTCondor) as made, pytest.MonkeyPatch.context() as patch:
+        yield commands_of(made, patch)
 
 
 @pytest.fixture

@@ -6,8 +6,7 @@ import os
 import main_job
 import pytest
 import yaml
-from conftest import skip_without
-from services.processes import Missing
+from conftest import started
 from services.slurm import Slurm
 
 pytestmark = [pytest.mark.ddp, pytest.mark.timeout(500)]
@@ -26,11 +25,7 @@ SITE = {
 
 @pytest.fixture
 def slurm_on_hosts(hosts):
-    try:
-        service = Slurm(hosts=hosts, cpus=3, memory=8000)
-    except Missing as missing:
-        skip_without(missing)
-    with service:
+    with started(Slurm, hosts=hosts, cpus=3, memory=8000) as service:
         yield service
 
 

@@ -9,10 +9,10 @@ from contextlib import contextmanager
 import main_job
 import pytest
 from certificates import make_certificates
-from conftest import skip_without
+from conftest import started
 from dask_on_hosts import dask_on
 from services.hosts import hosts as joined
-from services.processes import Missing, wait_until
+from services.processes import wait_until
 
 pytestmark = [pytest.mark.batch, pytest.mark.ddp, pytest.mark.timeout(600)]
 
@@ -33,18 +33,9 @@ def found_here(tmp_path_factory):
     return main_job.results(folder)
 
 
-@contextmanager
 def network(number, **options):
     """Hosts, or a skip with the reason."""
-    made = joined(number, **options)
-    try:
-        found = made.__enter__()
-    except Missing as missing:
-        skip_without(missing)
-    try:
-        yield found
-    finally:
-        made.__exit__(None, None, None)
+    return started(joined, number, **options)
 
 
 class Job:

@@ -3,24 +3,14 @@
 import json
 import os
 import pwd
-import shutil
 import signal
 import subprocess
 import tempfile
 import time
 from pathlib import Path
 
-from .processes import (
-    Missing,
-    end,
-    free_ports,
-    kill,
-    new_folder,
-    processes_with,
-    program,
-    start,
-    wait_until,
-)
+from .processes import Missing, free_ports, processes_with, program, start, wait_until
+from .service import Service
 
 UNPACKED = Path(__file__).resolve().parents[2] / ".venv-htcondor" / "root" / "usr"
 INSTALL = "make services"
@@ -146,16 +136,16 @@ STARTD_CRON_JOBLIST =
 """
 
 
-class HTCondor:
-    """A pool with nodes ``n1``, ``n2``, …, ready for jobs; nothing outlives `stop`.
+class HTCondor(Service):
+    """A central machine and nodes.
 
     HTCondor runs no jobs of root. As root, its daemons and commands therefore run in a user
     namespace in which they see themselves as another user; files keep their owner.
 
     Parameters
     ----------
-    folder : Path, optional
-        Empty or new; one is made in /tmp.
+    folder, num_nodes
+        As of `Service`.
     cpus, memory, gpus : int
         Of each node; memory in MiB. They need not be there in truth.
     lease : int
@@ -168,8 +158,8 @@ class HTCondor:
             release = Path(program("condor_master", INSTALL)).parents[1]
         self._release = release
         self._before = _as_ordinary_user()
-        self.folder = folder = new_folder("htcondor", folder)
-        self.nodes = [f"n{number}" for number in range(1, num_nodes + 1)]
+        super().__init__("htcondor", folder, num_nodes)
+        folder = self.folder
         # The path of a socket is at most 107 characters long.
         self._sockets = Path(tempfile.mkdtemp(prefix="htcondor", dir="/tmp"))
         self.config = folder / "condor_config"
@@ -191,25 +181,15 @@ class HTCondor:
             "CONDOR_CONFIG": str(self.config),
             "PATH": f"{self.commands}:{os.environ['PATH']}",
         }
-        self._daemons = {}
         self._started = {}
         self._write_commands()
-        try:
-            self._start_master("central", {})
-            for name in self.nodes:
-                self._start_node(name)
-            for name in self.nodes:
-                self._wait_for(name)
-            wait_until(self._answers, "condor_q answers", log=folder / "central" / "log")
-        except BaseException:
-            self.stop()
-            raise
+        self._begin()
 
-    def __enter__(self):
-        return self
+    def _start_central(self):
+        self._start_master("central", {})
 
-    def __exit__(self, *_):
-        self.stop()
+    def _wait_for_commands(self):
+        wait_until(self._answers, "condor_q answers", log=self.folder / "central" / "log")
 
     def _answers(self):
         return self.run("condor_q", check=False).returncode == 0
@@ -259,19 +239,6 @@ class HTCondor:
         rows = map(str.split, told.splitlines())  # slot1_2@n1@127-0-0-1.private.test 1795930500
         return {slot.split("@")[1]: int(start) for slot, start in rows}
 
-    def start_node(self, name):
-        """Bring a node back after `kill_node`."""
-        self._start_node(name)
-        self._wait_for(name)
-
-    def kill_node(self, name):
-        """End a node as a power cut does: its daemons and all processes of its jobs."""
-        daemon = self._daemons.pop(name)
-        daemon.kill()
-        daemon.wait(timeout=20)
-        while left := self.processes(name):
-            kill(left)
-
     def processes(self, node=None):
         """What runs for this pool, or for and on one of its nodes; not who called it."""
         place = f"{self.folder / node}" if node is not None else str(self.folder)
@@ -281,18 +248,6 @@ class HTCondor:
         else:
             found.update(processes_with(CONDOR_CONFIG=str(self.config), _CONDOR_LOCAL_DIR=place))
         return list(found)
-
-    def run(self, *command, check=True):
-        """The finished process of a command such as ``condor_q``."""
-        done = subprocess.run(
-            [str(part) for part in command],
-            env={**os.environ, **self.environment},
-            capture_output=True,
-            text=True,
-            timeout=60,
-        )
-        assert not check or done.returncode == 0, done.stdout + done.stderr
-        return done
 
     def submit(self, description):
         """The number, such as "3.0", of the one job that a submit description queues."""
@@ -314,25 +269,18 @@ class HTCondor:
         told = self.run("condor_q", "-af:j", "JobStatus").stdout
         return {number: int(status) for number, status in map(str.split, told.splitlines())}
 
-    def clear(self):
-        """Remove all jobs and bring back what was killed."""
+    def _remove_jobs(self):
         self.run("condor_rm", "-all", check=False)
-        for name in self.nodes:
-            if name not in self._daemons:
-                self.start_node(name)
-        wait_until(lambda: not self.jobs(), "no job is left")
-        kill(processes_with(_CONDOR_SCRATCH_DIR=f"{self.folder}/"))
+
+    def _processes_of_jobs(self, node):
+        return processes_with(_CONDOR_SCRATCH_DIR=f"{self.folder / node}/")
 
     def stop(self):
         """End jobs and daemons, and remove the folder."""
         if "central" in self._daemons:
-            self.run("condor_rm", "-all", check=False)
-        end(list(self._daemons.values()), number=signal.SIGQUIT)
-        self._daemons = {}
-        while left := self.processes():
-            kill(left)
-        for folder in (self._sockets, self.folder):
-            shutil.rmtree(folder, ignore_errors=True)
+            self._remove_jobs()
+        self._end_daemons(*self.nodes, "central", number=signal.SIGQUIT)
+        self._remove(self._sockets)
 
 
 def _as_ordinary_user():

@@ -3,15 +3,10 @@
 import os
 import re
 import secrets
-import shutil
 import socket
-import subprocess
 
 from .processes import (
-    end,
     free_ports,
-    kill,
-    new_folder,
     processes_in,
     processes_with,
     program,
@@ -19,6 +14,7 @@ from .processes import (
     user_name,
     wait_until,
 )
+from .service import Service
 
 INSTALL = "apt-get install slurm-wlm munge"
 # No cgroups and no accounting data base; a job over its memory is killed by what /proc tells.
@@ -61,14 +57,13 @@ PartitionName=test Nodes=ALL Default=YES MaxTime=1:00:00 DefaultTime=10:00 DefMe
 DEVICES = ("/dev/null", "/dev/zero", "/dev/full", "/dev/random")  # they pass for GPUs
 
 
-class Slurm:
-    """A controller and nodes ``n1``, ``n2``, …, ready for jobs; nothing outlives `stop`.
+class Slurm(Service):
+    """A controller and nodes.
 
     Parameters
     ----------
-    folder : Path, optional
-        Empty or new; neither it nor a folder above may be writable for others, but for /tmp, where
-        one is made.
+    folder, num_nodes
+        As of `Service`.
     hosts : sequence of Host, optional
         From `hosts`: one node is in each, and the controller in the first, where all commands
         are run. Otherwise all are on this machine's loopback.
@@ -94,14 +89,13 @@ class Slurm:
         program("sbatch", INSTALL)
         if gpus > len(DEVICES):
             raise ValueError(f"{gpus} GPUs: at most {len(DEVICES)} can be pretended")
-        self.folder = folder = new_folder("slurm", folder)
         num_nodes = len(hosts) or num_nodes
-        self.nodes = [f"n{number}" for number in range(1, num_nodes + 1)]
+        super().__init__("slurm", folder, num_nodes)
+        folder = self.folder
         self._head = hosts[0] if hosts else None
         self._hosts = dict(zip(self.nodes, hosts, strict=False))
         self.config = folder / "slurm.conf"
-        self.environment = {"SLURM_CONF": str(self.config)}
-        self._daemons = {}
+        self.environment["SLURM_CONF"] = str(self.config)
         for name in ("", "munged", "state"):
             (folder / name).mkdir(parents=True, exist_ok=True)
             (folder / name).chmod(0o755)
@@ -136,22 +130,11 @@ class Slurm:
                 share=memory // cpus,
             )
         )
-        try:
-            self._start_munge()
-            self.start_controller()
-            for name in self.nodes:
-                self._start_node(name)
-            for name in self.nodes:
-                self._wait_for(name)
-        except BaseException:
-            self.stop()
-            raise
+        self._begin()
 
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *_):
-        self.stop()
+    def _start_central(self):
+        self._start_munge()
+        self.start_controller()
 
     def _start(self, name, *arguments, tool=None):
         command = [self._programs[tool or name], *map(str, arguments)]
@@ -179,7 +162,7 @@ class Slurm:
 
     def stop_controller(self):
         """Take slurmctld away; it saves its queue, and jobs that run go on."""
-        end([self._daemons.pop("slurmctld")])
+        self._end_daemons("slurmctld")
 
     def _answers(self):
         return self.run("scontrol", "ping", check=False).returncode == 0
@@ -191,38 +174,17 @@ class Slurm:
         log = self.folder / name / "log"
         wait_until(lambda: self.state_of_node(name) == "IDLE", f"node {name} is idle", log=log)
 
-    def start_node(self, name):
-        """Bring a node back after `kill_node`."""
-        self._start_node(name)
-        self._wait_for(name)
-
-    def kill_node(self, name):
-        """End a node as a power cut does: its daemon and all processes of its jobs."""
-        daemon = self._daemons.pop(name)
-        daemon.kill()
-        daemon.wait(timeout=20)
-        kill(self.processes(name))
-
     def processes(self, node=None):
         """What runs for this SLURM, or for jobs on one of its nodes; not who called it."""
         if node is None:
             found = set(processes_with(SLURM_CONF=str(self.config)))
             return list(found.union(*map(self.processes, self.nodes)))
-        jobs = processes_with(SLURM_CONF=str(self.config), SLURMD_NODENAME=node)
-        return processes_in(self.folder / node) + jobs  # steps of jobs have no environment to see
+        # Steps of jobs have no environment to see.
+        return processes_in(self.folder / node) + self._processes_of_jobs(node)
 
     def run(self, *command, check=True):
         """The finished process of a command such as ``squeue``, in the first host, if any."""
-        command = [str(part) for part in command]
-        done = subprocess.run(
-            self._head.command(*command) if self._head else command,
-            env={**os.environ, **self.environment},
-            capture_output=True,
-            text=True,
-            timeout=60,
-        )
-        assert not check or done.returncode == 0, done.stdout + done.stderr
-        return done
+        return super().run(*(self._head.command(*command) if self._head else command), check=check)
 
     def state_of_node(self, name):
         """SLURM's word for the state of a node, such as IDLE, MIXED, DOWN."""
@@ -241,27 +203,22 @@ class Slurm:
         told = self.run("scontrol", "show", "job", number, "--oneliner").stdout
         return dict(re.findall(r"(\S+?)=(\S*)", told))
 
-    def clear(self):
-        """Cancel all jobs, bring back what was killed; wait until all nodes are idle."""
+    def _remove_jobs(self):
         if "slurmctld" not in self._daemons:
             self.start_controller()
         self.run("scancel", "--user", user_name(), check=False)
-        for name in self.nodes:
-            if name not in self._daemons:
-                self._start_node(name)
-        wait_until(lambda: not self.jobs(), "no job is left")
-        for name in self.nodes:
-            kill(processes_with(SLURM_CONF=str(self.config), SLURMD_NODENAME=name))
-            if self.state_of_node(name) != "IDLE":
-                self.run("scontrol", "update", f"NodeName={name}", "State=RESUME", check=False)
-            self._wait_for(name)
+
+    def _resume(self, name):
+        if self.state_of_node(name) != "IDLE":
+            self.run("scontrol", "update", f"NodeName={name}", "State=RESUME", check=False)
+
+    def _processes_of_jobs(self, node):
+        return processes_with(SLURM_CONF=str(self.config), SLURMD_NODENAME=node)
 
     def stop(self):
         """End jobs and daemons, and remove the folder."""
         if "slurmctld" in self._daemons:
             self.run("scancel", "--signal=KILL", "--full", "--user", user_name(), check=False)
         for name in [*self.nodes, "slurmctld", "munged"]:  # without munged, others cannot end
-            if daemon := self._daemons.pop(name, None):
-                end([daemon])
-        kill(self.processes())
-        shutil.rmtree(self.folder, ignore_errors=True)
+            self._end_daemons(name)
+        self._remove()
