@@ -5,6 +5,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+from conftest import NODES
 
 from services.htcondor import HTCondor
 from services.processes import wait_until
@@ -12,6 +13,7 @@ from services.processes import wait_until
 pytestmark = pytest.mark.batch
 
 IDLE, RUNNING, REMOVED, COMPLETED, HELD = 1, 2, 3, 4, 5  # JobStatus
+WHOLE = {"request_cpus": NODES["cpus"]}  # of a node, so that two jobs have two nodes
 
 
 def submitted(htcondor, script, folder, **keys):
@@ -47,7 +49,7 @@ def test_jobs_run_on_both_nodes_at_the_same_time(htcondor, tmp_path):
     numbers = []
     for name in "12":
         script = f"touch {tmp_path}/{name}; until {both}; do sleep 0.1; done; hostname"
-        keys = {"request_cpus": 2, "arguments": f"{tmp_path}/{name}.sh"}
+        keys = {**WHOLE, "arguments": f"{tmp_path}/{name}.sh"}
         (tmp_path / f"{name}.sh").write_text(script)
         numbers.append(submitted(htcondor, script, tmp_path, **keys))
     for number in numbers:
@@ -91,7 +93,7 @@ def test_the_pool_tells_why_a_job_fits_no_node(htcondor, tmp_path):
 
 
 def test_the_job_of_a_killed_node_is_queued_again_and_the_other_goes_on(htcondor, tmp_path):
-    numbers = [submitted(htcondor, "sleep 1000", tmp_path, request_cpus=2) for _ in "12"]
+    numbers = [submitted(htcondor, "sleep 1000", tmp_path, **WHOLE) for _ in "12"]
     for number in numbers:
         wait_for(htcondor, number, RUNNING)
     places = {node_of(htcondor.job(number)): number for number in numbers}
