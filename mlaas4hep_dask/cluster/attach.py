@@ -9,7 +9,7 @@ import signal
 import tempfile
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from multiprocessing import forkserver, resource_tracker
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -126,12 +126,11 @@ def connect(
     if options.address in PLACES:
         name = LOCAL if options.address == LOCAL else "batch"
         place = importlib.import_module(f"mlaas4hep_dask.cluster.places.{name}")
-        with place.start(options, ranks, jobs) as client:
+        with place.start(options, ranks, jobs) as client, _newcomers(client, options.address):
             yield client
         return
     from distributed import Client
 
-    from mlaas4hep_dask.cluster.newcomers import same_versions_of_newcomers
     from mlaas4hep_dask.waiting import ClusterHandle
 
     require_scheduler(options.address, bounds)
@@ -147,8 +146,17 @@ def connect(
         where = f"the scheduler at {options.address}"
         ClusterHandle(client).wait_for_workers(1, where, seconds=bounds.worker)
         require_same_versions(client)
-        with same_versions_of_newcomers(client):
+        with _newcomers(client, options.address):
             yield client
     finally:
         with suppress(TimeoutError, OSError):  # a scheduler that has stopped says no goodbye
             client.close(timeout=CLOSE_TIMEOUT)
+
+
+def _newcomers(client: Client, address: str) -> AbstractContextManager[None]:
+    """Look at workers that join later, unless this machine's Python starts them all."""
+    if address == LOCAL:
+        return nullcontext()
+    from mlaas4hep_dask.cluster.newcomers import same_versions_of_newcomers
+
+    return same_versions_of_newcomers(client)

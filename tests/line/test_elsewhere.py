@@ -122,7 +122,7 @@ def test_a_package_that_workers_lack_is_told_before_specs(keys, modules, place, 
     assert f"Python {sys.version.split()[0]}, {sys.executable}" in error
     assert "install it in the environment of the workers, here 3.2" in error
     assert "specs:" not in done.stdout
-    assert not (tmp_path / "run").exists()
+    assert not (tmp_path / "run" / "specs.json").exists()
 
 
 def test_a_module_that_no_import_names_is_told_with_what_to_do(place, tmp_path):
