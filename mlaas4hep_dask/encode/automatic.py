@@ -122,12 +122,12 @@ def _points(values: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[n
 
     Of equal values half lie below.
     """
-    known, counts = np.unique(values, return_counts=True)
+    distinct, counts = np.unique(values, return_counts=True)
     below = (np.cumsum(counts) - counts / 2) / values.size
-    if known.size <= MAX_POINTS:
-        return known, below
+    if distinct.size <= MAX_POINTS:
+        return distinct, below
     points = np.unique(np.quantile(values, FRACTIONS, method="inverted_cdf"))
-    return points, below[np.searchsorted(known, points)]
+    return points, below[np.searchsorted(distinct, points)]
 
 
 def _are_all(values: NDArray[np.float64], points: NDArray[np.float64]) -> bool:
@@ -154,8 +154,8 @@ def _set_aside(
     above: list[float] = []
     bulk = values
     for _ in range(MOST_PLACEHOLDERS):
-        known, starts, counts = np.unique(bulk, return_index=True, return_counts=True)
-        if known.size <= MAX_POINTS:
+        distinct, starts, counts = np.unique(bulk, return_index=True, return_counts=True)
+        if distinct.size <= MAX_POINTS:
             break
         k = int(counts.argmax())
         first, last = int(starts[k]), int(starts[k] + counts[k])
@@ -165,10 +165,10 @@ def _set_aside(
         if counts[k] < PLACEHOLDER * values.size or rest.size == 0 or not (is_low or is_high):
             break
         near, far = (float(end) for end in _ends(rest)[[0, -1]])
-        gap = near / 2 - known[k] / 2 if is_low else known[k] / 2 - far / 2
+        gap = near / 2 - distinct[k] / 2 if is_low else distinct[k] / 2 - far / 2
         if gap < far / 2 - near / 2:
             break
-        (below if is_low else above).append(float(known[k]))
+        (below if is_low else above).append(float(distinct[k]))
         bulk = rest
     return np.array(below), bulk, np.array(above[::-1])
 

@@ -43,9 +43,9 @@ class Block:
     split: NDArray[np.uint8]
 
     def __post_init__(self) -> None:
-        own: dict[str, NDArray[Any]] = {"labels": self.y, "weights": self.w}
-        own |= {"ids": self.id, "split": self.split}
-        for what, array in own.items():
+        arrays: dict[str, NDArray[Any]] = {"labels": self.y, "weights": self.w}
+        arrays |= {"ids": self.id, "split": self.split}
+        for what, array in arrays.items():
             require_length(f"{what} of a block", array, len(self.encoded))
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -54,9 +54,9 @@ class Block:
 
     def of_split(self, split: int) -> Block:
         """A copy of the events of one split, in their order."""
-        own = self.split == split
-        encoded = self.encoded.chosen(own)
-        return Block(encoded, self.y[own], self.w[own], self.id[own], self.split[own])
+        rows = self.split == split
+        encoded = self.encoded.chosen(rows)
+        return Block(encoded, self.y[rows], self.w[rows], self.id[rows], self.split[rows])
 
     def __len__(self) -> int:
         return len(self.encoded)

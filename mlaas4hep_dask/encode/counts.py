@@ -49,9 +49,9 @@ class EncodeCounts:
         """All counts; those of images only when there are any."""
         counts = {key: dict(getattr(self, key)) for key in self.__slots__}
         return {
-            key: found
-            for key, found in counts.items()
-            if found or key not in ("off_image", "shared_cell")
+            key: number
+            for key, number in counts.items()
+            if number or key not in ("off_image", "shared_cell")
         }
 
     @classmethod

@@ -110,8 +110,12 @@ def _require_multiplicities(
     expected = (len(layout.collections), num_events)
     if multiplicities.shape != expected:
         raise EncodeError(f"multiplicities of shape {multiplicities.shape}, expected {expected}")
-    for name, own in zip(layout.collections, multiplicities, strict=True):
-        low, high, width = own.min(initial=0), own.max(initial=0), layout.collection_widths[name]
+    for name, counts in zip(layout.collections, multiplicities, strict=True):
+        low, high, width = (
+            counts.min(initial=0),
+            counts.max(initial=0),
+            layout.collection_widths[name],
+        )
         if not 0 <= low <= high <= width:
             raise EncodeError(
                 f"multiplicities from {low} to {high} of collection {name!r} of width {width}"

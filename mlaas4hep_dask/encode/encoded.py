@@ -64,8 +64,8 @@ class Encoded(Packed):
         expected = (len(layout.collections), self.num_events + 1)
         if self.offsets.shape != expected:
             raise disagreement("offsets of encoded events", self.offsets.shape, expected)
-        for name, own in zip(layout.collections, self.offsets, strict=True):
-            require_offsets(f"encoded collection {name!r}", own, self.num_events)
+        for name, starts in zip(layout.collections, self.offsets, strict=True):
+            require_offsets(f"encoded collection {name!r}", starts, self.num_events)
         ends = np.zeros(len(layout.branches) + 1, dtype=np.int64)
         ends[1 : len(layout.flat) + 1] = self.num_events
         ends[len(layout.flat) + 1 :] = self.offsets[layout.collection_rows, -1]
@@ -109,10 +109,10 @@ class Encoded(Packed):
 
     def overflow(self) -> tuple[int, str] | None:
         """Event and branch of the first value that is too large for float32, if there is one."""
-        found = np.flatnonzero(np.isinf(self.values))  # NaN is missing
-        if found.size == 0:
+        infinite = np.flatnonzero(np.isinf(self.values))  # NaN is missing
+        if infinite.size == 0:
             return None
-        position, layout = int(found[0]), self.layout
+        position, layout = int(infinite[0]), self.layout
         index = int(np.searchsorted(self.starts, position, side="right")) - 1
         event = position - int(self.starts[index])
         if index >= len(layout.flat):
@@ -244,9 +244,9 @@ def encode_rows(events: Events, encoding: Encoding) -> Encoded:
 def _require_branches(events: Events, encoding: Encoding) -> None:
     available = {branch.name: branch for branch in events.branches}
     for branch in encoding.reads:
-        found = available.get(branch.name)
-        if found is None or found.collection != branch.collection:
-            what = "absent" if found is None else f"in collection {found.collection!r}"
+        there = available.get(branch.name)
+        if there is None or there.collection != branch.collection:
+            what = "absent" if there is None else f"in collection {there.collection!r}"
             raise EncodeError(
                 f"branch {branch.name!r} is {what}; expected {branch.kind} in collection "
                 f"{branch.collection!r}",

@@ -114,11 +114,11 @@ class EncodedImages(Packed):
 
     def overflow(self) -> tuple[int, str] | None:
         """Event and channel of the first value that is too large for float32, if there is one."""
-        found = np.flatnonzero(np.isinf(self.values))
-        if found.size:
+        infinite = np.flatnonzero(np.isinf(self.values))
+        if infinite.size:
             _, height, width = self.image.shape
-            event = int(np.searchsorted(self.offsets, found[0], side="right")) - 1
-            channel = int(self.cells[found[0]]) // (height * width)
+            event = int(np.searchsorted(self.offsets, infinite[0], side="right")) - 1
+            channel = int(self.cells[infinite[0]]) // (height * width)
             return event, self.image.channels[channel].value or ""
         events, branches = np.nonzero(np.isinf(self.flat))
         if events.size:

@@ -115,8 +115,8 @@ class Encoding:
             for entry in entries
         )
         branches = tuple(entry.branch for entry in entries)
-        known = [key if isinstance(key, Branch) else Branch(**key) for key in keys]
-        sorts = sorts_of(sort or {}, [*branches, *known], layout.collections)
+        key_branches = [key if isinstance(key, Branch) else Branch(**key) for key in keys]
+        sorts = sorts_of(sort or {}, [*branches, *key_branches], layout.collections)
         drawn = None if image is None else Image.from_specs(image, specs)
         return cls(layout, scalings, branches, sorts=sorts, image=drawn)
 

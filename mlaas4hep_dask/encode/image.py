@@ -116,8 +116,8 @@ class Image:
             branches = {name: entry.branch for name, entry in specs.branches.items()}
             channels = _channels(options, branches)
             axes = {
-                name: _with_range(name, found, options["axes"][name], specs)
-                for name, found in _axis_branches(options, branches, channels).items()
+                name: _with_range(name, of_axis, options["axes"][name], specs)
+                for name, of_axis in _axis_branches(options, branches, channels).items()
             }
             planes = tuple((str(x), str(y)) for x, y in options["planes"])
             image = cls(axes, planes, channels, _flat(options, branches))
@@ -131,9 +131,9 @@ class Image:
     def _require_one_height(self) -> None:
         heights = {self.axes[y].num_cells for _, y in self.planes}
         if len(heights) != 1:
-            found = ", ".join(f"{y} has {self.axes[y].num_cells}" for _, y in self.planes)
+            sizes = ", ".join(f"{y} has {self.axes[y].num_cells}" for _, y in self.planes)
             raise EncodeError(
-                f"planes side by side need y axes with one number of cells: {found}",
+                f"planes side by side need y axes with one number of cells: {sizes}",
                 option="image.planes",
             )
         if math.prod(self.shape) > MAX_NUMBERS:
@@ -202,8 +202,8 @@ def image_branches(options: Mapping[str, Any], branches: Mapping[str, Branch]) -
         collection; the fact ``option`` names the key.
     """
     channels = _channels(options, branches)
-    found = _axis_branches(options, branches, channels)
-    names = {name for axis in found.values() for name in axis.values()}
+    axes = _axis_branches(options, branches, channels)
+    names = {name for axis in axes.values() for name in axis.values()}
     names |= {channel.value for channel in channels if channel.value is not None}
     return tuple(sorted(names | set(_flat(options, branches))))
 
@@ -232,23 +232,24 @@ def _axis_branches(
     """By axis and collection: the branch with the coordinate."""
     shown = {channel.collection for channel in channels}
     axes = {}
-    for axis, given in options["axes"].items():
+    for axis, axis_options in options["axes"].items():
         key = f"image.axes.{axis}"
-        own: dict[str, str] = {}
-        for name in given.get("branches") or [axis]:
+        by_collection: dict[str, str] = {}
+        for name in axis_options.get("branches") or [axis]:
             collection = _collection_of(name, branches, key)
             if collection not in shown:
                 raise _error(key, f"no channel shows the collection {collection!r} of {name!r}")
-            if collection in own:
-                text = f"branches {own[collection]!r} and {name!r} are both of {collection!r}"
+            if collection in by_collection:
+                first = by_collection[collection]
+                text = f"branches {first!r} and {name!r} are both of {collection!r}"
                 raise _error(key, text)
-            own[collection] = name
-        for collection in sorted(shown - own.keys()):
+            by_collection[collection] = name
+        for collection in sorted(shown - by_collection.keys()):
             inside = [name for name, branch in branches.items() if branch.collection == collection]
             near = did_you_mean(str(axis), inside) or f"; it has {', '.join(sorted(inside))}"
             text = f"no branch of the collection {collection!r}, which a channel shows{near}"
             raise _error(key, text)
-        axes[str(axis)] = own
+        axes[str(axis)] = by_collection
     return axes
 
 
@@ -275,9 +276,9 @@ def _with_range(
     name: str, branches: Mapping[str, str], options: Mapping[str, Any], specs: Specs
 ) -> Axis:
     is_periodic = bool(options.get("periodic"))
-    given = options.get("range")
-    if given is not None:
-        low, high = map(float, given)
+    ends = options.get("range")
+    if ends is not None:
+        low, high = map(float, ends)
     elif is_periodic:
         low, high = -math.pi, math.pi
     else:

@@ -145,9 +145,9 @@ def pack(
     out_offsets[0] = 0
     for event in range(offsets.shape[1] - 1):
         for layer in range(rows.size):
-            own = offsets[rows[layer]]
+            starts = offsets[rows[layer]]
             combine = combines[layer]
-            for i in range(own[event], own[event + 1]):
+            for i in range(starts[event], starts[event + 1]):
                 cell = cells[cell_starts[layer] + i]
                 if cell < 0:
                     continue

@@ -23,13 +23,13 @@ def normalise_into(
 ) -> tuple[int, int]:
     """Encoded contents in ``out``; the numbers of missing values and of those out of range."""
     low, high, clip = scaling.low, scaling.high, scaling.clip
-    found: tuple[int, int]
+    numbers: tuple[int, int]
     if (table := scaling.table) is not None:
-        found = kernels.normalise_table(content, *table.arrays, low, high, clip, out)
+        numbers = kernels.normalise_table(content, *table.arrays, low, high, clip, out)
     elif (function := scaling.function) is None:
-        found = kernels.normalise(content, scaling.shift, scaling.scale, low, high, clip, out)
+        numbers = kernels.normalise(content, scaling.shift, scaling.scale, low, high, clip, out)
     else:
-        found = normalise_function(
+        numbers = normalise_function(
             content,
             function.code,
             function.above,
@@ -40,4 +40,4 @@ def normalise_into(
             clip,
             out,
         )
-    return found
+    return numbers

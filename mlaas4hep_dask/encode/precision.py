@@ -43,11 +43,11 @@ def require_exact(encoding: Encoding) -> None:
     A decoded identifier or word of flags would be of another event, or of other flags, and look
     like any other.
     """
-    if found := inexact_branches(encoding):
-        named = [f"{name} (steps of {step:.3g})" for name, step in sorted(found.items())]
+    if steps := inexact_branches(encoding):
+        named = [f"{name} (steps of {step:.3g})" for name, step in sorted(steps.items())]
         raise EncodeError(
             "rows of single precision do not hold the whole numbers of "
             f"{listed(named)}, which cannot be decoded; train without them, "
             "or on bits derived from them",
-            branch=min(found),
+            branch=min(steps),
         )
