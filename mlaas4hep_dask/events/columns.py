@@ -32,22 +32,22 @@ def fitted(events: Events, branches: Sequence[Branch], *, first: int = 0) -> Eve
         When a branch is missing, flat instead of jagged or the other way round, has other
         multiplicities than its collection, or a value that its dtype does not hold.
     """
-    given = {branch.name: branch for branch in events.branches}
+    by_name = {branch.name: branch for branch in events.branches}
     contents: dict[str, NDArray[Any]] = {}
     offsets: dict[str, NDArray[np.int64]] = {}
     typed = []
     for branch in branches:
         name = branch.name
-        if name not in given:
-            raise _error(f"it is missing{did_you_mean(name, given)}", name)
-        if given[name].kind != branch.kind:
-            raise _error(f"it is {given[name].kind}, not {branch.kind}", name)
-        own = None
+        if name not in by_name:
+            raise _error(f"it is missing{did_you_mean(name, by_name)}", name)
+        if by_name[name].kind != branch.kind:
+            raise _error(f"it is {by_name[name].kind}, not {branch.kind}", name)
+        starts = None
         if branch.collection is not None:
-            own = events.offsets[str(given[name].collection)]
-            shared = offsets.setdefault(branch.collection, own)
-            if shared is not own and not np.array_equal(shared, own):
-                event = int(np.argmin(np.diff(shared) == np.diff(own)))
+            starts = events.offsets[str(by_name[name].collection)]
+            shared = offsets.setdefault(branch.collection, starts)
+            if shared is not starts and not np.array_equal(shared, starts):
+                event = int(np.argmin(np.diff(shared) == np.diff(starts)))
                 raise _error(
                     f"it has another number of values than others of the collection "
                     f"{branch.collection!r}",
@@ -58,7 +58,7 @@ def fitted(events: Events, branches: Sequence[Branch], *, first: int = 0) -> Eve
         contents[name], is_kept = _cast(values, np.dtype(branch.dtype))
         if not is_kept.all():
             place = int(np.argmin(is_kept))
-            event = place if own is None else int(np.searchsorted(own, place, "right")) - 1
+            event = place if starts is None else int(np.searchsorted(starts, place, "right")) - 1
             problem = f"{values[place]} is no value of {branch.dtype}"
             raise _error(problem, name, first + event)
         typed.append(replace(branch, dtype=contents[name].dtype.name))

@@ -27,14 +27,14 @@ def require_offsets(what: str, offsets: NDArray[Any], num_events: int) -> None:
     if offsets[0] != 0 or (offsets[1:] < offsets[:-1]).any():
         falls = np.flatnonzero(offsets[1:] < offsets[:-1])
         place = int(falls[0]) if falls.size else 0
-        found = f"{offsets[0]}" if not falls.size else f"{offsets[place]}, {offsets[place + 1]}"
+        values = f"{offsets[0]}" if not falls.size else f"{offsets[place]}, {offsets[place + 1]}"
         raise DataError(
-            f"{what}: offsets {found} at event {place}; expected them to begin with 0 and not to "
+            f"{what}: offsets {values} at event {place}; expected them to begin with 0 and not to "
             "become less",
             event=place,
         )
 
 
-def disagreement(what: str, found: tuple[int, ...], expected: tuple[int, ...]) -> DataError:
+def disagreement(what: str, actual: tuple[int, ...], expected: tuple[int, ...]) -> DataError:
     """The error for an array of another shape than those that it belongs to."""
-    return DataError(f"{what}: an array of shape {found}, expected {expected}", shape=found)
+    return DataError(f"{what}: an array of shape {actual}, expected {expected}", shape=actual)
