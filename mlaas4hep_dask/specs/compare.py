@@ -50,16 +50,16 @@ def differences(a: Specs, b: Specs, *, tolerance: float = 1e-9) -> list[Differen
         Numbers of a branch may differ by this fraction of its standard deviation or of their
         own size, whichever is larger, and sums of weights by this fraction. Counts are exact.
     """
-    found = list(_of_events(a, b))
+    results = list(_of_events(a, b))
     for name in sorted({*a.branches, *b.branches}):
-        found += _of_branch(name, a.branches.get(name), b.branches.get(name), tolerance)
+        results += _of_branch(name, a.branches.get(name), b.branches.get(name), tolerance)
     for name in sorted({*a.multiplicities, *b.multiplicities}):
         ours, theirs = (list(specs.multiplicities.get(name, ())) or None for specs in (a, b))
         if ours != theirs:
-            found.append(Difference(f"collection {name}", "multiplicities", ours, theirs))
+            results.append(Difference(f"collection {name}", "multiplicities", ours, theirs))
     for name in sorted({*a.samples, *b.samples}):
-        found += _of_sample(name, a, b, tolerance)
-    return found
+        results += _of_sample(name, a, b, tolerance)
+    return results
 
 
 def _of_events(a: Specs, b: Specs) -> Iterator[Difference]:
@@ -123,10 +123,10 @@ def _is_close(one: Any, other: Any, tolerance: float) -> bool:
 def _logarithms(entry: BranchSpecs) -> dict[str, float | None]:
     return {
         f"{key} {what}": value
-        for key, found in sorted(entry.transformed.items())
+        for key, moments in sorted(entry.transformed.items())
         for what, value in (
-            ("mean", found.mean),
-            ("std", math.sqrt(found.squares / max(found.num_finite, 1))),
+            ("mean", moments.mean),
+            ("std", math.sqrt(moments.squares / max(moments.num_finite, 1))),
         )
     }
 

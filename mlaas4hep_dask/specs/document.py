@@ -131,7 +131,7 @@ def _branch_from(
 ) -> BranchSpecs:
     branch = Branch(name, entry["kind"], entry["dtype"], entry["collection"], entry["unit"])
     transformed = {
-        key: _moments_from(name, own) for key, own in entry.get("transformed", {}).items()
+        key: _moments_from(name, numbers) for key, numbers in entry.get("transformed", {}).items()
     }
     specs = BranchSpecs(branch, _moments_from(name, entry), np.zeros(0, branch.dtype), transformed)
     if (draw := draws.get(specs.group)) is None:

@@ -166,13 +166,13 @@ def _draw_objects(
         room, below = num_objects, np.uint64(EVERYTHING)
         if share < 1.0:
             room, below = min(room, 2 * int(share * room)), np.uint64(share * EVERYTHING)
-        found = np.empty(room, dtype=np.uint64)
+        candidates = np.empty(room, dtype=np.uint64)
         places = np.empty(room, dtype=np.intp)
-        num_found, multiplicities = _keys_below(keys, offsets, below, found, places)
-        if share >= 1.0 or SIZE < num_found <= room:
+        num_candidates, multiplicities = _keys_below(keys, offsets, below, candidates, places)
+        if share >= 1.0 or SIZE < num_candidates <= room:
             break
-        share = 1.0 if num_found > room else 2.0 * share
-    limit, drawn, members = _members(found[:num_found], np.uint64(EVERYTHING))
+        share = 1.0 if num_candidates > room else 2.0 * share
+    limit, drawn, members = _members(candidates[:num_candidates], np.uint64(EVERYTHING))
     return limit, drawn, places[members], multiplicities
 
 
@@ -209,8 +209,8 @@ def _limit(keys: NDArray[np.uint64], limit: np.uint64) -> np.uint64:
             low = middle
         else:
             high = middle
-    found: np.uint64 = _round_number(low)
-    return found
+    rounded: np.uint64 = _round_number(low)
+    return rounded
 
 
 @numba.njit(nogil=True, cache=True)  # type: ignore[untyped-decorator]
@@ -235,7 +235,7 @@ def _keys_below(
     keys: NDArray[np.uint64],
     offsets: NDArray[np.int64],
     below: np.uint64,
-    found: NDArray[np.uint64],
+    candidates: NDArray[np.uint64],
     places: NDArray[np.intp],
 ) -> tuple[int, NDArray[np.int64]]:
     """Number of objects with keys up to ``below``, and events by multiplicity.
@@ -258,7 +258,7 @@ def _keys_below(
         count = offsets[event + 1] - offsets[event]
         counts[event % 2, np.uint64(count)] += 1
         num_events += np.uint64(first[keys[event] >> _SHIFT] < count)
-    num_found = 0
+    num_candidates = 0
     for event in events[:num_events]:
         start, stop = offsets[event], offsets[event + np.uint64(1)]
         bins = keys[event] >> _SHIFT
@@ -266,11 +266,11 @@ def _keys_below(
         for place in range(start + first[bins], last):  # nearly always just one
             steps = np.uint64((place - start) * _STRIDE % _BINS)
             key = keys[event] + (steps << _SHIFT)
-            if num_found < found.size:
-                found[num_found] = key
-                places[num_found] = place
-            num_found += key <= below
-    return num_found, counts[0] + counts[1]
+            if num_candidates < candidates.size:
+                candidates[num_candidates] = key
+                places[num_candidates] = place
+            num_candidates += key <= below
+    return num_candidates, counts[0] + counts[1]
 
 
 @numba.njit(nogil=True, cache=True)  # type: ignore[untyped-decorator]

@@ -96,18 +96,18 @@ def as_json(specs: Specs, names: Sequence[str]) -> dict[str, Any]:
     branches = {}
     for name in names:
         entry = specs.branches[name]
-        found = {**asdict(entry.branch), **entry.moments.as_json(), **numbers(entry)}
+        document = {**asdict(entry.branch), **entry.moments.as_json(), **numbers(entry)}
         for key in ("name", "squares", "sums"):
-            found.pop(key, None)
+            document.pop(key, None)
         error = entry.rank_error()
-        found["rank_error"] = error if error == error else None  # NaN without a draw
-        found |= {"outside": specs.outside(name), "mean_error": specs.mean_error(name)}
-        branches[name] = found
+        document["rank_error"] = error if error == error else None  # NaN without a draw
+        document |= {"outside": specs.outside(name), "mean_error": specs.mean_error(name)}
+        branches[name] = document
     return {
         "num_events": specs.num_events,
         "coverage": specs.coverage,
         "branches": branches,
-        "multiplicities": {name: list(found) for name, found in specs.multiplicities.items()},
+        "multiplicities": {name: list(counts) for name, counts in specs.multiplicities.items()},
         "samples": {name: asdict(sample) for name, sample in specs.samples.items()},
         "provenance": dict(specs.provenance),
     }
@@ -212,20 +212,20 @@ def diff(a: str, b: str, *, tolerance: float, in_json: bool) -> bool:
     SpecsError
         When a file cannot be read.
     """
-    found = differences(read(a), read(b), tolerance=tolerance)
+    rows_apart = differences(read(a), read(b), tolerance=tolerance)
     if in_json:
-        rows = [asdict(difference) for difference in found]
-        sys.stdout.write(json.dumps({"same": not found, "differences": rows}, indent=1) + "\n")
-    elif found:
-        _console().print(_difference_table(found, a, b))
-    return bool(found)
+        rows = [asdict(difference) for difference in rows_apart]
+        sys.stdout.write(json.dumps({"same": not rows_apart, "differences": rows}, indent=1) + "\n")
+    elif rows_apart:
+        _console().print(_difference_table(rows_apart, a, b))
+    return bool(rows_apart)
 
 
-def _difference_table(found: Sequence[Difference], a: str, b: str) -> Table:
-    table = Table(title=f"{len(found)} differences", title_justify="left")
+def _difference_table(differences: Sequence[Difference], a: str, b: str) -> Table:
+    table = Table(title=f"{len(differences)} differences", title_justify="left")
     for head in ("", "value", a, b, "shift / std"):
         table.add_column(head, justify="left" if head in ("", "value") else "right")
-    for entry in found:
+    for entry in differences:
         shift = "" if entry.shift is None else f"{entry.shift:+.3g}"
         table.add_row(entry.place, entry.what, _brief(entry.a), _brief(entry.b), shift)
     return table

@@ -72,10 +72,12 @@ def measure(
         branches = events.branches
     else:
         collections = {branch.collection for branch in branches}
-        offsets = {name: own for name, own in offsets.items() if name in collections}
+        offsets = {
+            name: of_collection for name, of_collection in offsets.items() if name in collections
+        }
     multiplicities = {
-        collection: meter.group(collection, own).multiplicities
-        for collection, own in offsets.items()
+        collection: meter.group(collection, of_collection).multiplicities
+        for collection, of_collection in offsets.items()
     }
     numbers = np.empty((len(branches), 8))
     draws: dict[str, Draw] = {}
@@ -90,8 +92,8 @@ def measure(
     further, function_rows = [], []
     for row, branch in enumerate(branches):
         if transforms is not None and (key := transforms.get(branch.name)) is not None:
-            own = values_of(FUNCTIONS[key].code, events.contents[branch.name])
-            function_rows.append(to_row(moments(own)))
+            of_function = values_of(FUNCTIONS[key].code, events.contents[branch.name])
+            function_rows.append(to_row(moments(of_function)))
             further.append((row, key))
     if further:
         numbers = np.concatenate([numbers, np.array(function_rows)])

@@ -172,13 +172,13 @@ class Meter:
 
         The row is None for a branch whose values have not been seen, or have changed since.
         """
-        found = [self._seen.get(name) for name in names]
-        seen = next((each[0] for each in found if each is not None), None)
+        entries = [self._seen.get(name) for name in names]
+        seen = next((each[0] for each in entries if each is not None), None)
         if seen is None:
             return None, [None] * len(names)
         return seen, [
             each[1]
             if each is not None and each[0] is seen and seen.values[name] is contents.get(name)
             else None
-            for name, each in zip(names, found, strict=True)
+            for name, each in zip(names, entries, strict=True)
         ]

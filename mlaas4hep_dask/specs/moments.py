@@ -44,9 +44,9 @@ class Moments(NamedTuple):
 
     def as_json(self) -> dict[str, Any]:
         """All of it as JSON values."""
-        made = self._asdict()
-        sums = made.pop("sums")
-        return made if sums is None else {**made, "sums": [to_text(each) for each in sums]}
+        document = self._asdict()
+        sums = document.pop("sums")
+        return document if sums is None else {**document, "sums": [to_text(each) for each in sums]}
 
     @classmethod
     def from_json(cls, entry: Mapping[str, Any]) -> Self:

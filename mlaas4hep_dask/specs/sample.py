@@ -128,11 +128,11 @@ class SampleSpecs:
         targets = {name: moments.as_json() for name, moments in sorted(self.targets.items())}
         classes = [sums.as_json() for sums in self.classes]
         exact = _texts(self.exact)
-        made = {**asdict(self), "targets": targets, "classes": classes, "exact": exact}
+        document = {**asdict(self), "targets": targets, "classes": classes, "exact": exact}
         optional = ("cut_flow", "removed", "num_negative", "classes", "targets", "exact")
         if self.sum_weights_read is None:  # 0.0 is a sum
-            del made["sum_weights_read"]
-        return {key: value for key, value in made.items() if value or key not in optional}
+            del document["sum_weights_read"]
+        return {key: value for key, value in document.items() if value or key not in optional}
 
     @classmethod
     def from_json(cls, entry: Mapping[str, Any]) -> SampleSpecs:

@@ -81,17 +81,17 @@ class BranchTable(Mapping[str, BranchSpecs]):
             rows.setdefault(key, []).append(row)
         listed = list(entries.values())
         logarithms = [
-            (row, key, own)
+            (row, key, moments)
             for row, entry in enumerate(listed)
-            for key, own in sorted(entry.transformed.items())
+            for key, moments in sorted(entry.transformed.items())
         ]
-        parts = [entry.moments for entry in listed] + [own for _, _, own in logarithms]
+        parts = [entry.moments for entry in listed] + [moments for _, _, moments in logarithms]
         return cls(
             [entry.branch for entry in listed],
             np.array([to_row(part) for part in parts]).reshape(-1, 8),
             [
-                Drawn(group, tuple(own), np.stack([listed[row].drawn for row in own]))
-                for (group, _, _), own in rows.items()
+                Drawn(group, tuple(members), np.stack([listed[row].drawn for row in members]))
+                for (group, _, _), members in rows.items()
             ],
             [(row, key) for row, key, _ in logarithms],
             [part.sums for part in parts],
@@ -119,8 +119,8 @@ class BranchTable(Mapping[str, BranchSpecs]):
         }
         logarithms: dict[int, dict[str, Moments]] = {}
         for place, (row, key) in enumerate(self.transformed, len(self.branches)):
-            own = from_row(self.numbers[place], self.sums[place])
-            logarithms.setdefault(row, {})[key] = own
+            moments = from_row(self.numbers[place], self.sums[place])
+            logarithms.setdefault(row, {})[key] = moments
         return {
             branch.name: BranchSpecs(
                 branch,
@@ -155,11 +155,11 @@ class BranchTable(Mapping[str, BranchSpecs]):
             odd = sorted(self.keys() ^ other.keys())
             raise SpecsError(f"specs of different branches cannot be merged: {odd}", branch=odd[0])
         for branch in other.branches:
-            own = self.branches[self._rows[branch.name]]
-            if not branch.same_shape(own):
+            there = self.branches[self._rows[branch.name]]
+            if not branch.same_shape(there):
                 raise SpecsError(
                     f"branch {branch.name!r} is {branch.described()} in one part and "
-                    f"{own.described()} in another",
+                    f"{there.described()} in another",
                     branch=branch.name,
                 )
         return BranchTable.of({name: self[name] for name in other})
