@@ -45,7 +45,7 @@ class Difference:
 
 
 def compared(
-    found: torch.Tensor,
+    outputs: torch.Tensor,
     expected: torch.Tensor,
     x: torch.Tensor,
     objective: Objective,
@@ -71,13 +71,13 @@ def compared(
     total = len(x)
     if total == 0:
         return Difference(0.0, 0, 0)
-    found, expected = (each.reshape(total, -1).double() for each in (found, expected))
+    outputs, expected = (each.reshape(total, -1).double() for each in (outputs, expected))
     size = x.reshape(total, -1).double().abs().nan_to_num().amax(dim=1, keepdim=True).clamp(min=1)
     unit = torch.tensor(objective.units, dtype=torch.float64)
     allowed = absolute * size * unit + objective.rounding * size * expected.abs()
     allowed = allowed.nan_to_num()
-    apart = (found - expected).abs()
-    same = (found == expected) | (found.isnan() & expected.isnan())
+    apart = (outputs - expected).abs()
+    same = (outputs == expected) | (outputs.isnan() & expected.isnan())
     apart = torch.where(same, torch.zeros_like(apart), apart)
     differs = ~(apart <= allowed)
     worst = float(apart.nan_to_num(nan=torch.inf).max())
@@ -114,21 +114,21 @@ def outputs_of(
     width = objective.num_outputs
 
     def ask(part: slice) -> torch.Tensor:
-        given, mask = x[part].clone(), missing[part].clone()
-        found = call(given, mask)
-        require_shape(found, len(given), width, is_row=objective.gives_rows)
-        if not (torch.equal(given, x[part]) and torch.equal(mask, missing[part])):
+        rows, mask = x[part].clone(), missing[part].clone()
+        outputs = call(rows, mask)
+        require_shape(outputs, len(rows), width, is_row=objective.gives_rows)
+        if not (torch.equal(rows, x[part]) and torch.equal(mask, missing[part])):
             raise ModelError(
                 "changes its input in place, which is what it is compared with and what others "
                 "read: write x = x * 2 in place of x.mul_(2), or x = x.clone() first; so do "
                 "layers with inplace=True"
             )
-        return torch.as_tensor(found).detach().reshape(len(given), -1)
+        return torch.as_tensor(outputs).detach().reshape(len(rows), -1)
 
     activation = objective.activation()
 
-    def scores(given: torch.Tensor, part: slice) -> torch.Tensor:
-        return activation(given, x[part], missing[part])  # type: ignore[no-any-return]
+    def scores(outputs: torch.Tensor, part: slice) -> torch.Tensor:
+        return activation(outputs, x[part], missing[part])  # type: ignore[no-any-return]
 
     return _steady(ask, scores, x, objective)
 
@@ -149,45 +149,45 @@ def scores_of(
     width = objective.num_scores
 
     def ask(part: slice) -> torch.Tensor:
-        given = x[part].clone()
-        found = call(given, missing[part].clone())
-        require_shape(found, len(given), width)
-        return torch.as_tensor(found).detach()
+        rows = x[part].clone()
+        scores = call(rows, missing[part].clone())
+        require_shape(scores, len(rows), width)
+        return torch.as_tensor(scores).detach()
 
-    def scores(given: torch.Tensor, part: slice) -> torch.Tensor:
+    def scores(outputs: torch.Tensor, part: slice) -> torch.Tensor:
         del part
-        return given
+        return outputs
 
-    found = _steady(ask, scores, x, objective, is_finite=is_finite)
-    numbers = found[torch.isfinite(found)]
+    results = _steady(ask, scores, x, objective, is_finite=is_finite)
+    numbers = results[torch.isfinite(results)]
     if not numbers.numel():
-        return found
+        return results
     low, high = float(numbers.min()), float(numbers.max())
     if wrong := objective.wrong_scores(low, high):
         raise ModelError(wrong)
-    return found
+    return results
 
 
-def require_shape(found: Any, num_events: int, width: int, *, is_row: bool = False) -> None:
+def require_shape(outputs: Any, num_events: int, width: int, *, is_row: bool = False) -> None:
     """Raise a ModelError unless there are ``width`` floating point numbers for every event."""
     expected = "one number per event"
     if width > 1:
         expected = f"({num_events}, {width}): a callable may take num_outputs to know it"
     if is_row:
         expected = f"({num_events}, {width}): to be reconstructed, a row is as wide as the input"
-    if not isinstance(found, torch.Tensor):
+    if not isinstance(outputs, torch.Tensor):
         raise ModelError(
-            f"gives {type(found).__name__} for {num_events} events, expected {expected}"
+            f"gives {type(outputs).__name__} for {num_events} events, expected {expected}"
         )
-    shape = tuple(found.shape)
+    shape = tuple(outputs.shape)
     flat = width == 1 and not is_row
     # One event's numbers are those of this event, whatever axes were squeezed away.
-    is_single = num_events == 1 and found.numel() == width
+    is_single = num_events == 1 and outputs.numel() == width
     if shape != (num_events, width) and not (flat and shape == (num_events,)) and not is_single:
         raise ModelError(f"gives {shape} for {num_events} events, expected {expected}")
-    if not found.dtype.is_floating_point:
+    if not outputs.dtype.is_floating_point:
         raise ModelError(
-            f"gives {str(found.dtype).removeprefix('torch.')}, expected floating point numbers"
+            f"gives {str(outputs.dtype).removeprefix('torch.')}, expected floating point numbers"
         )
 
 
@@ -207,11 +207,11 @@ def _steady(
     total = len(x)
     everything = slice(0, total)
     ask(slice(0, min(3, total)))
-    given: torch.Tensor = ask(everything)
-    failed = int((~torch.isfinite(given).reshape(total, -1).all(dim=1)).sum())
+    outputs: torch.Tensor = ask(everything)
+    failed = int((~torch.isfinite(outputs).reshape(total, -1).all(dim=1)).sum())
     if failed and is_finite:
         raise ModelError(f"gives numbers that are not finite for {failed:,} of {total:,} events")
-    expected = scores(given, everything)
+    expected = scores(outputs, everything)
 
     def require_again() -> None:
         again = compared(scores(ask(everything), everything), expected, x, objective)
@@ -226,9 +226,9 @@ def _steady(
     for size in (1, *SIZES):
         some = min(total, FEW) if size in (2, 3) else total
         parts = [slice(start, min(start + size, some)) for start in range(0, some, size)]
-        found = torch.cat(list(_in_time(scores(ask(part), part) for part in parts)))
-        some = len(found)
-        apart = compared(found, expected[:some], x[:some], objective)
+        of_parts = torch.cat(list(_in_time(scores(ask(part), part) for part in parts)))
+        some = len(of_parts)
+        apart = compared(of_parts, expected[:some], x[:some], objective)
         if apart:
             require_again()
             company = "alone" if size == 1 else f"in batches of {size}"
@@ -239,4 +239,4 @@ def _steady(
                 "in torch.nn.LayerNorm"
             )
     require_again()
-    return given
+    return outputs

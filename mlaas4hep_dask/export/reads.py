@@ -29,12 +29,12 @@ class _Reads(TorchFunctionMode):
     def __torch_function__(
         self, func: Callable[..., Any], types: Any, args: Any = (), kwargs: Any = None
     ) -> Any:
-        found = func(*args, **(kwargs or {}))
-        is_plain = not isinstance(found, torch.Tensor | torch.Size | tuple) and found is not None
+        result = func(*args, **(kwargs or {}))
+        is_plain = not isinstance(result, torch.Tensor | torch.Size | tuple) and result is not None
         if is_plain and getattr(func, "__name__", "") not in OF_SHAPE:
-            self.values.append(repr(found))
+            self.values.append(repr(result))
             self.places.append(_place(inspect.currentframe()))
-        return found
+        return result
 
 
 def decides_by_values(call: Call, x: torch.Tensor, missing: torch.Tensor) -> str | None:
@@ -79,9 +79,9 @@ def _probes(x: torch.Tensor, missing: torch.Tensor) -> list[tuple[torch.Tensor, 
     size = min(8, max(len(x) // 2, 1))
     starts = range(0, len(x) - size + 1, size)
     parts = [(x[start : start + size], missing[start : start + size]) for start in starts]
-    made = [(parts[0][0] * factor, parts[0][1]) for factor in PROBES]
+    scaled = [(parts[0][0] * factor, parts[0][1]) for factor in PROBES]
     ends = [(parts[0][0], torch.full_like(parts[0][1], flag)) for flag in (False, True)]
-    return [(rows.clone(), mask.clone()) for rows, mask in (*parts, *made, *ends)]
+    return [(rows.clone(), mask.clone()) for rows, mask in (*parts, *scaled, *ends)]
 
 
 def _place(frame: FrameType | None) -> str:

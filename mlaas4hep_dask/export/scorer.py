@@ -169,22 +169,21 @@ def contradiction(loaded: torch.nn.Module, encoding: Encoding, objective: Object
         Both numbers and their column or output; None when they agree.
     """
     expected = dict(scorer_of(torch.nn.Identity(), encoding, objective).named_buffers())
-    found = dict(loaded.named_buffers())
+    buffers = dict(loaded.named_buffers())
     for name, value in expected.items():
-        own = found.get(name)
-        if own is None:
+        buffer = buffers.get(name)
+        if buffer is None:
             continue
-        if own.shape != value.shape:
-            return (
-                f"{name} has {list(own.shape)} numbers in model.pt, {list(value.shape)} elsewhere"
-            )
-        wrong = ~torch.isclose(own.double(), value.double(), rtol=1e-9, atol=0.0)
+        if buffer.shape != value.shape:
+            there, here = list(buffer.shape), list(value.shape)
+            return f"{name} has {there} numbers in model.pt, {here} elsewhere"
+        wrong = ~torch.isclose(buffer.double(), value.double(), rtol=1e-9, atol=0.0)
         if wrong.any():
             place = tuple(wrong.nonzero()[0].tolist())
             column = f"output {place[0]}"
             if "." not in name:
                 column = f"table {place[0]}" if len(place) > 1 else encoding.columns()[place[0]]
-            ours, theirs = own[place].item(), value[place].item()
+            ours, theirs = buffer[place].item(), value[place].item()
             return (
                 f"{name} of {column} is {ours} in model.pt, {theirs} by specs.json and "
                 "manifest.json"

@@ -66,11 +66,11 @@ def to_torchscript(
     problems = []
     with _without_warnings():
         with torch.no_grad():
-            given = outputs_of(call_of(network), x, missing, objective)
+            outputs = outputs_of(call_of(network), x, missing, objective)
         for make in (_scripted, _traced):
             try:
                 content = _content(make(wrapped, x, missing), encoding, objective)
-                problem = _difference(content, given, x, missing, objective)
+                problem = _difference(content, outputs, x, missing, objective)
             except Exception as error:  # torch.jit raises many kinds
                 problem = _shortened(error)
             place = decides_by_values(wrapped, x, missing) if make is _traced else None
@@ -108,7 +108,7 @@ def _content(network: Any, encoding: Encoding, objective: Objective) -> bytes:
 
 def _difference(
     content: bytes,
-    given: torch.Tensor,
+    outputs: torch.Tensor,
     x: torch.Tensor,
     missing: torch.Tensor,
     objective: Objective,
@@ -116,10 +116,10 @@ def _difference(
     """How a file's scores, and rows, differ from those of the network itself; else empty."""
     loaded: Any = torch.jit.load(io.BytesIO(content))  # type: ignore[no-untyped-call]
     with torch.no_grad():
-        expected = objective.activation()(given, x, missing)
+        expected = objective.activation()(outputs, x, missing)
         apart = compared(loaded.score_encoded(x, missing), expected, x, objective)
         if not apart and objective.gives_rows:
-            apart = compared(loaded.reconstruct_encoded(x, missing), given, x, objective)
+            apart = compared(loaded.reconstruct_encoded(x, missing), outputs, x, objective)
         if apart:
             return f"differs from the network {apart}"
         scores_of(loaded.score_encoded, x, missing, objective)
