@@ -314,3 +314,108 @@ def presence(num_events: int, seed: int) -> Labelled:
     for k in range(4):
         columns[f"always{k}"] = rng.normal(0.3 * labels, 1)
     return Labelled(ak.Array(columns), labels)
+
+
+def jet_bins(num_events: int, seed: int) -> Labelled:
+    """No, one or two jets, more of them in the signal; a mass that fails for the background."""
+    rng = np.random.default_rng(1100 + seed)
+    labels = (rng.random(num_events) < 0.45).astype(np.int64)
+    num_jets = rng.poisson(0.7 + 0.7 * labels)
+    one, two = num_jets >= 1, num_jets >= 2
+    failed = rng.random(num_events) < np.where(labels == 1, 0.03, 0.2)
+    visible = np.where(labels == 1, rng.normal(80, 14, num_events), rng.gamma(9, 8, num_events))
+    leading = 30 + rng.exponential(45 + 15 * labels)
+    second = 30 + (leading - 30) * rng.beta(1.5, 2.5, num_events)
+    apart = np.abs(rng.normal(0, 1.4 + 0.9 * labels))
+
+    def beside(values: NDArray[Any], is_there: NDArray[np.bool_]) -> NDArray[Any]:
+        return np.where(is_there, values, -999.0).astype("f4")
+
+    columns: dict[str, Any] = {
+        "mass": beside(1.4 * visible * rng.normal(1, 0.07, num_events), ~failed),
+        "mvis": visible,
+        "mt": np.abs(rng.normal(42 - 14 * labels, 25)),
+        "pth": rng.gamma(2, 22 + 6 * labels),
+        "met": rng.rayleigh(28 + 3 * labels),
+        "deta": beside(apart, two),
+        "mjj": beside(np.sqrt(2 * leading * second * (np.cosh(apart) + 1)), two),
+        "zeppenfeld": beside(rng.normal(0, 1.2 - 0.4 * labels), two),
+        "lepton_eta": rng.normal(0, 1.2, num_events),
+        "dphi": np.pi * rng.beta(2 + labels, 1.5),
+    }
+    for name, values, is_there in (("j1", leading, one), ("j2", second, two)):
+        columns[f"{name}_pt"] = beside(values, is_there)
+        columns[f"{name}_eta"] = beside(rng.normal(0, 2, num_events), is_there)
+        columns[f"{name}_phi"] = beside(rng.uniform(-np.pi, np.pi, num_events), is_there)
+        columns[f"{name}_btag"] = beside(rng.beta(0.8, 3 + labels), is_there)
+    return Labelled(ak.Array(columns), labels)
+
+
+def detectors(num_events: int, seed: int) -> Labelled:
+    """Three detectors that a particle may miss, with placeholders of their own; few are signal."""
+    rng = np.random.default_rng(1200 + seed)
+    labels = (rng.random(num_events) < 0.2).astype(np.int64)
+    momentum = 1 + rng.gamma(2, 3, num_events)
+
+    def drawn(kind: str, *numbers: Any) -> NDArray[Any]:
+        made: NDArray[Any] = getattr(rng, kind)(*numbers, num_events)
+        return made
+
+    in_muon = drawn("random") < 0.25 + 0.3 * labels  # which tells them apart
+    in_ring = drawn("random") < 0.7  # which does not
+    in_calorimeter = drawn("random") < 0.85 - 0.1 * labels
+    energy = momentum * drawn("normal", 0.9 - 0.3 * labels, 0.25)
+    columns: dict[str, Any] = {
+        "p": momentum,
+        "eta": drawn("uniform", 2, 5),
+        "track_chi2": drawn("chisquare", 20) / 20,
+        "ip": drawn("exponential", 0.05 * (1 + labels)),
+        "dedx": drawn("normal", 2 + 0.15 * labels, 0.3),
+        "muon_chi2": np.where(in_muon, drawn("chisquare", 4 - labels), -1e3),
+        "muon_hits": np.where(in_muon, drawn("normal", 30, 4), -1e3),
+        "muon_time": np.where(in_muon, drawn("normal", 0, 2), -1e3),
+        "ring_angle": np.where(in_ring, drawn("normal", 25 - labels, 2), 999.0),
+        "ring_llk": np.where(in_ring, drawn("normal", 4 * labels - 2, 6), -99.0),
+        "calo_energy": np.where(in_calorimeter, energy, -999.0),
+        "calo_width": np.where(in_calorimeter, drawn("gamma", 4, 0.4 + 0.1 * labels), -999.0),
+    }
+    return Labelled(ak.Array(columns), labels)
+
+
+def photon_pairs(num_events: int, seed: int) -> Labelled:
+    """Two photons, and what may be beside them: a converted track, a lepton, a third photon."""
+    rng = np.random.default_rng(1300 + seed)
+    labels = (rng.random(num_events) < 0.5).astype(np.int64)
+
+    def drawn(kind: str, *numbers: Any) -> NDArray[Any]:
+        made: NDArray[Any] = getattr(rng, kind)(*numbers, num_events)
+        return made
+
+    def there(share: Any, *values: NDArray[Any]) -> list[NDArray[Any]]:
+        is_there = drawn("random") < share
+        return [np.where(is_there, each, -9999.0).astype("f4") for each in values]
+
+    mass = np.where(
+        drawn("random") < 0.35 * labels, drawn("normal", 125, 1.8), 100 + drawn("exponential", 30)
+    )
+    converted = there(0.4, drawn("exponential", 20), drawn("normal", 1.1 - 0.1 * labels, 0.25))
+    lepton = there(
+        0.08 + 0.07 * labels, 10 + drawn("exponential", 20 + 8 * labels), drawn("normal", 0, 1.1)
+    )
+    third = there(0.3 - 0.12 * labels, 20 + drawn("exponential", 12 - 4 * labels))
+    vertex = there(0.9, drawn("normal", 0.4 * labels, 1), drawn("beta", 2 + labels, 2))
+    columns: dict[str, Any] = {
+        "mass": mass,
+        "lead_ratio": drawn("beta", 4 + labels, 5),
+        "second_ratio": drawn("beta", 3, 6 + labels),
+        "lead_eta": drawn("normal", 0, 1.2),
+        "second_eta": drawn("normal", 0, 1.4),
+        "lead_mva": drawn("beta", 3 + labels, 1),
+        "second_mva": drawn("beta", 2 + labels, 1.2),
+        "rho": drawn("gamma", 9, 2.5),
+        **dict(zip(("conversion_radius", "conversion_ep"), converted, strict=True)),
+        **dict(zip(("lepton_pt", "lepton_eta"), lepton, strict=True)),
+        "third_pt": third[0],
+        **dict(zip(("vertex_pull", "vertex_score"), vertex, strict=True)),
+    }
+    return Labelled(ak.Array(columns), labels)

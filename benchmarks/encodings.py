@@ -21,10 +21,13 @@ from encoding_sets import (
     Labelled,
     absent_jets,
     dalitz,
+    detectors,
     heavy_tails,
+    jet_bins,
     jets,
     leptons,
     muon_pairs,
+    photon_pairs,
     placeholders,
     presence,
     resonances,
@@ -77,14 +80,19 @@ SETS: dict[str, tuple[Callable[[int, int], Labelled], int]] = {  # with epochs
     "leptons": (leptons, 3),
     "absent-jets": (absent_jets, 3),
     "presence": (presence, 3),
+    "jet-bins": (jet_bins, 3),
+    "detectors": (detectors, 3),
+    "photon-pairs": (photon_pairs, 3),
 }
 
 
-def rows_of(events: Events, choice: str) -> NDArray[np.float32]:
-    """Dense rows under one choice for all branches."""
+def rows_of(events: Events, labels: NDArray[np.int64], choice: str) -> NDArray[np.float32]:
+    """Dense rows under one choice for all branches, from specs as a run measures them."""
     prefix = choice.split("-")[0]
     names = [branch.name for branch in events.branches] if prefix in ("log", "symlog") else []
-    specs = measure(events, sample="all", transforms=dict.fromkeys(names, prefix))  # type: ignore[arg-type]
+    transforms: dict[str, str] = dict.fromkeys(names, prefix)
+    classes = labels.astype(np.uint8)
+    specs = measure(events, sample="all", transforms=transforms, classes=classes)
     return encode(events, Encoding.from_specs(specs, normalisation=choice)).dense()
 
 
@@ -160,7 +168,7 @@ def main() -> None:
         generate, epochs = SETS[name]
         made = generate(parsed.events, 0)
         events = Events.from_awkward(made.events)
-        rows = [rows_of(events, choice) for choice in parsed.choices]
+        rows = [rows_of(events, made.labels, choice) for choice in parsed.choices]
         areas = test_areas(rows, made.labels, epochs=epochs, num_seeds=parsed.seeds)
         table[name] = dict(zip(parsed.choices, areas.mean(1).round(4).tolist(), strict=True))
         spreads[name] = dict(zip(parsed.choices, areas.std(1).round(4).tolist(), strict=True))

@@ -8,6 +8,7 @@ them all, from the same run.
 from collections.abc import Sequence
 
 import common
+import numpy as np
 
 from mlaas4hep_dask.encode.split import file_id
 from mlaas4hep_dask.events import Branch
@@ -24,7 +25,8 @@ def measured(partition: Partition, branches: Sequence[Branch]) -> Specs:
     keys = entry_keys(file_id(partition.uuid), partition.entry_start, partition.entry_stop)
     meter = Meter(keys)
     events = read(partition, branches, meter, keep=())
-    return measure(events, sample=partition.sample, meter=meter, branches=branches)
+    classes = np.zeros(len(events), np.uint8)  # those of its label
+    return measure(events, sample=partition.sample, meter=meter, branches=branches, classes=classes)
 
 
 def main() -> None:

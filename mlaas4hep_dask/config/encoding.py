@@ -21,13 +21,17 @@ _HOW_SCHEMA: dict[str, Any] = {
         {"type": "string", "pattern": CALLABLE},
         {
             "type": "object",
-            "properties": {"shift": {"type": "number"}, "scale": {"type": "number"}},
+            "properties": {
+                "shift": {"type": "number"},
+                "scale": {"type": "number"},
+                "missing": {"type": "number"},
+            },
             "required": ["shift", "scale"],
             "additionalProperties": False,
         },
         {
             "type": "object",
-            "properties": {"x": _NUMBERS, "y": _NUMBERS},
+            "properties": {"x": _NUMBERS, "y": _NUMBERS, "missing": {"type": "number"}},
             "required": ["x", "y"],
             "additionalProperties": False,
         },
@@ -100,12 +104,12 @@ def _numbers_for_all(value: Any) -> Any:
 
 
 def _has_numbers(how: Any) -> bool:
-    return isinstance(how, dict) and how.keys() in ({"shift", "scale"}, {"x", "y"})
+    return isinstance(how, dict) and how.keys() - {"missing"} in ({"shift", "scale"}, {"x", "y"})
 
 
 def _normalisation_problem(how: Any) -> Problem | None:
     if _has_numbers(how):
-        numbers = [how["shift"], how["scale"]] if "shift" in how else [how["x"], how["y"]]
+        numbers = list(how.values())
         flat = [n for part in numbers for n in (part if isinstance(part, list) else [part])]
         if all(_is_number(n) for n in flat):
             return None

@@ -24,7 +24,7 @@ from mlaas4hep_dask.specs import Specs
 
 logger = logging.getLogger(__name__)
 
-FORMAT = 9  # to be raised whenever `measure` or an entry changes
+FORMAT = 10  # to be raised whenever `measure` or an entry changes
 SUFFIX = ".specs.zst"
 VARIABLE = "MLAAS4HEP_CACHE"  # environment variable with another folder for `auto`
 DAMAGED: tuple[Any, ...] = (

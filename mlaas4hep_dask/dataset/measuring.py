@@ -95,6 +95,8 @@ def _from_cache(piece: Piece, context: Context) -> Measured | None:
         return None
     first = piece.partitions[0]
     specs = renamed(entry.specs, sample=first.sample)
+    if not context.supervision.targets:  # the sample may have had another label
+        specs = specs.of_class(context.supervision.class_of(first.sample))
     num_events = sum(map(len, piece.partitions))
     if context.preparation.counting() is None:  # it may be that of another split
         counts = {

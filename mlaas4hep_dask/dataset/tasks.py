@@ -82,6 +82,7 @@ def measure_partition(partition: Partition, number: int, context: Context) -> Me
         meter=labelled.meter,
         branches=labelled.branches,
         transforms=context.transforms,
+        classes=context.supervision.classes(labelled.learned),
     )
     specs = replace(specs, samples={partition.sample: sample_specs(labelled, context)})
     tell_progress(len(partition))

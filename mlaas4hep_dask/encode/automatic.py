@@ -3,8 +3,8 @@
 A network learns fastest from inputs of like size, none of which has tails that drown the others.
 So the bulk of every branch is as wide as that of a normal distribution. Where the tails are short,
 a straight line does that: what is linear in the data, such as the ends of a phase space, stays so.
-Long tails, and values that crowd at an end, become those of a normal distribution, and placeholders
-such as -999 stand beside the other values instead of far away.
+Long tails, and values that crowd at an end, become those of a normal distribution. Where a
+placeholder such as -999 goes is for `placeholders` to say; by itself it stands beside the others.
 """
 
 from __future__ import annotations
@@ -16,30 +16,32 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from mlaas4hep_dask.encode.placeholders import MAX_POINTS, Role, set_aside
 from mlaas4hep_dask.specs import BranchSpecs
 
 # Means of 17 equal parts of the values, and the ends of the bulk; what is beyond is a tail.
 FRACTIONS = (0.001, 0.005, *((k + 0.5) / 17 for k in range(17)), 0.995, 0.999)
-MAX_POINTS = 24  # different values that are all points of their own
 ENDS = (0.005, 0.05, 0.25, 0.75, 0.95, 0.995)  # what the shape is told by
 SHORT = 4.0  # tail beyond a quartile, as a multiple of the distance of the quartiles
 CROWDED = 0.01  # the outer 5 % of the values, likewise, if they crowd
-PLACEHOLDER = 0.02  # share of all values that one value has at least
-BEYOND = 0.005  # share that may lie beyond it at most
-GAP = 0.1  # between it and the bulk, once encoded
+GAP = 0.1  # between a placeholder and the bulk, once encoded
+APART = 4.0  # likewise, where it is set apart
+FAR = 12.0  # from one that is far to the median of the bulk, before both are scaled
 GROWTH = 0.25  # of a tail, per factor e
 MAX_DECADES = 40  # points of a tail
-MOST_PLACEHOLDERS = 3
 NORMAL = NormalDist()
 WIDTH = NORMAL.inv_cdf(ENDS[-1]) - NORMAL.inv_cdf(ENDS[0])
 
 
-def automatic(specs: BranchSpecs, *, is_shown: bool = False) -> dict[str, Any]:
+def automatic(
+    specs: BranchSpecs, *, is_shown: bool = False, role: Role = "beside"
+) -> dict[str, Any]:
     """Numbers for a branch as `scaling_of` takes them, with a few words about them.
 
     They depend on extremes and on drawn values alone, and so on the data, however these were cut
     into partitions. The median, or a value beside it, becomes 0, which is what a missing value is
-    written as. No value within the extremes becomes larger than some tens, outliers included.
+    written as, unless a placeholder is far. No value within the extremes becomes larger than some
+    tens, outliers included.
 
     Parameters
     ----------
@@ -47,11 +49,14 @@ def automatic(specs: BranchSpecs, *, is_shown: bool = False) -> dict[str, Any]:
         Statistics of the branch.
     is_shown : bool
         The cells of an image show the branch: then 0 stays 0, which an empty cell is written as.
+    role : {"beside", "apart", "far", "missing"}
+        Where the placeholder goes, if there is one; see `roles_of`.
 
     Returns
     -------
     dict
-        ``about``; and ``shift`` and ``scale``, or ``x`` and ``y`` of a piecewise linear function.
+        ``about``; ``shift`` and ``scale``, or ``x`` and ``y`` of a piecewise linear function; and
+        perhaps ``missing``, the placeholder that is encoded as missing.
     """
     if specs.min is None or specs.max is None:
         return _line(0.0, 1.0, "no value")
@@ -62,13 +67,34 @@ def automatic(specs: BranchSpecs, *, is_shown: bool = False) -> dict[str, Any]:
         return _from_zero(specs.min, specs.max, values)
     if values.size == 0:
         return _between(specs.min, specs.max)
+    below, bulk, above = set_aside(values)
+    apart = np.concatenate([below, above])
+    if apart.size != 1:
+        role = "beside"
+    if role == "missing":
+        how = _numbers(specs, bulk, bulk, apart[:0], apart[:0], may_crowd=True)
+        return {**how, "missing": float(apart[0]), "about": f"{how['about']}, {apart[0]:g} missing"}
+    how = _numbers(specs, values, bulk, below, above, may_crowd=apart.size > 0)
+    return how if role == "beside" else _moved(how, values, bulk, float(apart[0]), role)
+
+
+def _numbers(
+    specs: BranchSpecs,
+    values: NDArray[np.float64],
+    bulk: NDArray[np.float64],
+    below: NDArray[np.float64],
+    above: NDArray[np.float64],
+    *,
+    may_crowd: bool,
+) -> dict[str, Any]:
+    """The numbers for sorted values, which are the bulk and placeholders on both sides of it."""
+    assert specs.min is not None
+    assert specs.max is not None
     median = _median(values)
-    below, bulk, above = _set_aside(values)
     points, fractions = _points(bulk)
     if points.size == 1:  # the drawn values are equal, though not all are
         return _with_tails(specs.min, specs.max, points, np.zeros(1), median, "mostly one value")
-    aside = below.size + above.size
-    if _is_short(bulk, may_crowd=aside > 0):
+    if _is_short(bulk, may_crowd=may_crowd):
         scale = _scale(bulk)
         x = _straight(specs.min, specs.max, _ends(bulk)[[0, -1]], below.size > 0, above.size > 0)
         if x.size == 0:
@@ -89,6 +115,32 @@ def automatic(specs: BranchSpecs, *, is_shown: bool = False) -> dict[str, Any]:
     lower, upper = GAP * np.arange(below.size, 0, -1), GAP * np.arange(1, above.size + 1)
     y = np.concatenate([y[0] - lower, y, y[-1] + upper])
     return _with_tails(specs.min, specs.max, x, y, median, about)
+
+
+def _moved(
+    how: dict[str, Any],
+    values: NDArray[np.float64],
+    bulk: NDArray[np.float64],
+    placeholder: float,
+    role: Role,
+) -> dict[str, Any]:
+    """The same with the placeholder, and what is beyond it, elsewhere than beside the others."""
+    if "x" not in how or placeholder not in how["x"]:
+        return how
+    x, y = np.array(how["x"]), np.array(how["y"])
+    is_low = placeholder < bulk[0]
+    end = _ends(bulk)[0 if is_low else -1]
+    at, near, middle = np.interp([placeholder, end, _median(bulk)], x, y).tolist()
+    wanted = abs(near - middle) + APART if role == "apart" else FAR
+    y[x <= placeholder if is_low else x >= placeholder] += (
+        middle + (-wanted if is_low else wanted) - at
+    )
+    if role == "apart":
+        y -= middle
+    else:
+        rows = np.interp(values, x, y)
+        y = (y - rows.mean()) / rows.std()
+    return {"x": how["x"], "y": y.tolist(), "about": f"{how['about']}, {placeholder:g} {role}"}
 
 
 def _line(shift: float, scale: float, about: str) -> dict[str, Any]:
@@ -140,37 +192,6 @@ def _median(values: NDArray[np.float64]) -> float:
 
 def _ends(values: NDArray[np.float64]) -> NDArray[np.float64]:
     return np.quantile(values, ENDS, method="inverted_cdf")
-
-
-def _set_aside(
-    values: NDArray[np.float64],
-) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
-    """Placeholders below the other sorted values, these, and placeholders above them.
-
-    A placeholder is one value of many events that is farther from the others than they are from
-    each other, and has no more than a few outliers beyond it.
-    """
-    below: list[float] = []
-    above: list[float] = []
-    bulk = values
-    for _ in range(MOST_PLACEHOLDERS):
-        distinct, starts, counts = np.unique(bulk, return_index=True, return_counts=True)
-        if distinct.size <= MAX_POINTS:
-            break
-        k = int(counts.argmax())
-        first, last = int(starts[k]), int(starts[k] + counts[k])
-        is_low = first <= BEYOND * values.size
-        rest = bulk[last:] if is_low else bulk[:first]
-        is_high = bulk.size - last <= BEYOND * values.size
-        if counts[k] < PLACEHOLDER * values.size or rest.size == 0 or not (is_low or is_high):
-            break
-        near, far = (float(end) for end in _ends(rest)[[0, -1]])
-        gap = near / 2 - distinct[k] / 2 if is_low else distinct[k] / 2 - far / 2
-        if gap < far / 2 - near / 2:
-            break
-        (below if is_low else above).append(float(distinct[k]))
-        bulk = rest
-    return np.array(below), bulk, np.array(above[::-1])
 
 
 def _is_short(values: NDArray[np.float64], *, may_crowd: bool) -> bool:

@@ -39,14 +39,15 @@ def decode(
     multiplicities : ndarray of int64, shape (collections, events), optional
         Number of objects, as `Encoded.multiplicities` gives it. By default an event has the
         objects up to the last one with a value that is not missing; that differs only for
-        events whose last objects are NaN in every branch of the collection.
+        events whose last objects are missing in every branch of the collection.
 
     Returns
     -------
     awkward.Array
         One record per event. Values have float32 precision relative to the branch's range;
         integers and booleans come back as they were, in their own dtype, unless some are
-        missing; those of an autoencoder's output come back rounded.
+        missing. Placeholders do too, where nothing else of a branch was missing. Numbers of an
+        autoencoder's output come back rounded.
         Objects that encoding sorted stay in their new order, and those cut off are lost.
 
     Raises
@@ -139,11 +140,10 @@ def _restore(
 ) -> NDArray[Any]:
     values = scaling.restore(x.astype(np.float64))
     dtype = np.dtype(branch.dtype)
+    values[missing] = scaling.filler
     if dtype.kind == "f":
-        values[missing] = np.nan
         return values.astype(dtype)
-    if missing.any():
-        values[missing] = np.nan
+    if missing.any() and np.isnan(scaling.filler):
         return values
     if dtype.kind == "b":
         return values >= 0.5

@@ -10,6 +10,7 @@ from mlaas4hep_dask.encode.automatic import automatic
 from mlaas4hep_dask.encode.image import Image
 from mlaas4hep_dask.encode.layout import Layout
 from mlaas4hep_dask.encode.order import Sort
+from mlaas4hep_dask.encode.placeholders import roles_of
 from mlaas4hep_dask.encode.rules import apply_rules, rules_of
 from mlaas4hep_dask.encode.scaling import Scaling, scaling_of
 from mlaas4hep_dask.errors import EncodeError, did_you_mean
@@ -146,10 +147,12 @@ def chosen(
     """
     hows = normalisations_of(normalisation, list(specs.branches))
     shown = {channel.get("value") for channel in (image or {}).get("channels", ())}
-    return {
-        name: automatic(specs.branches[name], is_shown=name in shown) if how == "auto" else how
-        for name, how in hows.items()
-    }
+    names = [name for name, how in hows.items() if how == "auto"]
+    roles = roles_of(specs, [name for name in names if name not in shown])
+    for name in names:
+        own = roles.get(name, "beside")
+        hows[name] = automatic(specs.branches[name], is_shown=name in shown, role=own)
+    return hows
 
 
 def clipped_branches(out_of_range: Any, branches: Sequence[str]) -> set[str]:

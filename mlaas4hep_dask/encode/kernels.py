@@ -115,6 +115,13 @@ def normalise_table(
 
 
 @numba.njit(nogil=True, cache=True)  # type: ignore[untyped-decorator]
+def blank(values: NDArray[Any], absent: float, out: NDArray[np.float32]) -> None:
+    """Write NaN to ``out`` where a value is ``absent``."""
+    for i in range(values.size):
+        out[i] = np.float32(np.nan) if np.float64(values[i]) == absent else out[i]
+
+
+@numba.njit(nogil=True, cache=True)  # type: ignore[untyped-decorator]
 def kept_objects(
     offsets: NDArray[np.int64], width: int
 ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:

@@ -21,7 +21,10 @@ def normalised(content: NDArray[Any], scaling: Scaling) -> tuple[NDArray[np.floa
 def normalise_into(
     content: NDArray[Any], scaling: Scaling, out: NDArray[np.float32]
 ) -> tuple[int, int]:
-    """Encoded contents in ``out``; the numbers of missing values and of those out of range."""
+    """Encoded contents in ``out``; the numbers of missing values and of those out of range.
+
+    Placeholders that are encoded as missing are not counted.
+    """
     low, high, clip = scaling.low, scaling.high, scaling.clip
     numbers: tuple[int, int]
     if (table := scaling.table) is not None:
@@ -40,4 +43,6 @@ def normalise_into(
             clip,
             out,
         )
+    if scaling.absent is not None:
+        kernels.blank(content, scaling.absent, out)
     return numbers

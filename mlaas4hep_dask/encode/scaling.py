@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import pairwise
 from typing import Any
@@ -82,6 +82,10 @@ class Scaling:
         Move values outside ``low`` and ``high`` to the nearer of them, instead of passing them on.
     about : str
         What people are told of it, when it follows from the specs by `automatic`.
+    absent : float or None
+        A value that is encoded as missing, such as a placeholder.
+    is_alone : bool
+        No other value in the specs is missing, so that what is missing decodes to ``absent``.
     """
 
     shift: float
@@ -94,14 +98,21 @@ class Scaling:
     table: Table | None = None
     clip: bool = False
     about: str = ""
+    absent: float | None = None
+    is_alone: bool = False
 
     @property
     def function(self) -> Function | None:
         """What is taken of a value first, if anything."""
         return FUNCTIONS.get(self.transform)
 
+    @property
+    def filler(self) -> float:
+        """What a missing value decodes to: NaN, or the placeholder if there is nothing else."""
+        return math.nan if self.absent is None or not self.is_alone else self.absent
+
     def is_missing(self, values: NDArray[Any]) -> NDArray[np.bool_]:
-        """True where a value has no number to be encoded as."""
+        """True where a value has no number to be encoded as, though it is no placeholder."""
         finite = np.isfinite(values)
         if self.function is not None:
             finite &= values > self.function.above
@@ -125,7 +136,7 @@ def scaling_of(specs: BranchSpecs, how: Any) -> Scaling:
         Statistics of the branch.
     how : str or mapping
         One of `NAMES`; or ``{"shift": …, "scale": …}``, or ``{"x": […], "y": […]}`` for a table,
-        either of which may have words ``about`` it.
+        either of which may have words ``about`` it, and a value that is ``missing``.
 
     Raises
     ------
@@ -138,6 +149,8 @@ def scaling_of(specs: BranchSpecs, how: Any) -> Scaling:
         how = automatic(specs)
     if isinstance(how, Mapping):
         scaling = _given(specs.branch.name, how, low or 0.0, high or 0.0)
+        is_alone = specs.moments.num_values == specs.moments.num_finite
+        scaling = replace(scaling, is_alone=is_alone and scaling.absent is not None)
     elif how not in NAMES:
         raise EncodeError(
             f"normalisation is {how!r}; expected one of {', '.join(NAMES)}, shift and scale, or "
@@ -211,8 +224,11 @@ def require_usable(name: str, how: Mapping[str, Any]) -> None:
 def _given(name: str, how: Mapping[str, Any], low: float, high: float) -> Scaling:
     table: Table | None = None
     about = how.get("about", "")
+    absent: float | None = None
     try:
-        if how.keys() - {"about"} == {"x", "y"}:
+        if how.get("missing") is not None:
+            absent = float(how["missing"])
+        if how.keys() - {"about", "missing"} == {"x", "y"}:
             table = Table(tuple(map(float, how["x"])), tuple(map(float, how["y"])))
             shift, scale = 0.0, 1.0
             problem = _problem(table)
@@ -226,6 +242,8 @@ def _given(name: str, how: Mapping[str, Any], low: float, high: float) -> Scalin
             problem = None if usable else "shift and scale are finite, and scale is not 0"
     except (KeyError, TypeError, ValueError, IndexError) as error:
         problem = f"expected numbers for shift and scale, or lists of them for x and y ({error!r})"
+    if problem is None and absent is not None and not math.isfinite(absent):
+        problem = "what is missing is a finite number"
     if problem is not None:
         raise EncodeError(
             f"normalisation of {name!r}: {problem}",
@@ -233,7 +251,9 @@ def _given(name: str, how: Mapping[str, Any], low: float, high: float) -> Scalin
             option="normalisation",
             pattern=name,
         )
-    return Scaling(shift, scale, low, high, first, last, table=table, about=str(about))
+    return Scaling(
+        shift, scale, low, high, first, last, table=table, about=str(about), absent=absent
+    )
 
 
 def _problem(table: Table) -> str | None:

@@ -49,6 +49,8 @@ class Scorer(torch.nn.Module):
     scale: torch.Tensor
     low: torch.Tensor
     high: torch.Tensor
+    absent: torch.Tensor
+    is_single: torch.Tensor
     table_x: torch.Tensor
     table_y: torch.Tensor
     table_slopes: torch.Tensor
@@ -80,6 +82,11 @@ class Scorer(torch.nn.Module):
         self.tables = places
         for key, values in zip(("table_x", "table_y", "table_slopes"), points, strict=True):
             self.register_buffer(key, torch.as_tensor(values, dtype=torch.float64))
+        # An infinity is missing anyway.
+        absent = [np.inf if s.absent is None else s.absent for s in encoding.scalings]
+        self.register_buffer("absent", torch.as_tensor(np.array(absent, np.float64)[branch]))
+        single = np.array([known.dtype == "float32" for known in encoding.branches], np.bool_)
+        self.register_buffer("is_single", torch.from_numpy(single[branch]))
         # Without clipping both ends are infinite.
         clip = np.array([scaling.clip for scaling in encoding.scalings], dtype=np.bool_)[branch]
         self.low[~torch.from_numpy(clip)] = -torch.inf
@@ -92,6 +99,8 @@ class Scorer(torch.nn.Module):
         """Scores of raw columns, shape (events, columns), NaN where missing."""
         value = raw.double()
         missing = torch.logical_not(torch.isfinite(value))
+        read = torch.where(self.is_single, value.float().double(), value)  # as a file would have it
+        missing = missing | (read == self.absent)
         for function in self.functions:
             missing = missing | function.has_none(value)  # type: ignore[operator]
         if self.clip:

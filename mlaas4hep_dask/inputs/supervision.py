@@ -16,6 +16,7 @@ from mlaas4hep_dask.events import Branch, Events
 from mlaas4hep_dask.objective import Objective
 from mlaas4hep_dask.reader import Partition
 from mlaas4hep_dask.specs import SampleSpecs
+from mlaas4hep_dask.specs.draw import NO_CLASS
 from mlaas4hep_dask.specs.measure import moments
 from mlaas4hep_dask.specs.sample import ClassSums
 
@@ -213,6 +214,17 @@ class Supervision:
             number = self.samples.index(sample)
             y = self.objective.y_of_sample(self.labels.get(sample), number)
         return np.full((num_events, *self.objective.y_tail), y, np.float32)
+
+    def classes(self, learned: NDArray[np.float32]) -> NDArray[np.uint8] | None:
+        """The classes, shape (events,), of labels from `learned`; None where there are none."""
+        if not self.objective.has_classes or len(self.objective.names) > NO_CLASS:
+            return None
+        return learned.astype(np.uint8)
+
+    def class_of(self, sample: str) -> int | None:
+        """The class of all events of a sample; None where it has none."""
+        found = self.classes(self.unknown(1, sample))
+        return None if found is None else int(found[0])
 
     def weights(
         self, events: Events, partition: Partition, entries: NDArray[np.int64]

@@ -88,9 +88,12 @@ def _normalisations(encode: Mapping[str, Any]) -> str:
     ways = Counter(_way(text) for text in encode["normalisation"].values())
     shown = ways.most_common(MOST_WAYS)
     rest = sum(ways.values()) - sum(num for _, num in shown)
-    return ", ".join(
+    text = ", ".join(
         [*(f"{num} {way}" for way, num in shown), *([f"{rest} other"] if rest else [])]
     )
+    ends = Counter(how.rpartition(" ")[2] for how in encode["normalisation"].values())
+    roles = [f"{ends[role]} {role}" for role in ("missing", "apart", "far") if ends[role]]
+    return f"{text}; placeholders: {', '.join(roles)}" if roles else text
 
 
 def _way(text: str) -> str:

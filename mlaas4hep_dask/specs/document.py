@@ -14,7 +14,7 @@ import numpy as np
 from mlaas4hep_dask.errors import SpecsError
 from mlaas4hep_dask.events.events import Branch
 from mlaas4hep_dask.specs.branch import BranchSpecs
-from mlaas4hep_dask.specs.draw import Draw, from_text, to_text
+from mlaas4hep_dask.specs.draw import NO_CLASS, Draw, from_text, to_text
 from mlaas4hep_dask.specs.moments import Moments
 from mlaas4hep_dask.specs.sample import SampleSpecs
 
@@ -57,7 +57,7 @@ def text_of(
         "multiplicities": {name: list(h) for name, h in sorted(multiplicities.items())},
         "samples": {name: sample.as_json() for name, sample in sorted(samples.items())},
         "draws": {
-            name: {"limit": draw.limit, "keys": to_text(draw.keys)}
+            name: {"limit": draw.limit, "keys": to_text(draw.keys), **_classes_of(draw)}
             for name, draw in sorted(draws.items())
         },
         "drawn": {
@@ -118,12 +118,23 @@ def parts_of(text: str, *, source: str) -> dict[str, Any]:
         raise SpecsError(f"{source}: not a specs file ({error!r})", file=source) from error
 
 
+def _classes_of(draw: Draw) -> dict[str, str]:
+    """The classes of drawn events, if any is known."""
+    known = draw.classes
+    return {"classes": to_text(known)} if (known != NO_CLASS).any() else {}
+
+
 def _draw_from(entry: dict[str, Any]) -> Draw:
     keys = from_text(entry["keys"], "uint64")
     limit = index(entry["limit"])
     if not 0 <= limit < 2**64 or np.any(keys[1:] < keys[:-1]) or np.any(keys >= np.uint64(limit)):
         raise ValueError("keys of a draw are not ascending below its limit")
-    return Draw(limit, keys)
+    if "classes" not in entry:
+        return Draw(limit, keys)
+    known = from_text(entry["classes"], "uint8")
+    if known.size != keys.size:
+        raise ValueError(f"{known.size} classes for {keys.size} keys of a draw")
+    return Draw(limit, keys, known)
 
 
 def _branch_from(

@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 
 SIZE = 4096  # values kept per branch at most: a standard error of 0.8 % in rank
 EVERYTHING = 2**64 - 1  # the limit of a draw that left nothing out
+NO_CLASS = 255  # of an event whose class is not known
 
 _STEPS = 16  # round numbers between powers of two, which leaves at most 6 % of the room unused
 _NUM_ROUND = 61 * _STEPS  # those of 64 bits
@@ -44,10 +45,14 @@ class Draw:
         All values with smaller keys are in the draw, and no others; 0 when nothing is known.
     keys : ndarray of uint64, shape (drawn,)
         In the order of the drawn values.
+    known : ndarray of uint8, shape (drawn,), or None
+        The class of the event that each is of, `NO_CLASS` where it is not known; None where no
+        class is.
     """
 
     limit: int = 0
     keys: NDArray[np.uint64] = field(default_factory=lambda: np.zeros(0, np.uint64))
+    known: NDArray[np.uint8] | None = None
 
     def __len__(self) -> int:
         return self.keys.size
@@ -57,16 +62,38 @@ class Draw:
             isinstance(other, Draw)
             and self.limit == other.limit
             and np.array_equal(self.keys, other.keys)
+            and np.array_equal(self.classes, other.classes)
         )
 
     __hash__ = None  # type: ignore[assignment]
+
+    @property
+    def classes(self) -> NDArray[np.uint8]:
+        """The class of each event, `NO_CLASS` where it is not known."""
+        return np.full(self.keys.size, NO_CLASS, np.uint8) if self.known is None else self.known
+
+    def of_class(self, number: int | None) -> Draw:
+        """The same draw of events that all are of one class, or of none."""
+        known = None if number is None else np.full(self.keys.size, number, np.uint8)
+        return Draw(self.limit, self.keys, known)
+
+    def at(self, places: NDArray[np.intp]) -> Draw:
+        """The same draw in another order."""
+        return Draw(self.limit, self.keys[places], _at(self.known, places))
+
+
+def _at(known: NDArray[np.uint8] | None, places: NDArray[np.intp]) -> NDArray[np.uint8] | None:
+    return None if known is None else known[places]
 
 
 def merge_draws(draws: Sequence[Draw]) -> tuple[Draw, NDArray[np.intp]]:
     """The draw of all, and where its members stand among all members, one draw after another."""
     keys = np.concatenate([draw.keys for draw in draws])
     limit, drawn, members = _members(keys, np.uint64(min(draw.limit for draw in draws)))
-    return Draw(limit, drawn), members
+    known = None
+    if any(draw.known is not None for draw in draws):
+        known = np.concatenate([draw.classes for draw in draws])[members]
+    return Draw(limit, drawn, known), members
 
 
 def draw_events(keys: NDArray[np.uint64]) -> tuple[Draw, NDArray[np.intp]]:

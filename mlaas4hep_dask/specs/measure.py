@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mlaas4hep_dask.events.events import Branch, Events
-from mlaas4hep_dask.events.lengths import disagreement
+from mlaas4hep_dask.events.lengths import disagreement, require_length
 from mlaas4hep_dask.formulas import FUNCTIONS
 from mlaas4hep_dask.formulas.compiled import values_of
 from mlaas4hep_dask.specs.draw import Draw, entry_keys, event_keys
@@ -31,6 +31,7 @@ def measure(
     meter: Meter | None = None,
     branches: Sequence[Branch] | None = None,
     transforms: Mapping[str, str] | None = None,
+    classes: NDArray[np.uint8] | None = None,
 ) -> Specs:
     """Specs of ``events``.
 
@@ -50,6 +51,8 @@ def measure(
         What to measure, by default all of ``events``; others when ``meter`` has seen them.
     transforms : mapping of str to str, optional
         By branch: the name of a function of its values that is measured too, see `formulas`.
+    classes : ndarray of uint8, shape (events,), optional
+        The class of each event, by which `encode` judges what placeholders tell.
 
     Returns
     -------
@@ -60,11 +63,13 @@ def measure(
     Raises
     ------
     DataError
-        When arrays of the events, or ``ids``, have other lengths than the others say.
+        When arrays of the events, ``ids`` or ``classes`` have other lengths than the others say.
     """
     events.checked()
     if ids is not None and ids.shape != (events.num_events, 2):
         raise disagreement("ids of events", ids.shape, (events.num_events, 2))
+    if classes is not None:
+        require_length("classes of events", classes, events.num_events)
     if meter is None or len(meter) != events.num_events:
         meter = Meter(entry_keys(0, 0, events.num_events) if ids is None else event_keys(ids))
     offsets = events.offsets
@@ -85,7 +90,7 @@ def measure(
     for (name, dtype), rows in group_rows(branches).items():
         collection = branches[rows[0]].collection
         group = meter.group(collection, None if collection is None else offsets[collection])
-        draws[name] = group.draw
+        draws[name] = group.draw if classes is None else group.with_classes(classes)
         names = [branches[row].name for row in rows]
         numbers[rows], values = _measured(names, dtype, events, meter, group)
         drawn.append(Drawn(name, tuple(rows), values))

@@ -7,7 +7,7 @@ fetch all values from memory again, and values that nothing else needs never hav
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import compress
 from typing import Any, NamedTuple
 
@@ -42,6 +42,13 @@ class Group:
     multiplicities: tuple[int, ...]
     draw: Draw
     places: NDArray[np.intp]
+
+    def with_classes(self, classes: NDArray[np.uint8]) -> Draw:
+        """The draw, with the class of the event that each value is of."""
+        events = self.places
+        if self.offsets is not None:
+            events = np.searchsorted(self.offsets, events, side="right") - 1
+        return replace(self.draw, known=classes[events])
 
 
 class Watch(NamedTuple):

@@ -38,7 +38,8 @@ class Specs:
     provenance : mapping of str to Any
         ``config``: digest of the configuration; ``files``: file UUID by URI; ``versions``.
     draws : mapping of str to Draw
-        By collection, and for the flat branches by ``""``: which values were drawn.
+        By collection, and for the flat branches by ``""``: which values were drawn, and of which
+        class their events are.
     """
 
     branches: Mapping[str, BranchSpecs] = field(default_factory=dict)
@@ -106,15 +107,18 @@ class Specs:
         """The same specs with more provenance."""
         return replace(self, provenance={**self.provenance, **provenance})
 
+    def of_class(self, number: int | None) -> Specs:
+        """The same specs, of events that all are of one class, or of none."""
+        draws = {group: draw.of_class(number) for group, draw in self.draws.items()}
+        return replace(self, draws=draws)
+
     def in_order(self) -> Specs:
         """The same specs with all drawn values by ascending key, as specs.json has them.
 
         `measure` and `merge` leave them in any order.
         """
         orders = {group: np.argsort(draw.keys) for group, draw in self.draws.items()}
-        draws = {
-            group: Draw(draw.limit, draw.keys[orders[group]]) for group, draw in self.draws.items()
-        }
+        draws = {group: draw.at(orders[group]) for group, draw in self.draws.items()}
         branches = {
             name: replace(entry, drawn=entry.drawn[orders[entry.group]])
             if entry.group in orders and entry.drawn.size

@@ -455,6 +455,12 @@ def test_a_billion_laughs_are_not_expanded(refused):
             None,
         ),
         (
+            "encode: {normalisation: {a: {shift: 0, scale: 1, missing: true}}}",
+            "encode.normalisation.a: expected finite numbers",
+            "encode.normalisation.a",
+            None,
+        ),
+        (
             "encode: {normalisation: [minmax]}",
             "encode.normalisation[0]: expected a mapping from patterns, found 'minmax' (text)",
             "encode.normalisation.0",

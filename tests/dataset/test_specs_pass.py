@@ -234,6 +234,41 @@ def test_weights_of_cached_files_are_those_of_the_new_run(keys, client):
     assert dataset.factors() == {"renamed": 2.0, "diboson": 0.5}
 
 
+def test_cached_specs_know_the_classes_that_samples_have_in_the_new_run(keys, client):
+    specs = dataset_of(keys, client).specs()
+    counts = np.bincount(specs.draws[""].classes, minlength=256)
+    shares = [sample.num_selected / NUM_EVENTS for _, sample in sorted(specs.samples.items())]
+    assert counts[2:].sum() == 0
+    np.testing.assert_allclose(counts[:2] / counts.sum(), shares, atol=0.04)  # 5 standard errors
+    signal, background = keys["samples"]
+    keys["samples"] = [{**signal, "label": 0}, {**background, "label": 1}]
+    again = dataset_of(keys, client)
+    for group, draw in again.specs().draws.items():
+        np.testing.assert_array_equal(draw.classes, 1 - specs.draws[group].classes)
+    assert again.num_cached() == NUM_EVENTS
+
+
+def test_classes_of_a_branch_are_those_of_the_drawn_events_and_their_objects(keys, client):
+    keys["samples"] = [
+        {key: value for key, value in sample.items() if key != "label"}
+        for sample in keys["samples"]
+    ]
+    keys["target"] = {"branch": "NJet > 2", "classes": ["few", "many"]}
+    specs = dataset_of(keys, client).specs()
+    files = [keys["samples"][0]["files"], *keys["samples"][1]["files"]]
+    multiplicities = np.concatenate(
+        [
+            part["NJet"]
+            for part in uproot.iterate([f"{file}:events" for file in files], "NJet", library="np")
+        ]
+    )
+    for group, of_all in (("", np.ones(NUM_EVENTS)), ("Jet", multiplicities)):
+        classes = specs.draws[group].classes
+        expected = of_all[multiplicities > 2].sum() / of_all.sum()
+        assert np.isin(classes, [0, 1]).all()
+        assert classes.mean() == pytest.approx(expected, abs=0.04)  # 5 standard errors
+
+
 @pytest.mark.parametrize("damage", ["cut", "flipped", "emptied", "of another file"])
 def test_a_damaged_entry_is_noticed_measured_again_and_mended(keys, client, damage):
     whole = dataset_of(keys, client).specs()
