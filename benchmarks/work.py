@@ -1,4 +1,4 @@
-"""What `cluster.py` and `memory.py` let processes do with partitions; importable by all of them."""
+"""What several benchmarks let processes do with partitions; importable by all of these."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from mlaas4hep_dask.dataset.tasks import (
     measure_partition,
     merge_measured,
 )
+from mlaas4hep_dask.encode import Block
 from mlaas4hep_dask.inputs.context import Context
 from mlaas4hep_dask.reader import Partition
 
@@ -33,6 +34,11 @@ def encode_one(partition: Partition, context: Context) -> int:
 def encode_all(numbered: Sequence[tuple[int, Partition]], context: Context) -> int:
     """Bytes of the dense rows of some partitions."""
     return sum(encode_one(part, context) for _, part in numbered)
+
+
+def pack_all(numbered: Sequence[tuple[int, Partition]], context: Context) -> list[Block]:
+    """The packed blocks of some partitions."""
+    return [make_block(part, context) for _, part in numbered]
 
 
 def nothing(*_: object) -> Measured:
@@ -66,8 +72,15 @@ class PinnedProcesses:
 
     def run(self, function: Callable[..., Any]) -> list[float]:
         """Let all do ``function`` with their shares at once; processor seconds of each."""
+        return [seconds for seconds, _ in self._all(function, answer=False)]
+
+    def ask(self, function: Callable[..., Any]) -> list[Any]:
+        """Let all do ``function`` with their shares at once; what each gives."""
+        return [given for _, given in self._all(function, answer=True)]
+
+    def _all(self, function: Callable[..., Any], *, answer: bool) -> list[tuple[float, Any]]:
         for pipe in self._pipes:
-            pipe.send(function)
+            pipe.send((function, answer))
         return [pipe.recv() for pipe in self._pipes]
 
     def close(self) -> None:
@@ -81,10 +94,11 @@ def _serve(
     pipe: Connection, core: int, share: Sequence[tuple[int, Partition]], context: Context
 ) -> None:
     os.sched_setaffinity(0, {core})
-    while (function := pipe.recv()) is not None:
+    while (job := pipe.recv()) is not None:
+        function, answer = job
         began = time.process_time()
-        function(share, context)
-        pipe.send(time.process_time() - began)
+        given = function(share, context)
+        pipe.send((time.process_time() - began, given if answer else None))
 
 
 def start_peak() -> int:

@@ -39,6 +39,7 @@ def data_folder(tmp_path_factory):
         f"real.py --files {TUTORIAL}/data/cms_heptutorial_ww.root:events",
         "peers.py --branches small",
         "cluster.py --num-small 4 --times 2",
+        "projection.py --codecs lz4 --site slurm --batch-size 50",
     ],
 )
 def test_a_benchmark_ends_with_one_json_object(command, data_folder):
@@ -52,3 +53,22 @@ def test_a_benchmark_ends_with_one_json_object(command, data_folder):
     assert found.keys() >= COMMON
     assert found["seconds"] > 0
     assert found["ratio"] > 0
+
+
+def test_projected_seconds_are_held_against_runs_of_the_whole_command(data_folder):
+    options = ["--events", "2000", "--repeats", "1", "--batch-size", "50", "--epochs", "1"]
+    script = [str(FOLDER / "projection.py"), "--check", "--check-events", "3000"]
+    done = subprocess.run(
+        [sys.executable, *script, *options, "--data", str(data_folder)],
+        capture_output=True,
+        text=True,
+    )
+    assert done.stdout, done.stderr
+    found = json.loads(done.stdout.splitlines()[-1])
+    stages = found["check"]["3000"]
+    assert stages.keys() == {"specs", "train", "whole command"}
+    for predicted, measured, on_the_clock in stages.values():
+        assert min(predicted, measured, on_the_clock) > 0
+    within = [abs(predicted / measured - 1) <= 0.2 for predicted, measured, _ in stages.values()]
+    assert found["is_within"] == all(within)
+    assert done.returncode == (0 if all(within) else 1)
