@@ -39,15 +39,15 @@ def sites() -> None:
     "show",
     cls=Verb,
     short_help="Print the job script of a site.",
-    examples=("slurm", "cern-lxplus --group trainers", "mine.yaml"),
+    examples=("slurm", "cern-lxplus --group trainers", "mine.yaml --group head"),
 )
 @click.argument("name", metavar="SITE")
 @click.option(
     "--group",
-    type=click.Choice(("readers", "trainers")),
+    type=click.Choice(("readers", "trainers", "head")),
     default="readers",
     show_default=True,
-    help="Of which workers.",
+    help="Of which workers, or that of a run with --detach.",
 )
 def show(name: str, *, group: str) -> None:
     """Print the job script, or submit file, that would be submitted.
@@ -57,16 +57,21 @@ def show(name: str, *, group: str) -> None:
     """
     from pathlib import Path
 
-    from mlaas4hep_dask.cluster.sites import job_script, load_site
+    from mlaas4hep_dask.cluster.sites import head_script, job_script, load_site
 
-    site = load_site(name)
-    script = job_script(
-        site,
-        group,
-        scheduler_address=EXAMPLE["tls" if site.options.tls else "tcp"],
-        name=f"RUN-{group}-0",
-        logs=Path("runs/RUN/logs").absolute(),
-    )
+    site, logs = load_site(name), Path("runs/RUN.jobs/logs").absolute()
+    if group == "head":
+        words = ["-m", "mlaas4hep_dask", "run", "dataset.yaml", "--cluster", site.system]
+        words += ["--site", name]
+        script = head_script(site, words, name="RUN-head", folder=Path.cwd(), logs=logs)
+    else:
+        script = job_script(
+            site,
+            group,
+            scheduler_address=EXAMPLE["tls" if site.options.tls else "tcp"],
+            name=f"RUN-{group}-0",
+            logs=logs,
+        )
     with may_be_cut():
         click.echo(script.text.rstrip("\n"))
 

@@ -23,6 +23,7 @@ from mlaas4hep_dask.command.verb import (
     status,
     verbose_option,
     version_option,
+    words_of,
 )
 
 __all__ = [
@@ -46,4 +47,5 @@ __all__ = [
     "status_of",
     "verbose_option",
     "version_option",
+    "words_of",
 ]

@@ -213,10 +213,15 @@ def line_of(context: click.Context) -> str:
     return shlex.join(context.meta[LINE])
 
 
+def words_of(context: click.Context) -> list[str]:
+    """The words that were written after the name of the command."""
+    path = context.command_path.split()
+    return list(context.meta[LINE][len(path) :])
+
+
 def arguments_of(context: click.Context) -> str:
     """What was written after the name of the command."""
-    path = context.command_path.split()
-    return " ".join(context.meta[LINE][len(path) :])
+    return " ".join(words_of(context))
 
 
 def start_log(*, verbose: bool) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -58,26 +59,28 @@ def attach(folder: Path, *, last_stage: bool) -> int:
         Begin with the last stage, and not with the process.
     """
     console, tail = AttachedConsole(), Tail(folder)
-    look(folder)  # there is a run
+    standing = look(folder)
+    # Of what has begun since, and not of the process before it, which has ended.
+    begin = standing.head.time if standing.head is not None and standing.run is None else 0.0
     first, told, looked = True, "", 0.0
     while True:
         entries = tail.new()
+        if first:
+            entries = _begun_after(entries, begin)
         if first and entries:
             entries, first = _from_last(entries, Stage if last_stage else Run), False
         for entry in entries:
             console.hear_entry(entry)
             if isinstance(entry.record, End) and entry.record.status != "moved":
                 return _ended(console, entry.record, folder)
+        if not entries and standing.state == "killed":  # and all that it told is printed
+            console.close()
+            click.echo(f"error: {fate(standing, datetime.now(UTC))}", err=True)
+            return KILLED
         if not entries and time.monotonic() - looked > LOOK:
             looked = time.monotonic()
-            try:
+            with suppress(RecordError):  # it is moved just now
                 standing = look(folder)
-            except RecordError:  # it is moved just now
-                continue
-            if standing.state == "killed" and not tail.new():
-                console.close()
-                click.echo(f"error: {fate(standing, datetime.now(UTC))}", err=True)
-                return KILLED
             if standing.state in ("queued", "silent"):
                 told = _say_once(fate(standing, datetime.now(UTC)), told)
         time.sleep(POLL)
@@ -112,6 +115,14 @@ def _say_once(words: str, told: str) -> str:
     if plain != told:
         click.echo(words, err=True)
     return plain
+
+
+def _begun_after(entries: Sequence[Entry], begin: float) -> list[Entry]:
+    """The entries of processes that began after a time."""
+    for place, entry in enumerate(entries):
+        if isinstance(entry.record, Run) and entry.time.timestamp() >= begin:
+            return list(entries[place:])
+    return []
 
 
 def _from_last(entries: Sequence[Entry], kind: type) -> list[Entry]:

@@ -11,10 +11,11 @@ from pathlib import Path
 import click
 
 from mlaas4hep_dask.errors import RecordError, did_you_mean
-from mlaas4hep_dask.follow.jobs import HEAD, JOBS, Head, Job, jobs_in
+from mlaas4hep_dask.follow.jobs import JOBS, Job, jobs_in
 from mlaas4hep_dask.follow.standing import AT_WORK, look
 from mlaas4hep_dask.journal.read import JOURNAL
 from mlaas4hep_dask.run.directory import jobs_folder
+from mlaas4hep_dask.run.head import HEAD, Head
 
 MAX_LOGS = 20  # that are shown unless one is chosen
 TAIL_BYTES = 2**16
@@ -47,8 +48,8 @@ def logs_of(folder: Path) -> list[Log]:
         found += logs
         if (cluster / HEAD).exists():
             head = Head.read(cluster / HEAD)
-            if head is not None:
-                found.append(Log(Path(head.log), head.job, "head", f"{head.system} {head.job}"))
+            if head is not None and head.log:
+                found.append(Log(Path(head.log), head.job, "head", head.title))
     return [log for log in found if log.file.exists()]
 
 

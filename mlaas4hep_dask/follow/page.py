@@ -104,8 +104,7 @@ def fate(standing: Standing, now: datetime) -> str:
         case "queued":
             assert head is not None
             reason = head.reason()
-            what = f"job {head.job} of {head.system}, submitted on {head.host}"
-            return f"has not begun: {what}" + (f" ({reason})" if reason else "")
+            return f"has not begun: {head.title}" + (f" ({reason})" if reason else "")
         case "running":
             began = standing.latest[0].time
             return f"running for {duration((now - began).total_seconds())}, {where}; {ago}"
@@ -113,7 +112,7 @@ def fate(standing: Standing, now: datetime) -> str:
             return f"silent: {where} may have gone without a word; {ago}"
         case "killed" if run is None:
             assert head is not None
-            return f"killed: {head.system} {head.job} ended before the run began; see {head.log}"
+            return f"killed: {head.title} ended before the run began; see {head.log}"
         case "killed":
             return f"killed: {where} is gone without a word; {ago}. The same command takes it up"
         case "complete":

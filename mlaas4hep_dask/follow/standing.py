@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Literal
 
 from mlaas4hep_dask.errors import RecordError, did_you_mean
-from mlaas4hep_dask.follow.jobs import Head, head_of
 from mlaas4hep_dask.journal import (
     Entry,
     Progress,
@@ -24,6 +23,7 @@ from mlaas4hep_dask.journal import (
     read,
 )
 from mlaas4hep_dask.journal.read import JOURNAL, STARTING
+from mlaas4hep_dask.run.head import Head, head_of
 
 SILENCE = 600.0  # seconds without a sign of life; the time of a journal is set every minute
 RECENT = 0.1  # of the time of a stage, of which its rate is told
@@ -81,7 +81,7 @@ class Standing:
         How the run stands that lies in the folder, where the last process did not come so far as
         to take it up or move it aside; else empty.
     head : Head or None
-        What was started by ``--detach``.
+        What ``--detach`` has begun, in which it works; None for a run that a terminal has.
     """
 
     folder: Path
@@ -135,6 +135,9 @@ def look(folder: Path) -> Standing:
         state: State = "queued" if head.is_alive() is not False else "killed"
         return Standing(folder, Records(()), state, head=head)
     sign = _sign(file, records)
+    runs = records.of(Run)
+    if head is not None and not (runs and runs[-1].head == head.name):
+        head = None  # of an earlier process
     state, is_here = _judge(records, sign, head)
     return Standing(folder, records, state, sign, is_here, earlier, head)
 

@@ -17,9 +17,11 @@ import psutil
 
 from mlaas4hep_dask.command import SUCCESS, TROUBLE
 from mlaas4hep_dask.errors import ClusterError
-from mlaas4hep_dask.follow.jobs import LOCAL, Head, Jobs, can_ask, cancel, cancel_command, jobs_of
+from mlaas4hep_dask.follow.jobs import Jobs, cancel, cancel_command, jobs_of
 from mlaas4hep_dask.follow.page import fate
-from mlaas4hep_dask.follow.standing import Standing, is_at_work, look
+from mlaas4hep_dask.follow.standing import AT_WORK, Standing, is_at_work, look
+from mlaas4hep_dask.places import LOCAL
+from mlaas4hep_dask.run.head import Head
 
 PATIENCE = 90.0  # seconds; a process takes up to 30 of them to clean up, a batch system its own
 POLL = 0.2
@@ -40,14 +42,15 @@ def stop(folder: Path) -> int:
     """
     standing = look(folder)
     run, head = standing.run, standing.head
-    if standing.is_here:
-        assert run is not None
+    if run is not None and standing.is_here:
         click.echo(f"ending process {run.process} on {run.host}")
         _end_process(run.process, lambda: is_at_work(run) is True)
-    elif standing.state in ("queued", "running", "silent"):
+    elif standing.state in AT_WORK:
         _end_elsewhere(standing, head)
     else:
         click.echo(f"nothing to end: {fate(standing, datetime.now(UTC))}")
+    if head is not None and not _wait(lambda: head.is_alive() is not True):
+        raise ClusterError(f"{head.title} has not ended for {PATIENCE:.0f} s", job=head.job)
     return _end_jobs(folder)
 
 
@@ -72,28 +75,27 @@ def _end_process(process: int, lives: Callable[[], bool]) -> None:
 
 
 def _end_elsewhere(standing: Standing, head: Head | None) -> None:
-    """End the batch job in which a run works, or say where it can be ended."""
-    folder, run = standing.folder.absolute(), standing.run
-    verb = shlex.join([sys.executable, "-m", "mlaas4hep_dask", "stop", str(folder)])
-    if head is None or head.system == LOCAL:
-        host = run.host if head is None and run is not None else head.host if head else ""
+    """End what a run works in that is detached, or say where the run can be ended."""
+    if head is not None and head.is_alive():
+        click.echo(f"ending {head.title}")
+        if head.system == LOCAL:
+            _end_process(int(head.job), lambda: head.is_alive() is True)
+        else:
+            cancel(head.system, [head.job])
+        return
+    if head is not None and head.is_alive() is None and head.system != LOCAL:
         raise ClusterError(
-            f"the run works on {host}: end it there, with\n  ssh {host} {shlex.quote(verb)}",
-            host=host,
-        )
-    if not can_ask(head.system, head.host):
-        command = cancel_command(head.system, [head.job])
-        raise ClusterError(
-            f"the run works in job {head.job} of {head.system}, which was submitted on "
-            f"{head.host} and cannot be reached from here: end it there, with\n  {command}",
+            f"the run works in {head.title}, which cannot be reached from here: end it there, "
+            f"with\n  {cancel_command(head.system, [head.job])}",
             host=head.host,
         )
-    click.echo(f"ending job {head.job} of {head.system}")
-    cancel(head.system, [head.job])
-    if not _wait(lambda: head.is_alive() is not True):
-        raise ClusterError(
-            f"job {head.job} has not left the queue for {PATIENCE:.0f} s", job=head.job
-        )
+    host = standing.run.host if standing.run is not None else head.host if head is not None else ""
+    verb = shlex.join(
+        [sys.executable, "-m", "mlaas4hep_dask", "stop", str(standing.folder.absolute())]
+    )
+    raise ClusterError(
+        f"the run works on {host}: end it there, with\n  ssh {host} {shlex.quote(verb)}", host=host
+    )
 
 
 def _end_jobs(folder: Path) -> int:

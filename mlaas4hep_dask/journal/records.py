@@ -28,6 +28,8 @@ class Run:
         The command line; None for a run from Python.
     birth : str
         When the process began, as `birth_of` has it; empty where nothing tells.
+    head : str
+        The folder, beside that of the run, of what ``--detach`` has begun; empty without it.
     """
 
     name: str
@@ -36,6 +38,7 @@ class Run:
     host: str
     command: str | None
     birth: str = ""
+    head: str = ""
 
 
 @dataclass(frozen=True)

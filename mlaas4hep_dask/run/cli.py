@@ -21,6 +21,7 @@ from mlaas4hep_dask.command import (
     status,
     verbose_option,
     version_option,
+    words_of,
 )
 from mlaas4hep_dask.places import LOCAL, PLACES
 
@@ -73,7 +74,7 @@ def _options(function: Callable[..., Any]) -> Callable[..., Any]:
         "dataset.yaml --check",
         "dataset.yaml --set training.epochs=10 --set seed=3",
         "dataset.yaml --cluster tcp://login.example.org:8786",
-        "dataset.yaml --cluster slurm --site our-site.yaml",
+        "dataset.yaml --cluster slurm --site our-site.yaml --detach",
     ),
     interrupted="interrupted; the same command takes the run up again",
 )
@@ -84,6 +85,12 @@ def _options(function: Callable[..., Any]) -> Callable[..., Any]:
     is_flag=True,
     help="Check everything that can be checked without a cluster, print the plan.",
 )
+@click.option(
+    "--detach",
+    is_flag=True,
+    help="Begin the run and return: in a batch job with a batch system, else in a process of this "
+    "machine.",
+)
 @click.option("--schema", is_flag=True, help="Print the JSON schema of dataset.yaml.")
 @version_option
 @click.pass_context
@@ -93,6 +100,7 @@ def run(
     dataset: str | None,
     *,
     check: bool,
+    detach: bool,
     schema: bool,
     verbose: bool,
     **changes: Any,
@@ -105,6 +113,8 @@ def run(
         raise click.UsageError("give a dataset.yaml, or --schema", context)
     elif check:
         _check(dataset, **changes)
+    elif detach:
+        _detach(dataset, context, **changes)
     else:
         announce(f"running {dataset}")
         if changes["cluster"] in (None, LOCAL):
@@ -198,6 +208,17 @@ def _check(dataset: str, **changes: Any) -> None:
     for line in lines:
         click.echo(line)
     click.echo(f"{config.source or config.name}: no error found")
+
+
+def _detach(dataset: str, context: click.Context, **changes: Any) -> None:
+    config = _loaded(dataset, **changes)
+    from mlaas4hep_dask.run.detach import detach
+    from mlaas4hep_dask.run.stages import model_of
+
+    model_of(config)  # what is wrong with it shows here
+    words = [word for word in words_of(context) if word != "--detach"]
+    for line in detach(config, words):
+        click.echo(line)
 
 
 def _run(config: Config, line: str) -> None:

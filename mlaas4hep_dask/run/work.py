@@ -19,6 +19,7 @@ from mlaas4hep_dask.errors import WriteError
 from mlaas4hep_dask.journal import Caution, End, Journal, Message, Run, birth_of
 from mlaas4hep_dask.journal.read import JOURNAL, STARTING
 from mlaas4hep_dask.run.directory import RunDirectory
+from mlaas4hep_dask.run.head import VARIABLE
 
 
 @dataclass(frozen=True)
@@ -89,7 +90,8 @@ def work_on(
     path = Path(output if output is not None else config.output).absolute()
     journal = Journal((reporter or Reporter()).hear)
     host, process = socket.gethostname(), os.getpid()
-    journal.add(Run(config.name, __version__, process, host, command, birth_of(process)))
+    birth, head = birth_of(process), os.environ.get(VARIABLE, "")
+    journal.add(Run(config.name, __version__, process, host, command, birth, head))
     with RunDirectory(path) as folder, journal.kept(path / STARTING, exit_status):
         cautions = _Cautions(journal)
         _logger().addHandler(cautions)

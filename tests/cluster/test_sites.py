@@ -14,7 +14,7 @@ from paths import REPOSITORY
 from mlaas4hep_dask.__main__ import main
 from mlaas4hep_dask.cluster.cli import EXAMPLE
 from mlaas4hep_dask.cluster.settings import NESTED, SETTINGS, variables
-from mlaas4hep_dask.cluster.sites import SYSTEMS, job_script, load_site, site_names
+from mlaas4hep_dask.cluster.sites import SYSTEMS, head_script, job_script, load_site, site_names
 from mlaas4hep_dask.cluster.sites.environment import environment_of, prologue_of
 from mlaas4hep_dask.cluster.sites.fields import clock
 from mlaas4hep_dask.cluster.sites.model import GROUPS, Container, Group, HTCondor, Options, Slurm
@@ -254,13 +254,56 @@ def test_every_key_of_a_site_is_in_the_reference(model):
         assert f"| {field.description} |" in page
 
 
-@pytest.mark.parametrize("page", ["docs/how-to/sites.md", "jobqueue/README.md"])
+PAGES = ["docs/how-to/sites.md", "docs/how-to/follow.md", "jobqueue/README.md"]
+
+
+@pytest.mark.parametrize("page", PAGES)
 def test_the_sites_that_pages_show_are_valid(page, written):
     blocks = re.findall(r"```yaml\n(.*?)```", (REPOSITORY / page).read_text(), re.DOTALL)
     for block in blocks:
         for group in GROUPS:
             assert script(written(block), group).text
     assert blocks
+
+
+def head_of(site, folder, **variables):
+    words = ["-m", "mlaas4hep_dask", "run", "it's $HOME.yaml"]
+    environment = {"HOME": "/home/me", **variables}
+    options = {"folder": folder, "logs": folder / "logs", "environment": environment}
+    return head_script(site, words, name="head-1", **options)
+
+
+def test_the_head_of_a_run_asks_for_what_its_section_says_and_runs_the_command(written, tmp_path):
+    site = written(
+        "mlaas4hep:\n  title: t\n  base: slurm\n  head:\n    walltime: 7 d\n"
+        "    jobqueue: {queue: long, memory: 1 GiB}\njobqueue: {slurm: {queue: short}}\n"
+    )
+    made = head_of(site, tmp_path / "my run", SLURM_CONF="/etc/slurm's.conf")
+    lines = made.text.splitlines()
+    assert {"-p long", "-t 7-00:00:00", "--nodes=1"} <= set(directives(made.text))
+    assert lines[0] == "#!/usr/bin/env bash"
+    assert lines[-1].startswith("exec ")
+    assert lines[-1].endswith(""" -m mlaas4hep_dask run 'it'"'"'s $HOME.yaml'""")
+    assert f"cd '{tmp_path}/my run' || exit 1" in lines
+    assert "export HOME=/home/me" in lines
+    assert """export SLURM_CONF='/etc/slurm'"'"'s.conf'""" in lines
+    assert "dask_worker" not in made.text
+    assert made.log == f"{tmp_path}/my run/logs/mlaas4hep-head-1-{{job}}.log"
+    assert "-p short" in directives(script(site).text)
+
+
+def test_the_head_of_a_run_on_htcondor_works_where_the_queue_is(tmp_path):
+    made = head_of(load_site("htcondor"), tmp_path, CONDOR_CONFIG="/etc/condor")
+    assert "\nuniverse = local\n" in made.text
+    assert "export CONDOR_CONFIG=/etc/condor; " in made.text
+    assert "dask_worker" not in made.text
+    assert "universe" not in script(load_site("htcondor")).text
+    assert "\nuniverse = vanilla\n" in head_of(load_site("cern-lxplus"), tmp_path).text
+
+
+def test_a_head_on_nodes_that_do_not_see_the_run_directory_is_refused_in_words(tmp_path):
+    with pytest.raises(ClusterError, match=r"do not see the run directory.* leave --detach out"):
+        head_of(load_site("fnal-lpc"), tmp_path)
 
 
 def test_a_word_on_every_site_is_in_the_pages():

@@ -12,8 +12,8 @@ from conftest import commands_of, started
 from services.htcondor import HTCondor
 from services.slurm import Slurm
 
-from mlaas4hep_dask.cluster.sites import job_script, load_site, site_names
-from mlaas4hep_dask.cluster.sites.model import GROUPS
+from mlaas4hep_dask.cluster.sites import head_script, job_script, load_site, site_names
+from mlaas4hep_dask.cluster.sites.model import GROUPS, HEAD
 
 pytestmark = pytest.mark.batch
 SITES = {name: load_site(name).system for name in site_names()}
@@ -22,7 +22,11 @@ SITES = {name: load_site(name).system for name in site_names()}
 def sites_of(system):
     names = [name for name, of in SITES.items() if of == system]
     return pytest.mark.parametrize(
-        ("name", "group"), [(name, group) for name in names for group in GROUPS]
+        ("name", "group"),
+        [
+            *((name, group) for name in names for group in GROUPS),
+            *((name, HEAD) for name in names if load_site(name).options.shared_files),
+        ],
     )
 
 
@@ -59,6 +63,9 @@ def proxy(tmp_path):
 def script(name, group, folder, address="tls://127.0.0.1:8786"):
     site = load_site(name)
     with dask.config.set({"jobqueue.slurm.account": "m1234"}):
+        if group == HEAD:
+            words = ["-m", "mlaas4hep_dask", "run", "it's.yaml"]
+            return head_script(site, words, name="run-head", folder=folder, logs=folder)
         options = {"scheduler_address": address, "name": f"run-{group}-0", "logs": folder}
         return job_script(site, group, **options)
 

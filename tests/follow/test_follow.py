@@ -196,3 +196,36 @@ def test_a_run_of_another_machine_is_not_ended_from_here_but_the_line_that_does_
     line = done.stderr.splitlines()[1]
     assert line.startswith("  ssh login.example.org ")
     assert f"-m mlaas4hep_dask stop {tmp_path / 'run'}" in line
+
+
+def test_a_run_is_detached_from_its_terminal_on_a_machine_without_a_batch_system(tmp_path):
+    (tmp_path / "dataset.yaml").write_text(CONFIG.format(data=DATA, epochs=3))
+    words = ["run", "dataset.yaml", "--output", "run", "--detach"]
+    begun = asked(tmp_path, *words)
+    assert begun.returncode == 0, begun.stderr
+    first, *follow = begun.stdout.splitlines()
+    number, log = re.match(r"process (\d+) on \S+: it prints into (.*)$", first).groups()
+    assert [line.split(": ")[1] for line in follow] == [
+        f"mlaas4hep {verb} run" for verb in ("attach", "status", "stop")
+    ]
+    assert status(tmp_path)["state"] in ("queued", "running")
+    again = asked(tmp_path, *words)
+    assert again.returncode == 2
+    assert f"was begun already: process {number} on " in again.stderr
+    attached = asked(tmp_path, "attach", "run")
+    assert attached.returncode == 0, attached.stderr
+    assert attached.stdout.startswith(f"run t, process {number} on ")
+    assert asked(tmp_path, "stop", "run").returncode == 0  # waits until the process has ended
+    said = Path(log).read_text().splitlines()
+    assert said[0] == "running dataset.yaml"
+    assert said[1:] == attached.stdout.splitlines()[1:]
+    assert f"== {log} (process {number} on " in asked(tmp_path, "logs", "run").stdout
+    assert status(tmp_path)["state"] == "complete"
+
+
+def test_a_run_that_cannot_begin_is_not_detached(tmp_path):
+    (tmp_path / "dataset.yaml").write_text(CONFIG.format(data=DATA, epochs=3) + "modell: {}\n")
+    done = asked(tmp_path, "run", "dataset.yaml", "--output", "run", "--detach")
+    assert done.returncode == 2
+    assert "did you mean 'model'" in done.stderr
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["dataset.yaml"]

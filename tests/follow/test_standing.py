@@ -1,6 +1,7 @@
 import os
 import socket
 import time
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -25,6 +26,7 @@ from mlaas4hep_dask.journal import (
 )
 from mlaas4hep_dask.journal.journal import _line
 from mlaas4hep_dask.journal.read import JOURNAL, STARTING
+from mlaas4hep_dask.run.head import HEAD, Head
 
 HERE = socket.gethostname()
 BIRTH = birth_of(os.getpid())
@@ -198,3 +200,45 @@ def test_a_page_has_one_screen_of_all_that_matters(tmp_path):
 )
 def test_a_time_is_told_in_its_two_largest_units(seconds, text):
     assert duration(seconds) == text
+
+
+def begun(folder, *, birth, time, host=HERE):
+    """What --detach writes."""
+    beside = folder.with_name(f"{folder.name}.jobs") / "20260101-000000-head-a"
+    beside.mkdir(parents=True)
+    head = Head(beside.name, "local", str(os.getpid()), host, "/tmp/head.log", time, birth)
+    head.write(beside / HEAD)
+    assert Head.read(beside / HEAD) == head
+    return head
+
+
+def test_what_was_detached_is_queued_until_it_tells_something_and_killed_if_it_never_did(tmp_path):
+    folder = written(tmp_path / "run", GONE, End("interrupted"))
+    head = begun(folder, birth=BIRTH, time=time.time() + 1)
+    standing = look(folder)
+    assert (standing.state, standing.head, standing.run) == ("queued", head, None)
+    text = page(standing, None, NOW)
+    assert text == f"run: has not begun: process {os.getpid()} on {HERE}"
+    assert as_json(standing, None)["head"]["job"] == str(os.getpid())
+    (tmp_path / "run.jobs").rename(tmp_path / "earlier")
+    begun(folder, birth=OTHER, time=time.time() + 1)
+    assert look(folder).state == "killed"
+    assert "ended before the run began; see /tmp/head.log" in page(look(folder), None, NOW)
+
+
+def test_what_was_detached_earlier_says_nothing_of_a_later_process(tmp_path):
+    folder = written(tmp_path / "run", ELSEWHERE)
+    begun(folder, birth=OTHER, time=time.time() - 100)
+    assert (look(folder).state, look(folder).head) == ("running", None)
+
+
+def test_a_run_elsewhere_whose_job_has_ended_was_killed(tmp_path):
+    folder = written(tmp_path / "run", replace(ELSEWHERE, head="20260101-000000-head-a"))
+    begun(folder, birth=OTHER, time=time.time() - 100)
+    assert look(folder).state == "killed"
+
+
+def test_records_of_what_was_detached_that_are_cut_are_none(tmp_path):
+    (tmp_path / HEAD).write_text('{"system": "slurm", "job"')
+    assert Head.read(tmp_path / HEAD) is None
+    assert Head.read(tmp_path / "none") is None

@@ -46,7 +46,9 @@ METRICS = {
     "validation": {"loss": 0.6, "auc": None},
 }
 RECORDS = [
-    Run("single-top", "0.1.0", 77, "login", "python -m mlaas4hep_dask.run dataset.yaml", "b/12"),
+    Run(
+        "single-top", "0.1.0", 77, "login", "python -m mlaas4hep_dask.run dataset.yaml", "b/12", "h"
+    ),
     Stage("specs", 3_000),
     Progress("specs", 1_000, 3_000, 2.5),
     StageEnd("specs", 3_000, 4.0),

@@ -1,7 +1,9 @@
 """Sites: batch systems as data, and the scripts of the jobs that are submitted there."""
 
 from mlaas4hep_dask.cluster.sites.credentials import check_credentials
-from mlaas4hep_dask.cluster.sites.render import Script, job_script
+from mlaas4hep_dask.cluster.sites.head import head_script
+from mlaas4hep_dask.cluster.sites.render import job_script
+from mlaas4hep_dask.cluster.sites.script import Script
 from mlaas4hep_dask.cluster.sites.site import SYSTEMS, Site, load_site, site_names
 
 __all__ = [
@@ -9,6 +11,7 @@ __all__ = [
     "Script",
     "Site",
     "check_credentials",
+    "head_script",
     "job_script",
     "load_site",
     "site_names",

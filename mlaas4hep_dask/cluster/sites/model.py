@@ -15,6 +15,8 @@ from mlaas4hep_dask.config.section import Section
 
 GIB = 2**30
 GROUPS = ("readers", "trainers")
+HEAD = "head"
+KINDS = (*GROUPS, HEAD)  # of jobs
 PASSED = [
     "HOME",
     "USER",
@@ -163,12 +165,9 @@ class HTCondor(Jobs):
     )
 
 
-class Group(Part):
-    """A group of workers: readers, or trainers."""
+class Head(Part):
+    """The job of a run with --detach, in which the command and Dask's scheduler work."""
 
-    minimum: int = Field(default=1, ge=1, description="Workers with which work begins.")
-    maximum: int = Field(default=10, ge=1, description="Most workers at a time.")
-    gpus: int = Field(default=0, ge=0, description="GPUs of each job.")
     walltime: Seconds | None = Field(
         default=None, description="Walltime of this group's jobs. null means that of all."
     )
@@ -177,6 +176,14 @@ class Group(Part):
         description="Keys of the batch system's section that differ for this group. A list "
         "replaces the list.",
     )
+
+
+class Group(Head):
+    """A group of workers: readers, or trainers."""
+
+    minimum: int = Field(default=1, ge=1, description="Workers with which work begins.")
+    maximum: int = Field(default=10, ge=1, description="Most workers at a time.")
+    gpus: int = Field(default=0, ge=0, description="GPUs of each job.")
 
     @model_validator(mode="after")
     def _has_room(self) -> Self:
@@ -295,6 +302,11 @@ class Options(Part):
     trainers: Group = Field(
         default=Group(maximum=2), description="Workers that train, a rank each."
     )
+    head: Head = Field(
+        default=Head(),
+        description="The job of a run with --detach, in which the command and the scheduler work: "
+        "a group with walltime and jobqueue alone.",
+    )
 
 
 class Queue(Part):
@@ -324,7 +336,7 @@ class Document(Part):
     @model_validator(mode="after")
     def _has_groups_that_fit(self) -> Self:
         problems = []
-        for name in GROUPS:
+        for name in KINDS:
             try:
                 self.jobs_of(name)
             except ValidationError as error:
@@ -344,7 +356,7 @@ class Document(Part):
         return found
 
     def jobs_of(self, group: str) -> Slurm | HTCondor:
-        """The section of the batch system, with what differs for a group."""
+        """The section of the batch system, with what differs for a group or the head."""
         given = self.jobs.model_dump(by_alias=True, exclude_unset=True)
-        differs: Group = getattr(self.mlaas4hep, group)
+        differs: Head = getattr(self.mlaas4hep, group)
         return type(self.jobs).model_validate(merged(given, differs.jobqueue))

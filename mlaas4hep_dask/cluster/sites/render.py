@@ -8,8 +8,7 @@ import os
 import shlex
 import signal
 import sys
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path, PurePath
 from typing import TYPE_CHECKING, Any
@@ -20,6 +19,7 @@ from mlaas4hep_dask.cluster.settings import merged
 from mlaas4hep_dask.cluster.sites.environment import SCRATCH, UNPACKED, prologue_of
 from mlaas4hep_dask.cluster.sites.fields import clock
 from mlaas4hep_dask.cluster.sites.model import HTCondor, Slurm
+from mlaas4hep_dask.cluster.sites.script import Script
 from mlaas4hep_dask.cluster.sites.site import Site
 from mlaas4hep_dask.errors import ClusterError, MissingExtraError
 
@@ -38,35 +38,6 @@ TOWARDS = (
     "import socket as s, sys; a = s.getaddrinfo(sys.argv[1], sys.argv[2], 0, s.SOCK_DGRAM)[0]; "
     "o = s.socket(*a[:3]); o.connect(a[4]); print(o.getsockname()[0])"
 )
-
-
-@dataclass(frozen=True)
-class Script:
-    """A job that can be submitted.
-
-    Attributes
-    ----------
-    text : str
-        The job script, or the submit file.
-    name : str
-        The name of the job, by which the batch system's queue is asked.
-    submit : tuple of str
-        The command that submits it, to which the path of a file with the text is added.
-    cancel : tuple of str
-        The command that ends jobs, to which their ids are added.
-    log : str or None
-        Path of what the job prints; ``{job}`` stands for its id. None when it is not kept.
-    """
-
-    text: str
-    name: str
-    submit: tuple[str, ...]
-    cancel: tuple[str, ...]
-    log: str | None
-
-    def log_of(self, job: str) -> Path | None:
-        """The file with what the job of an id prints; None when it is not kept."""
-        return None if self.log is None else Path(self.log.replace("{job}", job))
 
 
 def job_script(
@@ -109,24 +80,13 @@ def job_script(
     MissingExtraError
         When dask-jobqueue is not installed.
     """
-    import dask
-
     here = os.environ if environment is None else environment
     jobs = site.jobs(group)
-    _require_needs(site, jobs)
-    job_name = f"{jobs.name}-{name}"
-    folder = None if logs is None else str(logs)
-    if jobs.log_directory is not None:
-        folder = os.path.expandvars(os.path.expanduser(jobs.log_directory))  # noqa: PTH111
     files = _certificates(security)
-    python = _python(site, jobs.python)
+    python = python_of(site, group)
     has_place = jobs.interface is not None or not PLACES.isdisjoint(jobs.worker_extra_args)
-    common: dict[str, Any] = {
+    worker: dict[str, Any] = {
         "scheduler": scheduler_address,
-        "name": name,
-        "cores": jobs.cores,
-        "memory": str(jobs.memory),
-        "processes": jobs.processes,
         "protocol": scheduler_address.partition("://")[0],
         "interface": jobs.interface,
         "death_timeout": f"{jobs.death_timeout:g}",
@@ -137,13 +97,68 @@ def job_script(
             *jobs.worker_extra_args,
             *([] if has_place else [OWN_HOST]),
         ],
-        "job_script_prologue": [
-            *prologue_of(site, group, here),
-            *([] if has_place else [_own_host(python, scheduler_address)]),
-        ],
+        "python": python,
+    }
+    lines = prologue_of(site, group, here)
+    if not has_place:
+        lines.append(_own_host(python, scheduler_address))
+    return script_of(site, group, worker, lines, name=name, logs=logs, files=[*files.values()])
+
+
+def script_of(
+    site: Site,
+    group: str,
+    worker: Mapping[str, Any],
+    lines: list[str],
+    *,
+    name: str,
+    logs: Path | None,
+    files: Sequence[str] = (),
+) -> Script:
+    """The script of a job.
+
+    Parameters
+    ----------
+    site : Site
+        Where it is submitted.
+    group : str
+        ``readers``, ``trainers`` or ``head``.
+    worker : mapping of str to Any
+        What dask-jobqueue makes the command of a worker of; empty when the lines are all.
+    lines : list of str
+        The shell's, before the worker's command.
+    name : str
+        Of the job, after the site's prefix.
+    logs : Path or None
+        Folder of the logs.
+    files : sequence of str
+        Secret files, which are transferred with the job where its node does not see them.
+
+    Raises
+    ------
+    ClusterError
+        When the site needs what was not given.
+    MissingExtraError
+        When dask-jobqueue is not installed.
+    """
+    import dask
+
+    jobs = site.jobs(group)
+    _require_needs(site, jobs)
+    job_name = f"{jobs.name}-{name}"
+    folder = None if logs is None else str(logs)
+    if jobs.log_directory is not None:
+        folder = os.path.expandvars(os.path.expanduser(jobs.log_directory))  # noqa: PTH111
+    common: dict[str, Any] = {
+        "scheduler": "",
+        **worker,
+        "name": name,
+        "cores": jobs.cores,
+        "memory": str(jobs.memory),
+        "processes": jobs.processes,
+        "job_script_prologue": lines,
         "job_directives_skip": jobs.job_directives_skip,
         "shebang": jobs.shebang,
-        "python": python,
         "job_name": job_name,
     }
     # The defaults of dask-jobqueue may have left Dask's configuration again, if somebody set a
@@ -153,7 +168,7 @@ def job_script(
     with dask.config.set({"jobqueue": config}):
         if isinstance(jobs, Slurm):
             return _slurm(site, group, jobs, common, job_name, folder)
-        return _htcondor(site, group, jobs, common, job_name, folder, [*files.values()])
+        return _htcondor(site, group, jobs, common, job_name, folder, list(files))
 
 
 def _own_host(python: str, scheduler_address: str) -> str:
@@ -169,7 +184,7 @@ def _own_host(python: str, scheduler_address: str) -> str:
 def _slurm(
     site: Site, group: str, jobs: Slurm, common: dict[str, Any], name: str, folder: str | None
 ) -> Script:
-    walltime, gpus = site.walltime(group), site.group(group).gpus
+    walltime, gpus = site.walltime(group), site.gpus(group)
     directives = ["--nodes=1"]  # a job over two nodes would start its worker on the first alone
     log = None if folder is None else f"{folder}/{name}-{{job}}.log"
     directives.append(f"--output={'/dev/null' if log is None else log.replace('{job}', '%j')}")
@@ -185,7 +200,7 @@ def _slurm(
         job_extra_directives=[*directives, *jobs.job_extra_directives],
     )
     return Script(
-        job.job_script(),
+        job.job_script() if "worker_command" in common else _slurm_text(job, common),
         name,
         tuple(shlex.split(job.submit_command)),
         tuple(shlex.split(job.cancel_command)),
@@ -202,7 +217,7 @@ def _htcondor(
     folder: str | None,
     certificates: list[str],
 ) -> Script:
-    options, gpus, walltime = site.options, site.group(group).gpus, site.walltime(group)
+    options, gpus, walltime = site.options, site.gpus(group), site.walltime(group)
     directives: dict[str, Any] = {
         "batch_name": name,
         "RequestMemory": _batch_memory(jobs),  # MiB
@@ -241,7 +256,7 @@ def _htcondor(
         if certificates:
             directives["encrypt_input_files"] = ", ".join(PurePath(f).name for f in certificates)
     common["job_script_prologue"] = [_escaped(line) for line in common["job_script_prologue"]]
-    common["worker_extra_args"] = [_escaped(each) for each in common["worker_extra_args"]]
+    common["worker_extra_args"] = [_escaped(each) for each in common.get("worker_extra_args", [])]
     given = {key.lower() for key in jobs.job_extra_directives}
     kept = {key: value for key, value in directives.items() if key.lower() not in given}
     job = _job_class("htcondor", "HTCondorJob")(
@@ -252,12 +267,26 @@ def _htcondor(
         job_extra_directives={**kept, **jobs.job_extra_directives},
     )
     return Script(
-        job.job_script(),
+        job.job_script() if "worker_command" in common else _htcondor_text(job, common),
         name,
         tuple(shlex.split(job.submit_command)),
         tuple(shlex.split(job.cancel_command)),
         log,
     )
+
+
+def _slurm_text(job: Any, common: Mapping[str, Any]) -> str:
+    """The script of a job without a worker."""
+    return "\n".join([job.shebang, "", job.job_header, *common["job_script_prologue"], ""])
+
+
+def _htcondor_text(job: Any, common: Mapping[str, Any]) -> str:
+    """The submit file of a job without a worker."""
+    quoted = importlib.import_module("dask_jobqueue.htcondor").quote_arguments
+    lines = [f"{key} = {value}" for key, value in job.job_header_dict.items()]
+    arguments = quoted(["-c", "; ".join(common["job_script_prologue"])])
+    ending = [f'Arguments = "{arguments}"', f"Executable = {job.executable}", "", "Queue", ""]
+    return "\n".join([job.shebang, "", *lines, "", *ending])
 
 
 def _arguments(
@@ -299,9 +328,9 @@ def _certificates(security: Security | None) -> dict[str, str]:
     return files
 
 
-def _python(site: Site, given: str | None) -> str:
-    """What starts Python in a job, as a shell has it."""
-    options = site.options
+def python_of(site: Site, group: str) -> str:
+    """What starts Python in a group's jobs, as a shell has it."""
+    options, given = site.options, site.jobs(group).python
     container = options.container
     if container is not None and container.directive is None:
         python = given or container.python

@@ -14,8 +14,11 @@ from pydantic import ValidationError
 from mlaas4hep_dask.cluster.settings import NESTED, dotted, merged
 from mlaas4hep_dask.cluster.sites.model import (
     GROUPS,
+    HEAD,
+    KINDS,
     Document,
     Group,
+    Head,
     HTCondor,
     Options,
     Queue,
@@ -70,15 +73,20 @@ class Site:
         return found
 
     def jobs(self, group: str) -> Slurm | HTCondor:
-        """What a group's jobs ask for."""
-        _require_group(group)
+        """What a group's jobs, or that of the head, ask for."""
+        _require_group(group, KINDS)
         return self.document.jobs_of(group)
 
     def walltime(self, group: str) -> float | None:
         """Seconds after which the batch system ends a group's jobs; None when it is not known."""
         jobs = self.jobs(group)
         named = jobs.walltime if isinstance(jobs, Slurm) else None
-        return self.group(group).walltime or named or self.options.walltime
+        part: Head = getattr(self.options, group)
+        return part.walltime or named or self.options.walltime
+
+    def gpus(self, group: str) -> int:
+        """GPUs of each of a group's jobs; the head has none."""
+        return 0 if group == HEAD else self.group(group).gpus
 
     def lifetime(self, group: str) -> tuple[float, float] | None:
         """Seconds after which a group's workers end, and by how much they differ; or None."""
@@ -205,6 +213,6 @@ def _merged_document(file: Path, above: tuple[Path, ...]) -> dict[str, Any]:
     return document
 
 
-def _require_group(name: str) -> None:
-    if name not in GROUPS:
-        raise ClusterError(f"there is no group {name!r}: expected {either(GROUPS)}", group=name)
+def _require_group(name: str, known: tuple[str, ...] = GROUPS) -> None:
+    if name not in known:
+        raise ClusterError(f"there is no group {name!r}: expected {either(known)}", group=name)

@@ -1,0 +1,70 @@
+"""Renders the script of the batch job in which a run works that is detached."""
+
+from __future__ import annotations
+
+import os
+import shlex
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from mlaas4hep_dask.cluster.sites.environment import prologue_of
+from mlaas4hep_dask.cluster.sites.model import HEAD
+from mlaas4hep_dask.cluster.sites.render import python_of, script_of
+from mlaas4hep_dask.cluster.sites.script import Script
+from mlaas4hep_dask.cluster.sites.site import Site
+from mlaas4hep_dask.errors import ClusterError
+
+FOUND_BY = ("SLURM_CONF", "CONDOR_CONFIG")  # the batch system, which the job submits to
+
+
+def head_script(
+    site: Site,
+    command: Sequence[str],
+    *,
+    name: str,
+    folder: Path,
+    logs: Path,
+    variables: Mapping[str, str] | None = None,
+    environment: Mapping[str, str] | None = None,
+) -> Script:
+    """The script of a job that runs a command of this package, which submits other jobs.
+
+    Parameters
+    ----------
+    site : Site
+        Where it is submitted; section ``head`` says what it asks for.
+    command : sequence of str
+        What comes after ``python``.
+    name : str
+        Name of the job, after the site's prefix.
+    folder : Path
+        The folder in which it works.
+    logs : Path
+        Folder of its log.
+    variables : mapping of str to str, optional
+        More variables of the job.
+    environment : mapping of str to str, optional
+        Variables of the process that submits; its own by default.
+
+    Raises
+    ------
+    ClusterError
+        When the site's nodes do not see the run directory, or it needs what was not given.
+    MissingExtraError
+        When dask-jobqueue is not installed.
+    """
+    if not site.options.shared_files:
+        raise ClusterError(
+            f"the nodes of site {site.name} do not see the run directory, so that a run cannot "
+            "work in a job there: leave --detach out, and run it under tmux or nohup",
+            site=site.name,
+        )
+    here = os.environ if environment is None else environment
+    more = {**{name: here[name] for name in FOUND_BY if name in here}, **(variables or {})}
+    lines = [
+        *prologue_of(site, HEAD, here),
+        *(f"export {key}={shlex.quote(value)}" for key, value in more.items()),
+        f"cd {shlex.quote(str(folder))} || exit 1",
+        f"exec {python_of(site, HEAD)} {shlex.join(command)}",
+    ]
+    return script_of(site, HEAD, {}, lines, name=name, logs=logs)

@@ -1,0 +1,151 @@
+"""The records of what a run works in that is detached: a batch job, or a process of a machine."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import socket
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self
+
+from mlaas4hep_dask.journal import birth_of
+from mlaas4hep_dask.places import LOCAL
+from mlaas4hep_dask.run.directory import jobs_folder
+
+if TYPE_CHECKING:
+    from mlaas4hep_dask.cluster.batch.states import Seen
+
+HEAD = "head.json"
+VARIABLE = "MLAAS4HEP_HEAD"  # tells a process the folder of that
+COMMANDS = {"slurm": "squeue", "htcondor": "condor_q"}
+
+
+@dataclass(frozen=True)
+class Head:
+    """What ``--detach`` has started.
+
+    Attributes
+    ----------
+    name : str
+        The folder of its records.
+    system : str
+        ``slurm``, ``htcondor`` or ``local``.
+    job : str
+        Its id, or the number of the process.
+    host : str
+        Where it was submitted or started.
+    log : str
+        The file of what it prints; empty if that is not kept.
+    time : float
+        Seconds since 1970, when it was started.
+    birth : str
+        Of a process, as `birth_of` has it.
+    """
+
+    name: str
+    system: str
+    job: str
+    host: str
+    log: str
+    time: float = 0.0
+    birth: str = ""
+
+    @classmethod
+    def read(cls, file: Path) -> Self | None:
+        """What a file tells; None when it is cut or gone."""
+        told = next(lines_of(file), {})
+        if not {"system", "job", "host", "log"} <= told.keys():
+            return None
+        return cls(
+            file.parent.name,
+            str(told["system"]),
+            str(told["job"]),
+            str(told["host"]),
+            str(told["log"]),
+            float(told.get("time", 0.0)),
+            str(told.get("birth", "")),
+        )
+
+    def write(self, file: Path) -> None:
+        """Write it down."""
+        facts = {key: value for key, value in asdict(self).items() if key != "name"}
+        file.write_text(json.dumps(facts) + "\n", encoding="utf-8")
+
+    @property
+    def title(self) -> str:
+        """What it is, in words."""
+        if self.system == LOCAL:
+            return f"process {self.job} on {self.host}"
+        return f"job {self.job} of {self.system}, submitted on {self.host}"
+
+    def is_alive(self) -> bool | None:
+        """Whether it is in the queue, or lives; None where that cannot be told."""
+        if self.system == LOCAL:
+            is_here = self.host == socket.gethostname()
+            return birth_of(int(self.job)) == self.birth if is_here else None
+        seen = seen_by(self.system, self.host)
+        if seen is None:
+            return None
+        return self.job in seen and seen[self.job].state != "gone"
+
+    def reason(self) -> str:
+        """What the batch system says of it; empty if nothing."""
+        seen = None if self.system == LOCAL else seen_by(self.system, self.host)
+        found = (seen or {}).get(self.job)
+        return "" if found is None else f"{found.state} {found.reason}".strip()
+
+
+def head_of(run: Path) -> Head | None:
+    """What ``--detach`` has started last for a run."""
+    found = newest(run, HEAD)
+    return None if found is None else Head.read(found / HEAD)
+
+
+def can_ask(system: str, host: str) -> bool:
+    """Whether the batch system that has the jobs can be asked from this machine.
+
+    A pool of HTCondor has a queue on every machine that submits, and ids of its own in each.
+    """
+    command = COMMANDS.get(system)
+    is_right = system != "htcondor" or host == socket.gethostname()
+    return command is not None and is_right and shutil.which(command) is not None
+
+
+def seen_by(system: str, host: str) -> Mapping[str, Seen] | None:
+    """The jobs that a batch system knows, by id; None when it cannot be asked."""
+    if not can_ask(system, host):
+        return None
+    from mlaas4hep_dask.cluster.batch.queue import QUEUES
+
+    return QUEUES[system]().seen()
+
+
+def newest(run: Path, name: str) -> Path | None:
+    """The folder, of those beside a run, whose file of a name was written last."""
+    found = list(jobs_folder(run).glob(f"*/{name}"))
+    return max(found, key=_time).parent if found else None
+
+
+def lines_of(file: Path) -> Iterator[Mapping[str, Any]]:
+    """The objects of a file with one in each line; a line that was cut is left out."""
+    try:
+        content = file.read_bytes()
+    except OSError:
+        return
+    for line in content.split(b"\n"):
+        try:
+            value = json.loads(line)
+        except ValueError:
+            continue
+        if isinstance(value, dict):
+            yield value
+
+
+def _time(file: Path) -> float:
+    try:
+        return os.stat(file).st_mtime  # noqa: PTH116  # also of one that is just removed
+    except OSError:
+        return 0.0

@@ -1,0 +1,155 @@
+"""The verbs that follow a run, on real batch systems: detached, ended, taken up, killed."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+
+import main_job
+import pytest
+import yaml
+
+from mlaas4hep_dask import journal
+
+pytestmark = pytest.mark.timeout(290)
+
+
+def write(folder, system, epochs):
+    """Write a data set, and a site whose two nodes have room for head, reader and trainers."""
+    main_job.write_config(folder)
+    config = json.loads((folder / "dataset.yaml").read_text())
+    config["training"]["epochs"] = epochs
+    (folder / "dataset.yaml").write_text(json.dumps(config))
+    site = {
+        "mlaas4hep": {
+            "title": "two nodes on one machine",
+            "base": system,
+            "readers": {"minimum": 1, "maximum": 1},
+            "head": {"jobqueue": {"memory": "700 MiB"}},
+        },
+        "jobqueue": {system: {"memory": "1 GiB"}},
+    }
+    (folder / "ours.yaml").write_text(yaml.safe_dump(site))
+
+
+def words(verb, system):
+    if verb != "run":
+        return [verb, "run"]
+    place = ["--cluster", system, "--site", "ours.yaml", "--output", "run"]
+    return ["run", "dataset.yaml", *place]
+
+
+def asked(folder, verb, *more, system=""):
+    """A verb that has ended."""
+    return subprocess.run(
+        [sys.executable, "-m", "mlaas4hep_dask", *words(verb, system), *more],
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        timeout=240,
+        check=False,
+    )
+
+
+def status(folder):
+    done = asked(folder, "status", "--json")
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+def wait_for_epoch(folder, number, is_alive):
+    while True:
+        is_there = (folder / "run" / "journal.jsonl").exists()
+        if is_there and len(journal.read(folder / "run").epochs) >= number:
+            return
+        assert is_alive()
+        time.sleep(0.2)  # polls for an epoch of another process
+
+
+def is_detached_ended_and_taken_up(folder, system, in_queue):
+    """The life of a run of which the machine where it was typed knows nothing any more."""
+    write(folder, system, epochs=40)
+    begun = asked(folder, "run", "--detach", system=system)
+    assert begun.returncode == 0, begun.stderr
+    job, again = begun.stdout.split()[1], asked(folder, "run", "--detach", system=system)
+    assert begun.stdout.startswith(f"job {job} of {system}, submitted on ")
+    assert again.returncode == 2
+    assert f"was begun already: job {job} of {system}" in again.stderr
+    wait_for_epoch(folder, 1, in_queue)
+    told = status(folder)
+    assert (told["state"], told["head"]["job"]) == ("running", job)
+    assert told["jobs"]["is_asked"]
+    assert told["jobs"]["groups"]["trainers"] == {"connected": 2}
+    logs = asked(folder, "logs", "--lines", "100").stdout
+    assert f"(job {job} of {system}, submitted on " in logs
+    assert "\nrunning dataset.yaml\n" in logs
+    assert len(re.findall(r"^== .*, trainers-\S+, connected\), .* bytes$", logs, re.M)) == 2
+    ended = asked(folder, "stop")
+    assert ended.returncode == 0, ended.stdout + ended.stderr
+    assert ended.stdout.splitlines()[-1].startswith("nothing is left of it but its folder and ")
+    assert in_queue() == []
+    told = status(folder)
+    assert told["state"] in ("interrupted", "killed")
+    num_epochs = len(told["epochs"])
+    assert 1 <= num_epochs < 40
+
+    begun = asked(folder, "run", "--detach", system=system)
+    assert begun.returncode == 0, begun.stderr
+    attached = asked(folder, "attach")
+    assert attached.returncode == 0, attached.stdout + attached.stderr
+    assert f"after epoch {num_epochs}" in attached.stdout
+    assert "epoch 40/40" in attached.stdout
+    assert "serve it: " in attached.stdout
+    told = status(folder)
+    assert (told["state"], len(told["epochs"]), told["exit_status"]) == ("complete", 40, 0)
+    done = asked(folder, "stop")  # waits until the job has left the queue
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("nothing to end: complete")
+    assert in_queue() == []
+
+
+def test_a_run_is_detached_into_a_job_of_slurm_ended_and_taken_up(slurm, tmp_path):
+    is_detached_ended_and_taken_up(tmp_path, "slurm", lambda: running_on(slurm))
+
+
+def test_a_run_is_detached_into_a_job_of_htcondor_ended_and_taken_up(htcondor, tmp_path):
+    def in_queue():
+        return htcondor.run("condor_q", "-format", "%d ", "ClusterId").stdout.split()
+
+    is_detached_ended_and_taken_up(tmp_path, "htcondor", in_queue)
+
+
+def running_on(slurm):
+    states = "--states=PENDING,RUNNING,COMPLETING"
+    return slurm.run("squeue", "--noheader", "--format=%i", states).stdout.split()
+
+
+def test_jobs_that_a_killed_run_has_left_are_told_and_ended(slurm, tmp_path):
+    write(tmp_path, "slurm", epochs=500)
+    with (tmp_path / "said").open("w") as said:
+        run = subprocess.Popen(
+            [sys.executable, "-m", "mlaas4hep_dask", *words("run", "slurm")],
+            cwd=tmp_path,
+            stdout=said,
+            stderr=said,
+            start_new_session=True,
+        )
+    try:
+        wait_for_epoch(tmp_path, 1, lambda: run.poll() is None)
+    finally:
+        os.killpg(run.pid, signal.SIGKILL)
+        run.wait()
+    told = status(tmp_path)
+    assert told["state"] == "killed"
+    assert told["jobs"]["groups"]["readers"] == {"connected": 1}  # still in the queue
+    assert told["jobs"]["groups"]["trainers"] == {"connected": 2}
+    assert len(running_on(slurm)) == 3
+    ended = asked(tmp_path, "stop")
+    assert ended.returncode == 0, ended.stderr
+    assert ended.stdout.startswith("nothing to end: killed: ")
+    assert "ending 3 jobs that it left in the queue" in ended.stdout
+    assert running_on(slurm) == []
+    assert status(tmp_path)["jobs"]["groups"] == {"readers": {"gone": 1}, "trainers": {"gone": 2}}
