@@ -237,13 +237,13 @@ def _write(path: Path, contents: Mapping[str, bytes]) -> None:
 
 
 def _library_versions() -> dict[str, str]:
-    found = {}
+    versions = {}
     for library in LIBRARIES:
         try:
-            found[library] = version(library)
+            versions[library] = version(library)
         except PackageNotFoundError:
             continue
-    return found
+    return versions
 
 
 def open_bundle(path: str | Path, *, unpack_to: Path | None = None) -> Bundle:
@@ -304,14 +304,14 @@ def _recipe(path: Path, manifest: Mapping[str, Any], encoding: Encoding) -> Reci
             objects=texts["objects"],
             early=texts.get("early", ()),
         )
-        made = {branch.name: recipe.branches[branch.name] for branch in encoding.reads}
+        outcome = {branch.name: recipe.branches[branch.name] for branch in encoding.reads}
     except (ExpressionError, TypeError, KeyError, AttributeError) as error:
         raise BundleError.at(path, f"the recipe does not fit ({error})") from error
     for branch in encoding.reads:
-        if not made[branch.name].same_shape(branch):
+        if not outcome[branch.name].same_shape(branch):
             raise BundleError.at(
                 path,
-                f"the recipe makes {branch.name!r} {made[branch.name].described()}, "
+                f"the recipe makes {branch.name!r} {outcome[branch.name].described()}, "
                 f"{SPECS} has it {branch.described()}",
             )
     return recipe

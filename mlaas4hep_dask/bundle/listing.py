@@ -34,17 +34,17 @@ def show(paths: Sequence[Path], *, in_json: bool) -> None:
         When one cannot be opened, or a file of it was altered.
     """
     with tempfile.TemporaryDirectory(prefix="mlaas4hep-models-") as folder:
-        found = [
+        documents = [
             facts(open_bundle(path, unpack_to=Path(folder, str(number))), source=path)
             for number, path in enumerate(paths)
         ]
     if in_json:
-        sys.stdout.write(json.dumps(found, indent=1) + "\n")
+        sys.stdout.write(json.dumps(documents, indent=1) + "\n")
         return
     console = Console(highlight=False, markup=False)
     if not console.is_terminal:
         console = Console(highlight=False, markup=False, width=WIDTH)
-    for each in found:
+    for each in documents:
         console.print(_table(each))
 
 

@@ -81,10 +81,10 @@ def require_unaltered(folder: Path, files: Any) -> None:
             expected = recorded.get("bytes", size) if isinstance(recorded, dict) else None
             if size != expected:
                 raise _altered(folder, member, f"{size} bytes, expected {str(expected)[:100]}")
-            found = hashlib.file_digest(file, "sha256").hexdigest()
+            actual = hashlib.file_digest(file, "sha256").hexdigest()
             digest = recorded.get("sha256")
-            if found != digest:
-                raise _altered(folder, member, f"sha256 {found}, expected {str(digest)[:100]}")
+            if actual != digest:
+                raise _altered(folder, member, f"sha256 {actual}, expected {str(digest)[:100]}")
 
 
 def strict_json(content: bytes) -> Any:
@@ -143,14 +143,14 @@ def _integer(text: str) -> int:
 
 
 def _without_twins(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) != len(pairs):
+    document = dict(pairs)
+    if len(document) != len(pairs):
         names = [name for name, _ in pairs]
         twin = next(name for name in names if names.count(name) > 1)
         raise ValueError(f"the name {twin[:100]!r} stands twice in an object")
-    if any(_SURROGATE.search(name) for name in found):
+    if any(_SURROGATE.search(name) for name in document):
         raise ValueError("a name is no Unicode: half of a surrogate pair")
-    return found
+    return document
 
 
 def _missing(folder: Path, member: str) -> BundleError:
