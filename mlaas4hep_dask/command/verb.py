@@ -123,8 +123,8 @@ class Group(click.Group):
         """The verb of a name."""
         if cmd_name in self._places:
             module, _, name = self._places[cmd_name].partition(":")
-            found: click.Command = getattr(importlib.import_module(module), name)
-            return found
+            command: click.Command = getattr(importlib.import_module(module), name)
+            return command
         return super().get_command(ctx, cmd_name)
 
     def resolve_command(
@@ -157,9 +157,9 @@ def status(command: click.Command, arguments: Sequence[str] | None = None, *, na
     name : str
         How the command is called.
     """
-    given = list(sys.argv[1:] if arguments is None else arguments)
+    words = list(sys.argv[1:] if arguments is None else arguments)
     try:
-        with command.make_context(name, given) as context:
+        with command.make_context(name, words) as context:
             done: int = command.invoke(context)
             return done
     except click.exceptions.Exit as end:  # after --help and the like
