@@ -78,16 +78,16 @@ def lazy_arrays(
     }
     arrays = {}
     for part, (function, chunks, dtype) in parts.items():
-        own = f"{part}-{blocks.token}"
+        key = f"{part}-{blocks.token}"
         tail: tuple[int, ...] = (0,) * (len(chunks) - 1)
         tasks = {
-            (own, number, *tail): (function, blocks.key(number)) for number in range(len(sizes))
+            (key, number, *tail): (function, blocks.key(number)) for number in range(len(sizes))
         }
         graph = HighLevelGraph(
-            {name: MaterializedLayer(layer), own: MaterializedLayer(tasks)},
-            {name: set(), own: {name}},
+            {name: MaterializedLayer(layer), key: MaterializedLayer(tasks)},
+            {name: set(), key: {name}},
         )
-        arrays[part] = da.Array(graph, own, chunks, dtype=dtype)
+        arrays[part] = da.Array(graph, key, chunks, dtype=dtype)
     return DaskArrays(**arrays)
 
 

@@ -59,9 +59,9 @@ def _bins(specs: BranchSpecs) -> Bins:
     if values.size == 0:
         ends = with_width(low, high)
         return Bins(*ends, equal_edges(*ends)[1:-1])
-    known = np.unique(values)
-    limits = known[:-1]
-    if known.size > NUM_BINS:
+    distinct = np.unique(values)
+    limits = distinct[:-1]
+    if distinct.size > NUM_BINS:
         fractions = np.arange(1, NUM_BINS) / NUM_BINS
         limits = np.unique(np.quantile(values, fractions, method="inverted_cdf"))
     return Bins(*_picture(low, high, values), limits)

@@ -174,10 +174,10 @@ def prune(folder: Path, max_bytes: int) -> int:
     entries = []
     for path in folder.glob(f"??/*{SUFFIX}"):
         try:
-            found = path.stat()
+            facts = path.stat()
         except OSError:  # another run has deleted it
             continue
-        entries.append((found.st_mtime_ns, found.st_size, path))
+        entries.append((facts.st_mtime_ns, facts.st_size, path))
     left = sum(size for _, size, _ in entries)
     num_deleted = 0
     for _, size, path in sorted(entries):

@@ -74,23 +74,24 @@ def distributions(partition: Partition, context: Context, bins: BranchBins) -> D
     kept = dict(zip(encoded.layout.collections, encoded.multiplicities(), strict=True))
     raw: dict[str, Histogram] = {}
     after: dict[str, Histogram] = {}
-    for (branch, values), scaling, known in zip(
+    for (branch, values), scaling, input_branch in zip(
         encoded.contents().items(),
         context.encoding.scalings,
         context.encoding.branches,
         strict=True,
     ):
-        own = own_kept = np.arange(len(events))
-        if known.collection is not None:
-            own = np.repeat(own, np.diff(events.offsets[known.collection]))
-            own_kept = np.repeat(own_kept, kept[known.collection])  # without those truncated
+        places = places_kept = np.arange(len(events))
+        if input_branch.collection is not None:
+            places = np.repeat(places, np.diff(events.offsets[input_branch.collection]))
+            # without those that are truncated
+            places_kept = np.repeat(places_kept, kept[input_branch.collection])
         own_bins = bins[branch]
         ends, _, _ = normalised(np.array([own_bins.low, own_bins.high]), scaling)
         ends = np.where(np.isfinite(ends), ends, [scaling.encoded_low, scaling.encoded_high])
         after_bins = Bins(*with_width(float(ends.min()), float(ends.max())), np.zeros(0))
-        given = _Values(events.contents[branch], groups[own], weights[own])
-        raw[branch] = given.histogram(names, own_bins)
-        after[branch] = _Values(values, groups[own_kept], weights[own_kept]).histogram(
+        entries = _Values(events.contents[branch], groups[places], weights[places])
+        raw[branch] = entries.histogram(names, own_bins)
+        after[branch] = _Values(values, groups[places_kept], weights[places_kept]).histogram(
             names, after_bins
         )
     return Distributions(len(events), raw, after)

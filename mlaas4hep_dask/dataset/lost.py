@@ -89,7 +89,7 @@ def require_events(
     """
     names = [f"class {name!r}" for name in classes] or ["the data set"]
     for number, name in enumerate(names):
-        samples = [sample for sample, own in sums.items() if own[number].num_train]
+        samples = [sample for sample, by_class in sums.items() if by_class[number].num_train]
         if not samples or any(sample not in lost for sample in samples):
             continue
         entries = [entry for sample in samples for entry in lost[sample]]

@@ -131,13 +131,13 @@ def _counted(partition: Partition, number: int, context: Context) -> Measured:
         return Measured(Specs(samples={partition.sample: sample}), {number: counts})
     try:
         with counting() as read_counts:
-            found = label(partition, context, () if only_cuts is None else only_cuts.keep)
+            labelled = label(partition, context, () if only_cuts is None else only_cuts.keep)
     except UnreadableFileError as error:
         if not context.skip:
             raise
         return lost(partition, error, read_counts)
-    specs = Specs(samples={partition.sample: sample_specs(found, context)})
-    return Measured(specs, {number: split_counts(found.split)}, read_counts=read_counts)
+    specs = Specs(samples={partition.sample: sample_specs(labelled, context)})
+    return Measured(specs, {number: split_counts(labelled.split)}, read_counts=read_counts)
 
 
 def _split_of_all(partition: Partition, context: Context) -> tuple[int, int, int]:

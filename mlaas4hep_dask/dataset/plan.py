@@ -130,9 +130,9 @@ class Plan:
     @property
     def read_only(self) -> list[str]:
         """Branches that are read for the function, derived branches and cuts, and are no inputs."""
-        known = {branch.name for branch in (*self.branches, *self.keys)}
-        known.update(self.supervision.names)
-        return [name for name in self.reads if name not in known]
+        inputs = {branch.name for branch in (*self.branches, *self.keys)}
+        inputs.update(self.supervision.names)
+        return [name for name in self.reads if name not in inputs]
 
     def recipe_lines(self) -> dict[str, list[str]]:
         """What is derived, cut and selected, as titles and lines of text."""
@@ -143,7 +143,7 @@ class Plan:
         unused = derived.keys() - {*used.early, *used.late}
         use = self.preparation.use
         called = [] if use is None else [f"{use.function.reference} gets {use.function.events}"]
-        found = {
+        sections = {
             "function": called,
             "derived": [line for name, line in derived.items() if name not in unused],
             "derived but not used": [line for name, line in derived.items() if name in unused],
@@ -151,7 +151,7 @@ class Plan:
             "events selected": texts["select"],
             "read for these only": self.read_only,
         }
-        return {title: lines for title, lines in found.items() if lines}
+        return {title: lines for title, lines in sections.items() if lines}
 
     def to_text(self) -> str:
         """The plan as a few lines of text."""
@@ -160,9 +160,9 @@ class Plan:
         for sample in self.samples:
             files = _how_many([file for file in self.files if file.sample == sample])
             label = self.supervision.labels.get(sample)
-            given = "" if label is None else f"label {label}, "
+            what = "" if label is None else f"label {label}, "
             events = f"{self.num_events_of(sample):,} events"
-            lines.append(f"  sample {sample}: {given}{files}, {events}")
+            lines.append(f"  sample {sample}: {what}{files}, {events}")
         lines += [f"  {title}: {', '.join(of)}" for title, of in self._supervision_lines()]
         names: dict[str, list[str]] = {"flat": [], "jagged": []}
         for branch in self.branches:
@@ -171,8 +171,8 @@ class Plan:
         lines += [f"  joined by equal multiplicities: {text}" for text in self._joined()]
         if self.keys:
             lines.append(f"  sorted by, no inputs: {', '.join(key.name for key in self.keys)}")
-        for title, found in self.recipe_lines().items():
-            lines.append(f"  {title}: {'; '.join(found)}")
+        for title, texts in self.recipe_lines().items():
+            lines.append(f"  {title}: {'; '.join(texts)}")
         if self.selection.identifiers:
             lines.append(f"  identifiers: {', '.join(self.selection.identifiers)}")
         if self.selection.excluded:
@@ -187,11 +187,11 @@ class Plan:
 
     def _joined(self) -> list[str]:
         """Collections that no counter of the file tells of, with those inputs that are in them."""
-        found: dict[str | None, list[str]] = {}
+        by_collection: dict[str | None, list[str]] = {}
         for branch in self.branches:
             if branch.name in self.joined:
-                found.setdefault(branch.collection, []).append(branch.name)
-        return [f"{collection} ({', '.join(names)})" for collection, names in found.items()]
+                by_collection.setdefault(branch.collection, []).append(branch.name)
+        return [f"{collection} ({', '.join(names)})" for collection, names in by_collection.items()]
 
     def _supervision_lines(self) -> list[tuple[str, list[str]]]:
         """What is learned and how events are weighted, with the branches this keeps away."""

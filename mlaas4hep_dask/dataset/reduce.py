@@ -115,8 +115,8 @@ class Groups:
                 else:
                     starts = range(0, len(parts), fan_in := self._fan_in())
                     for start in starts:
-                        own = tuple(parts[start : start + fan_in])
-                        yield Group(next(numbers), own, piece, len(starts))
+                        group = tuple(parts[start : start + fan_in])
+                        yield Group(next(numbers), group, piece, len(starts))
             else:
                 if load + cost > size:
                     tasks.append(tuple(together))

@@ -54,10 +54,10 @@ def awkward_view(
     How many events a selection leaves is not known before they are read.
     """
     edges = np.cumsum([0, *map(len, partitions)])
-    known = not preparation.recipe.cuts
+    is_whole = not preparation.recipe.cuts
     return dask_awkward.from_map(
         _ReadPartition(preparation.fewer([branch.name for branch in branches]), branches),
         list(partitions),
         label="events",
-        divisions=tuple(int(edge) if known else None for edge in edges),
+        divisions=tuple(int(edge) if is_whole else None for edge in edges),
     )
