@@ -230,8 +230,8 @@ def preflight(description: Description) -> Preflight:
     reads = checked.reads
     for plan in plans:
         require_same_branches(reference, plan, reads, advice=NOT_EVERYWHERE)
-    known = None if traced is None else reference.branches.keys()
-    check_heads(plans, context, known, max_events=description.max_events)
+    branch_names = None if traced is None else reference.branches.keys()
+    check_heads(plans, context, branch_names, max_events=description.max_events)
     planned = {which: plan.planned(reads) for which, plan in first.items()}
     which = next(iter(planned))
     planned[which] = replace(planned[which], read_counts=counts)

@@ -284,9 +284,9 @@ class Supervision:
         number = len(self.objective.classes) if has_classes else 1
         columns = []
         for chosen in (slice(None), is_train):
-            own = classes[chosen]
-            columns.append(np.bincount(own, minlength=number).tolist())
-            sums = np.bincount(own, weights=weights[chosen], minlength=number)
+            of_events = classes[chosen]
+            columns.append(np.bincount(of_events, minlength=number).tolist())
+            sums = np.bincount(of_events, weights=weights[chosen], minlength=number)
             columns.append(sums.astype(np.float64).tolist())
         targets = {}
         if self.objective.y_tail:
