@@ -108,10 +108,10 @@ def check_request(
     recorded = recorded if isinstance(recorded, Mapping) else {}
     tree = recorded.get("tree") if tree is None else tree
     named = tree if isinstance(tree, str) else None
-    found = expand_files(files, Path.cwd(), where="files", tree=named, reading=reading)
+    data_files = expand_files(files, Path.cwd(), where="files", tree=named, reading=reading)
     if friends is None:
         friends = _friends(bundle, recorded.get("friends"))
-    found = befriended(found, friends, Path.cwd(), reading=reading or Reading())
+    data_files = befriended(data_files, friends, Path.cwd(), reading=reading or Reading())
     if recorded.get("function"):
         logger.warning(
             "model %r learned from what the function %s made of the files; these files have to "
@@ -119,20 +119,20 @@ def check_request(
             bundle.name,
             recorded["function"],
         )
-    if not all(file.tree for file in found):
+    if not all(file.tree for file in data_files):
         text = f"{bundle.path} does not tell the name of it"
         if isinstance(tree, list):
             text = f"model {bundle.name!r} learned from {', '.join(map(repr, tree))}"
         raise ConfigError(f"which tree is to be scored? {text}; give it with --tree")
-    if any(file.file == str(output.absolute()) for file in found):
+    if any(file.file == str(output.absolute()) for file in data_files):
         raise ConfigError(f"{output} is among the files to be scored")
     access = access_of(reading or Reading(), _collections(bundle))
-    require_schemes([file.file for file in found], access)
-    if all(FORMATS[access.format_of(file.file)].is_text for file in found):
+    require_schemes([file.file for file in data_files], access)
+    if all(FORMATS[access.format_of(file.file)].is_text for file in data_files):
         # Text does not tell float32 from float64: it is read as the model learned it.
         learned_types = {branch.name: branch.dtype for branch in bundle.reads}
         access = replace(access, types=tuple({**learned_types, **dict(access.types)}.items()))
-    first = _first_readable(found, bundle.name, access, skip=skip)
+    first = _first_readable(data_files, bundle.name, access, skip=skip)
     inputs = {branch.name: branch for branch in bundle.reads}
     learned = replace(first, file=f"the bundle of model {bundle.name!r}", branches=inputs)
     require_same_branches(learned, first, list(inputs))
@@ -142,8 +142,10 @@ def check_request(
     copied = _copied(first, list(map(str, identifiers)), patterns)
     needed = {name: first.branches[name] for name in (*inputs, *copied)}
     reference = first.narrowed(list(needed))
-    tree = found[0].tree.rpartition("/")[2].partition(";")[0]
-    return Request(bundle, tuple(found), tree, reference, tuple(needed[name] for name in copied))
+    tree = data_files[0].tree.rpartition("/")[2].partition(";")[0]
+    return Request(
+        bundle, tuple(data_files), tree, reference, tuple(needed[name] for name in copied)
+    )
 
 
 def _friends(bundle: Bundle, recorded: Any) -> list[Friend]:
@@ -164,11 +166,11 @@ def _friends(bundle: Bundle, recorded: Any) -> list[Friend]:
 
 def _collections(bundle: Bundle) -> dict[str, list[str]]:
     """The collections that the model learned, which other files may not tell."""
-    found: dict[str, list[str]] = {}
+    by_collection: dict[str, list[str]] = {}
     for branch in bundle.reads:
         if branch.collection is not None:
-            found.setdefault(branch.collection, []).append(branch.name)
-    return found
+            by_collection.setdefault(branch.collection, []).append(branch.name)
+    return by_collection
 
 
 def _first_readable(
@@ -202,8 +204,8 @@ def _copied(first: FilePlan, identifiers: Sequence[str], patterns: Sequence[str]
         if matches(pattern, name) and branch.kind == "flat"
     )
     for pattern in patterns:
-        found = [name for name in first.branches if matches(pattern, name)]
-        if not found:
+        matching = [name for name in first.branches if matches(pattern, name)]
+        if not matching:
             reason = first.left_out.get(pattern)
             problem = (
                 f"is not in tree {first.tree!r} of {first.file}"
@@ -212,5 +214,5 @@ def _copied(first: FilePlan, identifiers: Sequence[str], patterns: Sequence[str]
             )
             near = did_you_mean(pattern, first.branches)
             raise ConfigError(f"--branches: branch {pattern!r} {problem}{near}", key="branches")
-        chosen.update(dict.fromkeys(found))
+        chosen.update(dict.fromkeys(matching))
     return list(chosen)

@@ -156,7 +156,7 @@ def predict_files(
             counts += part.counts
             num_not_finite += part.num_not_finite
             advance(len(partition))
-        made = Predicted(
+        predicted = Predicted(
             output,
             tuple(branch.name for branch in scoring.branches),
             file.num_events,
@@ -171,8 +171,8 @@ def predict_files(
                 file=lost[-1].file,
                 reason=lost[-1].reason,
             )
-        file.describe(_note(request, plans, made, scoring.outputs))
-    return made
+        file.describe(_note(request, plans, predicted, scoring.outputs))
+    return predicted
 
 
 def _scoring(
@@ -203,13 +203,13 @@ def _scoring(
     future = cluster.submit(
         num_outputs, shared, bundle, bundle.golden(), group="readers", pure=False
     )
-    found = cluster.result(future, "trying the model", group="readers")
+    width = cluster.result(future, "trying the model", group="readers")
     if not decode or bundle.objective.gives_rows:
-        names = score_names(bundle.objective, found or 1)
+        names = score_names(bundle.objective, width or 1)
         scoring = replace(scoring, outputs=names)
-    elif found != columns:
+    elif width != columns:
         raise ConfigError(
-            f"--decode: model {bundle.name!r} gives {found or 1} numbers for an event, not a row "
+            f"--decode: model {bundle.name!r} gives {width or 1} numbers for an event, not a row "
             f"of its {columns} columns"
         )
     _require_distinct(scoring)
@@ -226,8 +226,9 @@ def _require_distinct(scoring: Scoring) -> None:
         raise ConfigError(
             f"branch {twice[0]!r} is copied from the files and made by the model too; {hint}"
         )
-    made = decoded_branches(scoring.encoding, suffix=scoring.suffix) if scoring.decode else ()
-    both = {branch.collection for branch in scoring.copied} & {b.collection for b in made} - {None}
+    decoded = decoded_branches(scoring.encoding, suffix=scoring.suffix) if scoring.decode else ()
+    collections = {branch.collection for branch in scoring.copied} - {None}
+    both = collections & {branch.collection for branch in decoded}
     if both:
         raise ConfigError(
             f"collection {both.pop()!r} is copied from the files and decoded too, with other "
@@ -272,7 +273,7 @@ def _partitions(
 def _note(
     request: Request,
     plans: Sequence[PlannedFile | Skipped],
-    made: Predicted,
+    predicted: Predicted,
     scores: tuple[str, ...],
 ) -> Mapping[str, Any]:
     """What the output tells of itself."""
@@ -292,10 +293,10 @@ def _note(
             }
             for plan in plans
         ],
-        "num_scored": made.num_scored,
-        "num_not_finite": made.num_not_finite,
-        "skipped": [asdict(lost) for lost in made.skipped],
-        **made.counts.as_json(),
+        "num_scored": predicted.num_scored,
+        "num_not_finite": predicted.num_not_finite,
+        "skipped": [asdict(lost) for lost in predicted.skipped],
+        **predicted.counts.as_json(),
     }
 
 

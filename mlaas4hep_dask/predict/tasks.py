@@ -78,11 +78,11 @@ class Scoring:
     def branches(self) -> tuple[Branch, ...]:
         """What the output holds, in its order."""
         source = (Branch(FILE, "flat", "uint32"), Branch(ENTRY, "flat", "uint64"))
-        made = tuple(Branch(name, "flat", "float32") for name in self.outputs)
+        outputs = tuple(Branch(name, "flat", "float32") for name in self.outputs)
         if self.decode:
             decoded = decoded_branches(self.encoding, suffix=self.suffix)
-            made = (*made, Branch(IS_FINITE, "flat", "bool"), *decoded)
-        return (*source, *self.copied, *made)
+            outputs = (*outputs, Branch(IS_FINITE, "flat", "bool"), *decoded)
+        return (*source, *self.copied, *outputs)
 
 
 @dataclass(frozen=True)
@@ -182,9 +182,9 @@ def score_partition(partition: Partition, file_number: int, scoring: Scoring) ->
         decoded = _decoded(rows, encoded, scoring)
         contents |= decoded.contents
         offsets |= decoded.offsets
-    made = Events(num_events, scoring.branches, contents, offsets)
+    scored = Events(num_events, scoring.branches, contents, offsets)
     num_not_finite = num_events - int(np.count_nonzero(is_finite))
-    return ScoredPart(made, encoded.counts, num_not_finite)
+    return ScoredPart(scored, encoded.counts, num_not_finite)
 
 
 def _scored(
