@@ -79,10 +79,10 @@ class Script:
         return _of_events(rows.numpy(), len(x))
 
 
-def _of_events(found: NDArray[Any], num_events: int) -> NDArray[np.float32]:
-    if found.ndim == 0 or len(found) != num_events:
+def _of_events(scores: NDArray[Any], num_events: int) -> NDArray[np.float32]:
+    if scores.ndim == 0 or len(scores) != num_events:
         raise BundleError(
-            f"the model gives an array of shape {found.shape} for {num_events} events; expected "
+            f"the model gives an array of shape {scores.shape} for {num_events} events; expected "
             f"({num_events},) or ({num_events}, outputs)"
         )
-    return np.asarray(found, dtype=np.float32)
+    return np.asarray(scores, dtype=np.float32)

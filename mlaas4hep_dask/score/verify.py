@@ -84,8 +84,8 @@ def _require_scores(scorer: Scorer, golden: Golden) -> None:
             f"model {scorer.name!r} gives scores of shape {scores.shape} for golden events, of "
             f"which the bundle has {golden.scores.shape}"
         )
-    given, expected, rows = map(torch.from_numpy, (scores, golden.scores, x))
-    apart = compared(given, expected, rows, scorer.objective, absolute=golden.tolerance)
+    actual, expected, rows = map(torch.from_numpy, (scores, golden.scores, x))
+    apart = compared(actual, expected, rows, scorer.objective, absolute=golden.tolerance)
     if apart:
         raise BundleError(
             f"model {scorer.name!r} gives golden events other scores than the trained network did, "
