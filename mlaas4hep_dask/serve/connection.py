@@ -166,7 +166,7 @@ class Connection(HttpToolsProtocol):
         self._dropped += size
         of_body = self._refusal is None
         if self._dropped > (self._limits.linger_bytes if of_body else LINGER_BYTES):
-            self._wrapped.own.abort()
+            self._wrapped.transport.abort()
 
     def eof_received(self) -> bool:  # type: ignore[override]
         """Whether an answer is due to a client that will send nothing more."""
@@ -241,13 +241,13 @@ class Connection(HttpToolsProtocol):
     def look(self, now: float) -> None:
         """Close the connection when the client keeps it waiting for too long."""
         limits = self._limits
-        unread = self._wrapped.own.get_write_buffer_size()
+        unread = self._wrapped.transport.get_write_buffer_size()
         if self._is_stalled(now, unread):
             self._front.note("an answer that nobody read")
-            self._wrapped.own.abort()
+            self._wrapped.transport.abort()
         elif self._close_by is not None:
             if now > self._close_by and not unread:
-                self._wrapped.own.abort()
+                self._wrapped.transport.abort()
         elif self.is_answering or self.timeout_keep_alive_task is not None:
             self._waited = None
         elif self._waited is None or self._waited[1] != self._num_heads:
@@ -283,7 +283,7 @@ class Connection(HttpToolsProtocol):
 
     def abort(self) -> None:
         """Close at once."""
-        self._wrapped.own.abort()
+        self._wrapped.transport.abort()
 
     def _is_stalled(self, now: float, unread: int) -> bool:
         if not unread:
@@ -371,15 +371,15 @@ class Connection(HttpToolsProtocol):
         A system that gets bytes which nobody reads any more tells the client so at once, which
         makes many clients lose the answer that is on its way to them.
         """
-        own = self._wrapped.own
-        if self._wrapped.is_left or own.is_closing():
+        transport = self._wrapped.transport
+        if self._wrapped.is_left or transport.is_closing():
             return
         self._close_by = self._loop.time() + self._limits.linger_seconds
         unfinished = self.cycle is not None and self.cycle.more_body
         self._wrapped.is_left = True
         is_over = self._is_ended or (self._refusal is None and not unfinished)
-        if is_over or not own.can_write_eof():
-            own.close()
+        if is_over or not transport.can_write_eof():
+            transport.close()
             return
         self.flow.resume_reading()
-        own.write_eof()
+        transport.write_eof()

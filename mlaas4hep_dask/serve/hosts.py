@@ -65,12 +65,12 @@ class Hosts:
         if place is None and not hosts:
             return None if not origins else _foreign(origins[0])
         host = hosts[0] if place is None else place
-        known = self._seen.get(host)
-        if known is None:
-            known = self.knows(_name(host))
+        is_ours = self._seen.get(host)
+        if is_ours is None:
+            is_ours = self.knows(_name(host))
             if len(self._seen) < 256:
-                self._seen[host] = known
-        if not known:
+                self._seen[host] = is_ours
+        if not is_ours:
             name = shown(_name(host))
             return 421, f"this server does not answer to {name}; --allowed-host adds a name"
         for origin in origins:

@@ -87,8 +87,8 @@ class Server(uvicorn.Server):
             self._front.log(now)
 
     def _connections(self) -> list[Connection]:
-        found = self.server_state.connections
-        return [each for each in found if isinstance(each, Connection)]
+        protocols = self.server_state.connections
+        return [each for each in protocols if isinstance(each, Connection)]
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Answer what was accepted, and end in ten seconds whatever clients do.
@@ -145,13 +145,13 @@ class Server(uvicorn.Server):
 
 def _waiting(listener: socket.socket) -> list[socket.socket]:
     """Connections that the system has made and nobody has taken."""
-    found: list[socket.socket] = []
+    sockets: list[socket.socket] = []
     with suppress(OSError):  # none waits
-        while len(found) < MAX_WAITING:
+        while len(sockets) < MAX_WAITING:
             taken, _ = listener.accept()
             taken.setblocking(False)
-            found.append(taken)
-    return found
+            sockets.append(taken)
+    return sockets
 
 
 def fitting(limits: Limits) -> Limits:

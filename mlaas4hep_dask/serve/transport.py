@@ -20,29 +20,29 @@ class Transport:
     """
 
     def __init__(self, transport: asyncio.Transport, close: Callable[[], None]) -> None:
-        self.own = transport
+        self.transport = transport
         self.is_left = False
         self.close = close
         self.get_extra_info = transport.get_extra_info
 
     def write(self, data: bytes) -> None:
         """Send, unless the transport is closing."""
-        if not self.own.is_closing():
-            self.own.write(data)
+        if not self.transport.is_closing():
+            self.transport.write(data)
 
     def pause_reading(self) -> None:
         """Leave what comes to the system."""
-        if not self.own.is_closing():
-            self.own.pause_reading()
+        if not self.transport.is_closing():
+            self.transport.pause_reading()
 
     def resume_reading(self) -> None:
         """Take it again."""
-        if not self.own.is_closing():
-            self.own.resume_reading()
+        if not self.transport.is_closing():
+            self.transport.resume_reading()
 
     def is_closing(self) -> bool:
         """Whether the connection, or the transport, is closing."""
-        return self.is_left or self.own.is_closing()
+        return self.is_left or self.transport.is_closing()
 
     def forget(self) -> None:
         """Let go of the connection, which a circle of references would outlive."""
