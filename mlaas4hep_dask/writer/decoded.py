@@ -34,15 +34,15 @@ def decoded_branches(encoding: Encoding, *, suffix: str = "") -> tuple[Branch, .
         for branch in encoding.branches
         if branch.collection is not None
     }
-    found = []
+    decoded = []
     for branch, dtype in zip(encoding.branches, _dtypes(encoding), strict=True):
         collection = None if branch.collection is None else f"{branch.collection}{suffix}"
-        made = replace(branch, name=f"{branch.name}{suffix}", collection=collection, dtype=dtype)
+        twin = replace(branch, name=f"{branch.name}{suffix}", collection=collection, dtype=dtype)
         if branch.name in counters:
-            found.append(replace(made, dtype=branch.dtype))
-            made = replace(made, name=f"{branch.name}{suffix}_value")
-        found.append(made)
-    return tuple(found)
+            decoded.append(replace(twin, dtype=branch.dtype))
+            twin = replace(twin, name=f"{branch.name}{suffix}_value")
+        decoded.append(twin)
+    return tuple(decoded)
 
 
 def _dtypes(encoding: Encoding) -> list[str]:

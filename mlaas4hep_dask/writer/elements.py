@@ -16,9 +16,9 @@ def stored_names(branches: Sequence[Branch]) -> dict[str, str]:
     A branch keeps its name where another has that already.
     """
     names = [branch.name for branch in branches]
-    made = {name: re.sub(r"\[([0-9]+)\]", r"_\1", name) for name in names}
-    taken = list(made.values())
-    return {name: new for name, new in made.items() if new != name and taken.count(new) == 1}
+    names_there = {name: re.sub(r"\[([0-9]+)\]", r"_\1", name) for name in names}
+    taken = list(names_there.values())
+    return {name: new for name, new in names_there.items() if new != name and taken.count(new) == 1}
 
 
 class Renaming:

@@ -97,13 +97,13 @@ class EventFile:
         self._waiting_bytes = self._waiting_events = 0
 
     def _require_same_branches(self, events: Events) -> None:
-        found = {branch.name: branch for branch in events.branches}
-        for name in {**self._branches, **found}:
-            expected, given = self._branches.get(name), found.get(name)
-            fits = expected is not None and given is not None and expected.same_shape(given)
-            if not fits or events.contents[name].dtype != np.dtype(given.dtype):  # type: ignore[union-attr]
+        there = {branch.name: branch for branch in events.branches}
+        for name in {**self._branches, **there}:
+            expected, actual = self._branches.get(name), there.get(name)
+            fits = expected is not None and actual is not None and expected.same_shape(actual)
+            if not fits or events.contents[name].dtype != np.dtype(actual.dtype):  # type: ignore[union-attr]
                 raise WriteError(
-                    f"{self.path}: branch {name!r} is {_kind(given)}; the file's is "
+                    f"{self.path}: branch {name!r} is {_kind(actual)}; the file's is "
                     f"{_kind(expected)}",
                     path=str(self.path),
                     branch=name,

@@ -144,15 +144,15 @@ def counters_of(branches: tuple[Branch, ...]) -> dict[str, str]:
     WriteError
         When a branch of another kind has that name.
     """
-    known = {branch.name: branch for branch in branches}
+    by_name = {branch.name: branch for branch in branches}
     counters: dict[str, str] = {}
     for branch in branches:
         if branch.collection is None or branch.collection in counters:
             continue
         # Chosen objects are called like 'Jet[(Jet_pt > 30)]', which is no name for a counter.
         is_name = UNFIT.search(branch.collection) is None
-        counter = counter_name(branch.collection if is_name else branch.name, known)
-        taken = known.get(counter)
+        counter = counter_name(branch.collection if is_name else branch.name, by_name)
+        taken = by_name.get(counter)
         if taken is not None and (taken.kind == "jagged" or taken.dtype not in COUNTERS):
             raise WriteError(
                 f"branch {counter!r} is {taken.kind} {taken.dtype}, and has the name of the "
