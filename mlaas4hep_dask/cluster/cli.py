@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
@@ -55,8 +56,6 @@ def show(name: str, *, group: str) -> None:
     A SITE is a name that `sites` lists, or a YAML file. The scheduler's address, the run's name
     and the folder of its logs stand for those of a run.
     """
-    from pathlib import Path
-
     from mlaas4hep_dask.cluster.sites import head_script, job_script, load_site
 
     site, logs = load_site(name), Path("runs/RUN.jobs/logs").absolute()
@@ -150,11 +149,14 @@ def check(
         if not is_json:
             click.echo(as_text([line]))
 
-    asked = Asked(options, found, timeout, gpus)
+    jobs = Path("mlaas4hep.jobs").absolute()
+    asked = Asked(options, found, timeout, jobs, gpus)
     lines = check_cluster(asked, tell)
     if is_json:
         with may_be_cut():
             click.echo(json.dumps(as_json(lines), indent=2))
+    elif jobs.is_dir() and options.address in SYSTEMS:
+        click.echo(f"scripts and logs of the jobs: {jobs}")
     context.exit(2 if is_red(lines) else 0)
 
 

@@ -124,6 +124,18 @@ def test_words_that_an_error_has_already_are_not_repeated():
 
 
 @pytest.mark.slow
+def test_nothing_is_submitted_without_a_proxy_that_the_site_requires(tmp_path, monkeypatch):
+    monkeypatch.setenv("X509_USER_PROXY", str(tmp_path / "absent"))
+    site = {"mlaas4hep": {"title": "ours", "base": "slurm", "proxy": "required"}}
+    (tmp_path / "ours.yaml").write_text(yaml.safe_dump(site))
+    (line,) = check("--cluster", "slurm", "--site", "ours.yaml", cwd=tmp_path)
+    assert (line.colour, line.what) == ("red", "credentials")
+    assert f"X.509 proxy {tmp_path / 'absent'}" in line.text
+    assert "voms-proxy-init" in line.text
+    assert not (tmp_path / "mlaas4hep.jobs").exists()
+
+
+@pytest.mark.slow
 def test_a_port_that_is_open_is_reached_and_a_closed_one_is_told():
     port = listen("127.0.0.1")
     assert reach("127.0.0.1", port, 5) == ""

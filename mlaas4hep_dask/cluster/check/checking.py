@@ -61,15 +61,15 @@ class Asked:
         Seconds for workers to come.
     gpus : bool
         Whether trainers have to have GPUs, though the site does not say so.
-    jobs : Path or None
+    jobs : Path
         As of `connect`.
     """
 
     cluster: Cluster
     input: Input
     timeout: float
+    jobs: Path
     gpus: bool = False
-    jobs: Path | None = None
 
 
 def check_cluster(asked: Asked, tell: Callable[[Line], None]) -> list[Line]:
@@ -81,7 +81,12 @@ def check_cluster(asked: Asked, tell: Callable[[Line], None]) -> list[Line]:
         tell(line)
 
     try:
-        with _one_of_each(asked, found) as options, _last_words() as said:
+        if asked.cluster.address in SYSTEMS:
+            site = load_site(asked.cluster.site, asked.cluster.address)
+            found(credentials_line(site))
+            if lines[0].colour == "red":  # nothing would be submitted
+                return lines
+        with _one_of_each(asked) as options, _last_words() as said:
             _look(asked, options, said, found)
     except MLaaSError as error:
         found(start_line(str(error), []))
@@ -89,14 +94,13 @@ def check_cluster(asked: Asked, tell: Callable[[Line], None]) -> list[Line]:
 
 
 @contextmanager
-def _one_of_each(asked: Asked, found: Callable[[Line], None]) -> Iterator[Cluster]:
+def _one_of_each(asked: Asked) -> Iterator[Cluster]:
     """Section ``cluster`` for one worker of each group, of a batch system by a site of its own."""
     options = asked.cluster
     if options.address not in SYSTEMS:
         yield options.model_copy(update={"workers": 2}) if options.address == LOCAL else options
         return
     site = load_site(options.site, options.address)
-    found(credentials_line(site))
     with tempfile.TemporaryDirectory(prefix="mlaas4hep-check-") as folder:
         file = Path(folder) / f"{site.name}.yaml"
         one = {"minimum": 1, "maximum": 1}
