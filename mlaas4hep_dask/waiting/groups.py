@@ -8,6 +8,7 @@ which a list of addresses would not give them.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import Any, Literal
 
 from distributed import Client, Scheduler, SchedulerPlugin, Worker, WorkerPlugin
@@ -69,4 +70,5 @@ def separate(client: Client) -> None:
     It may be asked for more than once.
     """
     client.register_plugin(_OffersOfScheduler())
-    client.register_plugin(_OffersOfWorkers())
+    with suppress(OSError):  # a worker is leaving; the scheduler keeps it for those to come
+        client.register_plugin(_OffersOfWorkers())
