@@ -315,3 +315,19 @@ def test_a_word_on_every_site_is_in_the_pages():
             f"| [{name}]({name}.yaml) | {load_site(name).system} | {load_site(name).title} |"
             in table
         )
+
+
+@pytest.mark.slow
+def test_a_job_listens_at_the_address_from_which_it_reaches_the_scheduler(written):
+    text = script(written(SLURM), scheduler_address="tcp://127.0.0.2:8786").text
+    (line,) = [line for line in text.splitlines() if line.startswith("MLAAS4HEP_HOST=")]
+    (option,) = re.findall(r"\$\{MLAAS4HEP_HOST:\+.*?\}", text.splitlines()[-1])
+    told = f"{line}\necho {option} {option.replace('+', '-x', 1)}"
+    done = subprocess.run(["sh", "-c", told], capture_output=True, text=True, timeout=60)
+    assert done.stdout == "--host 127.0.0.1 127.0.0.1\n"
+
+
+@pytest.mark.parametrize("key", ["interface: ib0", "worker-extra-args: [--host, node7]"])
+def test_a_site_that_says_where_workers_listen_has_the_last_word(written, key):
+    text = script(written(f"{SLURM}jobqueue:\n  slurm:\n    {key}\n")).text
+    assert "MLAAS4HEP_HOST" not in text

@@ -10,6 +10,7 @@ import time
 from contextlib import contextmanager
 from dataclasses import replace
 
+import dask
 import psutil
 import pytest
 from distributed import Client, LocalCluster, Scheduler, SpecCluster, Worker, get_worker, wait
@@ -387,3 +388,22 @@ def test_ranks_are_chosen_of_trainers_and_the_same_ones_again(tmp_path):
         rather = [address for address in handle.alive("trainers") if address not in chosen]
         assert {*rather} < handle.choose(2, "trainers", rather=rather).keys()
         assert len(handle.choose(9, "trainers")) == 3
+
+
+def test_certificates_that_cannot_work_are_told_before_anything_is_asked(tmp_path):
+    address = "tls://127.0.0.1:1"  # nobody listens there, and nobody is asked
+    tls = "distributed.comm.tls"
+    file = tmp_path / "ca.pem"
+    both = {f"{tls}.client.cert": str(file), f"{tls}.client.key": str(file)}
+    cases = [
+        ({f"{tls}.ca-file": str(file)}, address, "client.cert, client.key not set"),
+        ({**both, f"{tls}.ca-file": "/nowhere.pem"}, address, "ca-file of .* /nowhere.pem, which"),
+        (
+            {"distributed.comm.require-encryption": True},
+            "tcp://127.0.0.1:1",
+            "give an address with tls://",
+        ),
+    ]
+    for settings, place, words in cases:
+        with dask.config.set(settings), pytest.raises(ClusterError, match=words):
+            require_scheduler(place)
