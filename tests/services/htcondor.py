@@ -1,4 +1,4 @@
-"""A private HTCondor pool on loopback: one central machine and several execute nodes."""
+"""A private HTCondor pool, on loopback or on hosts: a central machine and several nodes."""
 
 import json
 import os
@@ -60,9 +60,9 @@ LOCAL_CONFIG_FILE =
 LOCAL_CONFIG_DIR =
 
 COLLECTOR_NAME = private
-COLLECTOR_HOST = 127.0.0.1:{port}
-CONDOR_HOST = 127.0.0.1
-NETWORK_INTERFACE = 127.0.0.1
+COLLECTOR_HOST = {address}:{port}
+CONDOR_HOST = {address}
+NETWORK_INTERFACE = {address}
 BIND_ALL_INTERFACES = False
 ENABLE_IPV6 = False
 NO_DNS = True
@@ -144,7 +144,7 @@ class HTCondor(Service):
 
     Parameters
     ----------
-    folder, num_nodes
+    folder, num_nodes, hosts
         As of `Service`.
     cpus, memory, gpus : int
         Of each node; memory in MiB. They need not be there in truth.
@@ -152,13 +152,15 @@ class HTCondor(Service):
         Seconds after which a job of a node that does not answer is queued again.
     """
 
-    def __init__(self, folder=None, *, num_nodes=2, cpus=2, memory=4000, gpus=0, lease=20):
+    def __init__(
+        self, folder=None, *, num_nodes=2, hosts=(), cpus=2, memory=4000, gpus=0, lease=20
+    ):
         release = UNPACKED
         if not (release / "sbin" / "condor_master").exists():
             release = Path(program("condor_master", INSTALL)).parents[1]
         self._release = release
         self._before = _as_ordinary_user()
-        super().__init__("htcondor", folder, num_nodes)
+        super().__init__("htcondor", folder, num_nodes, hosts)
         folder = self.folder
         # The path of a socket is at most 107 characters long.
         self._sockets = Path(tempfile.mkdtemp(prefix="htcondor", dir="/tmp"))
@@ -169,6 +171,7 @@ class HTCondor(Service):
                 release=release,
                 folder=folder,
                 port=free_ports(1)[0],
+                address=self._address,
                 sockets=self._sockets,
                 cpus=cpus,
                 memory=memory,
@@ -213,7 +216,7 @@ class HTCondor(Service):
             [self._release / "sbin" / "condor_master", "-f"],
             environment={**os.environ, "CONDOR_CONFIG": str(self.config), **variables},
             log=place / "log" / "out",
-            before=self._before,
+            before=[*self._into(name, place), *self._before],
         )
 
     def _start_node(self, name):
@@ -224,6 +227,8 @@ class HTCondor(Service):
             "MASTER_NAME": name,
             "USE_SHARED_PORT": "False",
         }
+        if host := self._hosts.get(name):
+            own["NETWORK_INTERFACE"] = host.address
         self._started[name] = int(time.time())
         self._start_master(name, {f"_CONDOR_{key}": value for key, value in own.items()})
 

@@ -19,6 +19,9 @@ class Service:
         one is made.
     num_nodes : int
         How many.
+    hosts : sequence of Host
+        From `hosts`: one node is in each, however many were asked for, and what is central in the
+        first, where all commands are run. Without them all are on this machine's loopback.
 
     Attributes
     ----------
@@ -26,9 +29,12 @@ class Service:
         With which the commands of the system find it.
     """
 
-    def __init__(self, name, folder, num_nodes):
+    def __init__(self, name, folder, num_nodes, hosts):
         self.folder = new_folder(name, folder)
-        self.nodes = [f"n{number}" for number in range(1, num_nodes + 1)]
+        self.nodes = [f"n{number}" for number in range(1, (len(hosts) or num_nodes) + 1)]
+        self._head = hosts[0] if hosts else None
+        self._hosts = dict(zip(self.nodes, hosts, strict=False))
+        self._address = self._head.address if self._head else "127.0.0.1"  # of what is central
         self.environment = {}
         self._daemons = {}  # by name, as of a node
 
@@ -51,10 +57,16 @@ class Service:
             self.stop()
             raise
 
+    def _into(self, name, place):
+        """What starts a daemon of a node, or another, in its host; nothing without hosts."""
+        host = self._hosts.get(name, self._head)
+        return host.command(cwd=place) if host else []
+
     def run(self, *command, check=True):
         """The finished process of a command, such as ``squeue`` or ``condor_q``."""
+        command = [str(part) for part in command]
         done = subprocess.run(
-            [str(part) for part in command],
+            self._head.command(*command) if self._head else command,
             env={**os.environ, **self.environment},
             capture_output=True,
             text=True,

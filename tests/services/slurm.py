@@ -89,11 +89,8 @@ class Slurm(Service):
         program("sbatch", INSTALL)
         if gpus > len(DEVICES):
             raise ValueError(f"{gpus} GPUs: at most {len(DEVICES)} can be pretended")
-        num_nodes = len(hosts) or num_nodes
-        super().__init__("slurm", folder, num_nodes)
+        super().__init__("slurm", folder, num_nodes, hosts)
         folder = self.folder
-        self._head = hosts[0] if hosts else None
-        self._hosts = dict(zip(self.nodes, hosts, strict=False))
         self.config = folder / "slurm.conf"
         self.environment["SLURM_CONF"] = str(self.config)
         for name in ("", "munged", "state"):
@@ -102,7 +99,7 @@ class Slurm(Service):
         key = folder / "munged" / "key"
         key.touch(mode=0o600)
         key.write_bytes(secrets.token_bytes(128))
-        port, *ports = free_ports(1 + num_nodes)
+        port, *ports = free_ports(1 + len(self.nodes))
         host = socket.gethostname().partition(".")[0]
         features = f"CPUs={cpus} RealMemory={memory}"
         if gpus:
@@ -118,7 +115,7 @@ class Slurm(Service):
         self.config.write_text(
             CONFIG.format(
                 host=self._head.name if self._head else host,
-                address=self._head.address if self._head else "127.0.0.1",
+                address=self._address,
                 # In a host they listen everywhere: it has a network of its own, and by its name
                 # its own address may be one of loopback.
                 listen="" if hosts else "CommunicationParameters=NoCtldInAddrAny,NoInAddrAny\n",
@@ -142,8 +139,7 @@ class Slurm(Service):
         place = self.folder / name  # its current folder, by which a node's processes are found
         place.mkdir(exist_ok=True)
         log = place / "log"
-        host = self._hosts.get(name, self._head)
-        before = host.command(cwd=place) if host else ()
+        before = self._into(name, place)
         self._daemons[name] = start(command, environment=variables, log=log, before=before)
 
     def _start_munge(self):
@@ -181,10 +177,6 @@ class Slurm(Service):
             return list(found.union(*map(self.processes, self.nodes)))
         # Steps of jobs have no environment to see.
         return processes_in(self.folder / node) + self._processes_of_jobs(node)
-
-    def run(self, *command, check=True):
-        """The finished process of a command such as ``squeue``, in the first host, if any."""
-        return super().run(*(self._head.command(*command) if self._head else command), check=check)
 
     def state_of_node(self, name):
         """SLURM's word for the state of a node, such as IDLE, MIXED, DOWN."""

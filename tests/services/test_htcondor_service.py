@@ -125,3 +125,21 @@ def test_a_stopped_pool_leaves_nothing(htcondor, tmp_path):
     assert not Path(sockets).exists()
     left = {c.laddr for c in psutil.net_connections() if c.status == "LISTEN"}
     assert not ports & left
+
+
+def test_nodes_may_be_hosts_of_their_own(hosts, tmp_path):
+    with HTCondor(hosts=hosts) as pool:
+        both = f"[ -e {tmp_path}/1 ] && [ -e {tmp_path}/2 ]"
+        numbers = []
+        for name in "12":
+            script = f"touch {tmp_path}/{name}; until {both}; do sleep 0.1; done; hostname"
+            (tmp_path / f"{name}.sh").write_text(script)
+            keys = {"request_cpus": 2, "arguments": f"{tmp_path}/{name}.sh"}
+            numbers.append(submitted(pool, script, tmp_path, **keys))
+        for number in numbers:
+            wait_for(pool, number, COMPLETED)
+        said = sorted((tmp_path / f"{number}.out").read_text() for number in numbers)
+        assert said == ["host1\n", "host2\n"]
+        assert pool.processes()
+    assert not pool.processes()
+    assert not pool.folder.exists()
