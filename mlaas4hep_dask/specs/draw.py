@@ -137,6 +137,18 @@ def entry_keys(file_id: int, entry_start: int, entry_stop: int) -> NDArray[np.ui
 
 
 @numba.njit(nogil=True, cache=True)  # type: ignore[untyped-decorator]
+def events_of(places: NDArray[np.intp], offsets: NDArray[np.int64]) -> NDArray[np.intp]:
+    """The events, shape (drawn,), of the objects at ascending places."""
+    events = np.empty(places.size, dtype=np.intp)
+    event = 0
+    for i in range(places.size):
+        while offsets[event + 1] <= places[i]:
+            event += 1
+        events[i] = event
+    return events
+
+
+@numba.njit(nogil=True, cache=True)  # type: ignore[untyped-decorator]
 def _mix(z: np.uint64) -> np.uint64:
     """The mixing function of splitmix64 (Steele, Lea and Flood, OOPSLA 2014)."""
     z = z + _STEP

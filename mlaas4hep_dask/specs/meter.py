@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mlaas4hep_dask.events.events import Branch
-from mlaas4hep_dask.specs.draw import Draw, draw_events, draw_objects
+from mlaas4hep_dask.specs.draw import Draw, draw_events, draw_objects, events_of
 from mlaas4hep_dask.specs.moments import EMPTY, to_row
 from mlaas4hep_dask.specs.table import group_rows
 
@@ -45,9 +45,9 @@ class Group:
 
     def with_classes(self, classes: NDArray[np.uint8]) -> Draw:
         """The draw, with the class of the event that each value is of."""
-        events = self.places
-        if self.offsets is not None:
-            events = np.searchsorted(self.offsets, events, side="right") - 1
+        if classes.size and (classes == classes[0]).all():  # as in most files
+            return self.draw.of_class(int(classes[0]))
+        events = self.places if self.offsets is None else events_of(self.places, self.offsets)
         return replace(self.draw, known=classes[events])
 
 

@@ -280,3 +280,16 @@ def test_placeholders_are_found_wherever_counting_finds_them():
         below, bulk, above = set_aside(ordered)
         assert below.size + above.size == (name != "plain")
         assert bulk.size == (abs(ordered) != 999).sum()
+
+
+@given(st.lists(st.integers(0, 4), min_size=1, max_size=40), st.data())
+@settings(max_examples=40, deadline=None)
+def test_objects_are_of_the_class_of_their_event(counts, data):
+    labels = data.draw(st.lists(st.integers(0, 3), min_size=len(counts), max_size=len(counts)))
+    owners = np.repeat(np.arange(len(counts)), counts)
+    array = ak.Array({"event": np.arange(len(counts)), "Jet_event": ak.unflatten(owners, counts)})
+    specs = specs_of(Events.from_awkward(array), np.array(labels, np.uint8))
+    for name in ("event", "Jet_event"):
+        entry = specs.branches[name]
+        expected = np.array(labels)[entry.drawn.astype(int)]
+        np.testing.assert_array_equal(specs.draws[entry.group].classes, expected)
