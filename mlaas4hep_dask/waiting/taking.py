@@ -184,7 +184,11 @@ class _Basket:
             with self._client.as_current():
                 await wait([future])
             await self._room.acquire()
-            value = await self._client.gather(future, asynchronous=True)
+            if future.status == "error":  # `Client.gather` leaves errors that nobody takes
+                value = await future.exception(asynchronous=True)
+                value = value.with_traceback(await future.traceback(asynchronous=True))
+            else:
+                value = await self._client.gather(future, asynchronous=True)
         except (Exception, asyncio.CancelledError) as error:  # raised by who takes it
             value = error
         self._ready.append((number, value))

@@ -84,25 +84,37 @@ def test_no_reading_task_of_a_run_runs_on_a_trainer(tmp_path, two_groups, cache)
     assert set.union(*ranks) == {"trainers-0"}
 
 
+def losses_of(client, cache, after_first=lambda: None):
+    """By epoch the losses of a training on one trainer, which never starts again."""
+    overrides = ["training.epochs=2", "training.ranks=1", "partition.max_events=2000"]
+    config = load(TUTORIAL / "dataset.yaml", [*overrides, f"cache={cache}"])
+    trainer = Trainer(Dataset(config, client), model_of(config))
+    losses = []
+    for epoch in trainer.epochs(first=1, state=None):
+        losses.append([epoch.record[split]["loss"] for split in ("train", "validation")])
+        if len(losses) == 1:
+            after_first()
+    assert trainer.restarts == 0
+    return losses
+
+
+@pytest.fixture(scope="module")
+def undisturbed(two_groups):
+    client, _ = two_groups
+    return losses_of(client, "memory")
+
+
 @pytest.mark.ddp
 @pytest.mark.parametrize("cache", ["memory", "none"])
-def test_training_goes_on_when_all_readers_end_at_once(two_groups, cache):
+def test_training_goes_on_when_all_readers_end_at_once(two_groups, undisturbed, cache):
     client, _ = two_groups
-    overrides = ["training.epochs=3", "training.ranks=1", "partition.max_events=500"]
-    config = load(TUTORIAL / "dataset.yaml", [*overrides, f"cache={cache}"])
-    found = []
-    for is_disturbed in (False, True):
-        trainer = Trainer(Dataset(config, client), model_of(config))
-        epochs = []
-        for epoch in trainer.epochs(first=1, state=None):
-            epochs.append({name: epoch.record[name]["loss"] for name in ("train", "validation")})
-            if is_disturbed and len(epochs) == 1:
-                readers = ClusterHandle(client).alive("readers")
-                for pid in client.run(os.getpid, workers=list(readers)).values():
-                    os.kill(pid, signal.SIGKILL)
-        assert trainer.restarts == 0
-        found.append(epochs)
-    assert found[0] == found[1]
+
+    def end_readers():
+        readers = ClusterHandle(client).alive("readers")
+        for pid in client.run(os.getpid, workers=list(readers)).values():
+            os.kill(pid, signal.SIGKILL)
+
+    assert losses_of(client, cache, end_readers) == undisturbed
 
 
 def where():
