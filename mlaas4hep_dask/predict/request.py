@@ -58,7 +58,7 @@ class Request:
 def check_request(
     bundle: Bundle,
     files: Sequence[str],
-    output: Path,
+    output: str | Path,
     *,
     tree: str | None = None,
     patterns: Sequence[str] = (),
@@ -76,7 +76,7 @@ def check_request(
         The model.
     files : sequence of str
         Paths, globs, lists and URLs, from the current directory.
-    output : Path
+    output : str or Path
         The file to write.
     tree : str, optional
         Name of the tree in files that name none themselves; by default that of the data the model
@@ -103,6 +103,7 @@ def check_request(
     WriteError
         When the output cannot be written, or exists.
     """
+    output = Path(output)
     check_output(output, overwrite=overwrite, root_format=root_format)
     recorded = bundle.manifest.get("data")
     recorded = recorded if isinstance(recorded, Mapping) else {}
