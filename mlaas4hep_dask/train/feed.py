@@ -13,9 +13,10 @@ from numpy.typing import NDArray
 
 from mlaas4hep_dask.encode.block import Block
 from mlaas4hep_dask.errors import DataError
+from mlaas4hep_dask.journal import SPLITS
 from mlaas4hep_dask.train.assign import Assignment, Epoch
 
-TRAIN, VALIDATION, TEST = 0, 1, 2  # values of Block.split
+TRAIN, VALIDATION, TEST = range(len(SPLITS))  # values of Block.split
 
 
 class BlockSource(Protocol):

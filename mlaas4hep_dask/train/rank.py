@@ -26,10 +26,11 @@ from torch.nn.parallel import DistributedDataParallel
 
 from mlaas4hep_dask.errors import ModelError, TrainingError, shown
 from mlaas4hep_dask.export.call import takes_missing
+from mlaas4hep_dask.journal import SPLITS
 from mlaas4hep_dask.objective import Tally
 from mlaas4hep_dask.objective.arithmetic.reconstruction import Rows
 from mlaas4hep_dask.train.exchange import SharedMemoryExchange, machine
-from mlaas4hep_dask.train.feed import TEST, TRAIN, VALIDATION, BlockSource, Feed, Window
+from mlaas4hep_dask.train.feed import BlockSource, Feed, Window
 from mlaas4hep_dask.train.meeting import Board, BoardStore
 from mlaas4hep_dask.train.session import (
     EpochResult,
@@ -40,7 +41,6 @@ from mlaas4hep_dask.train.session import (
 from mlaas4hep_dask.usercode import RAISED
 
 EVALUATION_ROWS = 4096  # rows per forward pass when nothing is learned
-SPLITS = {"train": TRAIN, "validation": VALIDATION, "test": TEST}
 TIMEOUT = timedelta(minutes=10)
 PROGRESS_EVERY = 0.5  # seconds
 # A RuntimeError may come from a lost rank: whether it is the network's, the traceback tells.
@@ -192,9 +192,9 @@ class Rank:
         if name not in self._feeds:
             self._feeds[name] = Feed(
                 source,
-                self.task.assignments[SPLITS[name]],
+                self.task.assignments[SPLITS.index(name)],
                 rank=self.task.rank,
-                split=SPLITS[name],
+                split=SPLITS.index(name),
                 row_shape=self.task.row_shape,
                 with_missing=self._takes_missing or self._learns_rows,
                 y_tail=self.task.objective.y_tail,
