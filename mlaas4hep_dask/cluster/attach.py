@@ -131,6 +131,7 @@ def connect(
         return
     from distributed import Client
 
+    from mlaas4hep_dask.cluster.page import add_page
     from mlaas4hep_dask.waiting import ClusterHandle
 
     require_scheduler(options.address, bounds)
@@ -143,6 +144,7 @@ def connect(
             f"no Dask scheduler answers at {options.address} ({error})", address=options.address
         ) from error
     try:
+        add_page(client)
         where = f"the scheduler at {options.address}"
         ClusterHandle(client).wait_for_workers(1, where, seconds=bounds.worker)
         require_same_versions(client)

@@ -105,7 +105,7 @@ def _from_cache(piece: Piece, context: Context) -> Measured | None:
         }
     else:  # the entry is that of these partitions and this split; counting again would read
         counts = dict(enumerate(entry.counts, piece.first))
-    tell_progress(num_events)
+    tell_progress(num_events, first.sample)
     return Measured(specs, counts, num_cached=num_events)
 
 

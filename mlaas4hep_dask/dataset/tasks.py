@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from mlaas4hep_dask.dataset.lost import empty_events, tell
 from mlaas4hep_dask.dataset.plan import Skipped
-from mlaas4hep_dask.dataset.progress import tell_progress
+from mlaas4hep_dask.dataset.progress import tell_progress, tell_sample
 from mlaas4hep_dask.encode import Block, EncodeCounts, encode
 from mlaas4hep_dask.encode.split import event_ids
 from mlaas4hep_dask.errors import DataError, UnreadableFileError
@@ -85,7 +85,7 @@ def measure_partition(partition: Partition, number: int, context: Context) -> Me
         classes=context.supervision.classes(labelled.learned),
     )
     specs = replace(specs, samples={partition.sample: sample_specs(labelled, context)})
-    tell_progress(len(partition))
+    tell_progress(len(partition), partition.sample)
     return Measured(specs, {number: split_counts(labelled.split)}, read_counts=counts)
 
 
@@ -157,6 +157,7 @@ def make_block(
     if counts is not None:
         _require_counts(partition, split_counts(labelled.split), counts)
     tell(context.topic, partition, len(labelled.events), read_counts, "")
+    tell_sample("blocks", len(partition), partition.sample)
     weights = labelled.weights * context.supervision.factors[partition.sample]
     return Block(
         encode(labelled.events, context.encoding),

@@ -19,6 +19,7 @@ from mlaas4hep_dask.journal.records import (
     Record,
     Stage,
     StageEnd,
+    from_json,
     to_json,
 )
 
@@ -41,7 +42,7 @@ class Journal:
     """
 
     def __init__(self, *listeners: Callable[[Record], None]) -> None:
-        self._listeners = listeners
+        self._listeners = list(listeners)
         self._lines: list[bytes] = []  # of this process, but for progress
         self._stages: list[StageEnd] = []
         self._file: int | None = None
@@ -69,6 +70,19 @@ class Journal:
             self._lines.append(line)
             self._write(line)
         self._tell(record)
+
+    @contextmanager
+    def heard_by(self, listener: Callable[[Record], None]) -> Iterator[None]:
+        """Have another listener told all records of this process, those from before too."""
+        with self._lock:
+            lines = list(self._lines)
+            self._listeners.append(listener)
+        for line in lines:
+            listener(from_json(json.loads(line)))
+        try:
+            yield
+        finally:
+            self._listeners.remove(listener)
 
     @contextmanager
     def stage(self, name: str, events: int = 0) -> Iterator[Advance]:
@@ -160,7 +174,7 @@ class Journal:
                     os.utime(self._file)
 
     def _tell(self, record: Record) -> None:
-        for listener in self._listeners:
+        for listener in tuple(self._listeners):
             listener(record)
 
     def _open(self, path: Path) -> None:

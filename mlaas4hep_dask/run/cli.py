@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import json
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -28,6 +29,7 @@ from mlaas4hep_dask.places import LOCAL, PLACES
 if TYPE_CHECKING:
     from mlaas4hep_dask.config import Config
 
+REPORT = "dask-report.html"  # in the run directory
 NAME = "python -m mlaas4hep_dask.run"
 
 
@@ -91,6 +93,12 @@ def _options(function: Callable[..., Any]) -> Callable[..., Any]:
     help="Begin the run and return: in a batch job with a batch system, else in a process of this "
     "machine.",
 )
+@click.option(
+    "--performance-report",
+    "keeps_report",
+    is_flag=True,
+    help="Keep Dask's report of what the cluster did: dask-report.html in the run directory.",
+)
 @click.option("--schema", is_flag=True, help="Print the JSON schema of dataset.yaml.")
 @version_option
 @click.pass_context
@@ -101,6 +109,7 @@ def run(
     *,
     check: bool,
     detach: bool,
+    keeps_report: bool,
     schema: bool,
     verbose: bool,
     **changes: Any,
@@ -119,7 +128,7 @@ def run(
         announce(f"running {dataset}")
         if changes["cluster"] in (None, LOCAL):
             warm_up()  # before the imports below, which it then runs beside
-        _run(_loaded(dataset, **changes), line_of(context))
+        _run(_loaded(dataset, **changes), line_of(context), keeps_report=keeps_report)
 
 
 @click.command(
@@ -221,10 +230,11 @@ def _detach(dataset: str, context: click.Context, **changes: Any) -> None:
         click.echo(line)
 
 
-def _run(config: Config, line: str) -> None:
+def _run(config: Config, line: str, *, keeps_report: bool) -> None:
     gc.disable()  # what imports make stays: to look it through takes a quarter of their time
     try:
         from mlaas4hep_dask.cluster import connect, dashboard_lines, silence
+        from mlaas4hep_dask.cluster.page import performance_report
         from mlaas4hep_dask.dataset import Dataset
         from mlaas4hep_dask.dataset.description import description_of
         from mlaas4hep_dask.inputs.preflight import preflight
@@ -245,6 +255,7 @@ def _run(config: Config, line: str) -> None:
     with (
         work_on(config, reporter=console, command=line) as work,
         connect(config.cluster, ranks=config.training.ranks, jobs=jobs) as client,
+        performance_report(client, work.folder.path / REPORT) if keeps_report else nullcontext(),
     ):
         for text in dashboard_lines(client, config.cluster):
             work.journal.add(Message(text))

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import secrets
 from pathlib import Path
 from typing import Any
 
 from mlaas4hep_dask.bundle import write_bundle
+from mlaas4hep_dask.cluster.page import Teller
 from mlaas4hep_dask.config import Config
 from mlaas4hep_dask.console import Reporter
 from mlaas4hep_dask.dataset import Dataset
@@ -89,7 +91,12 @@ def fit(
         options: dict[str, Any] = {"output": output, "reporter": reporter, "command": command}
         with work_on(dataset.config, **options) as own:
             return fit(dataset, model=model, loss=loss, work=own)
-    with Witness(work.journal, dataset) as witness:
+    journal = work.journal
+    with (
+        Witness(journal, dataset) as witness,
+        Teller(dataset.cluster.client, secrets.token_hex(4)) as teller,
+        journal.heard_by(teller.hear),
+    ):
         return _fit(dataset, model, loss, work, witness)
 
 

@@ -183,6 +183,7 @@ class Trainer:
                     "epoch": epoch,
                     "seconds": round(seconds, 4),
                     "events_per_second": round(self.num_events / seconds, 1),
+                    "data_wait": [round(result.waited, 4) for result in results],
                     **{name: split.as_json() for name, split in lead.splits.items()},
                 }
                 yield Checkpoint(record, dict(lead.detail), lead.state)

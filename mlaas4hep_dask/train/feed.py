@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import queue
 import threading
+import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
@@ -79,6 +80,11 @@ class Feed:
         Make the missing mask too.
     y_tail : tuple of int
         Shape of what is kept of one event to learn: (targets,), or () of a label.
+
+    Attributes
+    ----------
+    waited : float
+        Seconds for which windows that were asked for were not ready, in all epochs.
     """
 
     def __init__(
@@ -93,6 +99,7 @@ class Feed:
         y_tail: tuple[int, ...] = (),
     ) -> None:
         self.source = source
+        self.waited = 0.0
         self._assignment = assignment
         self._rank = rank
         self._split = split
@@ -124,7 +131,9 @@ class Feed:
         thread.start()
         try:
             for _ in range(self._assignment.num_windows):
+                began = time.perf_counter()
                 window = ready.get()
+                self.waited += time.perf_counter() - began
                 if isinstance(window, BaseException):
                     raise window
                 yield window

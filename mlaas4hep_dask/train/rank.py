@@ -162,6 +162,7 @@ class Rank:
         sums = {name: _Sums(task.objective.tally(task.samples)) for name in ("train", *measured)}
         self.learner.train()
         feed = self._feed("train", source)
+        waited = sum(each.waited for each in self._feeds.values())
         done = told = 0
         clock = time.monotonic()
         for window in feed.windows(epoch):
@@ -186,6 +187,7 @@ class Rank:
             sums["test"].tally.detail() if "test" in sums else {},
             done,
             self._checkpoint(epoch) if task.rank == 0 else None,
+            sum(each.waited for each in self._feeds.values()) - waited,
         )
 
     def _feed(self, name: str, source: BlockSource) -> Feed:

@@ -116,6 +116,8 @@ class EpochResult:
         Training events that this rank went through.
     state : bytes or None
         Checkpoint of rank 0, to be given to the next `run_epoch` of a new session.
+    waited : float
+        Seconds in which this rank waited for rows.
     """
 
     epoch: int
@@ -123,3 +125,4 @@ class EpochResult:
     detail: Mapping[str, Any]
     num_events: int
     state: bytes | None
+    waited: float = 0.0

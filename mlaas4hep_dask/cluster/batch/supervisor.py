@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from mlaas4hep_dask.cluster.batch.actions import Action, Cancel, GiveUp, Submit, Tell
 from mlaas4hep_dask.cluster.batch.limits import Limits
@@ -64,6 +65,8 @@ class Supervisor:
         What stands between group and number in the names of workers: the run's id.
     interval : float
         Seconds between two looks.
+    tell : callable, optional
+        Told every record too.
     """
 
     def __init__(
@@ -76,6 +79,7 @@ class Supervisor:
         folder: Path,
         prefix: str = "",
         interval: float = 2.0,
+        tell: Callable[[Mapping[str, Any]], None] | None = None,
     ) -> None:
         self._queue = queue
         self._script_of = script_of
@@ -83,6 +87,7 @@ class Supervisor:
         self._limits = limits
         self._folder = folder
         self._interval = interval
+        self._tell_others = tell
         self._state = State(prefix=prefix)
         self._scripts: dict[str, Script] = {}
         self._submitted: dict[str, str] = {}
@@ -193,11 +198,12 @@ class Supervisor:
 
     def _record(self, event: str, **facts: str | None) -> None:
         """Write down what was seen or done; what cannot be written is no reason to end."""
-        record = {"time": round(time.time(), 3), "event": event, **facts}
+        given = {key: value for key, value in facts.items() if value}
+        record = {"time": round(time.time(), 3), "event": event, **given}
+        if self._tell_others is not None:
+            self._tell_others(record)
         try:
             with (self._folder / RECORDS).open("a") as file:
-                file.write(
-                    json.dumps({key: value for key, value in record.items() if value}) + "\n"
-                )
+                file.write(json.dumps(record) + "\n")
         except OSError as error:
             logger.info("%s: %s", self._folder / RECORDS, error)

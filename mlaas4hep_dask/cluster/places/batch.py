@@ -66,6 +66,7 @@ def start(options: Cluster, ranks: int, jobs: Path | None) -> Iterator[Client]:
     """
     from distributed import Client
 
+    from mlaas4hep_dask.cluster.page import Teller, add_page
     from mlaas4hep_dask.waiting import ClusterHandle, workers_of
 
     site = site_of(options)
@@ -88,6 +89,8 @@ def start(options: Cluster, ranks: int, jobs: Path | None) -> Iterator[Client]:
             Client(head.address, security=security, timeout=SURVEY_TIMEOUT, set_as_default=True)
         )
         _write_driver(folder, site, head)
+        add_page(client)
+        teller = stack.enter_context(Teller(client))
         limits = limits_of(site, ranks)
         supervisor = Supervisor(
             queue,
@@ -97,6 +100,7 @@ def start(options: Cluster, ranks: int, jobs: Path | None) -> Iterator[Client]:
             folder=folder,
             prefix=f"{run}-",
             interval=site.options.poll_interval,
+            tell=teller.tell,
         )
         known = workers_of(client)
         known.patience = replace(known.patience, no_worker=LONGER * limits.patience)

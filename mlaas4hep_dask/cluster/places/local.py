@@ -37,6 +37,7 @@ def start(options: Cluster, ranks: int, jobs: Path | None = None) -> Iterator[Cl
     import dask
     from distributed import Client, LocalCluster
 
+    from mlaas4hep_dask.cluster.page import add_page
     from mlaas4hep_dask.waiting import ClusterHandle, workers_of
 
     warm_up()
@@ -71,6 +72,7 @@ def start(options: Cluster, ranks: int, jobs: Path | None = None) -> Iterator[Cl
             stack.callback(_close, cluster)
             client = stack.enter_context(Client(cluster))
         workers_of(client).processes.follow(cluster)
+        add_page(client)
         ClusterHandle(client).wait_for_workers(number, "the local cluster", seconds=BOUNDS.worker)
         _require_room(client)
         yield client
