@@ -1,9 +1,12 @@
 """The main job on workers that are jobs of a real batch system, with files by XRootD."""
 
 import json
+import subprocess
+import sys
 
 import main_job
 import pytest
+import uproot
 import yaml
 from servers import needs_xrootd, xrootd_server
 
@@ -45,7 +48,28 @@ def found_by(system, queue, folder):
     assert (driver["system"], driver["site"]) == (system, "ours")
     assert driver["scheduler"].startswith("tls://")
     assert not (jobs / "tls").exists()  # its key is of no use any more
+    assert scores(folder, system, "--site", "ours.yaml") == scores(folder, "local")
+    assert queue().stdout.strip() == ""
     return main_job.results(folder)
+
+
+def scores(folder, place, *options):
+    """The scores that the command gives a file on a cluster, in the order of its events."""
+    output = folder / f"{place}.root"
+    done = subprocess.run(
+        [
+            *(sys.executable, "-m", "mlaas4hep_dask.predict", "run/bundle"),
+            *(str(main_job.DATA / main_job.SIGNAL), "--output", output.name),
+            *("--cluster", place, *options),
+        ],
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        timeout=200,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    with uproot.open(output) as file:
+        return file["events"].arrays(library="np")["score"].tolist()
 
 
 def test_the_main_job_finds_the_same_on_slurm(slurm, tmp_path, found_here):
