@@ -6,6 +6,7 @@ from mlaas4hep_dask.command.ends import (
     may_be_cut,
     signals_wait,
     status_of,
+    whole_stack,
 )
 from mlaas4hep_dask.command.verb import (
     DIFFERENT,
@@ -47,5 +48,6 @@ __all__ = [
     "status_of",
     "verbose_option",
     "version_option",
+    "whole_stack",
     "words_of",
 ]

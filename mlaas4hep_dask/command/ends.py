@@ -9,7 +9,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from types import FrameType
 from typing import TextIO
 
@@ -87,6 +87,17 @@ def signals_wait() -> Iterator[None]:
             signal.signal(number, handler)
         if came:
             signal.raise_signal(came[0])
+
+
+@contextmanager
+def whole_stack() -> Iterator[ExitStack]:
+    """A stack for what Dask starts; a signal while it is unwound waits: it would be half closed."""
+    stack = ExitStack()
+    try:
+        yield stack
+    finally:
+        with signals_wait():
+            stack.close()
 
 
 @contextmanager

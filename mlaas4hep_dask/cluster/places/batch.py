@@ -9,7 +9,7 @@ import secrets
 import socket
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -21,6 +21,7 @@ from mlaas4hep_dask.cluster.batch.queue import QUEUES, require_commands
 from mlaas4hep_dask.cluster.batch.supervisor import Supervisor, Workers
 from mlaas4hep_dask.cluster.reach import require_same_versions
 from mlaas4hep_dask.cluster.sites import Site, check_credentials, job_script, load_site
+from mlaas4hep_dask.command import signals_wait, whole_stack
 from mlaas4hep_dask.errors import ClusterError, writing
 
 if TYPE_CHECKING:
@@ -78,16 +79,17 @@ def start(options: Cluster, ranks: int, jobs: Path | None) -> Iterator[Client]:
     folder = (jobs or Path("mlaas4hep.jobs")).absolute() / f"{time.strftime('%Y%m%d-%H%M%S')}-{run}"
     with writing(folder):
         (folder / "logs").mkdir(parents=True)
-    with ExitStack() as stack:
+    with whole_stack() as stack:
         security = None
         if site.options.tls:
             keys = _keys_folder(site, folder, run)
             stack.callback(_remove, keys)
             security = certificates(keys)
         head = stack.enter_context(running_head(site, security, folder / "logs" / "scheduler.log"))
-        client = stack.enter_context(
-            Client(head.address, security=security, timeout=SURVEY_TIMEOUT, set_as_default=True)
-        )
+        with signals_wait():
+            client = stack.enter_context(
+                Client(head.address, security=security, timeout=SURVEY_TIMEOUT)
+            )
         _write_driver(folder, site, head)
         add_page(client)
         teller = stack.enter_context(Teller(client))

@@ -6,7 +6,7 @@ import logging
 import os
 import signal
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,7 +14,7 @@ from mlaas4hep_dask.cluster.attach import NO_LOGS, cool_down, warm_up
 from mlaas4hep_dask.cluster.reach import BOUNDS
 from mlaas4hep_dask.cluster.scratch import scratch_folder
 from mlaas4hep_dask.cluster.settings import SETTINGS
-from mlaas4hep_dask.command import signals_wait
+from mlaas4hep_dask.command import signals_wait, whole_stack
 from mlaas4hep_dask.errors import ClusterError
 
 if TYPE_CHECKING:
@@ -43,7 +43,7 @@ def start(options: Cluster, ranks: int, jobs: Path | None = None) -> Iterator[Cl
     warm_up()
     cores = len(os.sched_getaffinity(0))
     number = options.workers or max(cores, ranks)
-    with _signals_wait_at_its_end() as stack:
+    with whole_stack() as stack:
         parent = dask.config.get("temporary-directory", None)
         scratch = stack.enter_context(scratch_folder(parent))
         # As long as the cluster lives, for workers started again.
@@ -76,17 +76,6 @@ def start(options: Cluster, ranks: int, jobs: Path | None = None) -> Iterator[Cl
         ClusterHandle(client).wait_for_workers(number, "the local cluster", seconds=BOUNDS.worker)
         _require_room(client)
         yield client
-
-
-@contextmanager
-def _signals_wait_at_its_end() -> Iterator[ExitStack]:
-    """A stack; a signal while it is unwound would leave a cluster half closed."""
-    stack = ExitStack()
-    try:
-        yield stack
-    finally:
-        with signals_wait():
-            stack.close()
 
 
 def _close(cluster: LocalCluster) -> None:
