@@ -229,8 +229,9 @@ class Advance:
         return time.perf_counter() - self._began
 
     def __call__(self, events: int) -> None:
-        """Add events that are done."""
-        self.done += events
+        """Add events that are done; what is done again, after deaths of workers, counts once."""
+        done = self.done + events
+        self.done = min(done, self.events) if self.events else done
         seconds = self.seconds
         is_due = seconds >= self._due
         if is_due:
