@@ -22,9 +22,12 @@ SYSTEMS = ("slurm", "htcondor")
 SLOW = """
 import os, time
 
+def is_in_a_job():
+    return "SLURM_JOB_ID" in os.environ or "_CONDOR_SCRATCH_DIR" in os.environ
+
 def slow(events, seconds=0.0, fat=0, once=""):
     time.sleep(seconds)
-    if fat and not os.path.exists(once):
+    if fat and is_in_a_job() and not os.path.exists(once):
         open(once, "w").close()
         kept = bytearray(fat)
         kept[::4096] = b"x" * len(kept[::4096])
