@@ -10,8 +10,9 @@ from mlaas4hep_dask.dataset import Dataset
 from mlaas4hep_dask.dataset.lost import Lost
 from mlaas4hep_dask.dataset.plan import Skipped
 from mlaas4hep_dask.errors import WriteError
-from mlaas4hep_dask.journal import Death, Journal, Loss, Retries
+from mlaas4hep_dask.journal import Caution, Death, Journal, Loss, Retries
 from mlaas4hep_dask.reader import ReadCounts
+from mlaas4hep_dask.waiting import ENDED_FOR_MEMORY, size
 
 TOPIC = "all"  # under which Dask's scheduler tells of workers that leave
 
@@ -35,11 +36,13 @@ class Witness:
 
     def __enter__(self) -> Self:
         self._dataset.cluster.hear(TOPIC, self._hear)
+        self._dataset.cluster.hear(ENDED_FOR_MEMORY, self._hear_of_memory)
         return self
 
     def __exit__(self, *_: object) -> None:
         with suppress(OSError, RuntimeError, ValueError):  # of a scheduler that is gone
             self._dataset.cluster.unhear(TOPIC)
+            self._dataset.cluster.unhear(ENDED_FOR_MEMORY)
 
     def look_at_plan(self) -> None:
         """Write down what the plan has left out."""
@@ -85,3 +88,8 @@ class Witness:
         if isinstance(facts, Mapping) and facts.get("action") == "remove-worker":
             with suppress(WriteError):  # the next record of the run tells it
                 self._journal.add(Death(str(facts["worker"]), bool(facts.get("expected"))))
+
+    def _hear_of_memory(self, facts: Any) -> None:
+        text = f"worker {facts['worker']} was ended for memory, with {size(facts['rss'])} in use"
+        with suppress(WriteError):
+            self._journal.add(Caution(f"{text}; it is started again, and its tasks run again"))

@@ -10,9 +10,16 @@ from mlaas4hep_dask.waiting.patience import Patience
 from mlaas4hep_dask.waiting.shared import shared_key
 from mlaas4hep_dask.waiting.taking import Work
 from mlaas4hep_dask.waiting.watch import OverdueError
-from mlaas4hep_dask.waiting.workers import LostWorkerError, processes, size, workers_of
+from mlaas4hep_dask.waiting.workers import (
+    ENDED_FOR_MEMORY,
+    LostWorkerError,
+    processes,
+    size,
+    workers_of,
+)
 
 __all__ = [
+    "ENDED_FOR_MEMORY",
     "ClusterHandle",
     "Group",
     "LostWorkerError",
