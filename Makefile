@@ -1,5 +1,6 @@
 # make demo: train on the CMS open data in workflows/heptutorial and print the result
-# make test: everything that the tests need, then the tests
+# make test: everything that the tests need, then the tests; those of batch systems, which mostly
+#   wait, run beside the others, and what they print stands last
 # make docs: the site of the pages in docs/, in docs/_site; every link and anchor is checked
 # make check: linters, types, and the tests that need neither a process nor a server
 # make servers: the servers of Rucio and S3 for tests that are skipped without them
@@ -38,7 +39,10 @@ demo: $(VENV)/.demo
 	$(BIN)/python -m mlaas4hep_dask.run workflows/heptutorial/dataset.yaml --output $(OUTPUT)
 
 test: $(VENV)/.test
-	$(QUICK); status=$$?; $(BIN)/python -m pytest -m "$(MARKS)" && exit $$status
+	$(QUICK); status=$$?; \
+	printed=$$(mktemp); $(BIN)/python -m pytest -m batch >$$printed 2>&1 & batch=$$!; \
+	$(BIN)/python -m pytest -m "($(MARKS)) and not batch" || status=1; \
+	wait $$batch || status=1; cat $$printed; rm -f $$printed; exit $$status
 
 check: lint
 	$(QUICK)
