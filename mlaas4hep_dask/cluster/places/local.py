@@ -26,7 +26,12 @@ logger = logging.getLogger(__name__)
 
 CLOSE_TIMEOUT = 20.0  # seconds in which workers have to end; less than a command has to clean up
 LARGEST_WEIGHT = 0.5  # of its memory limit that an idle worker may take; Dask pauses it at 0.8
-FORKED = {"distributed.worker.multiprocessing-method": "forkserver"}  # see attach.warm_up
+FORKED = {
+    "distributed.worker.multiprocessing-method": "forkserver",  # see attach.warm_up
+    # Dask looks so long after a death whether the worker is there, and if it happens to be starting
+    # again after a second one, closes its nanny for good.
+    "distributed.deploy.lost-worker-timeout": "1000h",
+}
 TORCH_FOLDER = "distributed.nanny.environ.TORCHINDUCTOR_CACHE_DIR"
 
 
