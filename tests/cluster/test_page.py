@@ -110,7 +110,7 @@ def test_the_page_shows_how_long_ranks_waited_for_data(trained):
         assert 0 < min(epoch["data_wait"]) <= max(epoch["data_wait"]) <= epoch["seconds"]
     shown = {(epoch, rank): seconds for epoch, rank, seconds, _ in rows["waits"]}
     assert shown == {
-        (epoch, rank): f"{seconds:.2f} s"
+        (epoch, rank): f"{seconds:.3f} s"
         for epoch, ranks in enumerate(waits, 1)
         for rank, seconds in enumerate(ranks)
     }

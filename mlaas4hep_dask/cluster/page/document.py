@@ -147,7 +147,7 @@ def _rows(board: Board, run: RunBoard) -> dict[str, Sequence[Sequence[Any]]]:
         ],
         "samples": [_sample(board, name, counts) for name, counts in run.samples.items()],
         "waits": [
-            (epoch, rank, f"{waited:.2f} s", f"{waited / seconds:.0%}" if seconds else "")
+            (epoch, rank, f"{waited:.3f} s", f"{waited / seconds:.0%}" if seconds else "")
             for epoch, rank, waited, seconds in reversed(run.waits)
         ],
         "jobs": board.jobs_by_state(),
