@@ -24,7 +24,7 @@ import data
 import work
 
 from mlaas4hep_dask import Dataset, connect
-from mlaas4hep_dask.dataset.reduce import specs_graph
+from mlaas4hep_dask.dataset.collecting import collect
 from mlaas4hep_dask.dataset.specs_pass import file_pieces
 
 WORKERS = 2
@@ -93,7 +93,7 @@ def _runs(dataset: Dataset) -> dict[str, Callable[[], object]]:
 
     def specs() -> None:
         pieces = file_pieces(dataset.plan(), None, {})
-        client.get(*specs_graph(pieces, blocks.context, token=uuid.uuid4().hex, threads=WORKERS))
+        collect(dataset.cluster, pieces, blocks.context, token=uuid.uuid4().hex)
 
     def encode() -> None:
         token = uuid.uuid4().hex
