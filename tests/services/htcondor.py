@@ -254,6 +254,15 @@ class HTCondor(Service):
             found.update(processes_with(CONDOR_CONFIG=str(self.config), _CONDOR_LOCAL_DIR=place))
         return list(found)
 
+    def run(self, *command, check=True):
+        """As of all services; what a queue that was busy did not answer is asked again, twice."""
+        for _ in range(3):
+            done = super().run(*command, check=False)
+            if "Failed to fetch ads" not in done.stderr:
+                break
+        assert not check or done.returncode == 0, done.stdout + done.stderr
+        return done
+
     def submit(self, description):
         """The number, such as "3.0", of the one job that a submit description queues."""
         with tempfile.NamedTemporaryFile("w", suffix=".sub", dir=self.folder) as file:
