@@ -37,9 +37,14 @@ class ClusterHandle:
 
     def __init__(self, client: Client, patience: Patience | None = None) -> None:
         self.client = client
-        self.patience = patience or workers_of(client).patience
+        self._patience = patience
         self._looked: dict[Group, float] = {}  # by group that all workers were of: when it was so
         self._is_separated = False
+
+    @property
+    def patience(self) -> Patience:
+        """Of its waits."""
+        return self._patience or workers_of(self.client).patience
 
     @classmethod
     def of(cls, cluster: Client | ClusterHandle) -> ClusterHandle:

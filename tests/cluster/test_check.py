@@ -323,7 +323,8 @@ def test_htcondor_is_green_and_wrong_python_and_memory_are_red(htcondor, tmp_pat
         return htcondor.run("condor_q", "-format", "%d", "ClusterId").stdout.strip()
 
     line = green_and_red("htcondor", jobs, tmp_path)
-    assert "TARGET.Memory >= RequestMemory" in line.text
+    # The analysis is there once the pool has tried to match, which may be later.
+    assert "TARGET.Memory >= RequestMemory" in line.text or "no match found" in line.text
     assert "ask for less memory" in line.advice
 
 

@@ -224,7 +224,15 @@ class _Step:
             self._lose(job, seen, f"is held{_because(seen.reason)}", cancel=True)
             return None
         if seen.state == "pending":
-            return self._look_at_pending(replace(job, running_since=None), seen)
+            if job.running_since is not None:  # the batch system starts it again
+                job = replace(
+                    job,
+                    since=now,
+                    running_since=None,
+                    away_since=None,
+                    has_connected=False,
+                )
+            return self._look_at_pending(job, seen)
         if job.running_since is None:
             job = replace(job, running_since=now)
             self._note(job, "runs", "connected" if job.has_connected else "running")
