@@ -30,8 +30,7 @@ TORCH := $(shell sed -n 's/^torch==//p' $(CONSTRAINTS))
 CPU_INDEX := https://download.pytorch.org/whl/cpu
 # Tests with these marks start processes, bind ports or measure waits: one at a time.
 MARKS := batch or cluster or ddp or server or slow
-PYTEST := $(BIN)/python -m pytest --numprocesses $(PROCESSES) --dist loadfile
-QUICK := $(PYTEST) -m "not ($(MARKS))"
+QUICK := $(BIN)/python -m pytest --numprocesses $(PROCESSES) --dist loadfile -m "not ($(MARKS))"
 
 .PHONY: demo test check docs servers services root lint clean
 .DELETE_ON_ERROR:
@@ -42,7 +41,7 @@ demo: $(VENV)/.demo
 test: $(VENV)/.test
 	$(QUICK); status=$$?; \
 	printed=$$(mktemp); $(BIN)/python -m pytest -m batch >$$printed 2>&1 & batch=$$!; \
-	$(PYTEST) -m "($(MARKS)) and not batch" || status=1; \
+	$(BIN)/python -m pytest -m "($(MARKS)) and not batch" || status=1; \
 	wait $$batch || status=1; cat $$printed; rm -f $$printed; exit $$status
 
 check: lint

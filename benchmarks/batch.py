@@ -40,8 +40,6 @@ def main() -> None:
         times={"type": int, "default": 8, "help": "names of every file, all of which are read"},
     )
     paths = data.generate(parsed.data, events=parsed.events, compression=parsed.compression)
-    here = [str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")]
-    os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, here))  # for workers: of `work`
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(dir=parsed.data)))
         if parsed.here:
@@ -90,6 +88,7 @@ def report(parsed: Any, datasets: dict[str, Dataset]) -> None:
 def _runs(dataset: Dataset) -> dict[str, Callable[[], object]]:
     """What the workers of a data set's cluster do; its plan and specs are made first."""
     blocks, client = dataset.blocks(), dataset.cluster.client
+    client.upload_file(work.__file__)
 
     def specs() -> None:
         pieces = file_pieces(dataset.plan(), None, {})

@@ -1,5 +1,6 @@
 """Workers that join later are looked at before they take a task."""
 
+import logging
 import os
 from subprocess import getoutput
 
@@ -22,6 +23,7 @@ def names(client):
 
 
 def test_a_newcomer_with_another_version_is_sent_away_before_it_works(tmp_path, caplog):
+    caplog.set_level(logging.WARNING)  # Dask silences handlers while a cluster lives
     other = elsewhere.at_start(tmp_path / "site", OTHER)
     with elsewhere.cluster(tmp_path / "workers", names=["good"]) as place:
         with connect(Cluster(address=place), ranks=1) as client:

@@ -1,6 +1,7 @@
 """The page on the dashboard of real schedulers, as a browser gets it."""
 
 import json
+import logging
 import re
 import subprocess
 import sys
@@ -154,6 +155,7 @@ def test_a_second_client_finds_the_page_that_is_there(client):
 
 
 def test_no_page_is_added_where_the_dashboard_was_turned_off(tmp_path, caplog):
+    caplog.set_level(logging.WARNING)  # Dask silences handlers while a cluster lives
     with (
         running(SCHEDULER, tmp_path, "--no-dashboard", "--dashboard-address", "127.0.0.1:0") as at,
         connect(Cluster(address=at), ranks=1) as client,

@@ -55,12 +55,6 @@ def test_a_benchmark_ends_with_one_json_object(command, data_folder):
     assert found["ratio"] > 0
 
 
-@pytest.mark.batch
-@pytest.mark.usefixtures("slurm")
-def test_workers_that_are_jobs_are_compared_with_others(data_folder):
-    test_a_benchmark_ends_with_one_json_object("batch.py --times 1", data_folder)
-
-
 def test_projected_seconds_are_held_against_runs_of_the_whole_command(data_folder):
     options = ["--events", "2000", "--repeats", "1", "--batch-size", "50", "--epochs", "1"]
     script = [str(FOLDER / "projection.py"), "--check", "--check-events", "3000"]

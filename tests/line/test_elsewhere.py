@@ -1,6 +1,7 @@
 """Workers that were started elsewhere see no folder of the user's, and may lack what is here."""
 
 import json
+import logging
 import subprocess
 import sys
 
@@ -147,6 +148,7 @@ def test_an_import_that_raises_on_a_worker_is_told_with_its_line(place, tmp_path
 def test_other_versions_of_packages_that_code_imports_are_told(
     place, tmp_path, monkeypatch, caplog
 ):
+    caplog.set_level(logging.WARNING)  # Dask silences handlers while a cluster lives
     monkeypatch.syspath_prepend(elsewhere.package(tmp_path, "fancy", "1.2"))
     keys = {"function": {"callable": "cuts.py:select"}}
     monkeypatch.setenv("LEAST", "2")
