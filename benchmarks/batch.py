@@ -79,6 +79,7 @@ def report(parsed: Any, datasets: dict[str, Dataset]) -> None:
             ratios[worst],
         ),
         reference="processor time of two workers of a local cluster; the lower ratio of the jobs",
+        cores=len(os.sched_getaffinity(0)),
         system=parsed.system,
         compression=parsed.compression,
         ratios={job: round(ratio, 4) for job, ratio in ratios.items()},
