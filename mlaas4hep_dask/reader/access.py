@@ -92,13 +92,13 @@ class Access:
         """Where the file may be found, in the order of trying."""
         if not is_remote(file):
             return [file]
-        own = split_replicas(file)
-        path = own[0].partition("://")[2].partition("/")[2].lstrip("/")
+        replicas = split_replicas(file)
+        path = replicas[0].partition("://")[2].partition("/")[2].lstrip("/")
         others = [
             f"{prefix.rstrip('/')}{'//' if _scheme(prefix) in XROOTD else '/'}{path}"
             for prefix in self.replicas
         ]
-        return list(dict.fromkeys([*own, *others]))
+        return list(dict.fromkeys([*replicas, *others]))
 
     def storage_options(self, location: str) -> dict[str, Any]:
         """Arguments of the fsspec file system of a URL.
@@ -292,7 +292,7 @@ def _in_time(action: Callable[[str], T], location: str, timeout: float) -> T:
     """The action's result; a thread that a dead server holds is left behind."""
     clock = _Clock()
     outcome: list[tuple[T | None, BaseException | None]] = []
-    done = threading.Event()
+    end = threading.Event()
 
     def run() -> None:
         _clock.set(clock)
@@ -300,11 +300,11 @@ def _in_time(action: Callable[[str], T], location: str, timeout: float) -> T:
             outcome.append((action(location), None))
         except BaseException as error:
             outcome.append((None, error))
-        done.set()
+        end.set()
 
     context = copy_context()
     threading.Thread(target=context.run, args=(run,), daemon=True, name=f"read {location}").start()
-    while not done.wait(max(0.01, clock.heard + timeout - time.monotonic())):
+    while not end.wait(max(0.01, clock.heard + timeout - time.monotonic())):
         if time.monotonic() - clock.heard >= timeout:
             raise TimeoutError(f"no answer within {timeout:g} s")
     result, error = outcome[0]

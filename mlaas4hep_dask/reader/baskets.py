@@ -61,10 +61,10 @@ def basket_table(
     meaning = interpretation
     if meaning is None:
         meaning = _COUNTS if len(branch.branches) else branch.interpretation
-    found = cell_of(meaning, key, steps)
-    if found is None or (len(branch.member("fLeaves")) != 1 and not steps):
+    layout = cell_of(meaning, key, steps)
+    if layout is None or (len(branch.member("fLeaves")) != 1 and not steps):
         return None
-    cell, dtype = found
+    cell, dtype = layout
     if isinstance(meaning, uproot.AsJagged) == (counter is None and not cell.head):
         return None
     if cell.head and counter is not None:
@@ -134,17 +134,17 @@ def read_baskets(
     for branch in branches:
         if branch.collection is not None and branch.name in tables:
             counted.setdefault(counter_of[branch.name], []).append(branch)
-    wanted: dict[str | None, list[Branch]] = {}  # to be measured, by their collection
+    by_collection: dict[str | None, list[Branch]] = {}  # to be measured, by their collection
     for branch in branches if meter is not None else ():
         if branch.name in tables and tables[branch.name].number == branch.dtype:
-            wanted.setdefault(branch.collection, []).append(branch)
+            by_collection.setdefault(branch.collection, []).append(branch)
     passing = set()  # not kept
     if keep is not None:
-        passing = {b.name for own in wanted.values() for b in own} - {*keep, *counters}
+        passing = {b.name for each in by_collection.values() for b in each} - {*keep, *counters}
     contents = _empty({n: (flat[n].dtype, num_entries) for n in flat if n not in passing})
     watched: dict[str, Watch] = {}
-    if meter is not None and None in wanted:
-        watched |= meter.watch(wanted[None], contents, None)
+    if meter is not None and None in by_collection:
+        watched |= meter.watch(by_collection[None], contents, None)
     for basket in fetched.baskets(flat):
         data, (low, high) = uncompress.values(basket), _within(basket, start, stop)
         for name in inside[basket.branch]:
@@ -165,24 +165,24 @@ def read_baskets(
         offsets[counter] = offsets_of(counts)
     lists: dict[str, list[Lists]] = {n: [] for n, table in jagged.items() if table.cell.head}
     for basket in fetched.baskets(lists):
-        found = lists_in(basket, uncompress(basket), tables[basket.branch].dtype)
-        lists[basket.branch].append(found.within(*_within(basket, start, stop)))
-    for name, own in lists.items():
-        own.sort(key=lambda each: each.first)
-        counts = np.concatenate([np.empty(0, np.int64), *(each.counts for each in own)])
+        lists_of_basket = lists_in(basket, uncompress(basket), tables[basket.branch].dtype)
+        lists[basket.branch].append(lists_of_basket.within(*_within(basket, start, stop)))
+    for name, parts in lists.items():
+        parts.sort(key=lambda each: each.first)
+        counts = np.concatenate([np.empty(0, np.int64), *(each.counts for each in parts)])
         offsets[name] = offsets_of(counts)
-    for counter, known in counted.items():
-        for branch in known:
+    for counter, branches_of_counter in counted.items():
+        for branch in branches_of_counter:
             offsets[counter] = agreement.of(branch, offsets[counter])
             if meter is not None:  # while they are in a cache
                 meter.group(branch.collection, offsets[counter])
     ends = {name: offsets[counter] for name, counter in counter_of.items()}
     contents |= _empty({n: (jagged[n].dtype, int(ends[n][-1])) for n in jagged if n not in passing})
-    for collection, measured in wanted.items():
+    for collection, measured in by_collection.items():
         if meter is not None and collection is not None:
             watched |= meter.watch(measured, contents, ends[measured[0].name])
-    for name, own in lists.items():
-        for each in own:
+    for name, parts in lists.items():
+        for each in parts:
             place = int(ends[name][each.first - start])
             _put(each.values, contents.get(name), place, watched.get(name))
     for basket in fetched.baskets({name for name in inside if tables[name].counter}):
@@ -194,22 +194,22 @@ def read_baskets(
     return contents, offsets
 
 
-def _empty(wanted: Mapping[str, tuple[np.dtype[Any], int]]) -> dict[str, NDArray[Any]]:
-    """Native arrays, their dtype and size as ``wanted``, in one piece of memory.
+def _empty(dtypes_and_sizes: Mapping[str, tuple[np.dtype[Any], int]]) -> dict[str, NDArray[Any]]:
+    """Native arrays of these dtypes and sizes, in one piece of memory.
 
     NumPy asks the kernel for large pages when it allocates some megabytes at once. The page
     faults of many small arrays take longer than filling them.
     """
     places = {}
     total = 0
-    for name, (dtype, size) in wanted.items():
+    for name, (dtype, size) in dtypes_and_sizes.items():
         places[name] = slice(total, total + dtype.itemsize * size)
         total += -(-dtype.itemsize * size // 64) * 64  # each begins a cache line
     memory = np.empty(total + 64, dtype=np.uint8)
     memory = memory[-memory.ctypes.data % 64 :]
     return {
         name: memory[places[name]].view(dtype.newbyteorder("="))
-        for name, (dtype, _) in wanted.items()
+        for name, (dtype, _) in dtypes_and_sizes.items()
     }
 
 

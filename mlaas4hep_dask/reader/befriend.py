@@ -27,19 +27,19 @@ def befriended(plan: FilePlan, friend: FriendFiles, plans: Sequence[FilePlan]) -
     """
     first = plans[0]
     _require_friend(plan, friend, plans)
-    made: dict[str, Branch] = {}
+    new: dict[str, Branch] = {}
     left_out = dict(plan.left_out)
     for name, branch in first.branches.items():
-        shown = f"{friend.prefix}{name}"
+        full_name = f"{friend.prefix}{name}"
         if name in friend.by:
             continue  # the same values as in the tree
-        if shown in plan.branches or shown in plan.left_out:
-            left_out[f"{first.tree}: {shown}"] = (
+        if full_name in plan.branches or full_name in plan.left_out:
+            left_out[f"{first.tree}: {full_name}"] = (
                 "of a friend tree, and the name is taken: prefix can tell it apart"
             )
             continue
         collection = None if branch.collection is None else f"{first.tree}.{branch.collection}"
-        made[shown] = replace(branch, name=shown, collection=collection)
+        new[full_name] = replace(branch, name=full_name, collection=collection)
     left_out |= {
         f"{friend.prefix}{name}": why
         for name, why in first.left_out.items()
@@ -50,9 +50,9 @@ def befriended(plan: FilePlan, friend: FriendFiles, plans: Sequence[FilePlan]) -
         first.tree,
         tuple((n, plan.branches[n].dtype, first.branches[n].dtype) for n in friend.by),
         friend.prefix,
-        frozenset(made),
+        frozenset(new),
     )
-    branches = {**plan.branches, **made}
+    branches = {**plan.branches, **new}
     plan = replace(
         plan,
         branches=branches,
@@ -62,7 +62,7 @@ def befriended(plan: FilePlan, friend: FriendFiles, plans: Sequence[FilePlan]) -
             **plan.bytes_per_event,
             **{
                 name: first.bytes_per_event.get(name.removeprefix(friend.prefix), 8.0)
-                for name in made
+                for name in new
             },
         },
         filled={
@@ -72,18 +72,18 @@ def befriended(plan: FilePlan, friend: FriendFiles, plans: Sequence[FilePlan]) -
     )
 
     def head(names: list[str]) -> dict[str, NDArray[np.int64]]:
-        wanted = [branches[name] for name in names]
+        asked_for = [branches[name] for name in names]
         part = plan.planned([]).partition(0, min(HEAD, plan.num_entries))
-        offsets = read(part, wanted).offsets
-        return {branch.name: offsets[str(branch.collection)] for branch in wanted}
+        offsets = read(part, asked_for).offsets
+        return {branch.name: offsets[str(branch.collection)] for branch in asked_for}
 
-    known = joined(branches, plan.access.collections, head)
+    agreed = joined(branches, plan.access.collections, head)
     return replace(
         plan,
-        branches=known.branches,
-        vague=plan.vague | first.vague | known.vague,
-        unlike={**plan.unlike, **known.unlike},
-        joined=plan.joined | known.moved,
+        branches=agreed.branches,
+        vague=plan.vague | first.vague | agreed.vague,
+        unlike={**plan.unlike, **agreed.unlike},
+        joined=plan.joined | agreed.moved,
     )
 
 
@@ -111,11 +111,11 @@ def _require_friend(plan: FilePlan, friend: FriendFiles, plans: Sequence[FilePla
                         branch=name,
                     )
         for name, branch in first.branches.items():
-            found = each.branches.get(name)
-            if found is None or not branch.same_shape(found):
+            theirs = each.branches.get(name)
+            if theirs is None or not branch.same_shape(theirs):
                 raise DataError.in_tree(
                     each,
-                    f"branch {name!r} is {'missing' if found is None else found.described()} in "
+                    f"branch {name!r} is {'missing' if theirs is None else theirs.described()} in "
                     f"friend tree {each.tree!r} of {each.file}; it is {branch.described()} in "
                     f"{first.file}",
                     branch=name,

@@ -47,11 +47,11 @@ class _Node:
 
 def _nodes(parent: Any, path: str = "") -> Iterator[_Node]:
     for branch in parent.branches:
-        own = f"{path}{branch.name}"
+        node_path = f"{path}{branch.name}"
         is_group = len(branch.branches) > 0
-        yield _Node(own, branch, is_group)
+        yield _Node(node_path, branch, is_group)
         if is_group:
-            yield from _nodes(branch, f"{own}/")
+            yield from _nodes(branch, f"{node_path}/")
 
 
 def _ttree(tree: Any) -> Catalogue:
@@ -61,7 +61,7 @@ def _ttree(tree: Any) -> Catalogue:
     keys = dict(zip(leaves_first, distinct(node.path for node in leaves_first), strict=True))
     # A counter is known by its leaf: uproot takes another branch for its owner.
     owners = {id(leaf): node for node in nodes for leaf in node.branch.member("fLeaves")}
-    found: list[Source | tuple[str, str]] = []
+    offers: list[Source | tuple[str, str]] = []
     filled: dict[str, int] = {}
     for node in nodes:
         if node.is_group:
@@ -71,24 +71,24 @@ def _ttree(tree: Any) -> Catalogue:
         owner = None if leaf is None else owners.get(id(leaf))
         short = [n for n in (node, owner) if n and n.branch.num_entries != tree.num_entries]
         if key != node.path:
-            found.append((key, _FURTHER))
+            offers.append((key, _FURTHER))
         elif short:
             filled[key] = int(short[0].branch.num_entries)
-            found.append((key, f"filled for {filled[key]} of {tree.num_entries} entries"))
+            offers.append((key, f"filled for {filled[key]} of {tree.num_entries} entries"))
         else:
             counter = None if owner is None else keys[owner]
-            found += _sources(node.branch, key, counter)
-    return _named(found, filled, {keys[node]: node.branch for node in nodes})
+            offers += _sources(node.branch, key, counter)
+    return _named(offers, filled, {keys[node]: node.branch for node in nodes})
 
 
 def _sources(branch: Any, key: str, counter: str | None) -> list[Source | tuple[str, str]]:
     """What a TBranch offers: one number, or all that its array, struct or class holds."""
     try:
-        own: Any = (
+        special: Any = (
             reduced_precision(branch) or containers_of_numbers(branch) or whole_objects(branch)
         )
-        interpretation = branch.interpretation if own is None else own
-        kind = branch.typename if own is None else "of reduced precision"
+        interpretation = branch.interpretation if special is None else special
+        kind = branch.typename if special is None else "of reduced precision"
         unit = unit_in(branch.title)
         if isinstance(interpretation, uproot.AsStrings):
             return [(key, "a string")]
@@ -97,12 +97,12 @@ def _sources(branch: Any, key: str, counter: str | None) -> list[Source | tuple[
         if dtype is not None:
             collection = (counter or key) if is_jagged else None
             shape: Kind = "jagged" if is_jagged else "flat"
-            made = Branch(key, shape, dtype, collection, unit)
-            return [Source(made, key, branch, counter, interpretation=own)]
-        if isinstance(own, Whole):
-            insides = numbers_in(own.form(branch.file))
-        elif isinstance(own, Lists):
-            insides = numbers_in(own.form())
+            number = Branch(key, shape, dtype, collection, unit)
+            return [Source(number, key, branch, counter, interpretation=special)]
+        if isinstance(special, Whole):
+            insides = numbers_in(special.form(branch.file))
+        elif isinstance(special, Lists):
+            insides = numbers_in(special.form())
         elif is_leaf_list(interpretation):
             insides = numbers_of(interpretation.to_dtype)
         else:
@@ -118,13 +118,14 @@ def _sources(branch: Any, key: str, counter: str | None) -> list[Source | tuple[
     if len(insides) == 1 and insides[0].reason.startswith("doubly nested"):
         return [(key, f"doubly nested ({kind})")]
     if len(insides) == 1 and insides[0].reason.startswith("of type"):
-        return [(key, why_not_read(branch) if own is None else f"of type {kind}")]
+        return [(key, why_not_read(branch) if special is None else f"of type {kind}")]
     base = _base(key) if any(inside.steps for inside in insides) else key
-    found = [_inside(each, base, key, branch, counter, unit) for each in insides]
-    if own is None:
-        return found
+    offers = [_inside(each, base, key, branch, counter, unit) for each in insides]
+    if special is None:
+        return offers
     return [
-        each if isinstance(each, tuple) else replace(each, interpretation=own) for each in found
+        each if isinstance(each, tuple) else replace(each, interpretation=special)
+        for each in offers
     ]
 
 
@@ -152,8 +153,8 @@ def _inside(
     collection = counter or key
     if inside.list_at:
         collection = f"{key}.{'.'.join(map(str, inside.steps[: inside.list_at]))}"
-    made = Branch(name, "jagged", inside.dtype, collection, unit)
-    return Source(made, key, branch, counter, inside.steps)
+    number = Branch(name, "jagged", inside.dtype, collection, unit)
+    return Source(number, key, branch, counter, inside.steps)
 
 
 def _number(interpretation: Any) -> str | None:
@@ -166,7 +167,7 @@ def _number(interpretation: Any) -> str | None:
 
 
 def _named(
-    found: Iterable[Source | tuple[str, str]],
+    offers: Iterable[Source | tuple[str, str]],
     filled: Mapping[str, int],
     holders: Mapping[str, Any],
 ) -> Catalogue:
@@ -176,7 +177,7 @@ def _named(
     called after what its branches' names have in common. Any other gives its own name, the
     branch ``reco/hits`` of a class that of its path.
     """
-    sources, left_out = _distinct(found, holders)
+    sources, left_out = _distinct(offers, holders)
     members: dict[str, list[str]] = {}
     for name, source in sources.items():
         if source.branch.collection is not None:
@@ -185,9 +186,9 @@ def _named(
         counter: in_unicode(_collection_name(counter, fields))
         for counter, fields in members.items()
     }
-    taken = list(names.values())
+    all_names = list(names.values())
     names = {
-        counter: name if taken.count(name) == 1 else counter for counter, name in names.items()
+        counter: name if all_names.count(name) == 1 else counter for counter, name in names.items()
     }
     for name, source in sources.items():
         if source.branch.collection is not None:
@@ -206,12 +207,12 @@ def in_unicode(name: str) -> str:
 
 
 def _distinct(
-    found: Iterable[Source | tuple[str, str]], holders: Mapping[str, Any]
+    offers: Iterable[Source | tuple[str, str]], holders: Mapping[str, Any]
 ) -> tuple[dict[str, Source], dict[str, str]]:
     """The sources by the names that people use, each of which stands for one; and the others."""
     sources: dict[str, Source] = {}
     left_out: dict[str, str] = {}
-    for each in found:
+    for each in offers:
         if isinstance(each, tuple):
             left_out[in_unicode(each[0])] = each[1]
         elif in_unicode(each.branch.name) != each.branch.name:
@@ -231,7 +232,7 @@ def _collection_name(counter: str, fields: list[str]) -> str:
     if counter.startswith("column-"):
         prefixes = {field.split("_", 1)[0] for field in fields}
         return prefixes.pop() if len(prefixes) == 1 else fields[0]
-    path, slash, own = counter.rpartition("/")
-    if own[:1] in "nN" and own[1:2].isupper():
-        own = own[1:]
-    return f"{path}{slash}{own.removesuffix('.')}"
+    path, slash, leaf = counter.rpartition("/")
+    if leaf[:1] in "nN" and leaf[1:2].isupper():
+        leaf = leaf[1:]
+    return f"{path}{slash}{leaf.removesuffix('.')}"

@@ -32,7 +32,7 @@ _COUNTS = uproot.AsDtype(">i4")
 
 
 def read_by_uproot(
-    known: Catalogue,
+    catalogue: Catalogue,
     partition: Partition,
     sources: Sequence[Source],
     contents: dict[str, NDArray[Any]],
@@ -57,33 +57,33 @@ def read_by_uproot(
     arrays = _arrays([each.holder for each in firsts if each.interpretation is None], start, stop)
     for inside in by_key.values():  # what one TBranch or field holds is read once
         try:
-            found = _read(known, inside, start, stop, arrays)
+            arrays_of_sources = _read(catalogue, inside, start, stop, arrays)
         except UnfitShapeError as error:
             branch = inside[0].branch
             raise DataError.in_tree(
                 partition, f"branch {branch.name!r} has {error} in {partition}", branch=branch.name
             ) from error
-        for source, (values, own) in zip(inside, found, strict=True):
+        for source, (values, ends) in zip(inside, arrays_of_sources, strict=True):
             branch = source.branch
             count_by_uproot(branch.name)
             contents[branch.name] = values
-            if own is not None and branch.collection is not None:
-                offsets[branch.collection] = agreement.of(branch, own)
+            if ends is not None and branch.collection is not None:
+                offsets[branch.collection] = agreement.of(branch, ends)
 
 
-def without_unreadable(known: Catalogue) -> Catalogue:
+def without_unreadable(catalogue: Catalogue) -> Catalogue:
     """The catalogue without what uproot describes and cannot read, of which it tries the start.
 
     What is decoded here is not tried.
     """
     by_key: dict[str, list[Source]] = {}
-    for source in known.sources.values():
+    for source in catalogue.sources.values():
         if (source.steps or source.interpretation is not None) and not _is_decoded(source):
             by_key.setdefault(source.key, []).append(source)
     reasons: dict[str, str] = {}
     for key, inside in by_key.items():
         try:
-            _read(known, inside, 0, _first_basket(inside[0].holder))
+            _read(catalogue, inside, 0, _first_basket(inside[0].holder))
         except (OSError, TimeoutError):
             raise
         except Exception as error:  # whatever bytes cause that are not what uproot expects
@@ -94,16 +94,16 @@ def without_unreadable(known: Catalogue) -> Catalogue:
                 what_to_do = f"; {WRITE_IT_SPLIT}"
             reasons[key] = f"of a type that uproot cannot read ({why}){what_to_do}"
     if not reasons:
-        return known
-    sources = {n: source for n, source in known.sources.items() if source.key not in reasons}
-    left_out = {n: reasons[s.key] for n, s in known.sources.items() if s.key in reasons}
-    return replace(known, sources=sources, left_out={**known.left_out, **left_out})
+        return catalogue
+    sources = {n: source for n, source in catalogue.sources.items() if source.key not in reasons}
+    left_out = {n: reasons[s.key] for n, s in catalogue.sources.items() if s.key in reasons}
+    return replace(catalogue, sources=sources, left_out={**catalogue.left_out, **left_out})
 
 
 def _first_words(error: Exception) -> str:
     """What went wrong, in a line; uproot's own errors begin with all that it was reading."""
-    said = error.message if isinstance(error, uproot.DeserializationError) else str(error)
-    lines = said.strip().splitlines()
+    message = error.message if isinstance(error, uproot.DeserializationError) else str(error)
+    lines = message.strip().splitlines()
     return lines[0] if lines else repr(error)
 
 
@@ -136,12 +136,12 @@ def _arrays(holders: Sequence[Any], start: int, stop: int) -> dict[str, Any]:
         and not is_object(holder.interpretation)
         and not is_leaf_list(holder.interpretation)
     ]
-    found: dict[str, Any] = {}
+    arrays: dict[str, Any] = {}
     for first in range(0, len(tops) if len(tops) > 1 else 0, TOGETHER):
-        wanted = {holder.cache_key: holder.name for holder in tops[first : first + TOGETHER]}
+        names = {holder.cache_key: holder.name for holder in tops[first : first + TOGETHER]}
         try:
-            read = tops[first].tree.arrays(
-                filter_branch=lambda branch, wanted=wanted: branch.cache_key in wanted,
+            batch = tops[first].tree.arrays(
+                filter_branch=lambda branch, names=names: branch.cache_key in names,
                 entry_start=start,
                 entry_stop=stop,
                 library="ak",
@@ -153,12 +153,12 @@ def _arrays(holders: Sequence[Any], start: int, stop: int) -> dict[str, Any]:
             logger.info("branches are read one by one: %s", reason)
             continue
         heard()
-        found |= {key: read[name] for key, name in wanted.items() if name in read}
-    return found
+        arrays |= {key: batch[name] for key, name in names.items() if name in batch}
+    return arrays
 
 
 def _read(
-    known: Catalogue,
+    catalogue: Catalogue,
     inside: Sequence[Source],
     start: int,
     stop: int,
@@ -167,7 +167,7 @@ def _read(
     """Values and offsets of what one holder has."""
     first = inside[0]
     is_counted = first.steps or isinstance(first.interpretation, Lists)
-    counts = _counts(known, first, start, stop) if is_counted else None
+    counts = _counts(catalogue, first, start, stop) if is_counted else None
     if first.interpretation is None and is_object(getattr(first.holder, "interpretation", None)):
         records, ends = read_objects(first.holder, start, stop, counts)
         heard()
@@ -179,9 +179,9 @@ def _read(
             raise UnfitShapeError(f"{len(leaves)} entries")
         return [(member(leaves, each.steps, each.branch.dtype), None) for each in inside]
     if isinstance(first.interpretation, Lists):
-        numbers, own = first.interpretation.read(first.holder, start, stop, counts)
+        numbers, list_ends = first.interpretation.read(first.holder, start, stop, counts)
         heard()
-        return [(element(numbers, each.steps, each.branch.dtype), own) for each in inside]
+        return [(element(numbers, each.steps, each.branch.dtype), list_ends) for each in inside]
     if isinstance(first.interpretation, Whole):
         members, ends = first.interpretation.read(first.holder, start, stop)
         heard()
@@ -194,43 +194,47 @@ def _read(
         heard()
     if len(array) != stop - start:
         raise UnfitShapeError(f"{len(array)} entries")
-    found = [taken(array.layout, each.steps, each.branch.dtype) for each in inside]
-    for each, (_, ends) in zip(inside, found, strict=True):
+    pairs = [taken(array.layout, each.steps, each.branch.dtype) for each in inside]
+    for each, (_, ends) in zip(inside, pairs, strict=True):
         if (ends is None) != (each.branch.collection is None):
             raise UnfitShapeError("other lists")
         if ends is not None and counts is not None and not np.array_equal(np.diff(ends), counts):
             raise UnfitShapeError(f"other multiplicities than {first.counter!r}")
-    return found
+    return pairs
 
 
 def _array(source: Source, start: int, stop: int) -> Any:
     """What uproot reads of one TBranch or field."""
     holder = source.holder
     if is_dotted(holder):
-        asked = {"entry_start": start, "entry_stop": stop, "library": "ak"}
-        return holder.ntuple.arrays(filter_field=lambda field: field is holder, **asked)[
+        entries = {"entry_start": start, "entry_stop": stop, "library": "ak"}
+        return holder.ntuple.arrays(filter_field=lambda field: field is holder, **entries)[
             holder.name
         ]
-    own = () if source.interpretation is None else (source.interpretation,)  # a field takes none
-    return holder.array(*own, entry_start=start, entry_stop=stop, library="ak")
+    kind = () if source.interpretation is None else (source.interpretation,)  # a field takes none
+    return holder.array(*kind, entry_start=start, entry_stop=stop, library="ak")
 
 
-def multiplicities_of(known: Catalogue, source: Source, start: int, stop: int) -> NDArray[np.int64]:
+def multiplicities_of(
+    catalogue: Catalogue, source: Source, start: int, stop: int
+) -> NDArray[np.int64]:
     """How many objects a jagged source has in each of the entries [start, stop)."""
-    counts = _counts(known, source, start, stop)
+    counts = _counts(catalogue, source, start, stop)
     if counts is None:
-        _, offsets = _read(known, [source], start, stop)[0]
+        _, offsets = _read(catalogue, [source], start, stop)[0]
         assert offsets is not None  # it is jagged
         counts = np.diff(offsets)
     heard()
     return counts
 
 
-def _counts(known: Catalogue, source: Source, start: int, stop: int) -> NDArray[np.int64] | None:
+def _counts(
+    catalogue: Catalogue, source: Source, start: int, stop: int
+) -> NDArray[np.int64] | None:
     """Multiplicities that another TBranch holds."""
     if source.counter is None:
         return None
-    holder = known.holders[source.counter]
+    holder = catalogue.holders[source.counter]
     kind = _COUNTS if len(holder.branches) else None
     counts = holder.array(kind, entry_start=start, entry_stop=stop, library="np")
     return np.asarray(counts, dtype=np.int64)

@@ -59,16 +59,15 @@ def cell_of(
     if not _has_same_values(interpretation):
         return None
     inner, offset = interpretation.from_dtype, 0
-    left = list(steps)
-    while left and isinstance(left[0], str) and inner.fields is not None:
-        inner, more = inner.fields[left.pop(0)][:2]
+    remaining = list(steps)
+    while remaining and isinstance(remaining[0], str) and inner.fields is not None:
+        inner, more = inner.fields[remaining.pop(0)][:2]
         offset += more
-    if len(left) != len(inner.shape):
+    if len(remaining) != len(inner.shape):
         return None
-    if left:
-        offset += (
-            int(np.ravel_multi_index([int(n) for n in left], inner.shape)) * inner.base.itemsize
-        )
+    if remaining:
+        element = int(np.ravel_multi_index([int(n) for n in remaining], inner.shape))
+        offset += element * inner.base.itemsize
     number = inner.base
     if number.kind not in "biuf" or number.itemsize not in SIZES:
         return None
@@ -79,16 +78,18 @@ def cell_of(
 
 def _has_same_values(interpretation: Any) -> bool:
     """True when the numbers stay as they are, or float32 become float64."""
-    stored, made = interpretation.from_dtype, interpretation.to_dtype
-    if stored.newbyteorder("=") == made.newbyteorder("="):
+    disk_type, memory_type = interpretation.from_dtype, interpretation.to_dtype
+    if disk_type.newbyteorder("=") == memory_type.newbyteorder("="):
         return True
     return bool(
-        stored.shape == made.shape and stored.base.kind == "f" and stored.base.itemsize == 4
-    ) and made.base == np.dtype("float64")
+        disk_type.shape == memory_type.shape
+        and disk_type.base.kind == "f"
+        and disk_type.base.itemsize == 4
+    ) and memory_type.base == np.dtype("float64")
 
 
 @cache  # NumPy makes the name of a dtype anew each time
-def is_kept_as(stored: np.dtype[Any], dtype: str) -> bool:
-    """True when a branch of this dtype may be kept in a file as ``stored``."""
-    own = stored.newbyteorder("=").name
-    return own == dtype or (own, dtype) == ("float32", "float64")  # Double32_t
+def is_kept_as(disk_type: np.dtype[Any], dtype: str) -> bool:
+    """True when a branch of this dtype may be kept in a file as ``disk_type``."""
+    name = disk_type.newbyteorder("=").name
+    return name == dtype or (name, dtype) == ("float32", "float64")  # Double32_t

@@ -36,17 +36,17 @@ def leaves_of(schema: Any) -> dict[str, Leaf | str]:
 
     Records become one branch per member, ``Jet_pt`` for the member ``pt`` of ``Jet``.
     """
-    found: dict[str, Leaf | str] = {}
+    leaves: dict[str, Leaf | str] = {}
     for field in schema:
         for leaf_path, type_, is_list in _walk((field.name,), field.type, is_list=False):
             name = "_".join(leaf_path)
             reason = _why_not(type_)
-            if name in found:
-                found[name] = "a name that two columns have"
+            if name in leaves:
+                leaves[name] = "a name that two columns have"
             else:
                 wide = pa.float32() if pa.types.is_float16(type_) else type_
-                found[name] = reason or Leaf(leaf_path, wide, is_list)
-    return found
+                leaves[name] = reason or Leaf(leaf_path, wide, is_list)
+    return leaves
 
 
 def _walk(
@@ -86,25 +86,25 @@ def branches_of(leaves: Mapping[str, Leaf]) -> dict[str, Branch]:
 
     The members of a list of records form a collection, any other list is one of its own.
     """
-    found = {}
+    branches = {}
     for name, leaf in leaves.items():
         dtype = np.dtype(leaf.type.to_pandas_dtype()).name
         if leaf.is_list:
             collection = "_".join(leaf.path[:-1]) or name
-            found[name] = Branch(name, "jagged", dtype, collection)
+            branches[name] = Branch(name, "jagged", dtype, collection)
         else:
-            found[name] = Branch(name, "flat", dtype)
-    return found
+            branches[name] = Branch(name, "flat", dtype)
+    return branches
 
 
 def retyped(leaves: Mapping[str, Leaf | str], types: Mapping[str, str]) -> dict[str, Leaf | str]:
     """The leaves with the types that the user gave."""
-    made = dict(leaves)
-    for name, wanted in types.items():
-        leaf = made.get(name)
+    copy = dict(leaves)
+    for name, type_name in types.items():
+        leaf = copy.get(name)
         if isinstance(leaf, Leaf):
-            made[name] = replace(leaf, type=pa.from_numpy_dtype(np.dtype(wanted)))
-    return made
+            copy[name] = replace(leaf, type=pa.from_numpy_dtype(np.dtype(type_name)))
+    return copy
 
 
 def values_of(column: Any, leaf: Leaf, name: str) -> tuple[NDArray[Any], NDArray[np.int64] | None]:

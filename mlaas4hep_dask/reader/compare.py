@@ -36,17 +36,17 @@ def require_same_branches(
     theirs, others_theirs = reference.own_names, other.own_names
     for name in names:
         expected = reference.branches.get(name)
-        found = other.branches.get(name)
+        actual = other.branches.get(name)
         if expected is None:
             reason, why = reference.left_out[name], other.left_out.get(name)
             if why == reason:
                 continue
-            state = why or (found.described() if found else "missing")
+            state = why or (actual.described() if actual else "missing")
             text = (
                 f"is {state} in tree {other.tree!r} of {other.file}; it is {reason} in "
                 f"{reference.file}"
             )
-        elif found is None:
+        elif actual is None:
             why = _why_left_out(other, name)
             state = f"is {why}" if why else "is missing"
             missing = [n for n in names if n in reference.branches and n not in other.branches]
@@ -61,18 +61,18 @@ def require_same_branches(
                 f"is of a friend tree of {here.file}, and of the tree itself in {there.file}; a "
                 "prefix tells them apart"
             )
-        elif _is_told_apart(name, expected, found, reference, other):
-            whole = found if found.collection != name else expected
+        elif _is_told_apart(name, expected, actual, reference, other):
+            whole = actual if actual.collection != name else expected
             why = other.unlike.get(name) or reference.unlike.get(name)
             text = (
-                f"is of collection {found.collection!r} in {other.file} and of "
+                f"is of collection {actual.collection!r} in {other.file} and of "
                 f"{expected.collection!r} in {reference.file}{f': {why}' if why else ''}; "
                 f"{what_to_write(str(whole.collection))}"
             )
-        elif (expected.kind, expected.dtype) != (found.kind, found.dtype):
+        elif (expected.kind, expected.dtype) != (actual.kind, actual.dtype):
             text = (
-                f"is {found.described()} in {other.file} but {expected.described()} in "
-                f"{reference.file}{hint if is_text and found.dtype != expected.dtype else ''}"
+                f"is {actual.described()} in {other.file} but {expected.described()} in "
+                f"{reference.file}{hint if is_text and actual.dtype != expected.dtype else ''}"
             )
         else:
             continue
@@ -80,9 +80,9 @@ def require_same_branches(
 
 
 def _is_told_apart(
-    name: str, expected: Branch, found: Branch, reference: FilePlan, other: FilePlan
+    name: str, expected: Branch, actual: Branch, reference: FilePlan, other: FilePlan
 ) -> bool:
     """True for jagged branches of two collections, unless one file has no object to tell by."""
-    if expected.kind != found.kind or expected.collection == found.collection:
+    if expected.kind != actual.kind or expected.collection == actual.collection:
         return False
     return name not in reference.vague and name not in other.vague

@@ -90,19 +90,19 @@ class Fetched:
         self._merging = merging
         self._places, self._embedded = _places(tables, start, stop)
         self._window = Window(source) if isinstance(source, LocalSource) else None
-        self._held: list[tuple[list[_Place], memoryview]] = []
+        self._fetched: list[tuple[list[_Place], memoryview]] = []
         if self._window is None:
             stretches = _stretches(self._places, merging.gap, merging.most)
             spans = [_span(stretch) for stretch in stretches]
             chunks = source.chunks(spans, notifications=_Discard())
             for stretch, chunk in zip(stretches, chunks, strict=True):
-                self._held.append((stretch, _memory(chunk)))
+                self._fetched.append((stretch, _memory(chunk)))
                 heard()
-        self._own = memoryview(b"")
+        self._tree_bytes = memoryview(b"")
         if self._embedded:
             if own_bytes is None:
                 raise UnsupportedBasketError("the tree's own bytes are not at hand")
-            self._own = np.ascontiguousarray(own_bytes()).data.cast("B").toreadonly()
+            self._tree_bytes = np.ascontiguousarray(own_bytes()).data.cast("B").toreadonly()
 
     def baskets(self, branches: Container[str]) -> Iterator[Basket]:
         """Those of some branches, as they follow each other in the file; embedded ones come last.
@@ -123,15 +123,15 @@ class Fetched:
                     yield find_basket(branch, first, last, memory, place - begin, end - begin)
         for place, _, branch, first, last in self._embedded:
             if branch in branches:
-                yield find_embedded(branch, first, last, self._own, place)
+                yield find_embedded(branch, first, last, self._tree_bytes, place)
 
     def _pieces(self, branches: Container[str]) -> Iterator[tuple[list[_Place], memoryview]]:
         """Neighbouring baskets, among them all of these branches, and the bytes that hold them."""
         if self._window is None:
-            yield from self._held
+            yield from self._fetched
             return
-        wanted = [place for place in self._places if place.branch in branches]
-        for stretch in _stretches(wanted, self._merging.gap, self._merging.most_here):
+        places = [place for place in self._places if place.branch in branches]
+        for stretch in _stretches(places, self._merging.gap, self._merging.most_here):
             yield stretch, _memory(self._window.chunk(*_span(stretch)))
 
     def room(self, branches: Container[str], least: int = 0) -> int:
@@ -140,10 +140,10 @@ class Fetched:
         Raises as `baskets` does.
         """
         # Few values are smaller than their compressed bytes, which need no look at the basket.
-        stored = [place.stop - place.start for place in self._places if place.branch in branches]
-        known = max(stored, default=0)
-        if known >= least:
-            return known
+        sizes = [place.stop - place.start for place in self._places if place.branch in branches]
+        largest = max(sizes, default=0)
+        if largest >= least:
+            return largest
         return max((basket.size for basket in self.baskets(branches)), default=0)
 
 
@@ -151,17 +151,17 @@ def _places(
     tables: Mapping[str, BasketTable], start: int, stop: int
 ) -> tuple[list[_Place], list[_Place]]:
     """Baskets with entries in [start, stop), in the file and embedded, in the order of bytes."""
-    wanted: list[_Place] = []
+    places: list[_Place] = []
     embedded: list[_Place] = []
-    found: dict[int, tuple[slice, list[int]]] = {}
+    ranges: dict[int, tuple[slice, list[int]]] = {}
     for name, table in tables.items():
-        if id(table.entries) not in found:  # most tables share theirs
+        if id(table.entries) not in ranges:  # most tables share theirs
             if start < stop and not table.entries[0] <= start < stop <= table.entries[-1]:
                 raise UnsupportedBasketError(f"the baskets of {name!r} do not cover the entries")
             numbers = table.overlapping(start, stop)
             ends = table.entries[numbers.start : numbers.stop + 1].tolist()
-            found[id(table.entries)] = numbers, ends
-        numbers, ends = found[id(table.entries)]
+            ranges[id(table.entries)] = numbers, ends
+        numbers, ends = ranges[id(table.entries)]
         seeks, sizes = table.seeks[numbers].tolist(), table.sizes[numbers].tolist()
         first_embedded = len(table.seeks) - table.num_embedded - numbers.start
         for i, seek in enumerate(seeks):
@@ -171,8 +171,8 @@ def _places(
                 continue
             if seek < 0 or sizes[i] <= 0:
                 raise ValueError(f"branch {name!r} has a basket of {sizes[i]} bytes at {seek}")
-            wanted.append(place)
-    return sorted(wanted), sorted(embedded)
+            places.append(place)
+    return sorted(places), sorted(embedded)
 
 
 def _stretches(places: Sequence[_Place], gap: int, most: int) -> list[list[_Place]]:

@@ -134,8 +134,8 @@ class FilePlan:
         """Where the baskets of these branches lie; None if not all can be decoded here."""
         if self.opened is None or self.opened.is_rntuple:
             return None
-        known = self.opened.catalogue.sources
-        sources = [known[name] for name in names if name in known]
+        by_name = self.opened.catalogue.sources
+        sources = [by_name[name] for name in names if name in by_name]
         tables = self.opened.tables_of(sources)
         is_whole = all(source.branch.name in tables for source in sources)
         return Places.of(tables) if tables and is_whole else None

@@ -33,10 +33,10 @@ def fields_of(array: ak.Array) -> dict[str, Field]:
     A list of records, such as NanoEvents' ``Jet``, is a collection, and its numbers are jagged
     branches. Other lists are of the collection whose name stands before the first underscore.
     """
-    found: dict[str, Field] = {}
+    fields: dict[str, Field] = {}
     for each in _walk((), ak.type(array).content, None):
-        found.setdefault(each.name, each)
-    return found
+        fields.setdefault(each.name, each)
+    return fields
 
 
 def _walk(path: tuple[str, ...], kind: Any, collection: str | None) -> Iterator[Field]:
@@ -47,11 +47,11 @@ def _walk(path: tuple[str, ...], kind: Any, collection: str | None) -> Iterator[
         return
     if isinstance(kind, ak.types.ListType) and collection is None:
         inner, is_option = _bare(kind.content)
-        own = "_".join(path)
+        full_name = "_".join(path)
         if isinstance(inner, ak.types.RecordType):
-            yield from _walk(path, inner, own)
+            yield from _walk(path, inner, full_name)
         elif isinstance(inner, ak.types.NumpyType):
-            yield Field(path, _branch(own, inner, own.split("_", 1)[0], is_option))
+            yield Field(path, _branch(full_name, inner, full_name.split("_", 1)[0], is_option))
         else:
             yield Field(path, _described(kind))
         return
@@ -106,8 +106,8 @@ def flattened(array: ak.Array, fields: Sequence[Field]) -> Events:
         if isinstance(ak.type(values).content, ak.types.OptionType):
             values = ak.fill_none(values, [], axis=0)
         packed = ak.to_packed(values, highlevel=False).to_ListOffsetArray64(True)
-        own = np.asarray(packed.offsets.data, dtype=np.int64)
-        if not np.array_equal(offsets.setdefault(branch.collection, own), own):
+        ends = np.asarray(packed.offsets.data, dtype=np.int64)
+        if not np.array_equal(offsets.setdefault(branch.collection, ends), ends):
             raise DataError(
                 f"branch {branch.name!r} has other multiplicities than the rest of collection "
                 f"{branch.collection!r}; give it a name with another beginning",
@@ -120,12 +120,12 @@ def flattened(array: ak.Array, fields: Sequence[Field]) -> Events:
 def _numbers(values: ak.Array, branch: Branch) -> NDArray[Any]:
     if isinstance(ak.type(values).content, ak.types.OptionType):
         values = ak.fill_none(values, np.nan)
-    found = ak.to_numpy(values, allow_missing=False)
+    raw = ak.to_numpy(values, allow_missing=False)
     with np.errstate(invalid="ignore", over="ignore"):
-        numbers = np.ascontiguousarray(found, dtype=branch.dtype)
-    if numbers.dtype.kind in "biu" and not np.array_equal(numbers, found):
+        numbers = np.ascontiguousarray(raw, dtype=branch.dtype)
+    if numbers.dtype.kind in "biu" and not np.array_equal(numbers, raw):
         raise DataError(
-            f"branch {branch.name!r} is {branch.dtype} in the first events, and {found.dtype} with "
+            f"branch {branch.name!r} is {branch.dtype} in the first events, and {raw.dtype} with "
             "values that do not fit into that here; make it float everywhere",
             branch=branch.name,
         )

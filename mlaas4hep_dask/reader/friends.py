@@ -26,12 +26,12 @@ def split(
 ) -> tuple[list[Branch], list[tuple[Friend, list[Branch]]]]:
     """The branches of the partition's own tree, and those of its friends."""
     owners = {name: friend for friend in partition.friends for name in friend.names}
-    own = [branch for branch in branches if branch.name not in owners]
+    ours = [branch for branch in branches if branch.name not in owners]
     theirs = [
         (friend, [branch for branch in branches if owners.get(branch.name) is friend])
         for friend in partition.friends
     ]
-    return own, [(friend, wanted) for friend, wanted in theirs if wanted]
+    return ours, [(friend, of_friend) for friend, of_friend in theirs if of_friend]
 
 
 def with_friends(
@@ -55,41 +55,41 @@ def with_friends(
     for branch in branches:
         if branch.collection in offsets:
             agreement.of(branch, offsets[branch.collection])
-    for friend, wanted in theirs:
-        found = _of_friend(friend, partition, wanted, read)
-        for branch in wanted:
-            contents[branch.name] = found.contents[branch.name.removeprefix(friend.prefix)]
+    for friend, of_friend in theirs:
+        friend_events = _of_friend(friend, partition, of_friend, read)
+        for branch in of_friend:
+            contents[branch.name] = friend_events.contents[branch.name.removeprefix(friend.prefix)]
             if branch.collection is not None:
                 try:
-                    own = agreement.of(branch, found.offsets[branch.collection])
+                    ends = agreement.of(branch, friend_events.offsets[branch.collection])
                 except DisagreementError as error:
                     raise error.within(partition, branch.collection) from None
-                offsets[branch.collection] = own
-        branches += wanted
+                offsets[branch.collection] = ends
+        branches += of_friend
     return Events(events.num_events, tuple(branches), contents, offsets)
 
 
 def _of_friend(
-    friend: Friend, partition: Partition, wanted: Sequence[Branch], read: Read
+    friend: Friend, partition: Partition, branches: Sequence[Branch], read: Read
 ) -> Events:
-    own = [replace(branch, name=branch.name.removeprefix(friend.prefix)) for branch in wanted]
+    bare = [replace(branch, name=branch.name.removeprefix(friend.prefix)) for branch in branches]
     start, stop = partition.entry_start, partition.entry_stop
     if not friend.by:
-        return read(_part(friend, friend.files[0], partition, start, stop), own)
+        return read(_part(friend, friend.files[0], partition, start, stop), bare)
     numbers, entries = _places(friend, partition, read)
     parts, order = [], np.empty(len(entries), dtype=np.int64)
-    done = 0
+    num_before = 0
     for number, file in enumerate(friend.files):
         here = np.flatnonzero(numbers == number)
         if here.size == 0:
             continue
         low, high = int(entries[here].min()), int(entries[here].max()) + 1
-        parts.append(read(_part(friend, file, partition, low, high), own))
-        order[here] = entries[here] - low + done
-        done += high - low
+        parts.append(read(_part(friend, file, partition, low, high), bare))
+        order[here] = entries[here] - low + num_before
+        num_before += high - low
     if not parts:
         file = friend.files[0]
-        return read(_part(friend, file, partition, 0, 0), own)
+        return read(_part(friend, file, partition, 0, 0), bare)
     return _taken(concatenate(parts), order)
 
 
@@ -112,10 +112,10 @@ def _taken(events: Events, order: NDArray[np.int64]) -> Events:
     """The events of the given numbers, in that order."""
     objects: dict[str, NDArray[np.int64]] = {}
     offsets = {}
-    for collection, own in events.offsets.items():
-        counts = np.diff(own)[order]
+    for collection, ends in events.offsets.items():
+        counts = np.diff(ends)[order]
         offsets[collection] = offsets_of(counts)
-        first = np.repeat(own[:-1][order] - offsets[collection][:-1], counts)
+        first = np.repeat(ends[:-1][order] - offsets[collection][:-1], counts)
         objects[collection] = first + np.arange(int(counts.sum()))
     contents = {
         branch.name: events.contents[branch.name][
@@ -130,7 +130,7 @@ class _Index:
     """Where each event of a friend tree is, by what identifies it."""
 
     def __init__(self, columns: Sequence[NDArray[np.int64]], sizes: Sequence[int]) -> None:
-        self.known = [np.unique(column) for column in columns]
+        self._identifiers = [np.unique(column) for column in columns]
         self._codes = self._coded(columns)[0]
         self._order = np.argsort(self._codes, kind="stable")
         self._codes = self._codes[self._order]
@@ -141,14 +141,14 @@ class _Index:
         codes = np.zeros(len(columns[0]), dtype=np.int64)
         is_known = np.ones(len(columns[0]), dtype=np.bool_)
         size = 1
-        for column, known in zip(columns, self.known, strict=True):
-            size *= max(len(known), 1)
+        for column, values in zip(columns, self._identifiers, strict=True):
+            size *= max(len(values), 1)
             if size >= 2**63:
                 raise DataError(f"too many combinations of identifiers for an index: {size}")
-            places = np.searchsorted(known, column)
-            places[places == len(known)] = 0
-            is_known &= (known[places] == column) if len(known) else False
-            codes = codes * max(len(known), 1) + places
+            places = np.searchsorted(values, column)
+            places[places == len(values)] = 0
+            is_known &= (values[places] == column) if len(values) else False
+            codes = codes * max(len(values), 1) + places
         return codes, is_known
 
     def find(
@@ -182,19 +182,21 @@ def _index(friend: Friend, partition: Partition, read: Read) -> _Index:
         part = _part(friend, file, partition, 0, file.num_entries)
         for column, values in zip(columns, _identifiers(there, part, read), strict=True):
             column.append(_as_int64(values))
-    made = _Index([np.concatenate(each) for each in columns], [f.num_entries for f in friend.files])
+    index = _Index(
+        [np.concatenate(each) for each in columns], [f.num_entries for f in friend.files]
+    )
     with _lock:
-        _indices[key] = made
+        _indices[key] = index
         while len(_indices) > MAX_KEPT:
             _indices.popitem(last=False)
-    return made
+    return index
 
 
 def _identifiers(
     branches: Sequence[Branch], partition: Partition, read: Read
 ) -> list[NDArray[Any]]:
-    found = read(partition, branches)
-    return [found.contents[branch.name] for branch in branches]
+    events = read(partition, branches)
+    return [events.contents[branch.name] for branch in branches]
 
 
 def _as_int64(values: NDArray[Any]) -> NDArray[np.int64]:
@@ -213,7 +215,7 @@ def _places(
     for wrong, what in ((often == 0, "no entry"), (often > 1, "several entries")):
         if wrong.any():
             event = int(np.flatnonzero(wrong)[0])
-            shown = ", ".join(
+            identifiers = ", ".join(
                 f"{branch.name} {column[event]}"
                 for branch, column in zip(here, columns, strict=True)
             )
@@ -221,7 +223,7 @@ def _places(
                 partition,
                 f"{np.count_nonzero(wrong):,} of {len(partition):,} events of {partition} have "
                 f"{what} in the {friend}; the first is entry {partition.entry_start + event} with "
-                f"{shown}",
+                f"{identifiers}",
                 entry=partition.entry_start + event,
             )
     return files, entries

@@ -130,13 +130,13 @@ def run_function(
         When the file cannot be read.
     """
     result, selected = _run(partition, function, branches, [])
-    found = fields_of(result)
+    by_name = fields_of(result)
     for each in fields:
-        if each.name not in found:
+        if each.name not in by_name:
             raise function.error(
                 f"returned no {each.name!r} for {partition}, though it did for the first events"
             )
-        first, here = each.branch, found[each.name].branch
+        first, here = each.branch, by_name[each.name].branch
         # a str tells of no event's type in a partition without events
         if isinstance(here, Branch) and isinstance(first, Branch) and here.kind != first.kind:
             raise function.error(
@@ -200,13 +200,13 @@ def _shown(result: Any) -> str:
 
 def _records(partition: Partition, branches: Sequence[Branch], log: list[str]) -> ak.Array:
     """Records of all branches, each of which is read when it is touched."""
-    kept: dict[str, Events] = {}
+    columns: dict[str, Events] = {}
 
     def of(branch: Branch) -> Events:
-        if branch.name not in kept:
-            kept[branch.name] = read(partition, [branch])
+        if branch.name not in columns:
+            columns[branch.name] = read(partition, [branch])
             log.append(branch.name)
-        return kept[branch.name]
+        return columns[branch.name]
 
     def values(branch: Branch) -> NDArray[Any]:
         return of(branch).contents[branch.name]

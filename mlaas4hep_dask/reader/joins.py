@@ -66,30 +66,30 @@ def joined(
     head : callable
         By branch, of some: where the objects of each of the first entries begin.
     """
-    found = dict(branches)
+    result = dict(branches)
     jagged = {name: each for name, each in branches.items() if each.collection is not None}
-    left = dict(jagged)
+    rest = dict(jagged)
     for name, patterns in wished:
-        for own in [own for own in left if _matches(own, patterns)]:
-            found[own] = replace(left.pop(own), collection=name)
+        for member in [member for member in rest if _matches(member, patterns)]:
+            result[member] = replace(rest.pop(member), collection=name)
     members: dict[str, list[str]] = {}
-    for name, branch in left.items():
+    for name, branch in rest.items():
         members.setdefault(str(branch.collection), []).append(name)
     groups = _groups(members)
     apart = tuple(name for name, patterns in wished if not patterns)
-    named = {name for name, patterns in wished if patterns}
+    wished_names = {name for name, patterns in wished if patterns}
     groups = {
         prefix: collections
         for prefix, collections in groups.items()
         if prefix not in branches
-        and prefix not in named
+        and prefix not in wished_names
         and not _matches(prefix, apart)
         and (prefix in collections or prefix not in members)
     }
     if not groups:
-        return Joined(found, moved=_moved(branches, found))
-    asked = [members[each][0] for collections in groups.values() for each in collections]
-    offsets = head(asked)
+        return Joined(result, moved=_moved(branches, result))
+    representatives = [members[each][0] for collections in groups.values() for each in collections]
+    offsets = head(representatives)
     vague: set[str] = set()
     unlike: dict[str, str] = {}
     for prefix, collections in groups.items():
@@ -98,18 +98,18 @@ def joined(
         agreement = Agreement()
         try:
             for each in (first, *others):
-                agreement.of(replace(left[each], collection=prefix), offsets[each])
+                agreement.of(replace(rest[each], collection=prefix), offsets[each])
         except DisagreementError as error:
-            unlike.update(dict.fromkeys(names, error.told(0)))
+            unlike.update(dict.fromkeys(names, error.difference(0)))
             continue
-        found.update({name: replace(left[name], collection=prefix) for name in names})
+        result.update({name: replace(rest[name], collection=prefix) for name in names})
         if offsets[first][-1] == 0:
             vague.update(names)
-    return Joined(found, frozenset(vague), unlike, _moved(branches, found))
+    return Joined(result, frozenset(vague), unlike, _moved(branches, result))
 
 
-def _moved(told: Mapping[str, Branch], found: Mapping[str, Branch]) -> frozenset[str]:
-    return frozenset(n for n, each in found.items() if each.collection != told[n].collection)
+def _moved(before: Mapping[str, Branch], after: Mapping[str, Branch]) -> frozenset[str]:
+    return frozenset(n for n, each in after.items() if each.collection != before[n].collection)
 
 
 def _groups(members: Mapping[str, Sequence[str]]) -> dict[str, list[str]]:
@@ -133,10 +133,10 @@ def _matches(name: str, patterns: Iterable[str]) -> bool:
 
 def what_to_write(collection: str, *, is_apart: bool = False) -> str:
     """What a user can do where branches are joined and should not be, or the other way round."""
-    named = f"name those that belong together, as in 'collections: {{{collection}: [A, B]}}'"
+    advice = f"name those that belong together, as in 'collections: {{{collection}: [A, B]}}'"
     if is_apart:
-        return named
-    return f"write 'collections: {{{collection}: false}}' to keep branches apart, or {named}"
+        return advice
+    return f"write 'collections: {{{collection}: false}}' to keep branches apart, or {advice}"
 
 
 class DisagreementError(Exception):
@@ -151,7 +151,7 @@ class DisagreementError(Exception):
             self.entry = int(np.flatnonzero(counts != others)[0])  # there is one, or no error
             self.counts = int(counts[self.entry]), int(others[self.entry])
 
-    def told(self, entry_start: int) -> str:
+    def difference(self, entry_start: int) -> str:
         """What differs, and where if entries are counted from ``entry_start``."""
         if self.entry < 0:
             return f"{self.second!r} and {self.first!r} have different numbers of entries"
@@ -163,11 +163,11 @@ class DisagreementError(Exception):
 
     def within(self, partition: Partition, collection: str) -> DataError:
         """The error that a user gets."""
-        told = self.told(partition.entry_start)
+        text = self.difference(partition.entry_start)
         return DataError.in_tree(
             partition,
             f"branch {self.second!r} has other multiplicities than {self.first!r} of the same "
-            f"collection {collection!r} in {partition}: {told}; {what_to_write(collection)}",
+            f"collection {collection!r} in {partition}: {text}; {what_to_write(collection)}",
             branch=self.second,
         )
 
@@ -186,7 +186,7 @@ class Agreement:
         DisagreementError
             When those of an earlier branch are others.
         """
-        first, known = self._first.setdefault(str(branch.collection), (branch.name, offsets))
-        if known is not offsets and not np.array_equal(known, offsets):
-            raise DisagreementError(first, branch.name, known, offsets)
-        return known
+        first, common = self._first.setdefault(str(branch.collection), (branch.name, offsets))
+        if common is not offsets and not np.array_equal(common, offsets):
+            raise DisagreementError(first, branch.name, common, offsets)
+        return common

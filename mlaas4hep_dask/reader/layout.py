@@ -88,21 +88,21 @@ def form_of(file: Any, name: str) -> Any:
 
     uproot keeps one form for all files that have a class of this name and version.
     """
-    found: dict[str, Any] = {}
+    forms: dict[str, Any] = {}
     for member in file.streamer_named(name).elements:
         kind = member.member("fType")
         if kind == BASE:
             base = form_of(file, member.name)
-            found |= zip(base.fields, base.contents, strict=True)
+            forms |= zip(base.fields, base.contents, strict=True)
         elif kind in (_OBJECT, _ANY):
-            found[member.name] = form_of(file, member.typename)
+            forms[member.name] = form_of(file, member.typename)
         elif kind != _BASE_TOBJECT:
             dtype = _REDUCED.get(kind) or np.dtype(_NUMBERS[kind]).name
             form: Any = ak.forms.NumpyForm(dtype)
             length = int(member.member("fArrayLength"))
-            found[member.name] = ak.forms.RegularForm(form, length) if length else form
-    called = {"__record__": name}
-    return ak.forms.RecordForm(list(found.values()), list(found), parameters=called)
+            forms[member.name] = ak.forms.RegularForm(form, length) if length else form
+    parameters = {"__record__": name}
+    return ak.forms.RecordForm(list(forms.values()), list(forms), parameters=parameters)
 
 
 def fields_of_object(
@@ -115,20 +115,24 @@ def fields_of_object(
     UnfitShapeError
         When another number of bytes is told than the members of its class take.
     """
-    told, version, checksum = (number(data, at + n, size) for n, size in ((0, 4), (4, 2), (6, 4)))
+    size_word, version, checksum = (
+        number(data, at + n, size) for n, size in ((0, 4), (4, 2), (6, 4))
+    )
     if version:
         described = file.streamer_named(name, version)
         is_known = described is not None
     else:
         described = file.streamer_named(name)
         is_known = described is not None and described.member("fCheckSum") == checksum
-    if not told & HAS_SIZE or not is_known:
+    if not size_word & HAS_SIZE or not is_known:
         raise UnfitShapeError(f"an object that is no {name} as the file describes it")
     head = 6 if version else 10
     fields = [Field(f"{prefix}@{at}", np.dtype(f"V{head}"))]
     fields += fields_of_members(file, described, data, at + head, prefix)
-    if size_of(fields) != told - HAS_SIZE + 4:
-        raise UnfitShapeError(f"{told - HAS_SIZE + 4} bytes for a {name}, not {size_of(fields)}")
+    if size_of(fields) != size_word - HAS_SIZE + 4:
+        raise UnfitShapeError(
+            f"{size_word - HAS_SIZE + 4} bytes for a {name}, not {size_of(fields)}"
+        )
     return fields
 
 
@@ -156,9 +160,9 @@ def fields_of_member(
     if kind in (_OBJECT, _ANY):
         return fields_of_object(file, member.typename, data, at, f"{name}/")
     if kind in _REDUCED:
-        kept = truncated_as(member.member("fTitle"), _REDUCED[kind])
-        stored = np.dtype(">f4") if kept is None else kept.stored
-        return [Field(name, np.dtype((stored, shape)), kept)]
+        reduced = truncated_as(member.member("fTitle"), _REDUCED[kind])
+        on_disk = np.dtype(">f4") if reduced is None else reduced.stored
+        return [Field(name, np.dtype((on_disk, shape)), reduced)]
     if kind in _NUMBERS:
         return [Field(name, np.dtype((_NUMBERS[kind], shape)))]
     raise UnfitShapeError(f"{member.name!r} of type {member.typename}")
@@ -179,18 +183,18 @@ def split_up(objects: NDArray[np.uint8], fields: list[Field]) -> dict[str, NDArr
     UnfitShapeError
         When the heads of another one are others.
     """
-    found: dict[str, NDArray[Any]] = {}
+    numbers: dict[str, NDArray[Any]] = {}
     at = 0
     for field in fields:
-        own = np.ascontiguousarray(objects[:, at : at + field.dtype.itemsize])
+        part = np.ascontiguousarray(objects[:, at : at + field.dtype.itemsize])
         at += field.dtype.itemsize
         if "@TObject@" in field.name:
-            if (own[:, :2] != (0, 1)).any() or (own[:, 9] & 16).any():
+            if (part[:, :2] != (0, 1)).any() or (part[:, 9] & 16).any():
                 raise UnfitShapeError("objects of which a TRef knows, which take more bytes")
         elif "@" in field.name:
-            if (own != own[0]).any():
+            if (part != part[0]).any():
                 raise UnfitShapeError("objects with unlike heads")
         else:
-            values = own.view(field.dtype.base).reshape(-1, *field.dtype.shape)
-            found[field.name] = values if field.number is None else field.number.values(values)
-    return found
+            values = part.view(field.dtype.base).reshape(-1, *field.dtype.shape)
+            numbers[field.name] = values if field.number is None else field.number.values(values)
+    return numbers

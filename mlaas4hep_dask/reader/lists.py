@@ -54,17 +54,17 @@ def containers_of_numbers(branch: Any) -> Any:
     if branch.classname != "TBranchElement" or branch.branches or branch.count_leaf is not None:
         return None
     is_member = branch.member("fStreamerType") == _STL
-    found = _OF_NUMBERS.fullmatch(
+    match = _OF_NUMBERS.fullmatch(
         branch.streamer.typename if is_member else branch.member("fClassName")
     )
-    number = found["number"].strip() if found else ""
+    number = match["number"].strip() if match else ""
     if number == "Float16_t":  # whatever range its member's comment tells
         return truncated.Lists(Truncated(0.0, 0.0, BITS, "float32"), head=HEAD)
     if number not in _NUMBERS or isinstance(branch.interpretation, uproot.AsJagged):
         return None
-    stored = _NUMBERS[number]
-    made = "f8" if number == "Double32_t" else stored.replace(">", "=")
-    return uproot.AsJagged(uproot.AsDtype(stored, made), header_bytes=HEAD)
+    disk_type = _NUMBERS[number]
+    memory_type = "f8" if number == "Double32_t" else disk_type.replace(">", "=")
+    return uproot.AsJagged(uproot.AsDtype(disk_type, memory_type), header_bytes=HEAD)
 
 
 class Lists(NamedTuple):
@@ -121,9 +121,9 @@ def lists_in(basket: Basket, data: memoryview, dtype: np.dtype[Any]) -> Lists:
     )
     unit = min(itemsize, 2)
     pieces = np.frombuffer(data, f"u{unit}", border // unit)
-    kept = np.ones(len(pieces), dtype=bool)
-    kept[begins[:, None] // unit + np.arange(HEAD // unit)] = False
-    return Lists(basket.first, counts, pieces[kept].view(dtype))
+    is_number = np.ones(len(pieces), dtype=bool)
+    is_number[begins[:, None] // unit + np.arange(HEAD // unit)] = False
+    return Lists(basket.first, counts, pieces[is_number].view(dtype))
 
 
 def entry_ends(basket: Basket, data: memoryview) -> NDArray[np.int64]:
@@ -140,8 +140,8 @@ def entry_ends(basket: Basket, data: memoryview) -> NDArray[np.int64]:
     num_entries = basket.last - basket.first
     if len(data) - basket.border < 4 * (num_entries + 1):
         raise UnsupportedBasketError("no entry offsets")
-    stored = np.frombuffer(data, ">i4", num_entries + 1, basket.border)
-    ends = np.append(stored[1:].astype(np.int64) - basket.keylen, basket.border)
+    raw = np.frombuffer(data, ">i4", num_entries + 1, basket.border)
+    ends = np.append(raw[1:].astype(np.int64) - basket.keylen, basket.border)
     if not 0 <= ends[0] <= ends[-1] or (np.diff(ends) < 0).any():
         low, high = int(ends.min()), int(ends.max())
         raise ValueError(f"{basket}: offsets {low}-{high} in its {basket.border} bytes of values")

@@ -87,13 +87,13 @@ class LocalSource(Source):  # type: ignore[misc]  # untyped there
 
     def _filled(self, memory: NDArray[np.uint8], start: int) -> NDArray[np.uint8]:
         """The memory with bytes of the file; shorter if the file has become so."""
-        done = 0
-        while done < len(memory):
-            num = os.preadv(self._descriptor, [memory[done:].data], start + done)
+        num_bytes = 0
+        while num_bytes < len(memory):
+            num = os.preadv(self._descriptor, [memory[num_bytes:].data], start + num_bytes)
             if num == 0:
                 break
-            done += num
-        return memory[:done]
+            num_bytes += num
+        return memory[:num_bytes]
 
     @property
     def num_bytes(self) -> int:

@@ -40,14 +40,14 @@ def note(values: NDArray[Any], first: int, watch: Watch) -> None:
 def _note(
     values: NDArray[Any],
     first: int,
-    own: int,
+    row_of_branch: int,
     numbers: NDArray[np.float64],
     places: NDArray[np.intp],
-    drawn: NDArray[Any],
+    draws: NDArray[Any],
 ) -> None:
     begin, end = _first_from(places, first), _first_from(places, first + values.size)
     for i in range(begin, end):
-        drawn[own, i] = values[np.uint64(places[i] - first)]  # unsigned: none is negative
+        draws[row_of_branch, i] = values[np.uint64(places[i] - first)]  # unsigned: none is negative
     low, high, total, squares = _sums(values)
     mean = total / values.size
     spread = squares - mean * mean * values.size
@@ -56,7 +56,7 @@ def _note(
     row[7] = spread
     if not _LEAST * squares <= spread < math.inf:
         _measure(values, row)
-    add_row(numbers[own], row)
+    add_row(numbers[row_of_branch], row)
 
 
 @numba.njit(nogil=True, cache=True)  # type: ignore[untyped-decorator]

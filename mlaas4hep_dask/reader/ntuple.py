@@ -48,8 +48,8 @@ def _columns(ntuple: Any, top: Any, names: dict[str, str]) -> Iterator[Found]:
         is_vector = [member.name for member in top.fields] == ["fCoordinates"]
         for member in top.fields:
             path = f"{top.name}.{member.name}"
-            called = path if is_vector else names.get(path, path)
-            yield from _member(ntuple, member, called, collection)
+            name = path if is_vector else names.get(path, path)
+            yield from _member(ntuple, member, name, collection)
     else:
         counter = _counter(ntuple, top, form) if form.is_list and not form.is_regular else top.name
         yield from _numbers(top, form, top.name, None, counter)
@@ -72,22 +72,22 @@ def _numbers(
 ) -> Iterator[Found]:
     """The numbers of a field; ``collection`` is that of the objects that have one each."""
     for inside in numbers_in(form):
-        own, called = inside.list_at, f"{name}{inside.suffix}"
+        depth, full_name = inside.list_at, f"{name}{inside.suffix}"
         reason = inside.reason
-        if own is not None and collection is not None:
+        if depth is not None and collection is not None:
             reason = f"doubly nested ({form.type})"
         if inside.dtype is None or reason:
             for beginning in ("of type", "doubly nested"):
                 if reason.startswith(beginning):
                     reason = f"{beginning} {field.typename}"
-            yield called, reason
+            yield full_name, reason
             continue
         of = collection
-        if own is not None:
-            of = counter if own == 0 else f"{name}.{'.'.join(map(str, inside.steps[:own]))}"
-        made = Branch(called, "flat" if of is None else "jagged", inside.dtype, of)
+        if depth is not None:
+            of = counter if depth == 0 else f"{name}.{'.'.join(map(str, inside.steps[:depth]))}"
+        branch = Branch(full_name, "flat" if of is None else "jagged", inside.dtype, of)
         key = f"{field.path} ({field.field_id})" if is_dotted(field) else field.path
-        yield Source(made, key, field, None, inside.steps)
+        yield Source(branch, key, field, None, inside.steps)
 
 
 def _member_names(ntuple: Any, tops: list[Any]) -> dict[str, str]:
@@ -107,11 +107,11 @@ def _member_names(ntuple: Any, tops: list[Any]) -> dict[str, str]:
             members = inside.get(members[0], [])
         paths += [f"{top.name}.{records[member].field_name}" for member in members]
     names = {path: path.replace(".", "_") for path in paths}
-    taken = Counter([*names.values(), *(top.name for top in tops)])
-    return {path: name if taken[name] == 1 else path for path, name in names.items()}
+    times = Counter([*names.values(), *(top.name for top in tops)])
+    return {path: name if times[name] == 1 else path for path, name in names.items()}
 
 
 def _counter(ntuple: Any, top: Any, form: Any) -> str:
     """The column that counts the objects, or the field's own name if it counts no others'."""
-    own = ntuple.column_records[int(form.form_key.removeprefix("column-"))].field_id
-    return str(top.name if own == top.field_id else form.form_key)
+    field_id = ntuple.column_records[int(form.form_key.removeprefix("column-"))].field_id
+    return str(top.name if field_id == top.field_id else form.form_key)

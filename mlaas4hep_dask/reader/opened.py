@@ -83,21 +83,21 @@ class OpenTree:
 
     def tables_of(self, sources: Sequence[Source]) -> dict[str, BasketTable]:
         """Basket tables of the sources that can be decoded here, and of their counters."""
-        found: dict[str, BasketTable] = {}
+        tables: dict[str, BasketTable] = {}
         for source in () if self.is_rntuple else sources:
             table = self._table(source.key, source.counter, source.steps, source.interpretation)
             if table is None or table.is_jagged != (source.branch.collection is not None):
                 continue
-            own = {source.branch.name: table}
+            group = {source.branch.name: table}
             if source.counter is not None:
                 counter = self._table(source.counter)
                 if counter is None or counter.dtype.kind not in "iu":
                     continue
-                own[source.counter] = counter
+                group[source.counter] = counter
             # A branch may have the name of what counts others: that is left to uproot.
-            if all(found.get(name, each) is each for name, each in own.items()):
-                found |= own
-        return found
+            if all(tables.get(name, each) is each for name, each in group.items()):
+                tables |= group
+        return tables
 
     def _table(
         self,
@@ -132,7 +132,7 @@ def _without_collection() -> Iterator[None]:
 
 class _Entry(NamedTuple):
     stamp: str
-    asked: float  # when the stamp was true
+    checked: float  # when the stamp was true
     opened: OpenTree | OpenTable
 
 
@@ -160,31 +160,31 @@ def open_data(file: str, location: str, tree: str, access: Access) -> OpenTree |
     how = [format_, tree, access.types, access.delimiter, access.collections, access.pace]
     key = (location, repr(how))
     with _lock:
-        known = _open.get(key)
-        is_fresh = known is not None and monotonic() - known.asked < access.pace.fresh
-        if known is not None and is_fresh and is_remote(location):
+        entry = _open.get(key)
+        is_fresh = entry is not None and monotonic() - entry.checked < access.pace.fresh
+        if entry is not None and is_fresh and is_remote(location):
             _open.move_to_end(key)
-            return known.opened
-    asked = monotonic()
+            return entry.opened
+    now = monotonic()
     stamp = stamp_of(location, access)
     heard()
-    if known is not None and known.stamp == stamp:
+    if entry is not None and entry.stamp == stamp:
         with _lock:
-            _open[key] = known._replace(asked=asked)
+            _open[key] = entry._replace(checked=now)
             _open.move_to_end(key)
-        return known.opened
-    made: OpenTree | OpenTable
+        return entry.opened
+    data: OpenTree | OpenTable
     if format_ == ROOT:
-        made = _open_tree(file, location, tree, access, stamp)
+        data = _open_tree(file, location, tree, access, stamp)
     else:
-        made = open_table(file, location, format_, access, stamp)
+        data = open_table(file, location, format_, access, stamp)
     with _lock:
-        _open[key] = _Entry(stamp, asked, made)
+        _open[key] = _Entry(stamp, now, data)
         _open.move_to_end(key)
         # The oldest are dropped, not closed: another thread may still read them.
         while len(_open) > MAX_OPEN:
             _open.popitem(last=False)
-    return made
+    return data
 
 
 def forget(location: str) -> None:
@@ -205,7 +205,7 @@ def _open_tree(file: str, location: str, tree: str, access: Access, stamp: str) 
         opened = open_local(location)
     # uproot keeps what it learns of classes for all files: two of one name are mixed up.
     opened.file.custom_classes = dict(_CLASSES)
-    name = _found(tree, opened, file)
+    name = _tree_name(tree, opened, file)
     _require_whole(stamp, opened.file.fEND)
     # A file that is written to again keeps its UUID, but ends elsewhere.
     stamp = with_content(stamp, str(opened.file.fEND))
@@ -221,7 +221,7 @@ def _require_whole(stamp: str, end: int) -> None:
         )
 
 
-def _found(tree: str, opened: Any, file: str) -> str:
+def _tree_name(tree: str, opened: Any, file: str) -> str:
     """The name of a tree in a file, without the cycle if that is the newest.
 
     ROOT keeps the tree that is written again as a new cycle, and the older ones beside it.
@@ -232,18 +232,18 @@ def _found(tree: str, opened: Any, file: str) -> str:
             name, _, cycle = key.rpartition(";")
             cycles.setdefault(name, []).append(int(cycle))
     name, semicolon, cycle = tree.partition(";")
-    known = cycles.get(name, [])
-    if known and not semicolon:
+    numbers = cycles.get(name, [])
+    if numbers and not semicolon:
         return name
-    if cycle.isdecimal() and int(cycle) in known:
-        return name if int(cycle) == max(known) else f"{name};{int(cycle)}"
-    if known:
-        text = f"; {name!r} has the cycles {', '.join(map(str, sorted(known)))}"
+    if cycle.isdecimal() and int(cycle) in numbers:
+        return name if int(cycle) == max(numbers) else f"{name};{int(cycle)}"
+    if numbers:
+        text = f"; {name!r} has the cycles {', '.join(map(str, sorted(numbers)))}"
     else:
-        held = ", ".join(map(repr, cycles)) or "none"
+        content = ", ".join(map(repr, cycles)) or "none"
         inside = [path for path in cycles if path.endswith(f"/{name}")]
         hint = f"; did you mean {inside[0]!r}?" if inside else did_you_mean(name, cycles)
-        text = f"; it holds {held}{hint}"
+        text = f"; it holds {content}{hint}"
     raise DataError(f"tree {tree!r} is not in {file}{text}", file=file, tree=tree, trees=[*cycles])
 
 

@@ -152,8 +152,8 @@ def cut(
     ranges = []
     start = 0
     while start < num_entries:
-        left = num_entries - start
-        aim = start + math.ceil(left / math.ceil(left / max_events))
+        remaining = num_entries - start
+        aim = start + math.ceil(remaining / math.ceil(remaining / max_events))
         limit = min(start + max_events, num_entries)
         lowest = start + max(1, (aim - start) // 2)
         stop = _nearest(clusters, aim, lowest, limit)

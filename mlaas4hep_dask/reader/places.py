@@ -75,10 +75,10 @@ class Places:
         for name, table in tables.items():
             groups.setdefault((id(table.entries), table.num_embedded), []).append(name)
         columns = [
-            [(name, own.dtype.str, own.counter, *_shortened(own.cell)) for name, own in each]
+            [(name, t.dtype.str, t.counter, *_shortened(t.cell)) for name, t in each]
             for each in ([(name, tables[name]) for name in names] for names in groups.values())
         ]
-        made = [
+        packed = [
             _Group(
                 tables[names[0]].entries,
                 num_embedded,
@@ -87,7 +87,7 @@ class Places:
             )
             for (_, num_embedded), names in groups.items()
         ]
-        return cls(_zipped(json.dumps(columns).encode()), _packed(made))
+        return cls(_zipped(json.dumps(columns).encode()), _packed(packed))
 
     def __len__(self) -> int:
         """Bytes that it has."""
@@ -181,10 +181,10 @@ _Column = tuple[str, np.dtype[np.generic], str | None, Cell]
 
 @lru_cache(maxsize=8)
 def _columns(content: bytes) -> list[list[_Column]]:
-    known: list[list[list[Any]]] = json.loads(_unzipped(content))
+    groups: list[list[list[Any]]] = json.loads(_unzipped(content))
     return [
-        [(name, np.dtype(dtype), counter, Cell(*cell)) for name, dtype, counter, *cell in own]
-        for own in known
+        [(name, np.dtype(dtype), counter, Cell(*cell)) for name, dtype, counter, *cell in group]
+        for group in groups
     ]
 
 

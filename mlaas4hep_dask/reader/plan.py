@@ -55,11 +55,11 @@ def plan_file(
             return _plan(opened, sample, access)
         return _plan_table(opened, tree, sample, access)
 
-    own = attempt(plan, file, access, forget=forget)
+    file_plan = attempt(plan, file, access, forget=forget)
     for friend in friends:
         plans = [plan_file(each, friend.tree, sample, access) for each in friend.files]
-        own = befriended(own, friend, plans)
-    return own
+        file_plan = befriended(file_plan, friend, plans)
+    return file_plan
 
 
 def _plan_table(opened: OpenTable, tree: str, sample: str, access: Access) -> FilePlan:
@@ -71,39 +71,41 @@ def _plan_table(opened: OpenTable, tree: str, sample: str, access: Access) -> Fi
         content.uuid,
         sample,
         content.num_entries,
-        opened.known.branches,
+        opened.agreed.branches,
         opened.left_out,
         content.clusters,
         content.clusters,
-        {name: sizes.get(name, _nominal_bytes(b)) for name, b in opened.known.branches.items()},
+        {name: sizes.get(name, _nominal_bytes(b)) for name, b in opened.agreed.branches.items()},
         access,
         opened.stamp,
         content.lines,
-        vague=opened.known.vague,
-        unlike=opened.known.unlike,
-        joined=opened.known.moved,
+        vague=opened.agreed.vague,
+        unlike=opened.agreed.unlike,
+        joined=opened.agreed.moved,
     )
 
 
 def _plan(opened: OpenTree, sample: str, access: Access) -> FilePlan:
-    found = without_unreadable(opened.catalogue)
-    known = joined(found.branches, access.collections, partial(_multiplicities, opened))
+    catalogue = without_unreadable(opened.catalogue)
+    agreed = joined(catalogue.branches, access.collections, partial(_multiplicities, opened))
     num_entries = int(opened.tree.num_entries)
     if opened.is_rntuple:
         clusters = _rntuple_clusters(opened)
         baskets = clusters
-        sizes = {name: _nominal_bytes(branch) for name, branch in found.branches.items()}
-        sizes |= dict.fromkeys(found.left_out, 64.0)
+        sizes = {name: _nominal_bytes(branch) for name, branch in catalogue.branches.items()}
+        sizes |= dict.fromkeys(catalogue.left_out, 64.0)
     else:
-        holders = {name: source.holder for name, source in found.sources.items()}
+        holders = {name: source.holder for name, source in catalogue.sources.items()}
         ends = [set(each.entry_offsets[1:]) for each in holders.values() if each.num_baskets]
-        holders |= {key: each for key, each in found.holders.items() if key in found.left_out}
+        holders |= {
+            key: each for key, each in catalogue.holders.items() if key in catalogue.left_out
+        }
         clusters = tuple(sorted(set.intersection(*ends))) if ends else ()
         baskets = tuple(sorted(set.union(*ends))) if ends else ()
         sizes = {
             name: each.uncompressed_bytes / max(num_entries, 1) for name, each in holders.items()
         }
-        for names in found.parts.values():  # which share the bytes of one TBranch
+        for names in catalogue.parts.values():  # which share the bytes of one TBranch
             sizes |= {name: sizes[name] / len(names) for name in names}
     return FilePlan(
         opened.file,
@@ -111,18 +113,18 @@ def _plan(opened: OpenTree, sample: str, access: Access) -> FilePlan:
         opened.uuid,
         sample,
         num_entries,
-        known.branches,
-        found.left_out,
+        agreed.branches,
+        catalogue.left_out,
         clusters,
         baskets,
         sizes,
         access,
         opened.stamp,
-        filled=found.filled,
-        parts=found.parts,
-        vague=known.vague,
-        unlike=known.unlike,
-        joined=known.moved,
+        filled=catalogue.filled,
+        parts=catalogue.parts,
+        vague=agreed.vague,
+        unlike=agreed.unlike,
+        joined=agreed.moved,
         opened=opened,
     )
 
@@ -130,19 +132,19 @@ def _plan(opened: OpenTree, sample: str, access: Access) -> FilePlan:
 def _multiplicities(opened: OpenTree, names: list[str]) -> dict[str, NDArray[np.int64]]:
     """By branch, of some: where the objects of each of the first entries begin."""
     stop = min(HEAD, int(opened.tree.num_entries))
-    known = opened.catalogue
-    tables = opened.tables_of([known.sources[name] for name in names])
-    found: dict[str, NDArray[np.int64]] = {}
+    catalogue = opened.catalogue
+    tables = opened.tables_of([catalogue.sources[name] for name in names])
+    offsets: dict[str, NDArray[np.int64]] = {}
     try:  # all in one go, where their baskets are of the plain kind
         if tables:
-            own = lambda: opened.own_bytes  # noqa: E731
-            _, found = read_baskets(opened.source, tables, 0, stop, own_bytes=own)
+            own_bytes = lambda: opened.own_bytes  # noqa: E731
+            _, offsets = read_baskets(opened.source, tables, 0, stop, own_bytes=own_bytes)
     except (UnsupportedBasketError, ValueError):  # uproot has a word for what is wrong
         tables = {}
     return {
-        name: found[tables[name].counter or name]
+        name: offsets[tables[name].counter or name]
         if name in tables
-        else offsets_of(multiplicities_of(known, known.sources[name], 0, stop))
+        else offsets_of(multiplicities_of(catalogue, catalogue.sources[name], 0, stop))
         for name in names
     }
 

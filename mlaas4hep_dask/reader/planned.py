@@ -81,12 +81,14 @@ class PlannedFile:
         limit = max(1, min(max_events, int(target_bytes / max(self.bytes_per_event, 1.0))))
         ranges = cut(num_entries, max_events=limit, clusters=self.clusters, baskets=self.baskets)
         places = self._places(ranges)
-        return [self._partition(*entries, own) for entries, own in zip(ranges, places, strict=True)]
+        return [
+            self._partition(*entries, part) for entries, part in zip(ranges, places, strict=True)
+        ]
 
     def partition(self, entry_start: int, entry_stop: int) -> Partition:
         """The entries [entry_start, entry_stop) of the file."""
-        (own,) = self._places([(entry_start, entry_stop)])
-        return self._partition(entry_start, entry_stop, own)
+        (places,) = self._places([(entry_start, entry_stop)])
+        return self._partition(entry_start, entry_stop, places)
 
     def _places(self, ranges: Sequence[tuple[int, int]]) -> Sequence[Places | None]:
         """What the partitions carry, for which to parse the tree would take long."""

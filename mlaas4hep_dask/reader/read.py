@@ -57,15 +57,15 @@ def read(
     DataError
         When the file has changed since it was planned, or its collections are not consistent.
     """
-    own, theirs = split(partition, branches)
+    ours, theirs = split(partition, branches)
     if not theirs:
         return _read_file(partition, branches, meter, keep)
     events = Events(len(partition), (), {}, {})
-    if own:
-        events = _read_file(partition, own, meter, keep)
-    made = with_friends(events, partition, theirs, read)
-    present = tuple(branch for branch in branches if branch.name in made.contents)
-    return replace(made, branches=present)
+    if ours:
+        events = _read_file(partition, ours, meter, keep)
+    complete = with_friends(events, partition, theirs, read)
+    present = tuple(branch for branch in branches if branch.name in complete.contents)
+    return replace(complete, branches=present)
 
 
 def _read_file(
@@ -78,19 +78,19 @@ def _read_file(
 
     def once(location: str) -> tuple[Events, Meter | None]:
         # An attempt that is given up may still be at it when the next one has ended.
-        own = None if meter is None else meter.fresh()
+        attempt_meter = None if meter is None else meter.fresh()
         opened = _open_at(location, partition)
         if isinstance(opened, OpenTable):
-            return opened.read(partition, branches), own
-        return _read(opened, partition, branches, own, keep), own
+            return opened.read(partition, branches), attempt_meter
+        return _read(opened, partition, branches, attempt_meter, keep), attempt_meter
 
-    events, own = attempt(once, partition.file, partition.access, forget=forget)
-    if meter is not None and own is not None:
-        meter.adopt(own)
+    events, attempt_meter = attempt(once, partition.file, partition.access, forget=forget)
+    if meter is not None and attempt_meter is not None:
+        meter.adopt(attempt_meter)
     again = []
     if meter is not None and len(events.branches) < len(branches):
-        known = events.contents.keys() | meter.enough()
-        again = [branch for branch in branches if branch.name not in known]
+        delivered = events.contents.keys() | meter.enough()
+        again = [branch for branch in branches if branch.name not in delivered]
     if again:
         more = _read_file(partition, again, None, None).contents
         contents = {**events.contents, **more}
@@ -158,7 +158,7 @@ def _read(
             agreement = Agreement()
             arrays = _read_tables(opened, partition, branches, tables, agreement, meter, keep)
         if arrays is None:
-            arrays = _found(opened, partition, branches, meter, keep)
+            arrays = _look(opened, partition, branches, meter, keep)
     except DisagreementError as error:
         of = {branch.name: branch.collection for branch in branches}
         raise error.within(partition, str(of[error.second])) from None
@@ -173,7 +173,7 @@ class Arrays(NamedTuple):
     offsets: dict[str, NDArray[np.int64]]
 
 
-def _found(
+def _look(
     opened: OpenTree,
     partition: Partition,
     branches: Sequence[Branch],
@@ -244,19 +244,19 @@ def _read_tables(
 
 def _sources(opened: OpenTree, partition: Partition, branches: Sequence[Branch]) -> list[Source]:
     """Where the branches stand, once they are what the plan says."""
-    known = opened.catalogue
+    catalogue = opened.catalogue
     sources = []
     for branch in branches:
-        source = known.sources.get(branch.name)
+        source = catalogue.sources.get(branch.name)
         # Which collection it is in, only the plan knows.
         planned = branch.kind, branch.dtype
         if source is None or (source.branch.kind, source.branch.dtype) != planned:
-            found = known.left_out.get(branch.name, "missing")
+            actual = catalogue.left_out.get(branch.name, "missing")
             if source is not None:
-                found = source.branch.described()
+                actual = source.branch.described()
             raise DataError.in_tree(
                 partition,
-                f"branch {branch.name!r} is {found} in tree {partition.tree!r} of "
+                f"branch {branch.name!r} is {actual} in tree {partition.tree!r} of "
                 f"{partition.file}; it was planned as {branch.described()}",
                 branch=branch.name,
             )

@@ -31,20 +31,20 @@ def reduced_precision(branch: Any) -> Any:
         return None
     leaf = leaves[0]
     title = leaf.member("fTitle")
-    found = _TITLE.fullmatch(branch.title) or _TITLE.fullmatch(title)
-    if found is None:
+    match = _TITLE.fullmatch(branch.title) or _TITLE.fullmatch(title)
+    if match is None:
         if "[" not in title or (leaf.member("fLeafCount") is not None and title.count("[") == 1):
             return None  # without a range uproot is right
         raise ValueError(f"the leaf {title!r} is not understood")
-    dims = tuple(int(each) for each in re.findall(r"\[([0-9]+)\]", found["dims"]))
-    low, high, bits = _range(found["range"])
-    made: Any
-    if leaf.classname == "TLeafD32" and found["range"] is None:
+    dims = tuple(int(each) for each in re.findall(r"\[([0-9]+)\]", match["dims"]))
+    low, high, bits = _range(match["range"])
+    interpretation: Any
+    if leaf.classname == "TLeafD32" and match["range"] is None:
         shape: Any = (">f4", dims) if dims else ">f4"
         wide: Any = ("float64", dims) if dims else "float64"
-        made = uproot.AsDtype(shape, wide)
+        interpretation = uproot.AsDtype(shape, wide)
     else:
-        if found["range"] is None:
+        if match["range"] is None:
             bits = _BITS[leaf.classname]
         elif bits is None or not 2 <= bits <= 32:
             bits = 32
@@ -52,8 +52,8 @@ def reduced_precision(branch: Any) -> Any:
             dtype = "float64" if leaf.classname == "TLeafD32" else "float32"
             return Lists(Truncated(low, high, bits, dtype), dims)
         kind = uproot.AsDouble32 if leaf.classname == "TLeafD32" else uproot.AsFloat16
-        made = kind(low, high, bits, dims)
-    return made if leaf.member("fLeafCount") is None else uproot.AsJagged(made)
+        interpretation = kind(low, high, bits, dims)
+    return interpretation if leaf.member("fLeafCount") is None else uproot.AsJagged(interpretation)
 
 
 def truncated_as(comment: str, dtype: str) -> Truncated | None:
@@ -71,8 +71,8 @@ def truncated_as(comment: str, dtype: str) -> Truncated | None:
     ValueError
         When the range is not understood.
     """
-    found = _IN_COMMENT.match(comment)
-    low, high, bits = _range(found["range"] if found else None)
+    match = _IN_COMMENT.match(comment)
+    low, high, bits = _range(match["range"] if match else None)
     if low < high:
         return Truncated(low, high, bits if bits and 2 <= bits <= 32 else 32, dtype)
     if bits and 2 <= bits < 15:

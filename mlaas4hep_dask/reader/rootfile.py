@@ -29,14 +29,14 @@ def identity_of(file: Any) -> str:
     file : uproot.ReadOnlyFile
         The file.
     """
-    if (known := str(file.uuid)) != NIL:
-        return known
+    if (uuid := str(file.uuid)) != NIL:
+        return uuid
     place = file.fBEGIN + file.fNbytesName
     record = _bytes(file, place, min(place + 60, file.fEND))
     # A version, two dates, two lengths and three places, which are wide in large files.
     start = 2 + 4 * 4 + 3 * (8 if int.from_bytes(record[:2], "big") > 1000 else 4) + 2
-    if len(own := record[start : start + 16]) == 16 and any(own):
-        return str(UUID(bytes=own))
+    if len(raw := record[start : start + 16]) == 16 and any(raw):
+        return str(UUID(bytes=raw))
     size = file.source.num_bytes
     first, last = _bytes(file, 0, min(ENDS, size)), _bytes(file, max(size - ENDS, 0), size)
     return str(UUID(bytes=xxhash.xxh3_128_digest(struct.pack("<q", size) + first + last)))

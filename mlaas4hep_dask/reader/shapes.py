@@ -57,17 +57,17 @@ def numbers_in(form: Any) -> list[Inside]:
 
 def numbers_of(dtype: Any) -> list[Inside]:
     """As `numbers_in`, of the leaves of a leaf list, each of which may be an array."""
-    found: list[Inside] = []
+    numbers: list[Inside] = []
     for name in dtype.names:
         base, shape = dtype[name].base, dtype[name].shape
         size = int(np.prod(shape, dtype=np.int64))
         if base.kind not in "biuf" or size > MAX_ELEMENTS:
-            found.append(Inside((name,), (name,), None, None, f"of type {dtype[name]}"))
+            numbers.append(Inside((name,), (name,), None, None, f"of type {dtype[name]}"))
             continue
         kind = base.newbyteorder("=").name
         ways = ((name, *place) for place in np.ndindex(*shape))
-        found += [Inside(way, way, kind, None) for way in ways]
-    return found
+        numbers += [Inside(way, way, kind, None) for way in ways]
+    return numbers
 
 
 def _walk(form: Any, steps: Steps, labels: Steps, list_at: int | None) -> Iterator[Inside]:
@@ -104,8 +104,8 @@ def _members(form: Any, steps: Steps, labels: Steps, list_at: int | None) -> Ite
     for name, content in zip(form.fields, form.contents, strict=True):
         if name.startswith("@") or name in _OF_TOBJECT:
             continue
-        own = () if name == "_M_elems" else (name,)  # what a std::array has
-        yield from _walk(content, (*steps, name), (*labels, *own), list_at)
+        label = () if name == "_M_elems" else (name,)  # what a std::array has
+        yield from _walk(content, (*steps, name), (*labels, *label), list_at)
 
 
 def _optional(form: Any, steps: Steps, labels: Steps, list_at: int | None) -> Iterator[Inside]:
@@ -148,14 +148,14 @@ def taken(
         When something else stands there.
     """
     offsets: NDArray[np.int64] | None = None
-    left: list[Any] = list(steps)
+    remaining: list[Any] = list(steps)
     while True:
         if layout.is_indexed and not layout.is_option:
             layout = layout.project()
-        elif layout.is_record and left:
-            layout = layout.content(left.pop(0))
-        elif layout.is_regular and left:
-            layout = layout[:, left.pop(0)]
+        elif layout.is_record and remaining:
+            layout = layout.content(remaining.pop(0))
+        elif layout.is_regular and remaining:
+            layout = layout[:, remaining.pop(0)]
         elif layout.is_list and offsets is None:
             packed = layout.to_ListOffsetArray64(True).to_packed()
             offsets = np.asarray(packed.offsets.data, dtype=np.int64)
@@ -168,7 +168,7 @@ def taken(
             break
         else:
             raise UnfitShapeError(f"of type {_shown(layout.form)}")
-    for step in left:
+    for step in remaining:
         values = values[:, step]
     if values.ndim != 1:
         raise UnfitShapeError(f"of shape {values.shape[1:]}")
@@ -178,7 +178,7 @@ def taken(
 def _filled(layout: Any, dtype: str) -> NDArray[Any]:
     option = layout.to_IndexedOptionArray64()
     index = np.asarray(option.index.data)
-    found = np.full(len(index), np.nan, dtype=dtype)
+    values = np.full(len(index), np.nan, dtype=dtype)
     has = index >= 0
-    found[has] = np.asarray(option.content.data)[index[has]]
-    return found
+    values[has] = np.asarray(option.content.data)[index[has]]
+    return values

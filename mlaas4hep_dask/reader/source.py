@@ -70,18 +70,18 @@ class Catalogue:
     @property
     def parts(self) -> dict[str, tuple[str, ...]]:
         """By key of what holds something with another name, or several things: their names."""
-        found: dict[str, list[str]] = {}
+        by_key: dict[str, list[str]] = {}
         for name, source in self.sources.items():
             if name != source.key:
-                found.setdefault(source.key, []).append(name)
-        return {key: tuple(names) for key, names in found.items()}
+                by_key.setdefault(source.key, []).append(name)
+        return {key: tuple(names) for key, names in by_key.items()}
 
 
 def distinct(names: Iterable[str]) -> list[str]:
     """The names, with a number behind each that was there before: ``x``, ``y``, ``x (2)``."""
-    seen: dict[str, int] = {}
-    found = []
+    times: dict[str, int] = {}
+    unique = []
     for name in names:
-        seen[name] = seen.get(name, 0) + 1
-        found.append(name if seen[name] == 1 else f"{name} ({seen[name]})")
-    return found
+        times[name] = times.get(name, 0) + 1
+        unique.append(name if times[name] == 1 else f"{name} ({times[name]})")
+    return unique

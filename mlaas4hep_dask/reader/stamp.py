@@ -46,16 +46,16 @@ def stamp_of(location: str, access: Access) -> str:
 
 def with_content(stamp: str, content: str) -> str:
     """The stamp with something that was read of the file, equal for all of its copies."""
-    own, at, version = stamp.partition("@")
-    return f"{own}-{content}{at}{version}"
+    identity, at, version = stamp.partition("@")
+    return f"{identity}-{content}{at}{version}"
 
 
-def is_same(planned: str, found: str) -> bool:
+def is_same(planned: str, actual: str) -> bool:
     """True if nothing tells that a file has changed; versions at other places tell nothing."""
-    own, _, version = planned.partition("@")
-    own_found, _, version_found = found.partition("@")
-    is_comparable = version[:8] == version_found[:8]
-    return own == own_found and (not is_comparable or version == version_found)
+    identity, _, version = planned.partition("@")
+    actual_identity, _, actual_version = actual.partition("@")
+    is_comparable = version[:8] == actual_version[:8]
+    return identity == actual_identity and (not is_comparable or version == actual_version)
 
 
 def _remote_stamp(location: str, access: Access) -> str:

@@ -60,7 +60,7 @@ class OpenTable(ABC):
     left_out: dict[str, str] = field(default_factory=dict)
 
     @cached_property
-    def known(self) -> Joined:
+    def agreed(self) -> Joined:
         """The columns that can be inputs, with their collections."""
         try:
             return joined(branches_of(self.leaves), self.access.collections, self._multiplicities)
@@ -70,13 +70,13 @@ class OpenTable(ABC):
     def _multiplicities(self, names: list[str]) -> dict[str, NDArray[np.int64]]:
         """By column, of some: where the objects of each of the first rows begin."""
         rows = self._head(names)
-        found = {}
+        by_name = {}
         for name in names:
             leaf = self.leaves[name]
             _, offsets = values_of(rows[leaf.path[0]], leaf, name)
             assert offsets is not None  # those of lists alone are asked for
-            found[name] = offsets
-        return found
+            by_name[name] = offsets
+        return by_name
 
     @abstractmethod
     def begin(self) -> None:
@@ -117,16 +117,16 @@ class OpenTable(ABC):
         for branch in branches:
             leaf = self.leaves[branch.name]
             try:
-                values, own = values_of(rows[leaf.path[0]], leaf, branch.name)
+                values, ends = values_of(rows[leaf.path[0]], leaf, branch.name)
             except UnfitColumnError as error:
                 raise DataError(
                     f"{error} in {partition}", file=self.file, branch=branch.name
                 ) from error
             contents[branch.name] = values
-            if own is None or branch.collection is None:
+            if ends is None or branch.collection is None:
                 continue
             try:
-                offsets[branch.collection] = agreement.of(branch, own)
+                offsets[branch.collection] = agreement.of(branch, ends)
             except DisagreementError as error:
                 raise error.within(partition, branch.collection) from None
         return Events(len(partition), tuple(branches), contents, offsets)
@@ -137,9 +137,9 @@ class OpenTable(ABC):
 
     def learn(self, schema: Any) -> None:
         """Take the columns of an Arrow schema."""
-        found = retyped(leaves_of(schema), dict(self.access.types))
-        self.leaves = {name: leaf for name, leaf in found.items() if isinstance(leaf, Leaf)}
-        self.left_out = {name: why for name, why in found.items() if isinstance(why, str)}
+        leaves = retyped(leaves_of(schema), dict(self.access.types))
+        self.leaves = {name: leaf for name, leaf in leaves.items() if isinstance(leaf, Leaf)}
+        self.left_out = {name: why for name, why in leaves.items() if isinstance(why, str)}
 
 
 def open_table(file: str, location: str, format_: str, access: Access, stamp: str) -> OpenTable:

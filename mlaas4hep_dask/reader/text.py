@@ -72,8 +72,8 @@ def count_lines(
         entries += 1
     lines.append((entries, max(base, data_start)))
     # Where nothing but blank lines lies between two places, the first would do for both.
-    kept = dict(reversed(lines[:-1]))
-    places = [*sorted(kept.items()), lines[-1]]
+    first_lines = dict(reversed(lines[:-1]))
+    places = [*sorted(first_lines.items()), lines[-1]]
     if len(places) > 2 and places[-2][0] == places[-1][0]:
         del places[-2]
     return Lines(digest.hexdigest(), entries, tuple(places))
@@ -137,11 +137,11 @@ class Csv:
 
     @staticmethod
     def _list_type(column: Any) -> Any:
-        found = [value for value in column.slice(0, 1000).to_pylist() if value]
-        if not found or not all(_LIST.match(value) for value in found):
+        texts = [value for value in column.slice(0, 1000).to_pylist() if value]
+        if not texts or not all(_LIST.match(value) for value in texts):
             return None
-        whole = all(_INTEGERS.match(value) for value in found)
-        has_values = any(re.search(r"\d", value) for value in found)
+        whole = all(_INTEGERS.match(value) for value in texts)
+        has_values = any(re.search(r"\d", value) for value in texts)
         return pa.int64() if whole and has_values else pa.float64()
 
     def _table(self, content: bytes, columns: Sequence[str], types: dict[str, Any]) -> Any:
@@ -168,8 +168,8 @@ class Csv:
         for name in columns:
             if name in self._lists:
                 place = table.schema.get_field_index(name)
-                made = _lists(table[name].combine_chunks(), self._lists[name], name)
-                table = table.set_column(place, name, made)
+                lists = _lists(table[name].combine_chunks(), self._lists[name], name)
+                table = table.set_column(place, name, lists)
         return table
 
 

@@ -100,15 +100,15 @@ class TextTable(OpenTable):
         if place is None:
             raise DataError(f"{partition} was not planned as text", file=self.file)
         pieces = []
-        left = place.byte_stop - place.byte_start
+        remaining = place.byte_stop - place.byte_start
         with self._open(place.byte_start) as source:
-            while left:
-                piece = source.read(min(left, self.access.pace.text_bytes))
+            while remaining:
+                piece = source.read(min(remaining, self.access.pace.text_bytes))
                 heard()
                 if not piece:
                     raise ValueError("the file ends before the lines that were planned")
                 pieces.append(piece)
-                left -= len(piece)
+                remaining -= len(piece)
         rows = self._parsed(b"".join(pieces), self.tops(names))
         if len(rows) != place.num_entries:
             raise DataError(

@@ -40,16 +40,16 @@ class Truncated(NamedTuple):
             return np.dtype(">u4")
         return np.dtype([("exponent", "u1"), ("mantissa", ">u2")])
 
-    def values(self, stored: NDArray[Any]) -> NDArray[Any]:
+    def values(self, numbers: NDArray[Any]) -> NDArray[Any]:
         """The numbers, as TBuffer's ReadWithFactor and ReadWithNbits compute them."""
         if self.low < self.high:
             most = float(1 << self.bits) if self.bits < 32 else float(0xFFFFFFFF)
             factor = most / (self.high - self.low)
-            return (stored / factor + self.low).astype(self.dtype)
-        mantissa = stored["mantissa"].astype(np.uint32)
-        kept = (mantissa & ((1 << (self.bits + 1)) - 1)) << (23 - self.bits)
-        found = ((stored["exponent"].astype(np.uint32) << 23) | kept).view("f4")
-        return np.where(mantissa & (1 << (self.bits + 1)), -found, found).astype(self.dtype)
+            return (numbers / factor + self.low).astype(self.dtype)
+        mantissa = numbers["mantissa"].astype(np.uint32)
+        fraction = (mantissa & ((1 << (self.bits + 1)) - 1)) << (23 - self.bits)
+        result = ((numbers["exponent"].astype(np.uint32) << 23) | fraction).view("f4")
+        return np.where(mantissa & (1 << (self.bits + 1)), -result, result).astype(self.dtype)
 
 
 class Lists(NamedTuple):
@@ -94,8 +94,8 @@ class Lists(NamedTuple):
         if self.head:
             heads = data[places[:-1, None] + np.arange(self.head)]
             counts = whole(heads[:, -4:]).astype(np.int64)
-            told = whole(heads[:, :4])
-            if (told != HAS_SIZE + lengths + self.head - 4).any():
+            size_words = whole(heads[:, :4])
+            if (size_words != HAS_SIZE + lengths + self.head - 4).any():
                 raise UnfitShapeError("lists without the heads that tell their size")
         if counts is None or (counts * each != lengths).any():
             raise UnfitShapeError(f"other bytes than {each} for each object")

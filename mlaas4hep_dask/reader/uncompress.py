@@ -151,11 +151,11 @@ def find_embedded(branch: str, first: int, last: int, memory: memoryview, place:
     if stop > len(memory):
         raise ValueError(f"{name}: it ends at {stop} of the {len(memory)} bytes of the tree")
     # As those of other baskets: offsets behind the values.
-    own = memory[begin:stop]
+    payload = memory[begin:stop]
     if offsets:
-        own = memoryview(b"".join((own, memory[start : start + offsets])))
+        payload = memoryview(b"".join((payload, memory[start : start + offsets])))
     size = border + offsets
-    return Basket(branch, first, last, own, 0, size, keylen, size, border, [])
+    return Basket(branch, first, last, payload, 0, size, keylen, size, border, [])
 
 
 class Uncompress:
@@ -177,28 +177,28 @@ class Uncompress:
         """The basket's values; entry offsets, often a quarter of the data, are not looked at."""
         return self._first(basket, basket.border)
 
-    def _first(self, basket: Basket, wanted: int) -> memoryview:
+    def _first(self, basket: Basket, num_bytes: int) -> memoryview:
         if not basket.blocks:
-            return basket.memory[basket.start : basket.start + wanted]
+            return basket.memory[basket.start : basket.start + num_bytes]
         if len(self._buffer) < basket.size:
             self._buffer = memoryview(bytearray(basket.size))
         _require_whole(basket)
         total = 0
         for block in basket.blocks:
-            if total >= wanted:
+            if total >= num_bytes:
                 break
-            needed = min(block.size, wanted - total)
+            needed = min(block.size, num_bytes - total)
             try:
                 piece = self._block(basket.memory, block, needed, total)
             except UnsupportedBasketError:
                 raise
             except Exception as error:  # codecs have errors of their own
                 raise ValueError(f"{basket}: {reason_of(error)}") from error
-            if needed == wanted:  # nearly always: there is one block
+            if needed == num_bytes:  # nearly always: there is one block
                 return piece[:needed].toreadonly()
             self._buffer[total : total + needed] = piece[:needed]
             total += block.size
-        return self._buffer[:wanted].toreadonly()
+        return self._buffer[:num_bytes].toreadonly()
 
     def _block(self, memory: memoryview, block: _Block, needed: int, place: int) -> memoryview:
         """At least the first ``needed`` bytes of a block, at ``place`` of the buffer."""

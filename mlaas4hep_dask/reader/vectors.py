@@ -38,15 +38,15 @@ def components(form: Any) -> dict[tuple[str, ...], str] | None:
     """
     kind, fields = form.parameter("__record__") or "", list(form.fields)
     if kind == "TLorentzVector" and fields == ["fP", "fE"]:
-        made: dict[tuple[str, ...], str] = {("fP", f"f{a.upper()}"): f"p{a}" for a in "xyz"}
-        return made | {("fE",): "E"}
+        momentum: dict[tuple[str, ...], str] = {("fP", f"f{a.upper()}"): f"p{a}" for a in "xyz"}
+        return momentum | {("fE",): "E"}
     if kind in _OLD:
         return {(f"f{axis.upper()}",): axis for axis in _OLD[kind]}
     if fields == ["fCoordinates"] and form.contents[0].is_record:
         inner = components(form.contents[0])
         return inner and {("fCoordinates", *way): name for way, name in inner.items()}
-    if kind.startswith("ROOT::Math::") and (found := _BY_MEMBERS.get(frozenset(fields))):
-        return {(member,): name for member, name in found.items()}
+    if kind.startswith("ROOT::Math::") and (members := _BY_MEMBERS.get(frozenset(fields))):
+        return {(member,): name for member, name in members.items()}
     return None
 
 
@@ -60,20 +60,22 @@ def tidied(names: Iterable[str]) -> dict[str, str]:
     split: dict[str, dict[str, str]] = {}
     momenta: dict[str, dict[str, str]] = {}
     for name in names:
-        if found := _SPLIT.fullmatch(name):
-            split.setdefault(found["head"], {})[found["member"]] = name
-        elif found := _MOMENTUM.fullmatch(name):
-            component = f"p{found['axis']}" if found["axis"] else "E"
-            momenta.setdefault(found["head"], {})[component] = name
-    made: dict[str, str] = {}
+        if match := _SPLIT.fullmatch(name):
+            split.setdefault(match["head"], {})[match["member"]] = name
+        elif match := _MOMENTUM.fullmatch(name):
+            component = f"p{match['axis']}" if match["axis"] else "E"
+            momenta.setdefault(match["head"], {})[component] = name
+    renamed: dict[str, str] = {}
     for head, members in split.items():
-        if (known := _BY_MEMBERS.get(frozenset(members))) is not None:
-            made |= {name: f"{bare(head)}.{known[member]}" for member, name in members.items()}
+        if (names_of_members := _BY_MEMBERS.get(frozenset(members))) is not None:
+            renamed |= {
+                name: f"{bare(head)}.{names_of_members[member]}" for member, name in members.items()
+            }
     for head, members in momenta.items():
         if members.keys() == {"px", "py", "pz", "E"}:
-            made |= {name: f"{bare(head)}.{component}" for component, name in members.items()}
-    taken = set(names) - made.keys()
-    return {name: new for name, new in made.items() if new not in taken}
+            renamed |= {name: f"{bare(head)}.{component}" for component, name in members.items()}
+    others = set(names) - renamed.keys()
+    return {name: new for name, new in renamed.items() if new not in others}
 
 
 def bare(path: str) -> str:

@@ -72,8 +72,8 @@ class Whole(NamedTuple):
         """As `read`, from the bytes of the entries, which begin at these places."""
         if self.kind == "object":
             return self._one(file, data, places), None
-        read = _vectors if self.kind == "vector" else _clones
-        begins, counts, described = read(file, self.name, data, places)
+        reader = _vectors if self.kind == "vector" else _clones
+        begins, counts, described = reader(file, self.name, data, places)
         offsets = offsets_of(counts)
         if not offsets[-1]:
             if (begins != places[1:]).any():
@@ -221,27 +221,27 @@ def _gathered(
 
 def whole_objects(branch: Any) -> Whole | None:
     """What a TBranch has if it is objects of plain numbers that uproot does not read; else None."""
-    found = kind_of(branch)
-    if found is None or found.name == "":
+    objects = kind_of(branch)
+    if objects is None or objects.name == "":
         return None
     # How ROOT orders the members of a base class among those of all objects is not for sure.
-    with_bases = found.kind == "object"
-    known = branch.file.streamer_named(found.name) is not None
-    is_plain = known and not why_not_plain(branch.file, found.name, with_bases=with_bases)
-    return found if is_plain else None
+    with_bases = objects.kind == "object"
+    is_described = branch.file.streamer_named(objects.name) is not None
+    is_plain = is_described and not why_not_plain(branch.file, objects.name, with_bases=with_bases)
+    return objects if is_plain else None
 
 
 def why_not_read(branch: Any) -> str:
     """Why the objects of a TBranch are no inputs, as a sentence without its subject."""
-    found = kind_of(branch)
-    if found is None:
+    objects = kind_of(branch)
+    if objects is None:
         return f"of type {branch.typename}"
-    what = found.name if found.kind == "object" else f"a {found.kind} of {found.name}"
-    if found.name == "":
-        return f"a {found.kind}, which was not split, and no entry tells of what"
-    if branch.file.streamer_named(found.name) is None:
+    what = objects.name if objects.kind == "object" else f"a {objects.kind} of {objects.name}"
+    if objects.name == "":
+        return f"a {objects.kind}, which was not split, and no entry tells of what"
+    if branch.file.streamer_named(objects.name) is None:
         return f"{what}, which was not split, and of which the file has no description"
-    why = why_not_plain(branch.file, found.name, with_bases=found.kind == "object")
+    why = why_not_plain(branch.file, objects.name, with_bases=objects.kind == "object")
     return f"{what}, which was not split, and has {why}; {WRITE_IT_SPLIT}"
 
 
@@ -259,7 +259,7 @@ def kind_of(branch: Any) -> Whole | None:
     kind: Literal["object", "vector"] = "object"
     if isinstance(model, uproot.containers.AsVector):
         kind, model = "vector", model.values
-    known = (uproot.model.Model, uproot.model.DispatchByVersion)
-    if not (isinstance(model, type) and issubclass(model, known)):
+    models = (uproot.model.Model, uproot.model.DispatchByVersion)
+    if not (isinstance(model, type) and issubclass(model, models)):
         return None
     return Whole(kind, str(uproot.model.classname_decode(model.__name__)[0]))

@@ -70,8 +70,8 @@ class Table(OpenTable):
         groups, num_entries = self._groups, self._metadata.num_rows
         sizes = {}
         for name, leaf in self.leaves.items():
-            own = (group.column(self._leaf_columns[leaf.path]) for group in groups)
-            size = sum(column.total_uncompressed_size for column in own)
+            column_chunks = (group.column(self._leaf_columns[leaf.path]) for group in groups)
+            size = sum(column.total_uncompressed_size for column in column_chunks)
             sizes[name] = size / max(num_entries, 1)
         ends = accumulate(group.num_rows for group in groups)
         return Content(self._uuid, num_entries, tuple(ends), (), sizes)
@@ -97,7 +97,7 @@ class Table(OpenTable):
         first = int(np.searchsorted(ends, start, side="right")) - 1
         last = int(np.searchsorted(ends, stop, side="left"))
         place = int(ends[first])
-        kept = []
+        slices = []
         columns = self._columns(names)
         with self._open() as source:
             whole = pq.ParquetFile(
@@ -111,13 +111,13 @@ class Table(OpenTable):
                 heard()
                 low, high = max(start - place, 0), min(stop - place, len(batch))
                 if low < high:
-                    kept.append(batch.slice(low, high - low))
+                    slices.append(batch.slice(low, high - low))
                 place += len(batch)
                 if place >= stop:
                     break
-        if not kept:
+        if not slices:
             return schema.empty_table()
-        return pa.Table.from_batches(kept)
+        return pa.Table.from_batches(slices)
 
 
 def _all_paths(path: tuple[str, ...], type_: Any) -> list[tuple[str, ...]]:
