@@ -17,10 +17,20 @@ start_log(verbose=True)
 silence()
 from distributed.utils import LoopRunner, sync
 
+heard = threading.Event()
+
+def main_thread_waits():
+    frame = sys._current_frames()[threading.main_thread().ident]
+    waits = frame.f_code is threading.Condition.wait.__code__
+    while frame is not None and frame.f_code is not sync.__code__:
+        frame = frame.f_back
+    return waits and frame is not None
+
 def interrupt():
-    time.sleep(0.5)  # until the main thread waits
+    while not main_thread_waits():
+        time.sleep(0.01)  # between two looks
     os.kill(os.getpid(), signal.SIGTERM)
-    time.sleep(0.5)  # until it has heard
+    heard.wait(100)
 
 runner = LoopRunner()
 runner.start()
@@ -29,6 +39,7 @@ try:
         runner.loop.add_callback(interrupt)
         sync(runner.loop, asyncio.sleep, 100)
 except KeyboardInterrupt as ended:
+    heard.set()
     sync(runner.loop, asyncio.sleep, 0.1)  # all that came before has been called
     loud = [
         name

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import contextmanager
 
 import click
 import numpy as np
@@ -129,14 +130,32 @@ def test_signals_do_not_disturb_the_end_of_a_process():
     assert (done.returncode, done.stdout, done.stderr) == (0, "cleaned up\n" * 2, "")
 
 
+@contextmanager
+def told_of_signals():
+    """A pipe into which Python writes the number of every signal, whichever thread takes it."""
+    told, teller = os.pipe()
+    os.set_blocking(teller, False)
+    earlier = signal.set_wakeup_fd(teller)
+    try:
+        yield told
+    finally:
+        signal.set_wakeup_fd(earlier)
+        os.close(told)
+        os.close(teller)
+
+
 def test_signals_wait_for_what_must_not_be_interrupted_whichever_thread_takes_them():
     # BLAS keeps a thread of its own, which takes a signal that the main thread has masked.
     np.ones((500, 500)) @ np.ones((500, 500))
     done = []
-    with pytest.raises(KeyboardInterrupt) as ended, ended_by_signals(lambda: None):  # noqa: PT012
+    with (  # noqa: PT012
+        told_of_signals() as told,
+        pytest.raises(KeyboardInterrupt) as ended,
+        ended_by_signals(lambda: None),
+    ):
         with signals_wait():
             os.kill(os.getpid(), signal.SIGTERM)
-            time.sleep(0.1)
+            assert os.read(told, 1) == bytes([signal.SIGTERM])  # some thread has taken it
             done.append("what must not be interrupted")
         done.append("what comes after it")
     assert status_of(ended.value) == 143

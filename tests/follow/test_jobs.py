@@ -1,5 +1,5 @@
 import json
-import time
+import os
 
 import pytest
 from click.testing import CliRunner
@@ -43,11 +43,11 @@ def run(tmp_path):
     journal = Journal()
     with journal.kept(folder / JOURNAL):
         journal.add(Run("t", "0.1.0", 7, "login.example.org", None))
-    for name in ("20260101-000000-b", "20260102-000000-a"):
+    for day, name in enumerate(("20260101-000000-b", "20260102-000000-a")):
         cluster = tmp_path / "run.jobs" / name
         (cluster / "logs").mkdir(parents=True)
         (cluster / "driver.json").write_text(json.dumps(DRIVER) + "\n")
-        time.sleep(0.01)  # the later one has a later time, also where the clock is coarse
+        os.utime(cluster / "driver.json", (day, day))
     lines = []
     for number, record in enumerate(RECORDS):
         if record["event"] == "submitted":
