@@ -105,7 +105,7 @@ class UserLoss(Loss):
 
     def _error(self, what: str, cause: BaseException | None = None) -> ModelError:
         code = self._code
-        return ModelError(f"loss {code.told(what, cause)}", callable=code.reference)
+        return ModelError(f"loss {code.message(what, cause)}", callable=code.reference)
 
 
 def find_loss(name: str, *, resolve: Callable[[str], Path], where: str) -> LossSource:

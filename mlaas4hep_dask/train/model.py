@@ -50,7 +50,7 @@ class ModelSource:
         import torch
 
         shape = (shape,) if isinstance(shape, int) else shape
-        told = shape[0] if len(shape) == 1 else shape
+        size = shape[0] if len(shape) == 1 else shape
         try:
             factory = self.code.load()
         except CodeError as error:
@@ -59,7 +59,7 @@ class ModelSource:
             raise self.error(f"{wrong} (model.kwargs)")
         try:
             with limited():
-                network = factory(told, **self._told(factory, num_outputs), **self.kwargs)
+                network = factory(size, **self._sizes(factory, num_outputs), **self.kwargs)
         except RAISED as error:  # whatever the user's code raises
             raise self.error(f"failed for {described(shape)}", error) from error
         if not isinstance(network, torch.nn.Module):
@@ -67,7 +67,7 @@ class ModelSource:
         self._shape_lazy(network, shape)
         return network
 
-    def _told(self, factory: Callable[..., Any], num_outputs: int) -> dict[str, int]:
+    def _sizes(self, factory: Callable[..., Any], num_outputs: int) -> dict[str, int]:
         parameters = inspect.signature(factory).parameters
         if "num_outputs" in self.kwargs or "num_outputs" not in parameters:
             return {}
@@ -94,7 +94,7 @@ class ModelSource:
 
     def error(self, what: str, cause: BaseException | None = None) -> ModelError:
         """The error that says what is wrong with this model, and where in the user's code."""
-        return ModelError(f"model {self.code.told(what, cause)}", callable=self.reference)
+        return ModelError(f"model {self.code.message(what, cause)}", callable=self.reference)
 
 
 def described(shape: tuple[int, ...]) -> str:

@@ -49,17 +49,17 @@ class UserCode:
     @cached_property
     def digest(self) -> str:
         """The sha256, in hex, of the texts of all modules and of all other facts."""
-        known = [self.entry, self.function, self.parts]
-        return hashlib.sha256(json.dumps(known, sort_keys=True).encode()).hexdigest()
+        content = [self.entry, self.function, self.parts]
+        return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
     @property
     def parts(self) -> dict[str, str]:
         """By what it is: a version or a digest of all that the code consists of."""
-        found = {
+        digests = {
             f"module {source.name}": hashlib.sha256(source.text.encode()).hexdigest()
             for source in self.sources
         }
-        return {**found, **self.facts}
+        return {**digests, **self.facts}
 
     def load(self) -> Callable[..., Any]:
         """The callable.
@@ -82,24 +82,24 @@ class UserCode:
                 f"{error}{hint})",
                 callable=self.reference,
             ) from error
-        found = getattr(module, self.function, None)
-        if found is not None and not callable(found):
-            kind = type(found).__name__
+        value = getattr(module, self.function, None)
+        if value is not None and not callable(value):
+            kind = type(value).__name__
             raise CodeError(
                 f"{self.reference!r} is no function: it is a {kind}", callable=self.reference
             )
-        if found is None:
+        if value is None:
             near = did_you_mean(self.function, vars(module))
             raise CodeError(
                 f"{self.module} has no function {self.function!r}{near}", callable=self.reference
             )
-        return found  # type: ignore[no-any-return]
+        return value  # type: ignore[no-any-return]
 
     def where(self, error: BaseException) -> str:
         """`` in line 3 of helpers.py``: the innermost place of the user's own, if there is one."""
         return where_of(error, f"{self.entry}.")
 
-    def told(self, what: str, cause: BaseException | None = None) -> str:
+    def message(self, what: str, cause: BaseException | None = None) -> str:
         """What is wrong with it, and where and why if something was raised."""
         reason = ""
         if cause is not None:

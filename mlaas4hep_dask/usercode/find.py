@@ -167,21 +167,21 @@ class _Closure:
             return _in_folders(name, above.submodule_search_locations)
         if name == OWN:  # else its tree would be anybody's who works in it
             return sys.modules[OWN].__spec__
-        own = _in_folders(name, map(str, self.roots))
-        if own is not None and own.origin is not None:
-            return own
+        local = _in_folders(name, map(str, self.roots))
+        if local is not None and local.origin is not None:
+            return local
         for finder in sys.meta_path:
             find = getattr(finder, "find_spec", None)
-            found: ModuleSpec | None = None if find is None else find(name, None, None)
-            if found is not None and (found.origin is not None or own is None):
-                return found
-        return own  # a folder without __init__.py
+            spec: ModuleSpec | None = None if find is None else find(name, None, None)
+            if spec is not None and (spec.origin is not None or local is None):
+                return spec
+        return local  # a folder without __init__.py
 
     def is_foreign(self, name: str) -> bool:
         """True for what does not travel: installed, compiled, or not there."""
         top = name.partition(".")[0]
         return top in self.compiled or not any(
-            known.partition(".")[0] == top for known in self.sources
+            source.partition(".")[0] == top for source in self.sources
         )
 
     def shipped(self) -> tuple[Source, ...]:
@@ -236,13 +236,13 @@ class _Closure:
         """Add a module and all of the user's own that it imports."""
         self.sources[source.name] = source
         try:
-            found = parse(source.text)
+            parsed = parse(source.text)
         except (SyntaxError, ValueError):  # it is told when the module is imported
             return
         folder = Path(source.file).parent
-        self._add_roots(found, folder)
+        self._add_roots(parsed, folder)
         package = source.name if source.is_package else source.name.rpartition(".")[0]
-        for module, names, level in found.imports:
+        for module, names, level in parsed.imports:
             # A file beside the user's is imported by `from . import` too.
             start = _absolute(module, package, level) if level else module
             if start is None:
@@ -250,19 +250,19 @@ class _Closure:
             if not start or self.follow(start):
                 for name in names:
                     self.follow(f"{start}.{name}".strip("."), is_certain=False)
-        if found.is_dynamic:
+        if parsed.is_dynamic:
             for path in sorted(folder.glob("*.py")):
                 self.facts[f"file {path.name}"] = _digest_of_file(path)
-        for name in found.variables:
+        for name in parsed.variables:
             self.facts[f"{VARIABLE}{name}"] = value_of(name)
-        self.add_files(found.texts, [folder, *self.roots, Path.cwd()])
+        self.add_files(parsed.texts, [folder, *self.roots, Path.cwd()])
 
-    def _add_roots(self, found: Parsed, folder: Path) -> None:
+    def _add_roots(self, parsed: Parsed, folder: Path) -> None:
         """Folders that the code adds to Python's path, as far as its texts tell them."""
-        if not found.changes_path:
+        if not parsed.changes_path:
             return
-        named = [folder / text for text in found.texts if _is_name(text)]
-        for each in [*named, folder, folder.parent, folder.parent.parent]:
+        folders = [folder / text for text in parsed.texts if _is_name(text)]
+        for each in [*folders, folder, folder.parent, folder.parent.parent]:
             if each not in self.roots and each.is_dir():
                 self.roots.append(each)
 
@@ -290,10 +290,10 @@ def _in_folders(name: str, folders: Iterable[str]) -> ModuleSpec | None:
     """
     blank = None
     for folder in folders:
-        found = FileFinder(folder, *_LOADERS).find_spec(name)
-        if found is not None and found.origin is not None:
-            return found
-        blank = blank or found
+        spec = FileFinder(folder, *_LOADERS).find_spec(name)
+        if spec is not None and spec.origin is not None:
+            return spec
+        blank = blank or spec
     return blank
 
 

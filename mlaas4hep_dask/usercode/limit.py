@@ -32,12 +32,12 @@ def limited(seconds: float = TRIAL_SECONDS) -> Iterator[None]:
 
     began = time.monotonic()
     handler = signal.signal(signal.SIGALRM, late)
-    left, interval = signal.setitimer(signal.ITIMER_REAL, seconds, AGAIN)
+    remaining, interval = signal.setitimer(signal.ITIMER_REAL, seconds, AGAIN)
     try:
         yield
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, handler)
-        if left:  # whoever waits for an alarm gets it
-            rest = max(left - (time.monotonic() - began), 0.001)
+        if remaining:  # whoever waits for an alarm gets it
+            rest = max(remaining - (time.monotonic() - began), 0.001)
             signal.setitimer(signal.ITIMER_REAL, rest, interval)

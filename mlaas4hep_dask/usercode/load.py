@@ -28,8 +28,8 @@ RAISED = (Exception, SystemExit)
 def imported(digest: str, name: str, sources: Sequence[Source]) -> ModuleType:
     """The module ``name`` among ``sources``, made once in a process for each digest."""
     root = root_of(digest)
-    if root not in _FINDER.known:
-        _FINDER.known[root] = {source.name: source for source in sources}
+    if root not in _FINDER.sources:
+        _FINDER.sources[root] = {source.name: source for source in sources}
     if _FINDER not in sys.meta_path:
         sys.meta_path.insert(0, _FINDER)
     return importlib.import_module(f"{root}.{name}")
@@ -46,10 +46,10 @@ def imported_installed(name: str, facts: Mapping[str, str]) -> ModuleType:
     module = importlib.import_module(name)
     package = name.partition(".")[0]
     expected = facts.get(f"{PACKAGE}{package}")
-    found = version_of(package)
-    if expected is not None and found != expected:
+    version = version_of(package)
+    if expected is not None and version != expected:
         raise ImportError(
-            f"package {package} is {found} on this machine, {expected} where the run was started"
+            f"package {package} is {version} on this machine, {expected} where the run was started"
         )
     return module
 
@@ -64,21 +64,21 @@ def where_of(error: BaseException, *more: str) -> str:
 
     Modules that begin with one of ``more`` count as the user's own too, though installed.
     """
-    own = (PREFIX, *more)
-    found = ""
+    prefixes = (PREFIX, *more)
+    place = ""
     for frame, line in traceback.walk_tb(error.__traceback__):
         name = f"{frame.f_globals.get('__name__', '')}."
-        if name.startswith(own):
+        if name.startswith(prefixes):
             file = frame.f_globals.get("__file__") or name.rstrip(".")
-            found = f" in line {line} of {Path(file).name}"
-    return found
+            place = f" in line {line} of {Path(file).name}"
+    return place
 
 
 class _Finder(MetaPathFinder):
     """Finds modules by the sources that this process has been given."""
 
     def __init__(self) -> None:
-        self.known: dict[str, dict[str, Source]] = {}  # by root, then by name
+        self.sources: dict[str, dict[str, Source]] = {}  # by root, then by name
 
     def find_spec(
         self,
@@ -87,14 +87,14 @@ class _Finder(MetaPathFinder):
         target: ModuleType | None = None,  # noqa: ARG002  # and this
     ) -> ModuleSpec | None:
         root, _, name = fullname.partition(".")
-        if root not in self.known:
+        if root not in self.sources:
             return None
         if not name:
-            return ModuleSpec(fullname, _Loader(None, self.known[root]), is_package=True)
-        source = self.known[root].get(name)
+            return ModuleSpec(fullname, _Loader(None, self.sources[root]), is_package=True)
+        source = self.sources[root].get(name)
         if source is None:  # a folder of the user's may hold more, if it is there
             return None
-        loader = _Loader(source, self.known[root])
+        loader = _Loader(source, self.sources[root])
         spec = ModuleSpec(fullname, loader, origin=source.file, is_package=source.is_package)
         if source.is_package and source.file:
             spec.submodule_search_locations = [str(Path(source.file).parent)]
@@ -121,13 +121,13 @@ class _Loader(InspectLoader):
         text, file = self._source.text, self._source.file
         # TorchScript asks for the source of functions, which is this one whatever the file holds
         # by now.
-        shown = f"<{file} {hashlib.sha256(text.encode()).hexdigest()[:16]}>"
-        linecache.cache[shown] = (len(text), None, text.splitlines(keepends=True), shown)
+        label = f"<{file} {hashlib.sha256(text.encode()).hexdigest()[:16]}>"
+        linecache.cache[label] = (len(text), None, text.splitlines(keepends=True), label)
         module.__file__ = file
         space = vars(module)
         root = module.__name__.partition(".")[0]
         space["__builtins__"] = {**vars(builtins), "__import__": _import_in(root, self._tops)}
-        exec(compile(text, shown, "exec", dont_inherit=True), space)  # noqa: S102  # the user's own code
+        exec(compile(text, label, "exec", dont_inherit=True), space)  # noqa: S102  # the user's own code
 
 
 def _import_in(root: str, tops: set[str]) -> Callable[..., Any]:
@@ -139,8 +139,8 @@ def _import_in(root: str, tops: set[str]) -> Callable[..., Any]:
         top = name.partition(".")[0]
         if level or top not in tops:
             return __import__(name, space, local, fromlist, level)
-        found = __import__(f"{root}.{name}", space, local, fromlist, 0)
-        return found if fromlist else sys.modules[f"{root}.{top}"]
+        module = __import__(f"{root}.{name}", space, local, fromlist, 0)
+        return module if fromlist else sys.modules[f"{root}.{top}"]
 
     return own_import
 

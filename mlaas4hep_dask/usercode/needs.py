@@ -111,9 +111,9 @@ def try_imports(needs: Sequence[Need]) -> Tried:
         for name, version in need.packages.items():
             if name in missing or version.startswith(STANDARD):
                 continue
-            found = version_of(name)
-            if version and found and found != version:
-                versions[name] = found
+            version_here = version_of(name)
+            if version and version_here and version_here != version:
+                versions[name] = version_here
         if need.code is None:
             continue
         for fact, value in need.code.facts.items():

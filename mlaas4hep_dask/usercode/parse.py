@@ -41,37 +41,37 @@ def parse(text: str) -> Parsed:
     SyntaxError, ValueError
         When it is no Python.
     """
-    found = Parsed()
+    parsed = Parsed()
     for node in ast.walk(ast.parse(text)):
         if isinstance(node, ast.Import):
-            found.imports += [(alias.name, [], 0) for alias in node.names]
+            parsed.imports += [(alias.name, [], 0) for alias in node.names]
         elif isinstance(node, ast.ImportFrom):
             names = [alias.name for alias in node.names if alias.name != "*"]
-            found.imports.append((node.module or "", names, node.level))
+            parsed.imports.append((node.module or "", names, node.level))
         elif isinstance(node, ast.Constant) and isinstance(node.value, str):
-            found.texts.append(node.value)
+            parsed.texts.append(node.value)
         elif isinstance(node, ast.Call):
-            _note_call(node, found)
+            _note_call(node, parsed)
         elif isinstance(node, ast.Subscript) and _name_of(node.value) == "environ":
-            found.variables += _text_in(node.slice)
+            parsed.variables += _text_in(node.slice)
         elif isinstance(node, ast.Attribute) and node.attr == "path":
-            found.changes_path |= isinstance(node.value, ast.Name) and node.value.id == "sys"
-    return found
+            parsed.changes_path |= isinstance(node.value, ast.Name) and node.value.id == "sys"
+    return parsed
 
 
-def _note_call(node: ast.Call, found: Parsed) -> None:
+def _note_call(node: ast.Call, parsed: Parsed) -> None:
     name = _name_of(node.func)
     first = node.args[0] if node.args else None
     of = _name_of(node.func.value) if isinstance(node.func, ast.Attribute) else ""
     if name == "getenv" or of == "environ":
-        found.variables += _text_in(first)
+        parsed.variables += _text_in(first)
     if name not in COMPUTED:
         return
     is_import = name in ("import_module", "__import__")
     if is_import and isinstance(first, ast.Constant) and isinstance(first.value, str):
-        found.imports.append((first.value.lstrip("."), [], 0))
+        parsed.imports.append((first.value.lstrip("."), [], 0))
     elif not isinstance(first, ast.Constant):
-        found.is_dynamic = True
+        parsed.is_dynamic = True
 
 
 def _name_of(node: ast.AST) -> str:
@@ -96,9 +96,9 @@ def top_level_names(text: str) -> set[str]:
         When it is no Python.
     """
     names: set[str] = set()
-    left: list[ast.AST] = [ast.parse(text)]
-    while left:
-        node = left.pop()
+    nodes: list[ast.AST] = [ast.parse(text)]
+    while nodes:
+        node = nodes.pop()
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
             names.add(node.name)  # what it defines inside is not at the top level
             continue
@@ -106,5 +106,5 @@ def top_level_names(text: str) -> set[str]:
             names.update((alias.asname or alias.name).split(".")[0] for alias in node.names)
         elif isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
             names.add(node.id)
-        left.extend(ast.iter_child_nodes(node))
+        nodes.extend(ast.iter_child_nodes(node))
     return names
