@@ -100,7 +100,7 @@ class Assignment:
     @cached_property
     def _totals(self) -> tuple[tuple[int, ...], ...]:
         """By rank and sample: events."""
-        return tuple(tuple(sum(map(len, own)) for own in samples) for samples in self.pieces)
+        return tuple(tuple(sum(map(len, pieces)) for pieces in samples) for samples in self.pieces)
 
     @cached_property
     def num_windows(self) -> int:
@@ -280,11 +280,11 @@ def _between(ends: NDArray[np.int64], low: int, high: int) -> list[tuple[int, in
     first = int(ends.searchsorted(low, side="right"))
     last = int(ends.searchsorted(high, side="left"))
     begin = int(ends[first - 1]) if first else 0
-    found = []
+    parts = []
     for number, end in enumerate(ends[first : last + 1].tolist(), first):
-        found.append((number, max(low - begin, 0), min(high, end) - begin))
+        parts.append((number, max(low - begin, 0), min(high, end) - begin))
         begin = end
-    return found
+    return parts
 
 
 def _bounds(size: int, steps: int) -> NDArray[np.int64]:

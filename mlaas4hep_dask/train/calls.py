@@ -38,8 +38,8 @@ class _Thread:
         threading.Thread(target=self._run, name="rank", daemon=True).start()
 
     def _run(self) -> None:
-        while (given := self._work.get()) is not None:
-            future, call = given
+        while (item := self._work.get()) is not None:
+            future, call = item
             try:
                 future.set_result(call())
             except BaseException as error:  # handed to who has asked
@@ -75,7 +75,7 @@ def open_memory(session: str, facts: Sequence[RankFacts]) -> str | None:
     from mlaas4hep_dask.train.exchange import SharedMemory, SharedMemoryExchange
 
     capacity = facts[0].num_values
-    if capacity is None or len({own.machine for own in facts}) > 1:
+    if capacity is None or len({rank.machine for rank in facts}) > 1:
         return None
     nbytes = SharedMemoryExchange.nbytes(num_ranks=len(facts), capacity=capacity)
     memory = SharedMemory.create(nbytes)
@@ -150,8 +150,8 @@ def _run_epoch(
 ) -> EpochResult:
     rank = _ranks[task.session]
     rank.join(board, memory)
-    if (shown := _memories.pop(task.session, None)) is not None:
-        shown.close()  # all ranks have opened it
+    if (shared_memory := _memories.pop(task.session, None)) is not None:
+        shared_memory.close()  # all ranks have opened it
     return rank.run_epoch(source, progress, epoch)
 
 

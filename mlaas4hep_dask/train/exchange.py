@@ -89,16 +89,16 @@ class SharedMemory:
         if num_bytes > psutil.virtual_memory().available // 2:
             return None
         try:
-            made = os.memfd_create(NAME, os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+            descriptor = os.memfd_create(NAME, os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
         except OSError:
             return None
         try:
-            os.posix_fallocate(made, 0, num_bytes)  # or a later write would end in SIGBUS
-            fcntl.fcntl(made, fcntl.F_ADD_SEALS, fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW)
+            os.posix_fallocate(descriptor, 0, num_bytes)  # or a later write would end in SIGBUS
+            fcntl.fcntl(descriptor, fcntl.F_ADD_SEALS, fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW)
         except OSError:
-            os.close(made)
+            os.close(descriptor)
             return None
-        return cls(f"/proc/{os.getpid()}/fd/{made}", made)
+        return cls(f"/proc/{os.getpid()}/fd/{descriptor}", descriptor)
 
     def close(self) -> None:
         """Show it no more; processes that have opened it keep it."""
@@ -124,9 +124,9 @@ def _open(path: str, num_bytes: int) -> int:
 def machine() -> str:
     """A name for those processes that can open each other's memory: of one kernel and one user."""
     boot = Path("/proc/sys/kernel/random/boot_id")
-    own = Path("/proc/self/ns/pid")  # in another container, numbers mean other processes
+    namespace = Path("/proc/self/ns/pid")  # in another container, numbers mean other processes
     identity = boot.read_text().strip() if boot.exists() else os.uname().nodename
-    space = own.stat().st_ino if own.exists() else 0
+    space = namespace.stat().st_ino if namespace.exists() else 0
     return f"{identity}/{space}/{os.geteuid()}"
 
 
@@ -206,6 +206,6 @@ class SharedMemoryExchange:
         del state
         gradients = bucket.buffer()
         self.average(gradients.numpy())
-        done: Any = torch.futures.Future()
-        done.set_result(gradients)
-        return done
+        future: Any = torch.futures.Future()
+        future.set_result(gradients)
+        return future

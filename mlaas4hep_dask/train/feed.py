@@ -113,14 +113,14 @@ class Feed:
     def windows(self, epoch: int, *, shuffle: bool = True) -> Iterator[Window]:
         """The windows of an epoch; each is valid until the next one is asked for."""
         ready: queue.Queue[Window | BaseException] = queue.Queue(maxsize=1)
-        taken = threading.Semaphore(len(self._x))  # buffers that may be written
+        free_buffers = threading.Semaphore(len(self._x))  # buffers that may be written
         stopped = threading.Event()
 
         def fill() -> None:
             try:
                 order = self._assignment.epoch(self._rank, epoch, shuffle=shuffle)
                 for number in range(self._assignment.num_windows):
-                    taken.acquire()
+                    free_buffers.acquire()
                     if stopped.is_set():
                         return
                     ready.put(self._window(order, number, epoch, shuffle))
@@ -137,10 +137,10 @@ class Feed:
                 if isinstance(window, BaseException):
                     raise window
                 yield window
-                taken.release()
+                free_buffers.release()
         finally:
             stopped.set()
-            taken.release()
+            free_buffers.release()
             while thread.is_alive():  # it may be waiting to hand over a window
                 try:
                     ready.get(timeout=0.01)
@@ -151,10 +151,10 @@ class Feed:
     def _window(self, order: Epoch, number: int, epoch: int, shuffle: bool) -> Window:
         assignment, rank = self._assignment, self._rank
         shares = order.window(number)
-        wanted = [share.piece.block for share in shares]
+        blocks = [share.piece.block for share in shares]
         if number + 1 < assignment.num_windows:  # remote blocks are on their way meanwhile
-            wanted += [share.piece.block for share in order.window(number + 1)]
-        self.source.prefetch(wanted, self._split)
+            blocks += [share.piece.block for share in order.window(number + 1)]
+        self.source.prefetch(blocks, self._split)
         size = assignment.window_size(rank, number)
         x = self._x[number % len(self._x)][:size]
         missing = self._missing[number % len(self._x)][:size] if self._missing else None

@@ -25,8 +25,8 @@ class Dropout(torch.nn.Module):
         """The values, shape kept; unchanged outside training."""
         if not self.training or self.fraction == 0.0:
             return x
-        kept = torch.rand_like(x).ge_(self.fraction)  # 1.0 or 0.0
-        return x * kept.mul_(1.0 / (1.0 - self.fraction))
+        mask = torch.rand_like(x).ge_(self.fraction)  # 1.0 or 0.0
+        return x * mask.mul_(1.0 / (1.0 - self.fraction))
 
 
 def mlp(

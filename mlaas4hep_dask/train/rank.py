@@ -163,7 +163,7 @@ class Rank:
         self.learner.train()
         feed = self._feed("train", source)
         waited = sum(each.waited for each in self._feeds.values())
-        done = told = 0
+        num_learnt = num_reported = 0
         clock = time.monotonic()
         for window in feed.windows(epoch):
             output = np.empty((len(window.y), *self._tail), np.float32)
@@ -171,21 +171,21 @@ class Rank:
             for loss, end in self.learn(window, weights, output):
                 sums["train"].loss += loss
                 if time.monotonic() - clock > PROGRESS_EVERY:
-                    progress(done + end - told)
-                    told, clock = done + end, time.monotonic()
-            done += len(window.y)
+                    progress(num_learnt + end - num_reported)
+                    num_reported, clock = num_learnt + end, time.monotonic()
+            num_learnt += len(window.y)
             sums["train"].add(window, self._truth(window), weights, output)
         self.network.eval()
         for name in measured:
             for window in self._feed(name, source).windows(epoch, shuffle=False):
                 self._measure(window, sums[name])
         splits = {name: self._over_all_ranks(total) for name, total in sums.items()}
-        progress(done - told)
+        progress(num_learnt - num_reported)
         return EpochResult(
             epoch,
             splits,
             sums["test"].tally.detail() if "test" in sums else {},
-            done,
+            num_learnt,
             self._checkpoint(epoch) if task.rank == 0 else None,
             sum(each.waited for each in self._feeds.values()) - waited,
         )
@@ -227,7 +227,7 @@ class Rank:
         """
         batch = self._cutter(window, weights)
         learner: Any = self.learner
-        seen = torch.from_numpy(output)
+        output_tensor = torch.from_numpy(output)
         bounds = window.bounds.tolist()
         for step, size in enumerate(window.step_sizes.tolist()):
             begin, end = bounds[step], bounds[step + 1]
@@ -237,8 +237,8 @@ class Rank:
             factor = self.task.num_ranks / (size * self.task.mean_weight)
             self.optimiser.zero_grad()
             try:
-                given = learner(*inputs).reshape(end - begin, *self._tail)
-                loss: Any = self.loss(given, truth, w)
+                outputs = learner(*inputs).reshape(end - begin, *self._tail)
+                loss: Any = self.loss(outputs, truth, w)
                 loss.backward(torch.tensor(factor))
             except ModelError:  # the user's loss tells where it failed
                 raise
@@ -246,7 +246,7 @@ class Rank:
                 self._blame(error, end - begin)
                 raise
             self.optimiser.step()
-            seen[begin:end] = given.detach()
+            output_tensor[begin:end] = outputs.detach()
             yield float(loss.detach()), end
 
     def _blame(self, error: BaseException, num_events: int) -> None:
@@ -267,12 +267,12 @@ class Rank:
                 part = slice(begin, begin + EVALUATION_ROWS)
                 inputs, truth, w = batch(part)
                 try:
-                    given = self.network(*inputs).reshape(-1, *self._tail)
+                    outputs = self.network(*inputs).reshape(-1, *self._tail)
                 except RAISED as error:  # whatever the user's code raises
                     self._blame(error, len(w))
                     raise
-                output[part] = given.numpy()
-                sums.loss += float(self.loss(given, truth, w))
+                output[part] = outputs.numpy()
+                sums.loss += float(self.loss(outputs, truth, w))
         sums.add(window, self._truth(window), weights, output)
 
     def _cutter(self, window: Window, weights: NDArray[np.float32]) -> Callable[[slice], Any]:
@@ -284,8 +284,8 @@ class Rank:
         num_inputs = 2 if self._takes_missing else 1
 
         def cut(part: slice) -> tuple[Any, Any, torch.Tensor]:
-            own = tuple(tensor[part] for tensor in rows)
-            return own[:num_inputs], own if self._learns_rows else y[part], w[part]
+            tensors = tuple(tensor[part] for tensor in rows)
+            return tensors[:num_inputs], tensors if self._learns_rows else y[part], w[part]
 
         return cut
 
@@ -343,10 +343,10 @@ def load_state(state: bytes) -> dict[str, Any]:
 def interface_of(host: str) -> str | None:
     """The network interface that has the address of a host, which is this one; None if unknown."""
     try:
-        known = {str(info[4][0]) for info in socket.getaddrinfo(host, None)}
+        addresses_of_host = {str(info[4][0]) for info in socket.getaddrinfo(host, None)}
     except OSError:
         return None
     for name, addresses in psutil.net_if_addrs().items():
-        if any(address.address.partition("%")[0] in known for address in addresses):
+        if any(address.address.partition("%")[0] in addresses_of_host for address in addresses):
             return name
     return None

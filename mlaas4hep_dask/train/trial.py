@@ -139,25 +139,25 @@ class _Trial:
         self._refused = f"does not accept {described(self._shape)}"
 
     def run(self) -> Trained:
-        network = self._built()
+        network = self._network()
         call = self._checked(lambda: call_of(network))
         self._checked(lambda: require_cpu(network))
         self._checked(lambda: require_running_averages(network))
         network.train()
         warnings = self._checked(lambda: self._train(network, call))
         network.eval()
-        given = self._checked(lambda: self._score(network, call))
-        again = self._built()
-        self._checked(lambda: self._require_same(again, network, given))
+        outputs = self._checked(lambda: self._score(network, call))
+        again = self._network()
+        self._checked(lambda: self._require_same(again, network, outputs))
         rows = (self._x, self._missing)
         content = self._checked(
             lambda: to_torchscript(again, self._training.encoding, self._objective, rows=rows)
         )
-        warnings += _coarse(given)
+        warnings += _coarse(outputs)
         with torch.no_grad():
-            warnings += self._checked(lambda: self._bounds(call, given))
-        shown = tuple(f"model {self._model.reference!r} {each}" for each in warnings)
-        return Trained(again, content, shown)
+            warnings += self._checked(lambda: self._bounds(call, outputs))
+        sentences = tuple(f"model {self._model.reference!r} {each}" for each in warnings)
+        return Trained(again, content, sentences)
 
     def _checked(self, step: Any) -> Any:
         """What a step returns; whatever it raises becomes an error that names the model."""
@@ -176,7 +176,7 @@ class _Trial:
         finally:
             self._require_settings(settings)
 
-    def _built(self) -> torch.nn.Module:
+    def _network(self) -> torch.nn.Module:
         shape, number = self._shape, self._objective.num_outputs
         network: torch.nn.Module = self._checked(lambda: self._model.build(shape, number))
         return network
@@ -194,7 +194,7 @@ class _Trial:
         before = {name: p.detach().clone() for name, p in network.named_parameters()}
         few = _spread(len(self._x), FEW)
         with torch.no_grad():
-            self._given(call, self._x[few], self._missing[few], self._refused)
+            self._outputs(call, self._x[few], self._missing[few], self._refused)
         require_fixed(network, names, before, self._training.num_ranks)
         require_parameters(network)
         warnings = []
@@ -205,15 +205,15 @@ class _Trial:
             )
         loss = self._training.loss.batch_loss(self._objective)
         for size in dict.fromkeys(self._training.batches):
-            chosen = _spread(len(self._x), size)
-            x, missing = self._x[chosen], self._missing[chosen]
+            places = _spread(len(self._x), size)
+            x, missing = self._x[places], self._missing[places]
             fails = f"fails in training on a batch of {size} event{'s' * (size != 1)}"
             if size < max(self._training.batches):
                 fails += ", the smallest of an epoch (another training.batch_size has another)"
-            given = self._given(call, x, missing, fails)
+            outputs = self._outputs(call, x, missing, fails)
             network.zero_grad()
-            y = (x, missing) if self._objective.gives_rows else self._y[chosen]
-            total = loss(given, y, self._w[chosen])
+            y = (x, missing) if self._objective.gives_rows else self._y[places]
+            total = loss(outputs, y, self._w[places])
             if not bool(torch.isfinite(total)):
                 raise ModelError(
                     f"has a loss that is not finite ({float(total.detach()):g}) on {size} events, "
@@ -225,41 +225,41 @@ class _Trial:
             _step(network)
         return warnings
 
-    def _given(
+    def _outputs(
         self, call: Call, x: torch.Tensor, missing: torch.Tensor, fails: str
     ) -> torch.Tensor:
         """What the network gives in training, in the shape that the loss takes."""
         size, objective = len(x), self._objective
-        own = x.clone(), missing.clone()
+        copies = x.clone(), missing.clone()
         try:
-            given = call(*own)
+            result = call(*copies)
         except RAISED as error:  # whatever the user's code raises
             raise self._model.error(fails, error) from error
-        require_shape(given, size, objective.num_outputs, is_row=objective.gives_rows)
-        if not (torch.equal(own[0], x) and torch.equal(own[1], missing)):
+        require_shape(result, size, objective.num_outputs, is_row=objective.gives_rows)
+        if not (torch.equal(copies[0], x) and torch.equal(copies[1], missing)):
             raise ModelError(IN_PLACE)
-        found: torch.Tensor = given
-        failed = int((~torch.isfinite(found.reshape(size, -1))).any(dim=1).sum()) if size else 0
+        outputs: torch.Tensor = result
+        failed = int((~torch.isfinite(outputs.reshape(size, -1))).any(dim=1).sum()) if size else 0
         if failed:
             raise ModelError(
                 f"gives numbers that are not finite for {failed} of {size} events in training"
             )
-        return found.reshape(size, *objective.output_tail)
+        return outputs.reshape(size, *objective.output_tail)
 
     def _score(self, network: torch.nn.Module, call: Call) -> torch.Tensor:
         before = {name: value.clone() for name, value in network.state_dict().items()}
         with torch.no_grad():
-            given = outputs_of(call, self._x, self._missing, self._objective)
+            outputs = outputs_of(call, self._x, self._missing, self._objective)
         changed = [n for n, v in network.state_dict().items() if not are_equal(v, before.get(n))]
         if changed:
             raise ModelError(
                 f"changes its {', '.join(changed[:SHOWN])} in eval mode, so that scores would "
                 "depend on what was scored before; let that happen `if self.training`"
             )
-        return given
+        return outputs
 
     def _require_same(
-        self, again: torch.nn.Module, network: torch.nn.Module, given: torch.Tensor
+        self, again: torch.nn.Module, network: torch.nn.Module, outputs: torch.Tensor
     ) -> None:
         """A network that is built again and takes up what was learned scores as the first does."""
         buffer = io.BytesIO()
@@ -274,9 +274,9 @@ class _Trial:
         again.eval()
         activation = self._objective.activation()
         with torch.no_grad():
-            found = call_of(again)(self._x.clone(), self._missing.clone())
-            found = found.reshape(given.shape)
-            scores = [activation(each, self._x, self._missing) for each in (found, given)]
+            others = call_of(again)(self._x.clone(), self._missing.clone())
+            others = others.reshape(outputs.shape)
+            scores = [activation(each, self._x, self._missing) for each in (others, outputs)]
         apart = compared(scores[0], scores[1], self._x, self._objective)
         if apart:
             raise ModelError(
@@ -285,15 +285,15 @@ class _Trial:
                 "callable draws at random too"
             )
 
-    def _bounds(self, call: Call, given: torch.Tensor) -> list[str]:
+    def _bounds(self, call: Call, outputs: torch.Tensor) -> list[str]:
         """What to say of outputs that look like probabilities, or have a bound at 0."""
         if self._objective.gives_rows and float(self._x.min()) >= 0:
             return []
         made_up = torch.randn(self._x.shape)
         rows = (self._x * FACTOR, self._x * -FACTOR, made_up * FACTOR)
         extremes = [
-            given,
-            *(call(each, self._missing.clone()).reshape(given.shape) for each in rows),
+            outputs,
+            *(call(each, self._missing.clone()).reshape(outputs.shape) for each in rows),
         ]
         low = min(float(each.nan_to_num().min()) for each in extremes)
         high = max(float(each.nan_to_num().max()) for each in extremes)
@@ -318,9 +318,9 @@ IN_PLACE = (
 )
 
 
-def _coarse(given: torch.Tensor) -> list[str]:
+def _coarse(outputs: torch.Tensor) -> list[str]:
     """What to say of outputs that tell apart fewer events than float32 does."""
-    digits = torch.finfo(given.dtype)
+    digits = torch.finfo(outputs.dtype)
     if digits.eps <= torch.finfo(torch.float32).eps:
         return []
     text = (
