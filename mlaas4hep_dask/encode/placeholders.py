@@ -45,18 +45,18 @@ def roles_of(specs: Specs, names: Iterable[str]) -> dict[str, Role]:
         The branches.
     """
     alike: dict[tuple[str, bytes], list[tuple[str, NDArray[np.bool_]]]] = {}
-    chosen: dict[str, list[int]] = {}
+    classes_of_group: dict[str, list[int]] = {}
     for name in names:
         entry = specs.branches[name]
         draw = specs.draws.get(entry.group)
-        if draw is None or draw.known is None:
+        if draw is None or draw.class_numbers is None:
             continue
-        if entry.group not in chosen:
-            counts = np.bincount(draw.known, minlength=NO_CLASS + 1)[:NO_CLASS]
+        if entry.group not in classes_of_group:
+            counts = np.bincount(draw.class_numbers, minlength=NO_CLASS + 1)[:NO_CLASS]
             num_known = int(counts.sum())
             enough = (counts >= FEW) & (num_known - counts >= FEW)
-            chosen[entry.group] = np.flatnonzero(enough).tolist()
-        if not chosen[entry.group]:
+            classes_of_group[entry.group] = np.flatnonzero(enough).tolist()
+        if not classes_of_group[entry.group]:
             continue
         below, _, above = set_aside(np.sort(entry.finite_drawn()))
         if below.size + above.size == 1:
@@ -65,7 +65,7 @@ def roles_of(specs: Specs, names: Iterable[str]) -> dict[str, Role]:
     roles: dict[str, Role] = {}
     for (group, _), members in alike.items():
         is_absent = members[0][1]
-        classes, compared = specs.draws[group].classes, chosen[group]
+        classes, compared = specs.draws[group].classes, classes_of_group[group]
         of_absence = _told_by_absence(is_absent, classes, compared)
         of_values = {
             name: _told_by_values(
@@ -88,10 +88,10 @@ def _told_by_absence(
     most = 0.0
     is_known = classes != NO_CLASS
     for number in compared:
-        own, others = is_absent[classes == number], is_absent[is_known & (classes != number)]
+        of_class, others = is_absent[classes == number], is_absent[is_known & (classes != number)]
         share = is_absent[is_known].mean()
-        error = np.sqrt(share * (1 - share) * (1 / own.size + 1 / others.size))
-        difference = abs(float(own.mean() - others.mean()))
+        error = np.sqrt(share * (1 - share) * (1 / of_class.size + 1 / others.size))
+        difference = abs(float(of_class.mean() - others.mean()))
         if difference > SURE * error:
             most = max(most, difference)
     return most
@@ -102,12 +102,12 @@ def _told_by_values(values: NDArray[Any], classes: NDArray[np.uint8], compared: 
     most = 0.0
     is_usable = np.isfinite(values) & (classes != NO_CLASS)
     for number in compared:
-        own = np.sort(values[is_usable & (classes == number)])
+        of_class = np.sort(values[is_usable & (classes == number)])
         others = np.sort(values[is_usable & (classes != number)])
-        if own.size and others.size:
-            both = np.concatenate([own, others])
+        if of_class.size and others.size:
+            both = np.concatenate([of_class, others])
             below = [
-                np.searchsorted(part, both, side="right") / part.size for part in (own, others)
+                np.searchsorted(part, both, side="right") / part.size for part in (of_class, others)
             ]
             most = max(most, float(np.abs(below[0] - below[1]).max()))
     return most

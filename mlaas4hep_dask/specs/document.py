@@ -95,11 +95,11 @@ def parts_of(text: str, *, source: str) -> dict[str, Any]:
                 file=source,
             )
         has_draws = data["version"] > 1
-        stored = data["draws"] if has_draws else {}
-        drawn = data["drawn"] if has_draws else {}
-        draws = {name: _draw_from(entry) for name, entry in stored.items()}
+        draw_entries = data["draws"] if has_draws else {}
+        value_texts = data["drawn"] if has_draws else {}
+        draws = {name: _draw_from(entry) for name, entry in draw_entries.items()}
         branches = {
-            name: _branch_from(name, entry, draws, drawn)
+            name: _branch_from(name, entry, draws, value_texts)
             for name, entry in data["branches"].items()
         }
         samples = {name: SampleSpecs.from_json(entry) for name, entry in data["samples"].items()}
@@ -120,8 +120,8 @@ def parts_of(text: str, *, source: str) -> dict[str, Any]:
 
 def _classes_of(draw: Draw) -> dict[str, str]:
     """The classes of drawn events, if any is known."""
-    known = draw.classes
-    return {"classes": to_text(known)} if (known != NO_CLASS).any() else {}
+    classes = draw.classes
+    return {"classes": to_text(classes)} if (classes != NO_CLASS).any() else {}
 
 
 def _draw_from(entry: dict[str, Any]) -> Draw:
@@ -131,14 +131,14 @@ def _draw_from(entry: dict[str, Any]) -> Draw:
         raise ValueError("keys of a draw are not ascending below its limit")
     if "classes" not in entry:
         return Draw(limit, keys)
-    known = from_text(entry["classes"], "uint8")
-    if known.size != keys.size:
-        raise ValueError(f"{known.size} classes for {keys.size} keys of a draw")
-    return Draw(limit, keys, known)
+    classes = from_text(entry["classes"], "uint8")
+    if classes.size != keys.size:
+        raise ValueError(f"{classes.size} classes for {keys.size} keys of a draw")
+    return Draw(limit, keys, classes)
 
 
 def _branch_from(
-    name: str, entry: dict[str, Any], draws: Mapping[str, Draw], drawn: Mapping[str, str]
+    name: str, entry: dict[str, Any], draws: Mapping[str, Draw], value_texts: Mapping[str, str]
 ) -> BranchSpecs:
     branch = Branch(name, entry["kind"], entry["dtype"], entry["collection"], entry["unit"])
     transformed = {
@@ -147,7 +147,7 @@ def _branch_from(
     specs = BranchSpecs(branch, _moments_from(name, entry), np.zeros(0, branch.dtype), transformed)
     if (draw := draws.get(specs.group)) is None:
         return specs
-    values = from_text(drawn[name], branch.dtype)
+    values = from_text(value_texts[name], branch.dtype)
     if len(values) != len(draw):
         raise ValueError(f"{len(values)} values of branch {name!r} for {len(draw)} keys")
     return replace(specs, drawn=values)

@@ -45,14 +45,14 @@ class Draw:
         All values with smaller keys are in the draw, and no others; 0 when nothing is known.
     keys : ndarray of uint64, shape (drawn,)
         In the order of the drawn values.
-    known : ndarray of uint8, shape (drawn,), or None
+    class_numbers : ndarray of uint8, shape (drawn,), or None
         The class of the event that each is of, `NO_CLASS` where it is not known; None where no
         class is.
     """
 
     limit: int = 0
     keys: NDArray[np.uint64] = field(default_factory=lambda: np.zeros(0, np.uint64))
-    known: NDArray[np.uint8] | None = None
+    class_numbers: NDArray[np.uint8] | None = None
 
     def __len__(self) -> int:
         return self.keys.size
@@ -70,30 +70,34 @@ class Draw:
     @property
     def classes(self) -> NDArray[np.uint8]:
         """The class of each event, `NO_CLASS` where it is not known."""
-        return np.full(self.keys.size, NO_CLASS, np.uint8) if self.known is None else self.known
+        return (
+            np.full(self.keys.size, NO_CLASS, np.uint8)
+            if self.class_numbers is None
+            else self.class_numbers
+        )
 
     def of_class(self, number: int | None) -> Draw:
         """The same draw of events that all are of one class, or of none."""
-        known = None if number is None else np.full(self.keys.size, number, np.uint8)
-        return Draw(self.limit, self.keys, known)
+        classes = None if number is None else np.full(self.keys.size, number, np.uint8)
+        return Draw(self.limit, self.keys, classes)
 
     def at(self, places: NDArray[np.intp]) -> Draw:
         """The same draw in another order."""
-        return Draw(self.limit, self.keys[places], _at(self.known, places))
+        return Draw(self.limit, self.keys[places], _at(self.class_numbers, places))
 
 
-def _at(known: NDArray[np.uint8] | None, places: NDArray[np.intp]) -> NDArray[np.uint8] | None:
-    return None if known is None else known[places]
+def _at(classes: NDArray[np.uint8] | None, places: NDArray[np.intp]) -> NDArray[np.uint8] | None:
+    return None if classes is None else classes[places]
 
 
 def merge_draws(draws: Sequence[Draw]) -> tuple[Draw, NDArray[np.intp]]:
     """The draw of all, and where its members stand among all members, one draw after another."""
     keys = np.concatenate([draw.keys for draw in draws])
-    limit, drawn, members = _members(keys, np.uint64(min(draw.limit for draw in draws)))
-    known = None
-    if any(draw.known is not None for draw in draws):
-        known = np.concatenate([draw.classes for draw in draws])[members]
-    return Draw(limit, drawn, known), members
+    limit, drawn_keys, members = _members(keys, np.uint64(min(draw.limit for draw in draws)))
+    classes = None
+    if any(draw.class_numbers is not None for draw in draws):
+        classes = np.concatenate([draw.classes for draw in draws])[members]
+    return Draw(limit, drawn_keys, classes), members
 
 
 def draw_events(keys: NDArray[np.uint64]) -> tuple[Draw, NDArray[np.intp]]:
@@ -104,8 +108,8 @@ def draw_events(keys: NDArray[np.uint64]) -> tuple[Draw, NDArray[np.intp]]:
     keys : ndarray of uint64, shape (events,)
         From `event_keys`.
     """
-    limit, drawn, places = _draw_events(keys)
-    return Draw(limit, drawn), places
+    limit, drawn_keys, places = _draw_events(keys)
+    return Draw(limit, drawn_keys), places
 
 
 def draw_objects(
@@ -120,8 +124,8 @@ def draw_objects(
     offsets : ndarray of int64, shape (events + 1,)
         Where each event's objects begin.
     """
-    limit, drawn, places, multiplicities = _draw_objects(keys, offsets)
-    return Draw(limit, drawn), places, multiplicities
+    limit, drawn_keys, places, multiplicities = _draw_objects(keys, offsets)
+    return Draw(limit, drawn_keys), places, multiplicities
 
 
 def event_keys(ids: NDArray[np.uint64]) -> NDArray[np.uint64]:
@@ -189,10 +193,10 @@ def _draw_events(
     if share < 1.0:
         places = _below(keys, np.uint64(share * EVERYTHING))
         if places.size > SIZE:
-            limit, drawn, members = _members(keys[places], np.uint64(EVERYTHING))
-            return limit, drawn, places[members]
-    limit, drawn, places = _members(keys, np.uint64(EVERYTHING))
-    return limit, drawn, places
+            limit, drawn_keys, members = _members(keys[places], np.uint64(EVERYTHING))
+            return limit, drawn_keys, places[members]
+    limit, drawn_keys, places = _members(keys, np.uint64(EVERYTHING))
+    return limit, drawn_keys, places
 
 
 @numba.njit(nogil=True, cache=True)  # type: ignore[untyped-decorator]
@@ -211,8 +215,8 @@ def _draw_objects(
         if share >= 1.0 or SIZE < num_candidates <= room:
             break
         share = 1.0 if num_candidates > room else 2.0 * share
-    limit, drawn, members = _members(candidates[:num_candidates], np.uint64(EVERYTHING))
-    return limit, drawn, places[members], multiplicities
+    limit, drawn_keys, members = _members(candidates[:num_candidates], np.uint64(EVERYTHING))
+    return limit, drawn_keys, places[members], multiplicities
 
 
 @numba.njit(nogil=True, cache=True)  # type: ignore[untyped-decorator]
@@ -336,5 +340,5 @@ def to_text(values: NDArray[Any]) -> str:
 
 def from_text(text: str, dtype: str) -> NDArray[Any]:
     """The array that `to_text` wrote; ValueError or TypeError when it is none."""
-    stored = np.frombuffer(base64.b64decode(text, validate=True), np.dtype(dtype).newbyteorder("<"))
-    return stored.astype(dtype)
+    raw = np.frombuffer(base64.b64decode(text, validate=True), np.dtype(dtype).newbyteorder("<"))
+    return raw.astype(dtype)

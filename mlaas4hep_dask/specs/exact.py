@@ -56,14 +56,16 @@ def whole(value: float) -> int:
 
 def added(a: float, a_exact: int | None, b: float, b_exact: int | None) -> tuple[float, int | None]:
     """The sum of two sums, and exactly if that says more; None stands for a float that is exact."""
-    if any(exact is None and not math.isfinite(own) for own, exact in ((a, a_exact), (b, b_exact))):
+    if any(
+        exact is None and not math.isfinite(value) for value, exact in ((a, a_exact), (b, b_exact))
+    ):
         return a + b, None
     total = (whole(a) if a_exact is None else a_exact) + (whole(b) if b_exact is None else b_exact)
     try:
-        shown = total / (1 << UNIT)
+        number = total / (1 << UNIT)
     except OverflowError:
         return (math.inf if total > 0 else -math.inf), total
-    return shown, None if whole(shown) == total else total
+    return number, None if whole(number) == total else total
 
 
 def to_text(total: int) -> str:

@@ -155,11 +155,13 @@ def merge_files(files: Sequence[str], output: str | None, *, allow_overlap: bool
     has_events = any("events" in part.provenance for _, part in parts)
     merged = Specs()
     for name, part in parts:
-        kept = {key: part.provenance[key] for key in shared | ({"files"} & part.provenance.keys())}
+        provenance = {
+            key: part.provenance[key] for key in shared | ({"files"} & part.provenance.keys())
+        }
         if has_events:
-            kept["events"] = part.provenance.get("events", {})
+            provenance["events"] = part.provenance.get("events", {})
         try:
-            merged = merge(merged, replace(part, provenance=kept))
+            merged = merge(merged, replace(part, provenance=provenance))
         except SpecsError as error:
             raise SpecsError(f"{name}: {error}", file=name) from error
     if output is None:

@@ -86,14 +86,14 @@ def measure(
     }
     numbers = np.empty((len(branches), 8))
     draws: dict[str, Draw] = {}
-    drawn: list[Drawn] = []
+    blocks: list[Drawn] = []
     for (name, dtype), rows in group_rows(branches).items():
         collection = branches[rows[0]].collection
         group = meter.group(collection, None if collection is None else offsets[collection])
         draws[name] = group.draw if classes is None else group.with_classes(classes)
         names = [branches[row].name for row in rows]
         numbers[rows], values = _measured(names, dtype, events, meter, group)
-        drawn.append(Drawn(name, tuple(rows), values))
+        blocks.append(Drawn(name, tuple(rows), values))
     further, function_rows = [], []
     for row, branch in enumerate(branches):
         if transforms is not None and (key := transforms.get(branch.name)) is not None:
@@ -102,7 +102,7 @@ def measure(
             further.append((row, key))
     if further:
         numbers = np.concatenate([numbers, np.array(function_rows)])
-    table = BranchTable(branches, numbers, drawn, further)
+    table = BranchTable(branches, numbers, blocks, further)
     counts = SampleSpecs(events.num_events, events.num_events, float(events.num_events))
     return Specs(table, multiplicities, {sample: counts}, draws=draws)
 
@@ -111,23 +111,27 @@ def _measured(
     names: list[str], dtype: str, events: Events, meter: Meter, group: Group
 ) -> tuple[NDArray[np.float64], NDArray[Any]]:
     """Rows of moments, shape (branches, 8), and drawn values of branches of one group and dtype."""
-    seen, rows = meter.seen(names, events.contents)
-    if seen is not None and rows == [*range(len(seen.values))]:
-        numbers, drawn, good = seen.numbers.copy(), seen.drawn, seen.are_enough()
+    observations, rows = meter.observations(names, events.contents)
+    if observations is not None and rows == [*range(len(observations.values))]:
+        numbers, values, good = (
+            observations.numbers.copy(),
+            observations.drawn,
+            observations.are_enough(),
+        )
     else:
         numbers, good = np.empty((len(names), 8)), [False] * len(names)
-        drawn = np.empty((len(names), group.places.size), dtype)
-        enough = [] if seen is None else seen.are_enough()
+        values = np.empty((len(names), group.places.size), dtype)
+        enough = [] if observations is None else observations.are_enough()
         for number, (name, row) in enumerate(zip(names, rows, strict=True)):
-            if seen is not None and row is not None and enough[row]:
-                numbers[number], drawn[number] = seen.numbers[row], seen.drawn[row]
+            if observations is not None and row is not None and enough[row]:
+                numbers[number], values[number] = observations.numbers[row], observations.drawn[row]
                 good[number] = True
             else:
-                drawn[number] = _at(events.contents[name], group.places)
+                values[number] = _at(events.contents[name], group.places)
     for number, name in enumerate(names):
         if not good[number]:
             numbers[number] = to_row(moments(events.contents[name]))
-    return numbers, drawn
+    return numbers, values
 
 
 @numba.njit(nogil=True, cache=True)  # type: ignore[untyped-decorator]

@@ -48,7 +48,7 @@ class Group:
         if classes.size and (classes == classes[0]).all():  # as in most files
             return self.draw.of_class(int(classes[0]))
         events = self.places if self.offsets is None else events_of(self.places, self.offsets)
-        return replace(self.draw, known=classes[events])
+        return replace(self.draw, class_numbers=classes[events])
 
 
 class Watch(NamedTuple):
@@ -73,7 +73,7 @@ class Watch(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class Seen:
+class Observations:
     """What was seen of some branches of a group, of one dtype.
 
     Parameters
@@ -115,7 +115,7 @@ class Meter:
     def __init__(self, keys: NDArray[np.uint64]) -> None:
         self._keys = keys
         self._groups: dict[str | None, Group] = {}
-        self._seen: dict[str, tuple[Seen, int]] = {}  # by branch, with its row
+        self._observations: dict[str, tuple[Observations, int]] = {}  # by branch, with its row
 
     def __len__(self) -> int:
         return self._keys.size
@@ -126,7 +126,7 @@ class Meter:
 
     def adopt(self, other: Meter) -> None:
         """Take over what another has seen."""
-        self._groups, self._seen = other._groups, other._seen
+        self._groups, self._observations = other._groups, other._observations
 
     def group(self, collection: str | None, offsets: NDArray[np.int64] | None) -> Group:
         """The group of a collection whose objects begin at ``offsets``; None is for flat."""
@@ -155,37 +155,43 @@ class Meter:
         num_values = len(self) if offsets is None else int(offsets[-1])
         for (_, dtype), rows in group_rows(branches).items():
             names = [branches[row].name for row in rows]
-            drawn = np.empty((len(names), places.size), dtype)
+            values = np.empty((len(names), places.size), dtype)
             numbers = np.empty((len(names), _NOTHING.size))
             numbers[:] = _NOTHING
-            seen = Seen({name: contents.get(name) for name in names}, num_values, numbers, drawn)
-            noted = drawn.view(np.uint8) if drawn.dtype.kind == "b" else drawn
+            observations = Observations(
+                {name: contents.get(name) for name in names}, num_values, numbers, values
+            )
+            noted = values.view(np.uint8) if values.dtype.kind == "b" else values
             for row, name in enumerate(names):
                 watches[name] = Watch(row, numbers, places, noted)
-                self._seen[name] = seen, row
+                self._observations[name] = observations, row
         return watches
 
     def enough(self) -> set[str]:
         """The branches of which all that specs need was seen."""
-        groups = {id(seen): seen for seen, _ in self._seen.values()}
+        groups = {id(observations): observations for observations, _ in self._observations.values()}
         return {
-            name for seen in groups.values() for name in compress(seen.values, seen.are_enough())
+            name
+            for observations in groups.values()
+            for name in compress(observations.values, observations.are_enough())
         }
 
-    def seen(
+    def observations(
         self, names: Sequence[str], contents: Mapping[str, NDArray[Any]]
-    ) -> tuple[Seen | None, list[int | None]]:
+    ) -> tuple[Observations | None, list[int | None]]:
         """What was seen of branches of one group and dtype, and in which row each stands there.
 
         The row is None for a branch whose values have not been seen, or have changed since.
         """
-        entries = [self._seen.get(name) for name in names]
-        seen = next((each[0] for each in entries if each is not None), None)
-        if seen is None:
+        entries = [self._observations.get(name) for name in names]
+        observations = next((each[0] for each in entries if each is not None), None)
+        if observations is None:
             return None, [None] * len(names)
-        return seen, [
+        return observations, [
             each[1]
-            if each is not None and each[0] is seen and seen.values[name] is contents.get(name)
+            if each is not None
+            and each[0] is observations
+            and observations.values[name] is contents.get(name)
             else None
             for name, each in zip(names, entries, strict=True)
         ]

@@ -104,15 +104,15 @@ def merge_rows(
     merged[:, 6:] = 0.0
     finite = (numbers[:, :, 0] - numbers[:, :, 1:4].sum(axis=2)).astype(np.int64)
     counts, means, squares = (
-        own.T.tolist() for own in (finite, numbers[:, :, 6], numbers[:, :, 7])
+        column.T.tolist() for column in (finite, numbers[:, :, 6], numbers[:, :, 7])
     )
     exact: list[Sums | None] = []
-    for row, own in enumerate(zip(counts, means, squares, zip(*sums, strict=True), strict=True)):
-        filled = [part for part in zip(*own, strict=True) if part[0]]
+    for row, column in enumerate(zip(counts, means, squares, zip(*sums, strict=True), strict=True)):
+        filled = [part for part in zip(*column, strict=True) if part[0]]
         if len(filled) == 1:
             _, *merged[row, 6:], total = filled[0]
         elif filled:
-            each = [known or sums_of(*rest) for *rest, known in filled]
+            each = [exact_sums or sums_of(*rest) for *rest, exact_sums in filled]
             total = Sums(sum(one.first for one in each), sum(one.second for one in each))
         else:
             total = None

@@ -68,5 +68,5 @@ def _is_whole(entry: BranchSpecs) -> bool:
         return True
     if dtype != np.float64:
         return False
-    drawn = entry.drawn[np.isfinite(entry.drawn)]
-    return bool(drawn.size) and bool(np.all(drawn == np.floor(drawn)))
+    values = entry.drawn[np.isfinite(entry.drawn)]
+    return bool(values.size) and bool(np.all(values == np.floor(values)))

@@ -97,9 +97,9 @@ class SampleSpecs:
 
     def __add__(self, other: SampleSpecs) -> SampleSpecs:
         total, of_all = added(self.sum_weights, self.exact[0], other.sum_weights, other.exact[0])
-        read, of_read = None, None
+        weight_read, of_read = None, None
         if self.sum_weights_read is not None or other.sum_weights_read is not None:
-            read, of_read = added(*self._exact_read, *other._exact_read)
+            weight_read, of_read = added(*self._exact_read, *other._exact_read)
         pairs = zip_longest(self.classes, other.classes, fillvalue=ClassSums())
         return SampleSpecs(
             self.num_read + other.num_read,
@@ -108,7 +108,7 @@ class SampleSpecs:
             self.num_unread + other.num_unread,
             _sums(self.cut_flow, other.cut_flow),
             _sums(self.removed, other.removed),
-            read,
+            weight_read,
             self.num_negative + other.num_negative,
             tuple(a.plus(b) for a, b in pairs),
             {

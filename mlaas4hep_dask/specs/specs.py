@@ -63,9 +63,11 @@ class Specs:
         object.__setattr__(self, "branches", BranchTable.of(self.branches))
 
     def __sizeof__(self) -> int:
-        drawn = BranchTable.of(self.branches).nbytes
+        num_bytes = BranchTable.of(self.branches).nbytes
         return (
-            object.__sizeof__(self) + drawn + sum(draw.keys.nbytes for draw in self.draws.values())
+            object.__sizeof__(self)
+            + num_bytes
+            + sum(draw.keys.nbytes for draw in self.draws.values())
         )
 
     @property

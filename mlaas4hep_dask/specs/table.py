@@ -68,7 +68,7 @@ class BranchTable(Mapping[str, BranchSpecs]):
         self.transformed = tuple(transformed)
         self.sums = [None] * len(numbers) if sums is None else list(sums)
         self._rows = {branch.name: row for row, branch in enumerate(self.branches)}
-        self._made: dict[str, BranchSpecs] = {}
+        self._entries_by_name: dict[str, BranchSpecs] = {}
 
     @classmethod
     def of(cls, entries: Mapping[str, BranchSpecs]) -> BranchTable:
@@ -107,15 +107,15 @@ class BranchTable(Mapping[str, BranchSpecs]):
         return iter(self._rows)
 
     def __getitem__(self, name: str) -> BranchSpecs:
-        if name in self._rows and not self._made:
-            self._made = self._entries()
-        return self._made[name]
+        if name in self._rows and not self._entries_by_name:
+            self._entries_by_name = self._entries()
+        return self._entries_by_name[name]
 
     def _entries(self) -> dict[str, BranchSpecs]:
-        drawn = {
+        values_of_row = {
             row: values
-            for held in self.drawn
-            for row, values in zip(held.rows, held.values, strict=True)
+            for block in self.drawn
+            for row, values in zip(block.rows, block.values, strict=True)
         }
         logarithms: dict[int, dict[str, Moments]] = {}
         for place, (row, key) in enumerate(self.transformed, len(self.branches)):
@@ -125,7 +125,7 @@ class BranchTable(Mapping[str, BranchSpecs]):
             branch.name: BranchSpecs(
                 branch,
                 from_row(self.numbers[row], self.sums[row]),
-                drawn[row],
+                values_of_row[row],
                 logarithms.get(row, {}),
             )
             for row, branch in enumerate(self.branches)
@@ -137,7 +137,7 @@ class BranchTable(Mapping[str, BranchSpecs]):
     @property
     def nbytes(self) -> int:
         """Bytes of the drawn values."""
-        return sum(held.values.nbytes for held in self.drawn)
+        return sum(block.values.nbytes for block in self.drawn)
 
     def in_order_of(self, other: BranchTable) -> BranchTable:
         """The same specs, laid out as those of another table of the same branches.
@@ -165,8 +165,8 @@ class BranchTable(Mapping[str, BranchSpecs]):
         return BranchTable.of({name: self[name] for name in other})
 
 
-def _layout(held: Drawn) -> tuple[Any, ...]:
-    return held.group, held.rows, held.values.dtype
+def _layout(block: Drawn) -> tuple[Any, ...]:
+    return block.group, block.rows, block.values.dtype
 
 
 def merge_tables(
@@ -199,15 +199,15 @@ def merge_tables(
         parts.append(table.numbers[rows] if table.transformed else table.numbers)
         sums.append([table.sums[row] for row in rows])
     numbers, exact = merge_rows(parts, sums)
-    drawn = [
+    blocks = [
         Drawn(
-            held.group,
-            held.rows,
-            _picked([table.drawn[block].values for table in tables], orders.get(held.group)),
+            each.group,
+            each.rows,
+            _picked([table.drawn[block].values for table in tables], orders.get(each.group)),
         )
-        for block, held in enumerate(first.drawn)
+        for block, each in enumerate(first.drawn)
     ]
-    return BranchTable(first.branches, numbers, drawn, shared, exact), merged
+    return BranchTable(first.branches, numbers, blocks, shared, exact), merged
 
 
 def _picked(parts: Sequence[NDArray[Any]], order: NDArray[np.intp] | None) -> NDArray[Any]:

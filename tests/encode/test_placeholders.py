@@ -261,7 +261,7 @@ def test_specs_keep_the_classes_in_a_file_and_those_of_earlier_versions_have_non
     assert '"classes"' not in without.to_json()
     earlier = Specs.from_json(without.to_json())
     assert earlier == without
-    assert earlier.draws[""].known is None
+    assert earlier.draws[""].class_numbers is None
     ids = event_ids("6a1e0d2a-9c0b-11ef-8a4a-000000000000", 0, NUM)
     half = NUM // 2
     known = specs_of(between(EVENTS, 0, half), LABELS[:half], ids=ids[:half])

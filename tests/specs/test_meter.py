@@ -197,9 +197,9 @@ def test_values_are_measured_basket_by_basket(dtype, sizes, seed):
         note(values[first : first + size], first, watch)
         first += size
     assert meter.enough() == {"x"}
-    seen, rows = meter.seen(["x"], {"x": values[:]})
+    seen, rows = meter.observations(["x"], {"x": values[:]})
     assert rows == [None]  # another view of the same memory may be anything
-    seen, rows = meter.seen(["x"], {"x": values})
+    seen, rows = meter.observations(["x"], {"x": values})
     assert rows == [0]
     assert_close(from_row(seen.numbers[0]), moments(values))
     drawn = np.sort(watch.drawn[watch.row])
