@@ -131,9 +131,9 @@ def _moved(
     is_low = placeholder < bulk[0]
     end = _ends(bulk)[0 if is_low else -1]
     at, near, middle = np.interp([placeholder, end, _median(bulk)], x, y).tolist()
-    wanted = abs(near - middle) + APART if role == "apart" else FAR
+    distance = abs(near - middle) + APART if role == "apart" else FAR
     y[x <= placeholder if is_low else x >= placeholder] += (
-        middle + (-wanted if is_low else wanted) - at
+        middle + (-distance if is_low else distance) - at
     )
     if role == "apart":
         y -= middle
@@ -250,19 +250,19 @@ def _with_tails(
     below_x, below_y = _tail(-low, -float(x[0]), -float(y[0]), first)
     xs = [*(-v for v in reversed(below_x)), *x.tolist(), *above_x]
     ys = [*(-v for v in reversed(below_y)), *y.tolist(), *above_y]
-    kept = _usable(xs, ys)
-    y0 = min((abs(a / 2 - zero / 2), b) for a, b in kept)[1]
-    kept = [(a, b - y0) for a, b in kept]
-    if len(kept) == 1:
+    points = _usable(xs, ys)
+    y0 = min((abs(a / 2 - zero / 2), b) for a, b in points)[1]
+    points = [(a, b - y0) for a, b in points]
+    if len(points) == 1:
         return _line(zero, math.inf, "")
-    if len(kept) == 2:
-        (x0, y0), (x1, y1) = kept
+    if len(points) == 2:
+        (x0, y0), (x1, y1) = points
         scale = (y1 - y0) / (x1 - x0)
         return _line(x0 if abs(y0) <= abs(y1) else x1, scale, about)
     tails = ", log tails" if above_x[1:] or below_x[1:] else ""
     return {
-        "x": [point for point, _ in kept],
-        "y": [point for _, point in kept],
+        "x": [point for point, _ in points],
+        "y": [point for _, point in points],
         "about": f"auto: {about}{tails}",
     }
 
@@ -296,16 +296,16 @@ def _tail(high: float, x: float, y: float, slope: float) -> tuple[list[float], l
 
 def _usable(x: list[float], y: list[float]) -> list[tuple[float, float]]:
     """The points that lines with finite slopes, both ways, lead to; with more where one is far."""
-    kept = [(x[0], y[0])]
+    points = [(x[0], y[0])]
     lift = 0.0
     for b, v in zip(x[1:], y[1:], strict=True):
-        a, u = kept[-1]
+        a, u = points[-1]
         if math.isinf(b - a):
-            kept.append((a / 2 + b / 2, u / 2 + (v + lift) / 2))
-            a, u = kept[-1]
+            points.append((a / 2 + b / 2, u / 2 + (v + lift) / 2))
+            a, u = points[-1]
         width = b - a
         lift += max(1e-307 * width - (v + lift - u), 0.0)  # the inverse slope is finite
         slope = (v + lift - u) / width if width > 0 else math.inf
         if 0 < slope < math.inf:
-            kept.append((b, v + lift))
-    return kept
+            points.append((b, v + lift))
+    return points

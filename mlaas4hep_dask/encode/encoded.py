@@ -99,8 +99,8 @@ class Encoded(Packed):
         for index, start in enumerate(self.starts.tolist()):
             runs = first, last
             if index >= num_flat:
-                own = self.offsets[self.layout.collection_rows[index - num_flat]]
-                runs = own[first], own[last]
+                ends = self.offsets[self.layout.collection_rows[index - num_flat]]
+                runs = ends[first], ends[last]
             parts.append(copied(self.values[start:], *runs))
         starts = np.zeros_like(self.starts)
         np.cumsum([part.size for part in parts[:-1]], out=starts[1:])
@@ -199,18 +199,18 @@ def encode_rows(events: Events, encoding: Encoding) -> Encoded:
     }
     offsets = np.empty((len(layout.collections), events.num_events + 1), dtype=np.int64)
     truncated: dict[str, int] = {}
-    kept: dict[str, tuple[NDArray[np.int64], NDArray[np.int64]]] = {}  # of what is truncated
+    ranges: dict[str, tuple[NDArray[np.int64], NDArray[np.int64]]] = {}  # of what is truncated
     widths = layout.collection_widths
     for row, name in enumerate(layout.collections):
-        own = events.offsets[name]
-        offsets[row] = own
-        if widths[name] < np.diff(own).max(initial=0):
-            offsets[row], *ends = kernels.kept_objects(own, widths[name])
-            truncated[name] = int(own[-1] - offsets[row, -1])
+        ends_of_events = events.offsets[name]
+        offsets[row] = ends_of_events
+        if widths[name] < np.diff(ends_of_events).max(initial=0):
+            offsets[row], *ends = kernels.kept_objects(ends_of_events, widths[name])
+            truncated[name] = int(ends_of_events[-1] - offsets[row, -1])
             if name in orders:
                 orders[name] = copied(orders[name], *ends)
             else:
-                kept[name] = ends[0], ends[1]
+                ranges[name] = ends[0], ends[1]
     sizes = [events.num_events] * len(layout.flat)
     sizes += offsets[layout.collection_rows, -1].tolist()
     starts = np.zeros(len(sizes), dtype=np.int64)
@@ -223,7 +223,7 @@ def encode_rows(events: Events, encoding: Encoding) -> Encoded:
     ):
         content = events.contents[branch.name]
         order = None if branch.collection is None else orders.get(branch.collection)
-        ends = None if branch.collection is None else kept.get(branch.collection)
+        ends = None if branch.collection is None else ranges.get(branch.collection)
         out = values[start : start + size]
         # What is cut off is counted with the rest, so that specs foretell the counts.
         is_direct = order is None and ends is None

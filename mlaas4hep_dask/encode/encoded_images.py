@@ -138,28 +138,28 @@ def encode_images(events: Events, encoding: Encoding) -> EncodedImages:
     """
     image = encoding.image
     assert image is not None  # `encode` looks
-    drawn = _Drawn(events, image)
+    drawing = _Drawing(events, image)
     parts: dict[str, NDArray[np.float32]] = {}
-    not_finite, out_of_range = drawn.not_finite, drawn.out_of_range
+    not_finite, out_of_range = drawing.not_finite, drawing.out_of_range
     scalings = dict(zip(encoding.layout.branches, encoding.scalings, strict=True))
-    shown = [channel.value for channel in image.channels if channel.value is not None]
-    for name in dict.fromkeys([*shown, *image.flat]):
+    value_branches = [channel.value for channel in image.channels if channel.value is not None]
+    for name in dict.fromkeys([*value_branches, *image.flat]):
         parts[name], num_missing, num_outside = normalised(events.contents[name], scalings[name])
         if num_missing:
             not_finite[name] = max(num_missing, not_finite.get(name, 0))
-        if num_outside and name not in drawn.coordinates:
+        if num_outside and name not in drawing.coordinates:
             out_of_range[name] = num_outside
     flat = np.empty((events.num_events, len(image.flat)), dtype=np.float32)
     for place, name in enumerate(image.flat):
         flat[:, place] = parts[name]
     counts = EncodeCounts(
-        not_finite, out_of_range, off_image=drawn.lost, shared_cell=drawn.num_shared()
+        not_finite, out_of_range, off_image=drawing.lost, shared_cell=drawing.num_shared()
     )
-    offsets, cells, values = _pack(events, image, drawn, parts)
+    offsets, cells, values = _pack(events, image, drawing, parts)
     return EncodedImages(events.num_events, image, offsets, cells, values, flat, counts)
 
 
-class _Drawn:
+class _Drawing:
     """The cells of all objects in all planes."""
 
     def __init__(self, events: Events, image: Image) -> None:
@@ -216,14 +216,14 @@ class _Drawn:
 
 
 def _pack(
-    events: Events, image: Image, drawn: _Drawn, parts: dict[str, NDArray[np.float32]]
+    events: Events, image: Image, drawing: _Drawing, parts: dict[str, NDArray[np.float32]]
 ) -> tuple[NDArray[np.int64], NDArray[np.int32], NDArray[np.float32]]:
     """Offsets, cells and values of the entries, for every plane of every channel."""
     rows = {name: row for row, name in enumerate(image.collections)}
     offsets = np.zeros((len(rows), events.num_events + 1), dtype=np.int64)
     for name, row in rows.items():
         offsets[row] = events.offsets[name]
-    cell_starts = dict(zip(drawn.planes, _starts(drawn.planes.values()), strict=True))
+    cell_starts = dict(zip(drawing.planes, _starts(drawing.planes.values()), strict=True))
     value_starts = dict(zip(parts, _starts(parts.values()), strict=True))
     channels, height, width = image.shape
     layers = [
@@ -244,7 +244,7 @@ def _pack(
     out_values = np.empty(limit, dtype=np.float64)
     number = kernels.pack(
         offsets,
-        np.concatenate([*drawn.planes.values(), np.empty(0, np.int32)]),
+        np.concatenate([*drawing.planes.values(), np.empty(0, np.int32)]),
         columns[0],
         np.concatenate([*parts.values(), np.empty(0, np.float32)]),
         columns[1],
@@ -280,9 +280,9 @@ def granularity(events: Events, image: Image) -> dict[str, dict[str, list[int]]]
     """
     tried: dict[str, dict[str, list[int]]] = {}
     for factor in FACTORS:
-        drawn = _Drawn(events, image.with_cells(factor))
-        shared = drawn.num_shared()
-        for name, inside in drawn.num_inside().items():
+        drawing = _Drawing(events, image.with_cells(factor))
+        shared = drawing.num_shared()
+        for name, inside in drawing.num_inside().items():
             tried.setdefault(name, {})[f"{factor:g}"] = [inside, shared.get(name, 0)]
     return tried
 

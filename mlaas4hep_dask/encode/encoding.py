@@ -118,8 +118,8 @@ class Encoding:
         branches = tuple(entry.branch for entry in entries)
         key_branches = [key if isinstance(key, Branch) else Branch(**key) for key in keys]
         sorts = sorts_of(sort or {}, [*branches, *key_branches], layout.collections)
-        drawn = None if image is None else Image.from_specs(image, specs)
-        return cls(layout, scalings, branches, sorts=sorts, image=drawn)
+        image_rules = None if image is None else Image.from_specs(image, specs)
+        return cls(layout, scalings, branches, sorts=sorts, image=image_rules)
 
 
 def normalisations_of(normalisation: Any, branches: Sequence[str]) -> dict[str, Any]:
@@ -146,12 +146,12 @@ def chosen(
         Specs of the whole data set.
     """
     hows = normalisations_of(normalisation, list(specs.branches))
-    shown = {channel.get("value") for channel in (image or {}).get("channels", ())}
+    channel_values = {channel.get("value") for channel in (image or {}).get("channels", ())}
     names = [name for name, how in hows.items() if how == "auto"]
-    roles = roles_of(specs, [name for name in names if name not in shown])
+    roles = roles_of(specs, [name for name in names if name not in channel_values])
     for name in names:
-        own = roles.get(name, "beside")
-        hows[name] = automatic(specs.branches[name], is_shown=name in shown, role=own)
+        role = roles.get(name, "beside")
+        hows[name] = automatic(specs.branches[name], is_shown=name in channel_values, role=role)
     return hows
 
 
@@ -170,8 +170,8 @@ def clipped_branches(out_of_range: Any, branches: Sequence[str]) -> set[str]:
             raise EncodeError(
                 f"out_of_range is {value!r}; expected {expected}", option="out_of_range"
             )
-    chosen = apply_rules(rules, branches, default="pass", option="out_of_range", what="branch")
-    return {name for name, value in chosen.items() if value == "clip"}
+    fate_of = apply_rules(rules, branches, default="pass", option="out_of_range", what="branch")
+    return {name for name, value in fate_of.items() if value == "clip"}
 
 
 def transforms_of(normalisation: Any, branches: Sequence[str]) -> dict[str, str]:

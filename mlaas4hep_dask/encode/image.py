@@ -230,21 +230,21 @@ def _axis_branches(
     options: Mapping[str, Any], branches: Mapping[str, Branch], channels: tuple[Channel, ...]
 ) -> dict[str, dict[str, str]]:
     """By axis and collection: the branch with the coordinate."""
-    shown = {channel.collection for channel in channels}
+    collections = {channel.collection for channel in channels}
     axes = {}
     for axis, axis_options in options["axes"].items():
         key = f"image.axes.{axis}"
         by_collection: dict[str, str] = {}
         for name in axis_options.get("branches") or [axis]:
             collection = _collection_of(name, branches, key)
-            if collection not in shown:
+            if collection not in collections:
                 raise _error(key, f"no channel shows the collection {collection!r} of {name!r}")
             if collection in by_collection:
                 first = by_collection[collection]
                 text = f"branches {first!r} and {name!r} are both of {collection!r}"
                 raise _error(key, text)
             by_collection[collection] = name
-        for collection in sorted(shown - by_collection.keys()):
+        for collection in sorted(collections - by_collection.keys()):
             inside = [name for name, branch in branches.items() if branch.collection == collection]
             near = did_you_mean(str(axis), inside) or f"; it has {', '.join(sorted(inside))}"
             text = f"no branch of the collection {collection!r}, which a channel shows{near}"
@@ -307,5 +307,5 @@ def _with_range(
 
 
 def _error(key: str, text: str) -> EncodeError:
-    shown = re.sub(r"\.([0-9]+)(?=\.|$)", r"[\1]", key)
-    return EncodeError(f"{shown}: {text}", option=key)
+    place = re.sub(r"\.([0-9]+)(?=\.|$)", r"[\1]", key)
+    return EncodeError(f"{place}: {text}", option=key)

@@ -216,5 +216,5 @@ def scatter_cells(
             value = flat[row, j]
             is_missing = value != value
             first = end + j * plane_size
-            shown = np.float32(0) if is_missing else value
-            out[position, first : first + plane_size] = is_missing if is_mask else shown
+            content = np.float32(0) if is_missing else value
+            out[position, first : first + plane_size] = is_missing if is_mask else content

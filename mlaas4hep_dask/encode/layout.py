@@ -146,9 +146,9 @@ def _width(rule: Any, histogram: Sequence[int]) -> int:
         fraction = rule["quantile"]
         if isinstance(fraction, int | float) and 0 < fraction <= 1:
             needed = Fraction(repr(fraction)) * sum(histogram)  # 0.99 of 100 events are 99
-            held = accumulate(histogram)
+            num_events = accumulate(histogram)
             # At least 1: a collection that most events lack must not vanish from the inputs.
-            first = next((k for k, events in enumerate(held) if events >= needed), largest)
+            first = next((k for k, events in enumerate(num_events) if events >= needed), largest)
             return min(max(first, 1), largest)
     raise EncodeError(
         f"width is {rule!r}; expected 'max', a number of objects, or a quantile above 0 and at "

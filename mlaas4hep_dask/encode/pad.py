@@ -41,7 +41,7 @@ def pad(
     _: Any,
     values: Any,
     starts: Any,
-    own: Any,
+    base: Any,
     num_branches: Any,
     first: Any,
     count: Any,
@@ -52,7 +52,7 @@ def pad(
 ) -> Any:
     """Write branches of a collection to columns of ``row``, each to ``width`` from ``column``.
 
-    The branches are ``num_branches`` from the number ``own``. Each has ``count`` values, from
+    The branches are ``num_branches`` from the number ``base``. Each has ``count`` values, from
     ``starts[branch] + first``; others are missing, as NaN is. The values from
     ``starts[branch] + later`` are asked for. Vectors reach beyond values and columns, by less than
     `LANES`. A row of float32 gets the values, 0 for missing ones; of uint8, 1 for missing ones.
@@ -62,7 +62,7 @@ def pad(
     lanes = ir.Constant(many, list(range(LANES)))
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        _, _, own, num_branches, first, count, later, _, column, width = arguments
+        _, _, base, num_branches, first, count, later, _, column, width = arguments
         entry = context.get_value_type(row.dtype)
         is_mask = not isinstance(entry, ir.FloatType)
         entries = ir.VectorType(entry, LANES)
@@ -70,7 +70,7 @@ def pad(
             _pointer(context, builder, signature.args[place], arguments[place], to)
             for place, to in ((0, ir.FloatType()), (1, number), (7, entry))
         )
-        starts = builder.gep(starts, [own])
+        starts = builder.gep(starts, [base])
 
         def vector(place: Any, *offsets: Any) -> Any:
             for offset in offsets:
@@ -84,23 +84,24 @@ def pad(
         def start_of(branch: Any) -> Any:
             return builder.load(builder.gep(starts, [branch]))
 
-        def write(found: Any, branch: Any, done: Any) -> None:
-            place = vector(target, column, builder.mul(branch, width), done)
-            builder.store(found, place, align=row.dtype.bitwidth // 8)
+        def write(content: Any, branch: Any, offset: Any) -> None:
+            place = vector(target, column, builder.mul(branch, width), offset)
+            builder.store(content, place, align=row.dtype.bitwidth // 8)
 
-        def padded(found: Any, present: Any) -> Any:
-            kept = builder.and_(builder.fcmp_ordered("ord", found, found), present)  # not NaN
+        def padded(content: Any, present: Any) -> Any:
+            not_nan = builder.fcmp_ordered("ord", content, content)
+            is_number = builder.and_(not_nan, present)
             if is_mask:
-                return builder.zext(builder.not_(kept), entries)
-            return builder.select(kept, found, ir.Constant(floats, None))
+                return builder.zext(builder.not_(is_number), entries)
+            return builder.select(is_number, content, ir.Constant(floats, None))
 
         missing = ir.Constant(entries, [1 if is_mask else 0.0] * LANES)
         num_vectors = builder.udiv(builder.add(width, number(LANES - 1)), number(LANES))
         with numba.core.cgutils.for_range(builder, num_vectors) as loop:
             # From the last to the first, since that of a branch reaches into the next branch.
             turn = builder.sub(builder.sub(num_vectors, loop.index), number(1))
-            done = builder.mul(turn, number(LANES))
-            rest = builder.trunc(builder.sub(count, done), small)
+            offset = builder.mul(turn, number(LANES))
+            rest = builder.trunc(builder.sub(count, offset), small)
             with builder.if_else(builder.icmp_signed(">", rest, small(0))) as (some, none):
                 with some:
                     undefined = ir.Constant(many, ir.Undefined)
@@ -109,14 +110,14 @@ def pad(
                     repeated = builder.shuffle_vector(repeated, undefined, everywhere)
                     present = builder.icmp_signed("<", lanes, repeated)
                     with each_branch() as inner:
-                        source = vector(begin, start_of(inner.index), first, done)
-                        found = builder.load(source, align=4)
-                        write(padded(found, present), inner.index, done)
+                        source = vector(begin, start_of(inner.index), first, offset)
+                        content = builder.load(source, align=4)
+                        write(padded(content, present), inner.index, offset)
                 with none, each_branch() as inner:
-                    write(missing, inner.index, done)
+                    write(missing, inner.index, offset)
         with each_branch() as loop:
             _prefetch(builder, vector(begin, start_of(loop.index), later))
         return context.get_dummy_value()
 
-    inputs = values, starts, own, num_branches, first, count, later, row, column, width
+    inputs = values, starts, base, num_branches, first, count, later, row, column, width
     return numba.types.void(*inputs), generate

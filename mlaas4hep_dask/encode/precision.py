@@ -44,10 +44,10 @@ def require_exact(encoding: Encoding) -> None:
     like any other.
     """
     if steps := inexact_branches(encoding):
-        named = [f"{name} (steps of {step:.3g})" for name, step in sorted(steps.items())]
+        descriptions = [f"{name} (steps of {step:.3g})" for name, step in sorted(steps.items())]
         raise EncodeError(
             "rows of single precision do not hold the whole numbers of "
-            f"{listed(named)}, which cannot be decoded; train without them, "
+            f"{listed(descriptions)}, which cannot be decoded; train without them, "
             "or on bits derived from them",
             branch=min(steps),
         )

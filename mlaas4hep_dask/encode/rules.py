@@ -40,11 +40,11 @@ def apply_rules(
         option, pattern).
     """
     names = sorted(names)
-    chosen: dict[str, Any] = {}
+    values: dict[str, Any] = {}
     for pattern, value in rules:
         matched = [name for name in names if matches(pattern, name)]
-        left = [name for name in matched if name not in chosen]
-        if not left and pattern != "*":
+        fresh = [name for name in matched if name not in values]
+        if not fresh and pattern != "*":
             raise EncodeError(
                 f"{option}: pattern {pattern!r} matches "
                 + (
@@ -55,8 +55,8 @@ def apply_rules(
                 option=option,
                 pattern=pattern,
             )
-        chosen.update(dict.fromkeys(left, value))
-    return {name: chosen.get(name, default) for name in names}
+        values.update(dict.fromkeys(fresh, value))
+    return {name: values.get(name, default) for name in names}
 
 
 def _listed(names: list[str]) -> str:

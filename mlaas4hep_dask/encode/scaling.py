@@ -148,7 +148,7 @@ def scaling_of(specs: BranchSpecs, how: Any) -> Scaling:
     if how == "auto":
         how = automatic(specs)
     if isinstance(how, Mapping):
-        scaling = _given(specs.branch.name, how, low or 0.0, high or 0.0)
+        scaling = _from_numbers(specs.branch.name, how, low or 0.0, high or 0.0)
         is_alone = specs.moments.num_values == specs.moments.num_finite
         scaling = replace(scaling, is_alone=is_alone and scaling.absent is not None)
     elif how not in NAMES:
@@ -204,8 +204,8 @@ def _quartiles(specs: BranchSpecs, function: Function | None) -> list[float]:
         return specs.quantiles(fractions)
     if math.isinf(function.above):
         return list(values_of(function.code, np.array(specs.quantiles(fractions))))
-    drawn = specs.drawn.astype(np.float64)
-    usable = drawn[np.isfinite(drawn) & (drawn > function.above)]
+    values = specs.drawn.astype(np.float64)
+    usable = values[np.isfinite(values) & (values > function.above)]
     if usable.size == 0:
         raise EncodeError(
             f"no value above {function.above:g} of branch {specs.branch.name!r} was drawn; its "
@@ -218,10 +218,10 @@ def _quartiles(specs: BranchSpecs, function: Function | None) -> list[float]:
 
 def require_usable(name: str, how: Mapping[str, Any]) -> None:
     """Raise an EncodeError unless the numbers of a normalisation can be used."""
-    _given(name, how, 0.0, 0.0)
+    _from_numbers(name, how, 0.0, 0.0)
 
 
-def _given(name: str, how: Mapping[str, Any], low: float, high: float) -> Scaling:
+def _from_numbers(name: str, how: Mapping[str, Any], low: float, high: float) -> Scaling:
     table: Table | None = None
     about = how.get("about", "")
     absent: float | None = None

@@ -56,7 +56,7 @@ def scatter(
     num_columns = out.shape[1]
     together = max(TILE_BYTES // max(num_columns * out.itemsize, 1), 1)
     tile = np.empty(together * num_columns + LANES, dtype=out.dtype)
-    built = tile[:-LANES].reshape(together, num_columns)
+    block = tile[:-LANES].reshape(together, num_columns)
     ends = np.append(columns, num_columns)
     runs = _runs(collections, np.diff(ends))
     is_mask = out.dtype != np.float32
@@ -79,7 +79,7 @@ def scatter(
         )
         first = positions[begin]
         places = slice(first, first + end - begin) if are_in_line else positions[begin:end]
-        out[places] = built[: end - begin]
+        out[places] = block[: end - begin]
 
 
 @numba.njit(nogil=True, cache=True)  # type: ignore[untyped-decorator]  # numba is not annotated
@@ -108,13 +108,13 @@ def _build(
             collection, column = collections[branch], base + ends[branch]
             first, soon = offsets[collection, event], offsets[collection, later]
             count, width = offsets[collection, event + 1] - first, ends[branch + 1] - ends[branch]
-            own = num_flat + branch
+            row = num_flat + branch
             # The last branch of a run begins last in memory, too.
             if starts[num_flat + stop - 1] + first + width + LANES <= values.size:
-                pad(values, starts, own, stop - branch, first, count, soon, tile, column, width)
+                pad(values, starts, row, stop - branch, first, count, soon, tile, column, width)
                 continue
             for place in range(width * (stop - branch)):  # vectors would leave the values
-                other, number = own + place // width, place % width
+                other, number = row + place // width, place % width
                 value = np.float32(np.nan)
                 if number < count:
                     value = values[starts[other] + first + number]
