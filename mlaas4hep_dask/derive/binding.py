@@ -113,9 +113,9 @@ def _made(node: Name, available: Collection[str]) -> Node:
     maker, members = momentum
     if len(members) < 4:
         what = "mass" if maker == "p4" else "energy"
-        shown = f"{maker}({', '.join(members)}, …)"
+        call = f"{maker}({', '.join(members)}, …)"
         raise ExpressionError(
-            f"column {node.column}: the objects {node.name!r} have no {what}; write {shown} with "
+            f"column {node.column}: the objects {node.name!r} have no {what}; write {call} with "
             f"their {what}, which may be a number such as 0, in place of {node.name}",
             name=node.name,
             column=node.column,

@@ -81,8 +81,8 @@ class Evaluation:
                 of = self._objects(self.of(operand), "a slice")
                 bounds = ":".join("" if bound is None else str(bound) for bound in (start, stop))
                 positions, counts = functions.in_slice(self._offsets_of(of), start, stop)
-                kept = of.of_each(lambda x: x[positions])
-                return self._subset(kept, counts, f"{of.collection}[:, {bounds}]")
+                part = of.of_each(lambda x: x[positions])
+                return self._subset(part, counts, f"{of.collection}[:, {bounds}]")
             case Apply("chosen", (operand, mask)):
                 return self._chosen(self.of(operand), self.of(mask), shown(mask))
             case Apply(name, operands):
@@ -201,8 +201,8 @@ class Evaluation:
                 f"on {_whose(mask.collection)}"
             )
         counts = functions.sums(mask.values, self._offsets_of(operand))
-        kept = operand.of_each(lambda x: x[mask.values])
-        return self._subset(kept, counts, f"{operand.collection}[{text}]")
+        part = operand.of_each(lambda x: x[mask.values])
+        return self._subset(part, counts, f"{operand.collection}[{text}]")
 
     def _subset(self, values: Any, counts: NDArray[Any], collection: str) -> Operand:
         self.offsets[collection] = offsets_of(counts)

@@ -177,10 +177,10 @@ def in_slice(
     counts = np.diff(offsets)
     first = _bounded(0 if start is None else start, counts)
     last = counts if stop is None else _bounded(stop, counts)
-    kept = np.maximum(last - first, 0)
-    ends = np.cumsum(kept)
+    num_inside = np.maximum(last - first, 0)
+    ends = np.cumsum(num_inside)
     positions = np.arange(int(ends[-1]) if ends.size else 0)
-    return positions + np.repeat(offsets[:-1] + first - (ends - kept), kept), kept
+    return positions + np.repeat(offsets[:-1] + first - (ends - num_inside), num_inside), num_inside
 
 
 def _bounded(bound: int, counts: NDArray[np.int64]) -> NDArray[np.int64]:

@@ -144,10 +144,10 @@ class Recipe:
                     key=f"derive.{name}",
                     name=name,
                 )
-        named = {*available, *derived}
+        names = {*available, *derived}
         for name, expression in derived.items():
             with at_key(f"derive.{name}"):
-                derived[name] = expression.bound(named - {name})
+                derived[name] = expression.bound(names - {name})
         order = in_order(derived)
         for name in order:
             with at_key(f"derive.{name}"):
@@ -156,14 +156,14 @@ class Recipe:
         for collection, text in (objects or {}).items():
             mask = parsed(text, f"objects.{collection}")
             with at_key(f"objects.{collection}"):
-                masks[collection] = mask.bound(named)
+                masks[collection] = mask.bound(names)
                 require_mask(masks[collection], collection, branches)
         cuts: dict[str, Expression] = {}
         for number, text in enumerate(select):
             key = f"select.{number}"
             for cut in parsed(text, key).conjuncts:
                 with at_key(key):
-                    bound_cut = cut.bound(named)
+                    bound_cut = cut.bound(names)
                     require_cut(bound_cut, branches)
                 cuts.setdefault(label(cut), bound_cut)
         ordered = {name: derived[name] for name in order}
@@ -228,19 +228,19 @@ class Recipe:
         select : bool
             Whether events are selected.
         """
-        wanted = {*keep}
+        outputs = {*keep}
         if select:
-            wanted.update(name for cut in self.cuts for name in cut.names)
-        wanted = self.operands(wanted)
+            outputs.update(name for cut in self.cuts for name in cut.names)
+        outputs = self.operands(outputs)
         collections: set[str] = set()
         needed: set[str] = set()
         # A cut may need a branch of another collection, which has a cut as well.
-        while more := self._cut_collections(wanted | needed) - collections:
+        while more := self._cut_collections(outputs | needed) - collections:
             collections |= more
             needed |= self.operands(
                 name for collection in more for name in self.objects[collection].names
             )
-        names = wanted | needed
+        names = outputs | needed
         return Steps(
             read=tuple(sorted(names - self.derived.keys())),
             early=tuple(name for name in self.derived if name in names & self.early),
@@ -310,12 +310,12 @@ class Recipe:
     def operands(self, names: Iterable[str]) -> set[str]:
         """These branches and all that they are derived from."""
         operands: set[str] = set()
-        left = [*names]
-        while left:
-            name = left.pop()
+        stack = [*names]
+        while stack:
+            name = stack.pop()
             if name not in operands:
                 operands.add(name)
-                left.extend(self.derived[name].names if name in self.derived else ())
+                stack.extend(self.derived[name].names if name in self.derived else ())
         return operands
 
     def _cut_collections(self, names: set[str]) -> set[str]:

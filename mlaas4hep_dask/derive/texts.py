@@ -37,7 +37,7 @@ def parsed(text: str, key: str) -> Expression:
 
 def in_order(derived: Mapping[str, Expression]) -> list[str]:
     """The names, each after those that it needs."""
-    done: dict[str, None] = {}
+    ordered: dict[str, None] = {}
     for first in derived:
         path: list[str] = []
         stack = [(first, False)]
@@ -45,9 +45,9 @@ def in_order(derived: Mapping[str, Expression]) -> list[str]:
             name, is_complete = stack.pop()
             if is_complete:
                 path.pop()
-                done[name] = None
+                ordered[name] = None
                 continue
-            if name in done:
+            if name in ordered:
                 continue
             if name in path:
                 circle = " -> ".join([*path[path.index(name) :], name])
@@ -59,7 +59,7 @@ def in_order(derived: Mapping[str, Expression]) -> list[str]:
             path.append(name)
             stack.append((name, True))
             stack.extend((other, False) for other in derived[name].names if other in derived)
-    return list(done)
+    return list(ordered)
 
 
 def require_mask(mask: Expression, collection: str, branches: Mapping[str, Branch]) -> None:
