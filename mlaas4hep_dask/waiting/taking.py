@@ -201,9 +201,9 @@ class _Basket:
         with suppress(TimeoutError):
             await asyncio.wait_for(self._has_come.wait(), LOOK_EVERY)
         self._has_come.clear()
-        given, self._ready = self._ready, []
-        self._num_given = len(given)
-        return given
+        results, self._ready = self._ready, []
+        self._num_given = len(results)
+        return results
 
     async def revive(self, shared: Sequence[Future]) -> None:
         """Have shared values made again that were given up."""

@@ -57,7 +57,7 @@ class Watch:
         # Those that wait on workers are waited for by a client, which has the word.
         self._level = logging.INFO if client.id.startswith("Client-worker") else logging.WARNING
         self._seconds = math.inf if seconds is None else seconds
-        self._began = self._told = time.monotonic()
+        self._began = self._last_word = time.monotonic()
         self._lacking_since: float | None = None
         self._ends = 0  # workers ended for memory before anything was lacking
         self._looked = -math.inf
@@ -88,17 +88,17 @@ class Watch:
             raise OverdueError(f"{self.what}: no end after {self._seconds:g} s")
         if not lack:
             self._lacking_since = None
-            if now - self._told > self._patience.long:
-                self._told = now
+            if now - self._last_word > self._patience.long:
+                self._last_word = now
                 logger.log(self._level, "%s: %s", self.what, self._at_work(present))
             return present
         if self._lacking_since is None:
             self._lacking_since = now
-            self._told = now - self._patience.next_word + self._patience.first_word
+            self._last_word = now - self._patience.next_word + self._patience.first_word
             self._ends = num_memory_ends(self._client)
         lacking = now - self._lacking_since
-        if now - self._told >= self._patience.next_word:
-            self._told = now
+        if now - self._last_word >= self._patience.next_word:
+            self._last_word = now
             logger.log(self._level, "%s: %s, for %.0f s now", self.what, lack, lacking)
         if not present and num_memory_ends(self._client) - self._ends >= MEMORY_ENDS:
             raise ClusterError(f"{self.what}: no worker lives{ended_for_memory(self._client)}")
@@ -122,10 +122,10 @@ class Watch:
         full = [address for address, info in concerned.items() if _is_stuck(info)]
         if full and (len(full) == len(concerned) or self._on):
             info = concerned[full[0]]
-            used, limit = info["metrics"].get("memory", 0), info["memory_limit"] or 0
+            memory, limit = info["metrics"].get("memory", 0), info["memory_limit"] or 0
             text = (
-                f"worker {full[0]} is paused: {size(used)} of its limit of {size(limit)} of memory "
-                "are in use, and it is at no task"
+                f"worker {full[0]} is paused: {size(memory)} of its limit of {size(limit)} of "
+                "memory are in use, and it is at no task"
             )
             return text, self._patience.paused
         quiet = max(

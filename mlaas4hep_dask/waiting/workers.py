@@ -36,7 +36,7 @@ class Workers:
 
     Parameters
     ----------
-    known : dict of str to mapping
+    facts : dict of str to mapping
         By address: what the scheduler last said of every worker that was ever seen.
     heard : dict of str to float
         By address: when, by this machine's clock, a worker's last sign of life was new.
@@ -52,7 +52,7 @@ class Workers:
         The error for which the place where workers come from will give no more of them, or None.
     """
 
-    known: dict[str, Mapping[str, Any]] = field(default_factory=dict)
+    facts: dict[str, Mapping[str, Any]] = field(default_factory=dict)
     heard: dict[str, float] = field(default_factory=dict)
     processes: Processes = field(default_factory=Processes)
     is_silent: bool = False
@@ -74,20 +74,20 @@ class Workers:
         if client.scheduler is None or client.status != "running":
             raise self.gone("it has ended, or the connection broke")
         self._place = f"the scheduler at {client.scheduler.address}"
-        workers = self._asked(client)
+        workers = self._identity(client)
         for address, info in workers.items():
-            earlier = self.known.get(address)
+            earlier = self.facts.get(address)
             if earlier is None or earlier["last_seen"] != info["last_seen"]:
                 self.heard[address] = time.monotonic()
-        self.known.update(workers)
+        self.facts.update(workers)
         return workers
 
-    def _asked(self, client: Client) -> dict[str, Mapping[str, Any]]:
+    def _identity(self, client: Client) -> dict[str, Mapping[str, Any]]:
         waited = 0.0
         # Once it was given up, what still asks, such as cleaning up, does not wait as long again.
         for seconds in self.answer_timeouts[:1] if self.is_silent else self.answer_timeouts:
             try:
-                told = client.sync(client.scheduler.identity, callback_timeout=seconds)
+                identity = client.sync(client.scheduler.identity, callback_timeout=seconds)
             except TimeoutError:
                 waited += seconds
                 if not self.is_silent:
@@ -96,7 +96,7 @@ class Workers:
                 raise self.gone(f"{type(error).__name__}: {error}") from error
             else:
                 self.is_silent = False
-                return told["workers"]  # type: ignore[no-any-return]
+                return identity["workers"]  # type: ignore[no-any-return]
         self.is_silent = True
         raise self.gone(f"it has not answered for {waited:g} s")
 
@@ -110,8 +110,9 @@ class Workers:
 
     def name(self, address: str) -> str:
         """A worker as one finds it: its address, name, host and, on a local cluster, process."""
-        known, pid = self.known.get(address, {}), self.processes.pid(address)
-        facts = [f"{word} {known[word]}" for word in ("name", "host") if known.get(word) != address]
+        worker, pid = self.facts.get(address, {}), self.processes.pid(address)
+        words = [word for word in ("name", "host") if worker.get(word) != address]
+        facts = [f"{word} {worker[word]}" for word in words]
         if pid is not None:
             facts.append(f"pid {pid}")
         return f"worker {address} ({', '.join(facts)})"
@@ -122,19 +123,19 @@ class Workers:
         return "; ".join(self._fate(address, ended) for address in addresses)
 
     def _fate(self, address: str, ended: Mapping[str, int]) -> str:
-        known = self.known.get(address, {})
-        limit = known.get("memory_limit") or 0
+        worker = self.facts.get(address, {})
+        limit = worker.get("memory_limit") or 0
         if address in ended:
             return (
                 f"worker {address} was ended for memory: it used {size(ended[address])} of its "
                 f"limit of {size(limit)}"
             )
-        used = known.get("metrics", {}).get("memory", 0)
+        memory = worker.get("metrics", {}).get("memory", 0)
         end = self.processes.end(address)
         text = f"worker {address} {end or 'left'}"
-        if used and limit:
-            text += f", with {size(used)} of its limit of {size(limit)} of memory in use"
-            if used > MUCH * limit and not end:
+        if memory and limit:
+            text += f", with {size(memory)} of its limit of {size(limit)} of memory in use"
+            if memory > MUCH * limit and not end:
                 text += "; the system may have ended it for that"
         return text
 
@@ -154,11 +155,11 @@ def processes(present: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
 
 def memory_ends(client: Client) -> dict[str, int]:
     """By address: bytes in use of the workers that their nannies ended for memory."""
-    found: dict[str, int] = {}
+    ends: dict[str, int] = {}
     with suppress(OSError, TimeoutError, RuntimeError, AttributeError):  # a word less, no error
         for _, event in client.get_events(ENDED_FOR_MEMORY):
-            found[event["worker"]] = event["rss"]
-    return found
+            ends[event["worker"]] = event["rss"]
+    return ends
 
 
 def num_memory_ends(client: Client) -> int:
@@ -168,14 +169,14 @@ def num_memory_ends(client: Client) -> int:
     return 0
 
 
-_known: WeakKeyDictionary[Client, Workers] = WeakKeyDictionary()
+_workers_of: WeakKeyDictionary[Client, Workers] = WeakKeyDictionary()
 
 
 def workers_of(client: Client) -> Workers:
     """What is known of the workers of a client's cluster."""
-    if client not in _known:
-        _known[client] = Workers()
-    return _known[client]
+    if client not in _workers_of:
+        _workers_of[client] = Workers()
+    return _workers_of[client]
 
 
 def living(client: Client) -> dict[str, Mapping[str, Any]]:
