@@ -178,13 +178,13 @@ def prune(folder: Path, max_bytes: int) -> int:
         except OSError:  # another run has deleted it
             continue
         entries.append((facts.st_mtime_ns, facts.st_size, path))
-    left = sum(size for _, size, _ in entries)
+    total = sum(size for _, size, _ in entries)
     num_deleted = 0
     for _, size, path in sorted(entries):
-        if left <= max_bytes:
+        if total <= max_bytes:
             break
         path.unlink(missing_ok=True)
-        left -= size
+        total -= size
         num_deleted += 1
     return num_deleted
 

@@ -58,7 +58,7 @@ def collect(
     # Which pieces are a group depends on the cluster of the moment: no others may have its names.
     name = f"{token}-{uuid.uuid4().hex}"
     groups = Groups(pieces, max_tasks=max_tasks)
-    left = iter(groups)
+    queue = iter(groups)
     shared = cluster.share(context, token)
     files = _Files()
     total = _Total()
@@ -74,7 +74,7 @@ def collect(
         if files.complete:
             return _keeping(cluster, *files.complete.popleft())
         groups.threads = max(1, num_threads)
-        group = next(left, None)
+        group = next(queue, None)
         return None if group is None else work_of(group)
 
     for group, result in cluster.taken(source, "specs", shared=[shared], group="readers"):

@@ -170,27 +170,30 @@ class Dataset:
         """Events whose specs came from the cache."""
         return self._measure().num_cached
 
-    def encode_counts(self, known: Mapping[int, EncodeCounts] | None = None) -> EncodeCounts:
+    def encode_counts(self, by_block: Mapping[int, EncodeCounts] | None = None) -> EncodeCounts:
         """What encoding all events makes missing, finds out of range or cuts off.
 
         Parameters
         ----------
-        known : mapping of int to EncodeCounts, optional
+        by_block : mapping of int to EncodeCounts, optional
             Counts of blocks that have been made already. Unless the specs are those of all
             events, and so tell the counts of rows, all other blocks are made for it.
         """
         of_all = self.config.specs.mode == "full" and self.config.specs.path is None
         if of_all and self.config.image is None:
             return EncodeCounts.from_specs(self.specs(), self.encoding())
-        known = known or {}
+        by_block = by_block or {}
         blocks = self.blocks()
-        numbers = [number for number in range(len(blocks.partitions)) if number not in known]
+        numbers = [number for number in range(len(blocks.partitions)) if number not in by_block]
         futures = [
             self._submit(attrgetter("encoded.counts"), blocks.submit(self.cluster, number))
             for number in numbers
         ]
         return sum(
-            [*known.values(), *self.cluster.gather(futures, "counts of encoding", group="readers")],
+            [
+                *by_block.values(),
+                *self.cluster.gather(futures, "counts of encoding", group="readers"),
+            ],
             EncodeCounts(),
         )
 

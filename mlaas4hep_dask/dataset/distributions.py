@@ -71,7 +71,7 @@ def distributions(partition: Partition, context: Context, bins: BranchBins) -> D
     encoded = encode_rows(events, context.encoding)
     names, groups = groups_of(labelled, partition, context)
     weights = labelled.weights * context.supervision.factors.get(partition.sample, 1.0)
-    kept = dict(zip(encoded.layout.collections, encoded.multiplicities(), strict=True))
+    multiplicities = dict(zip(encoded.layout.collections, encoded.multiplicities(), strict=True))
     raw: dict[str, Histogram] = {}
     after: dict[str, Histogram] = {}
     for (branch, values), scaling, input_branch in zip(
@@ -84,7 +84,7 @@ def distributions(partition: Partition, context: Context, bins: BranchBins) -> D
         if input_branch.collection is not None:
             places = np.repeat(places, np.diff(events.offsets[input_branch.collection]))
             # without those that are truncated
-            places_kept = np.repeat(places_kept, kept[input_branch.collection])
+            places_kept = np.repeat(places_kept, multiplicities[input_branch.collection])
         own_bins = bins[branch]
         ends, _, _ = normalised(np.array([own_bins.low, own_bins.high]), scaling)
         ends = np.where(np.isfinite(ends), ends, [scaling.encoded_low, scaling.encoded_high])
@@ -120,8 +120,8 @@ class _Values:
     def histogram(self, names: list[str], bins: Bins) -> Histogram:
         counts, shares, below, above = {}, {}, 0, 0
         for number, name in enumerate(names):
-            chosen = self._groups == number
-            values, weights = self._values[chosen], self._weights[chosen]
+            is_of_group = self._groups == number
+            values, weights = self._values[is_of_group], self._weights[is_of_group]
             counts[name], (num_below, num_above) = filled(values, weights, bins)
             below, above = below + num_below, above + num_above
             if bins.populations.size:

@@ -12,11 +12,11 @@ FIRST_EVENTS = 20_000  # of each sample
 
 def first_events(parts: Iterable[Partition]) -> list[Partition]:
     """The partitions, of which those of a sample end with its first `FIRST_EVENTS` entries."""
-    left: dict[str, int] = {}
+    budget: dict[str, int] = {}
     short = []
     for part in parts:
-        num_events = min(len(part), left.setdefault(part.sample, FIRST_EVENTS))
+        num_events = min(len(part), budget.setdefault(part.sample, FIRST_EVENTS))
         if num_events:
             short.append(replace(part, entry_stop=part.entry_start + num_events))
-            left[part.sample] -= num_events
+            budget[part.sample] -= num_events
     return short

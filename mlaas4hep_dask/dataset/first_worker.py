@@ -92,7 +92,7 @@ class FirstWorker:
         while True:
             was_there = bool(self._cluster.alive(self._group))
             try:
-                found: tuple[str, Tried] = self._cluster.result(
+                result: tuple[str, Tried] = self._cluster.result(
                     future, "trying imports", group=self._group, seconds=self._seconds
                 )
             except OverdueError as error:
@@ -105,7 +105,7 @@ class FirstWorker:
                     f"{self._seconds:g} s"
                 ) from error
             else:
-                return found
+                return result
 
 
 def told(lack: Lack, where: str) -> str:
@@ -114,8 +114,8 @@ def told(lack: Lack, where: str) -> str:
         return f"{lack.what} cannot be imported on {where}: {lack.reason}"
     text = f"{lack.what} needs module {lack.module!r}, which {where} does not have: "
     if lack.version:
-        named = "" if lack.version.startswith("Python ") else f", here {lack.version}"
-        return f"{text}install it in the environment of the workers{named}"
+        here = "" if lack.version.startswith("Python ") else f", here {lack.version}"
+        return f"{text}install it in the environment of the workers{here}"
     return (
         f"{text}install it in the environment of the workers; or, if it is yours, put it beside "
         "dataset.yaml or on PYTHONPATH here and name it in an import statement, then it is sent"

@@ -155,8 +155,8 @@ class Listener:
         for entry in lost:
             self.lost[entry.skipped.key] = entry
 
-    def _hear(self, told: Mapping[str, Any]) -> None:
-        self.counts.retries.update(told["retries"])
-        if told["lost"]:
-            *skipped, num_events = told["lost"]
+    def _hear(self, message: Mapping[str, Any]) -> None:
+        self.counts.retries.update(message["retries"])
+        if message["lost"]:
+            *skipped, num_events = message["lost"]
             self.recall([Lost(Skipped(*skipped), num_events)])

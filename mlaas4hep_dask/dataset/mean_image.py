@@ -160,7 +160,7 @@ def images_json(sums: ImageSums, image: Image | None, specs: Specs) -> dict[str,
             {"name": branch, "means": {name: float(flat[name][place]) for name in weighted}}
             for place, branch in enumerate(image.flat)
         ],
-        "granularity": [found._asdict() for found in suggestions(sums.tried)],
+        "granularity": [suggestion._asdict() for suggestion in suggestions(sums.tried)],
     }
 
 

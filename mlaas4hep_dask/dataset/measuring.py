@@ -62,8 +62,8 @@ def measure_pieces(pieces: Sequence[Piece], context: Context) -> Measured:
 
 
 def _measure(piece: Piece, context: Context) -> Measured:
-    if piece.is_cached and (kept := _from_cache(piece, context)) is not None:
-        return kept
+    if piece.is_cached and (measured := _from_cache(piece, context)) is not None:
+        return measured
     parts = [
         measure_partition(partition, number, context)
         for number, partition in enumerate(piece.partitions, piece.first)

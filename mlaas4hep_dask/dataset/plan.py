@@ -107,11 +107,11 @@ class Plan:
 
     def used_entries(self) -> dict[tuple[str, str], int]:
         """By file and tree: how many entries, from the first on, belong to the data set."""
-        used: dict[tuple[str, str], int] = {}
+        entries: dict[tuple[str, str], int] = {}
         for part in self.partitions:
             place = part.file, part.tree
-            used[place] = max(used.get(place, 0), part.entry_stop)
-        return used
+            entries[place] = max(entries.get(place, 0), part.entry_stop)
+        return entries
 
     @property
     def supervision(self) -> Supervision:
@@ -138,13 +138,13 @@ class Plan:
         """What is derived, cut and selected, as titles and lines of text."""
         recipe = self.preparation.recipe
         texts = recipe.to_json()
-        used = recipe.steps(self.preparation.keep)
+        steps = recipe.steps(self.preparation.keep)
         derived = {name: f"{name} = {text}" for name, text in texts["derive"].items()}
-        unused = derived.keys() - {*used.early, *used.late}
+        unused = derived.keys() - {*steps.early, *steps.late}
         use = self.preparation.use
-        called = [] if use is None else [f"{use.function.reference} gets {use.function.events}"]
+        call = [] if use is None else [f"{use.function.reference} gets {use.function.events}"]
         sections = {
-            "function": called,
+            "function": call,
             "derived": [line for name, line in derived.items() if name not in unused],
             "derived but not used": [line for name, line in derived.items() if name in unused],
             "objects kept": [f"{name}: {text}" for name, text in texts["objects"].items()],
@@ -180,7 +180,7 @@ class Plan:
         reasons: dict[str, list[str]] = {}
         for name, reason in self.selection.left_out.items():
             reasons.setdefault(reason, []).append(name)
-        lines += [f"  left out: {', '.join(left)} ({why})" for why, left in reasons.items()]
+        lines += [f"  left out: {', '.join(members)} ({why})" for why, members in reasons.items()]
         lines += together([f"  skipped: {skip.place} ({skip.reason})" for skip in self.skipped])
         lines += [f"  note: {note}" for note in self.notes]
         return "\n".join(lines)

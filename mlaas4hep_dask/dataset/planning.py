@@ -38,7 +38,7 @@ MAX_PLACES = 64 * 1024**2
 
 
 @dataclass(frozen=True)
-class Wanted:
+class PlanRequest:
     """What all files of a data set are planned for; sent to each worker once.
 
     Parameters
@@ -67,13 +67,13 @@ class Wanted:
         skip: bool,
         num_files: int,
         max_places: int = MAX_PLACES,
-    ) -> Wanted:
+    ) -> PlanRequest:
         """Without the branches of the reference that are not read."""
         limit = max_places // max(num_files, 1)
         return cls(reference.narrowed(reads), tuple(reads), skip, limit)
 
 
-def plan_one(file: DataFile, sample: str, wanted: Wanted) -> PlannedFile | Skipped:
+def plan_one(file: DataFile, sample: str, request: PlanRequest) -> PlannedFile | Skipped:
     """The plan of one file, compared with the reference; runs on a worker.
 
     Raises
@@ -83,16 +83,16 @@ def plan_one(file: DataFile, sample: str, wanted: Wanted) -> PlannedFile | Skipp
     DataError
         When a branch that is read is missing or of another type.
     """
-    reference, reads = wanted.reference, wanted.reads
+    reference, reads = request.reference, request.reads
     try:
         with counting() as counts:
             plan = plan_file(file.file, file.tree, sample, reference.access, file.friends)
     except UnreadableFileError as error:
-        if not wanted.skip:
+        if not request.skip:
             raise
         return Skipped(file.file, sample, 0, None, error.message, file.tree)
     require_same_branches(reference, plan, reads, advice=NOT_EVERYWHERE)
-    return replace(plan.planned(reads).within(wanted.max_places), read_counts=counts)
+    return replace(plan.planned(reads).within(request.max_places), read_counts=counts)
 
 
 def assemble(
@@ -130,18 +130,18 @@ def assemble(
     partitions: list[Partition] = []
     for sample, listed in checked.files.items():
         of_sample = [file for file in files if file.sample == sample]
-        left = sum(file.num_entries for file in of_sample)
+        remaining = sum(file.num_entries for file in of_sample)
         if max_events is not None:
-            left = min(left, max_events)
-        if left == 0:
+            remaining = min(remaining, max_events)
+        if remaining == 0:
             trees = list(dict.fromkeys(file.tree for file in of_sample or listed))
-            named = ", ".join(map(repr, trees))
-            why = f"{len(of_sample)} readable files hold no events in tree {named}"
+            tree_names = ", ".join(map(repr, trees))
+            why = f"{len(of_sample)} readable files hold no events in tree {tree_names}"
             why += first_reason(skipped, sample)
             raise DataError(f"sample {sample!r} is empty: {why}", tree=trees[0])
         for file in of_sample:
-            num_entries = min(file.num_entries, left)
-            left -= num_entries
+            num_entries = min(file.num_entries, remaining)
+            remaining -= num_entries
             partitions += file.partitions(
                 target_bytes=partition.target_bytes,
                 max_events=partition.max_events,
@@ -252,10 +252,10 @@ def plan_files(
 
 def _planned(checked: Preflight, cluster: ClusterHandle) -> list[PlannedFile | Skipped]:
     """The plans of all files, in the configuration's order, made on a cluster."""
-    done: dict[tuple[str, DataFile], PlannedFile | Skipped] = {**planned_already(checked)}
-    shared = cluster.share(wanted_of(checked))
+    plans: dict[tuple[str, DataFile], PlannedFile | Skipped] = {**planned_already(checked)}
+    shared = cluster.share(request_of(checked))
     listed = [(sample, file) for sample, files in checked.files.items() for file in files]
-    closed = iter([which for which in listed if which not in done])
+    closed = iter([which for which in listed if which not in plans])
 
     def source(_: int) -> Work | None:
         return next(map(work_of, closed), None)
@@ -268,8 +268,8 @@ def _planned(checked: Preflight, cluster: ClusterHandle) -> list[PlannedFile | S
 
         return Work(send, which, place=lambda _: file.file)
 
-    done.update(cluster.taken(source, "plan", shared=[shared], group="readers"))
-    return [done[which] for which in listed]
+    plans.update(cluster.taken(source, "plan", shared=[shared], group="readers"))
+    return [plans[which] for which in listed]
 
 
 def check_files(
@@ -288,18 +288,18 @@ def check_files(
         Whatever is wrong with a file.
     """
     open_files = planned_already(checked, max_places)
-    wanted = wanted_of(checked, max_places)
+    request = request_of(checked, max_places)
     planned = [
-        open_files.get((sample, file)) or plan_one(file, sample, wanted)
+        open_files.get((sample, file)) or plan_one(file, sample, request)
         for sample, files in checked.files.items()
         for file in files
     ]
     return assemble(checked, planned, partition, max_events)
 
 
-def wanted_of(checked: Preflight, max_places: int = MAX_PLACES) -> Wanted:
+def request_of(checked: Preflight, max_places: int = MAX_PLACES) -> PlanRequest:
     """What the files of a configuration are planned for."""
-    return Wanted.of(
+    return PlanRequest.of(
         checked.reference,
         checked.reads,
         skip=checked.context.skip,

@@ -111,10 +111,10 @@ def specs_pass(task: SpecsTask, cluster: ClusterHandle, plan: Plan, context: Con
 
 
 def _nothing_selected(sample: str, counts: SampleSpecs) -> DataError:
-    left = ", ".join(f"{number:,} after {cut!r}" for cut, number in counts.cut_flow.items())
+    remainders = ", ".join(f"{number:,} after {cut!r}" for cut, number in counts.cut_flow.items())
     return DataError(
         f"no event of sample {sample!r} is selected: {counts.num_read:,} were read, of which are "
-        f"left {left}",
+        f"left {remainders}",
         sample=sample,
     )
 

@@ -14,7 +14,11 @@ UNIT_BYTES = 64 * 2**20
 
 
 def subset_units(
-    files: Sequence[PlannedFile], used: Mapping[tuple[str, str], int], *, fraction: float, seed: int
+    files: Sequence[PlannedFile],
+    entries: Mapping[tuple[str, str], int],
+    *,
+    fraction: float,
+    seed: int,
 ) -> list[Partition]:
     """Entry ranges that make up about ``fraction`` of every sample, at least one of each.
 
@@ -26,25 +30,27 @@ def subset_units(
     ----------
     files : sequence of PlannedFile
         All files.
-    used : mapping of (str, str) to int
+    entries : mapping of (str, str) to int
         By file and tree: how many of its entries belong to the data set.
     fraction : float
         Between 0 and 1.
     seed : int
         Seed of the choice.
     """
-    chosen: list[Partition] = []
+    subset: list[Partition] = []
     for sample in dict.fromkeys(file.sample for file in files):
         of_sample = [
-            file for file in files if file.sample == sample and used.get((file.file, file.tree), 0)
+            file
+            for file in files
+            if file.sample == sample and entries.get((file.file, file.tree), 0)
         ]
         of_sample.sort(key=lambda file: (_hash(seed, file.uuid), file.file, file.tree))
-        units = [unit for file in of_sample for unit in _units(file, used[file.file, file.tree])]
+        units = [unit for file in of_sample for unit in _units(file, entries[file.file, file.tree])]
         num_chosen = max(1, round(fraction * len(units)))
         start = _hash(seed, *(file.uuid for file in of_sample)) / 2**64
         places = ((np.arange(num_chosen) + start) * len(units) / num_chosen).astype(int)
-        chosen += [units[place] for place in places]
-    return chosen
+        subset += [units[place] for place in places]
+    return subset
 
 
 def _units(file: PlannedFile, num_entries: int) -> list[Partition]:

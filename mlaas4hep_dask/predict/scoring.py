@@ -17,7 +17,7 @@ from mlaas4hep_dask.config import Partitioning
 from mlaas4hep_dask.console import Reporter
 from mlaas4hep_dask.dataset.first_worker import FirstWorker
 from mlaas4hep_dask.dataset.plan import Skipped
-from mlaas4hep_dask.dataset.planning import Wanted, plan_one
+from mlaas4hep_dask.dataset.planning import PlanRequest, plan_one
 from mlaas4hep_dask.encode import EncodeCounts
 from mlaas4hep_dask.encode.precision import require_exact
 from mlaas4hep_dask.errors import ConfigError, UnreadableFileError
@@ -245,8 +245,8 @@ def _share(cluster: ClusterHandle, scoring: Scoring) -> Any:
 def _plan(request: Request, cluster: ClusterHandle, *, skip: bool) -> list[PlannedFile | Skipped]:
     """One entry for each file, in their order; one Dask task per file."""
     reads = list(request.reference.branches)
-    wanted = Wanted.of(request.reference, reads, skip=skip, num_files=len(request.files))
-    shared = cluster.share(wanted)
+    plan_request = PlanRequest.of(request.reference, reads, skip=skip, num_files=len(request.files))
+    shared = cluster.share(plan_request)
     tasks = ((file, request.bundle.name, shared) for file in request.files)
     return list(in_order(cluster, plan_one, tasks, "plan"))
 
