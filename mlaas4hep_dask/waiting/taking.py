@@ -23,7 +23,7 @@ from mlaas4hep_dask.waiting.deaths import Deaths
 from mlaas4hep_dask.waiting.groups import Group, is_of
 from mlaas4hep_dask.waiting.patience import PATIENCE, Patience
 from mlaas4hep_dask.waiting.shared import is_given_up
-from mlaas4hep_dask.waiting.waits import awaited, killed, let_go
+from mlaas4hep_dask.waiting.waits import awaited, fetch, killed, let_go
 from mlaas4hep_dask.waiting.watch import LOOK_EVERY, Watch
 from mlaas4hep_dask.waiting.workers import memory_ends
 
@@ -188,7 +188,7 @@ class _Basket:
                 value = await future.exception(asynchronous=True)
                 value = value.with_traceback(await future.traceback(asynchronous=True))
             else:
-                value = await self._client.gather(future, asynchronous=True)
+                [value] = await fetch(self._client, [future])
         except (Exception, asyncio.CancelledError) as error:  # raised by who takes it
             value = error
         self._ready.append((number, value))

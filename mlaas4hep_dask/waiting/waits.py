@@ -87,13 +87,28 @@ def gather(
                 break
             logger.info("%s: %r is sent again, after deaths of workers", what, error.task)
             await client.retry(_failed(futures), asynchronous=True)
-        return list(await client.gather(failed or futures, asynchronous=True))  # or raises
+        return await fetch(client, failed or futures)  # or raises
 
     watch = Watch(client, what, on=on, group=group, seconds=seconds, patience=patience)
     try:
         return awaited(client, call, watch)
     except KilledWorker as error:
         raise killed(client, what, error, deaths.num_deaths(error.task, error)) from error
+
+
+async def fetch(client: Client, futures: Sequence[Future]) -> list[Any]:
+    """The results of tasks that have ended; awaited in the client's loop.
+
+    It goes on when who awaits it is cancelled: Dask joins the requests of a client that are made at
+    about the same time, and with a request that is cancelled there all fail that are made later.
+
+    Raises
+    ------
+    Exception
+        The first error of a task.
+    """
+    request = asyncio.ensure_future(client.gather(list(futures), asynchronous=True))
+    return list(await asyncio.shield(request))
 
 
 async def _first_failed(client: Client, futures: Sequence[Future]) -> list[Future]:
@@ -124,6 +139,10 @@ def _failed(futures: Sequence[Future]) -> list[Future]:
 
 class _FailedError(Exception):
     pass
+
+
+class _CancelledError(Exception):
+    """Dask's reason for which tasks were cancelled; asyncio loses the words of its own kind."""
 
 
 def wait_for(
@@ -240,7 +259,12 @@ def awaited(client: Client, call: Callable[[], Awaitable[T]], watch: Watch) -> T
     """
 
     async def called() -> T:
-        return await call()
+        try:
+            return await call()
+        except asyncio.CancelledError as error:
+            if not str(error):
+                raise  # this wait has been given up
+            raise _CancelledError(" ".join(str(error).split())) from error
 
     if client.status != "running":
         watch.look()  # raises; the loop may have ended too
@@ -249,9 +273,10 @@ def awaited(client: Client, call: Callable[[], Awaitable[T]], watch: Watch) -> T
         while not concurrent.futures.wait([running], timeout=LOOK_EVERY).done:
             watch.look()
         return running.result()
-    except (asyncio.CancelledError, concurrent.futures.CancelledError) as error:
+    except (_CancelledError, concurrent.futures.CancelledError) as error:
         watch.look()  # mostly the scheduler is gone
-        raise ClusterError(f"{watch.what}: the tasks were cancelled") from error
+        reason = f" ({error})" if str(error) else ""
+        raise ClusterError(f"{watch.what}: the tasks were cancelled{reason}") from error
     finally:
         running.cancel()
 
