@@ -120,11 +120,11 @@ def _load(path: Path) -> Block:
             raise OSError("the file was cut short")
         # Writable memory, which compiled kernels tell apart from that which is read-only.
         content = np.empty(length, dtype=np.uint8).data
-        done = 0
-        while done < length:
-            num = file.readinto(content[done:])
+        num_bytes = 0
+        while num_bytes < length:
+            num = file.readinto(content[num_bytes:])
             if not num:
                 raise OSError("the file was cut short")
-            done += num
+            num_bytes += num
     block: Block = deserialize_bytes(content)
     return block

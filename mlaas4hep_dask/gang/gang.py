@@ -94,8 +94,10 @@ class Gang:
     ) -> list[Any]:
         """What the first members return, each given its own arguments, as plain tasks."""
         futures = [
-            self.cluster.submit(function, *own, workers=[worker], pure=False, priority=20)
-            for worker, own in zip(self.workers, arguments, strict=False)
+            self.cluster.submit(
+                function, *arguments_of_member, workers=[worker], pure=False, priority=20
+            )
+            for worker, arguments_of_member in zip(self.workers, arguments, strict=False)
         ]
         try:
             return self.cluster.gather(futures, what, on=self.workers)

@@ -98,17 +98,17 @@ def keep(
             room -= fraction * packed_bytes / gang.size
             if room >= 0:
                 splits.append(split)
-        return Keeping(place, KeptBlocks.of(plan, kept=tuple(splits), patience=patience))
+        return Keeping(place, KeptBlocks.of(plan, splits=tuple(splits), patience=patience))
     blocks = KeptBlocks.of(plan, in_rank=packed_bytes / gang.size <= room, patience=patience)
     near: dict[int, str] = {}
     if readers.keys() == gang.workers.keys():  # otherwise the memory of all is needed
         workers = list(gang.workers)
         near = {number: workers[rank] for number, rank in owners.items()}
-    held = [
+    futures = [
         blocks.submit(gang.cluster, number, near=near.get(number))
         for number in range(len(blocks.partitions))
     ]
-    return Keeping(place, blocks, held)
+    return Keeping(place, blocks, futures)
 
 
 def _roomiest(

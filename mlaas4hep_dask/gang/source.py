@@ -25,7 +25,7 @@ class KeptBlocks(BlockPlan):
     in_rank : bool
         Ranks keep all blocks that they use, those of other workers too: these are then sent to
         them once, and not in every epoch.
-    kept : tuple of int
+    splits : tuple of int
         Splits whose events ranks keep, packed, of every block that they have used: these need not
         be read again when the splits are measured.
     patience : Patience, optional
@@ -34,7 +34,7 @@ class KeptBlocks(BlockPlan):
 
     on_disk: bool = False
     in_rank: bool = False
-    kept: tuple[int, ...] = ()
+    splits: tuple[int, ...] = ()
     patience: Patience | None = None
 
     @classmethod
@@ -44,12 +44,12 @@ class KeptBlocks(BlockPlan):
         *,
         on_disk: bool = False,
         in_rank: bool = False,
-        kept: tuple[int, ...] = (),
+        splits: tuple[int, ...] = (),
         patience: Patience | None = None,
     ) -> Self:
         """The blocks of a plan."""
         facts = {each.name: getattr(plan, each.name) for each in fields(BlockPlan)}
-        return cls(**facts, on_disk=on_disk, in_rank=in_rank, kept=kept, patience=patience)
+        return cls(**facts, on_disk=on_disk, in_rank=in_rank, splits=splits, patience=patience)
 
     def task(self, block: int) -> tuple[Callable[..., Block], tuple[Any, ...]]:
         """As `BlockPlan.task`; what keeps the block on disk, if it is to stay there."""
@@ -81,13 +81,13 @@ class WorkerBlocks:
         Nothing is let go when the events of the split are all kept: a later window of another
         split may still want it.
         """
-        wanted = dict.fromkeys(number for number in blocks if (number, split) not in self._kept)
-        if not wanted:
+        numbers = dict.fromkeys(number for number in blocks if (number, split) not in self._kept)
+        if not numbers:
             return
         if not self._plan.in_rank:
-            self._blocks = {n: block for n, block in self._blocks.items() if n in wanted}
-            self._futures = {n: future for n, future in self._futures.items() if n in wanted}
-        for number in wanted:
+            self._blocks = {n: block for n, block in self._blocks.items() if n in numbers}
+            self._futures = {n: future for n, future in self._futures.items() if n in numbers}
+        for number in numbers:
             if number not in self._futures:
                 self._futures[number] = self._plan.submit(
                     self._cluster, number, near=self._worker.address
@@ -101,11 +101,11 @@ class WorkerBlocks:
         if (block, split) in self._kept:
             return self._kept[block, split]
         if block not in self._blocks:
-            made = self._blocks[block] = self._fetch(block)
-            self.counts[block] = made.encoded.counts
-            for own in self._plan.kept:
-                if (block, own) not in self._kept:
-                    self._kept[block, own] = made.of_split(own)
+            new = self._blocks[block] = self._fetch(block)
+            self.counts[block] = new.encoded.counts
+            for split_number in self._plan.splits:
+                if (block, split_number) not in self._kept:
+                    self._kept[block, split_number] = new.of_split(split_number)
         return self._blocks[block]
 
     def _fetch(self, number: int) -> Block:
