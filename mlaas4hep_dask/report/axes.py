@@ -101,18 +101,18 @@ class Axis:
             low, high, value = math.log10(low), math.log10(high), math.log10(max(value, low))
         return min(max((value - low) / (high - low), 0.0), 1.0)
 
-    def ticks(self, wanted: int = 5) -> list[tuple[float, str]]:
-        """Round values within the extremes, ``wanted`` or nearly so many, with their texts."""
+    def ticks(self, number: int = 5) -> list[tuple[float, str]]:
+        """Round values within the extremes, ``number`` or nearly so many, with their texts."""
         if self.log:
             first, last = round(math.log10(self.low)), round(math.log10(self.high))
-            stride = -(-(last - first) // (wanted - 1))
+            stride = -(-(last - first) // (number - 1))
             return [(10.0**n, _power_of_ten(n)) for n in range(first, last + 1, stride)]
-        power = math.floor(math.log10((self.high - self.low) / wanted))
+        power = math.floor(math.log10((self.high - self.low) / number))
         steps = [n * 10.0**p for p in (power, power + 1) for n in (1.0, 2.0, 5.0)]
         if self.whole:
             steps = [step for step in steps if step >= 1] or [1.0]
         ranges = [(step, self._multiples(step)) for step in steps]
-        step, multiples = min(ranges, key=lambda entry: abs(len(entry[1]) - wanted))
+        step, multiples = min(ranges, key=lambda entry: abs(len(entry[1]) - number))
         return [(n * step, label(n * step, step)) for n in multiples]
 
     def _multiples(self, step: float) -> range:
@@ -171,20 +171,20 @@ class Frame:
         if not names:
             return "", 0
         font, entries = self.font, []
-        left, row = self.left, 1
+        x, row = self.left, 1
         for index, name in enumerate(names):
             short = name if len(name) <= _LONGEST_NAME else f"{name[: _LONGEST_NAME - 1]}…"
             width = 3.1 * font + len(short) * font * _GLYPH
-            if left > self.left and left + width > self.right:
-                left, row = self.left, row + 1
+            if x > self.left and x + width > self.right:
+                x, row = self.left, row + 1
             middle = font * (1.6 * row - 0.6)
             entries.append(
                 f'<path class="c{index % NUM_COLOURS} line" '
-                f'd="M{pixel(left)} {pixel(middle)}h{pixel(1.7 * font)}"/>'
-                f'<text x="{pixel(left + 2.1 * font)}" y="{pixel(middle + 0.35 * font)}">'
+                f'd="M{pixel(x)} {pixel(middle)}h{pixel(1.7 * font)}"/>'
+                f'<text x="{pixel(x + 2.1 * font)}" y="{pixel(middle + 0.35 * font)}">'
                 f"{xml_text(short)}</text>"
             )
-            left += width
+            x += width
         return "".join(entries), row
 
     def svg(self, title: str, description: str, body: str) -> str:

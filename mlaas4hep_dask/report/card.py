@@ -71,8 +71,8 @@ def _recipe(config: Mapping[str, Any]) -> str:
     )
     cuts = "\n".join(f"- `{cut}`" for cut in config["select"])
     head = "Trained on events with these properties. The server scores others too, for which the "
-    chosen = f"{head}score has no meaning:\n{cuts}" if cuts else ""
-    return "".join(f"{part}\n\n" for part in (preparation, chosen) if part)
+    selection = f"{head}score has no meaning:\n{cuts}" if cuts else ""
+    return "".join(f"{part}\n\n" for part in (preparation, selection) if part)
 
 
 def _weights(config: Mapping[str, Any]) -> str:

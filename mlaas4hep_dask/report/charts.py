@@ -161,8 +161,8 @@ def _input(
 
 def _outside(counts: Sequence[Any]) -> str:
     """How many values are not in the picture."""
-    named = zip(counts, ("below", "above"), strict=False)
-    return ", ".join(f"{count(number)} values {where}" for number, where in named if number)
+    sides = zip(counts, ("below", "above"), strict=False)
+    return ", ".join(f"{count(number)} values {where}" for number, where in sides if number)
 
 
 def _by_label(histogram: Mapping[str, Any], labels: Mapping[str, str]) -> dict[str, Sequence[Any]]:

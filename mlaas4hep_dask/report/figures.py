@@ -68,19 +68,19 @@ def step_histogram(
     """
     bins = list(_bins(edges))
     heights = {name: _heights(bins, values, density) for name, values in counts.items()}
-    drawn = [value for values in heights.values() for value in values]
-    if not any(drawn):
+    all_heights = [value for values in heights.values() for value in values]
+    if not any(all_heights):
         return empty_svg(title, _why_empty(edges, counts), size, font)
-    positive = [value for value in drawn if value > 0]
+    positive = [value for value in all_heights if value > 0]
     if log is None:
         steep = len(positive) > 3 and max(positive) / 100 > median(positive)
-        log = steep and min(drawn) >= 0
+        log = steep and min(all_heights) >= 0
     log = log and bool(positive)
     x_axis = Axis.around([bins[0].low, bins[-1].high])
     if log:  # the lowest bin stands clear of the base line, the highest one of the top
         y_axis = Axis.around([min(positive) / 2, max(positive) * 1.1], log=True)
     else:
-        y_axis = Axis.around([0.0, *drawn, max(drawn) * 1.06])
+        y_axis = Axis.around([0.0, *all_heights, max(all_heights) * 1.06])
     names = list(counts) if legend else []
     frame = Frame(x_axis, y_axis, size=size, font=font, names=names, labels=(x_label, y_label))
     paths = [
@@ -184,8 +184,8 @@ def line_chart(
     for index, (name, curve) in enumerate(zip(names, curves, strict=True)):
         body.append(_curve(frame, f"c{index % NUM_COLOURS} line", curve))
         few = sum(map(len, curve)) <= _FEW
-        shown = [point for segment in curve if few or len(segment) == 1 for point in segment]
-        body += [_marker(index, frame.x(x), frame.y(y)) for x, y in shown]
+        markers = [point for segment in curve if few or len(segment) == 1 for point in segment]
+        body += [_marker(index, frame.x(x), frame.y(y)) for x, y in markers]
         if curve:
             ends.append(f"{name} ends at {label(curve[-1][-1][1])}")
     return frame.svg(title, f"{y_label} against {x_label}: {'; '.join(ends)}.", "".join(body))

@@ -158,8 +158,12 @@ def channel_figure(channel: Mapping[str, Any], labels: Mapping[str, str]) -> str
     body.append(_colours(scale, f"mean of {channel['name']}", left=width + 8))
     size = (width + _SCALE, num_rows * (_TOP + _PANEL + _BOTTOM))
     highest = f"The highest mean is {label(max(means))}, the lowest {label(min(means))}."
-    shown = "; ".join(labels.get(name, name) for name in names)
-    return open_svg(title, f"{highest} Classes: {shown}.", size, _FONT) + "".join(body) + "</svg>"
+    labels_of_classes = "; ".join(labels.get(name, name) for name in names)
+    return (
+        open_svg(title, f"{highest} Classes: {labels_of_classes}.", size, _FONT)
+        + "".join(body)
+        + "</svg>"
+    )
 
 
 def _panel(

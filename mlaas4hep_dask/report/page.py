@@ -71,7 +71,7 @@ def render_page(
         labels=labels,
         headline=_headline(summary),
         flow=_flow(counts),
-        num_unknown=sum(_num_entries(lost) is None for lost in sequence(counts, "skipped")),
+        num_unknown=sum(_num_entries(entry) is None for entry in sequence(counts, "skipped")),
         splits=_splits(sequence(summary, "samples")),
         stages=_stages(sequence(summary, "stages")),
         learning=learning_curves(
@@ -152,14 +152,14 @@ def _headline(summary: Mapping[str, Any]) -> dict[str, Any]:
 
 def _flow(counts: Mapping[str, Any]) -> list[dict[str, Any]]:
     """What became of the planned events, one row per fate."""
-    read, selected = counts.get("events_read"), counts.get("events_selected")
+    num_read, selected = counts.get("events_read"), counts.get("events_selected")
     skipped = counts.get("events_skipped")
-    planned = total((read, skipped))
-    rejected = difference(read, selected)
+    planned = total((num_read, skipped))
+    rejected = difference(num_read, selected)
     rows = [
         ("planned", planned, "in the files of all samples", 5),
         ("skipped", skipped, "could not be read and are lost to this run", 1),
-        ("read", read, "reached the selection", 5),
+        ("read", num_read, "reached the selection", 5),
         ("not selected", rejected, "removed by the selection", 5),
         ("selected", selected, "measured, encoded and split", 0),
     ]

@@ -102,5 +102,5 @@ def _fate(records: Records) -> str:
 
 def _notes(records: Records) -> list[str]:
     """Notes, warnings and deaths, each once."""
-    told = (journal.Note, journal.Caution, journal.Death)
-    return list(dict.fromkeys(journal.text(each) for each in records if isinstance(each, told)))
+    kinds = (journal.Note, journal.Caution, journal.Death)
+    return list(dict.fromkeys(journal.text(each) for each in records if isinstance(each, kinds)))
