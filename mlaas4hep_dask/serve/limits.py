@@ -105,8 +105,10 @@ class Front:
     def log(self, now: float) -> None:
         """One line every ten seconds on what was refused since the last, however much it was."""
         if self._refused and now >= self._log_after:
-            told = ", ".join(f"{what} ({number})" for what, number in self._refused.most_common(8))
-            logger.warning("refused or cut: %s", told)
+            causes = ", ".join(
+                f"{what} ({number})" for what, number in self._refused.most_common(8)
+            )
+            logger.warning("refused or cut: %s", causes)
             self._refused.clear()
             self._log_after = now + LOG_SECONDS
 

@@ -102,14 +102,14 @@ class Server(uvicorn.Server):
         """
         self._front.is_draining = True
         self._on_drain()
-        waiting = [taken for listener in sockets or [] for taken in _waiting(listener)]
+        connections = [each for listener in sockets or [] for each in _waiting(listener)]
         for server in self.servers:
             server.close()
         for listener in sockets or []:
             listener.close()
-        for taken in waiting:
+        for each in connections:
             with suppress(OSError):
-                await asyncio.get_running_loop().connect_accepted_socket(self._connection, taken)
+                await asyncio.get_running_loop().connect_accepted_socket(self._connection, each)
         for connection in self._connections():
             connection.finish()
         loop = asyncio.get_running_loop()
@@ -148,9 +148,9 @@ def _waiting(listener: socket.socket) -> list[socket.socket]:
     sockets: list[socket.socket] = []
     with suppress(OSError):  # none waits
         while len(sockets) < MAX_WAITING:
-            taken, _ = listener.accept()
-            taken.setblocking(False)
-            sockets.append(taken)
+            connection, _ = listener.accept()
+            connection.setblocking(False)
+            sockets.append(connection)
     return sockets
 
 
@@ -160,11 +160,11 @@ def fitting(limits: Limits) -> Limits:
     The number of open files that it may have is raised as far as that is allowed.
     """
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    wanted = limits.connections + OTHER_FILES
-    if soft != resource.RLIM_INFINITY and soft < wanted:
-        soft = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+    needed = limits.connections + OTHER_FILES
+    if soft != resource.RLIM_INFINITY and soft < needed:
+        soft = needed if hard == resource.RLIM_INFINITY else min(needed, hard)
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
-    if soft == resource.RLIM_INFINITY or soft >= wanted:
+    if soft == resource.RLIM_INFINITY or soft >= needed:
         return limits
     most = max(1, soft - OTHER_FILES)
     return replace(
