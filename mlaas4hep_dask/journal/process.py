@@ -16,9 +16,9 @@ def birth_of(process: int) -> str:
     such process, or it has ended and its parent has not heard of that yet.
     """
     try:
-        told = Path(f"/proc/{process}/stat").read_text("utf-8", "replace").rpartition(")")[2]
+        text = Path(f"/proc/{process}/stat").read_text("utf-8", "replace").rpartition(")")[2]
         boot = BOOT.read_text("ascii").strip()
     except OSError:
         return ""
-    words = told.split()
+    words = text.split()
     return "" if words[STATE] in DEAD else f"{boot}/{words[START]}"

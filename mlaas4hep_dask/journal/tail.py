@@ -37,16 +37,16 @@ class Tail:
         RecordError
             When a later version of this package wrote it.
         """
-        found: list[Entry] = []
+        entries: list[Entry] = []
         for name in (STARTING, JOURNAL):  # in the order in which they are written
             path = self._folder / name
             try:
                 with path.open("rb") as file:
-                    found = self._read(file.fileno(), path)
+                    entries = self._read(file.fileno(), path)
                     break
             except FileNotFoundError:
                 continue
-        return found
+        return entries
 
     def _read(self, handle: int, path: Path) -> list[Entry]:
         state = os.fstat(handle)
@@ -73,11 +73,11 @@ class Tail:
         begin = begins[-1]
         if entries[begin] != self._run:
             return entries[begin:]
-        told = self._num_told
+        remaining = self._num_told
         for place, entry in enumerate(entries[begin + 1 :], start=begin + 1):
             if isinstance(entry.record, Progress):
                 continue
-            if told == 0:
+            if remaining == 0:
                 return entries[place:]
-            told -= 1
+            remaining -= 1
         return []
