@@ -191,7 +191,7 @@ def _predict(
         if site is not None and cluster not in SYSTEMS:
             raise ConfigError(f"--site is for --cluster {either(SYSTEMS)}") from None
         raise ConfigError(f"--cluster: expected {ADDRESS_EXPECTED}, found {cluster!r}") from None
-    given = given_of(overrides)
+    options = given_of(overrides)
     skip = on_bad_file == "skip"
     console = Console()
     with tempfile.TemporaryDirectory(prefix="mlaas4hep-predict-") as folder:
@@ -204,13 +204,13 @@ def _predict(
             skip=skip,
             overwrite=overwrite,
             root_format=root_format,
-            reading=given.reading,
-            friends=given.friends,
+            reading=options.reading,
+            friends=options.friends,
         )
         with connect(place, ranks=0, jobs=Path(f"{output}.jobs")) as client:
             for text in dashboard_lines(client, place):
                 console.say(text)
-            made = predict_files(
+            predicted = predict_files(
                 request,
                 output,
                 client=client,
@@ -222,20 +222,20 @@ def _predict(
                 root_format=root_format,
                 reporter=console,
             )
-    _report(made, console)
+    _report(predicted, console)
 
 
-def _report(made: Predicted, console: Console) -> None:
+def _report(predicted: Predicted, console: Console) -> None:
     from rich.table import Table
 
-    table = Table(title=f"scores in {made.path.name}", show_header=False)
-    counts = made.counts
-    unopened = sum(lost.entry_stop is None for lost in made.skipped)
+    table = Table(title=f"scores in {predicted.path.name}", show_header=False)
+    counts = predicted.counts
+    unopened = sum(skipped.entry_stop is None for skipped in predicted.skipped)
     rows = {
-        "events scored": made.num_scored,
-        "events skipped": made.num_skipped,
+        "events scored": predicted.num_scored,
+        "events skipped": predicted.num_skipped,
         "files that did not open": unopened,
-        "scores not finite": made.num_not_finite,
+        "scores not finite": predicted.num_not_finite,
         "objects truncated": sum(counts.truncated.values()),
         "values out of range": sum(counts.out_of_range.values()),
         "values not finite": sum(counts.not_finite.values()),
@@ -246,6 +246,6 @@ def _report(made: Predicted, console: Console) -> None:
     for title, number in rows.items():
         table.add_row(title, f"{number:,}")
     console.print(table)
-    console.say_skipped([asdict(lost) for lost in made.skipped])
-    console.say(f"branches: {', '.join(made.branches)}")
-    console.say(f"scores: {made.path} ({made.form})")
+    console.say_skipped([asdict(skipped) for skipped in predicted.skipped])
+    console.say(f"branches: {', '.join(predicted.branches)}")
+    console.say(f"scores: {predicted.path} ({predicted.form})")

@@ -108,8 +108,8 @@ def check_request(
     recorded = bundle.manifest.get("data")
     recorded = recorded if isinstance(recorded, Mapping) else {}
     tree = recorded.get("tree") if tree is None else tree
-    named = tree if isinstance(tree, str) else None
-    data_files = expand_files(files, Path.cwd(), where="files", tree=named, reading=reading)
+    tree_name = tree if isinstance(tree, str) else None
+    data_files = expand_files(files, Path.cwd(), where="files", tree=tree_name, reading=reading)
     if friends is None:
         friends = _friends(bundle, recorded.get("friends"))
     data_files = befriended(data_files, friends, Path.cwd(), reading=reading or Reading())
@@ -198,7 +198,7 @@ def _first_readable(
 
 def _copied(first: FilePlan, identifiers: Sequence[str], patterns: Sequence[str]) -> list[str]:
     """Names of the branches to copy: flat ones that identify, then those of each pattern."""
-    chosen = dict.fromkeys(
+    names = dict.fromkeys(
         name
         for pattern in identifiers
         for name, branch in first.branches.items()
@@ -215,5 +215,5 @@ def _copied(first: FilePlan, identifiers: Sequence[str], patterns: Sequence[str]
             )
             near = did_you_mean(pattern, first.branches)
             raise ConfigError(f"--branches: branch {pattern!r} {problem}{near}", key="branches")
-        chosen.update(dict.fromkeys(matching))
-    return list(chosen)
+        names.update(dict.fromkeys(matching))
+    return list(names)

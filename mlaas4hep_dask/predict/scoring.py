@@ -66,9 +66,9 @@ class Predicted:
     def num_skipped(self) -> int:
         """Events that could not be read; those of files that did not open are not known."""
         return sum(
-            lost.entry_stop - lost.entry_start
-            for lost in self.skipped
-            if lost.entry_stop is not None
+            skipped.entry_stop - skipped.entry_start
+            for skipped in self.skipped
+            if skipped.entry_stop is not None
         )
 
 
@@ -127,7 +127,7 @@ def predict_files(
         FirstWorker(cluster, needs, "readers").end()
         scoring = _scoring(request, cluster, decode=decode, suffix=suffix, skip=skip)
         plans = _plan(request, cluster, skip=skip)
-        lost = [entry for entry in plans if isinstance(entry, Skipped)]
+        skipped = [entry for entry in plans if isinstance(entry, Skipped)]
         parts = list(_partitions(plans, max_events))
         total = sum(len(partition) for partition, _ in parts)
         planning.events = total
@@ -150,7 +150,7 @@ def predict_files(
         ):
             if part.events is None:
                 assert part.skipped is not None
-                lost.append(part.skipped)
+                skipped.append(part.skipped)
             else:
                 file.append(part.events)
             counts += part.counts
@@ -161,15 +161,15 @@ def predict_files(
             tuple(branch.name for branch in scoring.branches),
             file.num_events,
             num_not_finite,
-            tuple(lost),
+            tuple(skipped),
             counts,
             file.form,
         )
         if parts and file.num_events == 0:
             raise UnreadableFileError(
-                f"none of {total} events can be read ({lost[-1].reason})",
-                file=lost[-1].file,
-                reason=lost[-1].reason,
+                f"none of {total} events can be read ({skipped[-1].reason})",
+                file=skipped[-1].file,
+                reason=skipped[-1].reason,
             )
         file.describe(_note(request, plans, predicted, scoring.outputs))
     return predicted
@@ -256,12 +256,12 @@ def _partitions(
 ) -> Iterator[tuple[Partition, int]]:
     """Partitions of the first events, each with the number of its file."""
     limits = Partitioning()
-    left = max_events
+    remaining = max_events
     for number, plan in enumerate(plans):
         if isinstance(plan, Skipped):
             continue
-        num_entries = plan.num_entries if left is None else min(plan.num_entries, left)
-        left = None if left is None else left - num_entries
+        num_entries = plan.num_entries if remaining is None else min(plan.num_entries, remaining)
+        remaining = None if remaining is None else remaining - num_entries
         for partition in plan.partitions(
             target_bytes=limits.target_bytes,
             max_events=limits.max_events,
@@ -295,7 +295,7 @@ def _note(
         ],
         "num_scored": predicted.num_scored,
         "num_not_finite": predicted.num_not_finite,
-        "skipped": [asdict(lost) for lost in predicted.skipped],
+        "skipped": [asdict(entry) for entry in predicted.skipped],
         **predicted.counts.as_json(),
     }
 

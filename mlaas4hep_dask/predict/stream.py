@@ -31,12 +31,12 @@ def in_order(
     Exception
         The first error of a task.
     """
-    left = iter(tasks)
+    queue = iter(tasks)
     room = AHEAD * cluster.num_threads("readers")
     waiting: deque[Future] = deque()
 
     def submit() -> None:
-        task = next(left, None)
+        task = next(queue, None)
         if task is not None:
             waiting.append(cluster.submit(function, *task, group="readers", pure=False))
 
@@ -44,10 +44,10 @@ def in_order(
         for _ in range(room):
             submit()
         while waiting:
-            done: T = cluster.result(waiting[0], what, group="readers", beside=waiting)
+            result: T = cluster.result(waiting[0], what, group="readers", beside=waiting)
             waiting.popleft()
             submit()
-            yield done
+            yield result
     finally:
         if waiting:
             cluster.let_go(list(waiting))
