@@ -220,9 +220,9 @@ class Objective(ABC):
         loss : Loss, optional
             By default the usual one of this kind.
         """
-        chosen = loss or LOSSES[self.kind][self.usual_loss]
+        loss_or_usual = loss or LOSSES[self.kind][self.usual_loss]
         targets_of = self.targets_of()
-        return lambda outputs, y, w: chosen.total(outputs, targets_of(y), w)
+        return lambda outputs, y, w: loss_or_usual.total(outputs, targets_of(y), w)
 
     @abstractmethod
     def tally(self, samples: Sequence[str] = ()) -> Tally:

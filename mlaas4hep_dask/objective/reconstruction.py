@@ -105,8 +105,8 @@ class Reconstruction(Objective):
         """As `Objective.metric_rows`."""
         rows = [("R²", four_digits(test.get("r2")))]
         for name, errors in (test.get("errors") or {}).items():
-            shown = [f"{title} {short(errors.get(key))}" for key, title in ERRORS]
-            rows.append((f"error of {name}", ", ".join(shown)))
+            cells = [f"{title} {short(errors.get(key))}" for key, title in ERRORS]
+            rows.append((f"error of {name}", ", ".join(cells)))
         return rows
 
     def purpose(self, branch: Sequence[str], loss: str) -> str:

@@ -164,8 +164,8 @@ class Regression(Objective):
         """As `Objective.metric_rows`."""
         rows = [("R²", four_digits(test.get("r2")))]
         for name, metrics in (test.get("targets") or {}).items():
-            shown = [f"{title} {short(metrics.get(key))}" for key, title in METRICS]
-            rows.append((name, ", ".join(shown)))
+            cells = [f"{title} {short(metrics.get(key))}" for key, title in METRICS]
+            rows.append((name, ", ".join(cells)))
         return rows
 
     def purpose(self, branch: Sequence[str], loss: str) -> str:

@@ -49,8 +49,8 @@ def fill(
     num_bins = histogram.shape[1]
     bins = bin_of(logits, num_bins)
     for label in (0, 1):
-        chosen = y == label
-        histogram[label] += np.bincount(bins[chosen], weights=w[chosen], minlength=num_bins)
+        has_label = y == label
+        histogram[label] += np.bincount(bins[has_label], weights=w[has_label], minlength=num_bins)
 
 
 def accuracy(confusion: NDArray[np.float64]) -> float | None:
@@ -96,15 +96,15 @@ def roc(histogram: NDArray[np.float64]) -> Roc:
     if not has_both(histogram):
         return Roc(np.zeros(0), np.zeros(0))
     background, signal = histogram[:, ::-1]
-    used = np.flatnonzero((background != 0) | (signal != 0))
-    fpr = np.concatenate([[0.0], (np.cumsum(background) / background.sum())[used]])
-    tpr = np.concatenate([[0.0], (np.cumsum(signal) / signal.sum())[used]])
+    bins = np.flatnonzero((background != 0) | (signal != 0))
+    fpr = np.concatenate([[0.0], (np.cumsum(background) / background.sum())[bins]])
+    tpr = np.concatenate([[0.0], (np.cumsum(signal) / signal.sum())[bins]])
     if len(fpr) > _ROC_POINTS:  # equal steps along the curve
         steps = np.abs(np.diff(fpr)) + np.abs(np.diff(tpr))
         length = np.concatenate([[0.0], np.cumsum(steps)])
-        wanted = np.linspace(0.0, length[-1], _ROC_POINTS)
-        kept = np.unique(np.searchsorted(length, wanted).clip(0, len(fpr) - 1))
-        fpr, tpr = fpr[kept], tpr[kept]
+        lengths = np.linspace(0.0, length[-1], _ROC_POINTS)
+        places = np.unique(np.searchsorted(length, lengths).clip(0, len(fpr) - 1))
+        fpr, tpr = fpr[places], tpr[places]
     return Roc(fpr, tpr)
 
 
@@ -120,12 +120,12 @@ def roc_points(histogram: NDArray[np.float64]) -> dict[str, list[float]]:
 def residual_histogram(weights: NDArray[np.float64], unit: float) -> dict[str, list[float]]:
     """A histogram in equal bins around 0 of one in the bins of `bin_of`, its values times unit."""
     num_bins = len(weights)
-    used = np.flatnonzero(weights)
-    edges = bin_edges(np.stack([used, used + 1], axis=1).clip(0, num_bins - 1), num_bins)
-    if not used.size or not np.isfinite(edges).all():
+    bins = np.flatnonzero(weights)
+    edges = bin_edges(np.stack([bins, bins + 1], axis=1).clip(0, num_bins - 1), num_bins)
+    if not bins.size or not np.isfinite(edges).all():
         return {"edges": [], "counts": []}
     edges *= unit
-    contents = weights[used]
+    contents = weights[bins]
     far = np.abs(edges).max(axis=1)
     order = np.argsort(far, kind="stable")
     share = np.cumsum(np.abs(contents[order]))

@@ -106,10 +106,10 @@ class ReconstructionTally:
         r = np.where(present, output, 0) - x  # (events, columns)
         errors = (r * r).sum(axis=1) / present.sum(axis=1).clip(1)
         for number, sums in enumerate(self._of_samples()):
-            chosen = y.sample == number
-            sums[:2] += w[chosen].sum(), w[chosen] @ errors[chosen]
-            bins = bin_of(errors[chosen].astype(np.float32), SAMPLE_BINS)
-            sums[2:] += np.bincount(bins, weights=w[chosen], minlength=SAMPLE_BINS)
+            is_of_sample = y.sample == number
+            sums[:2] += w[is_of_sample].sum(), w[is_of_sample] @ errors[is_of_sample]
+            bins = bin_of(errors[is_of_sample].astype(np.float32), SAMPLE_BINS)
+            sums[2:] += np.bincount(bins, weights=w[is_of_sample], minlength=SAMPLE_BINS)
         size = len(self._branches)
         branches = self._of_branches()
         for place, term in enumerate((present.astype(np.float64), x, x * x, r, r * r)):
@@ -149,18 +149,18 @@ class ReconstructionTally:
         Errors of 0, which have no logarithm, stand in the first bin.
         """
         parts = self._of_samples()[:, 2:]
-        used = np.flatnonzero(parts.any(axis=0))
+        filled = np.flatnonzero(parts.any(axis=0))
         zero = int(bin_of(np.zeros(1, np.float32), SAMPLE_BINS)[0])
-        lows = bin_edges(used[used > zero], SAMPLE_BINS)
-        if not lows.size or not np.isfinite(bin_edges(used + 1, SAMPLE_BINS)).all():
+        lows = bin_edges(filled[filled > zero], SAMPLE_BINS)
+        if not lows.size or not np.isfinite(bin_edges(filled + 1, SAMPLE_BINS)).all():
             return {"edges": [], "counts": {}}
-        highs = bin_edges(used[used > zero] + 1, SAMPLE_BINS)
+        highs = bin_edges(filled[filled > zero] + 1, SAMPLE_BINS)
         centres = np.log10((lows + highs) / 2)
         bounds = np.linspace(np.log10(lows[0]), np.log10(highs[-1]), SHOWN_BINS + 1)
-        places = np.full(len(used), bounds[0])
-        places[used > zero] = centres
+        places = np.full(len(filled), bounds[0])
+        places[filled > zero] = centres
         counts = {
-            name: np.histogram(places, bounds, weights=part[used])[0].tolist()
+            name: np.histogram(places, bounds, weights=part[filled])[0].tolist()
             for name, part in zip(self._samples, parts, strict=True)
         }
         return {"edges": bounds.tolist(), "counts": counts}
