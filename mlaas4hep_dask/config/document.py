@@ -131,8 +131,10 @@ class _Builder:
             if name.tag == _MERGE:
                 continue
             if name.tag != f"{_TAG}str":
-                shown = name.value if isinstance(name, yaml.ScalarNode) else "a list or mapping"
-                raise self.error(name, key, f"a key must be text, found {shown}; put it in quotes")
+                key_text = name.value if isinstance(name, yaml.ScalarNode) else "a list or mapping"
+                raise self.error(
+                    name, key, f"a key must be text, found {key_text}; put it in quotes"
+                )
             inner = _join(key, name.value)
             if name.value in values:
                 text = f"given twice; first on line {lines[name.value]}"

@@ -124,11 +124,11 @@ class Image(Section):
                 for name in plane
                 if name not in self.axes
             ]
-        used = {name for plane in self.planes for name in plane}
+        names = {name for plane in self.planes for name in plane}
         problems += [
             Problem(f"axes.{name}", "no plane has this axis")
             for name in self.axes
-            if name not in used
+            if name not in names
         ]
         if not problems:
             heights = {axis.cells for _, y in self.planes if (axis := self.axes[y]).cells}

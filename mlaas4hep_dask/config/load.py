@@ -39,9 +39,9 @@ def load(path: str | Path, overrides: Sequence[str] = ()) -> Config:
     file = str(path)
     document, lines = parse(_read(path), place=file)
     if not isinstance(document, dict):
-        found = "it is empty" if document is None else f"found {describe(document)}"
+        content = "it is empty" if document is None else f"found {describe(document)}"
         raise ConfigError(
-            f"{file}:1: expected a mapping with the key 'samples', but {found}",
+            f"{file}:1: expected a mapping with the key 'samples', but {content}",
             file=file,
             line=1,
             key="",

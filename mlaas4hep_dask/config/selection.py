@@ -102,29 +102,29 @@ def select_branches(
         if name in itself and name not in excluded:
             text = f"branch {name!r} cannot be an input: target.branch reads it, as it is"
             raise _error(f"branches.include.{index}", text, places)
-    wanted = (included | identifying) - excluded
+    requested = (included | identifying) - excluded
     hidden = ({*targets, *weights} - set(branches.include)) | set(itself)
-    inputs = sorted(wanted - identifying - unfit.keys() - hidden)
+    inputs = sorted(requested - identifying - unfit.keys() - hidden)
     if not inputs:
         reasons = [
-            f"; branch {n!r} cannot be one: {unfit[n]}" for n in sorted(wanted & unfit.keys())
+            f"; branch {n!r} cannot be one: {unfit[n]}" for n in sorted(requested & unfit.keys())
         ]
         reasons += [f"; branch {n!r} is an identifier" for n in sorted(included & identifying)]
         reasons += [
             f"; {what} reads branch {n!r}, which is an input only if include names it"
             for what, sources in (("target.branch", targets), ("weight", weights))
-            for n in sorted(wanted & hidden & set(sources))
+            for n in sorted(requested & hidden & set(sources))
         ]
         why = reasons[0] if reasons else ""
         text = f"no inputs are left of the {len(available)} branches of the tree{why}"
         raise _error("branches.include", text, places)
     return Selection(
         inputs=inputs,
-        identifiers=sorted((wanted & identifying) - unfit.keys()),
+        identifiers=sorted((requested & identifying) - unfit.keys()),
         excluded=sorted((included | identifying) & excluded),
-        left_out={name: unfit[name] for name in sorted(wanted & unfit.keys())},
-        targets=sorted(wanted & hidden & set(targets)),
-        weights=sorted(wanted & hidden - set(targets)),
+        left_out={name: unfit[name] for name in sorted(requested & unfit.keys())},
+        targets=sorted(requested & hidden & set(targets)),
+        weights=sorted(requested & hidden - set(targets)),
         told={
             name: "target" if name in targets else "weight"
             for name in inputs
