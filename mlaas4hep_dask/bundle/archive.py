@@ -123,11 +123,11 @@ class _Read(io.RawIOBase):
 
     def _left_if_few(self, size: int) -> int:
         place = self._file.tell()
-        left = self._file.seek(0, io.SEEK_END) - place
+        remaining = self._file.seek(0, io.SEEK_END) - place
         self._file.seek(place)
-        if min(left, size if size >= 0 else left) > MAX_DIRECTORY:
+        if min(remaining, size if size >= 0 else remaining) > MAX_DIRECTORY:
             raise ValueError("its directory is too large")
-        return left
+        return remaining
 
 
 def _listed(manifest: bytes) -> Mapping[str, int]:

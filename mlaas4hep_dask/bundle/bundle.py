@@ -341,9 +341,9 @@ def _read_specs(path: Path) -> Specs:
         raise BundleError.at(path, f"{SPECS} cannot be read ({error})", member=SPECS) from error
 
 
-def _encode_options(written: Mapping[str, Any]) -> dict[str, Any]:
+def _encode_options(record: Mapping[str, Any]) -> dict[str, Any]:
     """Options of `Encoding.from_specs`; the first bundles had one ``max_width``, or null."""
-    options = dict(written)
+    options = dict(record)
     if "max_width" in options:
         options["width"] = options.pop("max_width") or "max"
     # Earlier versions named no normalisation for branches that they scaled by the extremes.

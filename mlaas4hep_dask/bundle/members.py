@@ -67,14 +67,14 @@ def require_unaltered(folder: Path, files: Any) -> None:
     """
     if len(files) > MAX_MEMBERS:
         raise BundleError.at(folder, f"more than {MAX_MEMBERS} files")
-    left = MAX_BYTES
+    budget = MAX_BYTES
     for member, recorded in files.items():
         if not MEMBER.fullmatch(member):
             raise BundleError.at(folder, f"{member[:100]!r} is not a file name", member=member)
         with open_member(folder, member) as file:
             size = os.fstat(file.fileno()).st_size
-            left -= size
-            if left < 0:
+            budget -= size
+            if budget < 0:
                 raise BundleError.at(
                     folder, f"more than {MAX_BYTES:,} bytes with {member}", member=member
                 )
