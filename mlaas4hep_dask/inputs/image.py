@@ -38,16 +38,16 @@ def with_image_inputs(
         return selection
     inputs = {name: branches[name] for name in selection.inputs}
     try:
-        shown = image_branches(image.model_dump(), branches)
+        visible = image_branches(image.model_dump(), branches)
     except EncodeError as error:
         raise places.error(str(error.option), error.message) from error
-    hidden = [name for name in shown if name not in inputs]
+    hidden = [name for name in visible if name not in inputs]
     if hidden:
         text = f"image: branch {hidden[0]!r} is shown, but branches does not select it"
         raise places.error("image", text)
-    unused = {name: "the image does not show it" for name in inputs if name not in shown}
+    unused = {name: "the image does not show it" for name in inputs if name not in visible}
     left_out = dict(sorted({**selection.left_out, **unused}.items()))
-    return replace(selection, inputs=sorted(shown), left_out=left_out)
+    return replace(selection, inputs=sorted(visible), left_out=left_out)
 
 
 def likely_shape(image: Image) -> tuple[int, int, int]:

@@ -132,14 +132,14 @@ def encode_options(
     options["keys"] = [asdict(key) for key in keys]
     functions = {reference: code.load() for reference, code in normalisers.items()}
     hows = chosen(options["normalisation"], specs, options.get("image"))
-    named = {
+    by_name = {
         name: _called(functions[how], how, specs.branches[name])
         if isinstance(how, str) and how in functions
         else how
         for name, how in hows.items()
     }
     # By name: what follows from specs is never found anew, by another version or elsewhere.
-    options["normalisation"] = [{name: named[name]} for name in sorted(named)]
+    options["normalisation"] = [{name: by_name[name]} for name in sorted(by_name)]
     return options
 
 

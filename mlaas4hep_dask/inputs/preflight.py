@@ -298,9 +298,9 @@ def _first_readable(
             if "trees" not in error.facts or error.facts["file"] != file:
                 raise
             # the tree's own key, for it may stand far from the files
-            shown = re.sub(r"\.([0-9]+)", r"[\1]", key)
+            place = re.sub(r"\.([0-9]+)", r"[\1]", key)
             raise DataError(
-                f"{description.places.where(key)}: {shown}: {error.message}", **error.facts
+                f"{description.places.where(key)}: {place}: {error.message}", **error.facts
             ) from None
         if not plan.is_blank:
             return each, plan

@@ -189,11 +189,11 @@ def function_of(function: Function | None, places: Places) -> UserFunction | Non
         return None
     try:
         code = find_code(function.callable, resolve=places.resolve, values=function.kwargs)
-        called = code.load()
+        callable_ = code.load()
     except CodeError as error:
         key = "function.callable"
         raise places.error(key, f"{key}: {error.message}") from error
-    if wrong := unknown_keyword(called, function.kwargs):
+    if wrong := unknown_keyword(callable_, function.kwargs):
         key = "function.kwargs"
         raise places.error(key, f"{key}: {code.reference!r} {wrong}")
     return UserFunction(code, function.events, function.kwargs)
@@ -291,6 +291,6 @@ def recipe_of(
             reason = (
                 f"; {unlike[apart[0]]}; {what_to_write(apart[0].split('_', 1)[0], is_apart=True)}"
             )
-        shown = key.replace("select.", "select[") + "]" if key.startswith("select.") else key
-        text = f"{shown}: {error.message}{reason}"
+        place = key.replace("select.", "select[") + "]" if key.startswith("select.") else key
+        text = f"{place}: {error.message}{reason}"
         raise places.error(key, text, error.facts.get("nearest")) from None

@@ -223,8 +223,8 @@ class Supervision:
 
     def class_of(self, sample: str) -> int | None:
         """The class of all events of a sample; None where it has none."""
-        found = self.classes(self.unknown(1, sample))
-        return None if found is None else int(found[0])
+        numbers = self.classes(self.unknown(1, sample))
+        return None if numbers is None else int(numbers[0])
 
     def weights(
         self, events: Events, partition: Partition, entries: NDArray[np.int64]
@@ -283,10 +283,10 @@ class Supervision:
         classes = learned.astype(np.int64) if has_classes else np.zeros(len(learned), np.int64)
         number = len(self.objective.classes) if has_classes else 1
         columns = []
-        for chosen in (slice(None), is_train):
-            of_events = classes[chosen]
+        for part in (slice(None), is_train):
+            of_events = classes[part]
             columns.append(np.bincount(of_events, minlength=number).tolist())
-            sums = np.bincount(of_events, weights=weights[chosen], minlength=number)
+            sums = np.bincount(of_events, weights=weights[part], minlength=number)
             columns.append(sums.astype(np.float64).tolist())
         targets = {}
         if self.objective.y_tail:
