@@ -109,37 +109,37 @@ class Batcher:
                 job.answer.set_exception(BusyError(self._stopping))
 
     def _start(self) -> None:
-        taken = self._take()
-        self._running = [job for job, _ in taken]
-        if not taken:
+        batch = self._take()
+        self._running = [job for job, _ in batch]
+        if not batch:
             self._idle.set()
             return
         self._idle.clear()
-        parts = [part for _, part in taken]
+        parts = [part for _, part in batch]
         running = asyncio.get_running_loop().run_in_executor(self._executor, self._score, parts)
-        running.add_done_callback(lambda done: self._finish(taken, done))
+        running.add_done_callback(lambda done: self._finish(batch, done))
 
     def _take(self) -> list[tuple[_Job, Part]]:
         """Requests of one part as far as a slice goes, and a part of one larger request."""
-        taken: list[tuple[_Job, Part]] = []
+        batch: list[tuple[_Job, Part]] = []
         events, values = SLICE, SLICE_VALUES
         small, large = self._small.jobs, self._large.jobs
         while small:
             part = small[0].parts[0]
-            if taken and (part.num_events > events or part.num_values > values):
+            if batch and (part.num_events > events or part.num_values > values):
                 break
             job = small.popleft()
             if self._is_wanted(job):
-                taken.append((job, part))
+                batch.append((job, part))
                 events -= part.num_events
                 values -= part.num_values
         while large:
             job = large.popleft()
             if self._is_wanted(job):
-                taken.append((job, job.parts[job.position]))
+                batch.append((job, job.parts[job.position]))
                 job.position += 1
                 break
-        return taken
+        return batch
 
     def _is_wanted(self, job: _Job) -> bool:
         if job.answer.done():  # cancelled: its client went away
@@ -149,12 +149,12 @@ class Batcher:
 
     def _finish(
         self,
-        taken: Sequence[tuple[_Job, Part]],
-        done: asyncio.Future[list[Scores | PayloadError]],
+        batch: Sequence[tuple[_Job, Part]],
+        future: asyncio.Future[list[Scores | PayloadError]],
     ) -> None:
-        failure = done.exception()
-        outcomes = [failure] * len(taken) if failure is not None else done.result()
-        for (job, _), outcome in zip(taken, outcomes, strict=True):
+        failure = future.exception()
+        outcomes = [failure] * len(batch) if failure is not None else future.result()
+        for (job, _), outcome in zip(batch, outcomes, strict=True):
             if not self._is_wanted(job):
                 continue
             if isinstance(outcome, BaseException):

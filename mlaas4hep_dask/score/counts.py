@@ -47,9 +47,9 @@ def counts_of_parts(
             if number:
                 shares[part][kind][name] = number
 
-    named = counts.not_finite.keys() | counts.out_of_range.keys()
+    branches_with_counts = counts.not_finite.keys() | counts.out_of_range.keys()
     for branch, scaling in zip(encoding.branches, encoding.scalings, strict=True):
-        if branch.name in named:
+        if branch.name in branches_with_counts:
             values = events.contents[branch.name].astype(np.float64)
             owners = parts  # of each value
             if branch.collection is not None:

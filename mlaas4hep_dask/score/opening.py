@@ -42,8 +42,8 @@ def open_scorer(path: str | Path) -> Scorer:
         except BundleError:
             raise
         except Exception as error:  # whatever a strange manifest or program leads to
-            told = str(error).strip().partition("\n")[0] or type(error).__name__
-            raise BundleError.at(path, f"the model does not run ({told})") from error
+            reason = str(error).strip().partition("\n")[0] or type(error).__name__
+            raise BundleError.at(path, f"the model does not run ({reason})") from error
     seconds = time.perf_counter() - started
     logger.info("loaded model %r from %s in %.1f s", scorer.name, path, seconds)
     return scorer

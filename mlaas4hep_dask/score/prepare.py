@@ -32,8 +32,8 @@ def prepared(bundle: Bundle, events: Events, *, first: int = 0) -> Events:
     if bundle.recipe is None:
         return events
     expressions = (*bundle.recipe.derived.values(), *bundle.recipe.objects.values())
-    used = {name for expression in expressions for name in expression.names}
-    events = _narrowed(events, bundle.reads, used, first)
+    operands = {name for expression in expressions for name in expression.names}
+    events = _narrowed(events, bundle.reads, operands, first)
     try:
         return bundle.prepared(events)
     except ExpressionError as error:
@@ -45,7 +45,7 @@ def prepared(bundle: Bundle, events: Events, *, first: int = 0) -> Events:
 
 
 def _narrowed(
-    events: Events, branches: Sequence[Branch], used: Collection[str], first: int
+    events: Events, branches: Sequence[Branch], operands: Collection[str], first: int
 ) -> Events:
     """Events in which a branch without a null has its own dtype.
 
@@ -60,7 +60,7 @@ def _narrowed(
         nulls = np.flatnonzero(np.isnan(values))
         if not nulls.size:
             contents[branch.name] = values.astype(branch.dtype)
-        elif branch.dtype == "bool" and branch.name in used:
+        elif branch.dtype == "bool" and branch.name in operands:
             event = int(nulls[0])
             if branch.collection is not None:
                 event = int(np.searchsorted(events.offsets[branch.collection], event, "right")) - 1
