@@ -47,11 +47,11 @@ def interrupt_of(error: BaseException | None) -> KeyboardInterrupt | None:
 
     What cleans up after an interrupt may fail, such as a wait for a worker that was ended too.
     """
-    seen: list[BaseException] = []
-    while error is not None and not any(error is other for other in seen):
+    earlier: list[BaseException] = []
+    while error is not None and not any(error is other for other in earlier):
         if isinstance(error, KeyboardInterrupt):
             return error
-        seen.append(error)
+        earlier.append(error)
         error = error.__cause__ or error.__context__
     return None
 
@@ -201,10 +201,10 @@ class _Ending:
             os.write(self._teller, word)
 
     def _watch(self) -> None:
-        told = select.poll()
-        told.register(self._told, select.POLLIN)
+        poll = select.poll()
+        poll.register(self._told, select.POLLIN)
         deadline: float | None = None
-        while told.poll(None if deadline is None else max(0.0, deadline - time.monotonic()) * 1000):
+        while poll.poll(None if deadline is None else max(0.0, deadline - time.monotonic()) * 1000):
             word = os.read(self._told, 1)
             if word == _OVER:
                 return

@@ -160,8 +160,8 @@ def status(command: click.Command, arguments: Sequence[str] | None = None, *, na
     words = list(sys.argv[1:] if arguments is None else arguments)
     try:
         with command.make_context(name, words) as context:
-            done: int = command.invoke(context)
-            return done
+            exit_status: int = command.invoke(context)
+            return exit_status
     except click.exceptions.Exit as end:  # after --help and the like
         return end.exit_code
     except click.ClickException as error:
@@ -242,8 +242,8 @@ def count_option(
 ) -> Callable[[Decorated], Decorated]:
     """An option that takes a whole number of at least 1."""
     kind = click.IntRange(min=1)
-    shown: dict[str, Any] = {"default": default, "show_default": True} if default else {}
-    return click.option(name, metavar="N", type=kind, help=text, **shown)
+    help_options: dict[str, Any] = {"default": default, "show_default": True} if default else {}
+    return click.option(name, metavar="N", type=kind, help=text, **help_options)
 
 
 def version_option(function: Decorated) -> Decorated:
