@@ -83,7 +83,7 @@ def resolve_files(
     owners: dict[tuple[str, str], str] = {}  # a file, whatever it was called, its tree; its sample
     problems: list[Problem] = []
     for i, sample in enumerate(listing.samples):
-        kept = files[sample.name] = []
+        of_sample = files[sample.name] = []
         repeated: list[str] = []
         tree, at = listing.tree_of(i)
         for j, entry in enumerate(sample.files):
@@ -103,7 +103,7 @@ def resolve_files(
                 owner = owners.get(_identity(file))
                 if owner is None:
                     owners[_identity(file)] = sample.name
-                    kept.append(file)
+                    of_sample.append(file)
                 elif owner == sample.name:
                     repeated.append(file.file)
                 else:
@@ -116,7 +116,7 @@ def resolve_files(
                 )
                 for owner, both in shared.items()
             )
-        _befriend(kept, listing, i, problems)
+        _befriend(of_sample, listing, i, problems)
         if repeated:
             _log.warning(
                 "sample %r names files twice, kept once: %s", sample.name, _named(repeated)

@@ -64,11 +64,11 @@ def rucio_files(entry: str, timeout: float) -> Iterator[str]:
     if not files:
         raise Unusable(f"Rucio's data set {scope}:{name} has no file")
     replicas = {_did(file): _urls(file.get("pfns") or {}) for file in available}
-    lost = sorted(did for did in files if not replicas.get(did))
-    if lost:
+    gone = sorted(did for did in files if not replicas.get(did))
+    if gone:
         raise Unusable(
-            f"Rucio knows no available replica by {', '.join(SCHEMES)} of {len(lost)} of the "
-            f"{len(files)} files of {scope}:{name}: {listed(lost, most=3)}"
+            f"Rucio knows no available replica by {', '.join(SCHEMES)} of {len(gone)} of the "
+            f"{len(files)} files of {scope}:{name}: {listed(gone, most=3)}"
         )
     for did in sorted(files):
         yield "|".join(replicas[did])
