@@ -32,24 +32,24 @@ def takes_missing(network: torch.nn.Module) -> bool:
         at another place than the second.
     """
     positional, by_keyword = _parameters(network)
-    shown = ", ".join([*positional, *(["*", *by_keyword] if by_keyword else [])])
+    names = ", ".join([*positional, *(["*", *by_keyword] if by_keyword else [])])
     second = next(iter([*positional][1:]), "")
     asks = MASK.fullmatch(second) is not None
     for name, is_needed in [*list(positional.items())[2:], *by_keyword.items()]:
         if is_needed:
             raise ModelError(
-                f"needs {name!r} in forward({shown}), but is given rows and their missing mask "
+                f"needs {name!r} in forward({names}), but is given rows and their missing mask "
                 f"alone; {CURE}, others need a default"
             )
         if MASK.fullmatch(name) and not asks:
             raise ModelError(
-                f"takes {name!r} in forward({shown}), not as the second parameter; {CURE}"
+                f"takes {name!r} in forward({names}), not as the second parameter; {CURE}"
             )
     if not second or asks:  # one of `*args` takes whatever comes, as a module around another does
         return asks
     if positional[second] and NO_MASK.fullmatch(second):
         raise ModelError(
-            f"needs {second!r} in forward({shown}), which does not sound like the missing mask "
+            f"needs {second!r} in forward({names}), which does not sound like the missing mask "
             f"(True where a value is padding or NaN), and nothing else can be given; {CURE}"
         )
     return positional[second]

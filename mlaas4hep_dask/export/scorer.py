@@ -85,7 +85,9 @@ class Scorer(torch.nn.Module):
         # An infinity is missing anyway.
         absent = [np.inf if s.absent is None else s.absent for s in encoding.scalings]
         self.register_buffer("absent", torch.as_tensor(np.array(absent, np.float64)[branch]))
-        single = np.array([known.dtype == "float32" for known in encoding.branches], np.bool_)
+        single = np.array(
+            [branch_read.dtype == "float32" for branch_read in encoding.branches], np.bool_
+        )
         self.register_buffer("is_single", torch.from_numpy(single[branch]))
         # Without clipping both ends are infinite.
         clip = np.array([scaling.clip for scaling in encoding.scalings], dtype=np.bool_)[branch]
