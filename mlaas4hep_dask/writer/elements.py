@@ -17,8 +17,10 @@ def stored_names(branches: Sequence[Branch]) -> dict[str, str]:
     """
     names = [branch.name for branch in branches]
     names_there = {name: re.sub(r"\[([0-9]+)\]", r"_\1", name) for name in names}
-    taken = list(names_there.values())
-    return {name: new for name, new in names_there.items() if new != name and taken.count(new) == 1}
+    new_names = list(names_there.values())
+    return {
+        name: new for name, new in names_there.items() if new != name and new_names.count(new) == 1
+    }
 
 
 class Renaming:

@@ -152,10 +152,10 @@ def counters_of(branches: tuple[Branch, ...]) -> dict[str, str]:
         # Chosen objects are called like 'Jet[(Jet_pt > 30)]', which is no name for a counter.
         is_name = UNFIT.search(branch.collection) is None
         counter = counter_name(branch.collection if is_name else branch.name, by_name)
-        taken = by_name.get(counter)
-        if taken is not None and (taken.kind == "jagged" or taken.dtype not in COUNTERS):
+        other = by_name.get(counter)
+        if other is not None and (other.kind == "jagged" or other.dtype not in COUNTERS):
             raise WriteError(
-                f"branch {counter!r} is {taken.kind} {taken.dtype}, and has the name of the "
+                f"branch {counter!r} is {other.kind} {other.dtype}, and has the name of the "
                 f"counter of collection {branch.collection!r}, which is int32 or uint32; leave it "
                 "out, or write Parquet",
                 branch=counter,
