@@ -133,10 +133,10 @@ def extra_names(records: Sequence[Any], branches: Sequence[Branch]) -> set[str]:
     """Names in records that hold all ``branches``, other than these; at most `MAX_IGNORED`."""
     if sum(map(len, records)) == len(branches) * len(records):
         return set()
-    used = {branch.name for branch in branches}
+    names = {branch.name for branch in branches}
     extras: dict[str, None] = {}
     for record in records:
-        extras.update(dict.fromkeys(record.keys() - used))
+        extras.update(dict.fromkeys(record.keys() - names))
         if len(extras) >= MAX_IGNORED:
             break
     return {name[:MAX_NAME] for name in islice(extras, MAX_IGNORED)}
