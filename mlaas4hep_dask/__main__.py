@@ -74,9 +74,9 @@ def completion(shell: str) -> None:
 
     The SHELL is bash, zsh or fish.
     """
-    found = get_completion_class(shell)
-    assert found is not None  # of these three
-    click.echo(found(door, {}, NAME, COMPLETE).source())
+    shell_class = get_completion_class(shell)
+    assert shell_class is not None  # of these three
+    click.echo(shell_class(door, {}, NAME, COMPLETE).source())
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -86,8 +86,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def command() -> int:
     """Run the command as a process of its own, which ends when this returns."""
-    if asked := os.environ.get(COMPLETE):
-        return shell_complete(door, {}, NAME, COMPLETE, asked)
+    if request := os.environ.get(COMPLETE):
+        return shell_complete(door, {}, NAME, COMPLETE, request)
     return process(door, name=NAME, clean_up=_clean_up)
 
 

@@ -155,8 +155,8 @@ def writing(path: Path) -> Iterator[None]:
 def nearest(name: str, candidates: Iterable[str]) -> str | None:
     """The candidate most like ``name``, or None when none is near; case does not count."""
     by_folded = {candidate.casefold(): candidate for candidate in candidates}
-    found = difflib.get_close_matches(name.casefold(), by_folded, n=1, cutoff=0.6)
-    return by_folded[found[0]] if found else None
+    matches = difflib.get_close_matches(name.casefold(), by_folded, n=1, cutoff=0.6)
+    return by_folded[matches[0]] if matches else None
 
 
 def names_in(folder: Path) -> list[str]:
@@ -169,8 +169,8 @@ def names_in(folder: Path) -> list[str]:
 
 def did_you_mean(name: str, candidates: Iterable[str]) -> str:
     """``; did you mean 'x'?`` for the nearest candidate, or an empty string."""
-    found = nearest(name, candidates)
-    return f"; did you mean {found!r}?" if found else ""
+    near = nearest(name, candidates)
+    return f"; did you mean {near!r}?" if near else ""
 
 
 def listed(names: Sequence[str], *, most: int = 5, by: str = ", ") -> str:
