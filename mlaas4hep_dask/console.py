@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any, TextIO
 
 from rich.console import Console as RichConsole
@@ -40,7 +41,7 @@ def is_said(record: Record) -> bool:
             return record.is_complete
         case journal.Caution():
             return not record.logger
-    return isinstance(record, journal.Epoch | journal.Message)
+    return isinstance(record, journal.Epoch | journal.Message | journal.Scores)
 
 
 class _Rate(ProgressColumn):
@@ -77,6 +78,8 @@ class Console(Reporter):
                 self._bar.update(self._bar.task_ids[0], completed=record.events)
             case journal.StageEnd():
                 self._end_bar()
+            case journal.Scores():
+                self._say_scores(record)
         super().hear(record)
 
     def say(self, text: str) -> None:
@@ -94,6 +97,15 @@ class Console(Reporter):
             self.say(f"skipped: {place}{entries} ({lost['reason']})")
         if len(skipped) > MAX_SHOWN:
             self.say(f"skipped: {len(skipped) - MAX_SHOWN} more")
+
+    def _say_scores(self, scores: journal.Scores) -> None:
+        """Print what was scored and left out."""
+        table = Table(title=f"scores in {Path(scores.path).name}", show_header=False)
+        for title, number in scores.counts.items():
+            table.add_row(title, f"{number:,}")
+        self.print(table)
+        self.say_skipped(scores.skipped)
+        self.say(f"branches: {', '.join(scores.branches)}")
 
     def print(self, table: Table) -> None:
         """Print a table."""

@@ -13,9 +13,10 @@ from typing import Any
 import click
 
 from mlaas4hep_dask.command import FAULT, SUCCESS
+from mlaas4hep_dask.detached.head import records_folder
 from mlaas4hep_dask.errors import RecordError
-from mlaas4hep_dask.follow.page import fate
-from mlaas4hep_dask.follow.standing import look
+from mlaas4hep_dask.follow.page import again, fate
+from mlaas4hep_dask.follow.standing import Standing, look
 from mlaas4hep_dask.journal import Caution, End, Entry, Record, Run, Stage, Tail, text
 from mlaas4hep_dask.run.console import RunConsole
 
@@ -58,7 +59,7 @@ def attach(folder: Path, *, last_stage: bool) -> int:
     last_stage : bool
         Begin with the last stage, and not with the process.
     """
-    console, tail = AttachedConsole(), Tail(folder)
+    console, tail = AttachedConsole(), Tail(records_folder(folder))
     standing = look(folder)
     # Of what has begun since, and not of the process before it, which has ended.
     begin = standing.head.time if standing.head is not None and standing.run is None else 0.0
@@ -72,7 +73,7 @@ def attach(folder: Path, *, last_stage: bool) -> int:
         for entry in entries:
             console.hear_entry(entry)
             if isinstance(entry.record, End) and entry.record.status != "moved":
-                return _ended(console, entry.record, folder)
+                return _ended(console, entry.record, look(folder))
         if not entries and standing.state == "killed":  # and all that it told is printed
             console.close()
             click.echo(f"error: {fate(standing, datetime.now(UTC))}", err=True)
@@ -86,15 +87,15 @@ def attach(folder: Path, *, last_stage: bool) -> int:
         time.sleep(POLL)
 
 
-def _ended(console: AttachedConsole, end: End, folder: Path) -> int:
+def _ended(console: AttachedConsole, end: End, standing: Standing) -> int:
     """Print how a run has ended; its exit status."""
     if end.status == "complete":
-        summary = read_summary(folder)
+        summary = read_summary(standing.folder)
         if summary is not None:
-            console.conclude(summary, folder.absolute())
+            console.conclude(summary, standing.folder.absolute())
         return SUCCESS
     if end.status == "interrupted":
-        click.echo("interrupted; the same command takes the run up again", err=True)
+        click.echo(f"interrupted; {again(standing)}", err=True)
         return INTERRUPTED if end.exit_status is None else end.exit_status
     click.echo(f"error: {end.error}", err=True)
     return FAULT if end.exit_status is None else end.exit_status

@@ -29,8 +29,8 @@ run_argument: Callable[[Callable[..., Any]], Callable[..., Any]] = click.argumen
 def status(folder: Path, *, in_json: bool) -> None:
     """Tell how a run stands: state, stages, epochs, cautions, jobs.
 
-    RUN is the run directory, the output of a run. Its records are read, and the queue of a batch
-    system is asked where that is here.
+    RUN is the run directory, or the output of predict. Its records are read, and the queue of a
+    batch system is asked where that is here.
     """
     from datetime import UTC, datetime
 
@@ -60,7 +60,7 @@ def status(folder: Path, *, in_json: bool) -> None:
 def attach(folder: Path, *, last_stage: bool) -> int:
     """Print what a run prints on its console, from its beginning on, until it ends.
 
-    RUN is the run directory, the output of a run. Ctrl-C ends this command, not the run.
+    RUN is the run directory, or the output of predict. Ctrl-C ends this command, not the run.
     """
     from mlaas4hep_dask.follow.attach import attach
 
@@ -86,7 +86,7 @@ def attach(folder: Path, *, last_stage: bool) -> int:
 def logs(folder: Path, *, jobs: tuple[str, ...], lines: int, follow: bool) -> None:
     """Print names, sizes and last lines of the logs of a run's batch jobs.
 
-    RUN is the run directory, the output of a run.
+    RUN is the run directory, or the output of predict.
     """
     from mlaas4hep_dask.follow.logs import show
 
@@ -105,7 +105,7 @@ def logs(folder: Path, *, jobs: tuple[str, ...], lines: int, follow: bool) -> No
 def stop(folder: Path) -> int:
     """End a run and its jobs, wait until they have ended, and say what is left.
 
-    RUN is the run directory, the output of a run. The same command takes the run up again.
+    RUN is the run directory, or the output of predict. The same command takes a run up again.
     """
     from mlaas4hep_dask.follow.stop import stop
 

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from mlaas4hep_dask.run.head import lines_of, newest, seen_by
+from mlaas4hep_dask.detached.head import lines_of, newest, seen_by
 
 JOBS, DRIVER = "jobs.jsonl", "driver.json"
 OVER = ("cancelled", "lost", "gone")

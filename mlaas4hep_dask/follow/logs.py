@@ -10,12 +10,11 @@ from pathlib import Path
 
 import click
 
+from mlaas4hep_dask.detached.head import HEAD, Head, jobs_folder, records_folder
 from mlaas4hep_dask.errors import RecordError, did_you_mean
 from mlaas4hep_dask.follow.jobs import JOBS, Job, jobs_in
 from mlaas4hep_dask.follow.standing import AT_WORK, look
 from mlaas4hep_dask.journal.read import JOURNAL
-from mlaas4hep_dask.run.directory import jobs_folder
-from mlaas4hep_dask.run.head import HEAD, Head
 
 MAX_LOGS = 20  # that are shown unless one is chosen
 TAIL_BYTES = 2**16
@@ -105,7 +104,8 @@ def show(
         where = "" if run is None else f" on {run.host}"
         click.echo(
             f"no logs: the workers of this run are no batch jobs but processes{where}; what they "
-            f"say stands in {folder / JOURNAL}, and mlaas4hep attach {folder} prints it"
+            f"say stands in {records_folder(folder) / JOURNAL}, and mlaas4hep attach {folder} "
+            "prints it"
         )
         return
     if not names:

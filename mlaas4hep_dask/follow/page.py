@@ -65,6 +65,7 @@ def as_json(standing: Standing, jobs: Jobs | None) -> dict[str, Any]:
         "earlier": standing.earlier,
         "host": None if run is None else run.host,
         "process": None if run is None else run.process,
+        "verb": None if run is None else run.verb,
         "command": None if run is None else run.command,
         "began": _iso(standing.latest[0].time) if standing.latest else None,
         "last_sign": _iso(standing.sign),
@@ -100,6 +101,10 @@ def fate(standing: Standing, now: datetime) -> str:
     ago = "" if standing.sign is None else f"the last sign of life is {_ago(standing.sign, now)}"
     error = records.of(End)[-1].error if records.of(End) else ""
     last = records.entries[-1].time if records.entries else now
+    why = ""
+    if head is not None and standing.state in ("killed", "interrupted") and run is not None:
+        words = head.reason().removeprefix("gone ")
+        why = f", with {head.title}" + (f" ({words})" if words else "")
     match standing.state:
         case "queued":
             assert head is not None
@@ -114,15 +119,22 @@ def fate(standing: Standing, now: datetime) -> str:
             assert head is not None
             return f"killed: {head.title} ended before the run began; see {head.log}"
         case "killed":
-            return f"killed: {where} is gone without a word; {ago}. The same command takes it up"
+            return f"killed: {where} is gone without a word{why}; {ago}; {again(standing)}"
         case "complete":
             return f"complete since {clock(last, now)}"
         case "failed":
             return f"failed {_ago(last, now)}: {error}"
         case "interrupted":
-            return f"interrupted {_ago(last, now)}; the same command takes it up"
+            return f"interrupted {_ago(last, now)}{why}; {again(standing)}"
         case "moved":
             return f"not taken up ({error}): another run went on beside this folder"
+
+
+def again(standing: Standing) -> str:
+    """What the same command does after one that did not come to its end."""
+    if standing.run is not None and standing.run.verb == "predict":
+        return "nothing was written, and the same command begins anew"
+    return "the same command takes the run up again"
 
 
 def duration(seconds: float) -> str:

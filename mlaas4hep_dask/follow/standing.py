@@ -11,6 +11,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Literal
 
+from mlaas4hep_dask.detached.head import Head, head_of, records_folder
 from mlaas4hep_dask.errors import RecordError, did_you_mean
 from mlaas4hep_dask.journal import (
     Entry,
@@ -23,7 +24,6 @@ from mlaas4hep_dask.journal import (
     read,
 )
 from mlaas4hep_dask.journal.read import JOURNAL, STARTING
-from mlaas4hep_dask.run.head import Head, head_of
 
 SILENCE = 600.0  # seconds without a sign of life; the time of a journal is set every minute
 RECENT = 0.1  # of the time of a stage, of which its rate is told
@@ -119,13 +119,13 @@ def look(folder: Path) -> Standing:
     RecordError
         When there is no run, or a later version of this package wrote its journal.
     """
-    head = head_of(folder)
-    starting, journal = _records(folder / STARTING), _records(folder / JOURNAL)
+    head, place = head_of(folder), records_folder(folder)
+    starting, journal = _records(place / STARTING), _records(place / JOURNAL)
     if starting is None and journal is None and head is None:
         raise _no_run(folder)
-    records, earlier, file = journal or Records(()), "", folder / JOURNAL
+    records, earlier, file = journal or Records(()), "", place / JOURNAL
     if starting is not None:
-        records, file = starting, folder / STARTING
+        records, file = starting, place / STARTING
         if journal is not None and journal.status == "complete":
             earlier = journal.status
         elif journal is not None and journal.of(Run)[-1:] != starting.of(Run)[-1:]:

@@ -16,12 +16,12 @@ import click
 import psutil
 
 from mlaas4hep_dask.command import SUCCESS, TROUBLE
+from mlaas4hep_dask.detached.head import Head
 from mlaas4hep_dask.errors import ClusterError
 from mlaas4hep_dask.follow.jobs import Jobs, cancel, cancel_command, jobs_of
 from mlaas4hep_dask.follow.page import fate
 from mlaas4hep_dask.follow.standing import AT_WORK, Standing, is_at_work, look
 from mlaas4hep_dask.places import LOCAL
-from mlaas4hep_dask.run.head import Head
 
 PATIENCE = 90.0  # seconds; a process takes up to 30 of them to clean up, a batch system its own
 POLL = 0.2

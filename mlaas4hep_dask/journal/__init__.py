@@ -18,6 +18,7 @@ from mlaas4hep_dask.journal.records import (
     Retries,
     Run,
     Samples,
+    Scores,
     Stage,
     StageEnd,
 )
@@ -43,6 +44,7 @@ __all__ = [
     "Retries",
     "Run",
     "Samples",
+    "Scores",
     "Stage",
     "StageEnd",
     "Tail",

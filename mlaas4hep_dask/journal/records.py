@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, asdict, dataclass, fields
 from typing import Any, Literal
 
@@ -12,12 +12,12 @@ SPLITS = ("train", "validation", "test")  # the parts of a data set
 
 @dataclass(frozen=True)
 class Run:
-    """A process has begun to work on a run.
+    """A process has begun to work on a run, or to score files.
 
     Parameters
     ----------
     name : str
-        Of the configuration.
+        Of the configuration, or of the file that scores go to.
     package : str
         Version of this package.
     process : int
@@ -30,6 +30,8 @@ class Run:
         When the process began, as `birth_of` has it; empty where nothing tells.
     head : str
         The folder, beside that of the run, of what ``--detach`` has begun; empty without it.
+    verb : str
+        Of the command: ``run`` or ``predict``.
     """
 
     name: str
@@ -39,6 +41,7 @@ class Run:
     command: str | None
     birth: str = ""
     head: str = ""
+    verb: str = "run"
 
 
 @dataclass(frozen=True)
@@ -195,6 +198,29 @@ class Death:
 
 
 @dataclass(frozen=True)
+class Scores:
+    """Files are scored, and the scores are written.
+
+    Parameters
+    ----------
+    path, form : str
+        The output, and what it holds: ``TTree``, ``RNTuple`` or ``Parquet``.
+    branches : sequence of str
+        What it holds of each event.
+    counts : mapping of str to int
+        What was scored, left out and changed on the way, by what it is.
+    skipped : sequence of mapping
+        Files and entry ranges that were left out, and why.
+    """
+
+    path: str
+    form: str
+    branches: Sequence[str]
+    counts: Mapping[str, int]
+    skipped: Sequence[Mapping[str, Any]]
+
+
+@dataclass(frozen=True)
 class End:
     """A process has ended its work on a run, with the line of the error if it failed.
 
@@ -228,6 +254,7 @@ Record = (
     | Loss
     | Retries
     | Death
+    | Scores
     | End
     | Other
 )
@@ -245,6 +272,7 @@ KINDS: dict[str, type[Any]] = {
     "loss": Loss,
     "retries": Retries,
     "death": Death,
+    "scores": Scores,
     "end": End,
 }
 _NAMES = {record: kind for kind, record in KINDS.items()}

@@ -20,6 +20,7 @@ from mlaas4hep_dask.journal.records import (
     Retries,
     Run,
     Samples,
+    Scores,
     Stage,
     StageEnd,
 )
@@ -32,7 +33,7 @@ def text(record: Record) -> str:
     match record:
         case Run():
             by = f": {record.command}" if record.command else ""
-            return f"run {record.name}, process {record.process} on {record.host}{by}"
+            return f"{record.verb} {record.name}, process {record.process} on {record.host}{by}"
         case Stage():
             return f"{record.stage} begins" + (
                 f": {record.events:,} events" if record.events else ""
@@ -57,6 +58,8 @@ def text(record: Record) -> str:
         case Death():
             how = "was closed" if record.is_expected else "died"
             return f"worker {record.worker} {how}"
+        case Scores():
+            return f"scores: {record.path} ({record.form})"
         case End():
             return record.status + (f": {record.error}" if record.error else "")
     return f"{record.kind}: {dict(record.facts)}"

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import tempfile
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,17 +17,19 @@ from mlaas4hep_dask.command import (
     Verb,
     announce,
     count_option,
+    line_of,
     process,
     start_log,
     status,
     verbose_option,
     version_option,
+    words_of,
 )
 from mlaas4hep_dask.errors import ConfigError, either
 from mlaas4hep_dask.places import LOCAL, PLACES, SYSTEMS
 
 if TYPE_CHECKING:
-    from mlaas4hep_dask.console import Console
+    from mlaas4hep_dask.journal import Scores
     from mlaas4hep_dask.predict.scoring import Predicted
     from mlaas4hep_dask.writer import RootFormat
 
@@ -64,6 +68,7 @@ def spread(arguments: Sequence[str], *, option: str) -> list[str]:
         "RUN/bundle data.root --output scores.root",
         "RUN/bundle 'data/*.root' --output scores.parquet --branches 'MC*'",
         "RUN/bundle @files.txt --output scores.root --on-bad-file skip",
+        "RUN/bundle @files.txt --output scores.root --cluster slurm --site our-site.yaml --detach",
     ),
     interrupted="interrupted; nothing was written",
 )
@@ -129,17 +134,24 @@ def spread(arguments: Sequence[str], *, option: str) -> list[str]:
     help="Of a batch system: a name that `mlaas4hep cluster sites` lists, or a YAML file.",
 )
 @count_option("--workers", "Workers of a local cluster, one per core; of a batch system, the most.")
+@click.option(
+    "--detach",
+    is_flag=True,
+    help="Begin and return: in a batch job with a batch system, else in a process of this machine.",
+)
 @verbose_option
 @version_option
-def predict(*, verbose: bool, **options: Any) -> None:
+@click.pass_context
+def predict(context: click.Context, /, *, verbose: bool, **options: Any) -> None:
     """Score all events of files with the model of a bundle, on a Dask cluster.
 
     A FILE is a path, a pattern, an @list or a URL, with :dir/tree behind .root where it has another
     tree. The output keeps their order.
     """
     start_log(verbose=verbose)
-    announce(f"scoring with {options['bundle']} into {options['output']}")
-    _predict(**options)
+    if not options["detach"]:
+        announce(f"scoring with {options['bundle']} into {options['output']}")
+    _predict(context, **options)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -153,6 +165,8 @@ def command() -> int:
 
 
 def _predict(
+    context: click.Context,
+    /,
     bundle: str,
     files: Sequence[str],
     output: Path,
@@ -169,10 +183,11 @@ def _predict(
     cluster: str,
     site: str | None,
     workers: int | None,
+    detach: bool,
 ) -> None:
     if suffix and not decode:
         raise ConfigError("--suffix names decoded branches; give --decode too")
-    if cluster == LOCAL:
+    if cluster == LOCAL and not detach:
         warm_up("mlaas4hep_dask.predict.preload")  # before the imports below
     from pydantic import ValidationError
 
@@ -181,6 +196,11 @@ def _predict(
     from mlaas4hep_dask.config import Cluster, given_of
     from mlaas4hep_dask.config.problems import ADDRESS_EXPECTED
     from mlaas4hep_dask.console import Console
+    from mlaas4hep_dask.detached.begin import begin, require_none
+    from mlaas4hep_dask.detached.head import VARIABLE, jobs_folder
+    from mlaas4hep_dask.detached.telling import run_of, telling
+    from mlaas4hep_dask.journal import Journal, Message
+    from mlaas4hep_dask.journal.read import JOURNAL
     from mlaas4hep_dask.predict.request import check_request
     from mlaas4hep_dask.predict.scoring import predict_files
 
@@ -193,8 +213,13 @@ def _predict(
         raise ConfigError(f"--cluster: expected {ADDRESS_EXPECTED}, found {cluster!r}") from None
     options = given_of(overrides)
     skip = on_bad_file == "skip"
-    console = Console()
-    with tempfile.TemporaryDirectory(prefix="mlaas4hep-predict-") as folder:
+    journal, jobs = Journal(Console().hear), jobs_folder(output)
+    journal.add(run_of(output.name, line_of(context), verb="predict"))
+    is_told = not detach and (cluster in SYSTEMS or VARIABLE in os.environ)
+    with (
+        telling(journal, jobs / JOURNAL) if is_told else nullcontext(),
+        tempfile.TemporaryDirectory(prefix="mlaas4hep-predict-") as folder,
+    ):
         request = check_request(
             open_bundle(bundle, unpack_to=Path(folder, "bundle")),
             files,
@@ -207,9 +232,15 @@ def _predict(
             reading=options.reading,
             friends=options.friends,
         )
-        with connect(place, ranks=0, jobs=Path(f"{output}.jobs")) as client:
+        if detach:
+            require_none(str(output))
+            words = [word for word in words_of(context) if word != "--detach"]
+            for text in begin("predict", words, cluster=place, output=str(output)):
+                click.echo(text)
+            return
+        with connect(place, ranks=0, jobs=jobs) as client:
             for text in dashboard_lines(client, place):
-                console.say(text)
+                journal.add(Message(text))
             predicted = predict_files(
                 request,
                 output,
@@ -220,32 +251,26 @@ def _predict(
                 suffix=suffix,
                 overwrite=overwrite,
                 root_format=root_format,
-                reporter=console,
+                journal=journal,
             )
-    _report(predicted, console)
+        journal.add(_scores(predicted))
 
 
-def _report(predicted: Predicted, console: Console) -> None:
-    from rich.table import Table
+def _scores(predicted: Predicted) -> Scores:
+    from mlaas4hep_dask.journal import Scores
 
-    table = Table(title=f"scores in {predicted.path.name}", show_header=False)
     counts = predicted.counts
-    unopened = sum(skipped.entry_stop is None for skipped in predicted.skipped)
-    rows = {
+    numbers = {
         "events scored": predicted.num_scored,
         "events skipped": predicted.num_skipped,
-        "files that did not open": unopened,
+        "files that did not open": sum(lost.entry_stop is None for lost in predicted.skipped),
         "scores not finite": predicted.num_not_finite,
         "objects truncated": sum(counts.truncated.values()),
         "values out of range": sum(counts.out_of_range.values()),
         "values not finite": sum(counts.not_finite.values()),
     }
     if counts.off_image or counts.shared_cell:
-        rows["objects off the image"] = sum(counts.off_image.values())
-        rows["objects in a shared cell"] = sum(counts.shared_cell.values())
-    for title, number in rows.items():
-        table.add_row(title, f"{number:,}")
-    console.print(table)
-    console.say_skipped([asdict(skipped) for skipped in predicted.skipped])
-    console.say(f"branches: {', '.join(predicted.branches)}")
-    console.say(f"scores: {predicted.path} ({predicted.form})")
+        numbers["objects off the image"] = sum(counts.off_image.values())
+        numbers["objects in a shared cell"] = sum(counts.shared_cell.values())
+    skipped = [asdict(lost) for lost in predicted.skipped]
+    return Scores(str(predicted.path), predicted.form, predicted.branches, numbers, skipped)

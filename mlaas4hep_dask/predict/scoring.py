@@ -83,7 +83,7 @@ def predict_files(
     suffix: str = "",
     overwrite: bool = False,
     root_format: RootFormat = "auto",
-    reporter: Reporter | None = None,
+    journal: Journal | None = None,
 ) -> Predicted:
     """Score the events of all files and write the scores.
 
@@ -111,7 +111,7 @@ def predict_files(
         Replace an existing output.
     root_format : {"auto", "ttree", "rntuple"}
         What a ``.root`` output holds, as for `write_events`.
-    reporter : Reporter, optional
+    journal : Journal, optional
         Told of every stage; by default stages are logged.
 
     Raises
@@ -119,7 +119,7 @@ def predict_files(
     MLaaSError
         Whatever is wrong with bundle, files or output.
     """
-    journal = Journal((reporter or Reporter()).hear)
+    journal = journal or Journal(Reporter().hear)
     output, cluster = Path(output), ClusterHandle.of(client)
     with journal.stage("plan") as planning:
         needs = reading_needs((file.file for file in request.files), request.reference.access)

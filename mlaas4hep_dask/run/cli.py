@@ -221,12 +221,16 @@ def _check(dataset: str, **changes: Any) -> None:
 
 def _detach(dataset: str, context: click.Context, **changes: Any) -> None:
     config = _loaded(dataset, **changes)
-    from mlaas4hep_dask.run.detach import detach
+    from mlaas4hep_dask.detached.begin import begin, require_none
+    from mlaas4hep_dask.run.directory import RunDirectory
     from mlaas4hep_dask.run.stages import model_of
 
     model_of(config)  # what is wrong with it shows here
+    require_none(config.output)
+    with RunDirectory(Path(config.output).absolute()):  # else another run is writing to it
+        pass
     words = [word for word in words_of(context) if word != "--detach"]
-    for line in detach(config, words):
+    for line in begin("run", words, cluster=config.cluster, output=config.output):
         click.echo(line)
 
 
@@ -237,10 +241,10 @@ def _run(config: Config, line: str, *, keeps_report: bool) -> None:
         from mlaas4hep_dask.cluster.page import performance_report
         from mlaas4hep_dask.dataset import Dataset
         from mlaas4hep_dask.dataset.description import description_of
+        from mlaas4hep_dask.detached.head import jobs_folder
         from mlaas4hep_dask.inputs.preflight import preflight
         from mlaas4hep_dask.journal import Message
         from mlaas4hep_dask.run.console import RunConsole
-        from mlaas4hep_dask.run.directory import jobs_folder
         from mlaas4hep_dask.run.stages import fit, model_of
         from mlaas4hep_dask.run.training import loss_of
         from mlaas4hep_dask.run.work import work_on

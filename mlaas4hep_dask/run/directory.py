@@ -173,12 +173,6 @@ class RunDirectory:
         return json.loads((self.path / name).read_text(encoding="utf-8"))
 
 
-def jobs_folder(path: Path) -> Path:
-    """Where what runs a run as batch jobs has its records, beside the run directory."""
-    whole = Path(os.path.abspath(path))  # noqa: PTH100  # "." has no name; links stay
-    return whole.with_name(f"{whole.name}.jobs")
-
-
 def check_output(path: Path) -> None:
     """Raise a ConfigError unless a run may write to ``path``.
 

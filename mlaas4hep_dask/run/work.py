@@ -2,24 +2,19 @@
 
 from __future__ import annotations
 
-import logging
-import os
-import socket
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mlaas4hep_dask import __version__
-from mlaas4hep_dask.command import SUCCESS, exit_status
+from mlaas4hep_dask.command import SUCCESS
 from mlaas4hep_dask.config import Config
 from mlaas4hep_dask.console import Reporter
-from mlaas4hep_dask.errors import WriteError
-from mlaas4hep_dask.journal import Caution, End, Journal, Message, Run, birth_of
+from mlaas4hep_dask.detached.telling import run_of, telling
+from mlaas4hep_dask.journal import End, Journal, Message
 from mlaas4hep_dask.journal.read import JOURNAL, STARTING
 from mlaas4hep_dask.run.directory import RunDirectory
-from mlaas4hep_dask.run.head import VARIABLE
 
 
 @dataclass(frozen=True)
@@ -89,29 +84,6 @@ def work_on(
     """
     path = Path(output if output is not None else config.output).absolute()
     journal = Journal((reporter or Reporter()).hear)
-    host, process = socket.gethostname(), os.getpid()
-    birth, head = birth_of(process), os.environ.get(VARIABLE, "")
-    journal.add(Run(config.name, __version__, process, host, command, birth, head))
-    with RunDirectory(path) as folder, journal.kept(path / STARTING, exit_status):
-        cautions = _Cautions(journal)
-        _logger().addHandler(cautions)
-        try:
-            yield Work(folder, journal, command)
-        finally:
-            _logger().removeHandler(cautions)
-
-
-def _logger() -> logging.Logger:
-    return logging.getLogger("mlaas4hep_dask")
-
-
-class _Cautions(logging.Handler):
-    """Warnings of this package's loggers as records."""
-
-    def __init__(self, journal: Journal) -> None:
-        super().__init__(logging.WARNING)
-        self._journal = journal
-
-    def emit(self, record: logging.LogRecord) -> None:
-        with suppress(WriteError):
-            self._journal.add(Caution(record.getMessage(), record.name))
+    journal.add(run_of(config.name, command))
+    with RunDirectory(path) as folder, telling(journal, path / STARTING):
+        yield Work(folder, journal, command)

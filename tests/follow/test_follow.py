@@ -221,6 +221,36 @@ def test_a_run_is_detached_from_its_terminal_on_a_machine_without_a_batch_system
     assert said[1:] == attached.stdout.splitlines()[1:]
     assert f"== {log} (process {number} on " in asked(tmp_path, "logs", "run").stdout
     assert status(tmp_path)["state"] == "complete"
+    scores_are_detached_too(tmp_path)
+
+
+def scores_are_detached_too(folder):
+    """As a run, with the model of one."""
+    words = ["predict", "run/bundle", DATA / "cms_heptutorial_ww.root", "--output", "scores.root"]
+    failed = asked(folder, *words, "--tree", "event", "--detach")
+    assert failed.returncode == 2
+    assert "did you mean 'events'" in failed.stderr
+    assert not (folder / "scores.root.jobs").exists()
+    begun = asked(folder, *words, "--detach")
+    assert begun.returncode == 0, begun.stderr
+    log = Path(re.match(r"process \d+ on \S+: it prints into (.*)\n", begun.stdout)[1])
+    attached = asked(folder, "attach", "scores.root")
+    assert attached.returncode == 0, attached.stderr
+    assert attached.stdout.startswith("predict scores.root, process ")
+    assert re.search(r"events scored +│ 4,580 ", attached.stdout)
+    assert attached.stdout.endswith("\nscores: scores.root (TTree)\n")
+    assert asked(folder, "stop", "scores.root").returncode == 0
+    assert log.read_text().splitlines()[1:] == attached.stdout.splitlines()[1:]
+    assert f"== {log} (process " in asked(folder, "logs", "scores.root").stdout
+    assert asked(folder, "status", "scores.root").stdout.startswith("scores.root: complete since ")
+    again = asked(folder, *words, "--detach")
+    assert again.returncode == 2
+    assert "scores.root exists" in again.stderr
+    lost = asked(folder, *words, "--overwrite", "--cluster", "tcp://127.0.0.1:1", "--detach")
+    assert lost.returncode == 0, lost.stderr
+    failed = asked(folder, "attach", "scores.root")
+    assert failed.returncode == 2
+    assert "error: no Dask scheduler answers at tcp://127.0.0.1:1" in failed.stderr
 
 
 def test_a_run_that_cannot_begin_is_not_detached(tmp_path):

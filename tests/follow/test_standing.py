@@ -6,6 +6,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
+from mlaas4hep_dask.detached.head import HEAD, Head
 from mlaas4hep_dask.errors import RecordError
 from mlaas4hep_dask.follow.page import as_json, duration, page
 from mlaas4hep_dask.follow.standing import SILENCE, look, pace_of
@@ -26,7 +27,6 @@ from mlaas4hep_dask.journal import (
 )
 from mlaas4hep_dask.journal.journal import _line
 from mlaas4hep_dask.journal.read import JOURNAL, STARTING
-from mlaas4hep_dask.run.head import HEAD, Head
 
 HERE = socket.gethostname()
 BIRTH = birth_of(os.getpid())

@@ -1,6 +1,7 @@
 """The main job on workers that are jobs of a real batch system, with files by XRootD."""
 
 import json
+import re
 import subprocess
 import sys
 
@@ -48,26 +49,36 @@ def found_by(system, queue, folder):
     assert (driver["system"], driver["site"]) == (system, "ours")
     assert driver["scheduler"].startswith("tls://")
     assert not (jobs / "tls").exists()  # its key is of no use any more
-    assert scores(folder, system, "--site", "ours.yaml") == scores(folder, "local")
+    assert scores(folder, system, "--site", "ours.yaml", "--detach") == scores(folder, "local")
     assert queue().stdout.strip() == ""
     return main_job.results(folder)
 
 
-def scores(folder, place, *options):
-    """The scores that the command gives a file on a cluster, in the order of its events."""
-    output = folder / f"{place}.root"
+def command(folder, *words):
+    """What a verb has printed, which must not fail."""
     done = subprocess.run(
-        [
-            *(sys.executable, "-m", "mlaas4hep_dask.predict", "run/bundle"),
-            *(str(main_job.DATA / main_job.SIGNAL), "--output", output.name),
-            *("--cluster", place, *options),
-        ],
+        [sys.executable, "-m", "mlaas4hep_dask", *words],
         cwd=folder,
         capture_output=True,
         text=True,
         timeout=200,
     )
     assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+def scores(folder, place, *options):
+    """The scores that the command gives a file on a cluster, in the order of its events."""
+    output = folder / f"{place}.root"
+    words = ["predict", "run/bundle", str(main_job.DATA / main_job.SIGNAL)]
+    begun = command(folder, *words, "--output", output.name, "--cluster", place, *options)
+    if "--detach" in options:
+        job = re.match(rf"job (\S+) of {place}, submitted on ", begun)[1]
+        assert "events scored" in command(folder, "attach", output.name)
+        assert command(folder, "stop", output.name).startswith("nothing to end: complete")
+        told = json.loads(command(folder, "status", output.name, "--json"))
+        assert (told["state"], told["verb"], told["head"]["job"]) == ("complete", "predict", job)
+        assert [each["state"] for each in told["jobs"]["jobs"]] == ["cancelled"] * 2
     with uproot.open(output) as file:
         return file["events"].arrays(library="np")["score"].tolist()
 

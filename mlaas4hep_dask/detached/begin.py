@@ -1,4 +1,4 @@
-"""Begins a run that works on when the command has ended: in a batch job, or a process apart."""
+"""Begins work that goes on when its command has ended: in a batch job, or a process apart."""
 
 from __future__ import annotations
 
@@ -12,68 +12,71 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from mlaas4hep_dask.config import Config
+from mlaas4hep_dask.config import Cluster
+from mlaas4hep_dask.detached.head import HEAD, VARIABLE, Head, head_of, jobs_folder
 from mlaas4hep_dask.errors import ConfigError, writing
 from mlaas4hep_dask.journal import birth_of
 from mlaas4hep_dask.places import LOCAL, SYSTEMS
-from mlaas4hep_dask.run.directory import RunDirectory, jobs_folder
-from mlaas4hep_dask.run.head import HEAD, VARIABLE, Head, head_of
 
 
-def detach(config: Config, words: Sequence[str]) -> list[str]:
-    """Begin a run apart from this process; the lines that say what was begun.
-
-    Parameters
-    ----------
-    config : Config
-        Of the run.
-    words : sequence of str
-        The options of ``mlaas4hep run`` that do it, in the current folder.
-
-    Raises
-    ------
-    ConfigError
-        When a run of that folder is at work, or waits in a queue.
-    ClusterError
-        When the batch system refuses the job, or is not here.
-    """
-    path = Path(os.path.abspath(config.output))  # noqa: PTH100  # links stay
+def require_none(output: str) -> None:
+    """Raise a ConfigError when something is at work for an output, or waits in a queue."""
+    path = Path(os.path.abspath(output))  # noqa: PTH100  # links stay
     earlier = head_of(path)
     if earlier is not None and earlier.is_alive():
         raise ConfigError(
             f"a run for {path} was begun already: {earlier.title}; mlaas4hep stop ends it",
             key="output",
         )
-    with RunDirectory(path):  # else another run is writing to it
-        pass
+
+
+def begin(verb: str, words: Sequence[str], *, cluster: Cluster, output: str) -> list[str]:
+    """Begin a verb apart from this process; the lines that say what was begun.
+
+    Parameters
+    ----------
+    verb : str
+        Of ``mlaas4hep``.
+    words : sequence of str
+        What comes after it, in the current folder.
+    cluster : Cluster
+        Where it computes.
+    output : str
+        The run directory or the file that it will write.
+
+    Raises
+    ------
+    ClusterError
+        When the batch system refuses the job, or is not here.
+    """
     token = secrets.token_hex(3)
-    folder = jobs_folder(path) / f"{time.strftime('%Y%m%d-%H%M%S')}-head-{token}"
+    folder = jobs_folder(Path(output)) / f"{time.strftime('%Y%m%d-%H%M%S')}-head-{token}"
     with writing(folder):
         folder.mkdir(parents=True)
-    command = ["-m", "mlaas4hep_dask", "run", *words]
-    if config.cluster.address in SYSTEMS:
-        head = _submit(config, command, folder, token)
+    command = ["-m", "mlaas4hep_dask", verb, *words]
+    if cluster.address in SYSTEMS:
+        head = _submit(cluster, command, folder, token)
     else:
         head = _start(command, folder)
     with writing(folder / HEAD):
         head.write(folder / HEAD)
-    run = shlex.quote(config.output)
+    name = shlex.quote(output)
     log = f"it prints into {head.log}" if head.log else "the site keeps no log of it"
     return [
         f"{head.title}: {log}",
-        f"follow it: mlaas4hep attach {run}",
-        f"how it stands: mlaas4hep status {run}",
-        f"end it: mlaas4hep stop {run}",
+        f"follow it: mlaas4hep attach {name}",
+        f"how it stands: mlaas4hep status {name}",
+        f"end it: mlaas4hep stop {name}",
     ]
 
 
-def _submit(config: Config, command: Sequence[str], folder: Path, token: str) -> Head:
-    """Submit the batch job in which a run works."""
+def _submit(cluster: Cluster, command: Sequence[str], folder: Path, token: str) -> Head:
+    """Submit the batch job in which a command works."""
     from mlaas4hep_dask.cluster.batch.queue import QUEUES
     from mlaas4hep_dask.cluster.places.batch import site_of
     from mlaas4hep_dask.cluster.sites import head_script
 
-    site = site_of(config.cluster)
+    site = site_of(cluster)
     script = head_script(
         site,
         command,
@@ -90,7 +93,7 @@ def _submit(config: Config, command: Sequence[str], folder: Path, token: str) ->
 
 
 def _start(command: Sequence[str], folder: Path) -> Head:
-    """Start the process in which a run works; a terminal that is closed does not end it."""
+    """Start the process in which a command works; a terminal that is closed does not end it."""
     log, now = folder / "head.log", time.time()
     with log.open("ab") as said:
         process = subprocess.Popen(  # noqa: S603  # this package

@@ -1,4 +1,4 @@
-"""The records of what a run works in that is detached: a batch job, or a process of a machine."""
+"""The records of what works apart from its command: a batch job, or a process of a machine."""
 
 from __future__ import annotations
 
@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any, Self
 
 from mlaas4hep_dask.journal import birth_of
 from mlaas4hep_dask.places import LOCAL
-from mlaas4hep_dask.run.directory import jobs_folder
 
 if TYPE_CHECKING:
     from mlaas4hep_dask.cluster.batch.states import Seen
@@ -98,9 +97,21 @@ class Head:
         return "" if found is None else f"{found.state} {found.reason}".strip()
 
 
-def head_of(run: Path) -> Head | None:
-    """What ``--detach`` has started last for a run."""
-    found = newest(run, HEAD)
+def jobs_folder(output: Path) -> Path:
+    """Where what works as batch jobs has its records, beside a run directory or an output."""
+    whole = Path(os.path.abspath(output))  # noqa: PTH100  # "." has no name; links stay
+    return whole.with_name(f"{whole.name}.jobs")
+
+
+def records_folder(output: Path) -> Path:
+    """The folder with the journal of a run directory, or of a file that scores go to."""
+    beside = jobs_folder(output)
+    return beside if not output.is_dir() and beside.is_dir() else output
+
+
+def head_of(output: Path) -> Head | None:
+    """What ``--detach`` has started last for a run directory or an output."""
+    found = newest(output, HEAD)
     return None if found is None else Head.read(found / HEAD)
 
 
@@ -123,9 +134,9 @@ def seen_by(system: str, host: str) -> Mapping[str, Seen] | None:
     return QUEUES[system]().seen()
 
 
-def newest(run: Path, name: str) -> Path | None:
-    """The folder, of those beside a run, whose file of a name was written last."""
-    found = list(jobs_folder(run).glob(f"*/{name}"))
+def newest(output: Path, name: str) -> Path | None:
+    """The folder, of those beside an output, whose file of a name was written last."""
+    found = list(jobs_folder(output).glob(f"*/{name}"))
     return max(found, key=_time).parent if found else None
 
 
