@@ -46,6 +46,14 @@ class Batch:
     def cancel(self, *jobs):
         self.service.run("scancel" if self.system == "slurm" else "condor_rm", *jobs)
 
+    def end_walltime(self, *jobs):
+        """Have the batch system end jobs as those whose walltime is over; it looks now and then."""
+        for job in jobs:
+            if self.system == "slurm":
+                self.service.run("scontrol", "update", f"JobId={job}", "EndTime=now")
+            else:  # in which a pool's own rule for its walltime is such an expression
+                self.service.run("condor_qedit", job, "PeriodicRemove", "true")
+
     def jobs(self):
         """Numbers of the jobs that are in the queue."""
         if self.system == "slurm":
@@ -121,6 +129,14 @@ class Run:
             return lines_of(self.folder_of_jobs() / "jobs.jsonl")
         return []
 
+    def lost(self):
+        """What was told of the jobs that were lost, by name of the worker."""
+        losses = [each for each in self.records() if each.get("state") == "lost"]
+        return {each["worker"]: each["text"] for each in losses}
+
+    def num_submitted(self):
+        return [each["event"] for each in self.records()].count("submitted")
+
     def journal(self):
         with suppress(OSError):
             return lines_of(self.folder / "run" / "journal.jsonl")
@@ -140,6 +156,11 @@ class Run:
 
         self.wait_for(found, f"{stage} is at work")
 
+    def wait_for_workers(self, group, number):
+        """Jobs by name of so many workers, once it is written down that they have connected."""
+        self.wait_for(lambda: len(self.connected(group)) == number, f"{number} {group} are there")
+        return self.connected(group)
+
     def connected(self, group):
         """Jobs by name of the workers of a group that are there now."""
         here = {}
@@ -153,7 +174,8 @@ class Run:
     def ended(self, seconds=200):
         """The exit status, and what was printed; no job is left, nor process or key."""
         code = self.process.wait(seconds)
-        assert self.batch.jobs() == [], self.printed()
+        # Jobs that were ended are in the queue until their processes are gone.
+        wait_until(lambda: not self.batch.jobs(), "no job is left", seconds=60, log=self.log)
         assert not (self.folder_of_jobs() / "tls").exists()
         return code, self.printed()
 
@@ -182,7 +204,9 @@ def restarted(server, folder):
 
 
 @needs_xrootd
-def test_lost_jobs_and_a_lost_server_in_mid_read_change_no_result(batch, tmp_path, expected):
+def test_jobs_that_are_lost_or_end_together_and_a_lost_server_change_no_result(
+    batch, tmp_path, expected
+):
     server = XRootDServer(main_job.DATA)
     try:
         with Run(
@@ -195,20 +219,23 @@ def test_lost_jobs_and_a_lost_server_in_mid_read_change_no_result(batch, tmp_pat
         ) as run:
             run.wait_for_events("specs")
             server.send(signal.SIGSTOP)
-            (first, job), *_ = run.connected("readers").items()
+            (first, job), _ = run.wait_for_workers("readers", 2).items()
             batch.cancel(job)
             run.wait_for(lambda: first not in run.connected("readers"), "the loss is seen")
-            submitted = len([each for each in run.records() if each["event"] == "submitted"])
-            assert submitted == 5  # it was replaced in the step that saw it
+            run.wait_for(lambda: run.num_submitted() == 5, "it is replaced")
+            ending = run.wait_for_workers("readers", 2) | run.wait_for_workers("trainers", 2)
+            batch.end_walltime(*ending.values())
+            run.wait_for(lambda: ending.keys() <= run.lost().keys(), "all jobs have ended")
+            why = [run.lost()[worker] for worker in ending]
             server.send(signal.SIGCONT)
             server = restarted(server, main_job.DATA)
-            # All at once, as at a walltime that all have in common.
-            batch.cancel(*run.connected("readers").values(), *run.connected("trainers").values())
             found = run.results()
     finally:
         server.end()
     assert found == expected
     assert f"job {job} ({first}) left the queue" in run.printed()
+    if batch.system == "slurm":
+        assert all("reached its walltime" in each for each in why)
 
 
 def test_a_node_that_dies_while_ranks_train_costs_no_result(batch, tmp_path, expected):
@@ -217,7 +244,7 @@ def test_a_node_that_dies_while_ranks_train_costs_no_result(batch, tmp_path, exp
         run.wait_for(
             lambda: len([each for each in run.journal() if each["kind"] == "epoch"]) > 2, "epochs"
         )
-        trainers = run.connected("trainers")
+        trainers = run.wait_for_workers("trainers", 2)
         nodes = {name for name in batch.service.nodes if batch.service.processes(name)}
         where = next(name for name in nodes if has_worker(batch.service.processes(name), trainers))
         batch.service.kill_node(where)
@@ -327,8 +354,7 @@ def test_a_missing_command_ends_a_run_in_words(system, tmp_path):
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="mounts a file system")
-def test_a_full_scratch_folder_costs_time_and_no_result(slurm, tmp_path, expected):
-    batch = Batch("slurm", slurm)
+def test_a_full_scratch_folder_costs_time_and_no_result(batch, tmp_path, expected):
     scratch = tmp_path / "scratch"
     with (
         small_disk(scratch),
