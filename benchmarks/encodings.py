@@ -38,7 +38,7 @@ from torch.nn.functional import binary_cross_entropy_with_logits
 
 from mlaas4hep_dask.encode import Encoding, encode
 from mlaas4hep_dask.events import Events
-from mlaas4hep_dask.objective.arithmetic.curves import auc, fill, new_histogram
+from mlaas4hep_dask.objective.arithmetic.curves import NUM_BINS, auc, fill
 from mlaas4hep_dask.specs.measure import measure
 from mlaas4hep_dask.train.network import Dropout, mlp
 
@@ -143,7 +143,7 @@ def test_areas(
         with torch.no_grad():
             own = {name: values[k] for name, values in parameters.items()}
             logits = score(own, x[choice, test])[:, 0].nan_to_num()
-        histogram = new_histogram()
+        histogram = np.zeros((2, NUM_BINS))
         fill(histogram, logits.numpy(), y[test].numpy(), np.ones(len(test), np.float32))
         areas[choice, seed] = auc(histogram) or 0.5
     return areas

@@ -139,14 +139,6 @@ class Expression:
         offsets = None if result.collection is EVENT else evaluation.offsets[result.collection]
         return Value(result.values, result.collection, offsets)
 
-    def evaluate(self, events: Events) -> NDArray[Any] | tuple[NDArray[Any], str]:
-        """Values of shape (events,); or of shape (objects,) and the collection's name.
-
-        The parameters and errors are those of `value`.
-        """
-        values, collection, _ = self.value(events)
-        return values if collection is EVENT else (values, collection)
-
     def per_event(self, events: Events) -> NDArray[Any]:
         """Values of shape (events,).
 

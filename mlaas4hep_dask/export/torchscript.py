@@ -23,6 +23,7 @@ CURE = (
     "let its forward decide with torch.where, which both can follow, or use what TorchScript knows"
 )
 
+MADE_UP_EVENTS = 60  # with which a network is tried where there are no others
 DECIDES = "its code decides by the values of events"
 
 
@@ -149,9 +150,9 @@ def _without_warnings() -> Iterator[None]:
         yield
 
 
-def _made_up(encoding: Encoding, *, events: int = 60) -> tuple[torch.Tensor, torch.Tensor]:
-    generator = torch.Generator().manual_seed(events)
-    shape = (events, *encoding.row_shape)
+def _made_up(encoding: Encoding) -> tuple[torch.Tensor, torch.Tensor]:
+    generator = torch.Generator().manual_seed(MADE_UP_EVENTS)
+    shape = (MADE_UP_EVENTS, *encoding.row_shape)
     missing = torch.rand(shape, generator=generator) < 0.3
     x = torch.rand(shape, generator=generator)
     return torch.where(missing, torch.zeros_like(x), x), missing

@@ -14,9 +14,7 @@ from mlaas4hep_dask.specs import Specs
 _MOST_BINS = 120
 
 
-def learning_curves(
-    epochs: Sequence[Mapping[str, Any]], metric: tuple[str, str] = ("auc", "AUC")
-) -> list[str]:
+def learning_curves(epochs: Sequence[Mapping[str, Any]], metric: tuple[str, str]) -> list[str]:
     """Loss and one metric of each split after each epoch; nothing before the first one.
 
     Parameters

@@ -15,6 +15,7 @@ from typing import NamedTuple
 
 from mlaas4hep_dask.report.axes import NUM_COLOURS, Axis, Frame, drawable, empty_svg, label, pixel
 
+_CHART_FONT = 12  # pixels, of a line chart
 _FEW = 20  # curves of at most so many points show each of them
 
 
@@ -147,7 +148,6 @@ def line_chart(
     whole_x: bool = False,
     reference: Line | None = None,
     size: tuple[int, int] = (440, 300),
-    font: int = 12,
 ) -> str:
     """SVG of one or more curves, with a marker at each point while there are few.
 
@@ -167,18 +167,18 @@ def line_chart(
         A thin dashed curve without markers, such as the diagonal under a ROC curve.
     size : (int, int)
         Width and height in SVG units, which are pixels when the figure is not scaled.
-    font : int
-        Font size in the same units.
     """
     curves = [_segments(line, log_y) for line in lines]
     points = [point for curve in curves for segment in curve for point in segment]
     if not points:
-        return empty_svg(title, "no values", size, font)
+        return empty_svg(title, "no values", size, _CHART_FONT)
     x_axis = Axis.around(x_range or [x for x, _ in points], whole=whole_x)
     margin = 0.0 if y_range else 0.06
     y_axis = Axis.around(y_range or [y for _, y in points], log=log_y, margin=margin)
     names = [line.name for line in lines]
-    frame = Frame(x_axis, y_axis, size=size, font=font, names=names, labels=(x_label, y_label))
+    frame = Frame(
+        x_axis, y_axis, size=size, font=_CHART_FONT, names=names, labels=(x_label, y_label)
+    )
     body = [] if reference is None else [_curve(frame, "reference", _segments(reference, log_y))]
     ends = []
     for index, (name, curve) in enumerate(zip(names, curves, strict=True)):

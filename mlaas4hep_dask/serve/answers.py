@@ -30,12 +30,10 @@ STATUSES: dict[type[MLaaSError], int] = {
 _HEADERS = {413: {"Connection": "close"}, 503: {"Retry-After": "1"}}
 
 
-def json_answer(
-    content: Any, *, status: int = 200, headers: Mapping[str, str] | None = None
-) -> Response:
+def json_answer(content: Any, *, status: int = 200) -> Response:
     """An answer of JSON values and NumPy arrays."""
     body = orjson.dumps(content, option=orjson.OPT_SERIALIZE_NUMPY)
-    return Response(body, status, headers, "application/json")
+    return Response(body, status, media_type="application/json")
 
 
 def error_body(message: str, *, event: int | None = None, branch: str | None = None) -> bytes:

@@ -158,10 +158,6 @@ class Assignment:
             lines.append((owned, _ends(list(map(len, owned)))))
         return Epoch(tuple(lines), self.num_windows)
 
-    def window(self, rank: int, window: int, *, epoch: int, shuffle: bool = True) -> list[Share]:
-        """What a rank reads in a window of an epoch; for several windows, take `epoch` once."""
-        return self.epoch(rank, epoch, shuffle=shuffle).window(window)
-
     def rows(self, share: Share, *, num_rows: int, epoch: int) -> NDArray[np.int64]:
         """Which of a block's ``num_rows`` events of the split belong to a share, ascending."""
         piece = share.piece

@@ -147,19 +147,17 @@ def test_a_job_is_on_one_node_and_its_log_is_found_by_its_id(tmp_path):
     assert made.name in directives(made.text)[0]
 
 
-def test_ports_certificates_and_resources_reach_the_worker(written):
+def test_ports_and_certificates_reach_the_worker(written):
     text = SLURM + "  worker-ports: 10000:10070\n  nanny-ports: 10070:10100\n"
     files = {"tls_ca_file": "/run/ca.pem", "tls_worker_cert": "/run/c.pem"}
     security = Security(require_encryption=True, tls_worker_key="/run/k.pem", **files)
-    options = {"security": security, "resources": {"reader": 1}}
-    made = script(written(text), scheduler_address="tls://h:1", **options)
+    made = script(written(text), scheduler_address="tls://h:1", security=security)
     words = command(made.text)
     pairs = dict(pairwise(words))
     assert pairs["--worker-port"] == "10000:10070"
     assert pairs["--nanny-port"] == "10070:10100"
     assert pairs["--tls-key"] == "/run/k.pem"
     assert pairs["--protocol"] == "tls"
-    assert pairs["--resources"] == "reader=1"
 
 
 def test_no_secret_and_nothing_that_was_not_asked_for_is_in_a_script(written):

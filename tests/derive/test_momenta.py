@@ -85,14 +85,14 @@ def test_two_massless_objects_have_the_mass_of_the_textbook():
     )
     pair = Expression("mass(g_pt[:,0],g_eta[:,0],g_phi[:,0],0, g_pt[:,1],g_eta[:,1],g_phi[:,1],0)")
     square = 2 * 40 * 30 * (np.cosh(2.0) - np.cos(6.0))
-    assert pair.evaluate(made) == pytest.approx([np.sqrt(square)], rel=1e-12)
-    apart = Expression("delta_r(g_eta[:,0], g_phi[:,0], g_eta[:,1], g_phi[:,1])").evaluate(made)
+    assert pair.value(made).values == pytest.approx([np.sqrt(square)], rel=1e-12)
+    apart = Expression("delta_r(g_eta[:,0], g_phi[:,0], g_eta[:,1], g_phi[:,1])").value(made).values
     assert apart == pytest.approx([np.hypot(2.0, 2 * np.pi - 6.0)], rel=1e-12)
 
 
 def test_the_mass_of_a_light_object_is_not_lost_in_its_energy():
     made = Events.from_awkward(ak.Array({"pt": [1e4], "eta": [4.0], "phi": [1.0], "m": [5e-4]}))
-    assert Expression("mass(pt, eta, phi, m)").evaluate(made).tolist() == [5e-4]
+    assert Expression("mass(pt, eta, phi, m)").value(made).values.tolist() == [5e-4]
 
 
 @pytest.mark.parametrize(

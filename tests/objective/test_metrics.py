@@ -9,7 +9,6 @@ from mlaas4hep_dask.objective.arithmetic.curves import (
     auc,
     bin_of,
     fill,
-    new_histogram,
     roc,
 )
 
@@ -17,7 +16,7 @@ FLOATS = st.floats(width=32, allow_nan=False)
 
 
 def histogram_of(logits, y, w=None):
-    histogram = new_histogram()
+    histogram = np.zeros((2, NUM_BINS))
     w = np.ones(len(logits)) if w is None else w
     fill(histogram, np.asarray(logits, np.float32), np.asarray(y, np.float32), w)
     return histogram

@@ -36,7 +36,7 @@ def events_of(assignment, counts, rank, window, *, epoch, shuffle=True):
     """(block, row) of each event of a window in the order in which they are used."""
     events = [
         (share.piece.block, int(row))
-        for share in assignment.window(rank, window, epoch=epoch, shuffle=shuffle)
+        for share in assignment.epoch(rank, epoch, shuffle=shuffle).window(window)
         for row in assignment.rows(share, num_rows=counts[share.piece.block][1], epoch=epoch)
     ]
     ordered = [None] * len(events)
@@ -96,7 +96,7 @@ def test_pieces_and_windows_are_those_that_walking_along_all_events_finds(made, 
                 low = events * window // assignment.num_windows
                 high = events * (window + 1) // assignment.num_windows
                 expected = walked([len(own[place]) for place in order], low, high)
-                shares = assignment.window(rank, window, epoch=epoch, shuffle=shuffle)
+                shares = assignment.epoch(rank, epoch, shuffle=shuffle).window(window)
                 shares = [s for s in shares if counts[s.piece.block][0] == sample]
                 assert [(s.piece, s.start, s.stop) for s in shares] == [
                     (own[order[place]], start, stop) for place, start, stop in expected
@@ -184,7 +184,7 @@ def test_windows_mix_samples_in_proportion_and_fit_in_memory(made):
     totals = [sum(size for name, size in counts if name == sample) for sample in samples]
     for rank, window in all_windows(assignment):
         found = dict.fromkeys(samples, 0)
-        for share in assignment.window(rank, window, epoch=1):
+        for share in assignment.epoch(rank, 1).window(window):
             found[counts[share.piece.block][0]] += len(share)
         for total, sample in zip(totals, samples, strict=True):
             fair = total / assignment.num_ranks / assignment.num_windows
@@ -269,7 +269,7 @@ def test_batches_mix_blocks_and_windows_change_from_epoch_to_epoch():
 
 def test_rows_of_a_share_ascend():
     assignment = assign(LARGE, seed=1, **OPTIONS)
-    for share in assignment.window(0, 0, epoch=1):
+    for share in assignment.epoch(0, 1).window(0):
         rows = assignment.rows(share, num_rows=LARGE[share.piece.block][1], epoch=1)
         assert (np.diff(rows) > 0).all()
 
@@ -280,4 +280,4 @@ def test_a_split_without_events_has_one_window_of_no_steps(counts):
     assert assignment.num_windows == 1
     assert [assignment.num_events(rank) for rank in range(3)] == [0, 0, 0]
     assert assignment.step_sizes(0).tolist() == []
-    assert assignment.window(0, 0, epoch=1) == []
+    assert assignment.epoch(0, 1).window(0) == []

@@ -46,7 +46,6 @@ def job_script(
     *,
     scheduler_address: str,
     name: str,
-    resources: Mapping[str, float] | None = None,
     security: Security | None = None,
     logs: Path | None = None,
     environment: Mapping[str, str] | None = None,
@@ -64,8 +63,6 @@ def job_script(
     name : str
         Name of the worker and, after the site's prefix, of the job. Begin it with the run's id, so
         that jobs are found again.
-    resources : mapping of str to float, optional
-        Dask's resources of each worker. A group with GPUs has ``GPU`` beside them.
     security : Security, optional
         Dask's, whose certificates are files. Required with ``tls://``.
     logs : Path, optional
@@ -93,7 +90,7 @@ def job_script(
         "local_directory": jobs.local_directory and f'"{jobs.local_directory}"',
         "worker_command": jobs.worker_command,
         "worker_extra_args": [
-            *_arguments(site, group, resources, files),
+            *_arguments(site, group, files),
             *jobs.worker_extra_args,
             *([] if has_place else [OWN_HOST]),
         ],
@@ -289,9 +286,7 @@ def _htcondor_text(job: Any, common: Mapping[str, Any]) -> str:
     return "\n".join([job.shebang, "", *lines, "", *ending])
 
 
-def _arguments(
-    site: Site, group: str, resources: Mapping[str, float] | None, files: Mapping[str, str]
-) -> list[str]:
+def _arguments(site: Site, group: str, files: Mapping[str, str]) -> list[str]:
     """The options of dask worker, each quoted for the shell."""
     options, gpus = site.options, site.group(group).gpus
     # One task at a time for each process, whatever cores it has: they are for torch, and two tasks
@@ -305,9 +300,8 @@ def _arguments(
     lifetime = site.lifetime(group)
     if lifetime is not None:
         found += ["--lifetime", f"{lifetime[0]:.0f}s", "--lifetime-stagger", f"{lifetime[1]:.0f}s"]
-    kinds = {**({"GPU": gpus} if gpus else {}), **(resources or {})}
-    if kinds:
-        found += ["--resources", ",".join(f"{kind}={value:g}" for kind, value in kinds.items())]
+    if gpus:
+        found += ["--resources", f"GPU={gpus:g}"]
     for key, file in files.items():
         found += [key, file if options.shared_files else PurePath(file).name]
     return [shlex.quote(each) for each in found]

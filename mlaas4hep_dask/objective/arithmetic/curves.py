@@ -13,11 +13,6 @@ RESIDUAL_BINS = 60  # of the histogram in the report
 RESIDUAL_SHARE = 0.995  # of the events that it shows
 
 
-def new_histogram(num_bins: int = NUM_BINS) -> NDArray[np.float64]:
-    """An empty histogram of logits, shape (2 labels, bins)."""
-    return np.zeros((2, num_bins))
-
-
 def bin_of(logits: NDArray[np.float32], num_bins: int = NUM_BINS) -> NDArray[np.int64]:
     """Bin of each logit; a larger logit never has a smaller bin.
 
