@@ -5,7 +5,7 @@ Each but ROOT is read by a module of its name in `mlaas4hep_dask.reader.formats`
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 
 class Format(NamedTuple):
@@ -29,6 +29,22 @@ FORMATS = {
 }
 TABLES = {name: format_ for name, format_ in FORMATS.items() if name != ROOT}
 COMPRESSIONS = {".gz": "gzip", ".bz2": "bz2", ".zst": "zstd"}  # of texts, by their last suffix
+
+RootFormat = Literal["auto", "ttree", "rntuple"]  # what a ROOT file that is written holds
+OnBadFile = Literal["error", "skip"]  # what happens when a file cannot be read
+# Schemas of coffea's NanoEvents: by the word of function.events, the class.
+SCHEMAS = {
+    "base": "BaseSchema",
+    "nanoaod": "NanoAODSchema",
+    "pfnano": "PFNanoAODSchema",
+    "scoutingnano": "ScoutingNanoAODSchema",
+    "delphes": "DelphesSchema",
+    "physlite": "PHYSLITESchema",
+    "treemaker": "TreeMakerSchema",
+    "edm4hep": "EDM4HEPSchema",
+    "fcc": "FCCSchema",
+    "fcc-edm4hep1": "FCCSchema_edm4hep1",
+}
 
 
 def format_of(suffix: str) -> str:

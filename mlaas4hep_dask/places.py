@@ -5,7 +5,10 @@ A module of `mlaas4hep_dask.cluster.places` starts each.
 
 from __future__ import annotations
 
+from typing import Literal
+
 LOCAL = "local"
 SYSTEMS = {"slurm": "jobs of SLURM", "htcondor": "jobs of HTCondor"}  # batch systems
 PLACES = {LOCAL: "a cluster on this machine", **SYSTEMS}  # what is started there
 SCHEMES = ("tcp", "tls")  # of schedulers that run already
+Storage = Literal["memory", "disk", "none"]  # where workers keep what they have encoded

@@ -18,6 +18,12 @@ _SCHEMES = (
     *("root", "xroot", "http", "https", "s3", "s3a", "gs", "gcs", "abfs", "az", "hdfs", "webhdfs"),
     *("ftp", "sftp", "ssh", "smb", "webdav", "hf", "oci", "oss", "memory"),
 )
+# Of XRootD's client, which without these waits minutes for a server that is gone.
+XROOTD_LIMITS = {
+    "XRD_CONNECTIONWINDOW": "10",
+    "XRD_CONNECTIONRETRY": "2",
+    "XRD_STREAMERRORWINDOW": "10",
+}
 
 
 class Unusable(Exception):  # noqa: N818  # becomes a Problem once its key is known

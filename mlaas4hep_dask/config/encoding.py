@@ -12,29 +12,22 @@ from pydantic import BeforeValidator, Field, WithJsonSchema
 from mlaas4hep_dask.config.problems import CALLABLE, Problem, describe, invalid
 from mlaas4hep_dask.config.section import Section
 from mlaas4hep_dask.errors import either, nearest
-from mlaas4hep_dask.formulas import FUNCTIONS, NAMES, OUT_OF_RANGE, SCALES
+from mlaas4hep_dask.formulas import FUNCTIONS, NAMES, NUMBERS, OUT_OF_RANGE, SCALES
 
 _NUMBERS = {"type": "array", "items": {"type": "number"}, "minItems": 2}
 _HOW_SCHEMA: dict[str, Any] = {
     "anyOf": [
         {"enum": list(NAMES)},
         {"type": "string", "pattern": CALLABLE},
-        {
-            "type": "object",
-            "properties": {
-                "shift": {"type": "number"},
-                "scale": {"type": "number"},
-                "missing": {"type": "number"},
-            },
-            "required": ["shift", "scale"],
-            "additionalProperties": False,
-        },
-        {
-            "type": "object",
-            "properties": {"x": _NUMBERS, "y": _NUMBERS, "missing": {"type": "number"}},
-            "required": ["x", "y"],
-            "additionalProperties": False,
-        },
+        *(
+            {
+                "type": "object",
+                "properties": {**dict.fromkeys(keys, of_each), "missing": {"type": "number"}},
+                "required": [*keys],
+                "additionalProperties": False,
+            }
+            for keys, of_each in zip(NUMBERS, ({"type": "number"}, _NUMBERS), strict=True)
+        ),
     ]
 }
 _OUT_OF_RANGE_SCHEMA: dict[str, Any] = {"anyOf": [{"enum": list(OUT_OF_RANGE)}]}
@@ -104,7 +97,7 @@ def _numbers_for_all(value: Any) -> Any:
 
 
 def _has_numbers(how: Any) -> bool:
-    return isinstance(how, dict) and how.keys() - {"missing"} in ({"shift", "scale"}, {"x", "y"})
+    return isinstance(how, dict) and how.keys() - {"missing"} in map(set, NUMBERS)
 
 
 def _normalisation_problem(how: Any) -> Problem | None:

@@ -2,26 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field, JsonValue
 
 from mlaas4hep_dask.config.problems import CALLABLE
 from mlaas4hep_dask.config.section import Section
+from mlaas4hep_dask.formats import SCHEMAS
 
-Schema = Literal[
-    "awkward",
-    "base",
-    "nanoaod",
-    "pfnano",
-    "scoutingnano",
-    "delphes",
-    "physlite",
-    "treemaker",
-    "edm4hep",
-    "fcc",
-    "fcc-edm4hep1",
-]
+if TYPE_CHECKING:
+    Schema = str
+else:
+    Schema = Literal[("awkward", *SCHEMAS)]
 
 
 class Function(Section):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
 from pydantic import BeforeValidator, Field, field_validator, model_validator
 
@@ -10,6 +10,12 @@ from mlaas4hep_dask.config.fields import Text, listed
 from mlaas4hep_dask.config.problems import Problem, invalid
 from mlaas4hep_dask.config.section import Section
 from mlaas4hep_dask.errors import nearest
+from mlaas4hep_dask.formulas import COMBINES
+
+if TYPE_CHECKING:
+    Combine = str
+else:
+    Combine = Literal[COMBINES]
 
 NETWORK = "mlaas4hep_dask.train.network:cnn"  # that an image is given to by default
 
@@ -65,7 +71,7 @@ class Channel(Section):
     collection: Text | None = Field(
         default=None, description="With combine: count, the collection whose objects are counted."
     )
-    combine: Literal["sum", "max", "count"] = Field(
+    combine: Combine = Field(
         default="sum", description="What stands in a cell with several objects."
     )
 

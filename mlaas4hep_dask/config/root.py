@@ -53,7 +53,9 @@ from mlaas4hep_dask.config.target import (
     loss_problems,
     with_usual_network,
 )
+from mlaas4hep_dask.formats import OnBadFile
 from mlaas4hep_dask.objective import Objective
+from mlaas4hep_dask.places import Storage
 
 
 class Config(Section):
@@ -156,13 +158,13 @@ class Config(Section):
     model: Model = Field(default=Model(), description="The function that builds the network.")
     training: Training = Field(default=Training(), description="How the network is trained.")
     cluster: Cluster = Field(default=Cluster(), description="Where the work runs.")
-    cache: Literal["auto", "memory", "disk", "none"] = Field(
+    cache: Literal["auto", Storage] = Field(
         default="auto",
         description="Where encoded events stay between epochs: in the memory of the workers, which "
         "spill what does not fit, on their disks, or nowhere, so that every epoch reads the files "
         "again. auto takes the first of these that has room.",
     )
-    on_bad_file: Literal["error", "skip"] = Field(
+    on_bad_file: OnBadFile = Field(
         default="error",
         description="What happens when a file stays unreadable: stop, or go on and report the "
         "loss.",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, Self, get_args
 
 from pydantic import BeforeValidator, Field, WithJsonSchema, field_validator, model_validator
 
@@ -10,8 +10,9 @@ from mlaas4hep_dask.config.fields import Size, Text
 from mlaas4hep_dask.config.problems import Problem, describe, invalid
 from mlaas4hep_dask.config.section import Section
 
-_MODE_SCHEMA = {"anyOf": [{"enum": ["full", "subset"]}, {"const": "sample", "deprecated": True}]}
-Mode = Annotated[Literal["full", "subset"], WithJsonSchema(_MODE_SCHEMA, mode="validation")]
+Measured = Literal["full", "subset"]
+_MODE_SCHEMA = {"anyOf": [{"enum": [*get_args(Measured)]}, {"const": "sample", "deprecated": True}]}
+Mode = Annotated[Measured, WithJsonSchema(_MODE_SCHEMA, mode="validation")]
 
 
 class SpecsPass(Section):

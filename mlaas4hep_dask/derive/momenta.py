@@ -160,7 +160,7 @@ NUMBERS: dict[str, Callable[[Momenta], Any]] = {
 
 #: What a component of a vector is called after the dot, and what makes it of the momentum.
 COMPONENTS = {
-    **{name: name for name in ("mass", "pt", "eta", "phi", "px", "py", "pz", "energy")},
+    **{name: name for name in NUMBERS},
     "m": "mass",
     "M": "mass",
     "E": "energy",

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from mlaas4hep_dask.encode import image_kernels as kernels
 from mlaas4hep_dask.encode.counts import EncodeCounts
 from mlaas4hep_dask.encode.encoding import Encoding
-from mlaas4hep_dask.encode.image import COMBINES, Image
+from mlaas4hep_dask.encode.image import CODES, Image
 from mlaas4hep_dask.encode.normalise import normalised
 from mlaas4hep_dask.encode.packed import Packed
 from mlaas4hep_dask.events import Events
@@ -231,7 +231,7 @@ def _pack(
             cell_starts[channel.collection, plane],
             0 if channel.value is None else value_starts[channel.value],
             rows[channel.collection],
-            COMBINES[channel.combine],
+            CODES[channel.combine],
             number * height * width,
         )
         for number, channel in enumerate(image.channels)

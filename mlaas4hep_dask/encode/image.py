@@ -13,11 +13,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mlaas4hep_dask.encode.image_kernels import COUNT, MAX, SUM
-from mlaas4hep_dask.errors import EncodeError, did_you_mean
+from mlaas4hep_dask.errors import EncodeError, did_you_mean, either
 from mlaas4hep_dask.events import Branch
+from mlaas4hep_dask.formulas import COMBINES
 from mlaas4hep_dask.specs import Specs
 
-COMBINES = {"sum": SUM, "max": MAX, "count": COUNT}
+CODES = dict(zip(COMBINES, (SUM, MAX, COUNT), strict=True))  # of the kernels
 MAX_NUMBERS = 2**26  # in one image: 256 MiB
 CELLS = 32  # of an axis that says nothing else
 
@@ -215,7 +216,7 @@ def _channels(options: Mapping[str, Any], branches: Mapping[str, Branch]) -> tup
         key = f"image.channels.{place}"
         combine, value = channel.get("combine", "sum"), channel.get("value")
         if combine not in COMBINES:
-            raise _error(f"{key}.combine", f"expected sum, max or count, found {combine!r}")
+            raise _error(f"{key}.combine", f"expected {either(COMBINES)}, found {combine!r}")
         collection = channel.get("collection")
         if value is not None:
             collection = _collection_of(value, branches, f"{key}.value")

@@ -16,6 +16,7 @@ from mlaas4hep_dask.encode.automatic import automatic
 from mlaas4hep_dask.errors import EncodeError
 from mlaas4hep_dask.formulas import FUNCTIONS, NAMES, Function, parts_of, unscaled
 from mlaas4hep_dask.formulas.compiled import values_of
+from mlaas4hep_dask.formulas.names import TABLE
 from mlaas4hep_dask.formulas.scales import Scale
 from mlaas4hep_dask.specs import BranchSpecs
 
@@ -228,7 +229,7 @@ def _from_numbers(name: str, how: Mapping[str, Any], low: float, high: float) ->
     try:
         if how.get("missing") is not None:
             absent = float(how["missing"])
-        if how.keys() - {"about", "missing"} == {"x", "y"}:
+        if how.keys() - {"about", "missing"} == {*TABLE}:
             table = Table(tuple(map(float, how["x"])), tuple(map(float, how["y"])))
             shift, scale = 0.0, 1.0
             problem = _problem(table)

@@ -15,6 +15,8 @@ NAMES = (
         for name in (function, *(f"{function}-{scale}" for scale in SCALES if scale != PLAIN))
     ),
 )
+LINE, TABLE = NUMBERS = ("shift", "scale"), ("x", "y")  # keys of numbers in place of a name
+COMBINES = ("sum", "max", "count")  # what stands in a cell of an image with several objects
 OUT_OF_RANGE = ("pass", "clip")  # what happens to values outside the specs
 
 

@@ -13,8 +13,7 @@ from mlaas4hep_dask.dataset.blocks import BlockPlan
 from mlaas4hep_dask.gang.diskcache import free_bytes
 from mlaas4hep_dask.gang.gang import Gang
 from mlaas4hep_dask.gang.source import KeptBlocks
-
-Place = Literal["memory", "disk", "none"]
+from mlaas4hep_dask.places import Storage
 
 
 @dataclass(frozen=True)
@@ -50,7 +49,7 @@ class Keeping:
         Those in memory.
     """
 
-    place: Place
+    place: Storage
     blocks: KeptBlocks
     held: Sequence[Future] = ()
 
@@ -59,7 +58,7 @@ def keep(
     plan: BlockPlan,
     gang: Gang,
     *,
-    place: Place | Literal["auto"],
+    place: Literal["auto", Storage],
     packed_bytes: int,
     owners: Mapping[int, int],
     fractions: Mapping[int, float],
@@ -113,7 +112,7 @@ def keep(
 
 def _roomiest(
     gang: Gang, readers: Mapping[str, Mapping[str, Any]], packed_bytes: int, shares: Shares
-) -> Place:
+) -> Storage:
     """Where there is room for blocks."""
     # A worker without a limit reports 0.
     memory = sum(info["memory_limit"] or math.inf for info in readers.values())

@@ -20,6 +20,7 @@ from mlaas4hep_dask.encode.rules import matches, rules_of
 from mlaas4hep_dask.encode.scaling import require_usable
 from mlaas4hep_dask.errors import CodeError, DataError, EncodeError
 from mlaas4hep_dask.events import Branch
+from mlaas4hep_dask.formulas.names import LINE, TABLE
 from mlaas4hep_dask.specs import BranchSpecs, Specs
 from mlaas4hep_dask.usercode import RAISED, UserCode, find_code, limited, where_of
 
@@ -152,7 +153,7 @@ def _called(function: Normaliser, reference: str, specs: BranchSpecs) -> dict[st
         with limited():
             first, second = function(specs)
         is_table = hasattr(first, "__len__")
-        keys = ("x", "y") if is_table else ("shift", "scale")
+        keys = TABLE if is_table else LINE
         values = [
             list(map(float, value)) if is_table else float(value) for value in (first, second)
         ]

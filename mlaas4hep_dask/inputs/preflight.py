@@ -16,6 +16,7 @@ from mlaas4hep_dask.derive.recipe import Recipe
 from mlaas4hep_dask.encode.encoding import transforms_of
 from mlaas4hep_dask.errors import DataError, UnreadableFileError
 from mlaas4hep_dask.events import Branch
+from mlaas4hep_dask.formats import SCHEMAS
 from mlaas4hep_dask.inputs.context import Context
 from mlaas4hep_dask.inputs.description import Description
 from mlaas4hep_dask.inputs.head import check_heads
@@ -40,7 +41,6 @@ from mlaas4hep_dask.reader import (
     require_schemes,
 )
 from mlaas4hep_dask.reader.function import Traced
-from mlaas4hep_dask.reader.nanoevents import SCHEMAS
 from mlaas4hep_dask.specs import Specs
 from mlaas4hep_dask.usercode import Need, UserCode
 

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
 import click
 
@@ -26,12 +26,12 @@ from mlaas4hep_dask.command import (
     words_of,
 )
 from mlaas4hep_dask.errors import ConfigError, either
+from mlaas4hep_dask.formats import OnBadFile, RootFormat
 from mlaas4hep_dask.places import LOCAL, PLACES, SYSTEMS
 
 if TYPE_CHECKING:
     from mlaas4hep_dask.journal import Scores
     from mlaas4hep_dask.predict.scoring import Predicted
-    from mlaas4hep_dask.writer import RootFormat
 
 NAME = "python -m mlaas4hep_dask.predict"
 BRANCHES = "--branches"
@@ -83,7 +83,7 @@ def spread(arguments: Sequence[str], *, option: str) -> list[str]:
 )
 @click.option(
     "--root-format",
-    type=click.Choice(("auto", "ttree", "rntuple")),
+    type=click.Choice(get_args(RootFormat)),
     default="auto",
     show_default=True,
     help="What a .root output holds; auto is a TTree of up to 500 branches.",
@@ -101,7 +101,7 @@ def spread(arguments: Sequence[str], *, option: str) -> list[str]:
 @count_option("--max-events", "Score only the first N events.")
 @click.option(
     "--on-bad-file",
-    type=click.Choice(("error", "skip")),
+    type=click.Choice(get_args(OnBadFile)),
     default="error",
     show_default=True,
     help="What happens when a file cannot be read.",

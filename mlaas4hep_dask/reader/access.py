@@ -19,6 +19,7 @@ from urllib.parse import urlsplit
 
 import fsspec
 
+from mlaas4hep_dask.catalog.locations import XROOTD_LIMITS
 from mlaas4hep_dask.errors import DataError, MissingExtraError, MLaaSError, UnreadableFileError
 from mlaas4hep_dask.formats import COMPRESSIONS, format_of
 from mlaas4hep_dask.reader.counts import count_retry
@@ -31,12 +32,6 @@ T = TypeVar("T")
 AVOIDED = 300.0  # seconds in which a server that failed is tried after the others, or only once
 XROOTD = ("root", "xroot")
 S3 = ("s3", "s3a")
-# Without these, the client waits minutes for a server that is gone.
-XROOTD_LIMITS = {
-    "XRD_CONNECTIONWINDOW": "10",
-    "XRD_CONNECTIONRETRY": "2",
-    "XRD_STREAMERRORWINDOW": "10",
-}
 _ABSENT = (404, 410)  # HTTP's answers for what does not exist
 
 

@@ -8,24 +8,12 @@ from typing import Any
 import awkward as ak
 
 from mlaas4hep_dask.errors import FunctionError, MissingExtraError
-from mlaas4hep_dask.formats import ROOT
+from mlaas4hep_dask.formats import ROOT, SCHEMAS
 from mlaas4hep_dask.reader.access import reason_of
 from mlaas4hep_dask.reader.opened import OpenTree
 from mlaas4hep_dask.reader.partition import Partition
 from mlaas4hep_dask.reader.read import open_partition
 
-SCHEMAS = {
-    "base": "BaseSchema",
-    "nanoaod": "NanoAODSchema",
-    "pfnano": "PFNanoAODSchema",
-    "scoutingnano": "ScoutingNanoAODSchema",
-    "delphes": "DelphesSchema",
-    "physlite": "PHYSLITESchema",
-    "treemaker": "TreeMakerSchema",
-    "edm4hep": "EDM4HEPSchema",
-    "fcc": "FCCSchema",
-    "fcc-edm4hep1": "FCCSchema_edm4hep1",
-}
 HINTS = {
     "fcc": "; FCC files of EDM4hep 1 and later need 'fcc-edm4hep1'",
     "fcc-edm4hep1": "; FCC files from before EDM4hep 1 need 'fcc'",

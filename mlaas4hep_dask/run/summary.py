@@ -18,7 +18,7 @@ from mlaas4hep_dask.dataset.distributions import Distributions
 from mlaas4hep_dask.encode import Encoding
 from mlaas4hep_dask.encode.encoding import clipped_branches, normalisations_of
 from mlaas4hep_dask.inputs.notes import together
-from mlaas4hep_dask.journal import StageEnd
+from mlaas4hep_dask.journal import SPLITS, StageEnd
 from mlaas4hep_dask.run.facts import split_sums
 from mlaas4hep_dask.run.fill_notes import squeezed
 from mlaas4hep_dask.run.one_class import one_class_notes
@@ -98,9 +98,7 @@ def run_summary(
                 "num_selected": totals[sample].num_selected,
                 "sum_weights": factors[sample] * totals[sample].sum_weights,
                 "num_negative": totals[sample].num_negative,
-                "train": splits[sample][0],
-                "validation": splits[sample][1],
-                "test": splits[sample][2],
+                **dict(zip(SPLITS, splits[sample], strict=True)),
             }
             for sample in plan.samples
         ],

@@ -157,11 +157,12 @@ class Rank:
         The test events are measured after the last epoch.
         """
         task = self.task
-        measured = ["validation", *(["test"] if epoch == task.epochs else [])]
+        train, validation, test = SPLITS
+        measured = [validation, *([test] if epoch == task.epochs else [])]
         torch.manual_seed(hash((task.seed, epoch, task.rank)))
-        sums = {name: _Sums(task.objective.tally(task.samples)) for name in ("train", *measured)}
+        sums = {name: _Sums(task.objective.tally(task.samples)) for name in (train, *measured)}
         self.learner.train()
-        feed = self._feed("train", source)
+        feed = self._feed(train, source)
         waited = sum(each.waited for each in self._feeds.values())
         num_learnt = num_reported = 0
         clock = time.monotonic()
@@ -169,12 +170,12 @@ class Rank:
             output = np.empty((len(window.y), *self._tail), np.float32)
             weights = self._loss_weights(window)
             for loss, end in self.learn(window, weights, output):
-                sums["train"].loss += loss
+                sums[train].loss += loss
                 if time.monotonic() - clock > PROGRESS_EVERY:
                     progress(num_learnt + end - num_reported)
                     num_reported, clock = num_learnt + end, time.monotonic()
             num_learnt += len(window.y)
-            sums["train"].add(window, self._truth(window), weights, output)
+            sums[train].add(window, self._truth(window), weights, output)
         self.network.eval()
         for name in measured:
             for window in self._feed(name, source).windows(epoch, shuffle=False):
@@ -184,7 +185,7 @@ class Rank:
         return EpochResult(
             epoch,
             splits,
-            sums["test"].tally.detail() if "test" in sums else {},
+            sums[test].tally.detail() if test in sums else {},
             num_learnt,
             self._checkpoint(epoch) if task.rank == 0 else None,
             sum(each.waited for each in self._feeds.values()) - waited,

@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 from mlaas4hep_dask.encode import Encoding, decode_events
 from mlaas4hep_dask.errors import EncodeError
 from mlaas4hep_dask.events import Branch, Events
-from mlaas4hep_dask.writer.output import RootFormat, write_events
+from mlaas4hep_dask.formats import RootFormat
+from mlaas4hep_dask.writer.output import write_events
 from mlaas4hep_dask.writer.root import counter_name
 
 STEP = 20_000  # events decoded at once

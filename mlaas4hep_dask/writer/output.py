@@ -9,13 +9,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, get_args
 
 import numpy as np
 
 from mlaas4hep_dask.errors import WriteError, did_you_mean, writing
 from mlaas4hep_dask.events import Branch, Events
 from mlaas4hep_dask.events.events import concatenate
+from mlaas4hep_dask.formats import RootFormat
 from mlaas4hep_dask.writer.sink import Sink
 
 SUFFIXES = (".root", ".parquet")
@@ -26,7 +27,6 @@ FLUSH_EVENTS = 100_000
 MAX_TREE_BRANCHES = 500
 
 
-RootFormat = Literal["auto", "ttree", "rntuple"]
 ROOT_FORMATS: tuple[str, ...] = get_args(RootFormat)
 
 

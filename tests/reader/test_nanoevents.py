@@ -1,7 +1,6 @@
 """Users' functions of NanoEvents, with files in the layouts of several experiments."""
 
 from dataclasses import replace
-from typing import get_args
 
 import awkward as ak
 import numpy as np
@@ -10,14 +9,14 @@ import uproot
 from coffea.nanoevents import schemas
 
 from mlaas4hep_dask.config import Config
-from mlaas4hep_dask.config.function import Schema
 from mlaas4hep_dask.dataset import Dataset
 from mlaas4hep_dask.dataset.description import description_of
 from mlaas4hep_dask.dataset.planning import check_files
 from mlaas4hep_dask.errors import DataError, FunctionError
+from mlaas4hep_dask.formats import SCHEMAS
 from mlaas4hep_dask.inputs.preflight import preflight
 from mlaas4hep_dask.inputs.prepare import prepare
-from mlaas4hep_dask.reader import nanoevents, require_same_branches
+from mlaas4hep_dask.reader import require_same_branches
 
 CODE = """
 import awkward as ak
@@ -323,10 +322,8 @@ def test_a_wrong_field_is_named_with_its_line_and_the_nearest(tmp_path, edge_cas
 
 
 def test_every_schema_of_the_configuration_is_one_of_coffea():
-    for name, schema in nanoevents.SCHEMAS.items():
+    for schema in SCHEMAS.values():
         assert issubclass(getattr(schemas, schema), schemas.BaseSchema)
-        assert name in get_args(Schema)
-    assert set(get_args(Schema)) == {"awkward", *nanoevents.SCHEMAS}
 
 
 def test_physlite_is_read_by_patterns_without_a_function(tmp_path, edge_cases):

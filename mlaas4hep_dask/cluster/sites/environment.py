@@ -7,18 +7,13 @@ import shlex
 from collections.abc import Mapping
 from pathlib import PurePath
 
+from mlaas4hep_dask.catalog.locations import XROOTD_LIMITS
 from mlaas4hep_dask.cluster.settings import variables
 from mlaas4hep_dask.cluster.sites.site import Site
 
 # Without them a server that dies in mid-read stops a worker for minutes. Only connections are
 # given up early: reading.timeout says how long a server may take to answer.
-XROOTD = {
-    "XRD_CONNECTIONWINDOW": "10",
-    "XRD_CONNECTIONRETRY": "2",
-    "XRD_STREAMERRORWINDOW": "10",
-    "XRD_REQUESTTIMEOUT": "60",
-    "XRD_STREAMTIMEOUT": "30",
-}
+XROOTD = {**XROOTD_LIMITS, "XRD_REQUESTTIMEOUT": "60", "XRD_STREAMTIMEOUT": "30"}
 CREDENTIALS = {"X509_USER_PROXY": "proxy", "BEARER_TOKEN_FILE": "token"}  # and the site's keys
 SECRETS = ("BEARER_TOKEN",)  # a script can be read by everybody; never its value
 UNPACKED = "environment"  # folder of a packed environment, in the job's scratch folder
