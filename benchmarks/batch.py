@@ -1,14 +1,17 @@
-"""Processor time of workers that are batch jobs, against workers of a local cluster.
+"""Batch workers: how soon a lost one is replaced, and their processor time against local ones.
 
-The work is the specs pass, and reading and encoding to dense rows, in turns in one run, on two
-workers each. Only what the worker processes themselves take is compared: settings that do not reach
-them, such as those of malloc, show here. Run it where jobs can be submitted; `--here` starts a
-SLURM or an HTCondor pool of the tests on this machine first.
+First jobs are lost, ended by the batch system or killed with their processes, in turns; it is
+measured when the queue shows another. Then workers work, two on each side, in turns in one run: the
+specs pass, and reading and encoding to dense rows. Only what the worker processes themselves take
+is compared: settings that do not reach them, such as those of malloc, show here. Each part ends
+with a JSON line. Run it where jobs can be submitted; `--here` starts a SLURM or an HTCondor pool of
+the tests on this machine first.
 """
 
 from __future__ import annotations
 
 import os
+import signal
 import statistics
 import sys
 import tempfile
@@ -21,14 +24,20 @@ from typing import Any
 
 import common
 import data
+import psutil
 import work
+import yaml
 
 from mlaas4hep_dask import Dataset, connect
+from mlaas4hep_dask.cluster.batch.queue import QUEUES
+from mlaas4hep_dask.cluster.session import Session
 from mlaas4hep_dask.dataset.collecting import collect
 from mlaas4hep_dask.dataset.specs_pass import file_pieces
 
 WORKERS = 2
 JOBS = ("specs", "encode")
+REPLACED = 5.0  # seconds in which a lost job is to be back in the queue
+PATIENCE = 300.0
 
 
 def main() -> None:
@@ -46,11 +55,66 @@ def main() -> None:
             os.environ.update(stack.enter_context(_service(parsed.system)).environment)
         links = data.linked(paths, folder, times=parsed.times)
         config = common.write_config(folder / "a.yaml", links)
-        options: dict[str, Any] = {"workers": WORKERS, "memory_limit": "2 GiB", "ranks": 0}
-        sides = {"reference": stack.enter_context(connect("local", **options))}
-        batch = connect(parsed.system, site=parsed.site, jobs=folder / "jobs", **options)
-        sides["ours"] = stack.enter_context(batch)
+        options: dict[str, Any] = {"memory_limit": "2 GiB", "ranks": 0}
+        site = write_site(folder / "site.yaml", parsed)
+        ours = connect(parsed.system, site=str(site), jobs=folder / "jobs", **options)
+        sides = {"ours": stack.enter_context(ours)}
+        report_losses(parsed, sides["ours"])
+        local = connect("local", workers=WORKERS, **options)
+        sides["reference"] = stack.enter_context(local)
         report(parsed, {side: Dataset.from_yaml(config, each) for side, each in sides.items()})
+
+
+def write_site(file: Path, parsed: Any) -> Path:
+    """A site as the one that was asked for, whose workers are as many all the time."""
+    base = parsed.site or parsed.system
+    if Path(base).exists():
+        base = str(Path(base).absolute())
+    size = {"minimum": WORKERS, "maximum": WORKERS}
+    options = {"title": "a benchmark", "base": base, "readers": size}
+    file.write_text(yaml.safe_dump({"mlaas4hep": options}))
+    return file
+
+
+def report_losses(parsed: Any, cluster: Session) -> None:
+    """Lose jobs one after the other, and print the JSON line."""
+    queue, delays = QUEUES[parsed.system](), []
+    ways = ["cancelled", "killed"] if parsed.here else ["cancelled"]
+    for turn in range(parsed.repeats):
+        for way in ways:
+            cluster.wait_for_workers(WORKERS, "benchmark", seconds=PATIENCE, group="readers")
+            known = set(queue.seen() or ())
+            if way == "killed":
+                _kill(sorted(cluster.client.run(os.getpid).values())[turn % WORKERS])
+            else:
+                queue.cancel([next(job for job in known if _is_there(queue, job))])
+            began = time.perf_counter()
+            while not set(queue.seen() or ()) - known:
+                if time.perf_counter() - began > PATIENCE:
+                    sys.exit(f"a job that was {way} is not replaced within {PATIENCE:.0f} s")
+            delays.append(time.perf_counter() - began)
+    cluster.wait_for_workers(WORKERS, "benchmark", seconds=PATIENCE, group="readers")
+    worst = max(delays)
+    common.close(
+        "lost jobs",
+        len(delays),
+        common.Comparison(worst, REPLACED, REPLACED / worst),
+        reference=f"{REPLACED:g} s, in which each is to be back in the queue; the worst counts",
+        cores=len(os.sched_getaffinity(0)),
+        system=parsed.system,
+        delays=[round(delay, 3) for delay in delays],
+    )
+
+
+def _is_there(queue: Any, job: str) -> bool:
+    return (queue.seen() or {})[job].state == "running"
+
+
+def _kill(process: int) -> None:
+    """End a worker of this machine and the nanny that would start it again."""
+    nanny = psutil.Process(process).parent()
+    for each in (nanny, *nanny.children(recursive=True)):
+        each.send_signal(signal.SIGKILL)
 
 
 def report(parsed: Any, datasets: dict[str, Dataset]) -> None:

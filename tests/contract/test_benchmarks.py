@@ -55,6 +55,21 @@ def test_a_benchmark_ends_with_one_json_object(command, data_folder):
     assert found["ratio"] > 0
 
 
+@pytest.mark.timeout(280)
+@pytest.mark.usefixtures("slurm")
+def test_lost_jobs_are_replaced_and_batch_workers_are_held_against_local_ones(data_folder):
+    few = ["--events", "2000", "--repeats", "1", "--times", "1", "--data", str(data_folder)]
+    done = subprocess.run(
+        [sys.executable, str(FOLDER / "batch.py"), *few], capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    lost, last = map(json.loads, done.stdout.splitlines()[-2:])
+    assert lost.keys() & last.keys() >= COMMON
+    assert (lost["stage"], len(lost["delays"])) == ("lost jobs", 1)
+    assert (last["stage"], last["ratios"].keys()) == ("batch", {"specs", "encode"})
+    assert lost["ratio"] > 0 < last["ratio"]
+
+
 def test_projected_seconds_are_held_against_runs_of_the_whole_command(data_folder):
     options = ["--events", "2000", "--repeats", "1", "--batch-size", "50", "--epochs", "1"]
     script = [str(FOLDER / "projection.py"), "--check", "--check-events", "3000"]

@@ -363,6 +363,8 @@ def test_a_full_scratch_folder_costs_time_and_no_result(batch, tmp_path, expecte
         ) as run,
     ):
         assert run.results() == expected
+    said = "".join(log.read_text() for log in run.folder_of_jobs().glob("logs/*.log"))
+    assert "is not kept on disk: [Errno 28] No space left on device" in said
 
 
 @contextmanager
