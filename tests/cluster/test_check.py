@@ -10,7 +10,9 @@ import elsewhere
 import main_job
 import pytest
 import yaml
+from servers import needs_xrootd, xrootd_server
 from services.processes import wait_until
+from tokens import HOUR, token_of
 
 from mlaas4hep_dask.cluster.check import Line, as_text, is_red
 from mlaas4hep_dask.cluster.check.checking import chosen_workers
@@ -132,6 +134,22 @@ def test_nothing_is_submitted_without_a_proxy_that_the_site_requires(tmp_path, m
     assert (line.colour, line.what) == ("red", "credentials")
     assert f"X.509 proxy {tmp_path / 'absent'}" in line.text
     assert "voms-proxy-init" in line.text
+    assert not (tmp_path / "mlaas4hep.jobs").exists()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("seconds", "mode", "said"), [(-HOUR, 0o600, "it expired at"), (HOUR, 0o644, "chmod 600")]
+)
+def test_nothing_is_submitted_with_a_token_of_no_use(tmp_path, monkeypatch, seconds, mode, said):
+    token = token_of(tmp_path, seconds, mode)
+    monkeypatch.setenv("BEARER_TOKEN_FILE", str(token))
+    site = site_of(tmp_path, "htcondor", {"token": "required", "proxy": "none"})
+    (line,) = check("--cluster", "htcondor", "--site", site, cwd=tmp_path)
+    assert (line.colour, line.what) == ("red", "credentials")
+    assert f"token {token}: " in line.text
+    assert said in line.text
+    assert line.advice == "make a new one before you submit"
     assert not (tmp_path / "mlaas4hep.jobs").exists()
 
 
@@ -276,19 +294,25 @@ def test_a_worker_behind_a_forwarded_port_cannot_be_a_rank_and_is_told(hosts, tm
     assert "Cannot assign requested address" in red[0].text
 
 
-def site_of(folder, system, **keys):
+def site_of(folder, system, options=None, **keys):
     file = folder / "ours.yaml"
-    site = {"mlaas4hep": {"title": "ours", "base": system}, "jobqueue": {system: keys}}
+    options = {"title": "ours", "base": system, **(options or {})}
+    site = {"mlaas4hep": options, "jobqueue": {system: keys}}
     file.write_text(yaml.safe_dump(site))
     return file
 
 
 def green_and_red(system, jobs, folder):
     """A batch system is green as it is, and red for what a site's file has wrong."""
-    main_job.write_config(folder)
-    small_jobs = site_of(folder, system, memory="1 GiB")
-    lines = check("dataset.yaml", "--cluster", system, "--site", small_jobs, cwd=folder)
+    small_jobs = site_of(folder, system, {"token": "required"}, memory="1 GiB")
+    with xrootd_server(main_job.DATA) as (_, url), pytest.MonkeyPatch.context() as patch:
+        patch.setenv("BEARER_TOKEN_FILE", str(token_of(folder, HOUR)))
+        main_job.write_config(folder, where=url)
+        lines = check("dataset.yaml", "--cluster", system, "--site", small_jobs, cwd=folder)
     assert not the_red(lines), as_text(lines)
+    green = {line.what: line.text for line in lines if line.colour == "green"}
+    assert green["input"].startswith(f"{url}/{main_job.SIGNAL}: 5,684 entries")
+    assert green["credentials"] == f"WLCG token {folder / 'token'} is valid for 1.0 h"
     assert kinds(lines) == EVERY | {("", "credentials")}
     assert jobs() == ""
 
@@ -306,6 +330,7 @@ def green_and_red(system, jobs, folder):
     return red["starts"]
 
 
+@needs_xrootd
 @pytest.mark.timeout(290)
 def test_slurm_is_green_and_wrong_python_and_memory_are_red(slurm, tmp_path):
     def jobs():
@@ -317,6 +342,7 @@ def test_slurm_is_green_and_wrong_python_and_memory_are_red(slurm, tmp_path):
     assert "change account, queue, memory or walltime" in line.advice
 
 
+@needs_xrootd
 @pytest.mark.timeout(290)
 def test_htcondor_is_green_and_wrong_python_and_memory_are_red(htcondor, tmp_path):
     def jobs():

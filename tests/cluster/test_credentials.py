@@ -1,15 +1,12 @@
-import base64
-import json
 import subprocess
-import time
 
 import pytest
+from tokens import HOUR, token_of
 
 from mlaas4hep_dask.cluster.sites import check_credentials, load_site
 from mlaas4hep_dask.cluster.sites.credentials import read_proxy, read_token
 from mlaas4hep_dask.errors import ClusterError
 
-HOUR = 3600
 TOKEN = {"proxy": "none", "token": "required"}
 
 
@@ -24,14 +21,6 @@ def site(tmp_path):
         return load_site(str(path))
 
     return load
-
-
-def token_of(tmp_path, seconds, mode=0o600):
-    body = base64.urlsafe_b64encode(json.dumps({"exp": time.time() + seconds}).encode())
-    path = tmp_path / "token"
-    path.write_text(f"e30.{body.decode().rstrip('=')}.c2ln")
-    path.chmod(mode)
-    return path
 
 
 def proxy_of(tmp_path, *days):

@@ -32,6 +32,7 @@ from mlaas4hep_dask.cluster.check.lines import (
     start_line,
 )
 from mlaas4hep_dask.cluster.sites import Site, check_credentials, load_site
+from mlaas4hep_dask.cluster.sites.credentials import credentials_for
 from mlaas4hep_dask.errors import ClusterError, MLaaSError
 from mlaas4hep_dask.places import LOCAL, SYSTEMS
 from mlaas4hep_dask.waiting import ClusterHandle, Group, processes, workers_of
@@ -124,11 +125,8 @@ def credentials_line(site: Site) -> Line:
         return Line("red", "", "credentials", str(error), "make a new one before you submit")
     if warnings:
         return Line("yellow", "", "credentials", "\n".join(warnings), "renew it before the run")
-    wanted = (site.options.proxy, site.options.token)
-    text = "those that are there, if any, are private and last"
-    if set(wanted) == {"none"}:
-        text = "none is passed on"
-    return Line("green", "", "credentials", text)
+    passed = "; ".join(credential.title for credential in credentials_for(site)[0])
+    return Line("green", "", "credentials", passed or "none is passed on")
 
 
 def _look(

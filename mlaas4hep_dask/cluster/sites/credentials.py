@@ -48,6 +48,11 @@ class Credential:
         """How long it is still valid; negative when it has expired."""
         return self.expires - time.time()
 
+    @property
+    def title(self) -> str:
+        """What it is, and for how long."""
+        return f"{NAMES[self.kind]} {self.file} is valid for {_hours(self.seconds_left)}"
+
 
 def check_credentials(
     site: Site, *, seconds: float | None = None, environment: Mapping[str, str] | None = None
@@ -69,10 +74,28 @@ def check_credentials(
         When a credential that is required is missing, has expired, cannot be read, or can be read
         by others. One that is not required is warned of.
     """
-    here = os.environ if environment is None else environment
     walltimes = [site.walltime(group) or 0.0 for group in ("readers", "trainers")]
     needed = max(walltimes) if seconds is None else seconds
-    warnings = []
+    credentials, warnings = credentials_for(site, environment)
+    for each in credentials:
+        if each.seconds_left < needed:
+            warnings.append(
+                f"{each.title}, and the run may take {_hours(needed)}; renew it meanwhile "
+                f"({RENEW[each.kind]}), files that are opened later take the new one"
+            )
+    return warnings
+
+
+def credentials_for(
+    site: Site, environment: Mapping[str, str] | None = None
+) -> tuple[list[Credential], list[str]]:
+    """The credentials that jobs of a site are given, and what is wrong with others.
+
+    Parameters and errors are those of `check_credentials`.
+    """
+    here = os.environ if environment is None else environment
+    credentials: list[Credential] = []
+    warnings: list[str] = []
     for kind, find, read in (("proxy", proxy_file, read_proxy), ("token", token_file, read_token)):
         wanted = getattr(site.options, kind)
         if wanted == "none":
@@ -83,21 +106,16 @@ def check_credentials(
                 if wanted == "required":
                     raise _error(kind, None, f"site {site.name} needs one, and there is none")
                 continue
-            found = read(file)
-            if found.seconds_left <= 0:
-                raise _error(kind, file, f"it expired at {_date(found.expires)}")
+            credential = read(file)
+            if credential.seconds_left <= 0:
+                raise _error(kind, file, f"it expired at {_date(credential.expires)}")
         except ClusterError as error:
             if wanted == "required":
                 raise
             warnings.append(str(error))
-            continue
-        if found.seconds_left < needed:
-            warnings.append(
-                f"{NAMES[kind]} {file} is valid for {_hours(found.seconds_left)}, and the run may "
-                f"take {_hours(needed)}; renew it meanwhile ({RENEW[kind]}), files that are opened "
-                "later take the new one"
-            )
-    return warnings
+        else:
+            credentials.append(credential)
+    return credentials, warnings
 
 
 def proxy_file(environment: Mapping[str, str]) -> Path | None:
