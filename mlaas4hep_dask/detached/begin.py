@@ -86,10 +86,11 @@ def _submit(cluster: Cluster, command: Sequence[str], folder: Path, token: str) 
         variables={VARIABLE: folder.name},
     )
     now = time.time()
-    job = QUEUES[site.system]().submit(script, folder / "head.sh")
+    job = QUEUES[site.system](site.queue_options).submit(script, folder / "head.sh")
     log = script.log_of(job)
     printed = "" if log is None else str(log)
-    return Head(folder.name, site.system, job, socket.gethostname(), printed, now)
+    host, options = socket.gethostname(), site.queue_options
+    return Head(folder.name, site.system, job, host, printed, now, options=options)
 
 
 def _start(command: Sequence[str], folder: Path) -> Head:

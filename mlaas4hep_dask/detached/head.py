@@ -6,7 +6,7 @@ import json
 import os
 import shutil
 import socket
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
@@ -42,6 +42,8 @@ class Head:
         Seconds since 1970, when it was started.
     birth : str
         Of a process, as `birth_of` has it.
+    options : tuple of str
+        More options of the batch system's commands that see and end the job.
     """
 
     name: str
@@ -51,6 +53,7 @@ class Head:
     log: str
     time: float = 0.0
     birth: str = ""
+    options: tuple[str, ...] = ()
 
     @classmethod
     def read(cls, file: Path) -> Self | None:
@@ -66,6 +69,7 @@ class Head:
             str(told["log"]),
             float(told.get("time", 0.0)),
             str(told.get("birth", "")),
+            options_in(told),
         )
 
     def write(self, file: Path) -> None:
@@ -85,14 +89,14 @@ class Head:
         if self.system == LOCAL:
             is_here = self.host == socket.gethostname()
             return birth_of(int(self.job)) == self.birth if is_here else None
-        seen = seen_by(self.system, self.host)
+        seen = seen_by(self.system, self.host, self.options)
         if seen is None:
             return None
         return self.job in seen and seen[self.job].state != "gone"
 
     def reason(self) -> str:
         """What the batch system says of it; empty if nothing."""
-        seen = None if self.system == LOCAL else seen_by(self.system, self.host)
+        seen = None if self.system == LOCAL else seen_by(self.system, self.host, self.options)
         found = (seen or {}).get(self.job)
         return "" if found is None else f"{found.state} {found.reason}".strip()
 
@@ -115,23 +119,29 @@ def head_of(output: Path) -> Head | None:
     return None if found is None else Head.read(found / HEAD)
 
 
-def can_ask(system: str, host: str) -> bool:
+def can_ask(system: str, host: str, options: Sequence[str] = ()) -> bool:
     """Whether the batch system that has the jobs can be asked from this machine.
 
-    A pool of HTCondor has a queue on every machine that submits, and ids of its own in each.
+    A pool of HTCondor has a queue on every machine that submits, and ids of its own in each;
+    options may name one.
     """
     command = COMMANDS.get(system)
-    is_right = system != "htcondor" or host == socket.gethostname()
+    is_right = system != "htcondor" or "-name" in options or host == socket.gethostname()
     return command is not None and is_right and shutil.which(command) is not None
 
 
-def seen_by(system: str, host: str) -> Mapping[str, Seen] | None:
+def options_in(record: Mapping[str, Any]) -> tuple[str, ...]:
+    """Of a record, the options of the batch system's commands that see and end jobs."""
+    return tuple(map(str, record.get("options") or ()))
+
+
+def seen_by(system: str, host: str, options: Sequence[str] = ()) -> Mapping[str, Seen] | None:
     """The jobs that a batch system knows, by id; None when it cannot be asked."""
-    if not can_ask(system, host):
+    if not can_ask(system, host, options):
         return None
     from mlaas4hep_dask.cluster.batch.queue import QUEUES
 
-    return QUEUES[system]().seen()
+    return QUEUES[system](tuple(options)).seen()
 
 
 def newest(output: Path, name: str) -> Path | None:

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from mlaas4hep_dask.detached.head import lines_of, newest, seen_by
+from mlaas4hep_dask.detached.head import lines_of, newest, options_in, seen_by
 
 JOBS, DRIVER = "jobs.jsonl", "driver.json"
 OVER = ("cancelled", "lost", "gone")
@@ -57,6 +57,8 @@ class Jobs:
         The name of the site.
     host : str
         The machine that submitted them.
+    options : tuple of str
+        More options of the batch system's commands that see and end jobs.
     jobs : tuple of Job
         In the order in which they were submitted.
     num_refused : int
@@ -71,6 +73,7 @@ class Jobs:
     system: str = ""
     site: str = ""
     host: str = ""
+    options: tuple[str, ...] = ()
     jobs: tuple[Job, ...] = ()
     num_refused: int = 0
     trouble: str = ""
@@ -101,6 +104,7 @@ def jobs_of(run: Path, *, ask: bool = True) -> Jobs | None:
         system=str(driver.get("system", "")),
         site=str(driver.get("site", "")),
         host=str(driver.get("host", "")),
+        options=options_in(driver),
     )
     return _asked(found) if ask and found.left else found
 
@@ -110,16 +114,18 @@ def jobs_in(folder: Path) -> tuple[Job, ...]:
     return _recorded(folder).jobs
 
 
-def cancel(system: str, ids: Iterable[str]) -> None:
+def cancel(system: str, ids: Iterable[str], options: Iterable[str] = ()) -> None:
     """End jobs; those that have ended are left alone."""
     from mlaas4hep_dask.cluster.batch.queue import QUEUES
 
-    QUEUES[system]().cancel(list(ids))
+    QUEUES[system](tuple(options)).cancel(list(ids))
 
 
-def cancel_command(system: str, ids: Iterable[str]) -> str:
-    """The command that ends jobs."""
-    return shlex.join([{"slurm": "scancel", "htcondor": "condor_rm"}[system], *ids])
+def cancel_command(system: str, ids: Iterable[str], options: Iterable[str] = ()) -> str:
+    """The command that ends jobs, as a shell takes it."""
+    from mlaas4hep_dask.cluster.batch.queue import QUEUES
+
+    return shlex.join(QUEUES[system](tuple(options)).cancel_command(list(ids)))
 
 
 def _recorded(folder: Path) -> Jobs:
@@ -145,7 +151,7 @@ def _recorded(folder: Path) -> Jobs:
 
 def _asked(found: Jobs) -> Jobs:
     """The jobs, with what the batch system says of those that are not over."""
-    seen = seen_by(found.system, found.host)
+    seen = seen_by(found.system, found.host, found.options)
     if seen is None:
         return found
     jobs = []

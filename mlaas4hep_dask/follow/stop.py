@@ -81,12 +81,12 @@ def _end_elsewhere(standing: Standing, head: Head | None) -> None:
         if head.system == LOCAL:
             _end_process(int(head.job), lambda: head.is_alive() is True)
         else:
-            cancel(head.system, [head.job])
+            cancel(head.system, [head.job], head.options)
         return
     if head is not None and head.is_alive() is None and head.system != LOCAL:
         raise ClusterError(
             f"the run works in {head.title}, which cannot be reached from here: end it there, "
-            f"with\n  {cancel_command(head.system, [head.job])}",
+            f"with\n  {cancel_command(head.system, [head.job], head.options)}",
             host=head.host,
         )
     host = standing.run.host if standing.run is not None else head.host if head is not None else ""
@@ -107,7 +107,7 @@ def _end_jobs(folder: Path) -> int:
     if jobs.left and jobs.is_asked:
         ids = [job.id for job in jobs.left]
         click.echo(f"ending {len(ids)} jobs that it left in the queue: {' '.join(ids)}")
-        cancel(jobs.system, ids)
+        cancel(jobs.system, ids, jobs.options)
         _wait(lambda: not _left(folder))
         jobs = jobs_of(folder) or jobs
     if not jobs.left:
@@ -128,7 +128,7 @@ def _say_left(jobs: Jobs) -> int:
     where = "" if jobs.is_asked else f", on {jobs.host}"
     click.echo(
         f"{len(ids)} jobs {known} in the queue of {jobs.system}; to end them{where}:\n"
-        f"  {cancel_command(jobs.system, ids)}",
+        f"  {cancel_command(jobs.system, ids, jobs.options)}",
         err=True,
     )
     return TROUBLE

@@ -329,3 +329,23 @@ def test_a_job_listens_at_the_address_from_which_it_reaches_the_scheduler(writte
 def test_a_site_that_says_where_workers_listen_has_the_last_word(written, key):
     text = script(written(f"{SLURM}jobqueue:\n  slurm:\n    {key}\n")).text
     assert "MLAAS4HEP_HOST" not in text
+
+
+SLOT = 2 * 10**9  # bytes for a core, as most sites give; nodes with 2,000 MiB for a core have them
+
+
+def asked_memory(made):
+    """The memory that a job asks for, in bytes."""
+    (mebibytes,) = re.findall(r"^(?:#SBATCH --mem=|RequestMemory = )(\d+)M?$", made.text, re.M)
+    return int(mebibytes) * 2**20
+
+
+@pytest.mark.parametrize("name", ["slurm", "htcondor"])
+@pytest.mark.parametrize("group", GROUPS)
+def test_a_job_of_a_plain_installation_takes_no_more_than_the_memory_of_a_core(name, group):
+    assert load_site(name).jobs(group).memory < asked_memory(script(load_site(name), group)) <= SLOT
+
+
+@pytest.mark.parametrize("name", ["cern-lxplus", "desy-naf", "fnal-lpc", "infn-cnaf"])
+def test_a_reader_takes_no_more_than_the_memory_of_a_core_where_a_core_has_two_gigabytes(name):
+    assert asked_memory(script(load_site(name))) <= SLOT

@@ -34,7 +34,7 @@ def sleeping(folder, *directives):
     lines = ["#!/bin/sh", *(f"#SBATCH {line}" for line in directives), "sleep 1000"]
     text = "\n".join(lines) + "\n"
     log = str(folder / "{job}.out")
-    return Script(text, "sleeping", ("sbatch", f"--output={folder}/%j.out"), ("scancel",), log)
+    return Script(text, "sleeping", ("sbatch", f"--output={folder}/%j.out"), log)
 
 
 @pytest.fixture
@@ -159,3 +159,24 @@ def test_a_scheduler_ends_when_its_parent_was_killed(tmp_path):
         assert children
         parent.kill()
         assert not psutil.wait_procs(children, timeout=30)[1]
+
+
+def test_every_command_of_htcondor_is_told_on_which_machine_the_queue_is(htcondor, tmp_path):
+    name = htcondor.run("condor_status", "-schedd", "-af", "Name").stdout.strip()
+    site = load_site("infn-cnaf").document.jobs
+    queue = QUEUES["htcondor"](("-name", name))
+    text = "executable = /bin/sleep\narguments = 1000\nqueue\n"
+    assert site.submit_command_extra[::2] == ["-name", "-spool"]
+    job = queue.submit(
+        Script(text, "sleeping", ("condor_submit", "-name", name, "-spool"), None),
+        tmp_path / "job.sub",
+    )
+    wait_until(lambda: queue.seen()[job].state == "running", "the job runs")
+    assert job in queue.explain(job)
+    elsewhere = QUEUES["htcondor"](("-name", "nowhere.example.org"))
+    assert elsewhere.seen() is None
+    assert elsewhere.explain(job) == ""
+    elsewhere.cancel([job])
+    assert queue.seen()[job].state == "running"
+    queue.cancel([job])
+    wait_until(lambda: job not in queue.seen(), "the job has left the queue")

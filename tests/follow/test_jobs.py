@@ -4,9 +4,10 @@ import os
 import pytest
 from click.testing import CliRunner
 
+from mlaas4hep_dask.detached.head import newest
 from mlaas4hep_dask.errors import RecordError
 from mlaas4hep_dask.follow.cli import logs
-from mlaas4hep_dask.follow.jobs import jobs_of
+from mlaas4hep_dask.follow.jobs import cancel_command, jobs_of
 from mlaas4hep_dask.follow.logs import MAX_LOGS, chosen, logs_of, show
 from mlaas4hep_dask.follow.page import as_json, page
 from mlaas4hep_dask.follow.standing import look
@@ -139,3 +140,11 @@ def test_logs_are_followed_until_the_run_ends(run, capsys):
     done = CliRunner().invoke(logs, [str(run), "--job", "trainers", "--lines", "1", "--follow"])
     assert done.exit_code == 0, done.output
     assert done.output.splitlines()[1:] == ["half line"]  # of a run that has ended
+
+
+def test_jobs_of_a_queue_on_another_machine_are_ended_there(run):
+    driver = {**DRIVER, "options": ["-name", "queue.example.org"]}
+    (newest(run, "driver.json") / "driver.json").write_text(json.dumps(driver) + "\n")
+    jobs = jobs_of(run, ask=False)
+    told = cancel_command(jobs.system, [job.id for job in jobs.left], jobs.options)
+    assert told.startswith("condor_rm -name queue.example.org ")

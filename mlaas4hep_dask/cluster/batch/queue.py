@@ -11,6 +11,7 @@ import re
 import shutil
 import subprocess
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar, Protocol
 
@@ -50,18 +51,31 @@ class Queue(Protocol):
         """End jobs; those that have ended are left alone."""
         ...
 
+    def cancel_command(self, ids: Sequence[str]) -> tuple[str, ...]:
+        """The words of the command that ends jobs."""
+        ...
+
     def explain(self, job: str) -> str:
         """What the batch system itself says of a job that does not start; may be empty."""
         ...
 
 
+@dataclass(frozen=True)
 class Slurm:
-    """Jobs of SLURM."""
+    """Jobs of SLURM.
+
+    Attributes
+    ----------
+    options : tuple of str
+        More options of the commands that see and end jobs, as of `Site.queue_options`.
+    """
+
+    options: tuple[str, ...] = ()
 
     COMMANDS: ClassVar[Sequence[str]] = ("sbatch", "squeue", "scancel")
 
     # A job that has ended is known for some minutes (MinJobAge), so that its end has a reason.
-    _ENDED: Mapping[str, str] = {
+    _ENDED: ClassVar[Mapping[str, str]] = {
         "BOOT_FAIL": "its node did not start",
         "CANCELLED": "cancelled",
         "COMPLETED": "ended by itself",
@@ -73,13 +87,14 @@ class Slurm:
         "REVOKED": "revoked",
         "TIMEOUT": "reached its walltime",
     }
-    _WAITING = frozenset({"PENDING", "CONFIGURING", "REQUEUED", "SPECIAL_EXIT"})
+    _WAITING: ClassVar[Sequence[str]] = ("PENDING", "CONFIGURING", "REQUEUED", "SPECIAL_EXIT")
 
     def submit(self, script: Script, path: Path) -> str:  # noqa: D102  # of Queue
         return _submit(script, path, re.compile(r"batch job (\d+)"))
 
     def seen(self) -> dict[str, Seen] | None:  # noqa: D102  # of Queue
-        told = _asked("squeue", "--me", "--noheader", "--states=all", "--format=%i|%T|%r")
+        form = ("--me", "--noheader", "--states=all", "--format=%i|%T|%r")
+        told = _asked("squeue", *self.options, *form)
         if told is None:
             return None
         rows = (line.split("|", 2) for line in told.splitlines() if line.count("|") >= 2)
@@ -96,28 +111,45 @@ class Slurm:
 
     def cancel(self, ids: Sequence[str]) -> None:  # noqa: D102  # of Queue
         if ids:
-            _asked("scancel", *ids)
+            _asked(*self.cancel_command(ids))
+
+    def cancel_command(self, ids: Sequence[str]) -> tuple[str, ...]:  # noqa: D102  # of Queue
+        return ("scancel", *self.options, *ids)
 
     def explain(self, job: str) -> str:  # noqa: D102  # of Queue
-        told = _asked("scontrol", "show", "job", job) or ""
+        told = _asked("scontrol", *self.options, "show", "job", job) or ""
         wanted = ("JobState=", "Reason=", "Partition=", "ReqTRES=", "TRES=", "NumNodes=")
         return " ".join(word for word in told.split() if word.startswith(wanted))
 
 
+@dataclass(frozen=True)
 class HTCondor:
-    """Jobs of HTCondor; their ids are as ``7.0``."""
+    """Jobs of HTCondor; their ids are as ``7.0``.
+
+    Attributes
+    ----------
+    options : tuple of str
+        More options of the commands that see and end jobs: ``-name`` and the queue's machine.
+    """
+
+    options: tuple[str, ...] = ()
 
     COMMANDS: ClassVar[Sequence[str]] = ("condor_submit", "condor_q", "condor_rm")
 
-    _ATTRIBUTES = "ClusterId,ProcId,JobStatus,HoldReason,HoldReasonCode,LastRejMatchReason"
-    _IDLE, _REMOVED, _COMPLETED, _HELD = 1, 3, 4, 5
-    _SPOOLING = 16  # the hold of a job whose files are on their way
+    _ATTRIBUTES: ClassVar[str] = (
+        "ClusterId,ProcId,JobStatus,HoldReason,HoldReasonCode,LastRejMatchReason"
+    )
+    _IDLE: ClassVar[int] = 1
+    _REMOVED: ClassVar[int] = 3
+    _COMPLETED: ClassVar[int] = 4
+    _HELD: ClassVar[int] = 5
+    _SPOOLING: ClassVar[int] = 16  # the hold of a job whose files are on their way
 
     def submit(self, script: Script, path: Path) -> str:  # noqa: D102  # of Queue
         return _submit(script, path, re.compile(r"cluster (\d+)")) + ".0"
 
     def seen(self) -> dict[str, Seen] | None:  # noqa: D102  # of Queue
-        told = _asked("condor_q", "-json", "-attributes", self._ATTRIBUTES)
+        told = _asked("condor_q", *self.options, "-json", "-attributes", self._ATTRIBUTES)
         if told is None:
             return None
         jobs = json.loads(told) if told.strip() else []
@@ -135,10 +167,14 @@ class HTCondor:
 
     def cancel(self, ids: Sequence[str]) -> None:  # noqa: D102  # of Queue
         if ids:
-            _asked("condor_rm", *ids)
+            _asked(*self.cancel_command(ids))
+
+    def cancel_command(self, ids: Sequence[str]) -> tuple[str, ...]:  # noqa: D102  # of Queue
+        return ("condor_rm", *self.options, *ids)
 
     def explain(self, job: str) -> str:  # noqa: D102  # of Queue
-        lines = (_asked("condor_q", "-better-analyze", job) or "").splitlines()
+        told = _asked("condor_q", *self.options, "-better-analyze", job) or ""
+        lines = told.splitlines()
         return "\n".join([line for line in lines if line.strip()][-ANALYSIS_LINES:])
 
 

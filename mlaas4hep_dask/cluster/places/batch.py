@@ -71,7 +71,7 @@ def start(options: Cluster, ranks: int, jobs: Path | None) -> Iterator[Client]:
     from mlaas4hep_dask.waiting import ClusterHandle, workers_of
 
     site = site_of(options)
-    queue = QUEUES[site.system]()
+    queue = QUEUES[site.system](site.queue_options)
     require_commands(queue)
     for warning in check_credentials(site):
         logger.warning("%s", warning)
@@ -189,6 +189,7 @@ def _write_driver(folder: Path, site: Site, head: Head) -> None:
         "host": socket.gethostname(),
         "pid": os.getpid(),
         "system": site.system,
+        "options": site.queue_options,
         "site": site.name,
         "scheduler": head.address,
         "dashboard": head.dashboard,

@@ -161,7 +161,8 @@ class HTCondor(Jobs):
         default=[], description="More options of condor_submit, such as -spool."
     )
     cancel_command_extra: list[Text] = Field(
-        default=[], description="More options of condor_rm, such as -name."
+        default=[],
+        description="More options of condor_rm and condor_q: -name, where the queue is elsewhere.",
     )
 
 

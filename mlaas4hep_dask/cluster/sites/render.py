@@ -200,7 +200,6 @@ def _slurm(
         job.job_script() if "worker_command" in common else _slurm_text(job, common),
         name,
         tuple(shlex.split(job.submit_command)),
-        tuple(shlex.split(job.cancel_command)),
         log,
     )
 
@@ -260,14 +259,12 @@ def _htcondor(
         **common,
         disk=str(jobs.disk),
         submit_command_extra=jobs.submit_command_extra,
-        cancel_command_extra=jobs.cancel_command_extra,
         job_extra_directives={**kept, **jobs.job_extra_directives},
     )
     return Script(
         job.job_script() if "worker_command" in common else _htcondor_text(job, common),
         name,
         tuple(shlex.split(job.submit_command)),
-        tuple(shlex.split(job.cancel_command)),
         log,
     )
 

@@ -1,4 +1,4 @@
-"""A job as a batch system takes it: its text, and how it is submitted, ended and looked into."""
+"""A job as a batch system takes it: its text, and how it is submitted and looked into."""
 
 from __future__ import annotations
 
@@ -18,8 +18,6 @@ class Script:
         The name of the job, by which the batch system's queue is asked.
     submit : tuple of str
         The command that submits it, to which the path of a file with the text is added.
-    cancel : tuple of str
-        The command that ends jobs, to which their ids are added.
     log : str or None
         Path of what the job prints; ``{job}`` stands for its id. None when it is not kept.
     """
@@ -27,7 +25,6 @@ class Script:
     text: str
     name: str
     submit: tuple[str, ...]
-    cancel: tuple[str, ...]
     log: str | None
 
     def log_of(self, job: str) -> Path | None:

@@ -77,6 +77,12 @@ class Site:
         _require_group(group, KINDS)
         return self.document.jobs_of(group)
 
+    @property
+    def queue_options(self) -> tuple[str, ...]:
+        """More options of the batch system's commands that see and end jobs."""
+        jobs = self.document.jobs
+        return tuple(jobs.cancel_command_extra) if isinstance(jobs, HTCondor) else ()
+
     def walltime(self, group: str) -> float | None:
         """Seconds after which the batch system ends a group's jobs; None when it is not known."""
         jobs = self.jobs(group)
