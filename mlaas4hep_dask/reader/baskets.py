@@ -146,10 +146,12 @@ def read_baskets(
     if meter is not None and None in by_collection:
         watched |= meter.watch(by_collection[None], contents, None)
     for basket in fetched.baskets(flat):
+        first, last = basket.first, basket.last
         data, (low, high) = uncompress.values(basket), _within(basket, start, stop)
         for name in inside[basket.branch]:
-            values = _numbers(basket, data, flat[name], basket.last - basket.first)
-            values = values[low - basket.first : high - basket.first]
+            values = _numbers(basket, data, flat[name], last - first)
+            if high - low < last - first:
+                values = values[low - first : high - first]
             _put(values, contents.get(name), low - start, watched.get(name))
     offsets: dict[str, NDArray[np.int64]] = {}
     for counter in counters:
@@ -188,7 +190,8 @@ def read_baskets(
     for basket in fetched.baskets({name for name in inside if tables[name].counter}):
         data, (low, high) = _between(basket, uncompress, start, stop)
         for name in inside[basket.branch]:
-            place, end = int(ends[name][low - start]), int(ends[name][high - start])
+            entries = ends[name]
+            place, end = entries.item(low - start), entries.item(high - start)
             values = _numbers(basket, data, jagged[name], end - place)
             _put(values, contents.get(name), place, watched.get(name))
     return contents, offsets
@@ -200,33 +203,32 @@ def _empty(dtypes_and_sizes: Mapping[str, tuple[np.dtype[Any], int]]) -> dict[st
     NumPy asks the kernel for large pages when it allocates some megabytes at once. The page
     faults of many small arrays take longer than filling them.
     """
-    places = {}
-    total = 0
-    for name, (dtype, size) in dtypes_and_sizes.items():
-        places[name] = slice(total, total + dtype.itemsize * size)
-        total += -(-dtype.itemsize * size // 64) * 64  # each begins a cache line
+    dtypes = {dtype for dtype, _ in dtypes_and_sizes.values()}
+    native = {dtype: dtype.newbyteorder("=") for dtype in dtypes}
+    total = sum(-(-dtype.itemsize * size // 64) for dtype, size in dtypes_and_sizes.values()) * 64
     memory = np.empty(total + 64, dtype=np.uint8)
-    memory = memory[-memory.ctypes.data % 64 :]
-    return {
-        name: memory[places[name]].view(dtype.newbyteorder("="))
-        for name, (dtype, _) in dtypes_and_sizes.items()
-    }
+    place = -memory.ctypes.data % 64
+    arrays = {}
+    for name, (dtype, size) in dtypes_and_sizes.items():
+        arrays[name] = np.ndarray((size,), native[dtype], memory, place)
+        place += -(-dtype.itemsize * size // 64) * 64  # each begins a cache line
+    return arrays
 
 
 def _put(values: NDArray[Any], out: NDArray[Any] | None, first: int, watch: Watch | None) -> None:
     """Copy big-endian ``values`` to ``out[first:]``, and note them, where these are wanted."""
     if out is not None:
-        native = out[first : first + values.size]
-        native[:] = values
-    elif watch is not None:
-        native = values.astype(watch.drawn.dtype)
+        out[first : first + values.size] = values
     if watch is not None:
-        note(native.view(watch.drawn.dtype), first, watch)
+        dtype = watch.drawn.dtype
+        native = values.astype(dtype) if out is None else out[first : first + values.size]
+        note(native.view(dtype), first, watch)
 
 
 def _within(basket: Basket, start: int, stop: int) -> tuple[int, int]:
     """The entries of a basket that are asked for."""
-    return max(basket.first, start), min(basket.last, stop)
+    first, last = basket.first, basket.last
+    return start if first < start else first, stop if last > stop else last
 
 
 def _between(
@@ -234,9 +236,9 @@ def _between(
 ) -> tuple[memoryview, tuple[int, int]]:
     """The values of the entries of a basket that are asked for, and these."""
     first, last = basket.first, basket.last
+    if start <= first and last <= stop:
+        return uncompress.values(basket), (first, last)
     low, high = _within(basket, start, stop)
-    if low == first and high == last:
-        return uncompress.values(basket), (low, high)
     whole = uncompress(basket)  # the basket sticks out: its own offsets tell where
     begin, end = entry_ends(basket, whole)[[low - first, high - first]].tolist()
     return whole[begin:end], (low, high)
@@ -244,13 +246,13 @@ def _between(
 
 def _numbers(basket: Basket, data: memoryview, table: BasketTable, num_values: int) -> NDArray[Any]:
     """Big-endian numbers."""
-    itemsize, cell = table.dtype.itemsize, table.cell
-    stride = cell.stride or itemsize
+    dtype, cell = table.dtype, table.cell
+    stride = cell.stride or dtype.itemsize
     # uproot would leave the rest of its array to chance.
     if len(data) != num_values * stride:
         raise ValueError(
             f"{basket}: {len(data)} bytes of values, expected {num_values} of {stride}"
         )
     if num_values == 0:
-        return np.empty(0, table.dtype)
-    return np.ndarray((num_values,), table.dtype, data, cell.offset, (stride,))
+        return np.empty(0, dtype)
+    return np.ndarray((num_values,), dtype, data, cell.offset, (stride,))

@@ -90,13 +90,14 @@ class Fetched:
         self._merging = merging
         self._places, self._embedded = _places(tables, start, stop)
         self._window = Window(source) if isinstance(source, LocalSource) else None
-        self._fetched: list[tuple[list[_Place], memoryview]] = []
+        self._fetched: list[tuple[int, list[_Place], memoryview]] = []
         if self._window is None:
             stretches = _stretches(self._places, merging.gap, merging.most)
-            spans = [_span(stretch) for stretch in stretches]
+            spans = [(begin, end) for begin, end, _ in stretches]
             chunks = source.chunks(spans, notifications=_Discard())
-            for stretch, chunk in zip(stretches, chunks, strict=True):
-                self._fetched.append((stretch, _memory(chunk)))
+            for (begin, _, piece), chunk in zip(stretches, chunks, strict=True):
+                memory = np.ascontiguousarray(chunk.raw_data).data  # it waits for them
+                self._fetched.append((begin, piece, memory.cast("B").toreadonly()))
                 heard()
         self._tree_bytes = memoryview(b"")
         if self._embedded:
@@ -116,8 +117,7 @@ class Fetched:
         ValueError
             When one is not whole.
         """
-        for places, memory in self._pieces(branches):
-            begin = places[0].start
+        for begin, places, memory in self._pieces(branches):
             for place, end, branch, first, last in places:
                 if branch in branches:
                     yield find_basket(branch, first, last, memory, place - begin, end - begin)
@@ -125,14 +125,14 @@ class Fetched:
             if branch in branches:
                 yield find_embedded(branch, first, last, self._tree_bytes, place)
 
-    def _pieces(self, branches: Container[str]) -> Iterator[tuple[list[_Place], memoryview]]:
-        """Neighbouring baskets, among them all of these branches, and the bytes that hold them."""
+    def _pieces(self, branches: Container[str]) -> Iterator[tuple[int, list[_Place], memoryview]]:
+        """Where pieces begin, their baskets, among them all of these branches, and their bytes."""
         if self._window is None:
             yield from self._fetched
             return
         places = [place for place in self._places if place.branch in branches]
-        for stretch in _stretches(places, self._merging.gap, self._merging.most_here):
-            yield stretch, _memory(self._window.chunk(*_span(stretch)))
+        for begin, end, piece in _stretches(places, self._merging.gap, self._merging.most_here):
+            yield begin, piece, self._window.read(begin, end)
 
     def room(self, branches: Container[str], least: int = 0) -> int:
         """Bytes of the largest basket of some branches, or fewer if these are ``least`` or more.
@@ -175,28 +175,24 @@ def _places(
     return sorted(places), sorted(embedded)
 
 
-def _stretches(places: Sequence[_Place], gap: int, most: int) -> list[list[_Place]]:
-    """Those that lie together, in stretches of ``most`` bytes, or one basket if that has more."""
-    stretches: list[list[_Place]] = []
-    begin = end = -gap - 1
+def _stretches(
+    places: Sequence[_Place], gap: int, most: int
+) -> list[tuple[int, int, list[_Place]]]:
+    """Where places that lie together begin and end: ``most`` bytes, or one basket that has more."""
+    stretches: list[tuple[int, int, list[_Place]]] = []
+    begin = end = 0
+    together: list[_Place] = []
     for place in places:
-        if place.start - end <= gap and place.stop - begin <= most:
+        if together and place.start - end <= gap and place.stop - begin <= most:
+            together.append(place)
             end = max(end, place.stop)
-            stretches[-1].append(place)
-        else:
-            begin, end = place.start, place.stop
-            stretches.append([place])
+            continue
+        if together:
+            stretches.append((begin, end, together))
+        begin, end, together = place.start, place.stop, [place]
+    if together:
+        stretches.append((begin, end, together))
     return stretches
-
-
-def _span(stretch: Sequence[_Place]) -> tuple[int, int]:
-    """Where a stretch begins and ends in the file."""
-    return stretch[0].start, max(place.stop for place in stretch)
-
-
-def _memory(chunk: Any) -> memoryview:
-    """The bytes of a chunk, once they are there, read-only."""
-    return np.ascontiguousarray(chunk.raw_data).data.cast("B").toreadonly()
 
 
 class _Discard:

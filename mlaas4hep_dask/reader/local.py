@@ -14,7 +14,6 @@ from typing import Any
 
 import numpy as np
 import uproot
-from numpy.typing import NDArray
 from uproot.source.chunk import Chunk, Source
 from uproot.source.futures import TrivialFuture
 
@@ -68,7 +67,9 @@ class LocalSource(Source):  # type: ignore[misc]  # untyped there
         chunks = []
         place = 0
         for (start, stop), length in zip(ranges, lengths, strict=True):
-            chunks.append(self.chunk_in(memory[place : place + length], start, stop))
+            num = self.read_into(memory[place : place + length].data, start)
+            content = memory[place : place + num]  # shorter if the file has become so
+            chunks.append(Chunk(self, start, stop, TrivialFuture(content)))
             place += length
             if notifications is not None:
                 notifications.put(chunks[-1])
@@ -78,22 +79,18 @@ class LocalSource(Source):  # type: ignore[misc]  # untyped there
         """Bytes that the file has now from ``start`` up to ``stop``."""
         return max(min(stop, self.num_bytes) - start, 0)
 
-    def chunk_in(self, memory: NDArray[np.uint8], start: int, stop: int) -> Any:
-        """As `chunk`, in this memory, which has as many bytes as the file has there."""
-        self._num_requests += 1
-        self._num_requested_chunks += 1
-        self._num_requested_bytes += stop - start
-        return Chunk(self, start, stop, TrivialFuture(self._filled(memory, start)))
-
-    def _filled(self, memory: NDArray[np.uint8], start: int) -> NDArray[np.uint8]:
-        """The memory with bytes of the file; shorter if the file has become so."""
+    def read_into(self, memory: memoryview, start: int) -> int:
+        """Fill ``memory`` with bytes from ``start``; how many there were until the file's end."""
         num_bytes = 0
         while num_bytes < len(memory):
-            num = os.preadv(self._descriptor, [memory[num_bytes:].data], start + num_bytes)
+            num = os.preadv(self._descriptor, [memory[num_bytes:]], start + num_bytes)
             if num == 0:
                 break
             num_bytes += num
-        return memory[:num_bytes]
+        self._num_requests += 1
+        self._num_requested_chunks += 1
+        self._num_requested_bytes += num_bytes
+        return num_bytes
 
     @property
     def num_bytes(self) -> int:
@@ -126,14 +123,23 @@ class Window:
 
     def __init__(self, source: LocalSource) -> None:
         self._source = source
-        self._memory = np.empty(0, dtype=np.uint8)
+        self._memory = memoryview(b"")
 
-    def chunk(self, start: int, stop: int) -> Any:
-        """The bytes from ``start`` up to ``stop``, valid until the next are asked for."""
-        length = self._source.length_of(start, stop)
-        if length > len(self._memory):
-            self._memory = np.empty(length, dtype=np.uint8)
-        return self._source.chunk_in(self._memory[:length], start, stop)
+    def read(self, start: int, stop: int) -> memoryview:
+        """The bytes from ``start`` up to ``stop``, read-only, valid until the next are asked for.
+
+        Raises
+        ------
+        OSError
+            When they cannot be read, or the file ends before.
+        """
+        if stop - start > len(self._memory):
+            self._memory = np.empty(self._source.length_of(start, stop), dtype=np.uint8).data
+        memory = self._memory[: stop - start]
+        if (num := self._source.read_into(memory, start)) < stop - start:
+            content = np.frombuffer(memory[:num], dtype=np.uint8)
+            Chunk(self._source, start, stop, TrivialFuture(content)).wait()  # which says so
+        return memory.toreadonly()
 
 
 def open_local(path: str) -> Any:

@@ -182,38 +182,36 @@ class Uncompress:
             return basket.memory[basket.start : basket.start + num_bytes]
         if len(self._buffer) < basket.size:
             self._buffer = memoryview(bytearray(basket.size))
-        _require_whole(basket)
-        total = 0
+        piece, needed, total = self._buffer, num_bytes, 0
         for block in basket.blocks:
+            content = _whole(basket, block)
             if total >= num_bytes:
-                break
+                continue  # to the checksums of the rest
             needed = min(block.size, num_bytes - total)
             try:
-                piece = self._block(basket.memory, block, needed, total)
+                piece = self._block(block, content, needed, total)
             except UnsupportedBasketError:
                 raise
             except Exception as error:  # codecs have errors of their own
                 raise ValueError(f"{basket}: {reason_of(error)}") from error
-            if needed == num_bytes:  # nearly always: there is one block
-                return piece[:needed].toreadonly()
-            self._buffer[total : total + needed] = piece[:needed]
+            if needed < num_bytes:
+                self._buffer[total : total + needed] = piece[:needed]
             total += block.size
-        return self._buffer[:num_bytes].toreadonly()
+        # Nearly always there is one block, whose piece may lie elsewhere.
+        return (piece if needed == num_bytes else self._buffer)[:num_bytes].toreadonly()
 
-    def _block(self, memory: memoryview, block: _Block, needed: int, place: int) -> memoryview:
+    def _block(self, block: _Block, content: memoryview, needed: int, place: int) -> memoryview:
         """At least the first ``needed`` bytes of a block, at ``place`` of the buffer."""
-        algorithm, start, stop, size = block
+        algorithm, _, _, size = block
         if algorithm == b"L4":
             target = self._buffer[place : place + size]
-            content = memory[start + _CHECKSUM : stop]
             piece = target[: cramjam.lz4.decompress_block_into(content, target)]
         elif algorithm == b"ZL":  # all of it: its checksum stands at the end
-            piece = memoryview(deflate.zlib_decompress(memory[start:stop], size))
+            piece = memoryview(deflate.zlib_decompress(content, size))
         elif algorithm == b"XZ":  # likewise
             target = self._buffer[place : place + size]
-            piece = target[: cramjam.xz.decompress_into(memory[start:stop], target)]
+            piece = target[: cramjam.xz.decompress_into(content, target)]
         elif algorithm == b"ZS":
-            content = memory[start:stop]
             size = size if _has_checksum(content) else needed
             target = self._buffer[place : place + size]
             with self._zstd.stream_reader(content, read_size=len(content)) as stream:
@@ -225,16 +223,18 @@ class Uncompress:
         return piece
 
 
-def _require_whole(basket: Basket) -> None:
-    """Raise a ValueError unless the checksums of all lz4 blocks match."""
-    for algorithm, start, stop, _ in basket.blocks:
-        if algorithm != b"L4":
-            continue
-        if stop - start < _CHECKSUM:
-            raise ValueError(f"{basket}: an lz4 block is shorter than its checksum")
-        content = start + _CHECKSUM
-        if xxhash.xxh64_digest(basket.memory[content:stop]) != basket.memory[start:content]:
-            raise ValueError(f"{basket}: the checksum of an lz4 block does not match")
+def _whole(basket: Basket, block: _Block) -> memoryview:
+    """What a block has for its codec; a ValueError unless the checksum before it matches."""
+    algorithm, start, stop, _ = block
+    memory = basket.memory
+    if algorithm != b"L4":
+        return memory[start:stop]
+    if stop - start < _CHECKSUM:
+        raise ValueError(f"{basket}: an lz4 block is shorter than its checksum")
+    content = memory[start + _CHECKSUM : stop]
+    if xxhash.xxh64_digest(content) != memory[start : start + _CHECKSUM]:
+        raise ValueError(f"{basket}: the checksum of an lz4 block does not match")
+    return content
 
 
 def _has_checksum(frame: Any) -> bool:
