@@ -1,6 +1,5 @@
 # make demo: train on the CMS open data in workflows/heptutorial and print the result
-# make test: everything that the tests need, then the tests; those of batch systems, which mostly
-#   wait, run beside the others, and what they print stands last
+# make test: everything that the tests need, then the tests
 # make docs: the site of the pages in docs/, in docs/_site; every link and anchor is checked
 # make check: linters, types, and the tests that need neither a process nor a server
 # make servers: the servers of Rucio and S3 for tests that are skipped without them
@@ -21,16 +20,20 @@ VENV_ARGS ?=
 # The versions that pip installs
 CONSTRAINTS ?= constraints.txt
 OUTPUT ?= runs/single-top
-# Processes for the tests without marks
+# Processes for the tests without marks, and for those with marks, which mostly wait
 PROCESSES ?= 2
+MARKED_PROCESSES ?= 3
 
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 TORCH := $(shell sed -n 's/^torch==//p' $(CONSTRAINTS))
 CPU_INDEX := https://download.pytorch.org/whl/cpu
-# Tests with these marks start processes, bind ports or measure waits: one at a time.
+# Tests with these marks start processes, bind ports or wait.
 MARKS := batch or cluster or ddp or server or slow
 QUICK := $(BIN)/python -m pytest --numprocesses $(PROCESSES) --dist loadfile -m "not ($(MARKS))"
+# The tests of a file, or of a batch system, go to one process.
+MARKED := $(BIN)/python -m pytest --numprocesses $(MARKED_PROCESSES) --dist loadgroup \
+  --no-loadscope-reorder -m "$(MARKS)"
 
 .PHONY: demo test check docs servers services root lint clean
 .DELETE_ON_ERROR:
@@ -39,10 +42,7 @@ demo: $(VENV)/.demo
 	$(BIN)/python -m mlaas4hep_dask.run workflows/heptutorial/dataset.yaml --output $(OUTPUT)
 
 test: $(VENV)/.test
-	$(QUICK); status=$$?; \
-	printed=$$(mktemp); $(BIN)/python -m pytest -m batch >$$printed 2>&1 & batch=$$!; \
-	$(BIN)/python -m pytest -m "($(MARKS)) and not batch" || status=1; \
-	wait $$batch || status=1; cat $$printed; rm -f $$printed; exit $$status
+	$(QUICK); status=$$?; $(MARKED) || status=1; exit $$status
 
 check: lint
 	$(QUICK)

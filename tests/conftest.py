@@ -27,18 +27,23 @@ settings.load_profile("suite")
 PROCESSES = {"batch", "cluster", "ddp", "server", "slow"}  # marks of tests that may start some
 NODES = {"cpus": 4, "memory": 16000}  # of a batch system
 SERVICES = {"hosts", "htcondor", "htcondor_pool", "slurm", "slurm_cluster"}
+SYSTEMS = ("htcondor", "slurm")
 STARTS = {"subprocess.Popen", "os.fork", "os.posix_spawn", "socket.bind"}
 _started: list[str] = []
 sys.addaudithook(lambda event, _: _started.append(event) if event in STARTS else None)
 
 
 def pytest_collection_modifyitems(items):
-    """Mark what a fixture or a folder tells."""
+    """Mark what a fixture or a folder tells; tests of one batch system wait in one process."""
     for item in items:
         if "client" in item.fixturenames or item.path.parent.name == "line":
             item.add_marker(pytest.mark.cluster)
         if not SERVICES.isdisjoint(item.fixturenames):
             item.add_marker(pytest.mark.batch)
+        asked = " ".join((item.name, *item.fixturenames))
+        system = next((system for system in SYSTEMS if system in asked), None)
+        item.add_marker(pytest.mark.xdist_group(system or item.path.name))
+    items.sort(key=lambda item: item.get_closest_marker("batch") is None)  # the longest first
 
 
 def pytest_collection_finish():
