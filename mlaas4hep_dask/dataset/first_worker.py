@@ -89,23 +89,18 @@ class FirstWorker:
             )
 
     def _result(self, future: Future) -> tuple[str, Tried]:
-        while True:
-            was_there = bool(self._cluster.alive(self._group))
-            try:
-                result: tuple[str, Tried] = self._cluster.result(
-                    future, "trying imports", group=self._group, seconds=self._seconds
-                )
-            except OverdueError as error:
-                if not was_there:
-                    continue  # the time is that of the import, not that of a queue
-                self._cluster.let_go([future])
-                names = ", ".join(need.what for need in self._needs if need.code is not None)
-                raise ClusterError(
-                    f"the import of {names} on a worker of {self._group!r} has not ended after "
-                    f"{self._seconds:g} s"
-                ) from error
-            else:
-                return result
+        try:
+            result: tuple[str, Tried] = self._cluster.result(
+                future, "trying imports", group=self._group, seconds=self._seconds
+            )
+        except OverdueError as error:
+            self._cluster.let_go([future])
+            names = ", ".join(need.what for need in self._needs if need.code is not None)
+            raise ClusterError(
+                f"the import of {names} on a worker of {self._group!r} has not ended after "
+                f"{self._seconds:g} s"
+            ) from error
+        return result
 
 
 def told(lack: Lack, where: str) -> str:

@@ -145,9 +145,8 @@ def predict_files(
     ):
         shared = _share(cluster, scoring)
         tasks = ((partition, number, shared) for partition, number in parts)
-        for (partition, _), part in zip(
-            parts, in_order(cluster, score_partition, tasks, "predict"), strict=True
-        ):
+        results = in_order(cluster, score_partition, tasks, "predict", shared=[shared])
+        for (partition, _), part in zip(parts, results, strict=True):
             if part.events is None:
                 assert part.skipped is not None
                 skipped.append(part.skipped)
@@ -248,7 +247,7 @@ def _plan(request: Request, cluster: ClusterHandle, *, skip: bool) -> list[Plann
     plan_request = PlanRequest.of(request.reference, reads, skip=skip, num_files=len(request.files))
     shared = cluster.share(plan_request)
     tasks = ((file, request.bundle.name, shared) for file in request.files)
-    return list(in_order(cluster, plan_one, tasks, "plan"))
+    return list(in_order(cluster, plan_one, tasks, "plan", shared=[shared]))
 
 
 def _partitions(

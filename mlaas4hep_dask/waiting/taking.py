@@ -9,6 +9,7 @@ together lose is what they are at, and what is done within some moments.
 from __future__ import annotations
 
 import asyncio
+import concurrent.futures
 import logging
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
@@ -23,7 +24,7 @@ from mlaas4hep_dask.waiting.deaths import Deaths
 from mlaas4hep_dask.waiting.groups import Group, is_of
 from mlaas4hep_dask.waiting.patience import PATIENCE, Patience
 from mlaas4hep_dask.waiting.shared import is_given_up
-from mlaas4hep_dask.waiting.waits import awaited, fetch, killed, let_go
+from mlaas4hep_dask.waiting.waits import awaited, cancelled, fetch, killed, let_go
 from mlaas4hep_dask.waiting.watch import LOOK_EVERY, Watch
 from mlaas4hep_dask.waiting.workers import memory_ends
 
@@ -31,6 +32,7 @@ logger = logging.getLogger("mlaas4hep_dask.waiting")
 
 AHEAD = 8  # tasks per thread that are sent and not yet taken: as few as keep all threads at work
 LEAST_AHEAD = 64  # tasks, so that it shows how many workers there could be
+CANCELLED = (asyncio.CancelledError, concurrent.futures.CancelledError)
 FETCHED = 16  # results that are here and not yet looked at
 
 
@@ -137,6 +139,8 @@ def taken(
                     if is_given_up(value):
                         awaited(client, lambda: basket.revive(shared), watch)
                     send(replace(work, num_sent=work.num_sent + 1), number)
+                elif isinstance(value, CANCELLED):
+                    raise cancelled(watch, value) from value
                 elif isinstance(value, BaseException):
                     raise value
                 else:

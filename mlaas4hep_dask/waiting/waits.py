@@ -264,7 +264,7 @@ def awaited(client: Client, call: Callable[[], Awaitable[T]], watch: Watch) -> T
         except asyncio.CancelledError as error:
             if not str(error):
                 raise  # this wait has been given up
-            raise _CancelledError(" ".join(str(error).split())) from error
+            raise _CancelledError(str(error)) from error
 
     if client.status != "running":
         watch.look()  # raises; the loop may have ended too
@@ -274,11 +274,22 @@ def awaited(client: Client, call: Callable[[], Awaitable[T]], watch: Watch) -> T
             watch.look()
         return running.result()
     except (_CancelledError, concurrent.futures.CancelledError) as error:
-        watch.look()  # mostly the scheduler is gone
-        reason = f" ({error})" if str(error) else ""
-        raise ClusterError(f"{watch.what}: the tasks were cancelled{reason}") from error
+        raise cancelled(watch, error) from error
     finally:
         running.cancel()
+
+
+def cancelled(watch: Watch, error: BaseException) -> ClusterError:
+    """The error for tasks that were cancelled, with Dask's reason.
+
+    Raises
+    ------
+    ClusterError
+        As `Watch.look`, which mostly finds that the scheduler is gone.
+    """
+    watch.look()
+    reason = " ".join(str(error).split())
+    return ClusterError(f"{watch.what}: the tasks were cancelled{f' ({reason})' if reason else ''}")
 
 
 def killed(

@@ -61,6 +61,7 @@ class Watch:
         self._lacking_since: float | None = None
         self._ends = 0  # workers ended for memory before anything was lacking
         self._looked = -math.inf
+        self._unmanned = 0.0  # seconds in which the group had no worker
 
     @property
     def is_due(self) -> bool:
@@ -75,16 +76,18 @@ class Watch:
         LostWorkerError, OverdueError, ClusterError
             When what is waited for cannot come any more; if ``alone``, for want of workers too.
         """
-        self._looked = time.monotonic()
+        before = max(self._looked, self._began)
+        self._looked = now = time.monotonic()
         present = self._workers.look(self._client)
+        if not self._members(present):
+            self._unmanned += now - before
         now_there = processes(present)
         lost = [worker for worker, process in self._on.items() if now_there.get(worker) != process]
         if lost:
             fates = self._workers.fates(self._client, lost)
             raise LostWorkerError(f"{self.what}: {fates}", workers=lost)
         lack, bound = self._lack(present)
-        now = time.monotonic()
-        if now - self._began > self._seconds:
+        if now - self._began - self._unmanned > self._seconds:
             raise OverdueError(f"{self.what}: no end after {self._seconds:g} s")
         if not lack:
             self._lacking_since = None
@@ -107,11 +110,14 @@ class Watch:
             raise ClusterError(text + ended_for_memory(self._client))
         return present
 
+    def _members(self, present: Mapping[str, Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+        return [info for info in present.values() if not self._group or is_of(info, self._group)]
+
     def _lack(self, present: Mapping[str, Mapping[str, Any]]) -> tuple[str, float]:
         """What is lacking, and for how many seconds it may."""
         if not present:
             return f"waiting for {num_workers(self._need)} (none is here)", self._patience.no_worker
-        members = [info for info in present.values() if not self._group or is_of(info, self._group)]
+        members = self._members(present)
         if len(members) < self._need:
             of = f" of {self._group!r}" if len(members) < len(present) else ""
             text = (

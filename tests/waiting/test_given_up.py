@@ -1,15 +1,23 @@
 """Waits that are given up, by an error or a bound, leave a client that others can use."""
 
 import asyncio
+import logging
+import threading
+import time
 
 import pytest
+from dask_process import scheduler_process
+from distributed import Client, LocalCluster
 
 from mlaas4hep_dask.errors import ClusterError
-from mlaas4hep_dask.waiting import ClusterHandle
+from mlaas4hep_dask.waiting import ClusterHandle, OverdueError
 from mlaas4hep_dask.waiting.taking import Work
 from mlaas4hep_dask.waiting.waits import fetch
+from mlaas4hep_dask.waiting.watch import Watch
 
 STEPS = 30  # of the loop, more than a request for a result takes before it is sent
+
+pytestmark = pytest.mark.cluster
 
 
 def test_a_request_that_is_given_up_at_any_point_takes_no_other_with_it(client):
@@ -51,3 +59,34 @@ def test_the_reason_of_a_cancelled_task_is_told(client):
 
 def reciprocal(number):
     return 1 / number
+
+
+def test_the_time_of_work_counts_only_while_somebody_could_do_it():
+    with (
+        LocalCluster(n_workers=0, processes=False, dashboard_address="127.0.0.1:0") as cluster,
+        Client(cluster) as client,
+    ):
+        watch = Watch(client, "a task", seconds=0.5)
+        watch.look()
+        time.sleep(1)  # twice the time that it has
+        assert not watch.look()
+        cluster.scale(1)
+        client.wait_for_workers(1)
+        watch.look()
+        time.sleep(1)
+        with pytest.raises(OverdueError, match=r"a task: no end after 0\.5 s"):
+            watch.look()
+
+
+def test_work_ends_in_words_when_the_scheduler_is_killed(tmp_path, caplog):
+    with (
+        scheduler_process(tmp_path) as (process, file),
+        Client(scheduler_file=str(file)) as client,
+        caplog.at_level(logging.CRITICAL, "distributed"),
+    ):
+        works = iter([Work(lambda _: client.submit(abs, -1, pure=False)) for _ in range(4)])
+        killer = threading.Timer(1, process.kill)
+        killer.start()
+        with pytest.raises(ClusterError, match=r"scheduler at tcp://\S+ is gone|were cancelled"):
+            list(ClusterHandle(client).taken(lambda _: next(works, None), "numbers"))
+        killer.join()

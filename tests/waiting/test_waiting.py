@@ -7,12 +7,12 @@ import subprocess
 import sys
 import threading
 import time
-from contextlib import contextmanager
 from dataclasses import replace
 
 import dask
 import psutil
 import pytest
+from dask_process import scheduler_process
 from distributed import Client, LocalCluster, Scheduler, SpecCluster, Worker, get_worker, wait
 
 from mlaas4hep_dask.cluster import connect, scratch
@@ -250,26 +250,6 @@ def test_a_cluster_without_workers_says_so_and_ends_the_wait(caplog):
         assert "predict: waiting for 1 worker (none is here), for 1 s now" in caplog.text
         with pytest.raises(ClusterError, match=r"2 workers needed, and after 0\.5 s .* has 0"):
             wait_for_workers(client, 2, "training", seconds=0.5, patience=SOON)
-
-
-@contextmanager
-def scheduler_process(tmp_path):
-    file = tmp_path / "scheduler.json"
-    process = subprocess.Popen(
-        [
-            *(sys.executable, "-m", "distributed.cli.dask_scheduler", "--no-dashboard"),
-            *("--host", "127.0.0.1", "--port", "0", "--scheduler-file", str(file)),
-        ],
-        stderr=subprocess.DEVNULL,
-    )
-    try:
-        while not file.exists():
-            assert process.poll() is None
-            time.sleep(0.05)  # between looks
-        yield process, file
-    finally:
-        process.kill()
-        process.wait(timeout=20)
 
 
 def test_a_scheduler_that_stops_or_dies_is_told_in_one_line(tmp_path, caplog):
