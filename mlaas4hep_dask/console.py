@@ -89,12 +89,12 @@ class Console(Reporter):
 
     def say_skipped(self, skipped: Sequence[Mapping[str, Any]]) -> None:
         """Print files and entry ranges that were left out, and why; the first of them only."""
-        for lost in skipped[:MAX_SHOWN]:
+        for entry in skipped[:MAX_SHOWN]:
             entries = ""
-            if lost["entry_stop"] is not None:
-                entries = f", entries {lost['entry_start']}-{lost['entry_stop']}"
-            place = f"{lost['file']}:{lost['tree']}" if lost.get("tree") else lost["file"]
-            self.say(f"skipped: {place}{entries} ({lost['reason']})")
+            if entry["entry_stop"] is not None:
+                entries = f", entries {entry['entry_start']}-{entry['entry_stop']}"
+            place = f"{entry['file']}:{entry['tree']}" if entry.get("tree") else entry["file"]
+            self.say(f"skipped: {place}{entries} ({entry['reason']})")
         if len(skipped) > MAX_SHOWN:
             self.say(f"skipped: {len(skipped) - MAX_SHOWN} more")
 

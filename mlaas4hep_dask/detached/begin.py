@@ -96,12 +96,12 @@ def _submit(cluster: Cluster, command: Sequence[str], folder: Path, token: str) 
 def _start(command: Sequence[str], folder: Path) -> Head:
     """Start the process in which a command works; a terminal that is closed does not end it."""
     log, now = folder / "head.log", time.time()
-    with log.open("ab") as said:
+    with log.open("ab") as output:
         process = subprocess.Popen(  # noqa: S603  # this package
             [sys.executable, *command],
             env={**os.environ, VARIABLE: folder.name},
             stdin=subprocess.DEVNULL,
-            stdout=said,
+            stdout=output,
             stderr=subprocess.STDOUT,
             start_new_session=True,
         )

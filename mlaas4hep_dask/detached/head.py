@@ -58,18 +58,18 @@ class Head:
     @classmethod
     def read(cls, file: Path) -> Self | None:
         """What a file tells; None when it is cut or gone."""
-        told = next(lines_of(file), {})
-        if not {"system", "job", "host", "log"} <= told.keys():
+        record = next(lines_of(file), {})
+        if not {"system", "job", "host", "log"} <= record.keys():
             return None
         return cls(
             file.parent.name,
-            str(told["system"]),
-            str(told["job"]),
-            str(told["host"]),
-            str(told["log"]),
-            float(told.get("time", 0.0)),
-            str(told.get("birth", "")),
-            options_in(told),
+            str(record["system"]),
+            str(record["job"]),
+            str(record["host"]),
+            str(record["log"]),
+            float(record.get("time", 0.0)),
+            str(record.get("birth", "")),
+            options_in(record),
         )
 
     def write(self, file: Path) -> None:
@@ -89,16 +89,16 @@ class Head:
         if self.system == LOCAL:
             is_here = self.host == socket.gethostname()
             return birth_of(int(self.job)) == self.birth if is_here else None
-        seen = seen_by(self.system, self.host, self.options)
-        if seen is None:
+        queue = seen_by(self.system, self.host, self.options)
+        if queue is None:
             return None
-        return self.job in seen and seen[self.job].state != "gone"
+        return self.job in queue and queue[self.job].state != "gone"
 
     def reason(self) -> str:
         """What the batch system says of it; empty if nothing."""
-        seen = None if self.system == LOCAL else seen_by(self.system, self.host, self.options)
-        found = (seen or {}).get(self.job)
-        return "" if found is None else f"{found.state} {found.reason}".strip()
+        queue = None if self.system == LOCAL else seen_by(self.system, self.host, self.options)
+        job = (queue or {}).get(self.job)
+        return "" if job is None else f"{job.state} {job.reason}".strip()
 
 
 def jobs_folder(output: Path) -> Path:
@@ -115,8 +115,8 @@ def records_folder(output: Path) -> Path:
 
 def head_of(output: Path) -> Head | None:
     """What ``--detach`` has started last for a run directory or an output."""
-    found = newest(output, HEAD)
-    return None if found is None else Head.read(found / HEAD)
+    folder = newest(output, HEAD)
+    return None if folder is None else Head.read(folder / HEAD)
 
 
 def can_ask(system: str, host: str, options: Sequence[str] = ()) -> bool:
@@ -146,8 +146,8 @@ def seen_by(system: str, host: str, options: Sequence[str] = ()) -> Mapping[str,
 
 def newest(output: Path, name: str) -> Path | None:
     """The folder, of those beside an output, whose file of a name was written last."""
-    found = list(jobs_folder(output).glob(f"*/{name}"))
-    return max(found, key=_time).parent if found else None
+    files = list(jobs_folder(output).glob(f"*/{name}"))
+    return max(files, key=_time).parent if files else None
 
 
 def lines_of(file: Path) -> Iterator[Mapping[str, Any]]:

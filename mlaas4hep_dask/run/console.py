@@ -36,7 +36,7 @@ class RunConsole(Console):
     def table(self, summary: Mapping[str, Any]) -> None:
         """Print the closing table of a run."""
         counts, test = summary["counts"], summary["test"]
-        unopened = sum(lost["entry_stop"] is None for lost in counts["skipped"])
+        unopened = sum(entry["entry_stop"] is None for entry in counts["skipped"])
         outside = sum(counts["out_of_range"].values())
         table = Table(title=f"run {summary['name']}", show_header=False)
         rows: Sequence[tuple[str, str]] = [
@@ -50,8 +50,8 @@ class RunConsole(Console):
             ("events skipped", f"{counts['events_skipped']:,}"),
             *([("files that did not open", f"{unopened:,}")] if unopened else []),
             *(
-                [("events lost in training", f"{lost:,}")]
-                if (lost := counts["events_lost"])
+                [("events lost in training", f"{num_lost:,}")]
+                if (num_lost := counts["events_lost"])
                 else []
             ),
             ("specs measured now", f"{counts['events_measured']:,} events"),
@@ -86,10 +86,10 @@ class RunConsole(Console):
 def _normalisations(encode: Mapping[str, Any]) -> str:
     """How many branches are normalised in which way; the report says it of each."""
     ways = Counter(_way(text) for text in encode["normalisation"].values())
-    shown = ways.most_common(MOST_WAYS)
-    rest = sum(ways.values()) - sum(num for _, num in shown)
+    most_common = ways.most_common(MOST_WAYS)
+    rest = sum(ways.values()) - sum(num for _, num in most_common)
     text = ", ".join(
-        [*(f"{num} {way}" for way, num in shown), *([f"{rest} other"] if rest else [])]
+        [*(f"{num} {way}" for way, num in most_common), *([f"{rest} other"] if rest else [])]
     )
     ends = Counter(how.rpartition(" ")[2] for how in encode["normalisation"].values())
     roles = [f"{ends[role]} {role}" for role in ("missing", "apart", "far") if ends[role]]

@@ -92,23 +92,23 @@ def _golden(trained: Trained, examples: Examples, draft: Bundle) -> Golden:
     from mlaas4hep_dask.score.verify import verify
 
     scorer = Scorer(draft, Script(trained.content))
-    sent = _scorable(scorer, examples.sent)
-    x, missing = map(torch.from_numpy, scorer.rows(Records(sent)))
+    events = _scorable(scorer, examples.sent)
+    x, missing = map(torch.from_numpy, scorer.rows(Records(events)))
     with torch.no_grad():
         outputs = call_of(trained.network)(x.clone(), missing.clone()).reshape(len(x), -1)
         scores = draft.objective.activation()(outputs, x, missing).numpy()
-    golden = Golden(sent, scores, draft.objective.as_json())
+    golden = Golden(events, scores, draft.objective.as_json())
     verify(scorer, golden)
     return golden
 
 
-def _scorable(scorer: Scorer, sent: Sequence[Mapping[str, Any]]) -> tuple[Mapping[str, Any], ...]:
+def _scorable(scorer: Scorer, events: Sequence[Mapping[str, Any]]) -> tuple[Mapping[str, Any], ...]:
     """The events that a server scores; one with an infinite value may lack what a cut needs."""
-    if _fit(scorer, sent):
-        return tuple(sent)
-    alone = tuple(event for event in sent if _fit(scorer, [event]))
+    if _fit(scorer, events):
+        return tuple(events)
+    alone = tuple(event for event in events if _fit(scorer, [event]))
     if not alone:
-        raise ModelError(f"none of {len(sent)} real events would be scored by a server")
+        raise ModelError(f"none of {len(events)} real events would be scored by a server")
     return alone
 
 

@@ -65,10 +65,10 @@ def specs_notes(
         notes.append(f"the specs are those of {path}, of {specs.num_events:,} events")
     if specs.coverage < 1.0 and specs.branches:
         unseen = sorted(n for n, entry in specs.branches.items() if not entry.moments.num_finite)
-        seen = [name for name in specs.branches if name not in unseen]  # others have a note below
+        filled = [name for name in specs.branches if name not in unseen]  # others have a note below
         rest = dict.fromkeys(unseen, 0.0)
-        name, outside = _worst({name: specs.outside(name) for name in seen} | rest)
-        _, spread = _worst({name: _relative_error(specs, name) for name in seen} | rest)
+        name, outside = _worst({name: specs.outside(name) for name in filled} | rest)
+        _, spread = _worst({name: _relative_error(specs, name) for name in filled} | rest)
         notes.append(
             f"the specs are those of a subset of {specs.coverage:.2%} of the events: up to "
             f"{outside:.2g} of the values are expected outside the range of {name}, means have "

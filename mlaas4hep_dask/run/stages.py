@@ -89,8 +89,8 @@ def fit(
     """
     if work is None:
         options: dict[str, Any] = {"output": output, "reporter": reporter, "command": command}
-        with work_on(dataset.config, **options) as own:
-            return fit(dataset, model=model, loss=loss, work=own)
+        with work_on(dataset.config, **options) as new_work:
+            return fit(dataset, model=model, loss=loss, work=new_work)
     journal = work.journal
     with (
         Witness(journal, dataset) as witness,
@@ -215,13 +215,13 @@ def _train(
         dataset.recall_lost(lost_before)
         witness.recall(lost_before)
         journal.add(Message(f"taking up the run in {folder.path} after epoch {len(epochs)}"))
-        written = {each.epoch for each in read(folder.path).epochs}
+        journal_epochs = {each.epoch for each in read(folder.path).epochs}
         for record in epochs:  # of a process that was killed just before it told of one
-            if record["epoch"] not in written:
+            if record["epoch"] not in journal_epochs:
                 journal.add(Epoch(record["epoch"], num_epochs, record, key, title))
-    left, state = num_epochs - len(epochs), None if last is None else last.state
+    num_left, state = num_epochs - len(epochs), None if last is None else last.state
     with (
-        journal.stage("train", left * trainer.num_events) as advance,
+        journal.stage("train", num_left * trainer.num_events) as advance,
         watching(dataset.cluster, advance),
     ):
         try:

@@ -129,12 +129,12 @@ def _cut_flow(samples: Mapping[str, SampleSpecs]) -> list[dict[str, Any]]:
     before = {name: sample.num_read for name, sample in samples.items()}
     conditions = {cut: None for sample in samples.values() for cut in sample.cut_flow}
     for cut in conditions:
-        left = {name: sample.cut_flow.get(cut, 0) for name, sample in samples.items()}
-        lost = {name: before[name] - left[name] for name in samples}
+        after = {name: sample.cut_flow.get(cut, 0) for name, sample in samples.items()}
+        lost = {name: before[name] - after[name] for name in samples}
         flow.append(
-            {"condition": cut, "left": sum(left.values()), "lost": sum(lost.values()), "by": lost}
+            {"condition": cut, "left": sum(after.values()), "lost": sum(lost.values()), "by": lost}
         )
-        before = left
+        before = after
     return flow
 
 
