@@ -10,7 +10,7 @@ import click
 
 from mlaas4hep_dask.command import Group, Verb, may_be_cut, start_log, verbose_option
 from mlaas4hep_dask.errors import ConfigError, either
-from mlaas4hep_dask.places import LOCAL, PLACES, SYSTEMS
+from mlaas4hep_dask.places import GROUPS, LOCAL, PLACES, SYSTEMS
 
 if TYPE_CHECKING:
     from mlaas4hep_dask.cluster.check import Line
@@ -29,10 +29,10 @@ def sites() -> None:
     """List the sites that come with this package: name, batch system, one sentence."""
     from mlaas4hep_dask.cluster.sites import load_site, site_names
 
-    found = [load_site(name) for name in site_names()]
-    width = max(len(site.name) for site in found)
+    all_sites = [load_site(name) for name in site_names()]
+    width = max(len(site.name) for site in all_sites)
     with may_be_cut():
-        for site in found:
+        for site in all_sites:
             click.echo(f"{site.name:<{width}}  {site.system:<8}  {site.title}")
 
 
@@ -45,7 +45,7 @@ def sites() -> None:
 @click.argument("name", metavar="SITE")
 @click.option(
     "--group",
-    type=click.Choice(("readers", "trainers", "head")),
+    type=click.Choice((*GROUPS, "head")),
     default="readers",
     show_default=True,
     help="Of which workers, or that of a run with --detach.",
@@ -138,11 +138,11 @@ def check(
         if value is not None
     ]
     if dataset is None:
-        options, found = _place(address or LOCAL, site), no_input()
+        options, input_ = _place(address or LOCAL, site), no_input()
     else:
         config = load(dataset, changes)
         references = {"model": config.model.callable, "loss": config.training.loss or ""}
-        options, found = config.cluster, input_of(description_of(config), references)
+        options, input_ = config.cluster, input_of(description_of(config), references)
     silence()
 
     def tell(line: Line) -> None:
@@ -150,7 +150,7 @@ def check(
             click.echo(as_text([line]))
 
     jobs = Path("mlaas4hep.jobs").absolute()
-    asked = Asked(options, found, timeout, jobs, gpus)
+    asked = Asked(options, input_, timeout, jobs, gpus)
     lines = check_cluster(asked, tell)
     if is_json:
         with may_be_cut():

@@ -63,7 +63,7 @@ def attach(folder: Path, *, last_stage: bool) -> int:
     standing = look(folder)
     # Of what has begun since, and not of the process before it, which has ended.
     begin = standing.head.time if standing.head is not None and standing.run is None else 0.0
-    first, told, looked = True, "", 0.0
+    first, last_words, looked = True, "", 0.0
     while True:
         entries = tail.new()
         if first:
@@ -83,7 +83,7 @@ def attach(folder: Path, *, last_stage: bool) -> int:
             with suppress(RecordError):  # it is moved just now
                 standing = look(folder)
             if standing.state in ("queued", "silent"):
-                told = _say_once(fate(standing, datetime.now(UTC)), told)
+                last_words = _say_once(fate(standing, datetime.now(UTC)), last_words)
         time.sleep(POLL)
 
 
@@ -104,16 +104,16 @@ def _ended(console: AttachedConsole, end: End, standing: Standing) -> int:
 def read_summary(folder: Path) -> dict[str, Any] | None:
     """The numbers of a run that has ended; None when they are not here."""
     try:
-        found = json.loads((folder / METRICS).read_text("utf-8"))
+        summary = json.loads((folder / METRICS).read_text("utf-8"))
     except (OSError, ValueError):
         return None
-    return found if isinstance(found, dict) else None
+    return summary if isinstance(summary, dict) else None
 
 
-def _say_once(words: str, told: str) -> str:
+def _say_once(words: str, before: str) -> str:
     """Say how a run stands, unless it was said before; what was said, without its numbers."""
     plain = "".join(letter for letter in words if not letter.isdigit())
-    if plain != told:
+    if plain != before:
         click.echo(words, err=True)
     return plain
 

@@ -85,28 +85,28 @@ class Jobs:
         return [job for job in self.jobs if not job.is_over]
 
 
-def jobs_of(run: Path, *, ask: bool = True) -> Jobs | None:
+def jobs_of(run: Path) -> Jobs | None:
     """The jobs of the cluster that a run had last; None when it had none.
+
+    The batch system is asked too, where its commands are there.
 
     Parameters
     ----------
     run : Path
         The run directory.
-    ask : bool
-        Whether the batch system is asked too, where its commands are there.
     """
     folder = newest(run, DRIVER)
     if folder is None:
         return None
     driver = next(lines_of(folder / DRIVER), {})
-    found = replace(
+    jobs = replace(
         _recorded(folder),
         system=str(driver.get("system", "")),
         site=str(driver.get("site", "")),
         host=str(driver.get("host", "")),
         options=options_in(driver),
     )
-    return _asked(found) if ask and found.left else found
+    return _with_queue(jobs) if jobs.left else jobs
 
 
 def jobs_in(folder: Path) -> tuple[Job, ...]:
@@ -131,36 +131,37 @@ def cancel_command(system: str, ids: Iterable[str], options: Iterable[str] = ())
 def _recorded(folder: Path) -> Jobs:
     jobs: dict[str, Job] = {}
     num_refused, trouble = 0, ""
-    for told in lines_of(folder / JOBS):
-        event, id_, text = told.get("event"), str(told.get("job", "")), str(told.get("text", ""))
+    for record in lines_of(folder / JOBS):
+        event, id_ = record.get("event"), str(record.get("job", ""))
+        text = str(record.get("text", ""))
         job = jobs.get(id_)
         if event == "submitted":
-            group, worker = str(told.get("group", "")), str(told.get("worker", ""))
-            jobs[id_] = Job(id_, group, worker, log=str(told.get("log", "")))
+            group, worker = str(record.get("group", "")), str(record.get("worker", ""))
+            jobs[id_] = Job(id_, group, worker, log=str(record.get("log", "")))
         elif event == "refused":
             num_refused += 1
         elif event == "gave up":
             trouble = text
         elif event == "told" and job is not None:
-            state = str(told.get("state") or job.state)
+            state = str(record.get("state") or job.state)
             jobs[id_] = replace(job, state=state, reason=text.partition("\n")[0])
         elif event == "cancelled" and job is not None and job.state != "lost":
             jobs[id_] = replace(job, state="cancelled")
     return Jobs(folder, jobs=tuple(jobs.values()), num_refused=num_refused, trouble=trouble)
 
 
-def _asked(found: Jobs) -> Jobs:
+def _with_queue(recorded: Jobs) -> Jobs:
     """The jobs, with what the batch system says of those that are not over."""
-    seen = seen_by(found.system, found.host, found.options)
-    if seen is None:
-        return found
+    queue = seen_by(recorded.system, recorded.host, recorded.options)
+    if queue is None:
+        return recorded
     jobs = []
-    for job in found.jobs:
+    for job in recorded.jobs:
         if not job.is_over:
-            now = seen.get(job.id)
+            now = queue.get(job.id)
             if now is None or now.state == "gone":
                 job = replace(job, state="gone", reason="" if now is None else now.reason)
             elif now.state != "running" or job.state != "connected":
                 job = replace(job, state=now.state, reason=now.reason or job.reason)
         jobs.append(job)
-    return replace(found, jobs=tuple(jobs), is_asked=True)
+    return replace(recorded, jobs=tuple(jobs), is_asked=True)

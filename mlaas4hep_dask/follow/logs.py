@@ -33,23 +33,23 @@ class Log:
 
 def logs_of(folder: Path) -> list[Log]:
     """All logs of a run, those of its last cluster last."""
-    found: list[Log] = []
+    all_logs: list[Log] = []
     clusters = jobs_folder(folder)
     for cluster in sorted(clusters.iterdir()) if clusters.is_dir() else []:
         jobs = jobs_in(cluster) if (cluster / JOBS).exists() else ()
         logs = [_log(job) for job in jobs if job.log]
-        named = {log.file for log in logs}
-        found += [
+        files = {log.file for log in logs}
+        all_logs += [
             Log(file, "", file.stem, "not of a job")
             for file in sorted(cluster.glob("logs/*.log"))
-            if file not in named
+            if file not in files
         ]
-        found += logs
+        all_logs += logs
         if (cluster / HEAD).exists():
             head = Head.read(cluster / HEAD)
             if head is not None and head.log:
-                found.append(Log(Path(head.log), head.job, "head", head.title))
-    return [log for log in found if log.file.exists()]
+                all_logs.append(Log(Path(head.log), head.job, "head", head.title))
+    return [log for log in all_logs if log.file.exists()]
 
 
 def chosen(logs: Sequence[Log], names: Sequence[str], folder: Path) -> list[Log]:
@@ -60,18 +60,18 @@ def chosen(logs: Sequence[Log], names: Sequence[str], folder: Path) -> list[Log]
     RecordError
         When there is no log of one.
     """
-    found: list[Log] = []
+    matching: list[Log] = []
     for name in names:
         some = [each for each in logs if name in (each.job, each.worker, each.file.name)]
         some = some or [each for each in logs if each.worker.startswith(f"{name}-")]
         if not some:
-            known = [known for each in logs for known in (each.job, each.worker) if known]
-            near = did_you_mean(name, known)
+            words = [word for each in logs for word in (each.job, each.worker) if word]
+            near = did_you_mean(name, words)
             raise RecordError(
                 f"{folder}: no log of a job or worker {name!r}{near}", file=str(folder)
             )
-        found += [each for each in some if each not in found]
-    return found if names else list(logs)
+        matching += [each for each in some if each not in matching]
+    return matching if names else list(logs)
 
 
 def show(

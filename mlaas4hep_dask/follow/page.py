@@ -85,13 +85,13 @@ def as_json(standing: Standing, jobs: Jobs | None) -> dict[str, Any]:
 
 def cautions_of(standing: Standing) -> list[str]:
     """Warnings of the last process, each once, in the order of their last time."""
-    told: dict[str, None] = {}
+    lines: dict[str, None] = {}
     for entry in standing.latest:
         if isinstance(entry.record, Caution):
             line = entry.record.text.partition("\n")[0]
-            told.pop(line, None)
-            told[line] = None
-    return list(told)
+            lines.pop(line, None)
+            lines[line] = None
+    return list(lines)
 
 
 def fate(standing: Standing, now: datetime) -> str:
@@ -202,16 +202,16 @@ def _pace(pace: Pace, standing: Standing, now: datetime) -> str:
     else:
         parts.append(f"for {duration((now - pace.began).total_seconds())}")
         if pace.end is not None and pace.end > now:
-            left = duration((pace.end - now).total_seconds())
-            parts.append(f"ends at about {clock(pace.end, now)} (in {left})")
+            remaining = duration((pace.end - now).total_seconds())
+            parts.append(f"ends at about {clock(pace.end, now)} (in {remaining})")
     return ", ".join(parts)
 
 
 def _counts_of_samples(standing: Standing) -> dict[str, dict[str, int]]:
     counts: dict[str, dict[str, int]] = {}
     for record in standing.records.of(Samples):
-        for name, found in record.samples.items():
-            counts.setdefault(name, {}).update(found)
+        for name, numbers in record.samples.items():
+            counts.setdefault(name, {}).update(numbers)
     return counts
 
 
@@ -220,17 +220,18 @@ def _samples(standing: Standing) -> list[str]:
     if not counts:
         return []
     rows = [["samples", *COUNTS]]
-    for name, found in counts.items():
-        rows.append([f"  {name}", *(f"{found[key]:,}" if key in found else "" for key in COUNTS)])
+    for name, numbers in counts.items():
+        texts = (f"{numbers[key]:,}" if key in numbers else "" for key in COUNTS)
+        rows.append([f"  {name}", *texts])
     return table(rows)
 
 
 def _last(title: str, lines: Sequence[str]) -> list[str]:
     if not lines:
         return []
-    shown = lines[-MAX_LINES:]
-    more = f", the last {len(shown)}" if len(shown) < len(lines) else ""
-    return [f"{title} ({len(lines)}{more})", *(f"  {line}" for line in shown)]
+    tail = lines[-MAX_LINES:]
+    more = f", the last {len(tail)}" if len(tail) < len(lines) else ""
+    return [f"{title} ({len(lines)}{more})", *(f"  {line}" for line in tail)]
 
 
 def _retries(standing: Standing) -> dict[str, int]:

@@ -9,12 +9,13 @@ from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args
 
 from mlaas4hep_dask.detached.head import Head, head_of, records_folder
 from mlaas4hep_dask.errors import RecordError, did_you_mean
 from mlaas4hep_dask.journal import (
     Entry,
+    Outcome,
     Progress,
     Records,
     Run,
@@ -28,9 +29,7 @@ from mlaas4hep_dask.journal.read import JOURNAL, STARTING
 SILENCE = 600.0  # seconds without a sign of life; the time of a journal is set every minute
 RECENT = 0.1  # of the time of a stage, of which its rate is told
 
-State = Literal[
-    "queued", "running", "silent", "killed", "complete", "failed", "interrupted", "moved"
-]
+State = Literal["queued", "running", "silent", "killed", Outcome]
 AT_WORK = ("queued", "running", "silent")
 
 
@@ -180,21 +179,16 @@ def pace_of(entries: Iterable[Entry]) -> Pace | None:
     rate = (last.events - events) / (last.seconds - seconds)
     end = None
     if rate > 0 and last.total:
-        left = (last.total - last.events) / rate
-        end = datetime.fromtimestamp(time_of_last.timestamp() + left, UTC)
+        seconds_left = (last.total - last.events) / rate
+        end = datetime.fromtimestamp(time_of_last.timestamp() + seconds_left, UTC)
     return Pace(last.stage, began, last.events, last.total, rate, end)
 
 
 def _judge(records: Records, sign: datetime, head: Head | None) -> tuple[State, bool]:
     """The state, and whether the process is here."""
-    ended: dict[str, State] = {
-        "complete": "complete",
-        "failed": "failed",
-        "interrupted": "interrupted",
-        "moved": "moved",
-    }
-    if records.status in ended:
-        return ended[records.status], False
+    for outcome in get_args(Outcome):
+        if records.status == outcome:
+            return outcome, False
     runs = records.of(Run)
     is_silent = time.time() - sign.timestamp() > SILENCE
     here = is_at_work(runs[-1]) if runs else None
@@ -210,10 +204,10 @@ def _judge(records: Records, sign: datetime, head: Head | None) -> tuple[State, 
 
 def _sign(file: Path, records: Records) -> datetime:
     """The last sign of life of whoever writes to a journal."""
-    told = records.entries[-1].time.timestamp() if records.entries else 0.0
+    time_of_last = records.entries[-1].time.timestamp() if records.entries else 0.0
     with suppress(OSError):  # it was moved just now
-        told = max(told, file.stat().st_mtime)
-    return datetime.fromtimestamp(told, UTC)
+        time_of_last = max(time_of_last, file.stat().st_mtime)
+    return datetime.fromtimestamp(time_of_last, UTC)
 
 
 def _records(file: Path) -> Records | None:

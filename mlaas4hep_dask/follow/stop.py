@@ -66,9 +66,9 @@ def _end_process(process: int, lives: Callable[[], bool]) -> None:
             f"process {process} has not ended for {PATIENCE:.0f} s; kill -9 {process} ends it",
             process=process,
         )
-    _, left = psutil.wait_procs(started, timeout=10)
-    if left:
-        numbers = " ".join(str(each.pid) for each in left)
+    _, survivors = psutil.wait_procs(started, timeout=10)
+    if survivors:
+        numbers = " ".join(str(each.pid) for each in survivors)
         raise ClusterError(
             f"processes that it started are left; kill -9 {numbers} ends them", process=process
         )
@@ -124,10 +124,11 @@ def _left(folder: Path) -> bool:
 def _say_left(jobs: Jobs) -> int:
     """Say which jobs may be in the queue, and what ends them."""
     ids = [job.id for job in jobs.left]
-    known = "are" if jobs.is_asked else "may be"
+    verb = "are" if jobs.is_asked else "may be"
     where = "" if jobs.is_asked else f", on {jobs.host}"
     click.echo(
-        f"{len(ids)} jobs {known} in the queue of {jobs.system}; to end them{where}:\n"
+        f"{len(ids)} jobs {verb} in the queue of {jobs.system}; to end them{where}:
+"
         f"  {cancel_command(jobs.system, ids, jobs.options)}",
         err=True,
     )

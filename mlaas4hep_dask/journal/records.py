@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 VERSION = 1  # of a line
 SPLITS = ("train", "validation", "test")  # the parts of a data set
+Outcome = Literal["complete", "failed", "interrupted", "moved"]  # how a process has ended
 
 
 @dataclass(frozen=True)
@@ -228,7 +229,7 @@ class End:
     ``exit_status`` is that of the command, None where there is no such.
     """
 
-    status: Literal["complete", "failed", "interrupted", "moved"]
+    status: Outcome
     error: str = ""
     exit_status: int | None = None
 

@@ -4,7 +4,7 @@ Dask by itself waits for ever: for a task that is pinned to a worker that has go
 cluster that has none left, for a scheduler that was stopped. All waits of this package are here.
 """
 
-from mlaas4hep_dask.waiting.groups import Group
+from mlaas4hep_dask.places import Group
 from mlaas4hep_dask.waiting.handle import ClusterHandle
 from mlaas4hep_dask.waiting.patience import Patience
 from mlaas4hep_dask.waiting.shared import shared_key

@@ -9,12 +9,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from contextlib import suppress
-from typing import Any, Literal
+from typing import Any
 
 from distributed import Client, Scheduler, SchedulerPlugin, Worker, WorkerPlugin
 
-Group = Literal["readers", "trainers"]
-GROUPS: tuple[Group, ...] = ("readers", "trainers")
+from mlaas4hep_dask.places import GROUPS, Group
+
 PREFIX = "mlaas4hep_dask-"
 
 

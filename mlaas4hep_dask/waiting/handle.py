@@ -8,9 +8,10 @@ from typing import Any
 
 from distributed import Client, Future
 
+from mlaas4hep_dask.places import Group
 from mlaas4hep_dask.waiting import shared as shares
 from mlaas4hep_dask.waiting import taking, waits
-from mlaas4hep_dask.waiting.groups import Group, is_of, needed, separate
+from mlaas4hep_dask.waiting.groups import is_of, needed, separate
 from mlaas4hep_dask.waiting.patience import Patience
 from mlaas4hep_dask.waiting.taking import Work
 from mlaas4hep_dask.waiting.watch import LOOK_EVERY

@@ -20,8 +20,9 @@ from typing import Any
 from distributed import Client, Future, wait
 from distributed.scheduler import KilledWorker
 
+from mlaas4hep_dask.places import Group
 from mlaas4hep_dask.waiting.deaths import Deaths
-from mlaas4hep_dask.waiting.groups import Group, is_of
+from mlaas4hep_dask.waiting.groups import is_of
 from mlaas4hep_dask.waiting.patience import PATIENCE, Patience
 from mlaas4hep_dask.waiting.shared import is_given_up
 from mlaas4hep_dask.waiting.waits import awaited, cancelled, fetch, killed, let_go

@@ -15,8 +15,9 @@ from distributed import Client, Future, wait
 from distributed.scheduler import KilledWorker
 
 from mlaas4hep_dask.errors import ClusterError
+from mlaas4hep_dask.places import Group
 from mlaas4hep_dask.waiting.deaths import Deaths
-from mlaas4hep_dask.waiting.groups import Group, is_of
+from mlaas4hep_dask.waiting.groups import is_of
 from mlaas4hep_dask.waiting.patience import PATIENCE, Patience
 from mlaas4hep_dask.waiting.watch import LOOK_EVERY, Watch, ended_for_memory, num_workers
 from mlaas4hep_dask.waiting.workers import living, workers_of
@@ -80,9 +81,10 @@ def gather(
     async def call() -> list[Any]:
         while failed := await _first_failed(client, futures):
             error = await failed[0].exception(asynchronous=True)
-            done = sum(future.status == "finished" for future in (*futures, *beside))
+            num_finished = sum(future.status == "finished" for future in (*futures, *beside))
             if not (
-                isinstance(error, KilledWorker) and deaths.may_try_again(error.task, error, done)
+                isinstance(error, KilledWorker)
+                and deaths.may_try_again(error.task, error, num_finished)
             ):
                 break
             logger.info("%s: %r is sent again, after deaths of workers", what, error.task)
@@ -221,11 +223,11 @@ def on_workers(
         return {}
 
     async def call() -> Any:
-        asked = client.run(
+        call_of_client = client.run(
             function, *arguments, workers=workers, on_error="return", asynchronous=True
         )
         try:
-            return await asyncio.wait_for(asked, seconds)
+            return await asyncio.wait_for(call_of_client, seconds)
         except TimeoutError:
             logger.warning("%s: no answer within %g s", what, seconds)
             return {}

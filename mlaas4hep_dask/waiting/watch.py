@@ -11,7 +11,8 @@ from typing import Any
 from distributed import Client
 
 from mlaas4hep_dask.errors import ClusterError
-from mlaas4hep_dask.waiting.groups import Group, is_of
+from mlaas4hep_dask.places import Group
+from mlaas4hep_dask.waiting.groups import is_of
 from mlaas4hep_dask.waiting.patience import PATIENCE, Patience
 from mlaas4hep_dask.waiting.workers import (
     LostWorkerError,

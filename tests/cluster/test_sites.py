@@ -17,8 +17,9 @@ from mlaas4hep_dask.cluster.settings import NESTED, SETTINGS, variables
 from mlaas4hep_dask.cluster.sites import SYSTEMS, head_script, job_script, load_site, site_names
 from mlaas4hep_dask.cluster.sites.environment import environment_of, prologue_of
 from mlaas4hep_dask.cluster.sites.fields import clock
-from mlaas4hep_dask.cluster.sites.model import GROUPS, Container, Group, HTCondor, Options, Slurm
+from mlaas4hep_dask.cluster.sites.model import Container, Group, HTCondor, Options, Slurm
 from mlaas4hep_dask.errors import ClusterError, ConfigError
+from mlaas4hep_dask.places import GROUPS
 
 ADDRESS = "tcp://10.0.0.1:8786"
 HERE = {"HOME": "/home/physicist", "PATH": "/opt/bin:/bin", "SECRET": "x", "BEARER_TOKEN": "eyJ"}

@@ -13,7 +13,8 @@ from services.htcondor import HTCondor
 from services.slurm import Slurm
 
 from mlaas4hep_dask.cluster.sites import head_script, job_script, load_site, site_names
-from mlaas4hep_dask.cluster.sites.model import GROUPS, HEAD
+from mlaas4hep_dask.cluster.sites.model import HEAD
+from mlaas4hep_dask.places import GROUPS
 
 pytestmark = pytest.mark.batch
 SITES = {name: load_site(name).system for name in site_names()}

@@ -6,7 +6,8 @@ from typing import Any
 
 from distributed import Scheduler
 
-from mlaas4hep_dask.waiting.groups import GROUPS, groups_of
+from mlaas4hep_dask.places import GROUPS
+from mlaas4hep_dask.waiting.groups import groups_of
 
 SMALL = 10 * 2**20  # bytes of results: what all workers hold, such as what tasks share
 

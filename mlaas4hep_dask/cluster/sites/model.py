@@ -12,9 +12,9 @@ from mlaas4hep_dask.cluster.sites.fields import Ports, Scalars, Seconds
 from mlaas4hep_dask.config.fields import Size, Text
 from mlaas4hep_dask.config.problems import Problem, invalid, problems_of
 from mlaas4hep_dask.config.section import Section
+from mlaas4hep_dask.places import GROUPS
 
 GIB = 2**30
-GROUPS = ("readers", "trainers")
 HEAD = "head"
 KINDS = (*GROUPS, HEAD)  # of jobs
 PASSED = [
@@ -319,8 +319,8 @@ class Queue(Part):
     @model_validator(mode="after")
     def _is_of_one_system(self) -> Self:
         if (self.slurm is None) == (self.htcondor is None):
-            found = "both" if self.slurm is not None else "neither"
-            text = f"expected the section of one batch system, slurm or htcondor, found {found}"
+            number = "both" if self.slurm is not None else "neither"
+            text = f"expected the section of one batch system, slurm or htcondor, found {number}"
             raise invalid(Problem("", text))
         return self
 
@@ -352,12 +352,12 @@ class Document(Part):
     @property
     def jobs(self) -> Slurm | HTCondor:
         """The section of the batch system."""
-        found = self.jobqueue.slurm or self.jobqueue.htcondor
-        assert found is not None  # Queue has looked
-        return found
+        section = self.jobqueue.slurm or self.jobqueue.htcondor
+        assert section is not None  # Queue has looked
+        return section
 
     def jobs_of(self, group: str) -> Slurm | HTCondor:
         """The section of the batch system, with what differs for a group or the head."""
-        given = self.jobs.model_dump(by_alias=True, exclude_unset=True)
+        values = self.jobs.model_dump(by_alias=True, exclude_unset=True)
         differs: Head = getattr(self.mlaas4hep, group)
-        return type(self.jobs).model_validate(merged(given, differs.jobqueue))
+        return type(self.jobs).model_validate(merged(values, differs.jobqueue))

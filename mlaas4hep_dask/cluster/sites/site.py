@@ -13,7 +13,6 @@ from pydantic import ValidationError
 
 from mlaas4hep_dask.cluster.settings import NESTED, dotted, merged
 from mlaas4hep_dask.cluster.sites.model import (
-    GROUPS,
     HEAD,
     KINDS,
     Document,
@@ -27,6 +26,7 @@ from mlaas4hep_dask.cluster.sites.model import (
 from mlaas4hep_dask.config.document import parse
 from mlaas4hep_dask.config.problems import Places, Problem, config_error, describe, problems_of
 from mlaas4hep_dask.errors import ClusterError, ConfigError, did_you_mean, either
+from mlaas4hep_dask.places import GROUPS
 
 SYSTEMS = tuple(Queue.model_fields)  # also the names of the generic sites
 FOLDER = "jobqueue"  # in the package that is installed, or beside it in its repository
@@ -69,8 +69,8 @@ class Site:
     def group(self, name: str) -> Group:
         """A group of workers, by ``readers`` or ``trainers``."""
         _require_group(name)
-        found: Group = getattr(self.options, name)
-        return found
+        group: Group = getattr(self.options, name)
+        return group
 
     def jobs(self, group: str) -> Slurm | HTCondor:
         """What a group's jobs, or that of the head, ask for."""
@@ -86,9 +86,9 @@ class Site:
     def walltime(self, group: str) -> float | None:
         """Seconds after which the batch system ends a group's jobs; None when it is not known."""
         jobs = self.jobs(group)
-        named = jobs.walltime if isinstance(jobs, Slurm) else None
+        of_jobs = jobs.walltime if isinstance(jobs, Slurm) else None
         part: Head = getattr(self.options, group)
-        return part.walltime or named or self.options.walltime
+        return part.walltime or of_jobs or self.options.walltime
 
     def gpus(self, group: str) -> int:
         """GPUs of each of a group's jobs; the head has none."""
@@ -118,7 +118,7 @@ class Site:
 
 
 def load_site(
-    name: str | None, system: str | None = None, given: Mapping[str, Any] | None = None
+    name: str | None, system: str | None = None, more: Mapping[str, Any] | None = None
 ) -> Site:
     """The site of a name or a file.
 
@@ -129,7 +129,7 @@ def load_site(
         batch system.
     system : str, optional
         The batch system that it has to have: ``slurm`` or ``htcondor``.
-    given : mapping, optional
+    more : mapping, optional
         Values over those of the file.
 
     Raises
@@ -151,15 +151,15 @@ def load_site(
             f"one of {', '.join(_names_with(system))}",
             site=site.name,
         )
-    if given:
-        return replace(site, document=Document.model_validate(merged(values, given)))
+    if more:
+        return replace(site, document=Document.model_validate(merged(values, more)))
     return site
 
 
 def site_names() -> list[str]:
     """The names of the sites that come with this package; first the generic ones."""
-    found = sorted(path.stem for path in _folder().glob("*.yaml"))
-    return sorted(found, key=lambda name: name not in SYSTEMS)
+    names = sorted(path.stem for path in _folder().glob("*.yaml"))
+    return sorted(names, key=lambda name: name not in SYSTEMS)
 
 
 def _names_with(system: str) -> list[str]:
@@ -198,20 +198,20 @@ def _merged_document(file: Path, above: tuple[Path, ...]) -> dict[str, Any]:
         raise ConfigError(
             f"{file}: the site's file cannot be read ({error.strerror})", file=str(file)
         ) from None
-    given, lines = parse(text, place=str(file))
+    content, lines = parse(text, place=str(file))
     places = Places(str(file), lines)
-    if not isinstance(given, dict):
-        text = f"expected the sections mlaas4hep and jobqueue, found {describe(given)}"
+    if not isinstance(content, dict):
+        text = f"expected the sections mlaas4hep and jobqueue, found {describe(content)}"
         raise config_error(places, [Problem("", text)])
-    document: dict[str, Any] = given
+    document: dict[str, Any] = content
     options = document.get("mlaas4hep")
     base = options.get("base") if isinstance(options, dict) else None
     if isinstance(base, str):
         try:
-            found = _file_of(base if base in site_names() else str(file.parent / base))
+            file_of_base = _file_of(base if base in site_names() else str(file.parent / base))
         except ClusterError as error:
             raise places.error("mlaas4hep.base", str(error)) from None
-        document = merged(_merged_document(found, (*above, file)), document)
+        document = merged(_merged_document(file_of_base, (*above, file)), document)
     try:
         Document.model_validate(document)
     except ValidationError as error:
@@ -219,6 +219,6 @@ def _merged_document(file: Path, above: tuple[Path, ...]) -> dict[str, Any]:
     return document
 
 
-def _require_group(name: str, known: tuple[str, ...] = GROUPS) -> None:
-    if name not in known:
-        raise ClusterError(f"there is no group {name!r}: expected {either(known)}", group=name)
+def _require_group(name: str, names: tuple[str, ...] = GROUPS) -> None:
+    if name not in names:
+        raise ClusterError(f"there is no group {name!r}: expected {either(names)}", group=name)
