@@ -32,10 +32,10 @@ class _Versions(WorkerPlugin):  # type: ignore[misc]  # untyped there
 
     async def setup(self, worker: Worker) -> None:
         for what, (place, version) in self._expected.items():
-            found = shortened(what, str(pkgutil.resolve_name(place)))
-            if found != version:
-                told = {"worker": worker.address, "name": str(worker.name), "host": worker.ip}
-                worker.log_event(TOPIC, {**told, "text": f"{what} {found}", "here": version})
+            here = shortened(what, str(pkgutil.resolve_name(place)))
+            if here != version:
+                facts = {"worker": worker.address, "name": str(worker.name), "host": worker.ip}
+                worker.log_event(TOPIC, {**facts, "text": f"{what} {here}", "here": version})
                 await asyncio.sleep(HOLD)  # the client sends it away meanwhile
                 return
 
@@ -52,13 +52,13 @@ def same_versions_of_newcomers(client: Client) -> Iterator[None]:
     leaving: set[asyncio.Task[Any]] = set()
 
     def refuse(event: tuple[float, Mapping[str, str]]) -> None:
-        told = event[1]
+        message = event[1]
         logger.warning(
             "worker %s (name %s, host %s) joined with %s, and this process has %s: it is sent "
             "away; the workers have to run the same environment",
-            *(told[key] for key in ("worker", "name", "host", "text", "here")),
+            *(message[key] for key in ("worker", "name", "host", "text", "here")),
         )
-        retire = client.scheduler.retire_workers(workers=[told["worker"]], close_workers=True)
+        retire = client.scheduler.retire_workers(workers=[message["worker"]], close_workers=True)
         task = asyncio.ensure_future(retire)
         leaving.add(task)  # else nothing would refer to it
         task.add_done_callback(_taken)

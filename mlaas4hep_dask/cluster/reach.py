@@ -106,8 +106,8 @@ def _require_certificates(address: str) -> None:
             )
         return
     config = Security().get_tls_config_for_role("client")
-    wanted = {"ca_file": "ca-file", "cert": "client.cert", "key": "client.key"}
-    missing = [key for name, key in wanted.items() if not config.get(name)]
+    settings = {"ca_file": "ca-file", "cert": "client.cert", "key": "client.key"}
+    missing = [key for name, key in settings.items() if not config.get(name)]
     if missing:
         raise _error(
             address,
@@ -115,7 +115,7 @@ def _require_certificates(address: str) -> None:
             "distributed.comm.tls.ca-file, client.cert and client.key in Dask's configuration, or "
             "DASK_DISTRIBUTED__COMM__TLS__CA_FILE, …__CLIENT__CERT and …__CLIENT__KEY",
         )
-    for name, key in wanted.items():
+    for name, key in settings.items():
         is_text = "\n" in config[name]  # Dask takes the certificate itself too
         if not is_text and not os.access(config[name], os.R_OK):
             raise _error(
@@ -142,7 +142,7 @@ def _require_listener(address: str, seconds: float) -> None:
     except ValueError as error:
         raise _error(address, f"{address} is no address of a Dask scheduler ({error})") from error
     began = time.monotonic()
-    told = False
+    has_told = False
     while True:
         try:
             socket.create_connection((host, port), timeout=seconds).close()
@@ -156,8 +156,8 @@ def _require_listener(address: str, seconds: float) -> None:
                     f"no Dask scheduler answers at {address} "
                     f"({error.strerror or error}, for {waited:.0f} s)",
                 ) from error
-            if waited > FIRST_WORD and not told:
-                told = True
+            if waited > FIRST_WORD and not has_told:
+                has_told = True
                 logger.warning("waiting for a scheduler at %s (%s)", address, error.strerror)
             time.sleep(0.5)  # before the next attempt: it may be about to start
         else:
@@ -204,10 +204,10 @@ def require_same_versions(client: Client) -> None:
     workers = sorted(cluster.alive())
     for name, place, version in own_versions():
         # A function of the standard library, which every worker has.
-        asked = cluster.on_workers(pkgutil.resolve_name, place, workers=workers, what="versions")
+        answers = cluster.on_workers(pkgutil.resolve_name, place, workers=workers, what="versions")
         here = shortened(name, version)
         if name == "Python":  # which every worker has, so that the others do not answer
-            for worker in set(workers) - asked.keys():
+            for worker in set(workers) - answers.keys():
                 if worker in cluster.alive():
                     raise ClusterError(
                         f"{workers_of(client).name(worker)} has joined, and the scheduler cannot "
@@ -216,7 +216,7 @@ def require_same_versions(client: Client) -> None:
                         worker=worker,
                     )
         for worker in workers:
-            there = shortened(name, asked[worker]) if worker in asked else ""
+            there = shortened(name, answers[worker]) if worker in answers else ""
             if there != here:
                 there = f"{name} {there}" if there else f"no {name}"
                 raise ClusterError(

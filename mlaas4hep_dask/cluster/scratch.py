@@ -30,11 +30,11 @@ def scratch_folder(parent: str | None) -> Iterator[Path]:
     for other in root.glob(f"{PREFIX}*"):
         _remove_if_left(other)
     folder = Path(tempfile.mkdtemp(prefix=PREFIX, dir=root))
-    held = _held(folder)
+    lock = _locked(folder)
     try:
         yield folder
     finally:
-        os.close(held)
+        os.close(lock)
         shutil.rmtree(folder, ignore_errors=True)
 
 
@@ -47,25 +47,25 @@ def socket_folder() -> Path:
     folder = Path(get_temp_dir())
     for mark in folder.parent.glob(f"*/{MARK}"):
         _remove_if_left(mark.parent)
-    _held(folder)  # before it is marked: others remove what is marked and not held
+    _locked(folder)  # before it is marked: others remove what is marked and not held
     (folder / MARK).touch()
     return folder
 
 
-def _held(folder: Path) -> int:
+def _locked(folder: Path) -> int:
     """A lock that lasts until it is closed, or this process ends in whatever way."""
-    held = os.open(folder, os.O_RDONLY | os.O_CLOEXEC)
-    fcntl.flock(held, fcntl.LOCK_SH)
-    return held
+    lock = os.open(folder, os.O_RDONLY | os.O_CLOEXEC)
+    fcntl.flock(lock, fcntl.LOCK_SH)
+    return lock
 
 
 def _remove_if_left(folder: Path) -> None:
     with suppress(OSError):  # it is not ours, or gone already
         if folder.stat().st_uid != os.geteuid():
             return
-        held = os.open(folder, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+        lock = os.open(folder, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
         try:
-            fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             shutil.rmtree(folder, ignore_errors=True)
         finally:
-            os.close(held)
+            os.close(lock)

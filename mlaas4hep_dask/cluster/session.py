@@ -49,8 +49,8 @@ class Session(ClusterHandle):
         return f"<{type(self).__name__} of {self.client!r}>"
 
     def _repr_html_(self) -> str:
-        shown: str = self.client._repr_html_()  # what notebooks ask of every object
-        return shown
+        text: str = self.client._repr_html_()  # what notebooks ask of every object
+        return text
 
 
 def connect(

@@ -22,11 +22,11 @@ def dotted(nested: Mapping[str, Any], stem: str = "") -> dict[str, Any]:
     stem : str
         What the keys begin with.
     """
-    found: dict[str, Any] = {}
+    flat: dict[str, Any] = {}
     for key, value in nested.items():
         name = f"{stem}{key}"
-        found.update(dotted(value, f"{name}.") if isinstance(value, Mapping) else {name: value})
-    return found
+        flat.update(dotted(value, f"{name}.") if isinstance(value, Mapping) else {name: value})
+    return flat
 
 
 def merged(nested: Mapping[str, Any], others: Mapping[str, Any]) -> dict[str, Any]:
@@ -43,15 +43,15 @@ def variables(nested: Mapping[str, Any], stem: str = "DASK_") -> dict[str, str]:
 
     A mapping with a key that a variable's name cannot hold, as one in capitals, is one variable.
     """
-    found: dict[str, str] = {}
+    by_name: dict[str, str] = {}
     for key, value in nested.items():
         name = f"{stem}{key.upper().replace('-', '_')}"
         if isinstance(value, Mapping) and all(map(_MANGLED.fullmatch, value)):
-            found.update(variables(value, f"{name}__"))
+            by_name.update(variables(value, f"{name}__"))
         else:
             # Dask takes a Python literal; a shell quotes it best without apostrophes.
-            found[name] = value if isinstance(value, str) else repr(value).replace("'", '"')
-    return found
+            by_name[name] = value if isinstance(value, str) else repr(value).replace("'", '"')
+    return by_name
 
 
 NESTED: dict[str, Any] = yaml.safe_load(Path(__file__).with_suffix(".yaml").read_text("utf-8"))

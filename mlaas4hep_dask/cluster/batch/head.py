@@ -65,12 +65,12 @@ def certificates(folder: Path) -> Security:
     from distributed.security import Security
 
     try:
-        made = Security.temporary()
+        security = Security.temporary()
     except ImportError as error:
         raise MissingExtraError.of("cluster", module="cryptography") from error
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     files = {}
-    for name, text in (("cert.pem", made.tls_ca_file), ("key.pem", made.tls_worker_key)):
+    for name, text in (("cert.pem", security.tls_ca_file), ("key.pem", security.tls_worker_key)):
         path = files[name] = str(folder / name)
         with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
             file.write(text)
@@ -109,13 +109,13 @@ def running_head(site: Site, security: Security | None, log: Path) -> Iterator[H
     }
     command = [sys.executable, "-m", "mlaas4hep_dask.cluster.batch.scheduler"]
     with (
-        log.open("ab") as said,
+        log.open("ab") as log_file,
         # A session of its own: a terminal's Ctrl-C shall not reach it, the client ends it.
         subprocess.Popen(  # noqa: S603  # this package
             command,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            stderr=said,
+            stderr=log_file,
             text=True,
             start_new_session=True,
         ) as process,
@@ -139,8 +139,8 @@ def running_head(site: Site, security: Security | None, log: Path) -> Iterator[H
                 raise ClusterError(
                     f"the scheduler does not start on this machine ({words[0]}); see {log}"
                 )
-            told = json.loads(line)
-            yield Head(told["address"], told["dashboard"], security)
+            message = json.loads(line)
+            yield Head(message["address"], message["dashboard"], security)
         finally:
             process.stdin.close()
             try:
@@ -174,6 +174,6 @@ def _place_of(site: Site) -> dict[str, Any]:
 
 def _ports_of(site: Site) -> list[int]:
     """The ports that the scheduler may take, in the order in which it tries them; 0 is any."""
-    named = site.jobs("readers").scheduler_options.get("port")
-    first, _, last = str(named or site.options.scheduler_ports or 0).partition(":")
+    port = site.jobs("readers").scheduler_options.get("port")
+    first, _, last = str(port or site.options.scheduler_ports or 0).partition(":")
     return list(range(int(first), int(last or first) + 1))

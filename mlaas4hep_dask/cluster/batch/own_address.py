@@ -26,21 +26,21 @@ def address_for_workers() -> str:
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of a machine without a default route
-        chosen: str = get_ip()
-    if not ipaddress.ip_address(chosen).is_loopback:
-        return chosen
-    found = {
+        usual: str = get_ip()
+    if not ipaddress.ip_address(usual).is_loopback:
+        return usual
+    interfaces = {
         address.address: name
         for name, addresses in psutil.net_if_addrs().items()
         for address in addresses
         if address.family == socket.AF_INET
         and not ipaddress.ip_address(address.address).is_loopback
     }
-    if len(found) > 1:
-        listed = ", ".join(f"{name} ({address})" for address, name in found.items())
+    if len(interfaces) > 1:
+        listed = ", ".join(f"{name} ({address})" for address, name in interfaces.items())
         raise ClusterError(
             f"this machine has no default route, and several networks: {listed}; say in the "
             "site's file at which of them workers reach it: interface",
-            interfaces=sorted(found.values()),
+            interfaces=sorted(interfaces.values()),
         )
-    return next(iter(found), chosen)  # a machine without a network has its own workers alone
+    return next(iter(interfaces), usual)  # a machine without a network has its own workers alone

@@ -94,10 +94,10 @@ class Slurm:
 
     def seen(self) -> dict[str, Seen] | None:  # noqa: D102  # of Queue
         form = ("--me", "--noheader", "--states=all", "--format=%i|%T|%r")
-        told = _asked("squeue", *self.options, *form)
-        if told is None:
+        text = _output_of("squeue", *self.options, *form)
+        if text is None:
             return None
-        rows = (line.split("|", 2) for line in told.splitlines() if line.count("|") >= 2)
+        rows = (line.split("|", 2) for line in text.splitlines() if line.count("|") >= 2)
         return {job: self._seen(state, reason) for job, state, reason in rows}
 
     def _seen(self, state: str, reason: str) -> Seen:
@@ -111,15 +111,15 @@ class Slurm:
 
     def cancel(self, ids: Sequence[str]) -> None:  # noqa: D102  # of Queue
         if ids:
-            _asked(*self.cancel_command(ids))
+            _output_of(*self.cancel_command(ids))
 
     def cancel_command(self, ids: Sequence[str]) -> tuple[str, ...]:  # noqa: D102  # of Queue
         return ("scancel", *self.options, *ids)
 
     def explain(self, job: str) -> str:  # noqa: D102  # of Queue
-        told = _asked("scontrol", *self.options, "show", "job", job) or ""
-        wanted = ("JobState=", "Reason=", "Partition=", "ReqTRES=", "TRES=", "NumNodes=")
-        return " ".join(word for word in told.split() if word.startswith(wanted))
+        text = _output_of("scontrol", *self.options, "show", "job", job) or ""
+        beginnings = ("JobState=", "Reason=", "Partition=", "ReqTRES=", "TRES=", "NumNodes=")
+        return " ".join(word for word in text.split() if word.startswith(beginnings))
 
 
 @dataclass(frozen=True)
@@ -149,10 +149,10 @@ class HTCondor:
         return _submit(script, path, re.compile(r"cluster (\d+)")) + ".0"
 
     def seen(self) -> dict[str, Seen] | None:  # noqa: D102  # of Queue
-        told = _asked("condor_q", *self.options, "-json", "-attributes", self._ATTRIBUTES)
-        if told is None:
+        text = _output_of("condor_q", *self.options, "-json", "-attributes", self._ATTRIBUTES)
+        if text is None:
             return None
-        jobs = json.loads(told) if told.strip() else []
+        jobs = json.loads(text) if text.strip() else []
         return {f"{job['ClusterId']}.{job['ProcId']}": self._seen(job) for job in jobs}
 
     def _seen(self, job: Mapping[str, str | int]) -> Seen:
@@ -167,14 +167,14 @@ class HTCondor:
 
     def cancel(self, ids: Sequence[str]) -> None:  # noqa: D102  # of Queue
         if ids:
-            _asked(*self.cancel_command(ids))
+            _output_of(*self.cancel_command(ids))
 
     def cancel_command(self, ids: Sequence[str]) -> tuple[str, ...]:  # noqa: D102  # of Queue
         return ("condor_rm", *self.options, *ids)
 
     def explain(self, job: str) -> str:  # noqa: D102  # of Queue
-        told = _asked("condor_q", *self.options, "-better-analyze", job) or ""
-        lines = told.splitlines()
+        text = _output_of("condor_q", *self.options, "-better-analyze", job) or ""
+        lines = text.splitlines()
         return "\n".join([line for line in lines if line.strip()][-ANALYSIS_LINES:])
 
 
@@ -206,7 +206,7 @@ def _submit(script: Script, path: Path, number: re.Pattern[str]) -> str:
     path.write_text(script.text)
     command = script.submit[0]
     try:
-        told = subprocess.run(  # noqa: S603  # commands of the batch system
+        process = subprocess.run(  # noqa: S603  # commands of the batch system
             [*script.submit, str(path)],
             capture_output=True,
             text=True,
@@ -218,17 +218,20 @@ def _submit(script: Script, path: Path, number: re.Pattern[str]) -> str:
         raise RefusedError(
             f"{command} did not answer within {COMMAND_TIMEOUT:g} s", command=command
         ) from error
-    found = number.search(told.stdout)
-    if told.returncode or not found:
-        words = " ".join((told.stderr or told.stdout).split()) or f"exit status {told.returncode}"
+    match = number.search(process.stdout)
+    if process.returncode or not match:
+        words = (
+            " ".join((process.stderr or process.stdout).split())
+            or f"exit status {process.returncode}"
+        )
         raise RefusedError(f"{command}: {words}", command=command)
-    return found[1]
+    return match[1]
 
 
-def _asked(*command: str) -> str | None:
+def _output_of(*command: str) -> str | None:
     """What a command printed; None when it failed, is missing or took too long."""
     try:
-        told = subprocess.run(  # noqa: S603  # commands of the batch system
+        process = subprocess.run(  # noqa: S603  # commands of the batch system
             command,
             capture_output=True,
             text=True,
@@ -238,4 +241,4 @@ def _asked(*command: str) -> str | None:
         )
     except (OSError, subprocess.TimeoutExpired):
         return None
-    return None if told.returncode else told.stdout
+    return None if process.returncode else process.stdout

@@ -165,7 +165,7 @@ class _Step:
 
     def done(self) -> tuple[State, tuple[Action, ...]]:
         self._take_answers()
-        jobs = [kept for job in self.state.jobs if (kept := self._look(job)) is not None]
+        jobs = [kept_job for job in self.state.jobs if (kept_job := self._look(job)) is not None]
         self.state = replace(self.state, jobs=tuple(jobs))
         self._look_at_silence()
         self._look_at_patience()
@@ -216,14 +216,14 @@ class _Step:
             job = replace(job, away_since=now)
         if not job.id or self.view.queue is None:
             return job
-        seen = self.view.queue.get(job.id, Seen("gone"))
-        if seen.state == "gone":
-            self._lose(job, seen, f"left the queue{_because(seen.reason)}")
+        status = self.view.queue.get(job.id, Seen("gone"))
+        if status.state == "gone":
+            self._lose(job, status, f"left the queue{_because(status.reason)}")
             return None
-        if seen.state == "held":
-            self._lose(job, seen, f"is held{_because(seen.reason)}", cancel=True)
+        if status.state == "held":
+            self._lose(job, status, f"is held{_because(status.reason)}", cancel=True)
             return None
-        if seen.state == "pending":
+        if status.state == "pending":
             if job.running_since is not None:  # the batch system starts it again
                 job = replace(
                     job,
@@ -232,18 +232,18 @@ class _Step:
                     away_since=None,
                     has_connected=False,
                 )
-            return self._look_at_pending(job, seen)
+            return self._look_at_pending(job, status)
         if job.running_since is None:
             job = replace(job, running_since=now)
             self._note(job, "runs", "connected" if job.has_connected else "running")
         assert job.running_since is not None
         if not job.has_connected and now - job.running_since > self.limits.connect:
             what = f"has run for {now - job.running_since:.0f} s, and its worker has not connected"
-            self._lose(job, seen, what, cancel=True)
+            self._lose(job, status, what, cancel=True)
             return None
         if job.away_since is not None and now - job.away_since > self.limits.away:
             what = f"runs, but its worker has been away for {now - job.away_since:.0f} s"
-            self._lose(job, seen, what, cancel=True)
+            self._lose(job, status, what, cancel=True)
             return None
         return job
 
@@ -251,31 +251,31 @@ class _Step:
         text = f"{_name(job)} {what}"
         self.actions.append(Tell(text, job.id, job.worker, is_warning=False, state=state))
 
-    def _look_at_pending(self, job: Job, seen: Seen) -> Job:
+    def _look_at_pending(self, job: Job, status: Seen) -> Job:
         now = self.view.now
-        is_news = seen.reason != job.reason and now - job.told >= self.limits.word
+        is_news = status.reason != job.reason and now - job.told >= self.limits.word
         is_due = now - job.since >= self.limits.word and (
             is_news or now - job.told >= self.limits.next_word
         )
         if not is_due:
             return job
-        waited = f"has been pending for {now - job.since:.0f} s{_because(seen.reason)}"
+        waited = f"has been pending for {now - job.since:.0f} s{_because(status.reason)}"
         # Many wait for the same: it is said of the first of them alone.
         others = [each for each in self.state.jobs if each.told == now and each.id != job.id]
-        if not any(_same(action, seen.reason) for action in self.actions) and not others:
+        if not any(_same(action, status.reason) for action in self.actions) and not others:
             text = f"{_name(job)} {waited}"
             self.actions.append(Tell(text, job.id, job.worker, explain=True, state="pending"))
-        return replace(job, reason=seen.reason, told=now)
+        return replace(job, reason=status.reason, told=now)
 
-    def _is_at_its_end(self, job: Job, seen: Seen) -> bool:
+    def _is_at_its_end(self, job: Job, status: Seen) -> bool:
         """True when a worker that had done its time ended, or the batch system ended its job."""
         lifetime = self.limits.lifetimes.get(job.group, math.inf)
         since = math.inf if job.running_since is None else job.running_since
         has_lived = job.has_connected and self.view.now - since >= lifetime
-        return seen.is_walltime or (seen.state == "gone" and has_lived)
+        return status.is_walltime or (status.state == "gone" and has_lived)
 
-    def _lose(self, job: Job, seen: Seen, what: str, *, cancel: bool = False) -> None:
-        is_expected = self._is_at_its_end(job, seen)
+    def _lose(self, job: Job, status: Seen, what: str, *, cancel: bool = False) -> None:
+        is_expected = self._is_at_its_end(job, status)
         self.actions.append(
             Tell(
                 f"{_name(job)} {what}",
@@ -283,7 +283,7 @@ class _Step:
                 job.worker,
                 log=not is_expected,
                 is_warning=not is_expected,
-                explain=seen.state == "held",
+                explain=status.state == "held",
                 state="lost",
             )
         )
@@ -312,13 +312,13 @@ class _Step:
         since = None if is_met else (now if state.since is None else state.since)
         self.state = replace(state, since=since)
         if since is not None and now - since > self.limits.patience:
-            wanted = ", ".join(
+            demands = ", ".join(
                 f"{counts[group]} of at least {size.minimum} {group}"
                 for group, size in sizes.items()
             )
             reasons = sorted({job.reason for job in state.jobs if job.reason})
             because = f"; jobs are pending: {'; '.join(reasons)}" if reasons else ""
-            self._give_up(f"after {now - since:.0f} s there are {wanted}{because}")
+            self._give_up(f"after {now - since:.0f} s there are {demands}{because}")
 
     def _give_up(self, reason: str) -> None:
         if not self.state.given_up:
@@ -328,11 +328,11 @@ class _Step:
     def _resize(self) -> None:
         for group, size in self.limits.sizes.items():
             jobs = [job for job in self.state.jobs if job.group == group]
-            wanted = max(size.minimum, min(size.maximum, self.view.backlog.get(group, 0)))
-            if len(jobs) > wanted:
-                self._end_some(jobs, len(jobs) - wanted)
+            number = max(size.minimum, min(size.maximum, self.view.backlog.get(group, 0)))
+            if len(jobs) > number:
+                self._end_some(jobs, len(jobs) - number)
             elif self.view.now >= self.state.no_submit_before and self.view.queue is not None:
-                for _ in range(wanted - len(jobs)):
+                for _ in range(number - len(jobs)):
                     self._submit(group)
 
     def _end_some(self, jobs: list[Job], number: int) -> None:
@@ -341,8 +341,8 @@ class _Step:
         for job in surplus:
             self._note(job, "is not needed any more", "lost")
             self.actions.append(Cancel(job.id, job.worker))
-        kept = tuple(job for job in self.state.jobs if job not in surplus)
-        self.state = replace(self.state, jobs=kept)
+        rest = tuple(job for job in self.state.jobs if job not in surplus)
+        self.state = replace(self.state, jobs=rest)
 
     def _is_surplus(self, job: Job) -> bool:
         if job.idle_since is not None:

@@ -198,8 +198,8 @@ class Supervisor:
 
     def _record(self, event: str, **facts: str | None) -> None:
         """Write down what was seen or done; what cannot be written is no reason to end."""
-        given = {key: value for key, value in facts.items() if value}
-        record = {"time": round(time.time(), 3), "event": event, **given}
+        values = {key: value for key, value in facts.items() if value}
+        record = {"time": round(time.time(), 3), "event": event, **values}
         if self._tell_others is not None:
             self._tell_others(record)
         try:

@@ -196,14 +196,14 @@ def _why_no_gpu(torch: Any) -> str:
     version = getattr(getattr(torch, "version", None), "cuda", None)
     if version is None:
         return "torch here is a build without CUDA"
-    seen = os.environ.get("CUDA_VISIBLE_DEVICES")
-    if seen == "":
+    devices = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if devices == "":
         return "CUDA_VISIBLE_DEVICES is empty: the job was given none"
     smi = shutil.which("nvidia-smi")
     if smi is None:
         return "torch sees none, and there is no nvidia-smi: the node or the container has none"
-    told = subprocess.run([smi, "-L"], capture_output=True, text=True, check=False)  # noqa: S603
-    return f"torch sees none, nvidia-smi says: {(told.stdout or told.stderr).strip()[:200]}"
+    process = subprocess.run([smi, "-L"], capture_output=True, text=True, check=False)  # noqa: S603
+    return f"torch sees none, nvidia-smi says: {(process.stdout or process.stderr).strip()[:200]}"
 
 
 def _nccl_here(torch: Any) -> str:

@@ -57,12 +57,12 @@ def input_of(description: Description, references: Mapping[str, str]) -> Input:
     files = [file for of in resolve_files(description.listing).values() for file in of]
     needs = reading_needs((file.file for file in files), description.access)
     needs.append(Need.of("training", ["torch"]))
-    named = dict(references)
+    by_what = dict(references)
     if description.function is not None:
-        named["function"] = description.function.callable
+        by_what["function"] = description.function.callable
     needs += [
         Need.of_code(what, find_code(reference, resolve=description.places.resolve))
-        for what, reference in named.items()
+        for what, reference in by_what.items()
         if ":" in reference
     ]
     return Input(files[0], description.access, tuple(needs))

@@ -49,16 +49,16 @@ def is_red(lines: Sequence[Line]) -> bool:
 
 def as_text(lines: Sequence[Line]) -> str:
     """Lines as one reads them: columns, and what to do below what is not green."""
-    made = []
+    texts = []
     for line in lines:
         first, *rest = line.text.splitlines() or [""]
         head = f"{WORDS[line.colour]:<4}  {line.group:<{GROUP}}  {line.what:<{WHAT}}  "
-        made.append(head + first)
+        texts.append(head + first)
         indent = " " * len(head)
-        made += [f"{indent}{each}" for each in rest]
+        texts += [f"{indent}{each}" for each in rest]
         if line.advice:
-            made.append(f"{indent}→ {line.advice}")
-    return "\n".join(each.rstrip() for each in made)
+            texts.append(f"{indent}→ {line.advice}")
+    return "\n".join(each.rstrip() for each in texts)
 
 
 def as_json(lines: Sequence[Line]) -> list[dict[str, Any]]:
@@ -72,7 +72,7 @@ def environment_lines(group: str, facts: Facts, here: Mapping[str, str]) -> list
     where = f"Python {tried.python}, {tried.executable}"
     lines = []
     if tried.lacks:
-        named = "; ".join(
+        text = "; ".join(
             f"{lack.what} needs {lack.module or lack.reason}"
             + (f" (here {lack.version})" if lack.version else "")
             for lack in tried.lacks
@@ -82,7 +82,7 @@ def environment_lines(group: str, facts: Facts, here: Mapping[str, str]) -> list
                 "red",
                 group,
                 "environment",
-                f"{where}: {named}",
+                f"{where}: {text}",
                 "install it in the environment of the workers, or name the right Python by the "
                 "key python of the site's file",
             )
@@ -129,7 +129,7 @@ def scratch_line(group: str, scratch: Scratch) -> Line:
     return Line("green", group, "scratch", f"{free}, writable")
 
 
-def memory_line(group: str, used: float, limit: float) -> Line:
+def memory_line(group: str, taken_bytes: float, limit: float) -> Line:
     """Memory of a worker that has read nothing yet; a limit of 0 is none."""
     if not limit:
         return Line(
@@ -140,9 +140,9 @@ def memory_line(group: str, used: float, limit: float) -> Line:
             "give it one (dask worker --memory-limit, memory of the site's file), so that Dask "
             "acts before the system kills",
         )
-    text = f"{size(limit)}, of which an idle worker takes {size(used)}"
-    if used > MUCH * limit:
-        more = f"give at least {size(used / MUCH)} (memory of the site's file)"
+    text = f"{size(limit)}, of which an idle worker takes {size(taken_bytes)}"
+    if taken_bytes > MUCH * limit:
+        more = f"give at least {size(taken_bytes / MUCH)} (memory of the site's file)"
         return Line("red", group, "memory", text, more)
     return Line("green", group, "memory", text)
 
@@ -152,12 +152,12 @@ def ports_line(group: str, other: str, failures: Mapping[str, str]) -> Line:
     failed = {what: why for what, why in failures.items() if why}
     if not failed:
         return Line("green", group, "ports", f"reaches {', '.join(failures)} of {other}")
-    named = "; ".join(f"{what} ({why})" for what, why in failed.items())
+    reasons = "; ".join(f"{what} ({why})" for what, why in failed.items())
     return Line(
         "red",
         group,
         "ports",
-        f"cannot reach of {other}: {named}",
+        f"cannot reach of {other}: {reasons}",
         "a firewall closes the port, or the address is that of another network: name open ports "
         "(worker-ports, nanny-ports) or the interface in the site's file; ranks use any free port",
     )
@@ -212,10 +212,10 @@ STARTS = {
 }
 
 
-def start_line(error: str, said: Sequence[str]) -> Line:
+def start_line(error: str, messages: Sequence[str]) -> Line:
     """That workers do not start, with the last words of the batch system or of Dask."""
     words = error.partition(": ")[2]  # of the batch system; they need not be repeated
-    news = [each for each in dict.fromkeys(said) if not words or words not in each]
+    news = [each for each in dict.fromkeys(messages) if not words or words not in each]
     text = "\n".join([error, *news])
     advice = next(
         (advice for pattern, advice in STARTS.items() if re.search(pattern, text)),

@@ -136,8 +136,8 @@ class RunBoard:
             at_work = [stage for stage, row in self.stages.items() if not row.is_over]
             how = f"stage {at_work[-1]}" if at_work else "between stages"
         deaths = f", {self.num_deaths} workers died" if self.num_deaths else ""
-        lost = f", {self.num_lost} files or entry ranges lost" if self.num_lost else ""
-        return f"{name}{where}: {how}{deaths}{lost}"
+        losses = f", {self.num_lost} files or entry ranges lost" if self.num_lost else ""
+        return f"{name}{where}: {how}{deaths}{losses}"
 
 
 @dataclass
@@ -228,5 +228,5 @@ class Board:
 
 
 def _most_frequent(reasons: Iterable[str]) -> str:
-    found = Counter(reason for reason in reasons if reason).most_common(1)
-    return found[0][0] if found else ""
+    most_common = Counter(reason for reason in reasons if reason).most_common(1)
+    return most_common[0][0] if most_common else ""

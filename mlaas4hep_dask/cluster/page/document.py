@@ -107,9 +107,9 @@ class _Page:
         lines = [run.state() if board.latest else "no run has told anything yet"]
         lines += [f"WARNING: {caution}" for caution in run.cautions]
         lines += [f"no more jobs: {board.trouble}"] if board.trouble else []
-        shown = "".join(f"<div>{html.escape(line)}</div>" for line in lines)
-        if self._head.text != shown:
-            self._head.text = shown
+        content = "".join(f"<div>{html.escape(line)}</div>" for line in lines)
+        if self._head.text != content:
+            self._head.text = content
         colors = dict(zip(run.stages, Category10_10 * len(run.stages), strict=False))
         times, stages, rates = zip(*run.rates, strict=True) if run.rates else ((), (), ())
         self._fill(

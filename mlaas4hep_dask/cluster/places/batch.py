@@ -43,12 +43,12 @@ def site_of(options: Cluster) -> Site:
     ConfigError, ClusterError
         See `load_site`.
     """
-    given: dict[str, Any] = {}
+    values: dict[str, Any] = {}
     if options.workers is not None:
-        given["mlaas4hep"] = {"readers": {"minimum": 1, "maximum": options.workers}}
+        values["mlaas4hep"] = {"readers": {"minimum": 1, "maximum": options.workers}}
     if options.memory_limit is not None:
-        given["jobqueue"] = {options.address: {"memory": options.memory_limit}}
-    return load_site(options.site, options.address, given)
+        values["jobqueue"] = {options.address: {"memory": options.memory_limit}}
+    return load_site(options.site, options.address, values)
 
 
 @contextmanager
@@ -104,13 +104,13 @@ def start(options: Cluster, ranks: int, jobs: Path | None) -> Iterator[Client]:
             interval=site.options.poll_interval,
             tell=teller.tell,
         )
-        known = workers_of(client)
-        known.patience = replace(known.patience, no_worker=LONGER * limits.patience)
-        known.trouble = lambda: supervisor.failure
+        workers = workers_of(client)
+        workers.patience = replace(workers.patience, no_worker=LONGER * limits.patience)
+        workers.trouble = lambda: supervisor.failure
         stack.enter_context(supervisor)
         minimum = limits.sizes["readers"].minimum
         ClusterHandle(client).wait_for_workers(
-            minimum, f"site {site.name}", seconds=known.patience.no_worker, group="readers"
+            minimum, f"site {site.name}", seconds=workers.patience.no_worker, group="readers"
         )
         require_same_versions(client)
         yield client
@@ -152,17 +152,17 @@ def _look(client: Client, *, processes: int) -> Workers:
         return await client.run_on_scheduler(survey, topic=PROGRESS)
 
     try:
-        told: Mapping[str, Any] = client.sync(asked, callback_timeout=SURVEY_TIMEOUT)
+        answer: Mapping[str, Any] = client.sync(asked, callback_timeout=SURVEY_TIMEOUT)
     except (OSError, AttributeError, RuntimeError, TimeoutError) as error:
         if client.status == "running":
             raise
         raise ClusterError("the scheduler has ended") from error
-    names, idle = told["names"], told["idle"]
+    names, idle = answer["names"], answer["idle"]
     if processes > 1:  # of which a job has several: its name is theirs without the last number
         busy = {name.rpartition("-")[0] for name in set(names).difference(idle)}
         names = [name.rpartition("-")[0] for name in names]
         idle = set(names).difference(busy)
-    return Workers(frozenset(names), told["work"], told["backlog"], frozenset(idle))
+    return Workers(frozenset(names), answer["work"], answer["backlog"], frozenset(idle))
 
 
 def _keys_folder(site: Site, folder: Path, run: str) -> Path:

@@ -52,8 +52,8 @@ def start(options: Cluster, ranks: int, jobs: Path | None = None) -> Iterator[Cl
         parent = dask.config.get("temporary-directory", None)
         scratch = stack.enter_context(scratch_folder(parent))
         # As long as the cluster lives, for workers started again.
-        own = {**SETTINGS, **FORKED, "temporary-directory": str(scratch)}
-        stack.enter_context(dask.config.set(own))
+        settings = {**SETTINGS, **FORKED, "temporary-directory": str(scratch)}
+        stack.enter_context(dask.config.set(settings))
         # torch makes a folder for a compiler that nobody here uses, and would leave it behind.
         stack.enter_context(dask.config.set({TORCH_FOLDER: str(scratch / "torch")}))
         with signals_wait():  # Dask leaves a cluster that is half started with tracebacks, at exit

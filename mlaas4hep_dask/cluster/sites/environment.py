@@ -34,7 +34,7 @@ def environment_of(site: Site, group: str, here: Mapping[str, str]) -> dict[str,
     """
     options, jobs = site.options, site.jobs(group)
     threads = str(max(jobs.cores // jobs.processes, 1))
-    found = {
+    values = {
         "OMP_NUM_THREADS": threads,
         "OPENBLAS_NUM_THREADS": threads,
         "MKL_NUM_THREADS": threads,
@@ -48,13 +48,13 @@ def environment_of(site: Site, group: str, here: Mapping[str, str]) -> dict[str,
         },
         **options.environment,
     }
-    return {name: value for name, value in sorted(found.items()) if name not in SECRETS}
+    return {name: value for name, value in sorted(values.items()) if name not in SECRETS}
 
 
 def prologue_of(site: Site, group: str, here: Mapping[str, str]) -> list[str]:
     """The lines of shell before a group's worker starts."""
-    found = environment_of(site, group, here)
-    lines = [f"export {name}={shlex.quote(value)}" for name, value in found.items()]
+    values = environment_of(site, group, here)
+    lines = [f"export {name}={shlex.quote(value)}" for name, value in values.items()]
     lines.append("unset MALLOC_TRIM_THRESHOLD_")
     options = site.options
     if options.packed_environment is not None:
@@ -73,12 +73,12 @@ def prologue_of(site: Site, group: str, here: Mapping[str, str]) -> list[str]:
 
 
 def _passed(site: Site, here: Mapping[str, str]) -> dict[str, str]:
-    kept = {
+    values = {
         name: value
         for name, value in here.items()
         if any(fnmatch.fnmatchcase(name, each) for each in site.options.pass_environment)
     }
     for name, key in CREDENTIALS.items():
         if getattr(site.options, key) == "none":
-            kept.pop(name, None)
-    return kept
+            values.pop(name, None)
+    return values

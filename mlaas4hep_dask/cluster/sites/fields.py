@@ -24,10 +24,10 @@ def _seconds(value: Any) -> Any:
         raise invalid(Problem("", f"{text}, found {describe(value)}"))
     if isinstance(value, int | float):
         seconds = float(value)
-    elif (found := _TIME.fullmatch(value)) is not None:
-        seconds = float(found[1]) * _UNITS[found[2][0]]
-    elif (found := _CLOCK.fullmatch(value)) is not None:
-        days, hours, minutes, rest = (int(part or 0) for part in found.groups())
+    elif (match := _TIME.fullmatch(value)) is not None:
+        seconds = float(match[1]) * _UNITS[match[2][0]]
+    elif (match := _CLOCK.fullmatch(value)) is not None:
+        days, hours, minutes, rest = (int(part or 0) for part in match.groups())
         seconds = days * 86400.0 + hours * 3600 + minutes * 60 + rest
     else:
         text = "expected a time such as '90 s', '12 h' or '1-12:00:00'"
@@ -39,8 +39,8 @@ def _seconds(value: Any) -> Any:
 
 def _ports(value: Any) -> Any:
     """A port or a range such as ``10000:10100``, in the form in which Dask takes it."""
-    found = _PORTS.fullmatch(str(value)) if isinstance(value, int | str) else None
-    first, last = (int(found[1]), int(found[2] or found[1])) if found else (0, 0)
+    match = _PORTS.fullmatch(str(value)) if isinstance(value, int | str) else None
+    first, last = (int(match[1]), int(match[2] or match[1])) if match else (0, 0)
     if isinstance(value, bool) or not 0 < first <= last < 2**16:
         text = "expected a port, or a range of ports such as 10000:10100"
         raise invalid(Problem("", f"{text}, found {describe(value)}"))
@@ -70,5 +70,5 @@ def clock(seconds: float) -> str:
     minutes, rest = divmod(int(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     days, hours = divmod(hours, 24)
-    shown = f"{hours:02}:{minutes:02}:{rest:02}"
-    return f"{days}-{shown}" if days else shown
+    time_of_day = f"{hours:02}:{minutes:02}:{rest:02}"
+    return f"{days}-{time_of_day}" if days else time_of_day

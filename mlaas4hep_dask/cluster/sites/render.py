@@ -160,8 +160,8 @@ def script_of(
     }
     # The defaults of dask-jobqueue may have left Dask's configuration again, if somebody set a
     # key of theirs before; and half an hour of walltime is not asked for unless somebody asks.
-    given = {"slurm": {"walltime": None}}
-    config = merged(merged(_defaults(), dask.config.get("jobqueue", None) or {}), given)
+    own_defaults = {"slurm": {"walltime": None}}
+    config = merged(merged(_defaults(), dask.config.get("jobqueue", None) or {}), own_defaults)
     with dask.config.set({"jobqueue": config}):
         if isinstance(jobs, Slurm):
             return _slurm(site, group, jobs, common, job_name, folder)
@@ -253,13 +253,13 @@ def _htcondor(
             directives["encrypt_input_files"] = ", ".join(PurePath(f).name for f in certificates)
     common["job_script_prologue"] = [_escaped(line) for line in common["job_script_prologue"]]
     common["worker_extra_args"] = [_escaped(each) for each in common.get("worker_extra_args", [])]
-    given = {key.lower() for key in jobs.job_extra_directives}
-    kept = {key: value for key, value in directives.items() if key.lower() not in given}
+    site_keys = {key.lower() for key in jobs.job_extra_directives}
+    others = {key: value for key, value in directives.items() if key.lower() not in site_keys}
     job = _job_class("htcondor", "HTCondorJob")(
         **common,
         disk=str(jobs.disk),
         submit_command_extra=jobs.submit_command_extra,
-        job_extra_directives={**kept, **jobs.job_extra_directives},
+        job_extra_directives={**others, **jobs.job_extra_directives},
     )
     return Script(
         job.job_script() if "worker_command" in common else _htcondor_text(job, common),
@@ -288,20 +288,20 @@ def _arguments(site: Site, group: str, files: Mapping[str, str]) -> list[str]:
     options, gpus = site.options, site.group(group).gpus
     # One task at a time for each process, whatever cores it has: they are for torch, and two tasks
     # that read wait for each other in Python. The last --nthreads counts.
-    found = ["--nthreads", "1", "--preload", PRELOAD, "--no-dashboard"]
-    found += ["--dashboard-address", "127.0.0.1:0"]  # some pages are served all the same, to all
+    words = ["--nthreads", "1", "--preload", PRELOAD, "--no-dashboard"]
+    words += ["--dashboard-address", "127.0.0.1:0"]  # some pages are served all the same, to all
     if options.worker_ports is not None:
-        found += ["--worker-port", options.worker_ports]
+        words += ["--worker-port", options.worker_ports]
     if options.nanny_ports is not None:
-        found += ["--nanny-port", options.nanny_ports]
+        words += ["--nanny-port", options.nanny_ports]
     lifetime = site.lifetime(group)
     if lifetime is not None:
-        found += ["--lifetime", f"{lifetime[0]:.0f}s", "--lifetime-stagger", f"{lifetime[1]:.0f}s"]
+        words += ["--lifetime", f"{lifetime[0]:.0f}s", "--lifetime-stagger", f"{lifetime[1]:.0f}s"]
     if gpus:
-        found += ["--resources", f"GPU={gpus:g}"]
+        words += ["--resources", f"GPU={gpus:g}"]
     for key, file in files.items():
-        found += [key, file if options.shared_files else PurePath(file).name]
-    return [shlex.quote(each) for each in found]
+        words += [key, file if options.shared_files else PurePath(file).name]
+    return [shlex.quote(each) for each in words]
 
 
 def _certificates(security: Security | None) -> dict[str, str]:
@@ -321,13 +321,13 @@ def _certificates(security: Security | None) -> dict[str, str]:
 
 def python_of(site: Site, group: str) -> str:
     """What starts Python in a group's jobs, as a shell has it."""
-    options, given = site.options, site.jobs(group).python
+    options, own_python = site.options, site.jobs(group).python
     container = options.container
     if container is not None and container.directive is None:
-        python = given or container.python
+        python = own_python or container.python
         return " ".join([container.command, *container.options, container.image, python])
-    if given is not None:
-        return given
+    if own_python is not None:
+        return own_python
     if container is not None:
         return container.python
     if options.packed_environment is not None:
@@ -376,5 +376,5 @@ def _defaults() -> dict[str, Any]:
     except ModuleNotFoundError as error:
         raise MissingExtraError.of("cluster", module="dask_jobqueue") from error
     file = Path(package.__file__ or "").with_name("jobqueue.yaml")
-    found: dict[str, Any] = yaml.safe_load(file.read_text("utf-8"))["jobqueue"]
-    return found
+    defaults: dict[str, Any] = yaml.safe_load(file.read_text("utf-8"))["jobqueue"]
+    return defaults
