@@ -127,8 +127,7 @@ def _say_left(jobs: Jobs) -> int:
     verb = "are" if jobs.is_asked else "may be"
     where = "" if jobs.is_asked else f", on {jobs.host}"
     click.echo(
-        f"{len(ids)} jobs {verb} in the queue of {jobs.system}; to end them{where}:
-"
+        f"{len(ids)} jobs {verb} in the queue of {jobs.system}; to end them{where}:\n"
         f"  {cancel_command(jobs.system, ids, jobs.options)}",
         err=True,
     )

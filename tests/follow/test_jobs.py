@@ -145,6 +145,6 @@ def test_logs_are_followed_until_the_run_ends(run, capsys):
 def test_jobs_of_a_queue_on_another_machine_are_ended_there(run):
     driver = {**DRIVER, "options": ["-name", "queue.example.org"]}
     (newest(run, "driver.json") / "driver.json").write_text(json.dumps(driver) + "\n")
-    jobs = jobs_of(run, ask=False)
+    jobs = jobs_of(run)
     told = cancel_command(jobs.system, [job.id for job in jobs.left], jobs.options)
     assert told.startswith("condor_rm -name queue.example.org ")

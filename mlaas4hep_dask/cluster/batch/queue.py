@@ -220,10 +220,8 @@ def _submit(script: Script, path: Path, number: re.Pattern[str]) -> str:
         ) from error
     match = number.search(process.stdout)
     if process.returncode or not match:
-        words = (
-            " ".join((process.stderr or process.stdout).split())
-            or f"exit status {process.returncode}"
-        )
+        words = " ".join((process.stderr or process.stdout).split())
+        words = words or f"exit status {process.returncode}"
         raise RefusedError(f"{command}: {words}", command=command)
     return match[1]
 
