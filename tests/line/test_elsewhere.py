@@ -16,7 +16,7 @@ from mlaas4hep_dask.dataset import Dataset
 from mlaas4hep_dask.dataset.first_worker import FirstWorker
 from mlaas4hep_dask.errors import ClusterError
 from mlaas4hep_dask.reader import Access, reading_needs
-from mlaas4hep_dask.usercode import Need
+from mlaas4hep_dask.usercode import Need, find_code
 from mlaas4hep_dask.waiting import ClusterHandle
 
 pytestmark = pytest.mark.timeout(280)
@@ -196,20 +196,17 @@ def test_workers_without_torch_or_decoders_are_told_by_run_and_predict(tmp_path)
             FirstWorker(handle, needs, "readers").end()
 
 
-def test_a_trial_has_its_time_for_the_import_and_not_for_a_queue(tmp_path):
-    late = elsewhere.at_start(tmp_path / "late", "import time\ntime.sleep(8)\n")
-    needs = [Need.of("training", ["numpy"])]
+def test_an_import_that_does_not_come_back_is_told(tmp_path):
+    (tmp_path / "endless.py").write_text("import time\ntime.sleep(60)\ndef select(events): ...\n")
+    code = find_code("endless.py:select", resolve=lambda path: tmp_path / path)
     with (
         elsewhere.cluster(tmp_path / "workers", names=["readers-0"]) as place,
         Client(place) as client,
     ):
-        cluster = ClusterHandle(client)
-        client.wait_for_workers(1, timeout=100)
-        trial = FirstWorker(cluster, needs, "trainers", seconds=6.0)
-        trial.end(wait=False)  # nobody is there who could
-        trainer = elsewhere.worker(place, tmp_path, "--name", "trainers-0", paths=[late])
-        try:
+        needs = [Need.of("reading", ["numpy"]), Need.of_code("function", code)]
+        trial = FirstWorker(ClusterHandle(client), needs, "readers", seconds=1.0)
+        words = (
+            "import of function 'endless.py:select' on a worker of 'readers' has not ended after 1"
+        )
+        with pytest.raises(ClusterError, match=words):
             trial.end()
-        finally:
-            trainer.terminate()
-            trainer.wait(30)
