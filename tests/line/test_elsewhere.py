@@ -197,7 +197,7 @@ def test_workers_without_torch_or_decoders_are_told_by_run_and_predict(tmp_path)
 
 
 def test_an_import_that_does_not_come_back_is_told(tmp_path):
-    (tmp_path / "endless.py").write_text("import time\ntime.sleep(60)\ndef select(events): ...\n")
+    (tmp_path / "endless.py").write_text("import time\ntime.sleep(15)\ndef select(events): ...\n")
     code = find_code("endless.py:select", resolve=lambda path: tmp_path / path)
     with (
         elsewhere.cluster(tmp_path / "workers", names=["readers-0"]) as place,
