@@ -350,3 +350,22 @@ def test_a_job_of_a_plain_installation_takes_no_more_than_the_memory_of_a_core(n
 @pytest.mark.parametrize("name", ["cern-lxplus", "desy-naf", "fnal-lpc", "infn-cnaf"])
 def test_a_reader_takes_no_more_than_the_memory_of_a_core_where_a_core_has_two_gigabytes(name):
     assert asked_memory(script(load_site(name))) <= SLOT
+
+
+def test_words_of_slurm_are_quoted_where_they_hold_blanks(written):
+    names = "jobqueue: {slurm: {name: my jobs, queue: it's long, account: a b}}\n"
+    given = directives(script(written(SLURM + names)).text)
+    assert {"-J 'my jobs-ttH-1f-0'", """-p 'it'"'"'s long'""", "-A 'a b'"} <= set(given)
+
+
+def test_a_file_that_htcondor_cannot_transfer_is_named(written):
+    text = "mlaas4hep: {title: t, base: coffea-casa, transfer: ['/data/a,b.txt']}\n"
+    with pytest.raises(ClusterError, match=r"comma in its path: /data/a,b\.txt"):
+        script(written(text))
+
+
+def test_sbatch_gets_the_variables_that_are_passed_on_and_its_own(written):
+    here = {**HERE, "SLURM_CONF": "/etc/slurm.conf", "XRD_LOGLEVEL": "Info"}
+    made = script(load_site("slurm"), environment=here).environment
+    assert made.keys() == here.keys() - {"SECRET", "BEARER_TOKEN"}
+    assert script(load_site("htcondor"), environment=here).environment is None

@@ -12,6 +12,7 @@ from conftest import commands_of, started
 from services.htcondor import HTCondor
 from services.slurm import Slurm
 
+from mlaas4hep_dask.cluster.batch.head import certificates
 from mlaas4hep_dask.cluster.sites import head_script, job_script, load_site, site_names
 from mlaas4hep_dask.cluster.sites.model import HEAD
 from mlaas4hep_dask.places import GROUPS
@@ -96,3 +97,29 @@ def test_htcondor_would_take_the_submit_file_of_a_site(
     assert written["JobBatchName"] == f'"{made.name}"'
     assert int(written["RequestMemory"]) > load_site(name).jobs(group).memory / 2**20
     assert "DOLLAR" not in ad.read_text()
+
+
+def ad_of(text, folder):
+    """What condor_submit makes of a submit file, as HTCondor writes it."""
+    file, ad = folder / "job.sub", folder / "ad"
+    file.write_text(text)
+    done = subprocess.run(["condor_submit", "-dry-run", ad, file], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return dict(re.findall(r"^(\w+)\s*=\s*(.*)$", ad.read_text(), re.MULTILINE))
+
+
+def listed(text):
+    return set(text.strip('"').replace(", ", ",").split(","))
+
+
+def test_htcondor_transfers_the_keys_of_a_run_from_a_folder_with_an_odd_name(
+    small_htcondor, tmp_path
+):
+    keys = tmp_path / 'it\'s a "run" $(of) mine'
+    options = {"scheduler_address": "tls://10.0.0.1:8786", "name": "a", "logs": keys}
+    made = job_script(load_site("coffea-casa"), "readers", security=certificates(keys), **options)
+    written = ad_of(made.text, tmp_path)
+    plain = str(keys).replace('"', '\\"')
+    assert {f"{plain}/cert.pem", f"{plain}/key.pem"} <= listed(written["TransferInput"])
+    assert listed(written["EncryptInputFiles"]) == {"cert.pem", "key.pem"}
+    assert written["Out"].startswith(f'"{plain}/')

@@ -3,11 +3,13 @@
 import json
 import logging
 import os
+import shlex
 import subprocess
 import sys
 
 import psutil
 import pytest
+import yaml
 from distributed import Client
 from services.processes import wait_until
 
@@ -180,3 +182,65 @@ def test_every_command_of_htcondor_is_told_on_which_machine_the_queue_is(htcondo
     assert queue.seen()[job].state == "running"
     queue.cancel([job])
     wait_until(lambda: job not in queue.seen(), "the job has left the queue")
+
+
+ODD = """it's a "folder", 5% $(of) `them` #1"""
+
+
+def submitted_with_odd_paths(system, scheduler, tmp_path, monkeypatch):
+    """A job whose every path is odd: its worker comes, and tells what the job found."""
+    monkeypatch.setenv("SECRET", "not for jobs")
+    folder = tmp_path / ODD
+    folder.mkdir()
+    image = folder / "image"
+    image.write_text('#!/bin/sh\nexec "$@"\n')
+    own = ["if true; then # why", f"echo '# 100%' > {shlex.quote(f'{folder}/said')}", "fi"]
+    own += [f"env > {shlex.quote(f'{folder}/env')} # all", "# done"]
+    values = {"cores": 1, "memory": "1350 MiB", "local-directory": "${HOME}/scratch"}
+    values |= {"log-directory": str(folder), "job-script-prologue": own}
+    python = shlex.quote(sys.executable)
+    container = {"image": "${HOME}/image", "command": "/bin/sh", "python": python}
+    document = {
+        "mlaas4hep": {"title": "odd", "base": system, "container": container},
+        "jobqueue": {system: values},
+    }
+    file = tmp_path / "odd.yaml"
+    file.write_text(yaml.safe_dump(document))
+    environment = {**os.environ, "HOME": str(folder), "PYTHONPATH": os.pathsep.join(sys.path)}
+    _, address = scheduler
+    queue = QUEUES[system]()
+    made = job_script(
+        load_site(str(file)),
+        "readers",
+        scheduler_address=address,
+        name="readers-0",
+        environment=environment,
+    )
+    job = queue.submit(made, folder / "job")
+    with Client(address) as client:
+        wait_until(
+            lambda: client.scheduler_info(n_workers=-1)["workers"],
+            "the worker is there",
+            seconds=120,
+            log=folder,
+        )
+        (worker,) = client.scheduler_info(n_workers=-1)["workers"].values()
+        assert worker["local_directory"].startswith(f"{folder}/scratch/")
+    wait_until(made.log_of(job).exists, "the log is there")
+    queue.cancel([job])
+    assert (folder / "said").read_text() == "# 100%\n"
+    found = (folder / "env").read_text()
+    assert f"HOME={folder}\n" in found
+    assert "SECRET" not in found
+
+
+def test_a_job_of_slurm_has_odd_paths_and_no_variable_that_is_not_passed_on(
+    slurm, scheduler, tmp_path, monkeypatch
+):
+    submitted_with_odd_paths("slurm", scheduler, tmp_path, monkeypatch)
+
+
+def test_a_job_of_htcondor_has_odd_paths_and_no_variable_that_is_not_passed_on(
+    htcondor, scheduler, tmp_path, monkeypatch
+):
+    submitted_with_odd_paths("htcondor", scheduler, tmp_path, monkeypatch)

@@ -208,6 +208,7 @@ def _submit(script: Script, path: Path, number: re.Pattern[str]) -> str:
     try:
         process = subprocess.run(  # noqa: S603  # commands of the batch system
             [*script.submit, str(path)],
+            env=script.environment,
             capture_output=True,
             text=True,
             timeout=COMMAND_TIMEOUT,

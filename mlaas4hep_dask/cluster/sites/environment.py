@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fnmatch
+import re
 import shlex
 from collections.abc import Mapping
 from pathlib import PurePath
@@ -16,6 +17,8 @@ from mlaas4hep_dask.cluster.sites.site import Site
 XROOTD = {**XROOTD_LIMITS, "XRD_REQUESTTIMEOUT": "60", "XRD_STREAMTIMEOUT": "30"}
 CREDENTIALS = {"X509_USER_PROXY": "proxy", "BEARER_TOKEN_FILE": "token"}  # and the site's keys
 SECRETS = ("BEARER_TOKEN",)  # a script can be read by everybody; never its value
+# Of the commands of a batch system themselves: where they and their server are, and who asks.
+NEEDED = re.compile("PATH|HOME|USER|LOGNAME|LD_LIBRARY_PATH|KRB5CCNAME|(SLURM|SBATCH|MUNGE)_.*")
 UNPACKED = "environment"  # folder of a packed environment, in the job's scratch folder
 SCRATCH = "${_CONDOR_SCRATCH_DIR:-${SLURM_TMPDIR:-${TMPDIR:-/tmp}}}"
 
@@ -64,12 +67,34 @@ def prologue_of(site: Site, group: str, here: Mapping[str, str]) -> list[str]:
         folder = f"{SCRATCH}/{UNPACKED}"
         lines += [
             f'mkdir -p "{folder}"',
-            f'tar -xf "{archive}" -C "{folder}"',
+            f'tar -xf {in_shell(archive)} -C "{folder}"',
             f'export PATH="{folder}/bin:$PATH"',
             # conda's environments have paths in them, which this sets right
             f'if [ -x "{folder}/bin/conda-unpack" ]; then "{folder}/bin/conda-unpack"; fi',
         ]
-    return lines + site.jobs(group).job_script_prologue
+    own = site.jobs(group).job_script_prologue
+    return [*lines, *(["\n".join(own)] if own else [])]  # a comment or an if may span its lines
+
+
+def submitting(site: Site, here: Mapping[str, str]) -> dict[str, str] | None:
+    """The variables of the command that submits, which jobs of SLURM get; None means all.
+
+    Parameters
+    ----------
+    site : Site
+        Whose key ``pass-environment`` says what is passed on.
+    here : mapping of str to str
+        The variables of the process that submits.
+    """
+    if site.system != "slurm":  # whose jobs get none
+        return None
+    passed = {*_passed(site, here), *(name for name in here if NEEDED.fullmatch(name))}
+    return {name: here[name] for name in sorted(passed.difference(SECRETS))}
+
+
+def in_shell(path: str) -> str:
+    """A path as one word of a shell; variables in it are expanded."""
+    return '"' + re.sub(r'(["`\\])', r"\\\1", path) + '"'
 
 
 def _passed(site: Site, here: Mapping[str, str]) -> dict[str, str]:

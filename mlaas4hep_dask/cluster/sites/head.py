@@ -5,9 +5,10 @@ from __future__ import annotations
 import os
 import shlex
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
-from mlaas4hep_dask.cluster.sites.environment import prologue_of
+from mlaas4hep_dask.cluster.sites.environment import prologue_of, submitting
 from mlaas4hep_dask.cluster.sites.model import HEAD
 from mlaas4hep_dask.cluster.sites.render import python_of, script_of
 from mlaas4hep_dask.cluster.sites.script import Script
@@ -67,4 +68,5 @@ def head_script(
         f"cd {shlex.quote(str(folder))} || exit 1",
         f"exec {python_of(site, HEAD)} {shlex.join(command)}",
     ]
-    return script_of(site, HEAD, {}, lines, name=name, logs=logs)
+    made = script_of(site, HEAD, {}, lines, name=name, logs=logs)
+    return replace(made, environment=submitting(site, here))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from typing import Any, Literal, Self
 
@@ -14,7 +15,8 @@ from mlaas4hep_dask.config.problems import Problem, invalid, problems_of
 from mlaas4hep_dask.config.section import Section
 from mlaas4hep_dask.places import GROUPS
 
-GIB = 2**30
+MIB, GIB = 2**20, 2**30
+HEADROOM, OVERHEAD = 1.2, 300 * 10**6  # of the batch system's limit over the workers': see Jobs
 HEAD = "head"
 KINDS = (*GROUPS, HEAD)  # of jobs
 PASSED = [
@@ -103,6 +105,11 @@ class Jobs(Part):
     scheduler_options: dict[str, JsonValue] = Field(
         default={}, description="Options of Dask's scheduler, such as host and interface."
     )
+
+    @property
+    def batch_memory(self) -> int:
+        """The memory that a batch system is asked for, in MiB."""
+        return math.ceil((HEADROOM * self.memory + OVERHEAD * self.processes) / MIB)
 
     @model_validator(mode="before")
     @classmethod

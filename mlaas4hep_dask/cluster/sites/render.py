@@ -2,33 +2,34 @@
 
 from __future__ import annotations
 
-import importlib
-import math
 import os
 import shlex
-import signal
 import sys
 from collections.abc import Mapping, Sequence
-from functools import cache
+from dataclasses import replace
 from pathlib import Path, PurePath
 from typing import TYPE_CHECKING, Any
 
-import yaml
-
 from mlaas4hep_dask.cluster.settings import merged
-from mlaas4hep_dask.cluster.sites.environment import SCRATCH, UNPACKED, prologue_of
+from mlaas4hep_dask.cluster.sites.environment import (
+    SCRATCH,
+    UNPACKED,
+    in_shell,
+    prologue_of,
+    submitting,
+)
 from mlaas4hep_dask.cluster.sites.fields import clock
 from mlaas4hep_dask.cluster.sites.model import HTCondor, Slurm
 from mlaas4hep_dask.cluster.sites.script import Script
 from mlaas4hep_dask.cluster.sites.site import Site
-from mlaas4hep_dask.errors import ClusterError, MissingExtraError
+from mlaas4hep_dask.cluster.sites.stock import defaults, job_class
+from mlaas4hep_dask.cluster.sites.submitfile import htcondor_script
+from mlaas4hep_dask.errors import ClusterError
 
 if TYPE_CHECKING:
     from distributed.security import Security
 
 PRELOAD = "mlaas4hep_dask.dataset.preload"
-HEADROOM, OVERHEAD = 1.2, 300 * 10**6  # of the batch system's limit over the workers': see Jobs
-MIB = 2**20
 PLACES = {"--host", "--interface", "--contact-address"}  # options that say where a worker listens
 VARIABLE = "MLAAS4HEP_HOST"
 OWN_HOST = f'${{{VARIABLE}:+--host "${VARIABLE}"}}'
@@ -87,7 +88,7 @@ def job_script(
         "protocol": scheduler_address.partition("://")[0],
         "interface": jobs.interface,
         "death_timeout": f"{jobs.death_timeout:g}",
-        "local_directory": jobs.local_directory and f'"{jobs.local_directory}"',
+        "local_directory": jobs.local_directory and in_shell(jobs.local_directory),
         "worker_command": jobs.worker_command,
         "worker_extra_args": [
             *_arguments(site, group, files),
@@ -99,7 +100,8 @@ def job_script(
     lines = prologue_of(site, group, here)
     if not has_place:
         lines.append(_own_host(python, scheduler_address))
-    return script_of(site, group, worker, lines, name=name, logs=logs, files=[*files.values()])
+    made = script_of(site, group, worker, lines, name=name, logs=logs, files=[*files.values()])
+    return replace(made, environment=submitting(site, here))
 
 
 def script_of(
@@ -161,11 +163,11 @@ def script_of(
     # The defaults of dask-jobqueue may have left Dask's configuration again, if somebody set a
     # key of theirs before; and half an hour of walltime is not asked for unless somebody asks.
     own_defaults = {"slurm": {"walltime": None}}
-    config = merged(merged(_defaults(), dask.config.get("jobqueue", None) or {}), own_defaults)
+    config = merged(merged(defaults(), dask.config.get("jobqueue", None) or {}), own_defaults)
     with dask.config.set({"jobqueue": config}):
         if isinstance(jobs, Slurm):
             return _slurm(site, group, jobs, common, job_name, folder)
-        return _htcondor(site, group, jobs, common, job_name, folder, list(files))
+        return htcondor_script(site, group, jobs, common, job_name, folder, list(files))
 
 
 def _own_host(python: str, scheduler_address: str) -> str:
@@ -184,16 +186,17 @@ def _slurm(
     walltime, gpus = site.walltime(group), site.gpus(group)
     directives = ["--nodes=1"]  # a job over two nodes would start its worker on the first alone
     log = None if folder is None else f"{folder}/{name}-{{job}}.log"
-    directives.append(f"--output={'/dev/null' if log is None else log.replace('{job}', '%j')}")
+    output = "/dev/null" if log is None else log.replace("%", "%%").replace("{job}", "%j")
+    directives.append(f"--output={shlex.quote(output)}")
     if gpus:
         directives.append((site.options.gpu_directive or "--gres=gpu:{gpus}").format(gpus=gpus))
-    job = _job_class("slurm", "SLURMJob")(
-        **common,
-        queue=jobs.queue,
-        account=jobs.account,
+    job = job_class("slurm", "SLURMJob")(
+        **{**common, "job_name": shlex.quote(name)},
+        queue=jobs.queue and shlex.quote(jobs.queue),
+        account=jobs.account and shlex.quote(jobs.account),
         walltime=None if walltime is None else clock(walltime),
         job_cpu=jobs.job_cpu,
-        job_mem=jobs.job_mem or f"{_batch_memory(jobs)}M",
+        job_mem=jobs.job_mem or f"{jobs.batch_memory}M",
         job_extra_directives=[*directives, *jobs.job_extra_directives],
     )
     return Script(
@@ -204,83 +207,9 @@ def _slurm(
     )
 
 
-def _htcondor(
-    site: Site,
-    group: str,
-    jobs: HTCondor,
-    common: dict[str, Any],
-    name: str,
-    folder: str | None,
-    certificates: list[str],
-) -> Script:
-    options, gpus, walltime = site.options, site.gpus(group), site.walltime(group)
-    directives: dict[str, Any] = {
-        "batch_name": name,
-        "RequestMemory": _batch_memory(jobs),  # MiB
-    }
-    log = None
-    if folder is not None:
-        stem = f"{folder}/{name}-$(ClusterId).$(ProcId)"
-        log = f"{folder}/{name}-{{job}}.log"
-        directives |= {
-            "Output": f"{stem}.log",
-            "Error": f"{stem}.log",
-            "Log": f"{folder}/{name}-$(ClusterId).condor",
-            "Stream_Output": True,  # jobs are ended, and what they said last is wanted
-            "Stream_Error": True,
-        }
-    if gpus:
-        directives["request_gpus"] = gpus
-    if walltime is not None and options.walltime_directive is not None:
-        directives[options.walltime_directive] = int(walltime)
-    if options.container is not None and options.container.directive is not None:
-        key, image = options.container.directive, options.container.image
-        is_of_the_ad = key.startswith("+") or key.lower().startswith("my.")
-        directives[key] = f'"{image}"' if is_of_the_ad else image
-    if not options.shared_files:
-        shipped = [*certificates, *options.transfer]
-        if options.packed_environment is not None:
-            shipped.append(options.packed_environment)
-        directives |= {
-            "should_transfer_files": "YES",
-            "when_to_transfer_output": "ON_EXIT",
-            "transfer_executable": False,  # it is /bin/sh
-            "transfer_output_files": '""',
-        }
-        if shipped:
-            directives["transfer_input_files"] = ", ".join(shipped)
-        if certificates:
-            directives["encrypt_input_files"] = ", ".join(PurePath(f).name for f in certificates)
-    common["job_script_prologue"] = [_escaped(line) for line in common["job_script_prologue"]]
-    common["worker_extra_args"] = [_escaped(each) for each in common.get("worker_extra_args", [])]
-    site_keys = {key.lower() for key in jobs.job_extra_directives}
-    others = {key: value for key, value in directives.items() if key.lower() not in site_keys}
-    job = _job_class("htcondor", "HTCondorJob")(
-        **common,
-        disk=str(jobs.disk),
-        submit_command_extra=jobs.submit_command_extra,
-        job_extra_directives={**others, **jobs.job_extra_directives},
-    )
-    return Script(
-        job.job_script() if "worker_command" in common else _htcondor_text(job, common),
-        name,
-        tuple(shlex.split(job.submit_command)),
-        log,
-    )
-
-
 def _slurm_text(job: Any, common: Mapping[str, Any]) -> str:
     """The script of a job without a worker."""
     return "\n".join([job.shebang, "", job.job_header, *common["job_script_prologue"], ""])
-
-
-def _htcondor_text(job: Any, common: Mapping[str, Any]) -> str:
-    """The submit file of a job without a worker."""
-    quoted = importlib.import_module("dask_jobqueue.htcondor").quote_arguments
-    lines = [f"{key} = {value}" for key, value in job.job_header_dict.items()]
-    arguments = quoted(["-c", "; ".join(common["job_script_prologue"])])
-    ending = [f'Arguments = "{arguments}"', f"Executable = {job.executable}", "", "Queue", ""]
-    return "\n".join([job.shebang, "", *lines, "", *ending])
 
 
 def _arguments(site: Site, group: str, files: Mapping[str, str]) -> list[str]:
@@ -325,7 +254,8 @@ def python_of(site: Site, group: str) -> str:
     container = options.container
     if container is not None and container.directive is None:
         python = own_python or container.python
-        return " ".join([container.command, *container.options, container.image, python])
+        image = in_shell(container.image)
+        return " ".join([container.command, *container.options, image, python])
     if own_python is not None:
         return own_python
     if container is not None:
@@ -333,16 +263,6 @@ def python_of(site: Site, group: str) -> str:
     if options.packed_environment is not None:
         return f'"{SCRATCH}/{UNPACKED}/bin/python"'
     return shlex.quote(sys.executable)
-
-
-def _batch_memory(jobs: Slurm | HTCondor) -> int:
-    """The memory that a batch system is asked for, in MiB."""
-    return math.ceil((HEADROOM * jobs.memory + OVERHEAD * jobs.processes) / MIB)
-
-
-def _escaped(line: str) -> str:
-    """A line of shell in which HTCondor finds no macro of its own."""
-    return line.replace("$(", "$(DOLLAR)(").replace("\n", "; ")
 
 
 def _require_needs(site: Site, jobs: Slurm | HTCondor) -> None:
@@ -359,22 +279,3 @@ def _require_needs(site: Site, jobs: Slurm | HTCondor) -> None:
                 site=site.name,
                 key=key,
             )
-
-
-def _job_class(module: str, name: str) -> Any:
-    return getattr(importlib.import_module(f"dask_jobqueue.{module}"), name)
-
-
-@cache
-def _defaults() -> dict[str, Any]:
-    """Section ``jobqueue`` of dask-jobqueue's own file."""
-    interrupted = signal.getsignal(signal.SIGINT)
-    try:
-        # In the main thread alone: it takes Ctrl-C for itself, which is undone.
-        package = importlib.import_module("dask_jobqueue")
-        signal.signal(signal.SIGINT, interrupted)
-    except ModuleNotFoundError as error:
-        raise MissingExtraError.of("cluster", module="dask_jobqueue") from error
-    file = Path(package.__file__ or "").with_name("jobqueue.yaml")
-    defaults: dict[str, Any] = yaml.safe_load(file.read_text("utf-8"))["jobqueue"]
-    return defaults

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,12 +21,15 @@ class Script:
         The command that submits it, to which the path of a file with the text is added.
     log : str or None
         Path of what the job prints; ``{job}`` stands for its id. None when it is not kept.
+    environment : mapping of str to str, optional
+        The variables of the command that submits it; those of this process by default.
     """
 
     text: str
     name: str
     submit: tuple[str, ...]
     log: str | None
+    environment: Mapping[str, str] | None = None
 
     def log_of(self, job: str) -> Path | None:
         """The file with what the job of an id prints; None when it is not kept."""
