@@ -3,6 +3,11 @@
 A row of padding and few values is many times what it is made of: most of the time goes into
 writing. So rows are built some at a time in the second-level cache, and NumPy copies them from
 there: the system's copy of so many bytes does not fetch what it overwrites.
+
+In the cache, padding comes first and values after it, collection by collection, and the first
+objects of all branches before the second ones: a processor guesses how many objects an event has
+once for all branches of a collection, and foresees so few places in memory. Branches one by one
+take 1.2 to 1.6 times as long. Longer lists are written branch by branch, in vectors.
 """
 
 from __future__ import annotations
@@ -13,10 +18,8 @@ import numba
 import numpy as np
 from numpy.typing import NDArray
 
-from mlaas4hep_dask.encode.pad import LANES, pad
-
-AHEAD = 32  # rows: their values are asked for while others are written
-TILE_BYTES = 512 * 1024  # rows that are built before they are copied, or one
+TILE_BYTES = 256 * 1024  # rows that are built before they are copied, or one
+LONG = 12  # objects of an event, from which on each branch's are written together
 
 
 def scatter(
@@ -55,35 +58,24 @@ def scatter(
     """
     num_columns = out.shape[1]
     together = max(TILE_BYTES // max(num_columns * out.itemsize, 1), 1)
-    tile = np.empty(together * num_columns + LANES, dtype=out.dtype)
-    block = tile[:-LANES].reshape(together, num_columns)
+    tile = np.empty((together, num_columns), dtype=out.dtype)
     ends = np.append(columns, num_columns)
     runs = _runs(collections, np.diff(ends))
     is_mask = out.dtype != np.float32
     are_in_line = bool((np.diff(positions) == 1).all())
     for begin in range(0, rows.size, together):
-        end = min(begin + together, rows.size)
-        _build(
-            values,
-            starts,
-            offsets,
-            num_flat,
-            collections,
-            ends,
-            runs,
-            rows,
-            begin,
-            end,
-            is_mask,
-            tile,
-        )
+        events = rows[begin : begin + together]
+        block = tile[: events.size]
+        block[:] = is_mask
+        _fill(values, starts, offsets, num_flat, collections, ends, runs, events, is_mask, block)
         first = positions[begin]
-        places = slice(first, first + end - begin) if are_in_line else positions[begin:end]
-        out[places] = block[: end - begin]
+        end = begin + events.size
+        places = slice(first, first + events.size) if are_in_line else positions[begin:end]
+        out[places] = block
 
 
 @numba.njit(nogil=True, cache=True)  # type: ignore[untyped-decorator]  # numba is not annotated
-def _build(
+def _fill(
     values: NDArray[np.float32],
     starts: NDArray[np.int64],
     offsets: NDArray[np.int64],
@@ -91,47 +83,45 @@ def _build(
     collections: NDArray[np.int64],
     ends: NDArray[np.int64],
     runs: NDArray[np.int64],
-    rows: NDArray[np.int64],
-    begin: int,
-    end: int,
+    events: NDArray[np.int64],
     is_mask: bool,
-    tile: NDArray[Any],
+    block: NDArray[Any],
 ) -> None:
-    """Write the rows of the events ``rows[begin:end]`` to ``tile``, one after the other."""
-    num_columns = ends[-1]
-    # Views of arrays are counted by locked instructions, which wait for all stores: none below.
-    for i in range(begin, end):
-        event, later = rows[i], rows[min(i + AHEAD, rows.size - 1)]
-        base = (i - begin) * num_columns
-        for run in range(runs.size - 1):
-            branch, stop = runs[run], runs[run + 1]
-            collection, column = collections[branch], base + ends[branch]
-            first, soon = offsets[collection, event], offsets[collection, later]
-            count, width = offsets[collection, event + 1] - first, ends[branch + 1] - ends[branch]
-            row = num_flat + branch
-            # The last branch of a run begins last in memory, too.
-            if starts[num_flat + stop - 1] + first + width + LANES <= values.size:
-                pad(values, starts, row, stop - branch, first, count, soon, tile, column, width)
-                continue
-            for place in range(width * (stop - branch)):  # vectors would leave the values
-                other, number = row + place // width, place % width
-                value = np.float32(np.nan)
-                if number < count:
-                    value = values[starts[other] + first + number]
-                if is_mask:
-                    tile[column + place] = np.isnan(value)
-                else:
-                    tile[column + place] = np.float32(0) if np.isnan(value) else value
-    # After the jagged ones: their last vectors reach into the next row.
+    """Write what there is of ``events`` to their rows, which hold what stands for missing."""
+    num_columns = block.shape[1]
+    cells = block.ravel()
     for branch in range(num_flat):
-        start = starts[branch]
-        for i in range(begin, end):
-            entry = np.uint64((i - begin) * num_columns + branch)
-            value = values[np.uint64(start + rows[i])]  # unsigned: none is negative
-            if is_mask:
-                tile[entry] = np.isnan(value)
+        for i in range(events.size):
+            _put(values, starts[branch] + events[i], is_mask, cells, i * num_columns + branch)
+    for run in range(runs.size - 1):
+        branch, stop = runs[run], runs[run + 1]
+        collection, width = collections[branch], ends[branch + 1] - ends[branch]
+        begins = starts[num_flat + branch : num_flat + stop]
+        for i in range(events.size):
+            first = offsets[collection, events[i]]
+            count = offsets[collection, events[i] + 1] - first
+            column = i * num_columns + ends[branch]
+            if count > LONG:
+                for k in range(begins.size):
+                    place, cell = begins[k] + first, column + k * width
+                    for number in range(count):
+                        _put(values, place + number, is_mask, cells, cell + number)
             else:
-                tile[entry] = np.float32(0) if np.isnan(value) else value
+                for number in range(count):
+                    for k in range(begins.size):
+                        place, cell = begins[k] + first + number, column + k * width + number
+                        _put(values, place, is_mask, cells, cell)
+
+
+@numba.njit(nogil=True, cache=True, inline="always")  # type: ignore[untyped-decorator]
+def _put(
+    values: NDArray[np.float32], place: int, is_mask: bool, cells: NDArray[Any], cell: int
+) -> None:
+    value = values[np.uint64(place)]  # unsigned: none is negative
+    if is_mask:
+        cells[np.uint64(cell)] = np.isnan(value)
+    else:
+        cells[np.uint64(cell)] = np.float32(0) if np.isnan(value) else value
 
 
 def _runs(collections: NDArray[np.int64], widths: NDArray[np.int64]) -> NDArray[np.int64]:
