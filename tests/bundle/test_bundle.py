@@ -128,6 +128,7 @@ def test_one_altered_byte_anywhere_is_noticed(member, bundle):
         open_bundle(bundle.path)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("bit", [0, 1, 5])
 def test_no_altered_byte_of_the_manifest_changes_how_events_are_encoded(bit, bundle):
     path = bundle.path / "manifest.json"
@@ -381,6 +382,7 @@ def test_what_a_manifest_does_not_list_is_never_written(last, bundle, tmp_path):
     assert contents_of(opened) == members
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("last", [True, False])
 def test_an_archive_that_unpacks_to_very_much_is_refused(last, bundle, tmp_path):
     members = contents_of(bundle)

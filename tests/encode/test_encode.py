@@ -190,6 +190,7 @@ def test_rows_of_many_objects_equal_padding_by_awkward(width):
     np.testing.assert_array_equal(encoded.missing(), missing)
 
 
+@pytest.mark.slow
 @settings(deadline=None)  # the first call compiles
 @given(st.integers(2, 200), st.sampled_from(["float32", "float64", "int16"]), st.integers(0, 999))
 def test_a_table_of_any_size_gives_each_value_its_piece(num, dtype, seed):

@@ -67,6 +67,7 @@ def test_every_normalisation_equals_that_of_plain_numpy(how, dtype):
     assert not encoded.counts.out_of_range
 
 
+@pytest.mark.slow
 @given(st.data())
 @settings(max_examples=150, deadline=None)
 def test_decoding_gives_back_what_was_kept_with_any_options(data):

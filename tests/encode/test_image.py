@@ -110,6 +110,7 @@ def by_numpy(events, encoding):
     return x, missing, lost, shared
 
 
+@pytest.mark.slow
 @settings(deadline=None, max_examples=60)
 @given(drawn_events())
 def test_images_are_those_of_numpy(events):

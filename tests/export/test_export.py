@@ -140,6 +140,7 @@ def test_raw_and_encoded_events_get_the_network_s_own_scores(options, build, enc
     assert float(expected.std()) > 0
 
 
+@pytest.mark.slow
 @given(st.data())
 @settings(max_examples=40, deadline=None)
 def test_any_raw_values_are_scored_as_their_encoding_is(data):

@@ -137,6 +137,7 @@ def test_a_source_that_was_sent_elsewhere_reads_the_same_file(bytes_file):
     assert bytes(other.chunk(3, 9).raw_data) == bytes(source.chunk(3, 9).raw_data)
 
 
+@pytest.mark.slow
 def test_files_dropped_by_the_reader_leave_no_descriptor_open(plain_file, tmp_path):
     def descriptors():
         links = [link.resolve() for link in Path("/proc/self/fd").iterdir() if link.is_symlink()]

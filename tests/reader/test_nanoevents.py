@@ -279,6 +279,7 @@ def test_podio_files_have_four_vectors(tmp_path, edge_cases, file, function, sch
     assert all(name.startswith(f"{prefix}/") for name in plan.reads)
 
 
+@pytest.mark.slow
 def test_nanoaod_is_read_from_an_rntuple_too(tmp_path, edge_cases):
     file = edge_cases / "nano_dimuon_rntuple.root"
     config = config_of(tmp_path, file, "Events", "muons", "nanoaod", partition={"max_events": 15})

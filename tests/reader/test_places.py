@@ -251,6 +251,7 @@ def wide(edge_cases, tmp_path):
     }
 
 
+@pytest.mark.slow
 def test_preflight_and_plan_parse_a_file_once(wide, tmp_path):
     config = Config.from_mapping(wide)
     checked = preflight(description_of(config))

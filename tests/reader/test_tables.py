@@ -211,6 +211,7 @@ def test_a_truncated_table_is_never_read_as_if_it_were_whole(name, columns, tmp_
             plan_file(str(tmp_path / name), "Events", "s")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("suffix", [".gz", ".bz2", ".zst"])
 def test_a_compressed_text_that_ends_too_early_is_unreadable(suffix, tmp_path):
     lines = np.random.default_rng(0).integers(10**8, 10**9, 400_000)

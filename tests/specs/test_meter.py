@@ -108,6 +108,7 @@ def assert_close(found, expected):
 ODD = {"flat_huge"}  # sums leave float64
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("codec", CODECS)
 @pytest.mark.parametrize("entries", [(9_000, 9_000, 500), (40,) * 30, (1, 1, 1)])
 def test_specs_are_the_same_whenever_events_are_measured(codec, entries, tmp_path):

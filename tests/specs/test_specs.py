@@ -51,6 +51,7 @@ def assert_same(a, b, *, events):
             assert entry.variance == pytest.approx(other.variance, rel=1e-9, abs=1e-13 * largest**2)
 
 
+@pytest.mark.slow
 @given(events(), events(), events())
 @settings(max_examples=60, deadline=None)
 def test_merge_is_associative_and_commutative_and_has_an_identity(a, b, c):

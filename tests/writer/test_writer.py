@@ -208,6 +208,7 @@ def test_root_opens_what_has_many_branches_and_finds_them_in_their_order(tmp_pat
     assert sums == pytest.approx(wanted, rel=1e-6)
 
 
+@pytest.mark.slow
 def test_a_wide_output_is_an_rntuple_unless_its_names_or_the_user_want_a_tree(tmp_path):
     events = wide_events(500)
     names = {branch.name: f"reco.{branch.name}" for branch in events.branches}
