@@ -15,7 +15,7 @@ from mlaas4hep_dask.journal import birth_of
 from mlaas4hep_dask.places import LOCAL
 
 if TYPE_CHECKING:
-    from mlaas4hep_dask.cluster.batch.states import Seen
+    from mlaas4hep_dask.cluster.batch.views import Seen
 
 HEAD = "head.json"
 VARIABLE = "MLAAS4HEP_HEAD"  # tells a process the folder of that

@@ -1,6 +1,7 @@
 import pytest
 
 from mlaas4hep_dask.cluster.batch.limits import Size
+from mlaas4hep_dask.cluster.batch.survey import by_job
 from mlaas4hep_dask.cluster.dashboard import dashboard_lines
 from mlaas4hep_dask.cluster.places.batch import limits_of, site_of
 from mlaas4hep_dask.config import Cluster
@@ -28,6 +29,13 @@ def test_workers_and_memory_of_the_configuration_stand_over_those_of_a_site():
     site = site_of(Cluster(address="slurm", workers=7, memory_limit="3 GiB"))
     assert limits_of(site, ranks=1).sizes["readers"] == Size(1, 7)
     assert {site.jobs(group).memory for group in ("readers", "trainers")} == {3 * 2**30}
+
+
+def test_workers_are_those_of_a_job_by_the_processes_of_its_own_group():
+    names = ["readers-a-0-0", "readers-a-0-1", "readers-a-1-0", "trainers-a-2"]
+    processes = {"readers": 2, "trainers": 1}
+    assert by_job(names, processes) == {"readers-a-0": 2, "readers-a-1": 1, "trainers-a-2": 1}
+    assert by_job(names, {"readers": 1, "trainers": 1}).keys() == set(names)
 
 
 def test_a_site_is_for_batch_systems_alone():

@@ -1,12 +1,15 @@
+import math
 from dataclasses import replace
+from itertools import pairwise
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mlaas4hep_dask.cluster.batch.actions import Cancel, GiveUp, Submit, Tell
+from mlaas4hep_dask.cluster.batch.actions import Cancel, GiveUp, Gone, Submit, Tell
 from mlaas4hep_dask.cluster.batch.limits import Limits, Size
-from mlaas4hep_dask.cluster.batch.states import Seen, State, View, finish, step
+from mlaas4hep_dask.cluster.batch.states import finish, step
+from mlaas4hep_dask.cluster.batch.views import Seen, State, View
 
 LIMITS = Limits({"readers": Size(2, 4), "trainers": Size(1, 1)}, max_losses=5)
 STATES = ("pending", "running", "held", "gone")
@@ -26,32 +29,45 @@ class World:
         self.idle = set()
         self.refuses, self.backlog = "", {}
         self.number = 0
+        self.most, self.tries_all = math.inf, False  # jobs that it takes
+        self.put_off, self.strays, self.ignores = set(), {}, set()
+        self.is_deaf, self.per_job = False, {}
 
     def step(self, seconds=1.0, *, answers=True):
         self.now += seconds
         view = View(
             self.now,
             dict(self.queue) if answers else None,
-            frozenset(self.connected),
+            None if self.is_deaf else self.workers(),
             self.work,
             self.backlog,
             frozenset(self.idle),
             self.submitted,
             self.refused,
+            frozenset(self.put_off),
+            self.strays,
         )
-        self.submitted, self.refused = {}, {}
+        self.submitted, self.refused, self.put_off, self.strays = {}, {}, set(), {}
+        groups = set()  # that were refused
         self.state, actions = step(self.state, view, self.limits)
         for action in actions:
-            if isinstance(action, Submit) and self.refuses:
-                self.refused[action.worker] = self.refuses
+            if isinstance(action, Submit) and action.group in groups and not self.tries_all:
+                self.put_off.add(action.worker)
+            elif isinstance(action, Submit) and (self.refuses or len(self.queue) >= self.most):
+                self.refused[action.worker] = self.refuses or "you have as many as you may"
+                groups.add(action.group)
             elif isinstance(action, Submit):
                 self.number += 1
                 self.submitted[action.worker] = str(self.number)
                 self.queue[str(self.number)] = Seen("pending", "Resources")
-            elif isinstance(action, Cancel):
+            elif isinstance(action, Cancel) and action.id not in self.ignores:
                 self.queue.pop(action.id, None)
                 self.connected.discard(action.worker)
         return actions
+
+    def workers(self):
+        """How many workers of each job are there."""
+        return {name: self.per_job.get(name.split("-")[0], 1) for name in self.connected}
 
     def start(self):
         """All jobs run, and their workers are there."""
@@ -304,12 +320,13 @@ def test_whatever_happens_no_loss_is_silent_and_no_group_grows_over_its_maximum(
         elif what == "backlog":
             world.backlog = {"readers": which, "trainers": which}
         before = {each.worker for each in world.state.jobs}
-        given_up = world.state.given_up
+        given_up, refused, put_off = world.state.given_up, {*world.refused}, world.put_off
         actions = world.step(seconds, answers=what != "silence")
         after = {each.worker for each in world.state.jobs}
         texts = " ".join(each.text for each in kinds(actions, Tell))
-        refused = len(before - after) - sum(worker in texts for worker in before - after)
-        assert refused <= texts.count("refused a job")  # all others are named
+        silent = {worker for worker in before - after if worker not in texts}
+        assert silent <= refused | put_off
+        assert not silent & refused or "refused a job" in texts
         for group, size in LIMITS.sizes.items():
             assert sum(each.group == group for each in world.state.jobs) <= size.maximum
         submitted = {each.worker for each in kinds(actions, Submit)}
@@ -331,3 +348,167 @@ def test_jobs_that_are_always_lost_end_the_run_within_bounded_steps(ends):
             world.queue[job.id] = Seen(end, "why")
     assert world.state.given_up
     assert world.number <= LIMITS.max_losses + 8
+
+
+def test_a_site_that_takes_fewer_jobs_than_are_wanted_keeps_those_it_took(world):
+    world.limits = replace(LIMITS, sizes={"readers": Size(2, 20), "trainers": Size(1, 1)})
+    world.backlog, world.most = {"readers": 100}, 10
+    tries = []
+    for _ in range(5000):
+        actions = world.step()
+        assert not kinds(actions, GiveUp)
+        assert not kinds(actions, Cancel)
+        if world.refused:
+            tries.append(world.now)
+    assert len(world.state.jobs) == 10
+    pauses = [later - earlier for earlier, later in pairwise(tries)]
+    assert pauses == sorted(pauses)  # it asks less and less often
+    assert pauses[0] < 10 < pauses[-1] <= world.limits.max_pause + 1
+    world.most = 12
+    for _ in range(int(world.limits.max_pause) + 2):
+        world.step()
+    assert len(world.state.jobs) == 12
+
+
+def test_refused_jobs_of_one_step_count_once():
+    world = World(replace(LIMITS, sizes={"readers": Size(9, 9)}))
+    world.refuses, world.tries_all = "busy", True
+    for _ in range(3):
+        assert not kinds(world.step(), GiveUp)
+    assert world.state.refusals["readers"].count <= 1
+
+
+def test_each_group_has_its_minimum_where_not_all_are_accepted():
+    world = World(replace(LIMITS, sizes={"readers": Size(1, 9), "trainers": Size(2, 2)}))
+    world.backlog, world.most = {"readers": 100}, 4
+    for _ in range(60):
+        world.step()
+    groups = [job.group for job in world.state.jobs if job.id]
+    assert sorted(groups) == ["readers", "readers", "trainers", "trainers"]
+
+
+def test_a_site_that_takes_no_jobs_any_more_ends_a_run_that_has_none(world):
+    world.refuses = "your account has expired"
+    for job in world.state.jobs:
+        world.queue[job.id] = Seen("gone", "cancelled")
+    world.connected.clear()
+    ends = [each for _ in range(8000) for each in kinds(world.step(), GiveUp)]
+    (end,) = ends
+    assert f"refused jobs {LIMITS.max_later_refusals} times" in end.reason
+    assert world.refuses in end.reason
+
+
+def test_a_scheduler_that_does_not_answer_loses_no_job_and_is_told_once(world):
+    before = world.state.jobs
+    world.is_deaf = True
+    seconds = 10 * int(LIMITS.connect)
+    told = [each for _ in range(seconds) for each in kinds(world.step(), Tell)]
+    assert [each.text for each in told] == ["Dask's scheduler does not answer; it is asked again"]
+    lost = before[0]
+    assert "left the queue (failed)" in kinds(world.lose(lost, "failed"), Tell)[0].text
+    world.is_deaf = False
+    replaced = world.step()
+    assert [each.group for each in kinds(replaced, Submit)] == [lost.group]
+    assert not kinds(replaced, Cancel)
+
+
+def test_time_in_which_the_scheduler_is_silent_counts_against_no_worker():
+    world = World()
+    world.step()
+    world.step()
+    for job in world.state.jobs:
+        world.queue[job.id] = Seen("running")
+    world.step()
+    world.is_deaf = True
+    world.step(10 * LIMITS.connect)
+    world.is_deaf = False
+    assert not kinds(world.step(), Cancel)
+    assert not kinds(world.step(LIMITS.connect - 1), Cancel)
+    assert len(kinds(world.step(2), Cancel)) == 3
+
+
+def test_a_scheduler_that_is_silent_beyond_patience_ends_the_run(world):
+    world.limits = replace(LIMITS, patience=100.0)
+    world.is_deaf = True
+    ends = [each for _ in range(120) for each in kinds(world.step(), GiveUp)]
+    assert [each.reason for each in ends] == ["Dask's scheduler has not answered for 101 s"]
+    assert world.queue == {}
+
+
+def test_a_job_that_was_ended_and_stays_is_ended_again_until_it_is_gone(world):
+    job = world.state.jobs[0]
+    world.ignores = {job.id}
+    world.queue[job.id] = Seen("held", "why")
+    assert kinds(world.step(), Cancel) == [Cancel(job.id, job.worker)]
+    asked, told = [], []
+    for _ in range(2 * int(LIMITS.again) + 5):
+        actions = world.step()
+        asked += kinds(actions, Cancel)
+        told += [each.text for each in kinds(actions, Tell) if "ended again" in each.text]
+        assert not kinds(actions, Gone)
+    assert asked == [Cancel(job.id, job.worker)] * 2
+    assert len(told) == 2
+    assert Cancel(job.id, job.worker) in finish(world.state)
+    del world.queue[job.id]
+    assert world.step() == (Gone(job.id, job.worker),)
+    assert world.state.leaving == ()
+
+
+def test_a_job_whose_processes_are_being_ended_has_left(world):
+    job = world.state.jobs[0]
+    world.ignores = {job.id}
+    world.queue[job.id] = Seen("held")
+    world.step()
+    world.queue[job.id] = Seen("running", is_ending=True)
+    assert world.step() == (Gone(job.id, job.worker),)
+
+
+def test_jobs_that_came_though_they_counted_as_refused_are_ended(world):
+    world.strays = {"readers-run-77": "77"}
+    world.queue["77"] = Seen("pending")
+    assert kinds(world.step(), Cancel) == [Cancel("77", "readers-run-77")]
+    assert [each.id for each in world.state.leaving] == ["77"]
+
+
+def test_patience_with_trainers_does_not_pass_while_readers_work():
+    world = World(replace(LIMITS, patience=100.0))
+    world.step()
+    world.step()
+    for job in world.state.jobs:
+        if job.group == "readers":
+            world.queue[job.id] = Seen("running")
+            world.connected.add(job.worker)
+    for _ in range(1000):
+        world.work += 1
+        assert not kinds(world.step(), GiveUp)
+    ends = [each for _ in range(120) for each in kinds(world.step(), GiveUp)]
+    (end,) = ends
+    assert end.reason.startswith("after 101 s there are 2 of at least 2 readers, 0 of at least 1 ")
+
+
+@pytest.mark.parametrize(
+    ("minimum", "maximum", "processes", "least", "most"),
+    [(1, 10, 1, 1, 10), (1, 10, 4, 1, 2), (5, 10, 4, 2, 2), (2, 2, 2, 1, 1), (1, 2, 4, 1, 1)],
+)
+def test_sizes_count_workers_of_which_a_job_may_have_several(
+    minimum, maximum, processes, least, most
+):
+    size = Size(minimum, maximum)
+    assert (size.jobs(0, processes), size.jobs(1000, processes)) == (least, most)
+
+
+def test_a_minimum_of_workers_is_met_by_jobs_with_several():
+    sizes = {"readers": Size(4, 8), "trainers": Size(2, 2)}
+    world = World(Limits(sizes, processes={"readers": 4}, patience=100.0))
+    asked = kinds(world.step(), Submit)
+    assert [each.group for each in asked] == ["readers", "trainers", "trainers"]
+    world.step()
+    for job in world.state.jobs:
+        world.queue[job.id] = Seen("running")
+        world.connected.add(job.worker)
+    world.per_job = {"readers": 3}  # one of four has not come yet
+    world.step()
+    assert world.state.ready == {"trainers"}
+    world.per_job = {"readers": 4}
+    world.step()
+    assert world.state.ready == {"readers", "trainers"}

@@ -4,6 +4,7 @@ import json
 import logging
 import os
 import shlex
+import signal
 import subprocess
 import sys
 
@@ -15,8 +16,9 @@ from services.processes import wait_until
 
 from mlaas4hep_dask.cluster.batch.limits import Limits, Size
 from mlaas4hep_dask.cluster.batch.queue import QUEUES, RefusedError, require_commands
-from mlaas4hep_dask.cluster.batch.states import Seen
 from mlaas4hep_dask.cluster.batch.supervisor import Supervisor, Workers
+from mlaas4hep_dask.cluster.batch.views import Seen
+from mlaas4hep_dask.cluster.places.batch import workers_now
 from mlaas4hep_dask.cluster.settings import SETTINGS
 from mlaas4hep_dask.cluster.sites import Script, job_script, load_site
 from mlaas4hep_dask.errors import ClusterError
@@ -78,6 +80,24 @@ def test_a_missing_command_is_an_error_and_no_refusal(tmp_path, monkeypatch):
         assert QUEUES[system]().seen() is None
 
 
+def test_a_scheduler_that_does_not_answer_in_time_is_no_error_until_it_has_ended(
+    scheduler, monkeypatch
+):
+    monkeypatch.setattr("mlaas4hep_dask.cluster.places.batch.SURVEY_TIMEOUT", 1.0)
+    process, address = scheduler
+    with Client(address) as client:
+        assert workers_now(client, processes={}).names == {}
+        process.send_signal(signal.SIGSTOP)
+        try:
+            assert workers_now(client, processes={}) is None
+        finally:
+            process.send_signal(signal.SIGCONT)
+        wait_until(lambda: workers_now(client, processes={}) is not None, "it answers again")
+        client.close()
+        with pytest.raises(ClusterError, match="the scheduler has ended"):
+            workers_now(client, processes={})
+
+
 def workers_join_and_are_replaced(system, scheduler, tmp_path, caplog):
     caplog.set_level(logging.INFO)
     queue, site = QUEUES[system](), load_site(system, system)
@@ -95,7 +115,7 @@ def workers_join_and_are_replaced(system, scheduler, tmp_path, caplog):
 
         def look():
             workers = client.scheduler_info(n_workers=-1)["workers"]
-            return Workers(frozenset(worker["name"] for worker in workers.values()))
+            return Workers({worker["name"]: 1 for worker in workers.values()})
 
         limits = Limits({"readers": Size(2, 2)}, connect=100)
         with Supervisor(
@@ -134,7 +154,7 @@ def test_refusals_end_a_supervisor_with_the_words_of_the_batch_system(slurm, tmp
     with Supervisor(
         QUEUES["slurm"](),
         lambda *_: sleeping(tmp_path, "--mem=900G"),
-        lambda: Workers(frozenset()),
+        lambda: Workers({}),
         limits=limits,
         folder=tmp_path,
         interval=0.2,

@@ -1,4 +1,4 @@
-"""What a supervisor may do, as values: submit or cancel a job, say something, give up."""
+"""What a supervisor may do, as values: submit or end a job, say something, give up."""
 
 from __future__ import annotations
 
@@ -16,6 +16,14 @@ class Submit:
 @dataclass(frozen=True)
 class Cancel:
     """End a job."""
+
+    id: str
+    worker: str
+
+
+@dataclass(frozen=True)
+class Gone:
+    """Write down that a job that was ended has left the queue."""
 
     id: str
     worker: str
@@ -44,4 +52,4 @@ class GiveUp:
     reason: str
 
 
-Action = Submit | Cancel | Tell | GiveUp
+Action = Submit | Cancel | Gone | Tell | GiveUp

@@ -7,134 +7,23 @@ Nothing here waits, asks or acts. A job is one worker process; the worker's name
    its worker.
 3. It is *lost* when it left the queue, is held, runs without connecting, or its worker stays away.
    Every loss is told and, if workers are still wanted, another job is submitted in the same step.
-4. Losses without work done in between are counted; too many end the run, as do too many refusals
-   and a minimum of workers that does not come in time.
+4. A job that was ended is *leaving* until the queue does not have it any more, and is ended again
+   when that takes long.
+5. Losses without work done in between are counted; too many end the run, as do a minimum of workers
+   that does not come in time, and refusals where nothing else is left.
+
+What does not answer, the queue or Dask's scheduler, shows nothing: all stays as it is.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field, replace
-from typing import Literal
+from collections.abc import Mapping
+from dataclasses import replace
 
-from mlaas4hep_dask.cluster.batch.actions import Action, Cancel, GiveUp, Submit, Tell
+from mlaas4hep_dask.cluster.batch.actions import Action, Cancel, GiveUp, Gone, Submit, Tell
 from mlaas4hep_dask.cluster.batch.limits import Limits
-
-QueueState = Literal["pending", "running", "held", "gone"]
-
-
-@dataclass(frozen=True)
-class Seen:
-    """What the queue says of a job, and why: it waits, is held, or has ended.
-
-    One that was ended at its walltime has ``is_walltime``.
-    """
-
-    state: QueueState
-    reason: str = ""
-    is_walltime: bool = False
-
-
-@dataclass(frozen=True)
-class View:
-    """What is seen at one time.
-
-    Parameters
-    ----------
-    now : float
-        Seconds of a clock that only goes forward.
-    queue : mapping of str to Seen, or None
-        By id. Jobs that are absent have left. None when the batch system did not answer.
-    workers : frozenset of str
-        Names of the workers that Dask has.
-    work : float
-        What all workers have done; it never becomes less.
-    backlog : mapping of str to int
-        By group: the tasks that could run now.
-    idle : frozenset of str
-        Names of the workers that do nothing and hold nothing.
-    submitted : mapping of str to str
-        Ids of jobs that were submitted since the last step, by the name of the worker.
-    refused : mapping of str to str
-        Likewise what was said of those that were refused.
-    """
-
-    now: float
-    queue: Mapping[str, Seen] | None
-    workers: frozenset[str] = frozenset()
-    work: float = 0.0
-    backlog: Mapping[str, int] = field(default_factory=dict)
-    idle: frozenset[str] = frozenset()
-    submitted: Mapping[str, str] = field(default_factory=dict)
-    refused: Mapping[str, str] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
-class Job:
-    """A job that is not lost.
-
-    Attributes
-    ----------
-    id : str
-        Empty until the batch system has given one.
-    since : float
-        When it was submitted.
-    running_since, away_since : float or None
-        When it was first seen to run; when its worker was first missed.
-    idle_since : float or None
-        From when on its worker has nothing to do.
-    has_connected : bool
-        Its worker was there at some time.
-    reason : str
-        What it was last told to wait for, ``told`` at that time.
-    """
-
-    worker: str
-    group: str
-    since: float
-    id: str = ""
-    running_since: float | None = None
-    away_since: float | None = None
-    idle_since: float | None = None
-    has_connected: bool = False
-    reason: str = ""
-    told: float = -math.inf
-
-
-@dataclass(frozen=True)
-class State:
-    """All that a supervisor keeps in mind; begins empty.
-
-    Attributes
-    ----------
-    jobs : tuple of Job
-        Those that are not lost, in the order in which they were submitted.
-    number : int
-        Jobs that were ever submitted.
-    losses, refusals : int
-        Without work done, and without a job accepted, in between.
-    work : float
-        What was done at the last loss.
-    since : float or None
-        From when on workers are missed: the beginning, or when the last one left.
-    is_ready : bool
-        The minimum of every group was there once.
-    given_up : str
-        Why; then nothing is done any more.
-    """
-
-    prefix: str = ""
-    jobs: tuple[Job, ...] = ()
-    number: int = 0
-    losses: int = 0
-    refusals: int = 0
-    work: float = 0.0
-    since: float | None = None
-    is_ready: bool = False
-    no_submit_before: float = -math.inf
-    silent_since: float | None = None
-    given_up: str = ""
+from mlaas4hep_dask.cluster.batch.views import Job, Leaving, Refusals, Seen, State, View
 
 
 def step(state: State, view: View, limits: Limits) -> tuple[State, tuple[Action, ...]]:
@@ -145,15 +34,15 @@ def step(state: State, view: View, limits: Limits) -> tuple[State, tuple[Action,
     return machine.done()
 
 
-def finish(state: State) -> tuple[Action, ...]:
-    """What ends all jobs."""
-    return tuple(Cancel(job.id, job.worker) for job in state.jobs if job.id)
+def finish(state: State) -> tuple[Cancel, ...]:
+    """What ends all jobs, and again those that are leaving."""
+    jobs = [Cancel(job.id, job.worker) for job in state.jobs if job.id]
+    return (*jobs, *(Cancel(job.id, job.worker) for job in state.leaving))
 
 
-def present(state: State, group: str, workers: Iterable[str]) -> int:
+def present(state: State, group: str, workers: Mapping[str, int]) -> int:
     """Workers of a group that are there."""
-    names = set(workers)
-    return sum(job.group == group and job.worker in names for job in state.jobs)
+    return sum(workers.get(job.worker, 0) for job in state.jobs if job.group == group)
 
 
 class _Step:
@@ -165,55 +54,87 @@ class _Step:
 
     def done(self) -> tuple[State, tuple[Action, ...]]:
         self._take_answers()
+        self._look_at_silence()
         jobs = [kept_job for job in self.state.jobs if (kept_job := self._look(job)) is not None]
         self.state = replace(self.state, jobs=tuple(jobs))
-        self._look_at_silence()
+        self._look_at_leaving()
         self._look_at_patience()
         if self.state.losses > self.limits.max_losses:
             count = f"{self.state.losses} jobs were lost without work done in between"
             self._give_up(f"{count}; the last reasons stand above, and in the log of each job")
-        if self.state.refusals >= self.limits.max_refusals:
-            words = list(self.view.refused.values())[-1:] or [""]
-            times = f"{self.state.refusals} times one after the other"
-            self._give_up(f"the batch system refused jobs {times}: {words[0]}")
+        self._look_at_refusals()
         if not self.state.given_up:
             self._resize()
         return self.state, tuple(self.actions)
 
     def _take_answers(self) -> None:
         jobs: list[Job] = []
+        answers: dict[str, str] = {}
         for job in self.state.jobs:
             if job.worker in self.view.refused:
-                words = self.view.refused[job.worker]
-                self.actions.append(Tell(f"the batch system refused a job of {job.group}: {words}"))
-                self.state = replace(
-                    self.state,
-                    refusals=self.state.refusals + 1,
-                    no_submit_before=self.view.now + self.limits.pause,
-                )
+                answers[job.group] = self.view.refused[job.worker]
             elif job.worker in self.view.submitted:
-                self.state = replace(self.state, refusals=0)
+                refusals = {**self.state.refusals, job.group: Refusals()}
+                self.state = replace(self.state, refusals=refusals, has_accepted=True)
                 jobs.append(replace(job, id=self.view.submitted[job.worker]))
-            else:
+            elif job.worker not in self.view.put_off:
                 jobs.append(job)
         self.state = replace(self.state, jobs=tuple(jobs))
+        for group, words in answers.items():  # several of one step are one refusal
+            self._take_refusal(group, words)
+        for worker, job_id in self.view.strays.items():
+            self._cancel(job_id, worker)
+
+    def _take_refusal(self, group: str, words: str) -> None:
+        count = self.state.refusals.get(group, Refusals()).count + 1
+        seconds = self.limits.pause * 2.0 ** min(count - 1, 64)
+        pause = min(seconds, max(self.limits.pause, self.limits.max_pause))
+        refusals = Refusals(count, self.view.now + pause, words)
+        self.state = replace(self.state, refusals={**self.state.refusals, group: refusals})
+        self.actions.append(
+            Tell(f"the batch system refused a job of {group}: {words}; next try in {pause:.0f} s")
+        )
+
+    def _look_at_refusals(self) -> None:
+        """Give up where refusals are all there is: a job or a worker may do the work alone."""
+        if any(job.id for job in self.state.jobs) or self.view.workers != {}:
+            return
+        limits = self.limits
+        most = limits.max_later_refusals if self.state.has_accepted else limits.max_refusals
+        for each in self.state.refusals.values():
+            if each.count >= most:
+                times = f"{each.count} times one after the other"
+                self._give_up(f"the batch system refused jobs {times}: {each.words}")
+
+    def _look_at_leaving(self) -> None:
+        """See off the jobs that were ended, and end again those that stay."""
+        if self.view.queue is None:
+            return
+        jobs = []
+        for job in self.state.leaving:
+            status = self.view.queue.get(job.id, Seen("gone"))
+            waited = self.view.now - job.since
+            if status.state == "gone" or status.is_ending:
+                self.actions.append(Gone(job.id, job.worker))
+                continue
+            if waited > self.limits.again:
+                text = f"job {job.id} ({job.worker}) is in the queue {waited:.0f} s after its end"
+                self.actions.append(Tell(f"{text} was asked for; it is ended again"))
+                self.actions.append(Cancel(job.id, job.worker))
+                job = replace(job, since=self.view.now)
+            jobs.append(job)
+        self.state = replace(self.state, leaving=tuple(jobs))
+
+    def _cancel(self, job: str, worker: str) -> None:
+        self.actions.append(Cancel(job, worker))
+        jobs = (*self.state.leaving, Leaving(job, worker, self.view.now))
+        self.state = replace(self.state, leaving=jobs)
 
     def _look(self, job: Job) -> Job | None:
         """The job as it is now; None when it is lost."""
-        now, is_here = self.view.now, job.worker in self.view.workers
-        if is_here:
-            if not job.has_connected:
-                self._note(job, "has connected", "connected")
-            idle_since = job.idle_since if job.idle_since is not None else now
-            is_idle = job.worker in self.view.idle
-            job = replace(
-                job,
-                has_connected=True,
-                away_since=None,
-                idle_since=idle_since if is_idle else None,
-            )
-        elif job.has_connected and job.away_since is None:
-            job = replace(job, away_since=now)
+        now = self.view.now
+        if self.view.workers is not None:
+            job = self._look_at_worker(job, is_here=job.worker in self.view.workers)
         if not job.id or self.view.queue is None:
             return job
         status = self.view.queue.get(job.id, Seen("gone"))
@@ -237,15 +158,31 @@ class _Step:
             job = replace(job, running_since=now)
             self._note(job, "runs", "connected" if job.has_connected else "running")
         assert job.running_since is not None
-        if not job.has_connected and now - job.running_since > self.limits.connect:
+        if self.view.workers is None:
+            return job
+        heard = self.state.heard_since
+        if not job.has_connected and now - max(job.running_since, heard) > self.limits.connect:
             what = f"has run for {now - job.running_since:.0f} s, and its worker has not connected"
             self._lose(job, status, what, cancel=True)
             return None
-        if job.away_since is not None and now - job.away_since > self.limits.away:
+        if job.away_since is not None and now - max(job.away_since, heard) > self.limits.away:
             what = f"runs, but its worker has been away for {now - job.away_since:.0f} s"
             self._lose(job, status, what, cancel=True)
             return None
         return job
+
+    def _look_at_worker(self, job: Job, *, is_here: bool) -> Job:
+        now = self.view.now
+        if not is_here:
+            is_news = job.has_connected and job.away_since is None
+            return replace(job, away_since=now) if is_news else job
+        if not job.has_connected:
+            self._note(job, "has connected", "connected")
+        idle_since = job.idle_since if job.idle_since is not None else now
+        is_idle = job.worker in self.view.idle
+        return replace(
+            job, has_connected=True, away_since=None, idle_since=idle_since if is_idle else None
+        )
 
     def _note(self, job: Job, what: str, state: str) -> None:
         text = f"{_name(job)} {what}"
@@ -288,7 +225,7 @@ class _Step:
             )
         )
         if cancel:
-            self.actions.append(Cancel(job.id, job.worker))
+            self._cancel(job.id, job.worker)
         if not is_expected:
             has_worked = self.view.work > self.state.work
             self.state = replace(
@@ -296,29 +233,46 @@ class _Step:
             )
 
     def _look_at_silence(self) -> None:
-        since = self.state.silent_since
+        state, now = self.state, self.view.now
         if self.view.queue is not None:
-            self.state = replace(self.state, silent_since=None)
-        elif since is None:
-            self.state = replace(self.state, silent_since=self.view.now)
+            state = replace(state, silent_since=None)
+        elif state.silent_since is None:
+            state = replace(state, silent_since=now)
             self.actions.append(Tell("the batch system does not answer; it is asked again"))
+        if self.view.workers is not None:
+            if state.deaf_since is not None:
+                state = replace(state, deaf_since=None, heard_since=now)
+        elif state.deaf_since is None:
+            state = replace(state, deaf_since=now)
+            self.actions.append(Tell("Dask's scheduler does not answer; it is asked again"))
+        self.state = state
+        if state.deaf_since is not None and now - state.deaf_since > self.limits.patience:
+            silence = f"{now - state.deaf_since:.0f} s"
+            self._give_up(f"Dask's scheduler has not answered for {silence}")
 
     def _look_at_patience(self) -> None:
         state, now, sizes = self.state, self.view.now, self.limits.sizes
-        counts = {group: present(state, group, self.view.workers) for group in sizes}
-        if all(counts[group] >= size.minimum for group, size in sizes.items()):
-            state = replace(state, is_ready=True)
-        is_met = state.is_ready and any(counts.values())
-        since = None if is_met else (now if state.since is None else state.since)
-        self.state = replace(state, since=since)
-        if since is not None and now - since > self.limits.patience:
+        workers = self.view.workers
+        if workers is None:
+            return
+        counts = {group: present(state, group, workers) for group in sizes}
+        ready = {group for group, size in sizes.items() if counts[group] >= size.minimum}
+        ready |= state.ready
+        # Who has been there may be away while others are here; who has not is missed all the same,
+        # but not in vain as long as others work without it.
+        absent = [group for group in sizes if group not in ready or not any(counts.values())]
+        is_at_work = self.view.work > state.last_work and any(counts.values())
+        since = {group: now if is_at_work else state.since.get(group, now) for group in absent}
+        self.state = replace(state, since=since, ready=frozenset(ready), last_work=self.view.work)
+        waited = now - min(since.values(), default=now)
+        if waited > self.limits.patience:
             demands = ", ".join(
                 f"{counts[group]} of at least {size.minimum} {group}"
                 for group, size in sizes.items()
             )
             reasons = sorted({job.reason for job in state.jobs if job.reason})
             because = f"; jobs are pending: {'; '.join(reasons)}" if reasons else ""
-            self._give_up(f"after {now - since:.0f} s there are {demands}{because}")
+            self._give_up(f"after {waited:.0f} s there are {demands}{because}")
 
     def _give_up(self, reason: str) -> None:
         if not self.state.given_up:
@@ -326,34 +280,50 @@ class _Step:
             self.actions += [*finish(self.state), GiveUp(reason)]
 
     def _resize(self) -> None:
-        for group, size in self.limits.sizes.items():
-            jobs = [job for job in self.state.jobs if job.group == group]
-            number = max(size.minimum, min(size.maximum, self.view.backlog.get(group, 0)))
+        if self.view.workers is None:
+            return
+        sizes, processes = self.limits.sizes, self.limits.processes
+        least, most = (
+            {
+                group: size.jobs(backlog.get(group, 0), processes.get(group, 1))
+                for group, size in sizes.items()
+            }
+            for backlog in ({}, self.view.backlog)
+        )
+        for group, number in most.items():
+            jobs = self._jobs_of(group)
             if len(jobs) > number:
                 self._end_some(jobs, len(jobs) - number)
-            elif self.view.now >= self.state.no_submit_before and self.view.queue is not None:
-                for _ in range(number - len(jobs)):
-                    self._submit(group)
+        for numbers in (least, most):  # where not all are accepted, each group has its minimum
+            for group, number in numbers.items():
+                self._submit(group, number - len(self._jobs_of(group)))
+
+    def _jobs_of(self, group: str) -> list[Job]:
+        return [job for job in self.state.jobs if job.group == group]
 
     def _end_some(self, jobs: list[Job], number: int) -> None:
         """End so many jobs if they have not begun, or if their workers are idle for long."""
         surplus = [job for job in reversed(jobs) if job.id and self._is_surplus(job)][:number]
         for job in surplus:
             self._note(job, "is not needed any more", "lost")
-            self.actions.append(Cancel(job.id, job.worker))
+            self._cancel(job.id, job.worker)
         rest = tuple(job for job in self.state.jobs if job not in surplus)
         self.state = replace(self.state, jobs=rest)
 
     def _is_surplus(self, job: Job) -> bool:
         if job.idle_since is not None:
             return self.view.now - job.idle_since > self.limits.idle
-        return job.running_since is None and job.worker not in self.view.workers
+        return job.running_since is None and job.worker not in (self.view.workers or {})
 
-    def _submit(self, group: str) -> None:
-        worker = f"{group}-{self.state.prefix}{self.state.number}"
-        job = Job(worker, group, self.view.now)
-        self.state = replace(self.state, jobs=(*self.state.jobs, job), number=self.state.number + 1)
-        self.actions.append(Submit(group, worker))
+    def _submit(self, group: str, number: int) -> None:
+        until = self.state.refusals.get(group, Refusals()).until
+        if self.view.queue is None or self.view.now < until:
+            return
+        for _ in range(number):
+            worker = f"{group}-{self.state.prefix}{self.state.number}"
+            jobs = (*self.state.jobs, Job(worker, group, self.view.now))
+            self.state = replace(self.state, jobs=jobs, number=self.state.number + 1)
+            self.actions.append(Submit(group, worker))
 
 
 def _name(job: Job) -> str:

@@ -4,23 +4,28 @@ from __future__ import annotations
 
 import json
 import logging
+import shlex
 import threading
 import time
 from collections.abc import Callable, Mapping
-from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from mlaas4hep_dask.cluster.batch.actions import Action, Cancel, GiveUp, Submit, Tell
+from mlaas4hep_dask.cluster.batch.actions import Action, Cancel, GiveUp, Gone, Submit, Tell
 from mlaas4hep_dask.cluster.batch.limits import Limits
-from mlaas4hep_dask.cluster.batch.queue import Queue, RefusedError, log_end
-from mlaas4hep_dask.cluster.batch.states import State, View, finish, step
+from mlaas4hep_dask.cluster.batch.queue import Queue, UnansweredError, log_end
+from mlaas4hep_dask.cluster.batch.states import finish, step
+from mlaas4hep_dask.cluster.batch.unanswered import Unanswered
+from mlaas4hep_dask.cluster.batch.views import Seen, State, View
 from mlaas4hep_dask.cluster.sites import Script
 from mlaas4hep_dask.errors import ClusterError, MLaaSError
 
 logger = logging.getLogger(__name__)
 
+# Within the time that a command has to end after Ctrl-C, also when the batch system is slow:
+END = 15.0  # seconds in which jobs are ended, and seen off
+LAST_COMMANDS = 7.0  # seconds that each command of the batch system has then
 RECORDS = "jobs.jsonl"  # in the folder of scripts: what was seen and done, one JSON object a line
 
 
@@ -30,17 +35,17 @@ class Workers:
 
     Attributes
     ----------
-    names : frozenset of str
-        Of those that are there.
+    names : mapping of str to int
+        Of the jobs whose workers are there: how many of each.
     work : float
         Seconds that all have computed so far.
     backlog : mapping of str to int
         By group: the tasks that could run now.
     idle : frozenset of str
-        Names of those that do nothing and hold nothing.
+        Names of the jobs whose workers do nothing and hold nothing.
     """
 
-    names: frozenset[str]
+    names: Mapping[str, int]
     work: float = 0.0
     backlog: Mapping[str, int] = field(default_factory=dict)
     idle: frozenset[str] = frozenset()
@@ -56,7 +61,7 @@ class Supervisor:
     script_of : callable
         The script of a job, of a group and the name of its worker.
     look : callable
-        The workers that Dask has now.
+        The workers that Dask has now; None when its scheduler does not answer.
     limits : Limits
         Of the state machine.
     folder : Path
@@ -73,7 +78,7 @@ class Supervisor:
         self,
         queue: Queue,
         script_of: Callable[[str, str], Script],
-        look: Callable[[], Workers],
+        look: Callable[[], Workers | None],
         *,
         limits: Limits,
         folder: Path,
@@ -92,6 +97,8 @@ class Supervisor:
         self._scripts: dict[str, Script] = {}
         self._submitted: dict[str, str] = {}
         self._refused: dict[str, str] = {}
+        self._put_off: set[str] = set()
+        self._unanswered = Unanswered(limits.settle)
         self._is_over = threading.Event()
         self._thread = threading.Thread(target=self._run, name="supervisor of jobs", daemon=True)
         self.failure: MLaaSError | None = None
@@ -108,9 +115,12 @@ class Supervisor:
         return self
 
     def __exit__(self, *_: object) -> None:
+        deadline = time.monotonic() + END
         self._is_over.set()
-        self._thread.join()
-        self._end_jobs()
+        self._queue.hurry(LAST_COMMANDS)
+        self._cancel(self._left())  # first of all: the thread may wait for a command
+        self._thread.join(LAST_COMMANDS + 2.0)  # in which its command has ended
+        self._see_off(deadline)
 
     def _run(self) -> None:
         try:
@@ -119,75 +129,127 @@ class Supervisor:
                 if self._is_over.wait(self._interval):
                     return
         except Exception as error:  # nobody else would hear of it
-            failed = error if isinstance(error, MLaaSError) else None
-            self.failure = failed or ClusterError(f"the supervisor of jobs failed ({error!r})")
+            if self._is_over.is_set():
+                return
+            own_error = error if isinstance(error, MLaaSError) else None
+            self.failure = own_error or ClusterError(f"the supervisor of jobs failed ({error!r})")
             logger.info("%s", self.failure, exc_info=True)
-            with suppress(Exception):
-                self._end_jobs()
+            self._cancel(self._left())
 
-    def _end_jobs(self) -> None:
-        """End all jobs, those too that the state machine has not been told of."""
-        late = [Cancel(job, worker) for worker, job in self._submitted.items()]
-        self._submitted = {}
-        self._act((*finish(self._state), *late))
+    def _left(self) -> dict[str, str]:
+        """Workers, by id, of the jobs that may be in the queue, as far as is known."""
+        jobs = {each.id: each.worker for each in finish(self._state)}
+        return jobs | {job: worker for worker, job in dict(self._submitted).items()}
+
+    def _see_off(self, deadline: float) -> None:
+        """Look until the queue has none of the jobs, and end those again that it has."""
+        jobs, end = self._left(), time.monotonic() + LAST_COMMANDS
+        while jobs or (self._unanswered and time.monotonic() < end):
+            self._queue.hurry(min(LAST_COMMANDS, max(1.0, deadline - time.monotonic())))
+            queue = self._queue.seen()
+            if queue is not None:
+                for worker, job in self._unanswered.found(queue).items():
+                    self._accept(worker, job)
+                    jobs[job] = worker
+                for job in [job for job in jobs if _is_out(queue.get(job))]:
+                    self._record("gone", worker=jobs.pop(job), job=job)
+            if time.monotonic() > deadline:
+                break
+            self._cancel(jobs)
+            if jobs or self._unanswered:
+                time.sleep(min(self._interval, 1.0))
+        if jobs:
+            command = shlex.join(self._queue.cancel_command(list(jobs)))
+            logger.warning("%d jobs may be in the queue; to end them:\n  %s", len(jobs), command)
 
     def look_once(self) -> None:
         """One look, one step of the state machine, and what follows from it."""
         queue, workers = self._queue.seen(), self._look()
+        if self._is_over.is_set():
+            return
+        now, strays = time.monotonic(), dict[str, str]()
+        if queue is not None:
+            for worker, job in self._unanswered.found(queue).items():
+                self._accept(worker, job)
+            strays = self._unanswered.strays(queue)
+            for worker, words in self._unanswered.refused(now).items():
+                self._refuse(worker, words)
         view = View(
-            now=time.monotonic(),
+            now=now,
             queue=queue,
-            workers=workers.names,
-            work=workers.work,
-            backlog=workers.backlog,
-            idle=workers.idle,
+            workers=None if workers is None else workers.names,
+            work=self._state.last_work if workers is None else workers.work,
+            backlog={} if workers is None else workers.backlog,
+            idle=frozenset() if workers is None else workers.idle,
             submitted=self._submitted,
             refused=self._refused,
+            put_off=frozenset(self._put_off),
+            strays=strays,
         )
-        self._submitted, self._refused = {}, {}
         self._state, actions = step(self._state, view, self._limits)
+        self._submitted, self._refused, self._put_off = {}, {}, set()
         self._act(actions)
 
     def _act(self, actions: tuple[Action, ...]) -> None:
-        cancelled = [action for action in actions if isinstance(action, Cancel)]
-        self._queue.cancel([action.id for action in cancelled])
-        for each in cancelled:
-            self._record("cancelled", worker=each.worker, job=each.id)
+        self._cancel({each.id: each.worker for each in actions if isinstance(each, Cancel)})
+        full_groups: set[str] = set()  # of which no other job is tried in this step
         for action in actions:
             match action:
                 case Submit(group, worker):
-                    self._submit(group, worker)
+                    if group in full_groups or self._is_over.is_set():
+                        self._put_off.add(worker)
+                    else:
+                        full_groups |= self._submit(group, worker)
                 case Tell():
                     self._tell(action)
+                case Gone(job, worker):
+                    self._record("gone", worker=worker, job=job)
                 case GiveUp(reason):
                     self.failure = ClusterError(reason)
                     self._record("gave up", text=reason)
                 case Cancel():
                     pass
 
-    def _submit(self, group: str, worker: str) -> None:
-        script = self._script_of(group, worker)
-        self._scripts[worker] = script
-        try:
-            job = self._submitted[worker] = self._queue.submit(
-                script, self._folder / f"{worker}.sh"
-            )
-        except RefusedError as error:
-            self._refused[worker] = str(error)
-            self._record("refused", group=group, worker=worker, text=str(error))
-        else:
-            log = script.log_of(job)
+    def _cancel(self, jobs: Mapping[str, str]) -> None:
+        """End jobs, of which the workers' names are given by id, by one command."""
+        if not jobs:
+            return
+        words = self._queue.cancel(list(jobs))
+        for job, worker in jobs.items():
             self._record(
-                "submitted",
-                group=group,
-                worker=worker,
-                job=job,
-                log=None if log is None else str(log),
+                "not cancelled" if words else "cancelled", worker=worker, job=job, text=words
             )
+
+    def _submit(self, group: str, worker: str) -> set[str]:
+        """Submit a job; the groups of which no other need be tried now."""
+        try:
+            script = self._scripts[worker] = self._script_of(group, worker)
+            job = self._queue.submit(script, self._folder / f"{worker}.sh")
+        except UnansweredError as error:
+            self._unanswered.add(worker, script.name, str(error), time.monotonic())
+            self._record("unanswered", group=group, worker=worker, text=str(error))
+            logger.warning("%s; it is looked for in the queue (%s)", error, worker)
+            return set(self._limits.sizes)
+        except (MLaaSError, OSError) as error:
+            self._refuse(worker, str(error))
+            return {group}
+        self._accept(worker, job)
+        return set()
+
+    def _refuse(self, worker: str, words: str) -> None:
+        self._refused[worker] = words
+        self._record("refused", group=_group_of(worker), worker=worker, text=words)
+
+    def _accept(self, worker: str, job: str) -> None:
+        self._submitted[worker] = job
+        path = self._scripts[worker].log_of(job)
+        log = None if path is None else str(path)
+        self._record("submitted", group=_group_of(worker), worker=worker, job=job, log=log)
 
     def _tell(self, action: Tell) -> None:
         lines = [action.text]
-        if action.explain and action.id and (explained := self._queue.explain(action.id)):
+        is_asked = action.explain and action.id and not self._is_over.is_set()
+        if is_asked and (explained := self._queue.explain(action.id)):
             lines.append(explained)
         script = self._scripts.get(action.worker)
         if action.log and script and (end := log_end(script, action.id)):
@@ -207,3 +269,12 @@ class Supervisor:
                 file.write(json.dumps(record) + "\n")
         except OSError as error:
             logger.info("%s: %s", self._folder / RECORDS, error)
+
+
+def _group_of(worker: str) -> str:
+    return worker.partition("-")[0]
+
+
+def _is_out(status: Seen | None) -> bool:
+    """True when a job has left the queue, or its processes are being ended."""
+    return status is None or status.state == "gone" or status.is_ending

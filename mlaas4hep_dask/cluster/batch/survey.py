@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from distributed import Scheduler
@@ -26,8 +28,8 @@ def survey(dask_scheduler: Scheduler, *, topic: str) -> dict[str, Any]:
     Returns
     -------
     dict
-        ``names``, ``work``, ``backlog`` and ``idle`` as in
-        `mlaas4hep_dask.cluster.batch.supervisor.Workers`. Work is the seconds that ended tasks
+        ``work`` and ``backlog`` as in `mlaas4hep_dask.cluster.batch.supervisor.Workers`; ``names``
+        and ``idle`` are those of workers. Work is the seconds that ended tasks
         took, and the time of the last event.
     """
     prefixes = dask_scheduler.task_prefixes.values()
@@ -45,3 +47,17 @@ def survey(dask_scheduler: Scheduler, *, topic: str) -> dict[str, Any]:
         },
         "idle": [str(each.name) for each in workers if not each.processing and each.nbytes < SMALL],
     }
+
+
+def by_job(names: Iterable[str], processes: Mapping[str, int]) -> Counter[str]:
+    """How many workers of each job there are.
+
+    Parameters
+    ----------
+    names : iterable of str
+        Of workers. Where a job has several, theirs is its own with a number behind it.
+    processes : mapping of str to int
+        By group: workers of a job.
+    """
+    several = tuple(f"{group}-" for group, number in processes.items() if number > 1)
+    return Counter(name.rpartition("-")[0] if name.startswith(several) else name for name in names)

@@ -97,7 +97,7 @@ def start(options: Cluster, ranks: int, jobs: Path | None) -> Iterator[Client]:
         supervisor = Supervisor(
             queue,
             partial(_script, site, head, folder / "logs"),
-            partial(_look, client, processes=site.jobs("readers").processes),
+            partial(workers_now, client, processes=limits.processes),
             limits=limits,
             folder=folder,
             prefix=f"{run}-",
@@ -125,6 +125,7 @@ def limits_of(site: Site, ranks: int) -> Limits:
     lives = {group: site.lifetime(group) for group in sizes}
     return Limits(
         sizes=sizes,
+        processes={group: site.jobs(group).processes for group in sizes},
         lifetimes={group: life[0] - life[1] for group, life in lives.items() if life is not None},
         patience=site.options.patience,
         connect=site.jobs("readers").death_timeout,
@@ -143,9 +144,15 @@ def _script(site: Site, head: Head, logs: Path, group: str, worker: str) -> Any:
     )
 
 
-def _look(client: Client, *, processes: int) -> Workers:
-    """What Dask knows of the workers; of a job with several processes, it is one."""
-    from mlaas4hep_dask.cluster.batch.survey import survey
+def workers_now(client: Client, *, processes: Mapping[str, int]) -> Workers | None:
+    """What Dask knows of the workers of each job; None when its scheduler does not answer.
+
+    Raises
+    ------
+    ClusterError
+        When the scheduler has ended.
+    """
+    from mlaas4hep_dask.cluster.batch.survey import by_job, survey
     from mlaas4hep_dask.dataset.progress import PROGRESS
 
     async def asked() -> Any:
@@ -155,14 +162,13 @@ def _look(client: Client, *, processes: int) -> Workers:
         answer: Mapping[str, Any] = client.sync(asked, callback_timeout=SURVEY_TIMEOUT)
     except (OSError, AttributeError, RuntimeError, TimeoutError) as error:
         if client.status == "running":
-            raise
+            logger.info("the scheduler does not answer: %r", error)
+            return None
         raise ClusterError("the scheduler has ended") from error
-    names, idle = answer["names"], answer["idle"]
-    if processes > 1:  # of which a job has several: its name is theirs without the last number
-        busy = {name.rpartition("-")[0] for name in set(names).difference(idle)}
-        names = [name.rpartition("-")[0] for name in names]
-        idle = set(names).difference(busy)
-    return Workers(frozenset(names), answer["work"], answer["backlog"], frozenset(idle))
+    names = by_job(answer["names"], processes)
+    idle = by_job(answer["idle"], processes)
+    idle_jobs = frozenset(job for job, number in names.items() if idle[job] == number)
+    return Workers(names, answer["work"], answer["backlog"], idle_jobs)
 
 
 def _keys_folder(site: Site, folder: Path, run: str) -> Path:

@@ -65,7 +65,10 @@ class Jobs(Part):
         "for a fifth more, and 300 MB for each process, so that Dask acts before it kills.",
     )
     processes: int = Field(
-        default=1, ge=1, description="Worker processes of a job. A lost job loses all of them."
+        default=1,
+        ge=1,
+        description="Worker processes of a job. A lost job loses all of them; minimum and maximum "
+        "count workers, not jobs.",
     )
     python: Text | None = Field(
         default=None,
@@ -298,7 +301,8 @@ class Options(Part):
     )
     patience: Seconds = Field(
         default=4 * 3600.0,
-        description="Time in which the minimum of workers has to come, and any worker later.",
+        description="Time in which the minimum of workers has to come, and any worker later. "
+        "While others work it does not pass.",
     )
     poll_interval: Seconds = Field(
         default=2.0, description="Time between two looks at the batch system's queue."

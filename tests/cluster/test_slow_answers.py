@@ -1,0 +1,235 @@
+"""A batch system whose commands are slow, garbled, missing or in vain, and a supervisor of jobs."""
+
+import json
+import threading
+import time
+from contextlib import contextmanager
+
+import pytest
+from services.processes import wait_until
+
+from mlaas4hep_dask.cluster.batch.limits import Limits, Size
+from mlaas4hep_dask.cluster.batch.queue import QUEUES, RefusedError, UnansweredError
+from mlaas4hep_dask.cluster.batch.supervisor import END, LAST_COMMANDS, Supervisor, Workers
+from mlaas4hep_dask.cluster.batch.views import Seen
+from mlaas4hep_dask.cluster.sites import Script
+from mlaas4hep_dask.command.ends import GRACE
+
+pytestmark = pytest.mark.slow
+
+# A queue in a folder: a file for each job, whose content is state, reason and name.
+SBATCH = """#!/bin/sh
+PATH=/usr/bin:/bin
+cd "{folder}" && echo "$1" >> asked && number=$(($(wc -l < asked)))
+test -e refusing && echo "you have as many as you may" >&2 && exit 1
+echo "RUNNING|None|$(basename "$1" .sh)" > "job-$number"
+test -e slow && exec sleep 1000
+test -e lost && echo "sbatch: error: Socket timed out on send/recv operation" >&2 && exit 1
+echo "Submitted batch job $number"
+"""
+SQUEUE = """#!/bin/sh
+PATH=/usr/bin:/bin
+cd "{folder}"
+test -e garbled && echo "slurm_load_jobs: something" && exit 0
+for each in job-*; do test -e $each && echo "${{each#job-}}|$(cat $each)"; done
+exit 0
+"""
+SCANCEL = """#!/bin/sh
+PATH=/usr/bin:/bin
+cd "{folder}" && echo "$@" >> cancelled
+test -e deaf && echo "scancel: error: Unable to contact slurm controller" >&2 && exit 1
+for each; do rm -f "job-$each"; done
+"""
+
+
+@pytest.fixture
+def place(tmp_path, monkeypatch):
+    """A folder with commands as SLURM's, which keep a queue in it."""
+    commands = tmp_path / "bin"
+    commands.mkdir()
+    folder = tmp_path / "queue"
+    folder.mkdir()
+    for name, text in (("sbatch", SBATCH), ("squeue", SQUEUE), ("scancel", SCANCEL)):
+        (commands / name).write_text(text.format(folder=folder))
+        (commands / name).chmod(0o755)
+    monkeypatch.setenv("PATH", str(commands))
+    return folder
+
+
+def command(place, name, text):
+    """Another command in the place of one."""
+    file = place.parent / "bin" / name
+    file.write_text(f"#!/bin/sh\nPATH=/usr/bin:/bin\n{text}\n")
+    file.chmod(0o755)
+
+
+def script_of(group, worker):
+    return Script("#!/bin/sh\n", worker, ("sbatch",), None)
+
+
+def jobs(place):
+    return {file.read_text().split("|")[2].strip() for file in place.glob("job-*")}
+
+
+def records(folder):
+    file = folder / "jobs.jsonl"
+    return [json.loads(line) for line in file.read_text().splitlines()] if file.exists() else []
+
+
+def events(folder):
+    return [each["event"] for each in records(folder)]
+
+
+@contextmanager
+def supervised(folder, look, queue=None, **limits):
+    given = {"pause": 0.1, "settle": 1.0, "again": 0.5, **limits}
+    sizes = given.pop("sizes", {"readers": Size(2, 2)})
+    with Supervisor(
+        queue or QUEUES["slurm"](),
+        script_of,
+        look,
+        limits=Limits(sizes, **given),
+        folder=folder,
+        prefix="r-",
+        interval=0.05,
+    ) as supervisor:
+        yield supervisor
+
+
+def nobody():
+    return Workers({})
+
+
+def test_a_look_without_an_answer_is_told_once_and_tried_again(place, tmp_path, caplog):
+    answers = [nobody(), nobody(), None, None, None]
+    with supervised(tmp_path, lambda: answers.pop(0) if len(answers) > 1 else None) as supervisor:
+        wait_until(lambda: len(answers) == 1 and len(jobs(place)) == 2, "both are submitted")
+        wait_until(lambda: "scheduler does not answer" in caplog.text, "it is told")
+        for _ in range(3):
+            supervisor.look_once()
+        assert supervisor.failure is None
+        assert len(jobs(place)) == 2
+    assert caplog.text.count("Dask's scheduler does not answer") == 1
+    assert jobs(place) == set()
+
+
+def test_output_that_cannot_be_understood_is_no_answer(place):
+    (place / "garbled").touch()
+    assert QUEUES["slurm"]().seen() is None
+    for text in ("-- Schedd is busy\n[", "[]\nWARNING", '[{"ClusterId": 1}]', '{"a": 1}'):
+        command(place, "condor_q", f"cat <<'END'\n{text}\nEND")
+        assert QUEUES["htcondor"]().seen() is None
+    command(place, "condor_q", "true")
+    assert QUEUES["htcondor"]().seen() == {}
+
+
+def test_what_keeps_a_job_from_being_submitted_is_a_refusal(place, tmp_path):
+    queue, script = QUEUES["slurm"](), script_of("readers", "readers-1")
+    with pytest.raises(RefusedError, match=r"away.a\.sh cannot be written \(No such file or dir"):
+        queue.submit(script, tmp_path / "away" / "a.sh")
+    (place.parent / "bin" / "sbatch").unlink()
+    with pytest.raises(RefusedError, match=r"sbatch cannot be run \(No such file or directory\)"):
+        queue.submit(script, tmp_path / "a.sh")
+
+
+def test_a_command_that_is_missing_for_a_while_ends_no_run(place, tmp_path):
+    sbatch = place.parent / "bin" / "sbatch"
+    sbatch.rename(sbatch.with_name("away"))
+    with supervised(tmp_path, nobody) as supervisor:
+        wait_until(lambda: "refused" in events(tmp_path), "it is missed")
+        sbatch.with_name("away").rename(sbatch)
+        wait_until(lambda: len(jobs(place)) == 2, "both are submitted")
+        assert supervisor.failure is None
+
+
+def test_after_a_refusal_no_other_job_is_tried_in_the_same_step(place, tmp_path):
+    with supervised(tmp_path, nobody, sizes={"readers": Size(9, 9)}, pause=100.0):
+        (place / "refusing").touch()
+        wait_until(lambda: "refused" in events(tmp_path), "one is refused")
+        time.sleep(0.5)  # of ten looks
+        assert events(tmp_path).count("refused") == 1
+        assert len((place / "asked").read_text().splitlines()) <= 9
+
+
+def test_a_submission_without_an_answer_is_found_in_the_queue_by_its_name(place, tmp_path):
+    (place / "lost").touch()
+    with pytest.raises(UnansweredError, match="sbatch: sbatch: error: Socket timed out"):
+        QUEUES["slurm"]().submit(script_of("readers", "other"), tmp_path / "other.sh")
+    with supervised(tmp_path, nobody) as supervisor:
+        wait_until(lambda: len(supervisor.state.jobs) == 2, "jobs are wanted")
+        wait_until(lambda: all(job.id for job in supervisor.state.jobs), "they have ids")
+        assert "refused" not in events(tmp_path)
+        assert len(jobs(place)) == 3
+    assert jobs(place) == {"other"}
+
+
+def test_a_submission_without_an_answer_that_never_comes_is_refused(place, tmp_path):
+    command(place, "sbatch", "echo 'Socket timed out' >&2; exit 1")
+    with supervised(tmp_path, nobody, settle=0.2) as supervisor:
+        wait_until(lambda: supervisor.failure, "it gives up")
+    assert "refused jobs 3 times one after the other: sbatch: Socket timed out" in str(
+        supervisor.failure
+    )
+
+
+def test_a_job_that_does_not_end_is_ended_again_and_recorded_as_it_is(place, tmp_path):
+    with supervised(tmp_path, nobody) as supervisor:
+        wait_until(lambda: len(supervisor.state.jobs) == 2, "jobs are wanted")
+        wait_until(lambda: all(job.id for job in supervisor.state.jobs), "they have ids")
+        (place / "deaf").touch()
+        job = supervisor.state.jobs[0]
+        held = place / f"job-{job.id}"
+        held.write_text(f"PENDING|JobHeldUser|{job.worker}")
+        wait_until(lambda: events(tmp_path).count("not cancelled") > 1, "it was tried twice")
+        (failed, *_) = [each for each in records(tmp_path) if each["event"] == "not cancelled"]
+        assert (failed["job"], failed["worker"]) == (job.id, job.worker)
+        assert "Unable to contact slurm controller" in failed["text"]
+        assert held.exists()
+        (place / "deaf").unlink()
+        wait_until(lambda: not held.exists(), "it is ended")
+        wait_until(lambda: "gone" in events(tmp_path), "it is seen off")
+
+
+def test_at_the_end_a_command_that_hangs_is_cut_and_all_jobs_are_ended_in_one_command(
+    place, tmp_path
+):
+    with supervised(tmp_path, nobody, sizes={"readers": Size(3, 9)}) as supervisor:
+        wait_until(lambda: len(jobs(place)) == 3, "three are there")
+        wait_until(lambda: all(job.id for job in supervisor.state.jobs), "all have ids")
+        (place / "slow").touch()
+        (place / "job-1").unlink()
+        wait_until(lambda: len((place / "asked").read_text().splitlines()) == 4, "sbatch hangs")
+    assert jobs(place) == set()  # also the one that sbatch did not tell of
+    first, *_ = (place / "cancelled").read_text().splitlines()
+    assert sorted(first.split()) == ["2", "3"]
+
+
+def test_after_the_end_nothing_is_submitted(place, tmp_path):
+    is_wanted, is_looking = threading.Event(), threading.Event()
+
+    def look():
+        if not is_wanted.is_set():
+            return nobody()
+        is_looking.set()
+        time.sleep(1.0)  # in which the end comes
+        return Workers({}, backlog={"readers": 100})
+
+    with supervised(tmp_path, look, sizes={"readers": Size(1, 9)}):
+        wait_until(lambda: (place / "asked").exists(), "one is submitted")
+        is_wanted.set()
+        assert is_looking.wait(20)
+    assert len((place / "asked").read_text().splitlines()) == 1
+
+
+def test_the_end_fits_into_the_time_that_a_command_has_after_an_interrupt():
+    # One command may begin just before the deadline, and another after it.
+    assert END + LAST_COMMANDS < GRACE
+
+
+def test_jobs_that_cannot_be_ended_are_told_with_the_command(place, tmp_path, caplog, monkeypatch):
+    monkeypatch.setattr("mlaas4hep_dask.cluster.batch.supervisor.END", 1.0)
+    with supervised(tmp_path, nobody, sizes={"readers": Size(1, 1)}):
+        wait_until(lambda: len(jobs(place)) == 1, "it is there")
+        (place / "deaf").touch()
+    assert "1 jobs may be in the queue; to end them:\n  scancel 1" in caplog.text
+    assert QUEUES["slurm"]().seen() == {"1": Seen("running")}
