@@ -74,16 +74,20 @@ def _submit(cluster: Cluster, command: Sequence[str], folder: Path, token: str) 
     """Submit the batch job in which a command works."""
     from mlaas4hep_dask.cluster.batch.queue import QUEUES
     from mlaas4hep_dask.cluster.places.batch import site_of
-    from mlaas4hep_dask.cluster.sites import head_script
+    from mlaas4hep_dask.cluster.sites import Carried, head_script, make_log_folders
+    from mlaas4hep_dask.cluster.sites.carried import FOLDER
 
     site = site_of(cluster)
+    make_log_folders(site)
+    own = (folder / "credentials").absolute()
     script = head_script(
         site,
         command,
         name=f"head-{token}",
         folder=Path.cwd(),
         logs=folder,
-        variables={VARIABLE: folder.name},
+        variables={VARIABLE: folder.name, FOLDER: str(own)},
+        credentials=Carried(site, own).files,
     )
     now = time.time()
     job = QUEUES[site.system](site.queue_options).submit(script, folder / "head.sh")

@@ -306,13 +306,13 @@ def green_and_red(system, jobs, folder):
     """A batch system is green as it is, and red for what a site's file has wrong."""
     small_jobs = site_of(folder, system, {"token": "required"}, memory="1 GiB")
     with xrootd_server(main_job.DATA) as (_, url), pytest.MonkeyPatch.context() as patch:
-        patch.setenv("BEARER_TOKEN_FILE", str(token_of(folder, HOUR)))
+        patch.setenv("BEARER_TOKEN_FILE", str(token_of(folder, 30 * HOUR)))
         main_job.write_config(folder, where=url)
         lines = check("dataset.yaml", "--cluster", system, "--site", small_jobs, cwd=folder)
     assert not the_red(lines), as_text(lines)
     green = {line.what: line.text for line in lines if line.colour == "green"}
     assert green["input"].startswith(f"{url}/{main_job.SIGNAL}: 5,684 entries")
-    assert green["credentials"] == f"WLCG token {folder / 'token'} is valid for 1.0 h"
+    assert green["credentials"] == f"WLCG token {folder / 'token'} is valid for 30.0 h"
     assert kinds(lines) == EVERY | {("", "credentials")}
     assert jobs() == ""
 

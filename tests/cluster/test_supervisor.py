@@ -13,6 +13,7 @@ import pytest
 import yaml
 from distributed import Client
 from services.processes import wait_until
+from tokens import HOUR, token_of
 
 from mlaas4hep_dask.cluster.batch.limits import Limits, Size
 from mlaas4hep_dask.cluster.batch.queue import QUEUES, RefusedError, require_commands
@@ -20,7 +21,7 @@ from mlaas4hep_dask.cluster.batch.supervisor import Supervisor, Workers
 from mlaas4hep_dask.cluster.batch.views import Seen
 from mlaas4hep_dask.cluster.places.batch import workers_now
 from mlaas4hep_dask.cluster.settings import SETTINGS
-from mlaas4hep_dask.cluster.sites import Script, job_script, load_site
+from mlaas4hep_dask.cluster.sites import Carried, Script, job_script, load_site
 from mlaas4hep_dask.errors import ClusterError
 
 pytestmark = [pytest.mark.batch, pytest.mark.timeout(280)]
@@ -264,3 +265,44 @@ def test_a_job_of_htcondor_has_odd_paths_and_no_variable_that_is_not_passed_on(
     htcondor, scheduler, tmp_path, monkeypatch
 ):
     submitted_with_odd_paths("htcondor", scheduler, tmp_path, monkeypatch)
+
+
+def what_a_job_sees_of_a_token(system, tmp_path, **options):
+    """The token and its rights, as a job tells them that has the copy of a run."""
+    token = token_of(tmp_path, HOUR)
+    said = tmp_path / "said"
+    own = f'(cat "$BEARER_TOKEN_FILE"; stat -c " %a" "$BEARER_TOKEN_FILE") > {said}.new; '
+    own += f"mv {said}.new {said}; exit"
+    document = {
+        "mlaas4hep": {"title": "t", "base": system, "proxy": "none", **options},
+        "jobqueue": {system: {"job-script-prologue": [own]}},
+    }
+    (tmp_path / "ours.yaml").write_text(yaml.safe_dump(document))
+    site = load_site(str(tmp_path / "ours.yaml"))
+    environment = {**os.environ, "BEARER_TOKEN_FILE": str(token)}
+    copies = Carried(site, tmp_path / "keys", environment).files
+    token.unlink()  # no node sees it
+    made = job_script(
+        site,
+        "readers",
+        scheduler_address="tcp://127.0.0.1:8786",
+        name="readers-0",
+        logs=tmp_path,
+        environment=environment,
+        credentials=copies,
+    )
+    QUEUES[system]().submit(made, tmp_path / "job")
+    wait_until(said.exists, "the job has spoken", seconds=120, log=tmp_path)
+    return said.read_text() == f"{copies['token'].read_text()} 600\n"
+
+
+def test_a_token_of_the_submitting_machine_reaches_a_job_of_slurm(slurm, tmp_path):
+    assert what_a_job_sees_of_a_token("slurm", tmp_path)
+
+
+def test_a_token_of_the_submitting_machine_reaches_a_job_of_htcondor(htcondor, tmp_path):
+    assert what_a_job_sees_of_a_token("htcondor", tmp_path)
+
+
+def test_a_token_is_transferred_with_a_job_where_no_files_are_shared(htcondor, tmp_path):
+    assert what_a_job_sees_of_a_token("htcondor", tmp_path, **{"shared-files": False})

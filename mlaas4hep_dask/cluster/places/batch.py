@@ -20,7 +20,15 @@ from mlaas4hep_dask.cluster.batch.limits import Limits, Size
 from mlaas4hep_dask.cluster.batch.queue import QUEUES, require_commands
 from mlaas4hep_dask.cluster.batch.supervisor import Supervisor, Workers
 from mlaas4hep_dask.cluster.reach import require_same_versions
-from mlaas4hep_dask.cluster.sites import Site, check_credentials, job_script, load_site
+from mlaas4hep_dask.cluster.sites import (
+    Carried,
+    Site,
+    carried,
+    check_credentials,
+    job_script,
+    load_site,
+    make_log_folders,
+)
 from mlaas4hep_dask.command import signals_wait, whole_stack
 from mlaas4hep_dask.errors import ClusterError, writing
 
@@ -79,12 +87,14 @@ def start(options: Cluster, ranks: int, jobs: Path | None) -> Iterator[Client]:
     folder = (jobs or Path("mlaas4hep.jobs")).absolute() / f"{time.strftime('%Y%m%d-%H%M%S')}-{run}"
     with writing(folder):
         (folder / "logs").mkdir(parents=True)
+    make_log_folders(site)
     with whole_stack() as stack:
         security = None
+        keys = _keys_folder(site, folder, run)
         if site.options.tls:
-            keys = _keys_folder(site, folder, run)
             stack.callback(_remove, keys)
             security = certificates(keys)
+        copies = stack.enter_context(carried(site, keys))
         head = stack.enter_context(running_head(site, security, folder / "logs" / "scheduler.log"))
         with signals_wait():
             client = stack.enter_context(
@@ -96,8 +106,8 @@ def start(options: Cluster, ranks: int, jobs: Path | None) -> Iterator[Client]:
         limits = limits_of(site, ranks)
         supervisor = Supervisor(
             queue,
-            partial(_script, site, head, folder / "logs"),
-            partial(workers_now, client, processes=limits.processes),
+            partial(_script, site, head, folder / "logs", copies),
+            copies.before(partial(workers_now, client, processes=limits.processes)),
             limits=limits,
             folder=folder,
             prefix=f"{run}-",
@@ -133,7 +143,7 @@ def limits_of(site: Site, ranks: int) -> Limits:
     )
 
 
-def _script(site: Site, head: Head, logs: Path, group: str, worker: str) -> Any:
+def _script(site: Site, head: Head, logs: Path, copies: Carried, group: str, worker: str) -> Any:
     return job_script(
         site,
         group,
@@ -141,6 +151,7 @@ def _script(site: Site, head: Head, logs: Path, group: str, worker: str) -> Any:
         name=worker,
         security=head.security,
         logs=logs,
+        credentials=copies.files,
     )
 
 
@@ -172,7 +183,7 @@ def workers_now(client: Client, *, processes: Mapping[str, int]) -> Workers | No
 
 
 def _keys_folder(site: Site, folder: Path, run: str) -> Path:
-    """Where the certificates of a run are: in a folder that all nodes see, if there is one."""
+    """Where the secrets of a run are: in a folder that all nodes see, if there is one."""
     shared = site.jobs("readers").shared_temp_directory
     if shared is None:
         return folder / "tls"

@@ -17,11 +17,14 @@ from pathlib import Path
 
 from mlaas4hep_dask.cluster.sites.site import Site
 from mlaas4hep_dask.errors import ClusterError
+from mlaas4hep_dask.places import GROUPS
 
 RENEW = {
     "proxy": "voms-proxy-init --valid 192:00",
     "token": "htgettoken, oidc-token or what your site has",
 }
+DAY = 86400.0  # seconds
+OPENSSL_TIMEOUT = 30.0
 NAMES = {"proxy": "X.509 proxy", "token": "WLCG token"}
 
 
@@ -64,7 +67,7 @@ def check_credentials(
     site : Site
         Whose keys ``proxy`` and ``token`` say what is required.
     seconds : float, optional
-        How long the run is expected to take; by default the longest walltime of the site.
+        How long the run is expected to take; by default as `time_needed` has it.
     environment : mapping of str to str, optional
         Variables; those of this process by default.
 
@@ -74,16 +77,23 @@ def check_credentials(
         When a credential that is required is missing, has expired, cannot be read, or can be read
         by others. One that is not required is warned of.
     """
-    walltimes = [site.walltime(group) or 0.0 for group in ("readers", "trainers")]
-    needed = max(walltimes) if seconds is None else seconds
     credentials, warnings = credentials_for(site, environment)
-    for each in credentials:
-        if each.seconds_left < needed:
-            warnings.append(
-                f"{each.title}, and the run may take {_hours(needed)}; renew it meanwhile "
-                f"({RENEW[each.kind]}), files that are opened later take the new one"
-            )
-    return warnings
+    return warnings + too_short(credentials, time_needed(site) if seconds is None else seconds)
+
+
+def time_needed(site: Site) -> float:
+    """Seconds for which credentials should last: the longest walltime, or a day where none is."""
+    return max(site.walltime(group) or DAY for group in GROUPS)
+
+
+def too_short(credentials: list[Credential], needed: float) -> list[str]:
+    """What to warn of those that end within so many seconds."""
+    return [
+        f"{each.title}, and the run may take {_hours(needed)}; renew it meanwhile "
+        f"({RENEW[each.kind]}), files that are opened later take the new one"
+        for each in credentials
+        if each.seconds_left < needed
+    ]
 
 
 def credentials_for(
@@ -116,6 +126,15 @@ def credentials_for(
         else:
             credentials.append(credential)
     return credentials, warnings
+
+
+def files_of(site: Site, environment: Mapping[str, str]) -> list[Path]:
+    """Where the credentials are, or should be, that jobs of a site are given."""
+    finders = {"proxy": proxy_file, "token": token_file}
+    places = [
+        find(environment) for kind, find in finders.items() if getattr(site.options, kind) != "none"
+    ]
+    return [place for place in places if place is not None]
 
 
 def proxy_file(environment: Mapping[str, str]) -> Path | None:
@@ -172,7 +191,11 @@ def _end_of(file: Path, certificate: str) -> float:
             capture_output=True,
             text=True,
             check=False,
+            timeout=OPENSSL_TIMEOUT,
         )
+    except subprocess.TimeoutExpired as error:
+        text = f"openssl, which reads it, did not answer within {OPENSSL_TIMEOUT:g} s"
+        raise _error("proxy", file, text) from error
     except FileNotFoundError as error:
         raise _error("proxy", file, "openssl, which reads it, is not installed") from error
     found = re.match(r"notAfter=(.+) GMT", done.stdout)

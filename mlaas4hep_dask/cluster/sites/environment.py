@@ -6,10 +6,11 @@ import fnmatch
 import re
 import shlex
 from collections.abc import Mapping
-from pathlib import PurePath
+from pathlib import Path, PurePath
 
 from mlaas4hep_dask.catalog.locations import XROOTD_LIMITS
 from mlaas4hep_dask.cluster.settings import variables
+from mlaas4hep_dask.cluster.sites.model import HTCondor
 from mlaas4hep_dask.cluster.sites.site import Site
 
 # Without them a server that dies in mid-read stops a worker for minutes. Only connections are
@@ -54,11 +55,21 @@ def environment_of(site: Site, group: str, here: Mapping[str, str]) -> dict[str,
     return {name: value for name, value in sorted(values.items()) if name not in SECRETS}
 
 
-def prologue_of(site: Site, group: str, here: Mapping[str, str]) -> list[str]:
-    """The lines of shell before a group's worker starts."""
+def prologue_of(
+    site: Site, group: str, here: Mapping[str, str], copies: Mapping[str, Path] | None = None
+) -> list[str]:
+    """The lines of shell before a group's worker starts.
+
+    Parameters
+    ----------
+    site, group, here
+        As of `environment_of`.
+    copies : mapping of str to Path, optional
+        By ``proxy`` and ``token``, the copies that `carried_files` has left.
+    """
     values = environment_of(site, group, here)
     lines = [f"export {name}={shlex.quote(value)}" for name, value in values.items()]
-    lines.append("unset MALLOC_TRIM_THRESHOLD_")
+    lines += ["unset MALLOC_TRIM_THRESHOLD_", *_credential_lines(site, copies or {})]
     options = site.options
     if options.packed_environment is not None:
         archive = options.packed_environment
@@ -74,6 +85,27 @@ def prologue_of(site: Site, group: str, here: Mapping[str, str]) -> list[str]:
         ]
     own = site.jobs(group).job_script_prologue
     return [*lines, *(["\n".join(own)] if own else [])]  # a comment or an if may span its lines
+
+
+def _credential_lines(site: Site, copies: Mapping[str, Path]) -> list[str]:
+    """The lines of shell that tell a job where copies of credentials are."""
+    lines = []
+    for variable, kind in CREDENTIALS.items():
+        if kind in copies and variable not in site.options.environment:
+            place = shlex.quote(str(copies[kind]))
+            if not site.options.shared_files:
+                place = f'"$PWD/{copies[kind].name}"'
+                lines.append(f"chmod 600 {place}")
+            lines.append(f"export {variable}={place}")
+    return lines
+
+
+def carried_files(site: Site, group: str, copies: Mapping[str, Path]) -> dict[str, Path]:
+    """The copies of credentials that jobs are given; HTCondor may carry the proxy by itself."""
+    jobs = site.jobs(group)
+    directives = jobs.job_extra_directives if isinstance(jobs, HTCondor) else {}
+    by_itself = any(key.lower() == "use_x509userproxy" and v for key, v in directives.items())
+    return {kind: file for kind, file in copies.items() if kind != "proxy" or not by_itself}
 
 
 def submitting(site: Site, here: Mapping[str, str]) -> dict[str, str] | None:

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from mlaas4hep_dask.cluster.sites.environment import prologue_of, submitting
+from mlaas4hep_dask.cluster.sites.environment import CREDENTIALS, prologue_of, submitting
 from mlaas4hep_dask.cluster.sites.model import HEAD
 from mlaas4hep_dask.cluster.sites.render import python_of, script_of
 from mlaas4hep_dask.cluster.sites.script import Script
@@ -26,6 +26,7 @@ def head_script(
     folder: Path,
     logs: Path,
     variables: Mapping[str, str] | None = None,
+    credentials: Mapping[str, Path] | None = None,
     environment: Mapping[str, str] | None = None,
 ) -> Script:
     """The script of a job that runs a command of this package, which submits other jobs.
@@ -44,6 +45,8 @@ def head_script(
         Folder of its log.
     variables : mapping of str to str, optional
         More variables of the job.
+    credentials : mapping of str to Path, optional
+        Copies for the job, by ``proxy`` and ``token``: `Carried.files`.
     environment : mapping of str to str, optional
         Variables of the process that submits; its own by default.
 
@@ -65,8 +68,26 @@ def head_script(
     lines = [
         *prologue_of(site, HEAD, here),
         *(f"export {key}={shlex.quote(value)}" for key, value in more.items()),
+        *_credential_lines(here, credentials or {}),
         f"cd {shlex.quote(str(folder))} || exit 1",
         f"exec {python_of(site, HEAD)} {shlex.join(command)}",
     ]
     made = script_of(site, HEAD, {}, lines, name=name, logs=logs)
     return replace(made, environment=submitting(site, here))
+
+
+def _credential_lines(here: Mapping[str, str], copies: Mapping[str, Path]) -> list[str]:
+    """The lines of shell that tell the job where credentials are, which it carries on.
+
+    A file that a variable names, and that the job's node sees, may be renewed; a copy is not.
+    """
+    lines = []
+    for variable, kind in CREDENTIALS.items():
+        if kind not in copies:
+            continue
+        copy = f"export {variable}={shlex.quote(str(copies[kind]))}"
+        if variable in here:
+            own = shlex.quote(here[variable])
+            copy = f"if [ -r {own} ]; then export {variable}={own}; else {copy}; fi"
+        lines.append(copy)
+    return lines

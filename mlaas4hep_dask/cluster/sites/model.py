@@ -289,7 +289,7 @@ class Options(Part):
     )
     proxy: Literal["auto", "required", "none"] = Field(
         default="auto",
-        description="X.509 proxy: looked at when there is one (auto), required, or not passed on.",
+        description="X.509 proxy: carried to jobs when there is one (auto), required, or neither.",
     )
     token: Literal["auto", "required", "none"] = Field(
         default="auto", description="WLCG token: as proxy."

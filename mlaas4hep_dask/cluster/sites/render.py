@@ -14,11 +14,13 @@ from mlaas4hep_dask.cluster.settings import merged
 from mlaas4hep_dask.cluster.sites.environment import (
     SCRATCH,
     UNPACKED,
+    carried_files,
     in_shell,
     prologue_of,
     submitting,
 )
 from mlaas4hep_dask.cluster.sites.fields import clock
+from mlaas4hep_dask.cluster.sites.logs import log_folder
 from mlaas4hep_dask.cluster.sites.model import HTCondor, Slurm
 from mlaas4hep_dask.cluster.sites.script import Script
 from mlaas4hep_dask.cluster.sites.site import Site
@@ -50,6 +52,7 @@ def job_script(
     security: Security | None = None,
     logs: Path | None = None,
     environment: Mapping[str, str] | None = None,
+    credentials: Mapping[str, Path] | None = None,
 ) -> Script:
     """The script of one job of a group.
 
@@ -70,6 +73,8 @@ def job_script(
         Folder of the logs, in the run directory. None keeps none, unless the site names a folder.
     environment : mapping of str to str, optional
         Variables of the process that submits; its own by default.
+    credentials : mapping of str to Path, optional
+        Copies for jobs, by ``proxy`` and ``token``: `Carried.files`.
 
     Raises
     ------
@@ -97,10 +102,12 @@ def job_script(
         ],
         "python": python,
     }
-    lines = prologue_of(site, group, here)
+    copies = carried_files(site, group, credentials or {})
+    lines = prologue_of(site, group, here, copies)
     if not has_place:
         lines.append(_own_host(python, scheduler_address))
-    made = script_of(site, group, worker, lines, name=name, logs=logs, files=[*files.values()])
+    secrets = [*files.values(), *map(str, copies.values())]
+    made = script_of(site, group, worker, lines, name=name, logs=logs, files=secrets)
     return replace(made, environment=submitting(site, here))
 
 
@@ -145,9 +152,8 @@ def script_of(
     jobs = site.jobs(group)
     _require_needs(site, jobs)
     job_name = f"{jobs.name}-{name}"
-    folder = None if logs is None else str(logs)
-    if jobs.log_directory is not None:
-        folder = os.path.expandvars(os.path.expanduser(jobs.log_directory))  # noqa: PTH111
+    place = log_folder(site, group) or logs
+    folder = None if place is None else str(place)
     common: dict[str, Any] = {
         "scheduler": "",
         **worker,
