@@ -97,8 +97,10 @@ class Head:
     def reason(self) -> str:
         """What the batch system says of it; empty if nothing."""
         queue = None if self.system == LOCAL else seen_by(self.system, self.host, self.options)
-        job = (queue or {}).get(self.job)
-        return "" if job is None else f"{job.state} {job.reason}".strip()
+        if queue is None:
+            return ""
+        job = queue.get(self.job)
+        return "it has left the queue" if job is None else f"{job.state} {job.reason}".strip()
 
 
 def jobs_folder(output: Path) -> Path:

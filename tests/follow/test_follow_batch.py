@@ -1,4 +1,4 @@
-"""The verbs that follow a run, on real batch systems: detached, ended, taken up, killed."""
+"""The verbs that follow a run, on real batch systems: detached, ended, lost, taken up, killed."""
 
 import json
 import os
@@ -11,17 +11,36 @@ import time
 import main_job
 import pytest
 import yaml
+from services.processes import wait_until
 
 from mlaas4hep_dask import journal
 
 pytestmark = pytest.mark.timeout(290)
+DEATH_TIMEOUT = 60  # seconds
+EPOCHS = 20
+# Training stands still while a file is there; what tries the loss before does not. The file is
+# named backwards: one that the code names plainly is a part of it.
+LOSS = """
+import os, time
+from torch.nn.functional import binary_cross_entropy_with_logits
+
+calls, hold = 0, "{dloh}"[::-1]
+
+def patient(outputs, targets):
+    global calls
+    calls += 1
+    while calls > 100 and os.path.exists(hold):
+        time.sleep(0.05)
+    return binary_cross_entropy_with_logits(outputs, targets, reduction="none")
+"""
 
 
-def write(folder, system, epochs):
+def write(folder, system, epochs=EPOCHS):
     """Write a data set, and a site whose two nodes have room for head, reader and trainers."""
     main_job.write_config(folder)
     config = json.loads((folder / "dataset.yaml").read_text())
-    config["training"]["epochs"] = epochs
+    config["training"] |= {"epochs": epochs, "loss": "loss.py:patient"}
+    (folder / "loss.py").write_text(LOSS.format(dloh=str(folder / "hold")[::-1]))
     (folder / "dataset.yaml").write_text(json.dumps(config))
     site = {
         "mlaas4hep": {
@@ -30,7 +49,7 @@ def write(folder, system, epochs):
             "readers": {"minimum": 1, "maximum": 1},
             "head": {"jobqueue": {"memory": "700 MiB"}},
         },
-        "jobqueue": {system: {"memory": "1 GiB"}},
+        "jobqueue": {system: {"memory": "1 GiB", "death-timeout": f"{DEATH_TIMEOUT} s"}},
     }
     (folder / "ours.yaml").write_text(yaml.safe_dump(site))
 
@@ -69,9 +88,28 @@ def wait_for_epoch(folder, number, is_alive):
         time.sleep(0.2)  # polls for an epoch of another process
 
 
-def is_detached_ended_and_taken_up(folder, system, in_queue):
+def groups(folder, **expected):
+    """Wait until status tells how many workers of a group are in which state."""
+
+    def told():
+        jobs = status(folder)["jobs"]
+        return jobs is not None and expected.items() <= jobs["groups"].items()
+
+    wait_until(told, f"status tells {expected}", pause=0.5)
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory):
+    """What the run finds here, without an interruption."""
+    folder = tmp_path_factory.mktemp("here")
+    write(folder, "slurm")
+    main_job.run(folder, "local")
+    return main_job.results(folder)
+
+
+def is_detached_ended_lost_and_taken_up(folder, system, in_queue, lose):
     """The life of a run of which the machine where it was typed knows nothing any more."""
-    write(folder, system, epochs=40)
+    write(folder, system)
     begun = asked(folder, "run", "--detach", system=system)
     assert begun.returncode == 0, begun.stderr
     job, again = begun.stdout.split()[1], asked(folder, "run", "--detach", system=system)
@@ -79,10 +117,11 @@ def is_detached_ended_and_taken_up(folder, system, in_queue):
     assert again.returncode == 2
     assert f"was begun already: job {job} of {system}" in again.stderr
     wait_for_epoch(folder, 1, in_queue)
+    (folder / "hold").touch()
+    groups(folder, trainers={"connected": 2})
     told = status(folder)
     assert (told["state"], told["head"]["job"]) == ("running", job)
     assert told["jobs"]["is_asked"]
-    assert told["jobs"]["groups"]["trainers"] == {"connected": 2}
     logs = asked(folder, "logs", "--lines", "100").stdout
     assert f"(job {job} of {system}, submitted on " in logs
     assert "\nrunning dataset.yaml\n" in logs
@@ -94,32 +133,65 @@ def is_detached_ended_and_taken_up(folder, system, in_queue):
     told = status(folder)
     assert told["state"] in ("interrupted", "killed")
     num_epochs = len(told["epochs"])
-    assert 1 <= num_epochs < 40
+    assert 1 <= num_epochs < EPOCHS
 
+    begun = asked(folder, "run", "--detach", system=system)
+    assert begun.returncode == 0, begun.stderr
+    job = begun.stdout.split()[1]
+    groups(folder, readers={"connected": 1}, trainers={"connected": 2})
+    why = lose(job)
+    wait_until(lambda: job not in in_queue(), "the head has ended")
+    wait_until(lambda: not in_queue(), "no worker's job is left", seconds=DEATH_TIMEOUT)
+    told = status(folder)
+    assert told["state"] in ("interrupted", "killed")
+    said = asked(folder, "status").stdout.splitlines()[0]
+    assert f", with job {job} of {system}, submitted on " in said
+    assert why in said
+    assert said.endswith("; the same command takes the run up again")
+    assert len(told["epochs"]) >= num_epochs
+
+    (folder / "hold").unlink()
     begun = asked(folder, "run", "--detach", system=system)
     assert begun.returncode == 0, begun.stderr
     attached = asked(folder, "attach")
     assert attached.returncode == 0, attached.stdout + attached.stderr
-    assert f"after epoch {num_epochs}" in attached.stdout
-    assert "epoch 40/40" in attached.stdout
+    assert f"after epoch {len(told['epochs'])}" in attached.stdout
+    assert f"epoch {EPOCHS}/{EPOCHS}" in attached.stdout
     assert "serve it: " in attached.stdout
     told = status(folder)
-    assert (told["state"], len(told["epochs"]), told["exit_status"]) == ("complete", 40, 0)
+    assert (told["state"], len(told["epochs"]), told["exit_status"]) == ("complete", EPOCHS, 0)
     done = asked(folder, "stop")  # waits until the job has left the queue
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith("nothing to end: complete")
     assert in_queue() == []
+    assert list(folder.glob("core*")) == []
+    return main_job.results(folder)
 
 
-def test_a_run_is_detached_into_a_job_of_slurm_ended_and_taken_up(slurm, tmp_path):
-    is_detached_ended_and_taken_up(tmp_path, "slurm", lambda: running_on(slurm))
+def test_a_run_in_a_job_of_slurm_is_ended_reaches_its_walltime_and_is_taken_up(
+    slurm, tmp_path, undisturbed
+):
+    def lose(job):
+        slurm.run("scontrol", "update", f"JobId={job}", "EndTime=now")
+        return "(reached its walltime, TimeLimit)"
 
-
-def test_a_run_is_detached_into_a_job_of_htcondor_ended_and_taken_up(htcondor, tmp_path):
     def in_queue():
-        return htcondor.run("condor_q", "-format", "%d ", "ClusterId").stdout.split()
+        return running_on(slurm)
 
-    is_detached_ended_and_taken_up(tmp_path, "htcondor", in_queue)
+    found = is_detached_ended_lost_and_taken_up(tmp_path, "slurm", in_queue, lose)
+    assert found == undisturbed
+
+
+def test_a_run_in_a_job_of_htcondor_is_ended_removed_and_taken_up(htcondor, tmp_path, undisturbed):
+    def lose(job):
+        htcondor.run("condor_rm", job)
+        return "(it has left the queue)"
+
+    def in_queue():
+        return list(htcondor.jobs())
+
+    found = is_detached_ended_lost_and_taken_up(tmp_path, "htcondor", in_queue, lose)
+    assert found == undisturbed
 
 
 def running_on(slurm):
@@ -139,6 +211,8 @@ def test_jobs_that_a_killed_run_has_left_are_told_and_ended(slurm, tmp_path):
         )
     try:
         wait_for_epoch(tmp_path, 1, lambda: run.poll() is None)
+        (tmp_path / "hold").touch()
+        groups(tmp_path, readers={"connected": 1}, trainers={"connected": 2})
     finally:
         os.killpg(run.pid, signal.SIGKILL)
         run.wait()

@@ -70,6 +70,8 @@ def prologue_of(
     values = environment_of(site, group, here)
     lines = [f"export {name}={shlex.quote(value)}" for name, value in values.items()]
     lines += ["unset MALLOC_TRIM_THRESHOLD_", *_credential_lines(site, copies or {})]
+    # A worker whose rank computes when its scheduler is lost aborts, with all its memory in a file.
+    lines.append("ulimit -S -c 0")
     options = site.options
     if options.packed_environment is not None:
         archive = options.packed_environment
