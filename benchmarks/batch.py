@@ -31,6 +31,7 @@ import yaml
 from mlaas4hep_dask import Dataset, connect
 from mlaas4hep_dask.cluster.batch.queue import QUEUES
 from mlaas4hep_dask.cluster.session import Session
+from mlaas4hep_dask.cluster.sites import load_site
 from mlaas4hep_dask.dataset.collecting import collect
 from mlaas4hep_dask.dataset.specs_pass import file_pieces
 
@@ -59,7 +60,7 @@ def main() -> None:
         site = write_site(folder / "site.yaml", parsed)
         ours = connect(parsed.system, site=str(site), jobs=folder / "jobs", **options)
         sides = {"ours": stack.enter_context(ours)}
-        report_losses(parsed, sides["ours"])
+        report_losses(parsed, site, sides["ours"])
         local = connect("local", workers=WORKERS, **options)
         sides["reference"] = stack.enter_context(local)
         report(parsed, {side: Dataset.from_yaml(config, each) for side, each in sides.items()})
@@ -76,9 +77,9 @@ def write_site(file: Path, parsed: Any) -> Path:
     return file
 
 
-def report_losses(parsed: Any, cluster: Session) -> None:
+def report_losses(parsed: Any, site: Path, cluster: Session) -> None:
     """Lose jobs one after the other, and print the JSON line."""
-    queue, delays = QUEUES[parsed.system](), []
+    queue, delays = QUEUES[parsed.system](load_site(str(site)).queue_options), []
     ways = ["cancelled", "killed"] if parsed.here else ["cancelled"]
     for turn in range(parsed.repeats):
         for way in ways:
