@@ -83,7 +83,7 @@ def build(parsed: argparse.Namespace) -> dict[str, float]:
         plan = fine.plan()
         # Counting the events of 100,000 partitions takes minutes, and is not what is timed.
         counts = {number: (len(part), 0, 0) for number, part in enumerate(plan.partitions)}
-        fine._measured = replace(measured, counts=counts)
+        fine._measured = replace(measured, split_counts=counts)
         gc.collect()
         before = work.start_peak()
         began, processor = time.perf_counter(), time.process_time()

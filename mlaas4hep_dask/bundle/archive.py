@@ -132,8 +132,8 @@ class _Read(io.RawIOBase):
 
 def _listed(manifest: bytes) -> Mapping[str, int]:
     """The size of each file that a manifest lists; nothing when it lists none as it should."""
-    document = strict_json(manifest)
-    files = document.get("files") if isinstance(document, dict) else None
+    content = strict_json(manifest)
+    files = content.get("files") if isinstance(content, dict) else None
     if not isinstance(files, dict):
         return {}
     return {

@@ -76,19 +76,19 @@ class Golden:
             ) from error
 
     @classmethod
-    def _of(cls, document: Any) -> Golden:
-        if not isinstance(document, dict):
+    def _of(cls, content: Any) -> Golden:
+        if not isinstance(content, dict):
             raise TypeError("it is no object")
-        if document["format"] != FORMAT or document["version"] != VERSION:
+        if content["format"] != FORMAT or content["version"] != VERSION:
             raise ValueError(f"it is not {FORMAT!r} of version {VERSION}")
-        events, tolerance = document["events"], document["tolerance"]
+        events, tolerance = content["events"], content["tolerance"]
         if not isinstance(events, list) or not all(isinstance(each, dict) for each in events):
             raise TypeError("its events are no objects")
-        scores = np.array(document["scores"], dtype=np.float32)
+        scores = np.array(content["scores"], dtype=np.float32)
         if scores.ndim not in (1, 2) or len(scores) != len(events) or not len(events):
             raise ValueError(f"{len(events)} events, and scores of shape {scores.shape}")
         if not isinstance(tolerance, float) or not 0 < tolerance < math.inf:
             raise ValueError(f"its tolerance is {tolerance!r}")
-        if not isinstance(document["output"], dict):
+        if not isinstance(content["output"], dict):
             raise TypeError("its output is no object")
-        return cls(tuple(events), scores, document["output"], tolerance)
+        return cls(tuple(events), scores, content["output"], tolerance)

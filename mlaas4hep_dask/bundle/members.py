@@ -98,7 +98,7 @@ def strict_json(content: bytes) -> Any:
         are nested too deeply.
     """
     try:
-        document = json.loads(
+        mapping = json.loads(
             content.decode(),
             parse_constant=_no_number,
             parse_float=_finite,
@@ -107,7 +107,7 @@ def strict_json(content: bytes) -> Any:
         )
     except RecursionError:
         raise ValueError(f"nested deeper than {MAX_DEPTH}") from None
-    level, depth = [document], 0
+    level, depth = [mapping], 0
     while level:
         depth += 1
         if depth > MAX_DEPTH:
@@ -121,7 +121,7 @@ def strict_json(content: bytes) -> Any:
         ]
         if any(isinstance(each, str) and _SURROGATE.search(each) for each in level):
             raise ValueError("a string is no Unicode: half of a surrogate pair")
-    return document
+    return mapping
 
 
 def _no_number(text: str) -> Any:
@@ -143,14 +143,14 @@ def _integer(text: str) -> int:
 
 
 def _without_twins(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    document = dict(pairs)
-    if len(document) != len(pairs):
+    mapping = dict(pairs)
+    if len(mapping) != len(pairs):
         names = [name for name, _ in pairs]
         twin = next(name for name in names if names.count(name) > 1)
         raise ValueError(f"the name {twin[:100]!r} stands twice in an object")
-    if any(_SURROGATE.search(name) for name in document):
+    if any(_SURROGATE.search(name) for name in mapping):
         raise ValueError("a name is no Unicode: half of a surrogate pair")
-    return document
+    return mapping
 
 
 def _missing(folder: Path, member: str) -> BundleError:

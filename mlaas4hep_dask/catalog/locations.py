@@ -144,19 +144,19 @@ def fileset_files(
     """
     try:
         content = path.read_bytes()
-        document = json.loads(gzip.decompress(content) if path.suffix == ".gz" else content)
+        fileset = json.loads(gzip.decompress(content) if path.suffix == ".gz" else content)
     except (OSError, ValueError, EOFError) as error:
         text = f"the file set {str(path)!r} cannot be read ({error}); JSON lines end in .jsonl"
         raise Unusable(text) from None
-    if not isinstance(document, dict) or not document:
+    if not isinstance(fileset, dict) or not fileset:
         raise Unusable(f"the file set {str(path)!r} is no mapping of data sets to files")
     if dataset is None:
-        dataset = sample if sample in document or len(document) > 1 else next(iter(document))
-    if dataset not in document:
-        near = nearest(dataset, document)
+        dataset = sample if sample in fileset or len(fileset) > 1 else next(iter(fileset))
+    if dataset not in fileset:
+        near = nearest(dataset, fileset)
         text = f"the file set {path.name!r} has no data set {dataset!r}; choose one with '#'"
-        raise Unusable(text, f"{path.name}#{near or next(iter(document))}")
-    files = document[dataset]
+        raise Unusable(text, f"{path.name}#{near or next(iter(fileset))}")
+    files = fileset[dataset]
     files = files.get("files", files) if isinstance(files, dict) else files
     if isinstance(files, list):
         files = dict.fromkeys(files)

@@ -140,7 +140,7 @@ def invalid(*problems: Problem) -> PydanticCustomError:
 
 
 def problems_of(
-    error: ValidationError, model: type[BaseModel], *, habits: bool = True
+    error: ValidationError, section: type[BaseModel], *, habits: bool = True
 ) -> list[Problem]:
     """What pydantic found, in the words of a person who wrote a YAML file.
 
@@ -148,15 +148,15 @@ def problems_of(
     ----------
     error : ValidationError
         What was raised.
-    model : type
+    section : type
         The model of the whole document.
     habits : bool
         Whether the names that other tools give to keys of dataset.yaml are known.
     """
-    return [problem for detail in error.errors() for problem in _translate(detail, model, habits)]
+    return [problem for detail in error.errors() for problem in _translate(detail, section, habits)]
 
 
-def _translate(detail: ErrorDetails, model: type[BaseModel], habits: bool) -> list[Problem]:
+def _translate(detail: ErrorDetails, section: type[BaseModel], habits: bool) -> list[Problem]:
     loc, kind, value = detail["loc"], detail["type"], detail["input"]
     if loc[:2] == ("model", "kwargs"):  # below, the kind of every value stands between the keys
         loc = (*loc[:3], *loc[4::2])
@@ -168,7 +168,7 @@ def _translate(detail: ErrorDetails, model: type[BaseModel], habits: bool) -> li
             for inner in ctx["problems"]
         ]
     if kind == "extra_forbidden":
-        return [_unknown_key(key, str(loc[-1]), model, _section(model, loc[:-1]), habits)]
+        return [_unknown_key(key, str(loc[-1]), section, _section(section, loc[:-1]), habits)]
     if kind == "missing":
         return [Problem(key, "required, but missing")]
     near = None
@@ -186,7 +186,7 @@ def _translate(detail: ErrorDetails, model: type[BaseModel], habits: bool) -> li
     elif kind in _EXPECTED:
         expected = _EXPECTED[kind]
         if kind.startswith("model_"):
-            keys = ", ".join(repr(name) for name in [*_fields(_section(model, loc))][:4])
+            keys = ", ".join(repr(name) for name in [*_fields(_section(section, loc))][:4])
             expected += f" with keys such as {keys}"
     else:
         return [Problem(key, f"{detail['msg']}, found {describe(value)}")]
@@ -208,19 +208,19 @@ def describe(value: object) -> str:
     return f"{text} (text)" if isinstance(value, str) else text
 
 
-def _section(model: type[BaseModel], loc: tuple[int | str, ...]) -> type[BaseModel]:
+def _section(section: type[BaseModel], loc: tuple[int | str, ...]) -> type[BaseModel]:
     for part in loc:
-        fields = _fields(model)
+        fields = _fields(section)
         if isinstance(part, str) and part in fields:
             annotation = fields[part].annotation
             inner = [a for a in (annotation, *get_args(annotation)) if _is_model(a)]
-            model = inner[0] if inner else model
-    return model
+            section = inner[0] if inner else section
+    return section
 
 
-def _fields(model: type[BaseModel]) -> dict[str, FieldInfo]:
+def _fields(section: type[BaseModel]) -> dict[str, FieldInfo]:
     """The fields by their keys."""
-    return {field.alias or name: field for name, field in model.model_fields.items()}
+    return {field.alias or name: field for name, field in section.model_fields.items()}
 
 
 def _is_model(annotation: Any) -> bool:

@@ -95,7 +95,7 @@ def with_usual_network(document: Any) -> Any:
         return document
     target, model = document.get("target"), document.get("model", {})
     kind = target.get("kind") if isinstance(target, dict) else None
-    network = WORDS[kind].network if isinstance(kind, str) and kind in WORDS else None
-    if network is None or not isinstance(model, dict) or "callable" in model:
+    reference = WORDS[kind].usual_network if isinstance(kind, str) and kind in WORDS else None
+    if reference is None or not isinstance(model, dict) or "callable" in model:
         return document
-    return {**document, "model": {"callable": network, **model}}
+    return {**document, "model": {"callable": reference, **model}}

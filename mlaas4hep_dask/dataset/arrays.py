@@ -62,13 +62,13 @@ def lazy_arrays(
     import dask.array as da  # half a second that a run without lazy arrays does not need
     from dask.highlevelgraph import HighLevelGraph, MaterializedLayer
 
-    sizes = tuple(map(sum, blocks.counts))
+    sizes = tuple(map(sum, blocks.split_counts))
     shape, targets = (tuple((size,) for size in tail) for tail in (row_shape, y_tail))
     name = f"block-{blocks.token}"
     shared = shared_key(blocks.token)
     layer: dict[Any, Any] = {shared: blocks.context}
     for number, partition in enumerate(blocks.partitions):
-        layer[blocks.key(number)] = (make_block, partition, shared, blocks.counts[number])
+        layer[blocks.key(number)] = (make_block, partition, shared, blocks.split_counts[number])
     parts = {
         "x": (_dense, (sizes, *shape), np.float32),
         "missing": (_missing, (sizes, *shape), np.bool_),

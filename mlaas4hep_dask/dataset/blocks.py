@@ -27,14 +27,14 @@ class BlockPlan:
         Block ``i`` is made of partition ``i``.
     context : Context
         What the blocks share, with the encoding.
-    counts : tuple
+    split_counts : tuple
         For each block its events for training, validation and test.
     """
 
     token: str
     partitions: tuple[Partition, ...]
     context: Context
-    counts: tuple[tuple[int, int, int], ...]
+    split_counts: tuple[tuple[int, int, int], ...]
 
     def key(self, block: int) -> tuple[str, int]:
         """The Dask key of a block."""
@@ -42,7 +42,7 @@ class BlockPlan:
 
     def task(self, block: int) -> tuple[Callable[..., Block], tuple[Any, ...]]:
         """What makes a block of its partition and the context, and what else that is given."""
-        return make_block, (self.counts[block],)
+        return make_block, (self.split_counts[block],)
 
     def submit(self, cluster: ClusterHandle, block: int, *, near: str | None = None) -> Future:
         """A future of a block, rather on the worker ``near``; made once however often."""

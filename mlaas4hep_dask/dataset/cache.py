@@ -46,12 +46,12 @@ class Entry:
     ----------
     specs : Specs
         Of all its partitions.
-    counts : tuple of tuple of int
+    split_counts : tuple of tuple of int
         By partition: events for training, validation and test.
     """
 
     specs: Specs
-    counts: tuple[Counts, ...]
+    split_counts: tuple[Counts, ...]
 
 
 def cache_folder(cache: str | None, places: Places) -> Path | None:
@@ -132,7 +132,7 @@ def store(path: Path, entry: Entry) -> str:
         {
             "format": FORMAT,
             "name": path.name,
-            "counts": entry.counts,
+            "counts": entry.split_counts,
             "specs": entry.specs.to_json(),
         }
     )
@@ -158,8 +158,8 @@ def load(path: Path) -> Entry | None:
         data = json.loads(zstandard.ZstdDecompressor().decompress(path.read_bytes()))
         if (data["format"], data["name"]) != (FORMAT, path.name):
             raise ValueError("it is an entry of another name or format")
-        counts = tuple((int(a), int(b), int(c)) for a, b, c in data["counts"])
-        entry = Entry(Specs.from_json(data["specs"]), counts)
+        split_counts = tuple((int(a), int(b), int(c)) for a, b, c in data["counts"])
+        entry = Entry(Specs.from_json(data["specs"]), split_counts)
         os.utime(path)  # used now, so the last to be deleted
     except FileNotFoundError:
         return None
@@ -191,5 +191,5 @@ def prune(folder: Path, max_bytes: int) -> int:
 
 def renamed(specs: Specs, *, sample: str) -> Specs:
     """The specs of one sample as those of a sample of another name."""
-    (counts,) = specs.samples.values()
-    return replace(specs, samples={sample: counts})
+    (sample_specs,) = specs.samples.values()
+    return replace(specs, samples={sample: sample_specs})

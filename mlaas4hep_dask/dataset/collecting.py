@@ -121,15 +121,15 @@ class _Total:
     def __init__(self) -> None:
         self._merged = Measured(Specs(), {})
         self._waiting: list[Measured] = []  # merging several at once costs less
-        self._counts: dict[int, tuple[int, int, int]] = {}
+        self._split_counts: dict[int, tuple[int, int, int]] = {}
         self._skipped: list[Skipped] = []
         self._not_kept: list[str] = []
 
     def add(self, measured: Measured) -> None:
         # Without what grows with the number of partitions, which would be copied at each merge.
-        self._counts.update(measured.counts)
+        self._split_counts.update(measured.split_counts)
         self._skipped += measured.skipped
-        self._waiting.append(replace(measured, counts={}, skipped=()))
+        self._waiting.append(replace(measured, split_counts={}, skipped=()))
         if len(self._waiting) == FAN_IN:
             self._merge()
 
@@ -148,7 +148,7 @@ class _Total:
         merged = self._merged
         return replace(
             merged,
-            counts=self._counts,
+            split_counts=self._split_counts,
             skipped=tuple(skipped),
             num_not_kept=merged.num_not_kept + len(self._not_kept),
             why_not_kept=next(iter(self._not_kept), merged.why_not_kept),

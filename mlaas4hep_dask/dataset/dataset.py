@@ -151,15 +151,15 @@ class Dataset:
 
     def read_counts(self) -> ReadCounts:
         """What reading has cost beside the plain way: in plan, pass 1 and pass 2."""
-        return self.plan().read_counts + self._measure().read_counts + self._listener.counts
+        return self.plan().read_counts + self._measure().read_counts + self._listener.read_counts
 
     def split_counts(self) -> list[tuple[str, tuple[int, int, int]]]:
         """For each block its sample and its events for training, validation and test."""
         measured = self._measure()
         partitions = self.plan().partitions
         return [
-            (partitions[number].sample, measured.counts[number])
-            for number in sorted(measured.counts)
+            (partitions[number].sample, measured.split_counts[number])
+            for number in sorted(measured.split_counts)
         ]
 
     def samples(self) -> Mapping[str, SampleSpecs]:
@@ -291,7 +291,7 @@ class Dataset:
     def blocks(self) -> BlockPlan:
         """The blocks of all partitions that could be read."""
         partitions = self.plan().partitions
-        readable = tuple(partitions[number] for number in sorted(self._measure().counts))
+        readable = tuple(partitions[number] for number in sorted(self._measure().split_counts))
         supervision = replace(self.plan().supervision, factors=self.factors())
         token = self.token("blocks", json.dumps(self.encode_options()))
         topic = f"mlaas4hep_dask-losses-{token}"
@@ -299,8 +299,8 @@ class Dataset:
         context = replace(
             self.plan().context, encoding=self.encoding(), supervision=supervision, topic=topic
         )
-        counts = tuple(counts for _, counts in self.split_counts())
-        return BlockPlan(token, readable, context, counts)
+        split_counts = tuple(split_counts for _, split_counts in self.split_counts())
+        return BlockPlan(token, readable, context, split_counts)
 
     def to_dask(self) -> DaskArrays:
         """Lazy arrays of all events; the specs are computed, the arrays are not."""
@@ -330,7 +330,7 @@ class Dataset:
     def _filled(self) -> list[Partition]:
         """The partitions of which events are selected."""
         counted = zip(self.blocks().partitions, self.split_counts(), strict=True)
-        return [part for part, (_, counts) in counted if sum(counts)]
+        return [part for part, (_, sizes) in counted if sum(sizes)]
 
     def distributions(self) -> list[Distributions]:
         """Histograms of the inputs of the first events of each sample."""

@@ -27,7 +27,7 @@ class Histogram(NamedTuple):
     ----------
     low, high : float
         Ends of the bins.
-    counts : mapping of str to ndarray of float64
+    contents : mapping of str to ndarray of float64
         The sums.
     outside : (int, int)
         Values below and above, over all labels.
@@ -38,7 +38,7 @@ class Histogram(NamedTuple):
 
     low: float
     high: float
-    counts: Mapping[str, NDArray[np.float64]]
+    contents: Mapping[str, NDArray[np.float64]]
     outside: tuple[int, int] = (0, 0)
     populations: Mapping[str, NDArray[np.float64]] = MappingProxyType({})
 
@@ -118,15 +118,15 @@ class _Values:
         self._groups, self._weights = groups[finite], weights[finite]
 
     def histogram(self, names: list[str], bins: Bins) -> Histogram:
-        counts, shares, below, above = {}, {}, 0, 0
+        contents, shares, below, above = {}, {}, 0, 0
         for number, name in enumerate(names):
             is_of_group = self._groups == number
             values, weights = self._values[is_of_group], self._weights[is_of_group]
-            counts[name], (num_below, num_above) = filled(values, weights, bins)
+            contents[name], (num_below, num_above) = filled(values, weights, bins)
             below, above = below + num_below, above + num_above
             if bins.populations.size:
                 shares[name] = populations(values, weights, bins)
-        return Histogram(bins.low, bins.high, counts, (below, above), shares)
+        return Histogram(bins.low, bins.high, contents, (below, above), shares)
 
 
 def groups_of(

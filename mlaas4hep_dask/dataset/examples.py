@@ -181,7 +181,7 @@ def head_examples(
     measured = merge_measured(
         [measure_partition(part, number, context) for number, part in enumerate(parts)]
     )
-    filled = [parts[number] for number, counts in measured.counts.items() if sum(counts)]
+    filled = [parts[number] for number, sizes in measured.split_counts.items() if sum(sizes)]
     if not filled:
         return None
     specs = measured.specs if checked.specs is None else checked.specs

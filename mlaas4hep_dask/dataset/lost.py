@@ -45,7 +45,7 @@ class Lost:
 def lost_samples(
     lost: Collection[Lost],
     partitions: Sequence[Partition],
-    counts: Sequence[tuple[int, int, int]],
+    split_counts: Sequence[tuple[int, int, int]],
 ) -> dict[str, list[Lost]]:
     """By sample of which no training event could be read: what was lost.
 
@@ -55,13 +55,13 @@ def lost_samples(
         Of all samples.
     partitions : sequence of Partition
         Those that make the blocks.
-    counts : sequence of tuple of int
+    split_counts : sequence of tuple of int
         For each of them its events for training, validation and test.
     """
     by_place = {entry.skipped.key: entry for entry in lost}
     by_sample: dict[str, list[Lost]] = {}
     alive = set()
-    for partition, (num_train, _, _) in zip(partitions, counts, strict=True):
+    for partition, (num_train, _, _) in zip(partitions, split_counts, strict=True):
         place = (partition.file, partition.tree, partition.entry_start)
         entry = by_place.get(place)
         if entry is not None:
@@ -122,9 +122,11 @@ def empty_events(branches: Mapping[str, Branch], num_events: int) -> Events:
     )
 
 
-def tell(topic: str, partition: Partition, num_events: int, counts: ReadCounts, why: str) -> None:
+def tell(
+    topic: str, partition: Partition, num_events: int, read_counts: ReadCounts, why: str
+) -> None:
     """Tell the client of attempts that failed, and if ``why`` is given that all of them did."""
-    if not counts.retries and not why:
+    if not read_counts.retries and not why:
         return
     start, stop = partition.entry_start, partition.entry_stop
     place = [partition.file, partition.sample, start, stop, why, partition.tree]
@@ -133,7 +135,7 @@ def tell(topic: str, partition: Partition, num_events: int, counts: ReadCounts, 
         worker = get_worker()
     except ValueError:  # not on a worker
         return
-    worker.log_event(topic, {"retries": dict(counts.retries), "lost": lost})
+    worker.log_event(topic, {"retries": dict(read_counts.retries), "lost": lost})
 
 
 @dataclass
@@ -141,7 +143,7 @@ class Listener:
     """Keeps what the tasks of pass 2 tell."""
 
     lost: dict[tuple[str, str, int], Lost] = field(default_factory=dict)
-    counts: ReadCounts = field(default_factory=ReadCounts)
+    read_counts: ReadCounts = field(default_factory=ReadCounts)
     topic: str = ""
 
     def listen(self, cluster: ClusterHandle, topic: str) -> None:
@@ -156,7 +158,7 @@ class Listener:
             self.lost[entry.skipped.key] = entry
 
     def _hear(self, message: Mapping[str, Any]) -> None:
-        self.counts.retries.update(message["retries"])
+        self.read_counts.retries.update(message["retries"])
         if message["lost"]:
             *skipped, num_events = message["lost"]
             self.recall([Lost(Skipped(*skipped), num_events)])

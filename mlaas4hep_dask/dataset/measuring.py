@@ -84,8 +84,8 @@ def keep_piece(measured: Measured, piece: Piece) -> str:
     assert piece.entry is not None  # the caller has looked
     if measured.skipped:
         return ""
-    counts = [measured.counts[number] for number in sorted(measured.counts)]
-    return store(Path(piece.entry), Entry(measured.specs, tuple(counts)))
+    sizes = [measured.split_counts[number] for number in sorted(measured.split_counts)]
+    return store(Path(piece.entry), Entry(measured.specs, tuple(sizes)))
 
 
 def _from_cache(piece: Piece, context: Context) -> Measured | None:
@@ -99,14 +99,14 @@ def _from_cache(piece: Piece, context: Context) -> Measured | None:
         specs = specs.of_class(context.supervision.class_of(first.sample))
     num_events = sum(map(len, piece.partitions))
     if context.preparation.counting() is None:  # it may be that of another split
-        counts = {
+        sizes = {
             number: _split_of_all(partition, context)
             for number, partition in enumerate(piece.partitions, piece.first)
         }
     else:  # the entry is that of these partitions and this split; counting again would read
-        counts = dict(enumerate(entry.counts, piece.first))
+        sizes = dict(enumerate(entry.split_counts, piece.first))
     tell_progress(num_events, first.sample)
-    return Measured(specs, counts, num_cached=num_events)
+    return Measured(specs, sizes, num_cached=num_events)
 
 
 def count_events(pieces: Sequence[Piece], context: Context) -> Measured:
@@ -126,9 +126,9 @@ def count_events(pieces: Sequence[Piece], context: Context) -> Measured:
 def _counted(partition: Partition, number: int, context: Context) -> Measured:
     only_cuts = context.preparation.counting()
     if only_cuts is None and not context.supervision.names:
-        counts = _split_of_all(partition, context)
-        sample = SampleSpecs(len(partition), sum(counts), float(sum(counts)))
-        return Measured(Specs(samples={partition.sample: sample}), {number: counts})
+        sizes = _split_of_all(partition, context)
+        sample = SampleSpecs(len(partition), sum(sizes), float(sum(sizes)))
+        return Measured(Specs(samples={partition.sample: sample}), {number: sizes})
     try:
         with counting() as read_counts:
             labelled = label(partition, context, () if only_cuts is None else only_cuts.keep)

@@ -85,14 +85,14 @@ def plan_one(file: DataFile, sample: str, request: PlanRequest) -> PlannedFile |
     """
     reference, reads = request.reference, request.reads
     try:
-        with counting() as counts:
-            plan = plan_file(file.file, file.tree, sample, reference.access, file.friends)
+        with counting() as read_counts:
+            file_plan = plan_file(file.file, file.tree, sample, reference.access, file.friends)
     except UnreadableFileError as error:
         if not request.skip:
             raise
         return Skipped(file.file, sample, 0, None, error.message, file.tree)
-    require_same_branches(reference, plan, reads, advice=NOT_EVERYWHERE)
-    return replace(plan.planned(reads).within(request.max_places), read_counts=counts)
+    require_same_branches(reference, file_plan, reads, advice=NOT_EVERYWHERE)
+    return replace(file_plan.planned(reads).within(request.max_places), read_counts=read_counts)
 
 
 def assemble(

@@ -98,23 +98,25 @@ def specs_pass(task: SpecsTask, cluster: ClusterHandle, plan: Plan, context: Con
         measured = _full(task, cluster, plan, context)
         measured = replace(measured, samples=measured.specs.samples)
     for sample in plan.samples:
-        counts = measured.samples.get(sample)
-        if counts is None or counts.num_read == 0:
+        sample_specs = measured.samples.get(sample)
+        if sample_specs is None or sample_specs.num_read == 0:
             why = first_reason(measured.skipped, sample)
             raise DataError(f"no event of sample {sample!r} could be read{why}", sample=sample)
-        if counts.num_selected == 0:
-            raise _nothing_selected(sample, counts)
+        if sample_specs.num_selected == 0:
+            raise _nothing_selected(sample, sample_specs)
     if task.reused is not None:
         return measured
     specs = measured.specs.with_provenance(config=task.facts.config, events=task.facts.events)
     return replace(measured, specs=specs)
 
 
-def _nothing_selected(sample: str, counts: SampleSpecs) -> DataError:
-    remainders = ", ".join(f"{number:,} after {cut!r}" for cut, number in counts.cut_flow.items())
+def _nothing_selected(sample: str, sample_specs: SampleSpecs) -> DataError:
+    remainders = ", ".join(
+        f"{number:,} after {cut!r}" for cut, number in sample_specs.cut_flow.items()
+    )
     return DataError(
-        f"no event of sample {sample!r} is selected: {counts.num_read:,} were read, of which are "
-        f"left {remainders}",
+        f"no event of sample {sample!r} is selected: {sample_specs.num_read:,} were read, of which "
+        f"are left {remainders}",
         sample=sample,
     )
 
@@ -140,7 +142,8 @@ def _full(task: SpecsTask, cluster: ClusterHandle, plan: Plan, context: Context)
         if num_deleted:
             logger.info("%d entries of the cache were deleted to make room", num_deleted)
     uuids = {
-        plan.partitions[number].file: plan.partitions[number].uuid for number in measured.counts
+        plan.partitions[number].file: plan.partitions[number].uuid
+        for number in measured.split_counts
     }
     files = dict(sorted(uuids.items()))
     return replace(measured, specs=measured.specs.with_provenance(files=files))

@@ -31,7 +31,7 @@ class Measured:
     ----------
     specs : Specs
         Merged specs.
-    counts : mapping of int to tuple of int
+    split_counts : mapping of int to tuple of int
         By number of the partition: events for training, validation and test.
     skipped : tuple of Skipped
         Partitions that could not be read.
@@ -46,7 +46,7 @@ class Measured:
     """
 
     specs: Specs
-    counts: Mapping[int, tuple[int, int, int]]
+    split_counts: Mapping[int, tuple[int, int, int]]
     skipped: tuple[Skipped, ...] = ()
     num_cached: int = 0
     samples: Mapping[str, SampleSpecs] = field(default_factory=dict)
@@ -69,12 +69,12 @@ def measure_partition(partition: Partition, number: int, context: Context) -> Me
         When a label or a weight is not what it has to be.
     """
     try:
-        with counting() as counts:
+        with counting() as read_counts:
             labelled = label(partition, context, context.inputs, metered=True)
     except UnreadableFileError as error:
         if not context.skip:
             raise
-        return lost(partition, error, counts)
+        return lost(partition, error, read_counts)
     specs = measure(
         labelled.events,
         sample=partition.sample,
@@ -86,7 +86,7 @@ def measure_partition(partition: Partition, number: int, context: Context) -> Me
     )
     specs = replace(specs, samples={partition.sample: sample_specs(labelled, context)})
     tell_progress(len(partition), partition.sample)
-    return Measured(specs, {number: split_counts(labelled.split)}, read_counts=counts)
+    return Measured(specs, {number: split_counts(labelled.split)}, read_counts=read_counts)
 
 
 def sample_specs(labelled: Labelled, context: Context) -> SampleSpecs:
@@ -97,10 +97,10 @@ def sample_specs(labelled: Labelled, context: Context) -> SampleSpecs:
     return replace(sums, cut_flow=labelled.cut_flow, removed=labelled.removed)
 
 
-def lost(partition: Partition, error: UnreadableFileError, counts: ReadCounts) -> Measured:
+def lost(partition: Partition, error: UnreadableFileError, read_counts: ReadCounts) -> Measured:
     """What is known of a partition that cannot be read."""
     skipped = Skipped.of(partition, error.message)
-    return Measured(Specs(), {}, (skipped,), read_counts=counts)
+    return Measured(Specs(), {}, (skipped,), read_counts=read_counts)
 
 
 def split_counts(split: NDArray[np.uint8]) -> tuple[int, int, int]:
@@ -112,17 +112,17 @@ def split_counts(split: NDArray[np.uint8]) -> tuple[int, int, int]:
 def merge_measured(parts: list[Measured]) -> Measured:
     """The merged specs and all counts of some parts."""
     specs = merge_all(part.specs for part in parts)
-    counts: dict[int, tuple[int, int, int]] = {}
+    sizes: dict[int, tuple[int, int, int]] = {}
     skipped: list[Skipped] = []
     num_cached = 0
     read_counts = sum((part.read_counts for part in parts), ReadCounts())
     for part in parts:
-        counts.update(part.counts)
+        sizes.update(part.split_counts)
         skipped.extend(part.skipped)
         num_cached += part.num_cached
     return Measured(
         specs,
-        counts,
+        sizes,
         tuple(skipped),
         num_cached,
         read_counts=read_counts,
@@ -132,11 +132,11 @@ def merge_measured(parts: list[Measured]) -> Measured:
 
 
 def make_block(
-    partition: Partition, context: Context, counts: tuple[int, int, int] | None = None
+    partition: Partition, context: Context, sizes: tuple[int, int, int] | None = None
 ) -> Block:
     """The encoded block of one partition.
 
-    ``counts`` are its events for training, validation and test, as pass 1 found them. With them,
+    ``sizes`` are its events for training, validation and test, as pass 1 found them. With them,
     a partition that cannot be read becomes a block of events without weight, if the context says
     to skip; the client is told.
 
@@ -150,12 +150,12 @@ def make_block(
         with counting() as read_counts:
             labelled = label(partition, context, tuple(b.name for b in context.encoding.reads))
     except UnreadableFileError as error:
-        if not context.skip or counts is None:
+        if not context.skip or sizes is None:
             raise
-        tell(context.topic, partition, sum(counts), read_counts, error.message)
-        return _lost_block(partition, context, counts)
-    if counts is not None:
-        _require_counts(partition, split_counts(labelled.split), counts)
+        tell(context.topic, partition, sum(sizes), read_counts, error.message)
+        return _lost_block(partition, context, sizes)
+    if sizes is not None:
+        _require_counts(partition, split_counts(labelled.split), sizes)
     tell(context.topic, partition, len(labelled.events), read_counts, "")
     tell_sample("blocks", len(partition), partition.sample)
     weights = labelled.weights * context.supervision.factors[partition.sample]
@@ -169,27 +169,27 @@ def make_block(
 
 
 def _require_counts(
-    partition: Partition, recount: tuple[int, int, int], counts: tuple[int, int, int]
+    partition: Partition, recount: tuple[int, int, int], sizes: tuple[int, int, int]
 ) -> None:
-    if recount == counts:
+    if recount == sizes:
         return
-    then, now = (", ".join(f"{number:,}" for number in each) for each in (counts, recount))
+    then, now = (", ".join(f"{number:,}" for number in each) for each in (sizes, recount))
     raise DataError.in_tree(
         partition,
-        f"{partition}: the specs pass selected {sum(counts):,} events ({then} for training, "
+        f"{partition}: the specs pass selected {sum(sizes):,} events ({then} for training, "
         f"validation and test), and now they are {sum(recount):,} ({now}): something has changed "
         "that the selection depends on, such as an environment variable or a file that the "
         "function reads; run again",
         entries=(partition.entry_start, partition.entry_stop),
-        counted=counts,
+        counted=sizes,
         found=recount,
     )
 
 
-def _lost_block(partition: Partition, context: Context, counts: tuple[int, int, int]) -> Block:
+def _lost_block(partition: Partition, context: Context, sizes: tuple[int, int, int]) -> Block:
     """The block of a partition that cannot be read: as many events as planned, of weight 0."""
     assert context.encoding is not None  # the caller has looked
-    num_events = sum(counts)
+    num_events = sum(sizes)
     branches = {branch.name: branch for branch in context.encoding.reads}
     encoded = encode(empty_events(branches, num_events), context.encoding)
     ids = event_ids(partition.identity, partition.entry_start, partition.entry_start + num_events)
@@ -198,5 +198,5 @@ def _lost_block(partition: Partition, context: Context, counts: tuple[int, int, 
         context.supervision.unknown(num_events, partition.sample),
         np.zeros(num_events, dtype=np.float32),
         ids,
-        np.repeat(np.arange(3, dtype=np.uint8), counts),
+        np.repeat(np.arange(3, dtype=np.uint8), sizes),
     )

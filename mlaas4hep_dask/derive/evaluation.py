@@ -80,9 +80,9 @@ class Evaluation:
             case Slice(operand, start, stop):
                 of = self._objects(self.of(operand), "a slice")
                 bounds = ":".join("" if bound is None else str(bound) for bound in (start, stop))
-                positions, counts = functions.in_slice(self._offsets_of(of), start, stop)
+                positions, multiplicities = functions.in_slice(self._offsets_of(of), start, stop)
                 part = of.of_each(lambda x: x[positions])
-                return self._subset(part, counts, f"{of.collection}[:, {bounds}]")
+                return self._subset(part, multiplicities, f"{of.collection}[:, {bounds}]")
             case Apply("chosen", (operand, mask)):
                 return self._chosen(self.of(operand), self.of(mask), shown(mask))
             case Apply(name, operands):
@@ -165,8 +165,8 @@ class Evaluation:
         if name in functions.EXTREMES:
             return Operand(functions.extremes(name, _floating(values), offsets), EVENT)
         if name == "count":
-            counts = functions.sums(values, offsets) if is_condition else np.diff(offsets)
-            return Operand(counts, EVENT)
+            multiplicities = functions.sums(values, offsets) if is_condition else np.diff(offsets)
+            return Operand(multiplicities, EVENT)
         sums = functions.sums(values, offsets)
         if name == "mean":
             return Operand(np.divide(sums, np.diff(offsets), dtype=np.float64), EVENT)
@@ -200,12 +200,12 @@ class Evaluation:
                 f"objects of {operand.collection!r} are chosen by a condition on them, found one "
                 f"on {_whose(mask.collection)}"
             )
-        counts = functions.sums(mask.values, self._offsets_of(operand))
+        multiplicities = functions.sums(mask.values, self._offsets_of(operand))
         part = operand.of_each(lambda x: x[mask.values])
-        return self._subset(part, counts, f"{operand.collection}[{text}]")
+        return self._subset(part, multiplicities, f"{operand.collection}[{text}]")
 
-    def _subset(self, values: Any, counts: NDArray[Any], collection: str) -> Operand:
-        self.offsets[collection] = offsets_of(counts)
+    def _subset(self, values: Any, multiplicities: NDArray[Any], collection: str) -> Operand:
+        self.offsets[collection] = offsets_of(multiplicities)
         return Operand(values, collection)
 
     def _elementwise(self, function: Any, operands: list[Operand], **options: Any) -> Operand:
@@ -221,8 +221,8 @@ class Evaluation:
         for operand in operands:
             values = operand.values
             if _is_array(values) and collection is not EVENT and operand.collection is EVENT:
-                counts = np.diff(self.offsets[collection])
-                values = operand.of_each(partial(np.repeat, repeats=counts))
+                multiplicities = np.diff(self.offsets[collection])
+                values = operand.of_each(partial(np.repeat, repeats=multiplicities))
             arrays.append(values)
         result = function(*arrays, **options)
         if not any(map(_is_array, arrays)) and not isinstance(result, Momenta):

@@ -163,9 +163,9 @@ def all_of(values: NDArray[np.bool_], offsets: NDArray[np.int64]) -> NDArray[Any
 
 def picked(values: NDArray[Any], offsets: NDArray[np.int64], index: int) -> NDArray[Any]:
     """The value at ``index`` of every event, NaN where there are too few."""
-    counts = np.diff(offsets)
-    has = counts > index if index >= 0 else counts >= -index
-    results = np.full(counts.size, np.nan, dtype=values.dtype)
+    multiplicities = np.diff(offsets)
+    has = multiplicities > index if index >= 0 else multiplicities >= -index
+    results = np.full(multiplicities.size, np.nan, dtype=values.dtype)
     results[has] = values[(offsets[:-1] if index >= 0 else offsets[1:])[has] + index]
     return results
 
@@ -174,17 +174,19 @@ def in_slice(
     offsets: NDArray[np.int64], start: int | None, stop: int | None
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Positions and multiplicities of the objects in a slice of every event."""
-    counts = np.diff(offsets)
-    first = _bounded(0 if start is None else start, counts)
-    last = counts if stop is None else _bounded(stop, counts)
+    multiplicities = np.diff(offsets)
+    first = _bounded(0 if start is None else start, multiplicities)
+    last = multiplicities if stop is None else _bounded(stop, multiplicities)
     num_inside = np.maximum(last - first, 0)
     ends = np.cumsum(num_inside)
     positions = np.arange(int(ends[-1]) if ends.size else 0)
     return positions + np.repeat(offsets[:-1] + first - (ends - num_inside), num_inside), num_inside
 
 
-def _bounded(bound: int, counts: NDArray[np.int64]) -> NDArray[np.int64]:
-    return np.minimum(bound, counts) if bound >= 0 else np.maximum(counts + bound, 0)
+def _bounded(bound: int, multiplicities: NDArray[np.int64]) -> NDArray[np.int64]:
+    return (
+        np.minimum(bound, multiplicities) if bound >= 0 else np.maximum(multiplicities + bound, 0)
+    )
 
 
 def _reduced(

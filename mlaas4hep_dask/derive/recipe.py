@@ -228,19 +228,19 @@ class Recipe:
         select : bool
             Whether events are selected.
         """
-        outputs = {*keep}
+        required = {*keep}
         if select:
-            outputs.update(name for cut in self.cuts for name in cut.names)
-        outputs = self.operands(outputs)
+            required.update(name for cut in self.cuts for name in cut.names)
+        required = self.operands(required)
         collections: set[str] = set()
         needed: set[str] = set()
         # A cut may need a branch of another collection, which has a cut as well.
-        while more := self._cut_collections(outputs | needed) - collections:
+        while more := self._cut_collections(required | needed) - collections:
             collections |= more
             needed |= self.operands(
                 name for collection in more for name in self.objects[collection].names
             )
-        names = outputs | needed
+        names = required | needed
         return Steps(
             read=tuple(sorted(names - self.derived.keys())),
             early=tuple(name for name in self.derived if name in names & self.early),

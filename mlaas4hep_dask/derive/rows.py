@@ -55,19 +55,19 @@ def chosen_objects(
         The collection whose objects a flat branch counts; it becomes their number.
     """
     offsets = dict(events.offsets)
-    counts: dict[str, NDArray[np.int64]] = {}
+    multiplicities: dict[str, NDArray[np.int64]] = {}
     for collection, mask in masks.items():
         # objects kept before each one, so that an event's are a difference
         before = offsets_of(mask)
         offsets[collection] = before[events.offsets[collection]]
-        counts[collection] = np.diff(offsets[collection])
+        multiplicities[collection] = np.diff(offsets[collection])
     contents: dict[str, NDArray[Any]] = dict(events.contents)
     copies = {collection: copy_of(mask) for collection, mask in masks.items()}
     for branch in events.branches:
         if branch.collection is not None and branch.collection in copies:
             contents[branch.name] = copies[branch.collection](contents[branch.name])
-        elif counters.get(branch.name) in counts:
-            contents[branch.name] = counts[counters[branch.name]].astype(branch.dtype)
+        elif counters.get(branch.name) in multiplicities:
+            contents[branch.name] = multiplicities[counters[branch.name]].astype(branch.dtype)
     return replace(events, contents=contents, offsets=offsets)
 
 
@@ -77,13 +77,13 @@ def chosen_events(events: Events, selected: NDArray[np.bool_]) -> Events:
     copies: dict[str | None, Copy] = {None: copy_of(selected)}
     offsets = {}
     for collection, starts in events.offsets.items():
-        counts = np.diff(starts)
+        multiplicities = np.diff(starts)
         copies[collection] = (
-            copy_of(np.repeat(selected, counts))
+            copy_of(np.repeat(selected, multiplicities))
             if starts[-1] <= FEW
             else copy_of_runs(starts[first], starts[last])
         )
-        offsets[collection] = offsets_of(counts[selected])
+        offsets[collection] = offsets_of(multiplicities[selected])
     contents = {
         branch.name: copies[branch.collection](events.contents[branch.name])
         for branch in events.branches

@@ -174,8 +174,8 @@ def _points(values: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[n
 
     Of equal values half lie below.
     """
-    distinct, counts = np.unique(values, return_counts=True)
-    below = (np.cumsum(counts) - counts / 2) / values.size
+    distinct, frequencies = np.unique(values, return_counts=True)
+    below = (np.cumsum(frequencies) - frequencies / 2) / values.size
     if distinct.size <= MAX_POINTS:
         return distinct, below
     points = np.unique(np.quantile(values, FRACTIONS, method="inverted_cdf"))

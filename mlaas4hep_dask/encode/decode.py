@@ -93,8 +93,8 @@ def decode_events(
         branch = encoding.branches[len(layout.flat) + index]
         first = int(layout.first_columns[index])
         block = slice(first, first + jagged.width)
-        counts = multiplicities[layout.collection_rows[index]]
-        exists = np.arange(jagged.width) < counts[:, None]  # (events, width)
+        num_objects = multiplicities[layout.collection_rows[index]]
+        exists = np.arange(jagged.width) < num_objects[:, None]  # (events, width)
         values = _restore(
             x[:, block][exists], missing[:, block][exists], scalings[branch.name], branch
         )
@@ -111,10 +111,10 @@ def _require_multiplicities(
     expected = (len(layout.collections), num_events)
     if multiplicities.shape != expected:
         raise EncodeError(f"multiplicities of shape {multiplicities.shape}, expected {expected}")
-    for name, counts in zip(layout.collections, multiplicities, strict=True):
+    for name, num_objects in zip(layout.collections, multiplicities, strict=True):
         low, high, width = (
-            counts.min(initial=0),
-            counts.max(initial=0),
+            num_objects.min(initial=0),
+            num_objects.max(initial=0),
             layout.collection_widths[name],
         )
         if not 0 <= low <= high <= width:
@@ -125,14 +125,14 @@ def _require_multiplicities(
 
 def _multiplicities(missing: NDArray[np.bool_], encoding: Encoding) -> NDArray[np.int64]:
     layout = encoding.layout
-    counts = np.zeros((len(layout.collections), len(missing)), dtype=np.int64)
+    num_objects = np.zeros((len(layout.collections), len(missing)), dtype=np.int64)
     for index, jagged in enumerate(layout.jagged):
         first = int(layout.first_columns[index])
         present = ~missing[:, first : first + jagged.width]
         last = np.where(present, np.arange(1, jagged.width + 1), 0).max(axis=1, initial=0)
         row = layout.collection_rows[index]
-        counts[row] = np.maximum(counts[row], last)
-    return counts
+        num_objects[row] = np.maximum(num_objects[row], last)
+    return num_objects
 
 
 def _restore(

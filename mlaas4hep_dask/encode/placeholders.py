@@ -52,9 +52,9 @@ def roles_of(specs: Specs, names: Iterable[str]) -> dict[str, Role]:
         if draw is None or draw.class_numbers is None:
             continue
         if entry.group not in classes_of_group:
-            counts = np.bincount(draw.class_numbers, minlength=NO_CLASS + 1)[:NO_CLASS]
-            num_known = int(counts.sum())
-            enough = (counts >= FEW) & (num_known - counts >= FEW)
+            num_by_class = np.bincount(draw.class_numbers, minlength=NO_CLASS + 1)[:NO_CLASS]
+            num_known = int(num_by_class.sum())
+            enough = (num_by_class >= FEW) & (num_known - num_by_class >= FEW)
             classes_of_group[entry.group] = np.flatnonzero(enough).tolist()
         if not classes_of_group[entry.group]:
             continue
@@ -127,15 +127,15 @@ def set_aside(
     for _ in range(MOST_PLACEHOLDERS):
         if not _crowds(bulk, values.size) and not _crowds(bulk[::-1], values.size):
             break
-        distinct, starts, counts = np.unique(bulk, return_index=True, return_counts=True)
+        distinct, starts, frequencies = np.unique(bulk, return_index=True, return_counts=True)
         if distinct.size <= MAX_POINTS:
             break
-        k = int(counts.argmax())
-        first, last = int(starts[k]), int(starts[k] + counts[k])
+        k = int(frequencies.argmax())
+        first, last = int(starts[k]), int(starts[k] + frequencies[k])
         is_low = first <= BEYOND * values.size
         rest = bulk[last:] if is_low else bulk[:first]
         is_high = bulk.size - last <= BEYOND * values.size
-        if counts[k] < PLACEHOLDER * values.size or rest.size == 0 or not (is_low or is_high):
+        if frequencies[k] < PLACEHOLDER * values.size or rest.size == 0 or not (is_low or is_high):
             break
         near, far = np.quantile(rest, [BEYOND, 1 - BEYOND], method="inverted_cdf").tolist()
         gap = near / 2 - distinct[k] / 2 if is_low else distinct[k] / 2 - far / 2

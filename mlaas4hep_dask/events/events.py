@@ -204,8 +204,8 @@ def concatenate(parts: Sequence[Events]) -> Events:
     }
     offsets = {}
     for collection in first.offsets:
-        counts = np.concatenate([np.diff(part.offsets[collection]) for part in parts])
-        offsets[collection] = offsets_of(counts)
+        multiplicities = np.concatenate([np.diff(part.offsets[collection]) for part in parts])
+        offsets[collection] = offsets_of(multiplicities)
     return Events(sum(map(len, parts)), first.branches, contents, offsets)
 
 
@@ -223,25 +223,25 @@ def between(events: Events, start: int, stop: int) -> Events:
     return Events(stop - start, events.branches, contents, offsets)
 
 
-def offsets_of(counts: NDArray[Any]) -> NDArray[np.int64]:
+def offsets_of(multiplicities: NDArray[Any]) -> NDArray[np.int64]:
     """Offsets, shape (events + 1,), of the given multiplicities, shape (events,)."""
-    if len(counts) <= FEW:
-        offsets = np.zeros(len(counts) + 1, dtype=np.int64)
-        np.cumsum(counts, out=offsets[1:])
+    if len(multiplicities) <= FEW:
+        offsets = np.zeros(len(multiplicities) + 1, dtype=np.int64)
+        np.cumsum(multiplicities, out=offsets[1:])
         return offsets
     # Much faster than NumPy, most of all for other integers than int64. A copy is of one kind, for
     # which numba compiles one kernel.
-    many: NDArray[np.int64] = _offsets_of(np.array(counts, dtype=np.int64))
+    many: NDArray[np.int64] = _offsets_of(np.array(multiplicities, dtype=np.int64))
     return many
 
 
 @numba.njit(nogil=True, cache=True)  # type: ignore[untyped-decorator]
-def _offsets_of(counts: NDArray[np.int64]) -> NDArray[np.int64]:
+def _offsets_of(multiplicities: NDArray[np.int64]) -> NDArray[np.int64]:
     """The cumulative sum, from 0."""
-    offsets = np.empty(counts.size + 1, dtype=np.int64)
+    offsets = np.empty(multiplicities.size + 1, dtype=np.int64)
     offsets[0] = total = 0
-    for event in range(counts.size):
-        total += counts[event]
+    for event in range(multiplicities.size):
+        total += multiplicities[event]
         offsets[event + 1] = total
     return offsets
 

@@ -170,8 +170,8 @@ def _columnar(records: Sequence[Any], branches: Sequence[Branch]) -> Events:
         else:
             if not set(map(type, column)) <= {list}:
                 raise UnfitError
-            counts = list(map(len, column))
-            if multiplicities.setdefault(branch.collection, counts) != counts:
+            lengths = list(map(len, column))
+            if multiplicities.setdefault(branch.collection, lengths) != lengths:
                 raise UnfitError
             values.extend(chain.from_iterable(column))
         ends.append((branch, len(values)))
@@ -186,8 +186,8 @@ def _columnar(records: Sequence[Any], branches: Sequence[Branch]) -> Events:
             contents[branch.name] = numbers[begin:end]
             begin = end
     offsets = {
-        name: offsets_of(np.array(counts, dtype=np.int64))
-        for name, counts in multiplicities.items()
+        name: offsets_of(np.array(lengths, dtype=np.int64))
+        for name, lengths in multiplicities.items()
     }
     typed = (
         replace(branch, dtype="float64") if branch.dtype in widened else branch

@@ -208,19 +208,19 @@ def _pace(pace: Pace, standing: Standing, now: datetime) -> str:
 
 
 def _counts_of_samples(standing: Standing) -> dict[str, dict[str, int]]:
-    counts: dict[str, dict[str, int]] = {}
+    amounts: dict[str, dict[str, int]] = {}
     for record in standing.records.of(Samples):
         for name, numbers in record.samples.items():
-            counts.setdefault(name, {}).update(numbers)
-    return counts
+            amounts.setdefault(name, {}).update(numbers)
+    return amounts
 
 
 def _samples(standing: Standing) -> list[str]:
-    counts = _counts_of_samples(standing)
-    if not counts:
+    amounts = _counts_of_samples(standing)
+    if not amounts:
         return []
     rows = [["samples", *COUNTS]]
-    for name, numbers in counts.items():
+    for name, numbers in amounts.items():
         texts = (f"{numbers[key]:,}" if key in numbers else "" for key in COUNTS)
         rows.append([f"  {name}", *texts])
     return table(rows)
@@ -235,10 +235,10 @@ def _last(title: str, lines: Sequence[str]) -> list[str]:
 
 
 def _retries(standing: Standing) -> dict[str, int]:
-    counts: Counter[str] = Counter()
+    retries: Counter[str] = Counter()
     for each in standing.records.of(Retries):
-        counts[each.file] += each.attempts
-    return dict(counts)
+        retries[each.file] += each.attempts
+    return dict(retries)
 
 
 def _troubles(standing: Standing) -> list[str]:
@@ -258,8 +258,8 @@ def _jobs(jobs: Jobs | None) -> list[str]:
     source = "" if jobs.is_asked else ", as the records tell"
     lines = [f"jobs of {jobs.system}, site {jobs.site}{source}"]
     for group, states in _by_group(jobs).items():
-        counts = ", ".join(f"{number} {state}" for state, number in states.items())
-        lines.append(f"  {group}: {counts}")
+        states_text = ", ".join(f"{number} {state}" for state, number in states.items())
+        lines.append(f"  {group}: {states_text}")
     if jobs.num_refused:
         lines.append(f"  {jobs.num_refused} refused")
     reasons = Counter(
@@ -275,11 +275,11 @@ def _jobs(jobs: Jobs | None) -> list[str]:
 
 
 def _by_group(jobs: Jobs) -> dict[str, dict[str, int]]:
-    counts: dict[str, dict[str, int]] = {}
+    by_group: dict[str, dict[str, int]] = {}
     for job in jobs.jobs:
-        states = counts.setdefault(job.group, {})
+        states = by_group.setdefault(job.group, {})
         states[job.state] = states.get(job.state, 0) + 1
-    return counts
+    return by_group
 
 
 def _jobs_json(jobs: Jobs) -> dict[str, Any]:

@@ -36,7 +36,7 @@ _LENGTH = struct.Struct("<q")
 def block_on_disk(
     partition: Partition,
     context: Context,
-    counts: tuple[int, int, int],
+    sizes: tuple[int, int, int],
     token: str,
     number: int,
 ) -> Block:
@@ -50,7 +50,7 @@ def block_on_disk(
         What to read.
     context : Context
         What the blocks share, with the encoding.
-    counts : tuple of int
+    sizes : tuple of int
         Its events for training, validation and test.
     token, number
         Name the block; equal tokens stand for equal data and encoding.
@@ -63,7 +63,7 @@ def block_on_disk(
         pass
     except OSError as error:
         logger.warning("block %d is made again: %s: %s", number, path, error)
-    return kept(make_block(partition, context, counts), token, number, worker)
+    return kept(make_block(partition, context, sizes), token, number, worker)
 
 
 def kept(block: Block, token: str, number: int, worker: Worker) -> Block:

@@ -55,7 +55,7 @@ class Keeping:
 
 
 def keep(
-    plan: BlockPlan,
+    block_plan: BlockPlan,
     gang: Gang,
     *,
     place: Literal["auto", Storage],
@@ -68,7 +68,7 @@ def keep(
 
     Parameters
     ----------
-    plan : BlockPlan
+    block_plan : BlockPlan
         The blocks.
     gang : Gang
         Those who use them.
@@ -90,15 +90,15 @@ def keep(
         place = _roomiest(gang, readers, packed_bytes, shares)
     room = shares.memory * gang.least_memory
     if place == "disk":
-        return Keeping(place, KeptBlocks.of(plan, on_disk=True, patience=patience))
+        return Keeping(place, KeptBlocks.of(block_plan, on_disk=True, patience=patience))
     if place == "none":
         splits = []
         for split, fraction in fractions.items():
             room -= fraction * packed_bytes / gang.size
             if room >= 0:
                 splits.append(split)
-        return Keeping(place, KeptBlocks.of(plan, splits=tuple(splits), patience=patience))
-    blocks = KeptBlocks.of(plan, in_rank=packed_bytes / gang.size <= room, patience=patience)
+        return Keeping(place, KeptBlocks.of(block_plan, splits=tuple(splits), patience=patience))
+    blocks = KeptBlocks.of(block_plan, in_rank=packed_bytes / gang.size <= room, patience=patience)
     near: dict[int, str] = {}
     if readers.keys() == gang.workers.keys():  # otherwise the memory of all is needed
         workers = list(gang.workers)

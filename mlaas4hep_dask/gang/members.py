@@ -102,9 +102,9 @@ class MembersBoard:
 
 
 def _member(
-    function: Callable[..., Any], plan: KeptBlocks, run: str, arguments: tuple[Any, ...]
+    function: Callable[..., Any], blocks: KeptBlocks, run: str, arguments: tuple[Any, ...]
 ) -> Any:
-    source, board = source_of(plan), MembersBoard(run)
+    source, board = source_of(blocks), MembersBoard(run)
     worker = get_worker()
     secede()
     return function(source, board, partial(worker.log_event, PROGRESS), *arguments)

@@ -40,7 +40,7 @@ class KeptBlocks(BlockPlan):
     @classmethod
     def of(
         cls,
-        plan: BlockPlan,
+        block_plan: BlockPlan,
         *,
         on_disk: bool = False,
         in_rank: bool = False,
@@ -48,13 +48,13 @@ class KeptBlocks(BlockPlan):
         patience: Patience | None = None,
     ) -> Self:
         """The blocks of a plan."""
-        facts = {each.name: getattr(plan, each.name) for each in fields(BlockPlan)}
+        facts = {each.name: getattr(block_plan, each.name) for each in fields(BlockPlan)}
         return cls(**facts, on_disk=on_disk, in_rank=in_rank, splits=splits, patience=patience)
 
     def task(self, block: int) -> tuple[Callable[..., Block], tuple[Any, ...]]:
         """As `BlockPlan.task`; what keeps the block on disk, if it is to stay there."""
         if self.on_disk:
-            return diskcache.block_on_disk, (self.counts[block], self.token, block)
+            return diskcache.block_on_disk, (self.split_counts[block], self.token, block)
         return super().task(block)
 
 
@@ -66,10 +66,10 @@ class WorkerBlocks:
     allows.
     """
 
-    def __init__(self, plan: KeptBlocks) -> None:
-        self._plan = plan
+    def __init__(self, blocks: KeptBlocks) -> None:
+        self._plan = blocks
         self._worker: Worker = get_worker()
-        self._cluster = ClusterHandle(get_client(), plan.patience)
+        self._cluster = ClusterHandle(get_client(), blocks.patience)
         self._futures: dict[int, Future] = {}
         self._blocks: dict[int, Block] = {}
         self._kept: dict[tuple[int, int], Block] = {}  # by block and split
@@ -125,12 +125,12 @@ class WorkerBlocks:
 _sources: dict[str, WorkerBlocks] = {}
 
 
-def source_of(plan: KeptBlocks) -> WorkerBlocks:
+def source_of(blocks: KeptBlocks) -> WorkerBlocks:
     """The source of this worker for a plan; kept, so that blocks outlast an epoch."""
-    if plan.token not in _sources:
+    if blocks.token not in _sources:
         _sources.clear()
-        _sources[plan.token] = WorkerBlocks(plan)
-    return _sources[plan.token]
+        _sources[blocks.token] = WorkerBlocks(blocks)
+    return _sources[blocks.token]
 
 
 def known_counts(token: str) -> dict[int, EncodeCounts]:

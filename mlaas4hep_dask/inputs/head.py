@@ -43,14 +43,14 @@ def check_heads(
     FunctionError
         When the function fails for another sample than the one it was traced on.
     """
-    for plan in plans:
+    for file_plan in plans:
         # A function that did not fail on one file will not on another with the same branches.
-        is_unlike = traced_on is not None and plan.branches.keys() != traced_on
-        if plan.num_entries == 0 or is_remote(plan.file):
+        is_unlike = traced_on is not None and file_plan.branches.keys() != traced_on
+        if file_plan.num_entries == 0 or is_remote(file_plan.file):
             continue
         if context.supervision.names or is_unlike:
             try:
-                label(first_events(plan, max_events), context, ())
+                label(first_events(file_plan, max_events), context, ())
             except UnreadableFileError:
                 if not context.skip:
                     raise

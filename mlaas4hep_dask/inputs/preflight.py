@@ -155,11 +155,11 @@ def preflight(description: Description) -> Preflight:
         require_schemes([each.file for each in listed], description.access)
     first: dict[tuple[str, DataFile], FilePlan] = {}
     reasons: list[str] = []
-    with counting() as counts:
+    with counting() as read_counts:
         for sample, listed in files.items():
             if (one := _first_readable(description, sample, listed, reasons)) is not None:
-                file, plan = one
-                first[sample, file] = plan
+                file, file_plan = one
+                first[sample, file] = file_plan
     plans = list(first.values())
     if not plans:
         text = f"no file of any sample can be read, the first: {reasons[0]}"
@@ -175,7 +175,9 @@ def preflight(description: Description) -> Preflight:
     check_collections(dict(description.access.collections), jagged, places)
     branches, left_out, traced = reference.branches, reference.left_out, None
     if (function := function_of(description.function, places)) is not None:
-        traced = trace(function, next((plan for plan in plans if plan.num_entries), reference))
+        traced = trace(
+            function, next((file_plan for file_plan in plans if file_plan.num_entries), reference)
+        )
         branches, left_out = traced.branches, traced.left_out
     recipe = recipe_of(texts, branches, left_out, reference.unlike, places)
     available: dict[str, str | None] = dict.fromkeys(recipe.branches)
@@ -228,13 +230,13 @@ def preflight(description: Description) -> Preflight:
         normalisers,
     )
     reads = checked.reads
-    for plan in plans:
-        require_same_branches(reference, plan, reads, advice=NOT_EVERYWHERE)
+    for file_plan in plans:
+        require_same_branches(reference, file_plan, reads, advice=NOT_EVERYWHERE)
     branch_names = None if traced is None else reference.branches.keys()
     check_heads(plans, context, branch_names, max_events=description.max_events)
-    planned = {which: plan.planned(reads) for which, plan in first.items()}
+    planned = {which: file_plan.planned(reads) for which, file_plan in first.items()}
     which = next(iter(planned))
-    planned[which] = replace(planned[which], read_counts=counts)
+    planned[which] = replace(planned[which], read_counts=read_counts)
     return replace(checked, planned=planned)
 
 
@@ -266,13 +268,14 @@ def _require_filled(plans: Sequence[FilePlan], selection: Selection) -> None:
     To leave it out would be no less than what becomes of a string, but then nobody would learn
     that the file is not what it was meant to be.
     """
-    for plan in plans:
+    for file_plan in plans:
         for name in selection.left_out:
-            if name in plan.filled:
+            if name in file_plan.filled:
                 raise DataError.in_tree(
-                    plan,
-                    f"branch {name!r} is {plan.left_out[name]} of tree {plan.tree!r} in "
-                    f"{plan.file}, and nothing tells which; leave it out with branches.exclude",
+                    file_plan,
+                    f"branch {name!r} is {file_plan.left_out[name]} of tree {file_plan.tree!r} in "
+                    f"{file_plan.file}, and nothing tells which; leave it out with "
+                    "branches.exclude",
                     branch=name,
                 )
 
@@ -288,7 +291,7 @@ def _first_readable(
     for each in listed:
         file, tree, key, friends = each
         try:
-            plan = plan_file(file, tree, sample, description.access, friends)
+            file_plan = plan_file(file, tree, sample, description.access, friends)
         except UnreadableFileError as error:
             if not description.skip:
                 raise
@@ -302,7 +305,7 @@ def _first_readable(
             raise DataError(
                 f"{description.places.where(key)}: {place}: {error.message}", **error.facts
             ) from None
-        if not plan.is_blank:
-            return each, plan
-        blank = blank or (each, plan)
+        if not file_plan.is_blank:
+            return each, file_plan
+        blank = blank or (each, file_plan)
     return blank

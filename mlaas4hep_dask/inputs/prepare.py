@@ -199,7 +199,7 @@ def function_of(function: Function | None, places: Places) -> UserFunction | Non
     return UserFunction(code, function.events, function.kwargs)
 
 
-def trace(function: UserFunction, plan: FilePlan) -> Traced:
+def trace(function: UserFunction, file_plan: FilePlan) -> Traced:
     """What a function does with the first events of a file.
 
     Raises
@@ -207,13 +207,13 @@ def trace(function: UserFunction, plan: FilePlan) -> Traced:
     FunctionError
         When it fails.
     """
-    return Traced(first_events(plan), function, list(plan.branches.values()))
+    return Traced(first_events(file_plan), function, list(file_plan.branches.values()))
 
 
-def first_events(plan: FilePlan, max_events: int | None = None) -> Partition:
+def first_events(file_plan: FilePlan, max_events: int | None = None) -> Partition:
     """The first events of a file, on which things are tried."""
-    number = min(plan.num_entries, HEAD_EVENTS, max_events or HEAD_EVENTS)
-    return plan.planned([]).partition(0, number)
+    number = min(file_plan.num_entries, HEAD_EVENTS, max_events or HEAD_EVENTS)
+    return file_plan.planned([]).partition(0, number)
 
 
 @dataclass(frozen=True)

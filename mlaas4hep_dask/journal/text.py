@@ -77,8 +77,8 @@ def _stage_end(record: StageEnd) -> str:
 def samples_text(record: Samples) -> str:
     """The events of each sample."""
     return "; ".join(
-        f"{name}: " + ", ".join(f"{number:,} {what}" for what, number in counts.items())
-        for name, counts in record.samples.items()
+        f"{name}: " + ", ".join(f"{number:,} {what}" for what, number in amounts.items())
+        for name, amounts in record.samples.items()
     )
 
 

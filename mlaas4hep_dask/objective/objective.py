@@ -86,7 +86,7 @@ class Objective(ABC):
     # In dataset.yaml
     word: ClassVar[str]  # target.kind
     meaning: ClassVar[str]  # what is predicted, for who reads the key's description
-    network: ClassVar[str | None] = None  # callable of the usual network, if it has its own
+    usual_network: ClassVar[str | None] = None  # callable of the usual network, if it has its own
     has_classes: ClassVar[bool] = False
 
     # In manifest.json

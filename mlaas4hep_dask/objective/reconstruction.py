@@ -27,7 +27,7 @@ class Reconstruction(Objective):
 
     word = "reconstruction"
     meaning = "the encoded row itself, for an autoencoder"
-    network = "mlaas4hep_dask.train.network:autoencoder"
+    usual_network = "mlaas4hep_dask.train.network:autoencoder"
     kind = "reconstruction"
     score = "reconstruction_error"
     score_meaning = "mean squared error of the present values of an event, encoded"

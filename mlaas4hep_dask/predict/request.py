@@ -181,15 +181,15 @@ def _first_readable(
     reasons: list[str] = []
     for file in files:
         try:
-            plan = plan_file(file.file, file.tree, name, access, file.friends)
+            file_plan = plan_file(file.file, file.tree, name, access, file.friends)
         except UnreadableFileError as error:
             if not skip:
                 raise
             reasons.append(error.message)
             continue
-        if not plan.is_blank:
-            return plan
-        blank = blank or plan
+        if not file_plan.is_blank:
+            return file_plan
+        blank = blank or file_plan
     if blank is not None:
         return blank
     text = f"none of {len(files)} files can be read, the first: {reasons[0]}"

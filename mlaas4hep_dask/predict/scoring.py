@@ -144,8 +144,8 @@ def predict_files(
         journal.stage("predict", total) as advance,
     ):
         shared = _share(cluster, scoring)
-        tasks = ((partition, number, shared) for partition, number in parts)
-        results = in_order(cluster, score_partition, tasks, "predict", shared=[shared])
+        arguments = ((partition, number, shared) for partition, number in parts)
+        results = in_order(cluster, score_partition, arguments, "predict", shared=[shared])
         for (partition, _), part in zip(parts, results, strict=True):
             if part.events is None:
                 assert part.skipped is not None
@@ -170,7 +170,7 @@ def predict_files(
                 file=skipped[-1].file,
                 reason=skipped[-1].reason,
             )
-        file.describe(_note(request, plans, predicted, scoring.outputs))
+        file.describe(_note(request, plans, predicted, scoring.score_names))
     return predicted
 
 
@@ -205,7 +205,7 @@ def _scoring(
     width = cluster.result(future, "trying the model", group="readers")
     if not decode or bundle.objective.gives_rows:
         names = score_names(bundle.objective, width or 1)
-        scoring = replace(scoring, outputs=names)
+        scoring = replace(scoring, score_names=names)
     elif width != columns:
         raise ConfigError(
             f"--decode: model {bundle.name!r} gives {width or 1} numbers for an event, not a row "
@@ -246,8 +246,8 @@ def _plan(request: Request, cluster: ClusterHandle, *, skip: bool) -> list[Plann
     reads = list(request.reference.branches)
     plan_request = PlanRequest.of(request.reference, reads, skip=skip, num_files=len(request.files))
     shared = cluster.share(plan_request)
-    tasks = ((file, request.bundle.name, shared) for file in request.files)
-    return list(in_order(cluster, plan_one, tasks, "plan", shared=[shared]))
+    arguments = ((file, request.bundle.name, shared) for file in request.files)
+    return list(in_order(cluster, plan_one, arguments, "plan", shared=[shared]))
 
 
 def _partitions(
@@ -256,12 +256,14 @@ def _partitions(
     """Partitions of the first events, each with the number of its file."""
     limits = Partitioning()
     remaining = max_events
-    for number, plan in enumerate(plans):
-        if isinstance(plan, Skipped):
+    for number, file_plan in enumerate(plans):
+        if isinstance(file_plan, Skipped):
             continue
-        num_entries = plan.num_entries if remaining is None else min(plan.num_entries, remaining)
+        num_entries = (
+            file_plan.num_entries if remaining is None else min(file_plan.num_entries, remaining)
+        )
         remaining = None if remaining is None else remaining - num_entries
-        for partition in plan.partitions(
+        for partition in file_plan.partitions(
             target_bytes=limits.target_bytes,
             max_events=limits.max_events,
             num_entries=num_entries,
@@ -286,11 +288,11 @@ def _note(
         "outputs": dict(zip(scores, scored, strict=True)) if len(scored) == len(scores) else {},
         "files": [
             {
-                "file": plan.file,
-                "tree": plan.tree,
-                "uuid": None if isinstance(plan, Skipped) else plan.uuid,
+                "file": file_plan.file,
+                "tree": file_plan.tree,
+                "uuid": None if isinstance(file_plan, Skipped) else file_plan.uuid,
             }
-            for plan in plans
+            for file_plan in plans
         ],
         "num_scored": predicted.num_scored,
         "num_not_finite": predicted.num_not_finite,

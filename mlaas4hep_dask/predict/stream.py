@@ -19,7 +19,7 @@ LEAST_AHEAD = 16  # such tasks, so that it shows how many workers there could be
 def in_order(
     cluster: ClusterHandle,
     function: Callable[..., T],
-    tasks: Iterable[tuple[Any, ...]],
+    arguments: Iterable[tuple[Any, ...]],
     what: str,
     *,
     shared: Sequence[Future] = (),
@@ -38,7 +38,7 @@ def in_order(
     Exception
         The first error of a task.
     """
-    numbered = enumerate(tasks)
+    numbered = enumerate(arguments)
     num_sent = num_given = 0
     results: dict[int, T] = {}
 

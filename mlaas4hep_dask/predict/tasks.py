@@ -53,7 +53,7 @@ class Scoring:
         Branches that are copied from the files.
     skip : bool
         Leave out what cannot be read instead of stopping.
-    outputs : tuple of str
+    score_names : tuple of str
         Names of the score branches; empty when the scores of the model are rows.
     decode : bool
         Write the events that rows stand for: of an autoencoder beside its score, of another model
@@ -70,7 +70,7 @@ class Scoring:
     recipe: Recipe | None
     copied: tuple[Branch, ...]
     skip: bool
-    outputs: tuple[str, ...] = ()
+    score_names: tuple[str, ...] = ()
     decode: bool = False
     suffix: str = ""
 
@@ -78,11 +78,11 @@ class Scoring:
     def branches(self) -> tuple[Branch, ...]:
         """What the output holds, in its order."""
         source = (Branch(FILE, "flat", "uint32"), Branch(ENTRY, "flat", "uint64"))
-        outputs = tuple(Branch(name, "flat", "float32") for name in self.outputs)
+        branches = tuple(Branch(name, "flat", "float32") for name in self.score_names)
         if self.decode:
             decoded = decoded_branches(self.encoding, suffix=self.suffix)
-            outputs = (*outputs, Branch(IS_FINITE, "flat", "bool"), *decoded)
-        return (*source, *self.copied, *outputs)
+            branches = (*branches, Branch(IS_FINITE, "flat", "bool"), *decoded)
+        return (*source, *self.copied, *branches)
 
 
 @dataclass(frozen=True)
@@ -168,13 +168,13 @@ def score_partition(partition: Partition, file_number: int, scoring: Scoring) ->
         for branch in scoring.copied
         if branch.collection is not None
     }
-    reconstructs = scoring.decode and bool(scoring.outputs)
+    reconstructs = scoring.decode and bool(scoring.score_names)
     scores, rows, is_finite = _scored(
         encoded, _script(scoring), scoring.encoding.row_shape, reconstructs=reconstructs
     )
-    if scoring.outputs:
-        scores = scores.reshape(num_events, len(scoring.outputs))
-        for column, name in enumerate(scoring.outputs):
+    if scoring.score_names:
+        scores = scores.reshape(num_events, len(scoring.score_names))
+        for column, name in enumerate(scoring.score_names):
             contents[name] = np.ascontiguousarray(scores[:, column])
     if scoring.decode:
         contents[IS_FINITE] = is_finite

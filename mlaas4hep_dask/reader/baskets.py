@@ -155,24 +155,26 @@ def read_baskets(
             _put(values, contents.get(name), low - start, watched.get(name))
     offsets: dict[str, NDArray[np.int64]] = {}
     for counter in counters:
-        counts = contents[counter]
-        most = int(counts.max(initial=0))
-        if not 0 <= counts.min(initial=0) <= most <= MAX_MULTIPLICITY:
+        multiplicities = contents[counter]
+        most = int(multiplicities.max(initial=0))
+        if not 0 <= multiplicities.min(initial=0) <= most <= MAX_MULTIPLICITY:
             raise UnsupportedBasketError(f"negative or huge multiplicity in {counter!r}")
         counting = {name for name in inside if tables[name].counter == counter}
         if most > (room := fetched.room(counting, most)):  # memory would be taken for it
             raise ValueError(
                 f"a multiplicity of {most} in {counter!r}, and no basket has more than {room} bytes"
             )
-        offsets[counter] = offsets_of(counts)
+        offsets[counter] = offsets_of(multiplicities)
     lists: dict[str, list[Lists]] = {n: [] for n, table in jagged.items() if table.cell.head}
     for basket in fetched.baskets(lists):
         lists_of_basket = lists_in(basket, uncompress(basket), tables[basket.branch].dtype)
         lists[basket.branch].append(lists_of_basket.within(*_within(basket, start, stop)))
     for name, parts in lists.items():
         parts.sort(key=lambda each: each.first)
-        counts = np.concatenate([np.empty(0, np.int64), *(each.counts for each in parts)])
-        offsets[name] = offsets_of(counts)
+        multiplicities = np.concatenate(
+            [np.empty(0, np.int64), *(each.multiplicities for each in parts)]
+        )
+        offsets[name] = offsets_of(multiplicities)
     for counter, branches_of_counter in counted.items():
         for branch in branches_of_counter:
             offsets[counter] = agreement.of(branch, offsets[counter])

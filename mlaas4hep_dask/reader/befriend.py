@@ -17,7 +17,7 @@ from mlaas4hep_dask.reader.partition import Friend, FriendFile
 from mlaas4hep_dask.reader.read import read
 
 
-def befriended(plan: FilePlan, friend: FriendFiles, plans: Sequence[FilePlan]) -> FilePlan:
+def befriended(file_plan: FilePlan, friend: FriendFiles, plans: Sequence[FilePlan]) -> FilePlan:
     """The plan of a file, with the branches of a friend tree, of whose files ``plans`` are.
 
     Raises
@@ -26,14 +26,14 @@ def befriended(plan: FilePlan, friend: FriendFiles, plans: Sequence[FilePlan]) -
         When the two cannot be joined.
     """
     first = plans[0]
-    _require_friend(plan, friend, plans)
+    _require_friend(file_plan, friend, plans)
     new: dict[str, Branch] = {}
-    left_out = dict(plan.left_out)
+    left_out = dict(file_plan.left_out)
     for name, branch in first.branches.items():
         full_name = f"{friend.prefix}{name}"
         if name in friend.by:
             continue  # the same values as in the tree
-        if full_name in plan.branches or full_name in plan.left_out:
+        if full_name in file_plan.branches or full_name in file_plan.left_out:
             left_out[f"{first.tree}: {full_name}"] = (
                 "of a friend tree, and the name is taken: prefix can tell it apart"
             )
@@ -43,58 +43,58 @@ def befriended(plan: FilePlan, friend: FriendFiles, plans: Sequence[FilePlan]) -
     left_out |= {
         f"{friend.prefix}{name}": why
         for name, why in first.left_out.items()
-        if f"{friend.prefix}{name}" not in plan.branches
+        if f"{friend.prefix}{name}" not in file_plan.branches
     }
     made_friend = Friend(
         tuple(FriendFile(each.file, each.uuid, each.stamp, each.num_entries) for each in plans),
         first.tree,
-        tuple((n, plan.branches[n].dtype, first.branches[n].dtype) for n in friend.by),
+        tuple((n, file_plan.branches[n].dtype, first.branches[n].dtype) for n in friend.by),
         friend.prefix,
         frozenset(new),
     )
-    branches = {**plan.branches, **new}
-    plan = replace(
-        plan,
+    branches = {**file_plan.branches, **new}
+    file_plan = replace(
+        file_plan,
         branches=branches,
         left_out=left_out,
-        friends=(*plan.friends, made_friend),
+        friends=(*file_plan.friends, made_friend),
         bytes_per_event={
-            **plan.bytes_per_event,
+            **file_plan.bytes_per_event,
             **{
                 name: first.bytes_per_event.get(name.removeprefix(friend.prefix), 8.0)
                 for name in new
             },
         },
         filled={
-            **plan.filled,
+            **file_plan.filled,
             **{f"{friend.prefix}{name}": number for name, number in first.filled.items()},
         },
     )
 
     def head(names: list[str]) -> dict[str, NDArray[np.int64]]:
         asked_for = [branches[name] for name in names]
-        part = plan.planned([]).partition(0, min(HEAD, plan.num_entries))
+        part = file_plan.planned([]).partition(0, min(HEAD, file_plan.num_entries))
         offsets = read(part, asked_for).offsets
         return {branch.name: offsets[str(branch.collection)] for branch in asked_for}
 
-    agreed = joined(branches, plan.access.collections, head)
+    agreed = joined(branches, file_plan.access.collections, head)
     return replace(
-        plan,
+        file_plan,
         branches=agreed.branches,
-        vague=plan.vague | first.vague | agreed.vague,
-        unlike={**plan.unlike, **agreed.unlike},
-        joined=plan.joined | agreed.moved,
+        vague=file_plan.vague | first.vague | agreed.vague,
+        unlike={**file_plan.unlike, **agreed.unlike},
+        joined=file_plan.joined | agreed.moved,
     )
 
 
-def _require_friend(plan: FilePlan, friend: FriendFiles, plans: Sequence[FilePlan]) -> None:
+def _require_friend(file_plan: FilePlan, friend: FriendFiles, plans: Sequence[FilePlan]) -> None:
     """Raise a DataError unless the trees of ``plans`` can be friends of a file's tree."""
     first = plans[0]
     for each in plans:
         if each.lines:
             raise DataError(f"a text cannot be a friend: {each.file}", file=each.file)
         for name in friend.by:
-            for of in (plan, each):
+            for of in (file_plan, each):
                 branch = of.branches.get(name)
                 if (
                     branch is None
@@ -120,10 +120,10 @@ def _require_friend(plan: FilePlan, friend: FriendFiles, plans: Sequence[FilePla
                     f"{first.file}",
                     branch=name,
                 )
-    if not friend.by and first.num_entries != plan.num_entries:
+    if not friend.by and first.num_entries != file_plan.num_entries:
         raise DataError.in_tree(
             first,
             f"friend tree {first.tree!r} of {first.file} has {first.num_entries} entries, and tree "
-            f"{plan.tree!r} of {plan.file} has {plan.num_entries}: joined by entry, both have as "
-            "many; 'by: [run, event]' joins by branches that identify an event",
+            f"{file_plan.tree!r} of {file_plan.file} has {file_plan.num_entries}: joined by entry, "
+            "both have as many; 'by: [run, event]' joins by branches that identify an event",
         )

@@ -167,9 +167,9 @@ def _read(
     """Values and offsets of what one holder has."""
     first = inside[0]
     is_counted = first.steps or isinstance(first.interpretation, Lists)
-    counts = _counts(catalogue, first, start, stop) if is_counted else None
+    multiplicities = _counts(catalogue, first, start, stop) if is_counted else None
     if first.interpretation is None and is_object(getattr(first.holder, "interpretation", None)):
-        records, ends = read_objects(first.holder, start, stop, counts)
+        records, ends = read_objects(first.holder, start, stop, multiplicities)
         heard()
         return [(member(records, each.steps, each.branch.dtype), ends) for each in inside]
     if first.interpretation is None and is_leaf_list(getattr(first.holder, "interpretation", None)):
@@ -179,7 +179,7 @@ def _read(
             raise UnfitShapeError(f"{len(leaves)} entries")
         return [(member(leaves, each.steps, each.branch.dtype), None) for each in inside]
     if isinstance(first.interpretation, Lists):
-        numbers, list_ends = first.interpretation.read(first.holder, start, stop, counts)
+        numbers, list_ends = first.interpretation.read(first.holder, start, stop, multiplicities)
         heard()
         return [(element(numbers, each.steps, each.branch.dtype), list_ends) for each in inside]
     if isinstance(first.interpretation, Whole):
@@ -198,7 +198,11 @@ def _read(
     for each, (_, ends) in zip(inside, pairs, strict=True):
         if (ends is None) != (each.branch.collection is None):
             raise UnfitShapeError("other lists")
-        if ends is not None and counts is not None and not np.array_equal(np.diff(ends), counts):
+        if (
+            ends is not None
+            and multiplicities is not None
+            and not np.array_equal(np.diff(ends), multiplicities)
+        ):
             raise UnfitShapeError(f"other multiplicities than {first.counter!r}")
     return pairs
 
@@ -219,13 +223,13 @@ def multiplicities_of(
     catalogue: Catalogue, source: Source, start: int, stop: int
 ) -> NDArray[np.int64]:
     """How many objects a jagged source has in each of the entries [start, stop)."""
-    counts = _counts(catalogue, source, start, stop)
-    if counts is None:
+    multiplicities = _counts(catalogue, source, start, stop)
+    if multiplicities is None:
         _, offsets = _read(catalogue, [source], start, stop)[0]
         assert offsets is not None  # it is jagged
-        counts = np.diff(offsets)
+        multiplicities = np.diff(offsets)
     heard()
-    return counts
+    return multiplicities
 
 
 def _counts(
@@ -236,5 +240,5 @@ def _counts(
         return None
     holder = catalogue.holders[source.counter]
     kind = _COUNTS if len(holder.branches) else None
-    counts = holder.array(kind, entry_start=start, entry_stop=stop, library="np")
-    return np.asarray(counts, dtype=np.int64)
+    multiplicities = holder.array(kind, entry_start=start, entry_stop=stop, library="np")
+    return np.asarray(multiplicities, dtype=np.int64)

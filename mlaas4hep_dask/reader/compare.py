@@ -10,11 +10,11 @@ from mlaas4hep_dask.reader.fileplan import FilePlan
 from mlaas4hep_dask.reader.joins import what_to_write
 
 
-def _why_left_out(plan: FilePlan, name: str) -> str | None:
+def _why_left_out(file_plan: FilePlan, name: str) -> str | None:
     """Why the file lacks a branch, or all of the array or struct that it is an element of."""
     ends = [at for at, sign in enumerate(name) if sign in "[./"]
     wholes = (name[:at] for at in (len(name), *reversed(ends)))
-    return next((plan.left_out[each] for each in wholes if each in plan.left_out), None)
+    return next((file_plan.left_out[each] for each in wholes if each in file_plan.left_out), None)
 
 
 def require_same_branches(

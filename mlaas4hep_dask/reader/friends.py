@@ -113,10 +113,10 @@ def _taken(events: Events, order: NDArray[np.int64]) -> Events:
     objects: dict[str, NDArray[np.int64]] = {}
     offsets = {}
     for collection, ends in events.offsets.items():
-        counts = np.diff(ends)[order]
-        offsets[collection] = offsets_of(counts)
-        first = np.repeat(ends[:-1][order] - offsets[collection][:-1], counts)
-        objects[collection] = first + np.arange(int(counts.sum()))
+        multiplicities = np.diff(ends)[order]
+        offsets[collection] = offsets_of(multiplicities)
+        first = np.repeat(ends[:-1][order] - offsets[collection][:-1], multiplicities)
+        objects[collection] = first + np.arange(int(multiplicities.sum()))
     contents = {
         branch.name: events.contents[branch.name][
             order if branch.collection is None else objects[branch.collection]

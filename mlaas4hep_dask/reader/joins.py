@@ -145,17 +145,19 @@ class DisagreementError(Exception):
     def __init__(self, first: str, second: str, one: Offsets, other: Offsets) -> None:
         super().__init__(first, second)
         self.first, self.second = first, second
-        self.entry, self.counts = -1, (0, 0)
+        self.entry, self.multiplicities = -1, (0, 0)
         if len(one) == len(other):
-            counts, others = np.diff(one), np.diff(other)
-            self.entry = int(np.flatnonzero(counts != others)[0])  # there is one, or no error
-            self.counts = int(counts[self.entry]), int(others[self.entry])
+            multiplicities, others = np.diff(one), np.diff(other)
+            self.entry = int(
+                np.flatnonzero(multiplicities != others)[0]
+            )  # there is one, or no error
+            self.multiplicities = int(multiplicities[self.entry]), int(others[self.entry])
 
     def difference(self, entry_start: int) -> str:
         """What differs, and where if entries are counted from ``entry_start``."""
         if self.entry < 0:
             return f"{self.second!r} and {self.first!r} have different numbers of entries"
-        one, other = self.counts
+        one, other = self.multiplicities
         return (
             f"in entry {entry_start + self.entry} {self.first!r} has {one} objects, and "
             f"{self.second!r} {other}"

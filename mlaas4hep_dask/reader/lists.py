@@ -74,22 +74,22 @@ class Lists(NamedTuple):
     ----------
     first : int
         The first entry.
-    counts : ndarray of int64, shape (entries,)
+    multiplicities : ndarray of int64, shape (entries,)
         Their multiplicities.
     values : ndarray, shape (values,)
         Big-endian numbers.
     """
 
     first: int
-    counts: NDArray[np.int64]
+    multiplicities: NDArray[np.int64]
     values: NDArray[Any]
 
     def within(self, start: int, stop: int) -> Lists:
         """Those of the entries [start, stop), which these have."""
         low, high = start - self.first, stop - self.first
-        begin = int(self.counts[:low].sum())
-        end = begin + int(self.counts[low:high].sum())
-        return Lists(start, self.counts[low:high], self.values[begin:end])
+        begin = int(self.multiplicities[:low].sum())
+        end = begin + int(self.multiplicities[low:high].sum())
+        return Lists(start, self.multiplicities[low:high], self.values[begin:end])
 
 
 def lists_in(basket: Basket, data: memoryview, dtype: np.dtype[Any]) -> Lists:
@@ -111,19 +111,21 @@ def lists_in(basket: Basket, data: memoryview, dtype: np.dtype[Any]) -> Lists:
     _refuse(basket, np.array([begins[0] != 0]), "begins behind other bytes")
     # All groups of four bytes, of which some are numbers.
     fours: NDArray[Any] = np.ndarray((border - _SIZE + 1,), ">u4", data, 0, (1,))
-    counts = fours[begins + _COUNT].astype(np.int64)
+    multiplicities = fours[begins + _COUNT].astype(np.int64)
     tells = fours[begins].astype(np.int64)
     _refuse(
         basket, tells != _HAS_SIZE + lengths - _SIZE, "says another number of bytes than it has"
     )
     _refuse(
-        basket, HEAD + counts * itemsize != lengths, "says another number of values than it has"
+        basket,
+        HEAD + multiplicities * itemsize != lengths,
+        "says another number of values than it has",
     )
     unit = min(itemsize, 2)
     pieces = np.frombuffer(data, f"u{unit}", border // unit)
     is_number = np.ones(len(pieces), dtype=bool)
     is_number[begins[:, None] // unit + np.arange(HEAD // unit)] = False
-    return Lists(basket.first, counts, pieces[is_number].view(dtype))
+    return Lists(basket.first, multiplicities, pieces[is_number].view(dtype))
 
 
 def entry_ends(basket: Basket, data: memoryview) -> NDArray[np.int64]:

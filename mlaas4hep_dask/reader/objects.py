@@ -33,7 +33,7 @@ def is_leaf_list(interpretation: Any) -> bool:
 
 
 def read_objects(
-    holder: Any, start: int, stop: int, counts: NDArray[np.int64] | None
+    holder: Any, start: int, stop: int, multiplicities: NDArray[np.int64] | None
 ) -> tuple[NDArray[Any] | Records, NDArray[np.int64] | None]:
     """Records of all objects of the entries [start, stop), and the offsets of lists of them.
 
@@ -43,7 +43,7 @@ def read_objects(
         Holds an object, or a list of them, in every entry.
     start, stop : int
         Entries.
-    counts : ndarray of int64, shape (entries,), or None
+    multiplicities : ndarray of int64, shape (entries,), or None
         Multiplicities, if another TBranch holds them.
 
     Raises
@@ -57,16 +57,16 @@ def read_objects(
     data, places = bytes_of(holder, start, stop)
     begins = places[:-1]
     if not is_list:
-        counts = np.ones(stop - start, dtype=np.int64)
-    elif counts is None:
+        multiplicities = np.ones(stop - start, dtype=np.int64)
+    elif multiplicities is None:
         if not _is_of_math(content) and is_memberwise(data):
             return Whole("vector", _class_of(content)).taken(holder.file, data, places)
-        begins, counts = _after_heads(data, places)
-    if len(counts) != len(begins):
+        begins, multiplicities = _after_heads(data, places)
+    if len(multiplicities) != len(begins):
         raise UnfitShapeError(f"{len(begins)} entries")
     dtype = content.from_dtype
-    stride = _stride(places[1:] - begins, counts, dtype.itemsize)
-    firsts = np.repeat(begins, counts) + stride * _numbers_within(counts)
+    stride = _stride(places[1:] - begins, multiplicities, dtype.itemsize)
+    firsts = np.repeat(begins, multiplicities) + stride * _numbers_within(multiplicities)
     objects = data[firsts[:, None] + np.arange(stride)]  # (objects, bytes)
     heads = stride - dtype.itemsize
     if heads and not is_list and not _is_of_math(content):  # uproot does not know of all heads
@@ -76,7 +76,7 @@ def read_objects(
     for place in range(0, heads, 10):
         _require_sizes(objects[:, place:], stride - place)
     records = np.ascontiguousarray(objects[:, heads:]).view(dtype).reshape(-1)
-    return records, offsets_of(counts) if is_list else None
+    return records, offsets_of(multiplicities) if is_list else None
 
 
 def member(records: NDArray[Any] | Records, steps: Sequence[str | int], dtype: str) -> NDArray[Any]:
@@ -129,15 +129,15 @@ def _after_heads(
     return places[:-1] + head, whole(heads[:, head - 4 :]).astype(np.int64)
 
 
-def _stride(sizes: NDArray[np.int64], counts: NDArray[np.int64], expected: int) -> int:
+def _stride(sizes: NDArray[np.int64], multiplicities: NDArray[np.int64], expected: int) -> int:
     """Bytes from one object to the next."""
-    has = counts > 0
+    has = multiplicities > 0
     if (sizes[~has] != 0).any():
         raise UnfitShapeError("bytes where there is no object")
     if not has.any():
         return expected
-    stride = int(sizes[has][0] // counts[has][0])
-    if stride < expected or (sizes != counts * stride).any():
+    stride = int(sizes[has][0] // multiplicities[has][0])
+    if stride < expected or (sizes != multiplicities * stride).any():
         raise UnfitShapeError(f"objects that do not take {stride} bytes each")
     return stride
 
@@ -148,7 +148,9 @@ def _require_sizes(records: NDArray[np.uint8], size: Any) -> None:
         raise UnfitShapeError("objects without the heads that tell their size")
 
 
-def _numbers_within(counts: NDArray[np.int64]) -> NDArray[np.int64]:
+def _numbers_within(multiplicities: NDArray[np.int64]) -> NDArray[np.int64]:
     """0, 1, 2, … for the objects of every entry."""
-    ends = np.cumsum(counts)
-    return np.arange(int(ends[-1]) if len(ends) else 0) - np.repeat(ends - counts, counts)
+    ends = np.cumsum(multiplicities)
+    return np.arange(int(ends[-1]) if len(ends) else 0) - np.repeat(
+        ends - multiplicities, multiplicities
+    )

@@ -77,7 +77,7 @@ class Lists(NamedTuple):
         return ak.forms.ListOffsetForm("i64", form)
 
     def read(
-        self, holder: Any, start: int, stop: int, counts: NDArray[np.int64] | None
+        self, holder: Any, start: int, stop: int, multiplicities: NDArray[np.int64] | None
     ) -> tuple[NDArray[Any], NDArray[np.int64]]:
         """The numbers of the entries [start, stop), and the offsets of their lists.
 
@@ -93,12 +93,12 @@ class Lists(NamedTuple):
             raise UnfitShapeError("lists without their heads")
         if self.head:
             heads = data[places[:-1, None] + np.arange(self.head)]
-            counts = whole(heads[:, -4:]).astype(np.int64)
+            multiplicities = whole(heads[:, -4:]).astype(np.int64)
             size_words = whole(heads[:, :4])
             if (size_words != HAS_SIZE + lengths + self.head - 4).any():
                 raise UnfitShapeError("lists without the heads that tell their size")
-        if counts is None or (counts * each != lengths).any():
+        if multiplicities is None or (multiplicities * each != lengths).any():
             raise UnfitShapeError(f"other bytes than {each} for each object")
         within = np.arange(len(data)) - np.repeat(places[:-1], np.diff(places))
         values = data[within >= self.head].view(self.number.stored)
-        return self.number.values(values).reshape(-1, *self.shape), offsets_of(counts)
+        return self.number.values(values).reshape(-1, *self.shape), offsets_of(multiplicities)

@@ -73,29 +73,29 @@ class Whole(NamedTuple):
         if self.kind == "object":
             return self._one(file, data, places), None
         reader = _vectors if self.kind == "vector" else _clones
-        begins, counts, described = reader(file, self.name, data, places)
-        offsets = offsets_of(counts)
+        begins, multiplicities, described = reader(file, self.name, data, places)
+        offsets = offsets_of(multiplicities)
         if not offsets[-1]:
             if (begins != places[1:]).any():
                 raise UnfitShapeError("bytes where there is no object")
             return {}, offsets
-        first = int(np.flatnonzero(counts)[0])
+        first = int(np.flatnonzero(multiplicities)[0])
         at, blocks = int(begins[first]), list[list[Field]]()
         if described is not None:
             for each in described.elements:
                 if each.member("fType") == BASE:
                     raise UnfitShapeError(f"members of the base class {each.name}, one by one")
                 blocks.append(fields_of_member(file, each, data, at))
-                at += size_of(blocks[-1]) * int(counts[first])
+                at += size_of(blocks[-1]) * int(multiplicities[first])
         else:  # each with a byte that says that it is there
             flag = Field("@flag", np.dtype("V1"))
             blocks.append([flag, *fields_of_object(file, self.name, data, at + 1)])
             if data[at] != 1:
                 raise UnfitShapeError("places without an object")
         fields = [field for block in blocks for field in block]
-        if (begins + counts * size_of(fields) != places[1:]).any():
+        if (begins + multiplicities * size_of(fields) != places[1:]).any():
             raise UnfitShapeError(f"other bytes than {size_of(fields)} for each {self.name}")
-        return split_up(_gathered(data, begins, counts, blocks), fields), offsets
+        return split_up(_gathered(data, begins, multiplicities, blocks), fields), offsets
 
     def _one(self, file: Any, data: NDArray[np.uint8], places: NDArray[np.int64]) -> Records:
         lengths = np.diff(places)
@@ -157,8 +157,8 @@ def _clones(file: Any, name: str, data: NDArray[np.uint8], places: NDArray[np.in
     if heads[:, end + 4 :].any():
         raise UnfitShapeError("arrays that do not begin with object 0")
     is_memberwise = number(data, start + 12, 4) & _BYPASS
-    counts = whole(heads[:, end : end + 4]).astype(np.int64)
-    return places[:-1] + end + 8, counts, described if is_memberwise else None
+    multiplicities = whole(heads[:, end : end + 4]).astype(np.int64)
+    return places[:-1] + end + 8, multiplicities, described if is_memberwise else None
 
 
 def _heads(
@@ -204,12 +204,14 @@ def _class_of_clones(branch: Any) -> str:
 def _gathered(
     data: NDArray[np.uint8],
     begins: NDArray[np.int64],
-    counts: NDArray[np.int64],
+    multiplicities: NDArray[np.int64],
     blocks: list[list[Field]],
 ) -> NDArray[np.uint8]:
     """The bytes of each object, from the blocks that each entry has of all its objects."""
-    numbers = np.arange(int(counts.sum())) - np.repeat(np.cumsum(counts) - counts, counts)
-    starts, many = np.repeat(begins, counts), np.repeat(counts, counts)
+    numbers = np.arange(int(multiplicities.sum())) - np.repeat(
+        np.cumsum(multiplicities) - multiplicities, multiplicities
+    )
+    starts, many = np.repeat(begins, multiplicities), np.repeat(multiplicities, multiplicities)
     pieces, before = [], 0
     for block in blocks:
         size = size_of(block)
@@ -255,11 +257,11 @@ def kind_of(branch: Any) -> Whole | None:
         return Whole("TClonesArray", _class_of_clones(branch))
     if type(branch.interpretation) is not uproot.AsObjects:
         return None
-    model = branch.interpretation.model
+    content = branch.interpretation.model
     kind: Literal["object", "vector"] = "object"
-    if isinstance(model, uproot.containers.AsVector):
-        kind, model = "vector", model.values
+    if isinstance(content, uproot.containers.AsVector):
+        kind, content = "vector", content.values
     models = (uproot.model.Model, uproot.model.DispatchByVersion)
-    if not (isinstance(model, type) and issubclass(model, models)):
+    if not (isinstance(content, type) and issubclass(content, models)):
         return None
-    return Whole(kind, str(uproot.model.classname_decode(model.__name__)[0]))
+    return Whole(kind, str(uproot.model.classname_decode(content.__name__)[0]))

@@ -34,7 +34,7 @@ def model_card(summary: Mapping[str, Any]) -> str:
     )
     test, objective = summary["test"], objective_of(summary)
     training, split = config["training"], config["split"]
-    metrics = "\n".join(f"| {name} | {value} |" for name, value in metric_rows(summary))
+    metric_lines = "\n".join(f"| {name} | {value} |" for name, value in metric_rows(summary))
     return f"""# {summary["name"]}
 
 {objective.purpose(config["target"]["branch"], summary["training"]["loss"])}
@@ -54,7 +54,7 @@ training, {split["validation"]:.0%} validation, {split["test"]:.0%} test.
 ## Performance on the test events
 | metric of {test["num_events"]:,} events | value |
 |---|---|
-{metrics}
+{metric_lines}
 
 ## Limits
 {objective.limits} Values outside the range of the training data are counted in every answer of \

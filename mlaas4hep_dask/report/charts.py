@@ -157,16 +157,16 @@ def _input(
     }
 
 
-def _outside(counts: Sequence[Any]) -> str:
+def _outside(numbers: Sequence[Any]) -> str:
     """How many values are not in the picture."""
-    sides = zip(counts, ("below", "above"), strict=False)
+    sides = zip(numbers, ("below", "above"), strict=False)
     return ", ".join(f"{count(number)} values {where}" for number, where in sides if number)
 
 
 def _by_label(histogram: Mapping[str, Any], labels: Mapping[str, str]) -> dict[str, Sequence[Any]]:
     """Counts in one order of labels on the whole page, so that each keeps its colour."""
-    counts = mapping(histogram, "counts")
-    return {key: sequence(counts, key) for key in sorted({*labels, *counts})}
+    contents = mapping(histogram, "counts")
+    return {key: sequence(contents, key) for key in sorted({*labels, *contents})}
 
 
 def separation(a: Sequence[float], b: Sequence[float]) -> float | None:

@@ -35,7 +35,7 @@ class _Bin(NamedTuple):
 
 def step_histogram(
     edges: Sequence[float],
-    counts: Mapping[str, Sequence[float]],
+    contents: Mapping[str, Sequence[float]],
     *,
     title: str,
     x_label: str = "",
@@ -52,7 +52,7 @@ def step_histogram(
     ----------
     edges : sequence of float, length bins + 1
         Edges of the bins; those without a finite, positive width are not drawn.
-    counts : mapping of str to sequence of float, length bins
+    contents : mapping of str to sequence of float, length bins
         By name: the content of each bin.
     title, x_label, y_label : str
         Name of the figure for screen readers, and of its axes.
@@ -68,10 +68,10 @@ def step_histogram(
         Font size in the same units.
     """
     bins = list(_bins(edges))
-    heights = {name: _heights(bins, values, density) for name, values in counts.items()}
+    heights = {name: _heights(bins, values, density) for name, values in contents.items()}
     all_heights = [value for values in heights.values() for value in values]
     if not any(all_heights):
-        return empty_svg(title, _why_empty(edges, counts), size, font)
+        return empty_svg(title, _why_empty(edges, contents), size, font)
     positive = [value for value in all_heights if value > 0]
     if log is None:
         steep = len(positive) > 3 and max(positive) / 100 > median(positive)
@@ -82,14 +82,14 @@ def step_histogram(
         y_axis = Axis.around([min(positive) / 2, max(positive) * 1.1], log=True)
     else:
         y_axis = Axis.around([0.0, *all_heights, max(all_heights) * 1.06])
-    names = list(counts) if legend else []
+    names = list(contents) if legend else []
     frame = Frame(x_axis, y_axis, size=size, font=font, names=names, labels=(x_label, y_label))
     paths = [
         f'<path class="c{index % NUM_COLOURS}{" fill" if index == 0 else ""}" '
         f'd="{_steps(frame, bins, values)}"/>'
         for index, values in enumerate(heights.values())
     ]
-    totals = (f"{name}: {label(sum(_clean(values)))}" for name, values in counts.items())
+    totals = (f"{name}: {label(sum(_clean(values)))}" for name, values in contents.items())
     return frame.svg(title, f"Entries: {'; '.join(totals)}.", "".join(paths))
 
 
@@ -115,10 +115,10 @@ def _heights(bins: Sequence[_Bin], values: Sequence[float], density: bool) -> li
     return _clean([content[n] / total / (high - low) for n, low, high in bins])
 
 
-def _why_empty(edges: Sequence[float], counts: Mapping[str, Sequence[float]]) -> str:
+def _why_empty(edges: Sequence[float], contents: Mapping[str, Sequence[float]]) -> str:
     values = {drawable(edge) for edge in edges}
     value = values.pop() if len(values) == 1 else None
-    filled = any(any(_clean(values)) for values in counts.values())
+    filled = any(any(_clean(values)) for values in contents.values())
     return f"all values are {label(value)}" if filled and value is not None else "no entries"
 
 

@@ -58,12 +58,12 @@ def _granularity(row: Mapping[str, Any], counts: Mapping[str, Any]) -> dict[str,
     advice = "none of the numbers of cells that were tried"
     if factor is not None:
         advice = "as many, or fewer" if factor == 1 else f"{number(factor)} times as many"
-    losses = {
+    numbers = {
         key: None if key not in counts else mapping(counts, key).get(row["plane"], 0)
         for key in ("off_image", "shared_cell")
     }
     percent = None if share is None else 100 * share
-    return {"plane": row["plane"], **losses, "percent": percent, "advice": advice}
+    return {"plane": row["plane"], **numbers, "percent": percent, "advice": advice}
 
 
 def _channel(channel: Mapping[str, Any], labels: Mapping[str, str]) -> dict[str, Any]:

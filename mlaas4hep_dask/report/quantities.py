@@ -68,9 +68,9 @@ def difference(a: Any, b: Any) -> Any:
     return a - b if is_number(a) and is_number(b) else None
 
 
-def input_text(model: Mapping[str, Any]) -> str:
+def input_text(facts: Mapping[str, Any]) -> str:
     """What a network is given, such as ``113 columns`` or ``images of 2 by 16 by 48``."""
-    shape = model.get("shape", ())
+    shape = facts.get("shape", ())
     if len(shape) == 3:
         return "images of " + " by ".join(map(str, shape))
-    return f"{model.get('num_columns')} columns"
+    return f"{facts.get('num_columns')} columns"

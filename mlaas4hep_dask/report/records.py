@@ -48,9 +48,9 @@ def render(run_directory: str | Path) -> str:
     if (folder / METRICS).exists() or not (folder / JOURNAL).exists():
         summary, distributions = _json(folder / METRICS), _json(folder / DISTRIBUTIONS)
         return render_page(summary, _specs(folder), distributions, images)
-    plan = _json(folder / PLAN) if (folder / PLAN).exists() else None
+    plan_record = _json(folder / PLAN) if (folder / PLAN).exists() else None
     specs = _specs(folder) if (folder / SPECS).exists() else None
-    summary = summary_so_far(read(folder), plan, specs)
+    summary = summary_so_far(read(folder), plan_record, specs)
     if (folder / CONFIG).exists():
         summary["config_yaml"] = _text(folder / CONFIG)
     distributions = _json(folder / DISTRIBUTIONS) if (folder / DISTRIBUTIONS).exists() else {}

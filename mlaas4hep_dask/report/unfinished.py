@@ -21,7 +21,7 @@ _FATES = {
 
 
 def summary_so_far(
-    records: Records, plan: Mapping[str, Any] | None, specs: Specs | None
+    records: Records, plan_record: Mapping[str, Any] | None, specs: Specs | None
 ) -> dict[str, Any]:
     """The summary of a run as far as it has come, with ``fate``: how it stands.
 
@@ -29,15 +29,15 @@ def summary_so_far(
     ----------
     records : Records
         Of the journal.
-    plan : mapping of str to Any or None
+    plan_record : mapping of str to Any or None
         The content of plan.json, once there is one.
     specs : Specs or None
         Those of the run, once there are any.
     """
     runs = records.of(journal.Run)
-    losses = records.of(journal.Loss)
-    in_training = [loss for loss in losses if loss.num_events is not None]
-    before = [loss for loss in losses if loss.num_events is None]
+    lost_ranges = records.of(journal.Loss)
+    in_training = [loss for loss in lost_ranges if loss.num_events is not None]
+    before = [loss for loss in lost_ranges if loss.num_events is None]
     retries: dict[str, int] = {}
     for each in records.of(journal.Retries):
         retries[each.file] = retries.get(each.file, 0) + each.attempts
@@ -52,7 +52,7 @@ def summary_so_far(
             "events_lost": sum(loss.num_events or 0 for loss in in_training),
             "retries": retries,
             "notes": _notes(records),
-            **_counts_of_plan(plan or {}),
+            **_counts_of_plan(plan_record or {}),
             **_counts_of_specs(specs),
         },
     }
@@ -72,10 +72,10 @@ def summary_so_far(
     return summary
 
 
-def _counts_of_plan(plan: Mapping[str, Any]) -> dict[str, Any]:
+def _counts_of_plan(plan_record: Mapping[str, Any]) -> dict[str, Any]:
     keys = ("left_out", "excluded", "targets", "weights", "identifiers")
-    lengths = {key: len(plan[key]) for key in ("files", "partitions") if key in plan}
-    return lengths | {key: plan[key] for key in keys if key in plan}
+    lengths = {key: len(plan_record[key]) for key in ("files", "partitions") if key in plan_record}
+    return lengths | {key: plan_record[key] for key in keys if key in plan_record}
 
 
 def _counts_of_specs(specs: Specs | None) -> dict[str, Any]:

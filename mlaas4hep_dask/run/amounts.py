@@ -30,11 +30,11 @@ def assignments(
         When a split has no event.
     """
     config = dataset.config
-    counts = dataset.split_counts()
+    sizes = dataset.split_counts()
     row_bytes = 4 * max(math.prod(dataset.encoding().row_shape), 1)
     if config.objective.gives_rows:
         row_bytes *= 2  # masks, and rows that the network gives, stand beside them
-    splits = [[(sample, events[place]) for sample, events in counts] for place in range(3)]
+    splits = [[(sample, events[place]) for sample, events in sizes] for place in range(3)]
     for name, split in zip(SPLITS, splits, strict=True):
         if sum(events for _, events in split) == 0:
             raise TrainingError(f"the {name} split has no event; there are too few events")

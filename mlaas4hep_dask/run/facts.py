@@ -45,8 +45,8 @@ def _identity(file: PlannedFile) -> list[Any]:
 def split_sums(dataset: Dataset) -> dict[str, list[int]]:
     """By sample: events for training, validation and test."""
     sums: dict[str, list[int]] = {}
-    for sample, counts in dataset.split_counts():
-        sums[sample] = [a + b for a, b in zip(sums.get(sample, [0, 0, 0]), counts, strict=True)]
+    for sample, sizes in dataset.split_counts():
+        sums[sample] = [a + b for a, b in zip(sums.get(sample, [0, 0, 0]), sizes, strict=True)]
     return sums
 
 

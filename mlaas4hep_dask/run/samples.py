@@ -9,12 +9,12 @@ from mlaas4hep_dask.specs import Specs
 
 def planned(plan: Plan) -> Samples:
     """Files and events of each sample, as planned."""
-    counts = {file.sample: {"files": 0, "events": 0} for file in plan.files}
+    amounts = {file.sample: {"files": 0, "events": 0} for file in plan.files}
     for file in plan.files:
-        counts[file.sample]["files"] += 1
+        amounts[file.sample]["files"] += 1
     for part in plan.partitions:
-        counts[part.sample]["events"] += part.entry_stop - part.entry_start
-    return Samples("plan", counts)
+        amounts[part.sample]["events"] += part.entry_stop - part.entry_start
+    return Samples("plan", amounts)
 
 
 def measured(specs: Specs) -> Samples:

@@ -285,9 +285,13 @@ def distributions_json(parts: list[Distributions]) -> dict[str, Any]:
                 entry["outside"] = [
                     a + b for a, b in zip(entry["outside"], histogram.outside, strict=True)
                 ]
-                for key in ("counts", "populations"):
-                    for label, sums in getattr(histogram, key).items():
-                        entry[key][label] = sums + entry[key].get(label, 0)
+                parts_of_entry = (
+                    (entry["counts"], histogram.contents),
+                    (entry["populations"], histogram.populations),
+                )
+                for totals, by_label in parts_of_entry:
+                    for label, sums in by_label.items():
+                        totals[label] = sums + totals.get(label, 0)
     for entry in branches.values():
         for histogram in entry.values():
             for key in ("counts", "populations"):

@@ -137,8 +137,8 @@ class Trainer:
         self._plan: BlockPlan = dataset.blocks()
         self._row_shape = dataset.encoding().row_shape
         self._assignments = assignments(dataset, window_bytes)
-        counts = dataset.split_counts()
-        self.num_events = sum(events[0] for _, events in counts)
+        sizes = dataset.split_counts()
+        self.num_events = sum(events[0] for _, events in sizes)
         self.objective = dataset.objective()
         self._samples = dataset.plan().supervision.samples
         self.weights = dataset.training_weights()
@@ -311,7 +311,7 @@ class Trainer:
     def _require_events(self) -> None:
         """Stop where a class is lost; warn where its other samples are left."""
         blocks, dataset = self._plan, self._dataset
-        lost = lost_samples(dataset.lost(), blocks.partitions, blocks.counts)
+        lost = lost_samples(dataset.lost(), blocks.partitions, blocks.split_counts)
         if not lost:
             return
         require_events(lost, self._config.classes, dataset.class_sums())

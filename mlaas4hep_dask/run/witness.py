@@ -60,10 +60,10 @@ class Witness:
         """Keep in mind what an earlier process has written down."""
         self._losses |= {each.skipped.key for each in lost}
 
-    def _write(self, stage: str, skipped: Iterable[Skipped], counts: ReadCounts) -> None:
+    def _write(self, stage: str, skipped: Iterable[Skipped], read_counts: ReadCounts) -> None:
         for each in skipped:
             self._lose(stage, each, None)
-        for file, attempts in counts.retries.items():
+        for file, attempts in read_counts.retries.items():
             if new := attempts - self._attempts.get(file, 0):
                 self._attempts[file] = attempts
                 self._journal.add(Retries(stage, file, new))

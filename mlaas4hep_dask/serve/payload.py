@@ -31,18 +31,18 @@ def records_in(body: bytes | bytearray, *, max_events: int = MAX_EVENTS) -> list
         When it holds too many events.
     """
     try:
-        document = orjson.loads(body)
+        content = orjson.loads(body)
     except orjson.JSONDecodeError as error:
         raise json_error(error) from None
-    if not isinstance(document, dict):
-        raise refusal(f'expected {{"events": [...]}}, got {shown(document)}')
-    for key in document:
+    if not isinstance(content, dict):
+        raise refusal(f'expected {{"events": [...]}}, got {shown(content)}')
+    for key in content:
         if key != "events":
             hint = did_you_mean(key[:MAX_NAME], ["events"])
             raise refusal(f'unknown key {shown(key)}; the only key is "events"{hint}')
-    records = document.get("events")
+    records = content.get("events")
     if not isinstance(records, list):
-        what = shown(records) if document else "an empty object"
+        what = shown(records) if content else "an empty object"
         raise refusal(f'expected {{"events": [...]}}, a list of events, got {what}')
     if len(records) > max_events:
         raise TooLargeError(

@@ -293,13 +293,15 @@ def _keys_below(
         num_bins = max(num_bins, offsets[event + 1] - offsets[event] + 1)
     widest = min(max(num_bins - 1, 0), _BINS)
     first, second = _first_numbers(widest, np.int64(below >> _SHIFT) + 1)
-    counts = np.zeros((2, num_bins), dtype=np.int64)  # neighbours go apart, lest one await another
+    frequencies = np.zeros(
+        (2, num_bins), dtype=np.int64
+    )  # neighbours go apart, lest one await another
     events = np.empty(keys.size, dtype=np.uint32)
     num_events = np.uint64(0)
     for event in range(keys.size):
         events[num_events] = event
         count = offsets[event + 1] - offsets[event]
-        counts[event % 2, np.uint64(count)] += 1
+        frequencies[event % 2, np.uint64(count)] += 1
         num_events += np.uint64(first[keys[event] >> _SHIFT] < count)
     num_candidates = 0
     for event in events[:num_events]:
@@ -313,7 +315,7 @@ def _keys_below(
                 candidates[num_candidates] = key
                 places[num_candidates] = place
             num_candidates += key <= below
-    return num_candidates, counts[0] + counts[1]
+    return num_candidates, frequencies[0] + frequencies[1]
 
 
 @numba.njit(nogil=True, cache=True)  # type: ignore[untyped-decorator]

@@ -78,8 +78,8 @@ def show(file: str, patterns: Sequence[str], *, in_json: bool) -> None:
         samples.add_column(head, justify="left" if head == "sample" else "right")
     for name, sample in specs.samples.items():
         weights = _brief(sample.sum_weights)
-        counts = (f"{sample.num_read:,}", f"{sample.num_selected:,}", weights)
-        samples.add_row(name, *counts, f"{sample.num_unread:,}")
+        texts = (f"{sample.num_read:,}", f"{sample.num_selected:,}", weights)
+        samples.add_row(name, *texts, f"{sample.num_unread:,}")
     console.print(samples)
     errors = [specs.branches[name].rank_error() for name in names]
     largest = max((error for error in errors if error == error), default=0.0)
@@ -96,13 +96,13 @@ def as_json(specs: Specs, names: Sequence[str]) -> dict[str, Any]:
     branches = {}
     for name in names:
         entry = specs.branches[name]
-        document = {**asdict(entry.branch), **entry.moments.as_json(), **numbers(entry)}
+        record = {**asdict(entry.branch), **entry.moments.as_json(), **numbers(entry)}
         for key in ("name", "squares", "sums"):
-            document.pop(key, None)
+            record.pop(key, None)
         error = entry.rank_error()
-        document["rank_error"] = error if error == error else None  # NaN without a draw
-        document |= {"outside": specs.outside(name), "mean_error": specs.mean_error(name)}
-        branches[name] = document
+        record["rank_error"] = error if error == error else None  # NaN without a draw
+        record |= {"outside": specs.outside(name), "mean_error": specs.mean_error(name)}
+        branches[name] = record
     return {
         "num_events": specs.num_events,
         "coverage": specs.coverage,

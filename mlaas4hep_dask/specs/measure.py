@@ -103,8 +103,8 @@ def measure(
     if further:
         numbers = np.concatenate([numbers, np.array(function_rows)])
     table = BranchTable(branches, numbers, blocks, further)
-    counts = SampleSpecs(events.num_events, events.num_events, float(events.num_events))
-    return Specs(table, multiplicities, {sample: counts}, draws=draws)
+    sample_specs = SampleSpecs(events.num_events, events.num_events, float(events.num_events))
+    return Specs(table, multiplicities, {sample: sample_specs}, draws=draws)
 
 
 def _measured(

@@ -135,8 +135,8 @@ class Meter:
             if offsets is None:
                 group = Group(None, (), *draw_events(self._keys))
             else:
-                draw, places, counts = draw_objects(self._keys, offsets)
-                group = Group(offsets, tuple(counts.tolist()), draw, places)
+                draw, places, multiplicities = draw_objects(self._keys, offsets)
+                group = Group(offsets, tuple(multiplicities.tolist()), draw, places)
             self._groups[collection] = group
         return group
 

@@ -44,9 +44,9 @@ class Moments(NamedTuple):
 
     def as_json(self) -> dict[str, Any]:
         """All of it as JSON values."""
-        document = self._asdict()
-        sums = document.pop("sums")
-        return document if sums is None else {**document, "sums": [to_text(each) for each in sums]}
+        record = self._asdict()
+        sums = record.pop("sums")
+        return record if sums is None else {**record, "sums": [to_text(each) for each in sums]}
 
     @classmethod
     def from_json(cls, entry: Mapping[str, Any]) -> Self:
@@ -103,11 +103,11 @@ def merge_rows(
     merged[:, 5] = np.fmax.reduce(numbers[:, :, 5], axis=0)
     merged[:, 6:] = 0.0
     finite = (numbers[:, :, 0] - numbers[:, :, 1:4].sum(axis=2)).astype(np.int64)
-    counts, means, squares = (
+    sizes, means, squares = (
         column.T.tolist() for column in (finite, numbers[:, :, 6], numbers[:, :, 7])
     )
     exact: list[Sums | None] = []
-    for row, column in enumerate(zip(counts, means, squares, zip(*sums, strict=True), strict=True)):
+    for row, column in enumerate(zip(sizes, means, squares, zip(*sums, strict=True), strict=True)):
         filled = [part for part in zip(*column, strict=True) if part[0]]
         if len(filled) == 1:
             _, *merged[row, 6:], total = filled[0]

@@ -128,11 +128,11 @@ class SampleSpecs:
         targets = {name: moments.as_json() for name, moments in sorted(self.targets.items())}
         classes = [sums.as_json() for sums in self.classes]
         exact = _texts(self.exact)
-        document = {**asdict(self), "targets": targets, "classes": classes, "exact": exact}
+        record = {**asdict(self), "targets": targets, "classes": classes, "exact": exact}
         optional = ("cut_flow", "removed", "num_negative", "classes", "targets", "exact")
         if self.sum_weights_read is None:  # 0.0 is a sum
-            del document["sum_weights_read"]
-        return {key: value for key, value in document.items() if value or key not in optional}
+            del record["sum_weights_read"]
+        return {key: value for key, value in record.items() if value or key not in optional}
 
     @classmethod
     def from_json(cls, entry: Mapping[str, Any]) -> SampleSpecs:
@@ -151,14 +151,14 @@ class SampleSpecs:
         sums += [number for entry in classes for number in entry[:4]]
         if not all(map(math.isfinite, sums)):
             raise ValueError("sums of weights are not finite")
-        counts = {key: index(entry[key]) for key in ("num_read", "num_selected")}
-        counts |= {key: index(entry.get(key, 0)) for key in ("num_unread", "num_negative")}
-        if min(counts.values()) < 0:
+        entries = {key: index(entry[key]) for key in ("num_read", "num_selected")}
+        entries |= {key: index(entry.get(key, 0)) for key in ("num_unread", "num_negative")}
+        if min(entries.values()) < 0:
             raise ValueError("numbers of events are negative")
         return cls(
             **{
                 **entry,
-                **counts,
+                **entries,
                 "classes": classes,
                 "targets": targets,
                 "exact": _totals(entry.get("exact")),

@@ -174,7 +174,7 @@ class Assignment:
 
 
 def assign(
-    counts: Sequence[tuple[str, int]],
+    sizes: Sequence[tuple[str, int]],
     *,
     ranks: int,
     batch_size: int,
@@ -185,7 +185,7 @@ def assign(
 
     Parameters
     ----------
-    counts : sequence of (sample, events)
+    sizes : sequence of (sample, events)
         For each block the sample's name and the number of its events in the split.
     ranks : int
         Number of ranks.
@@ -202,7 +202,7 @@ def assign(
         Every event at exactly one rank; each rank has ⌊n/ranks⌋ or ⌈n/ranks⌉ events of a sample.
     """
     by_sample: dict[str, list[int]] = {}
-    for block, (sample, num_events) in enumerate(counts):
+    for block, (sample, num_events) in enumerate(sizes):
         if num_events:
             by_sample.setdefault(sample, []).append(block)
     pieces: list[list[tuple[Piece, ...]]] = [[] for _ in range(ranks)]
@@ -210,7 +210,7 @@ def assign(
         blocks = by_sample[sample]
         order = _rng(seed, 0, number).permutation(len(blocks))
         line = [blocks[i] for i in order.tolist()]
-        ends = _ends([counts[block][1] for block in line])
+        ends = _ends([sizes[block][1] for block in line])
         total = int(ends[-1])
         for rank in range(ranks):
             low, high = _part(total, rank, ranks), _part(total, rank + 1, ranks)
@@ -222,7 +222,7 @@ def assign(
 def follow(
     leader: Assignment,
     led: Sequence[tuple[str, int]],
-    counts: Sequence[tuple[str, int]],
+    sizes: Sequence[tuple[str, int]],
     *,
     window_events: int,
 ) -> Assignment:
@@ -250,14 +250,14 @@ def follow(
         for sample in leader.pieces[rank]:
             owned = []
             for piece in sample:
-                size, total = counts[piece.block][1], led[piece.block][1]
+                size, total = sizes[piece.block][1], led[piece.block][1]
                 start, stop = size * piece.start // total, size * piece.stop // total
                 if start < stop:
                     owned.append(Piece(piece.block, start, stop))
             groups.append(tuple(owned))
-        rest = range(rank, len(counts), leader.num_ranks)
-        alone = [n for n in rest if counts[n][1] and not led[n][1]]
-        groups.append(tuple(Piece(n, 0, counts[n][1]) for n in alone))
+        rest = range(rank, len(sizes), leader.num_ranks)
+        alone = [n for n in rest if sizes[n][1] and not led[n][1]]
+        groups.append(tuple(Piece(n, 0, sizes[n][1]) for n in alone))
         pieces.append(tuple(groups))
     return Assignment(tuple(pieces), max(window_events, 1), leader.batch_size, leader.seed)
 

@@ -149,12 +149,12 @@ class Watch:
         return "", 0.0
 
     def _at_work(self, present: Mapping[str, Mapping[str, Any]]) -> str:
-        tasks = sum(
+        num_tasks = sum(
             sum(info["metrics"].get("task_counts", {}).get(kind, 0) for kind in AT_WORK)
             for info in present.values()
         )
         seconds = time.monotonic() - self._began
-        return f"{num_workers(len(present))} at {tasks} tasks, after {seconds:.0f} s"
+        return f"{num_workers(len(present))} at {num_tasks} tasks, after {seconds:.0f} s"
 
 
 def _is_stuck(info: Mapping[str, Any]) -> bool:

@@ -161,10 +161,10 @@ def decode_to_file(
     ) as file:
         for start in range(0, len(x), STEP):
             rows = slice(start, start + STEP)
-            counts = None if multiplicities is None else multiplicities[:, rows]
+            num_objects = None if multiplicities is None else multiplicities[:, rows]
             file.append(
                 decoded_events(
-                    x[rows], missing[rows], encoding, multiplicities=counts, suffix=suffix
+                    x[rows], missing[rows], encoding, multiplicities=num_objects, suffix=suffix
                 )
             )
         if len(x) == 0:  # the shapes are still checked

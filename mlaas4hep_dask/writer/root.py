@@ -113,14 +113,14 @@ class TreeSink(RootFile):
         for collection, counter in self._counters.items():
             if counter != branch.name:
                 continue
-            counts = np.diff(events.offsets[collection])
-            wrong = np.flatnonzero(events.contents[branch.name] != counts)
+            multiplicities = np.diff(events.offsets[collection])
+            wrong = np.flatnonzero(events.contents[branch.name] != multiplicities)
             if wrong.size:
                 event = int(wrong[0])
                 raise WriteError(
                     f"branch {branch.name!r} is {events.contents[branch.name][event]} in an event "
-                    f"with {counts[event]} objects in collection {collection!r}, whose counter "
-                    "it would be; leave it out, or write Parquet",
+                    f"with {multiplicities[event]} objects in collection {collection!r}, whose "
+                    "counter it would be; leave it out, or write Parquet",
                     branch=branch.name,
                 )
 

@@ -78,7 +78,7 @@ def test_bad_files_attempts_and_deaths_are_counted():
     loss = Loss("specs", "tt", "a.root", "Events", 0, 10, "truncated")
     attempts = [Retries("specs", "a.root", 2), Retries("train", "a.root", 1)]
     run = board_of(RUN, loss, *attempts, Death("tcp://1", False), Death("tcp://2", True)).latest
-    assert list(run.losses) == [loss]
+    assert list(run.lost_ranges) == [loss]
     assert run.retries == {"a.root": 3}
     assert "1 workers died" in run.state()
 

@@ -250,7 +250,7 @@ def test_readers_beyond_the_minimum_end_once_they_have_long_been_idle(world):
     ended = kinds(world.step(LIMITS.idle), Cancel)
     assert {each.worker for each in ended} == {names[1], names[3]}
     assert not kinds(world.step(10 * LIMITS.idle), Cancel)  # the minimum stays
-    assert world.state.losses == 0
+    assert world.state.num_losses == 0
 
 
 def test_a_worker_that_has_done_its_time_is_replaced_and_is_no_loss(world):
@@ -262,11 +262,11 @@ def test_a_worker_that_has_done_its_time_is_replaced_and_is_no_loss(world):
     (told,) = kinds(actions, Tell)
     assert (told.is_warning, told.log) == (False, False)
     assert [each.group for each in kinds(actions, Submit)] == ["readers"]
-    assert world.state.losses == 0
+    assert world.state.num_losses == 0
     world.step()
     early = world.state.jobs[-1]  # it has not lived
     assert kinds(world.lose(early, "ended by itself"), Tell)[0].is_warning
-    assert world.state.losses == 1
+    assert world.state.num_losses == 1
 
 
 def test_a_minimum_that_does_not_come_in_time_ends_the_run_with_the_reasons():

@@ -122,7 +122,7 @@ def uniform(specs):
 
 
 def filled(histogram):
-    return sum(counts.sum() for counts in histogram.counts.values())
+    return sum(counts.sum() for counts in histogram.contents.values())
 
 
 def test_every_option_of_encode_reaches_blocks_and_bundle(tutorial, client, cms_events, tmp_path):

@@ -342,7 +342,7 @@ def test_coarser_tasks_give_the_same_specs_and_fill_the_cache_too(keys, client, 
         )
         assert len(tasks) <= min(max_tasks, len(plan.partitions)) + len(plan.files)
         assert measured.num_cached == num_cached
-        assert sorted(measured.counts) == list(range(len(plan.partitions)))
+        assert sorted(measured.split_counts) == list(range(len(plan.partitions)))
         assert_same(measured.specs, dataset_of(keys, client, specs={"cache": None}).specs())
     assert len(entries(keys)) == 4
 

@@ -234,7 +234,7 @@ def test_distributions_by_class_are_those_of_the_objects_that_are_kept(cms_files
         assert shown.raw["Jet_Px"].populations[label].sum() == ak.sum(own.NJet)
     for found, expected in ((shown.raw, array.NJet), (shown.encoded, array.NJet > 0)):
         histogram = found["Jet_Px"]
-        inside = sum(counts.sum() for counts in histogram.counts.values())
+        inside = sum(counts.sum() for counts in histogram.contents.values())
         assert inside + sum(histogram.outside) == ak.sum(expected)
 
 

@@ -260,12 +260,12 @@ def test_lists_are_what_was_put_in_or_an_error(data):
     basket, content = basket_of(values, itemsize)
     found = lists_in(basket, content, np.dtype(f">u{itemsize}"))
     flat = [v for each in values for v in each]
-    assert found.counts.tolist() == list(map(len, values))
+    assert found.multiplicities.tolist() == list(map(len, values))
     assert found.values.tolist() == flat
     low = data.draw(st.integers(10, basket.last))
     high = data.draw(st.integers(low, basket.last))
     part = found.within(low, high)
-    assert part.counts.tolist() == list(map(len, values[low - 10 : high - 10]))
+    assert part.multiplicities.tolist() == list(map(len, values[low - 10 : high - 10]))
     assert part.values.tolist() == [v for each in values[low - 10 : high - 10] for v in each]
     heads = np.cumsum([0, *(10 + itemsize * len(each) for each in values)])[:-1]
     changed = bytearray(content)  # one bit of what a head tells

@@ -59,8 +59,8 @@ class _Step:
         self.state = replace(self.state, jobs=tuple(jobs))
         self._look_at_leaving()
         self._look_at_patience()
-        if self.state.losses > self.limits.max_losses:
-            count = f"{self.state.losses} jobs were lost without work done in between"
+        if self.state.num_losses > self.limits.max_losses:
+            count = f"{self.state.num_losses} jobs were lost without work done in between"
             self._give_up(f"{count}; the last reasons stand above, and in the log of each job")
         self._look_at_refusals()
         if not self.state.given_up:
@@ -229,7 +229,9 @@ class _Step:
         if not is_expected:
             has_worked = self.view.work > self.state.work
             self.state = replace(
-                self.state, losses=1 if has_worked else self.state.losses + 1, work=self.view.work
+                self.state,
+                num_losses=1 if has_worked else self.state.num_losses + 1,
+                work=self.view.work,
             )
 
     def _look_at_silence(self) -> None:
@@ -255,19 +257,19 @@ class _Step:
         workers = self.view.workers
         if workers is None:
             return
-        counts = {group: present(state, group, workers) for group in sizes}
-        ready = {group for group, size in sizes.items() if counts[group] >= size.minimum}
+        num_workers = {group: present(state, group, workers) for group in sizes}
+        ready = {group for group, size in sizes.items() if num_workers[group] >= size.minimum}
         ready |= state.ready
         # Who has been there may be away while others are here; who has not is missed all the same,
         # but not in vain as long as others work without it.
-        absent = [group for group in sizes if group not in ready or not any(counts.values())]
-        is_at_work = self.view.work > state.last_work and any(counts.values())
+        absent = [group for group in sizes if group not in ready or not any(num_workers.values())]
+        is_at_work = self.view.work > state.last_work and any(num_workers.values())
         since = {group: now if is_at_work else state.since.get(group, now) for group in absent}
         self.state = replace(state, since=since, ready=frozenset(ready), last_work=self.view.work)
         waited = now - min(since.values(), default=now)
         if waited > self.limits.patience:
             demands = ", ".join(
-                f"{counts[group]} of at least {size.minimum} {group}"
+                f"{num_workers[group]} of at least {size.minimum} {group}"
                 for group, size in sizes.items()
             )
             reasons = sorted({job.reason for job in state.jobs if job.reason})

@@ -130,7 +130,7 @@ class State:
         Those that were ended.
     number : int
         Jobs that were ever submitted.
-    losses : int
+    num_losses : int
         Without work done in between.
     refusals : mapping of str to Refusals
         By group.
@@ -154,7 +154,7 @@ class State:
     jobs: tuple[Job, ...] = ()
     leaving: tuple[Leaving, ...] = ()
     number: int = 0
-    losses: int = 0
+    num_losses: int = 0
     refusals: Mapping[str, Refusals] = field(default_factory=dict)
     has_accepted: bool = False
     work: float = 0.0

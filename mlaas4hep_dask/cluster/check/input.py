@@ -77,8 +77,8 @@ def open_file(file: DataFile, access: Access) -> tuple[int, float]:
         When it cannot be opened.
     """
     began = time.perf_counter()
-    plan = plan_file(file.file, file.tree, "check", access, file.friends)
-    return plan.num_entries, time.perf_counter() - began
+    file_plan = plan_file(file.file, file.tree, "check", access, file.friends)
+    return file_plan.num_entries, time.perf_counter() - began
 
 
 def opened_line(group: str, file: DataFile, num_entries: int, seconds: float) -> Line:

@@ -57,7 +57,7 @@ class RunBoard:
         Files and events of the plan, events read and selected.
     waits : deque of (int, int, float, float)
         Epoch, rank, seconds in which the rank waited for data, and seconds of the epoch.
-    losses, cautions : deque
+    lost_ranges, cautions : deque
         The last ones.
     num_lost : int
         Files and entry ranges that could not be read.
@@ -76,7 +76,7 @@ class RunBoard:
     waits: deque[tuple[int, int, float, float]] = field(
         default_factory=lambda: deque(maxlen=MAX_LINES)
     )
-    losses: deque[Loss] = field(default_factory=lambda: deque(maxlen=MAX_LINES))
+    lost_ranges: deque[Loss] = field(default_factory=lambda: deque(maxlen=MAX_LINES))
     cautions: deque[str] = field(default_factory=lambda: deque(maxlen=MAX_CAUTIONS))
     num_lost: int = 0
     retries: Counter[str] = field(default_factory=Counter)
@@ -99,14 +99,14 @@ class RunBoard:
                 row.events, row.seconds, row.is_over = record.events, record.seconds, True
                 row.rate = record.events_per_second if record.events else None
             case Samples():
-                for name, counts in record.samples.items():
-                    self.samples.setdefault(name, {}).update(counts)
+                for name, amounts in record.samples.items():
+                    self.samples.setdefault(name, {}).update(amounts)
             case Epoch():
                 seconds = float(record.metrics.get("seconds", 0.0))
                 for rank, waited in enumerate(record.metrics.get("data_wait", ())):
                     self.waits.append((record.epoch, rank, float(waited), seconds))
             case Loss():
-                self.losses.append(record)
+                self.lost_ranges.append(record)
                 self.num_lost += 1
             case Retries():
                 self.retries[record.file] += record.attempts
@@ -136,8 +136,8 @@ class RunBoard:
             at_work = [stage for stage, row in self.stages.items() if not row.is_over]
             how = f"stage {at_work[-1]}" if at_work else "between stages"
         deaths = f", {self.num_deaths} workers died" if self.num_deaths else ""
-        losses = f", {self.num_lost} files or entry ranges lost" if self.num_lost else ""
-        return f"{name}{where}: {how}{deaths}{losses}"
+        ranges = f", {self.num_lost} files or entry ranges lost" if self.num_lost else ""
+        return f"{name}{where}: {how}{deaths}{ranges}"
 
 
 @dataclass

@@ -45,7 +45,7 @@ TITLES = {
 
 
 def make_document(
-    board: Board, scheduler: Scheduler, extra: Mapping[str, Any], document: Document
+    board: Board, scheduler: Scheduler, extra: Mapping[str, Any], bokeh_document: Document
 ) -> None:
     """Fill a document of a browser, and keep it up to date.
 
@@ -57,16 +57,16 @@ def make_document(
         Not used: Dask gives it to all its pages.
     extra : mapping
         For the template that all pages of the dashboard share.
-    document : Document
+    bokeh_document : Document
         Of bokeh.
     """
     del scheduler
     page = _Page(board)
-    document.title = "mlaas4hep"
-    document.add_root(page.root)
-    document.template = env.get_template("simple.html")
-    document.template_variables.update(extra)
-    document.add_periodic_callback(page.update, INTERVAL)
+    bokeh_document.title = "mlaas4hep"
+    bokeh_document.add_root(page.root)
+    bokeh_document.template = env.get_template("simple.html")
+    bokeh_document.template_variables.update(extra)
+    bokeh_document.add_periodic_callback(page.update, INTERVAL)
     page.update()
 
 
@@ -160,17 +160,17 @@ def _rows(board: Board, run: RunBoard) -> dict[str, Sequence[Sequence[Any]]]:
                 "" if loss.num_events is None else f"{loss.num_events:,}",
                 loss.reason,
             )
-            for loss in reversed(run.losses)
+            for loss in reversed(run.lost_ranges)
         ],
         "retries": [(file, f"{number:,}") for file, number in run.retries.most_common()],
     }
 
 
-def _sample(board: Board, name: str, counts: Mapping[str, int]) -> Sequence[Any]:
+def _sample(board: Board, name: str, amounts: Mapping[str, int]) -> Sequence[Any]:
     measured, encoded = (board.done[stage][name] for stage in ("specs", "blocks"))
-    events = counts.get("events", 0)
+    events = amounts.get("events", 0)
     share = f"{min(measured / events, 1):.0%}, {min(encoded / events, 1):.0%}" if events else ""
-    files = counts.get("files", 0)
+    files = amounts.get("files", 0)
     return name, f"{files:,}", f"{events:,}", f"{measured:,}", f"{encoded:,}", share
 
 

@@ -128,5 +128,5 @@ def residual_histogram(weights: NDArray[np.float64], unit: float) -> dict[str, l
     bounds = np.linspace(-widest, widest, RESIDUAL_BINS + 1)
     above = np.cumsum(contents)
     running = np.stack([above - contents, above], axis=1)  # at both edges of each bin
-    counts = np.diff(np.interp(bounds, edges.ravel(), running.ravel()))
-    return {"edges": bounds.tolist(), "counts": counts.tolist()}
+    heights = np.diff(np.interp(bounds, edges.ravel(), running.ravel()))
+    return {"edges": bounds.tolist(), "counts": heights.tolist()}

@@ -118,8 +118,8 @@ class ReconstructionTally:
         events, columns = np.nonzero(present)
         cells = bin_of(r[present].astype(np.float32), BRANCH_BINS)
         cells += self._branch_of[columns] * BRANCH_BINS
-        counts = np.bincount(cells, weights=w[events], minlength=size * BRANCH_BINS)
-        branches[:, self._MOMENTS :] += counts.reshape(size, BRANCH_BINS)
+        contents = np.bincount(cells, weights=w[events], minlength=size * BRANCH_BINS)
+        branches[:, self._MOMENTS :] += contents.reshape(size, BRANCH_BINS)
 
     def values(self) -> dict[str, Any]:
         """R² averaged over the branches that vary, and the metrics of samples and branches."""
@@ -159,11 +159,11 @@ class ReconstructionTally:
         bounds = np.linspace(np.log10(lows[0]), np.log10(highs[-1]), SHOWN_BINS + 1)
         places = np.full(len(filled), bounds[0])
         places[filled > zero] = centres
-        counts = {
+        contents = {
             name: np.histogram(places, bounds, weights=part[filled])[0].tolist()
             for name, part in zip(self._samples, parts, strict=True)
         }
-        return {"edges": bounds.tolist(), "counts": counts}
+        return {"edges": bounds.tolist(), "counts": contents}
 
 
 def _errors(part: NDArray[np.float64]) -> dict[str, float | None]:
