@@ -1,11 +1,16 @@
-import pytest
+import socket
 
+import pytest
+import yaml
+
+from mlaas4hep_dask.cluster.batch.head import running_head
 from mlaas4hep_dask.cluster.batch.limits import Size
 from mlaas4hep_dask.cluster.batch.survey import by_job
 from mlaas4hep_dask.cluster.dashboard import dashboard_lines
 from mlaas4hep_dask.cluster.places.batch import limits_of, site_of
+from mlaas4hep_dask.cluster.sites import load_site
 from mlaas4hep_dask.config import Cluster
-from mlaas4hep_dask.errors import ConfigError
+from mlaas4hep_dask.errors import ClusterError, ConfigError
 from mlaas4hep_dask.places import PLACES, SCHEMES, SYSTEMS
 
 
@@ -61,3 +66,18 @@ def test_the_dashboard_is_told_with_the_line_that_makes_it_reachable(client, mon
     assert f"ssh -N -L {port}:127.0.0.1:{port} " in line
     elsewhere = Cluster(address="tcp://login.example.org:8786")
     assert dashboard_lines(client, elsewhere) == [f"dashboard: {client.dashboard_link}"]
+
+
+@pytest.mark.cluster
+def test_a_scheduler_whose_one_port_is_taken_says_which_and_of_which_key(tmp_path):
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = other.getsockname()[1]
+        options = {"scheduler-ports": port, "base": "slurm", "title": "t"}
+        host = {"slurm": {"scheduler-options": {"host": "127.0.0.1"}}}
+        file = tmp_path / "one.yaml"
+        file.write_text(yaml.safe_dump({"mlaas4hep": options, "jobqueue": host}))
+        with (
+            pytest.raises(ClusterError, match=rf"port {port} \(scheduler-ports\)"),
+            running_head(load_site(str(file)), None, tmp_path / "log"),
+        ):
+            pass

@@ -369,3 +369,17 @@ def test_sbatch_gets_the_variables_that_are_passed_on_and_its_own(written):
     made = script(load_site("slurm"), environment=here).environment
     assert made.keys() == here.keys() - {"SECRET", "BEARER_TOKEN"}
     assert script(load_site("htcondor"), environment=here).environment is None
+
+
+@pytest.mark.parametrize("name", [name for name in site_names() if name not in SYSTEMS])
+def test_a_queue_that_many_share_is_looked_at_less_often(name):
+    options = load_site(name).options
+    assert options.poll_interval >= 10 > load_site(load_site(name).system).options.poll_interval
+    assert any("htcondor" in page or "slurm" in page for page in options.documentation)
+
+
+@pytest.mark.parametrize("name", [name for name in site_names() if name not in SYSTEMS])
+def test_a_job_that_was_spooled_does_not_stay_in_the_queue_for_days(name):
+    text = script(load_site(name), environment={**HERE}).text if name != "nersc-perlmutter" else ""
+    is_spooled = "-spool" in getattr(load_site(name).document.jobs, "submit_command_extra", [])
+    assert ("leave_in_queue = JobStatus == 4 && time()" in text) is is_spooled

@@ -7,6 +7,7 @@ import shlex
 import signal
 import subprocess
 import sys
+import time
 
 import psutil
 import pytest
@@ -188,7 +189,7 @@ def test_every_command_of_htcondor_is_told_on_which_machine_the_queue_is(htcondo
     name = htcondor.run("condor_status", "-schedd", "-af", "Name").stdout.strip()
     site = load_site("infn-cnaf").document.jobs
     queue = QUEUES["htcondor"](("-name", name))
-    text = "executable = /bin/sleep\narguments = 1000\nqueue\n"
+    text = "executable = /bin/sleep\narguments = 1000\nrequest_memory = 100\nqueue\n"
     assert site.submit_command_extra[::2] == ["-name", "-spool"]
     job = queue.submit(
         Script(text, "sleeping", ("condor_submit", "-name", name, "-spool"), None),
@@ -306,3 +307,16 @@ def test_a_token_of_the_submitting_machine_reaches_a_job_of_htcondor(htcondor, t
 
 def test_a_token_is_transferred_with_a_job_where_no_files_are_shared(htcondor, tmp_path):
     assert what_a_job_sees_of_a_token("htcondor", tmp_path, **{"shared-files": False})
+
+
+def test_a_spooled_job_that_has_ended_stays_for_an_hour_and_not_for_days(htcondor, tmp_path):
+    own = load_site("infn-cnaf").document.jobs.job_extra_directives["leave_in_queue"]
+    text = f"executable = /bin/true\nrequest_memory = 100\nleave_in_queue = {own}\nqueue\n"
+    queue = QUEUES["htcondor"]()
+    job = queue.submit(Script(text, "a", ("condor_submit", "-spool"), None), tmp_path / "job.sub")
+    wait_until(lambda: queue.seen()[job] == Seen("gone", "ended by itself"), "it has ended")
+    told = htcondor.run("condor_q", job, "-af:r", "LeaveJobInQueue").stdout
+    assert told.split() == own.split()
+    an_hour_ago = str(int(time.time()) - 3600)
+    htcondor.run("condor_qedit", job, "EnteredCurrentStatus", an_hour_ago)
+    wait_until(lambda: job not in queue.seen(), "the job has left the queue", seconds=120)

@@ -178,6 +178,7 @@ def verbs(command, path=()):
 @pytest.mark.parametrize(("path", "verb"), [(path, verb) for path, verb in verbs(door)], ids=str)
 def test_every_verb_and_option_is_in_the_reference_of_the_command_line(path, verb):
     page = (REPOSITORY / "docs" / "reference" / "command-line.md").read_text()
+    assert f"| [`{path[0]}`](#{path[0]}) |" in page  # in the table of verbs
     section = page.split(f"\n## {path[0]}\n")[1].split("\n## ")[0]
     if len(path) > 1:
         assert f"| `{path[1]}` |" in section

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import logging
 import os
+import socket
 import subprocess
 import sys
 import threading
@@ -135,6 +137,7 @@ def running_head(site: Site, security: Security | None, log: Path) -> Iterator[H
         try:
             if not line:
                 process.kill()
+                _require_free_port(site)
                 words = log.read_text(errors="replace").strip().splitlines()[-1:] or ["no word"]
                 raise ClusterError(
                     f"the scheduler does not start on this machine ({words[0]}); see {log}"
@@ -170,6 +173,29 @@ def _place_of(site: Site) -> dict[str, Any]:
     elif not options.get("interface") and not options.get("contact_address"):
         options["host"] = address_for_workers()
     return options
+
+
+def _require_free_port(site: Site) -> None:
+    """Raise a ClusterError when all ports that a site leaves to the scheduler are taken here."""
+    ports = _ports_of(site)
+    if 0 not in ports and all(map(_is_taken, ports)):
+        which = f"port {ports[0]}" if len(ports) == 1 else f"ports {ports[0]} to {ports[-1]}"
+        raise ClusterError(
+            f"no scheduler can listen on this machine: site {site.name} leaves it {which} "
+            "(scheduler-ports), and other processes have that; end the other run, or use another "
+            "machine",
+            site=site.name,
+        )
+
+
+def _is_taken(port: int) -> bool:
+    with socket.socket() as tried:
+        tried.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            tried.bind(("", port))
+        except OSError as error:
+            return error.errno == errno.EADDRINUSE
+    return False
 
 
 def _ports_of(site: Site) -> list[int]:
