@@ -383,3 +383,27 @@ def test_a_job_that_was_spooled_does_not_stay_in_the_queue_for_days(name):
     text = script(load_site(name), environment={**HERE}).text if name != "nersc-perlmutter" else ""
     is_spooled = "-spool" in getattr(load_site(name).document.jobs, "submit_command_extra", [])
     assert ("leave_in_queue = JobStatus == 4 && time()" in text) is is_spooled
+
+
+@pytest.mark.parametrize(
+    ("option", "told"),
+    [
+        ("--comment=a b", "--comment='a b'"),
+        ("--comment='a b'", "--comment='a b'"),
+        ("--qos=regular", "--qos=regular"),
+        ("-C cpu", "-C cpu"),
+        ("--qos regular --comment=x", "--qos regular --comment=x"),
+    ],
+)
+def test_a_value_with_blanks_is_quoted_where_an_option_of_sbatch_has_no_quotes(
+    written, option, told
+):
+    text = SLURM + f"jobqueue: {{slurm: {{job-extra-directives: [{json.dumps(option)}]}}}}\n"
+    assert told in directives(script(written(text)).text)
+
+
+def test_a_run_in_a_job_has_the_keys_that_only_the_user_knows(tmp_path):
+    keys = {"DASK_JOBQUEUE__SLURM__ACCOUNT": "m1234", "RUCIO_CONFIG": "/home/me/rucio.cfg"}
+    lines = head_of(load_site("slurm"), tmp_path, **keys, OWN="x").text.splitlines()
+    assert {f"export {name}={value}" for name, value in keys.items()} <= set(lines)
+    assert not [line for line in lines if "OWN=" in line]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -15,7 +16,12 @@ from mlaas4hep_dask.cluster.sites.script import Script
 from mlaas4hep_dask.cluster.sites.site import Site
 from mlaas4hep_dask.errors import ClusterError
 
-FOUND_BY = ("SLURM_CONF", "CONDOR_CONFIG")  # the batch system, which the job submits to
+# What a run needs that workers do not: the batch system, to which the job submits, with the keys
+# that only the user knows, and the catalogue of files.
+OF_A_RUN = re.compile(
+    "SLURM_CONF|CONDOR_CONFIG|_CONDOR_[A-Z]+_HOST|DASK_CONFIG|DASK_JOBQUEUE__.*"
+    "|RUCIO_(CONFIG|HOME|ACCOUNT|AUTH_TYPE|VO)"
+)
 
 
 def head_script(
@@ -64,10 +70,11 @@ def head_script(
             site=site.name,
         )
     here = os.environ if environment is None else environment
-    more = {**{name: here[name] for name in FOUND_BY if name in here}, **(variables or {})}
+    own = {name: here[name] for name in sorted(here) if OF_A_RUN.fullmatch(name)}
     lines = [
+        *(f"export {key}={shlex.quote(value)}" for key, value in own.items()),
         *prologue_of(site, HEAD, here),
-        *(f"export {key}={shlex.quote(value)}" for key, value in more.items()),
+        *(f"export {key}={shlex.quote(value)}" for key, value in (variables or {}).items()),
         *_credential_lines(here, credentials or {}),
         f"cd {shlex.quote(str(folder))} || exit 1",
         f"exec {python_of(site, HEAD)} {shlex.join(command)}",

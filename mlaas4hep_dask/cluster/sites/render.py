@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shlex
 import sys
 from collections.abc import Mapping, Sequence
@@ -203,7 +204,7 @@ def _slurm(
         walltime=None if walltime is None else clock(walltime),
         job_cpu=jobs.job_cpu,
         job_mem=jobs.job_mem or f"{jobs.batch_memory}M",
-        job_extra_directives=[*directives, *jobs.job_extra_directives],
+        job_extra_directives=[*directives, *map(_directive, jobs.job_extra_directives)],
     )
     return Script(
         job.job_script() if "worker_command" in common else _slurm_text(job, common),
@@ -211,6 +212,14 @@ def _slurm(
         tuple(shlex.split(job.submit_command)),
         log,
     )
+
+
+def _directive(option: str) -> str:
+    """An option of sbatch; a value with blanks that has no quotes gets them."""
+    name, _, value = option.partition("=")
+    if name.startswith("--") and not re.search(r"[\s'\"]", name) and re.search(r"\s", value):
+        return option if re.search(r"['\"\\]", value) else f"{name}={shlex.quote(value)}"
+    return option
 
 
 def _slurm_text(job: Any, common: Mapping[str, Any]) -> str:
