@@ -25,8 +25,10 @@ import os, time
 def is_in_a_job():
     return "SLURM_JOB_ID" in os.environ or "_CONDOR_SCRATCH_DIR" in os.environ
 
-def slow(events, seconds=0.0, fat=0, once=""):
+def slow(events, seconds=0.0, fat=0, once="", hold=""):
     time.sleep(seconds)
+    while is_in_a_job() and os.path.exists(hold):
+        time.sleep(0.05)
     if fat and is_in_a_job() and not os.path.exists(once):
         open(once, "w").close()
         kept = bytearray(fat)
@@ -47,12 +49,15 @@ class Batch:
         self.service.run("scancel" if self.system == "slurm" else "condor_rm", *jobs)
 
     def end_walltime(self, *jobs):
-        """Have the batch system end jobs as those whose walltime is over; it looks now and then."""
-        for job in jobs:
-            if self.system == "slurm":
+        """Have the batch system end jobs as those whose walltime is over: SLURM looks every 30 s.
+
+        Pools of HTCondor remove jobs for that.
+        """
+        if self.system == "slurm":
+            for job in jobs:
                 self.service.run("scontrol", "update", f"JobId={job}", "EndTime=now")
-            else:  # in which a pool's own rule for its walltime is such an expression
-                self.service.run("condor_qedit", job, "PeriodicRemove", "true")
+        else:
+            self.cancel(*jobs)
 
     def jobs(self):
         """Numbers of the jobs that are in the queue."""
@@ -207,14 +212,14 @@ def restarted(server, folder):
 def test_jobs_that_are_lost_or_end_together_and_a_lost_server_change_no_result(
     batch, tmp_path, expected
 ):
-    server = XRootDServer(main_job.DATA)
+    server, hold = XRootDServer(main_job.DATA), tmp_path / "hold"
     try:
         with Run(
             batch,
             tmp_path,
             where=server.url,
             site={"readers": {"minimum": 2, "maximum": 2}},
-            function={"seconds": 1.0},
+            function={"seconds": 1.0, "hold": str(hold)},
             config={"reading": {"attempts": 6}},
         ) as run:
             run.wait_for_events("specs")
@@ -223,12 +228,14 @@ def test_jobs_that_are_lost_or_end_together_and_a_lost_server_change_no_result(
             batch.cancel(job)
             run.wait_for(lambda: first not in run.connected("readers"), "the loss is seen")
             run.wait_for(lambda: run.num_submitted() == 5, "it is replaced")
+            hold.touch()  # no partition is done until all jobs have ended
+            server.send(signal.SIGCONT)
+            server = restarted(server, main_job.DATA)
             ending = run.wait_for_workers("readers", 2) | run.wait_for_workers("trainers", 2)
             batch.end_walltime(*ending.values())
             run.wait_for(lambda: ending.keys() <= run.lost().keys(), "all jobs have ended")
             why = [run.lost()[worker] for worker in ending]
-            server.send(signal.SIGCONT)
-            server = restarted(server, main_job.DATA)
+            hold.unlink()
             found = run.results()
     finally:
         server.end()
