@@ -34,15 +34,15 @@ from mlaas4hep_dask.cluster.check.lines import (
 from mlaas4hep_dask.cluster.sites import Site, check_credentials, load_site
 from mlaas4hep_dask.cluster.sites.credentials import credentials_for
 from mlaas4hep_dask.errors import ClusterError, MLaaSError
-from mlaas4hep_dask.places import LOCAL, SYSTEMS
-from mlaas4hep_dask.waiting import ClusterHandle, Group, processes, workers_of
+from mlaas4hep_dask.places import GROUPS, LOCAL, SYSTEMS
+from mlaas4hep_dask.waiting import ClusterHandle, processes, workers_of
 
 if TYPE_CHECKING:
     from distributed import Client
 
     from mlaas4hep_dask.config import Cluster
 
-GROUPS: tuple[Group, ...] = ("readers", "trainers")
+
 ANSWER = 120.0  # seconds in which a worker finds out what it is; XRootD takes some of them
 PORT_TIMEOUT = 5.0  # seconds in which a port answers
 WORDS = 3  # what was last said, of workers that do not start
@@ -87,8 +87,8 @@ def check_cluster(asked: Asked, tell: Callable[[Line], None]) -> list[Line]:
             found(credentials_line(site))
             if lines[0].colour == "red":  # nothing would be submitted
                 return lines
-        with _one_of_each(asked) as options, _last_words() as said:
-            _look(asked, options, said, found)
+        with _one_of_each(asked) as options, _last_words() as log_lines:
+            _look(asked, options, log_lines, found)
     except MLaaSError as error:
         found(start_line(str(error), []))
     return lines
@@ -105,15 +105,15 @@ def _one_of_each(asked: Asked) -> Iterator[Cluster]:
     with tempfile.TemporaryDirectory(prefix="mlaas4hep-check-") as folder:
         file = Path(folder) / f"{site.name}.yaml"
         one = {"minimum": 1, "maximum": 1}
-        own: dict[str, Any] = {
+        settings: dict[str, Any] = {
             "base": str(site.file.absolute()),
             "patience": asked.timeout,
             "max-resubmissions": 0,
         }
-        own |= dict.fromkeys(GROUPS, one)
+        settings |= dict.fromkeys(GROUPS, one)
         death = min(asked.timeout, site.jobs("readers").death_timeout)
         queue = {site.system: {"death-timeout": death}}
-        file.write_text(yaml.safe_dump({"mlaas4hep": own, "jobqueue": queue}))
+        file.write_text(yaml.safe_dump({"mlaas4hep": settings, "jobqueue": queue}))
         yield options.model_copy(update={"site": str(file), "workers": None})
 
 
@@ -130,7 +130,7 @@ def credentials_line(site: Site) -> Line:
 
 
 def _look(
-    asked: Asked, options: Cluster, said: Sequence[str], found: Callable[[Line], None]
+    asked: Asked, options: Cluster, log_lines: Sequence[str], tell: Callable[[Line], None]
 ) -> None:
     began = time.monotonic()
     site = load_site(options.site, options.address) if options.address in SYSTEMS else None
@@ -141,19 +141,19 @@ def _look(
                 cluster.wait_for_workers(
                     1, f"site {site.name}", seconds=asked.timeout, group="trainers"
                 )
-            chosen = chosen_workers(cluster)
-            for group, worker in chosen.items():
+            workers = chosen_workers(cluster)
+            for group, worker in workers.items():
                 where = _name_of(client, worker)
                 seconds = f"after {time.monotonic() - began:.0f} s"
-                found(Line("green", group, "starts", f"{where}, {seconds}"))
-            for group, worker in chosen.items():
+                tell(Line("green", group, "starts", f"{where}, {seconds}"))
+            for group, worker in workers.items():
                 gpus = asked.gpus and group != "readers"
                 if site is not None and group in GROUPS:
                     gpus = gpus or site.group(group).gpus > 0
-                _look_at_one(asked, cluster, group, worker, found, gpus=gpus)
-            _look_at_ports(cluster, chosen, found)
+                _look_at_one(asked, cluster, group, worker, tell, gpus=gpus)
+            _look_at_ports(cluster, workers, tell)
     except MLaaSError as error:
-        found(start_line(str(error), said[-WORDS:]))
+        tell(start_line(str(error), log_lines[-WORDS:]))
 
 
 def chosen_workers(cluster: ClusterHandle) -> dict[str, str]:
@@ -177,7 +177,7 @@ def _look_at_one(
     cluster: ClusterHandle,
     group: str,
     worker: str,
-    found: Callable[[Line], None],
+    tell: Callable[[Line], None],
     *,
     gpus: bool,
 ) -> None:
@@ -188,30 +188,30 @@ def _look_at_one(
             cluster, worker, facts_of_worker, asked.input.needs, info["local_directory"], gpus=gpus
         )
     except Exception as error:  # of a worker that cannot even take this
-        found(start_line(f"{_name_of(cluster.client, worker)}: {error}", []))
+        tell(start_line(f"{_name_of(cluster.client, worker)}: {error}", []))
         return
     for line in environment_lines(group, facts, here):
-        found(line)
-    found(memory_line(group, info["metrics"].get("memory", 0), info["memory_limit"] or 0))
+        tell(line)
+    tell(memory_line(group, info["metrics"].get("memory", 0), info["memory_limit"] or 0))
     for scratch in facts.scratch:
-        found(scratch_line(group, scratch))
+        tell(scratch_line(group, scratch))
     if facts.gpus is not None:
         for line in gpu_lines(group, facts.gpus):
-            found(line)
+            tell(line)
     if group == "trainers":  # readers alone read
         return
     if asked.input.file is None:
         advice = "give a dataset.yaml: its first file is opened on a worker"
-        found(Line("yellow", group, "input", "no file was opened", advice))
+        tell(Line("yellow", group, "input", "no file was opened", advice))
         return
     try:
         num_entries, seconds = _on_worker(
             cluster, worker, open_file, asked.input.file, asked.input.access
         )
     except Exception as error:  # whatever it is, the file is not there for this worker
-        found(unopened_line(group, error))
+        tell(unopened_line(group, error))
     else:
-        found(opened_line(group, asked.input.file, num_entries, seconds))
+        tell(opened_line(group, asked.input.file, num_entries, seconds))
 
 
 def _on_worker(
@@ -237,15 +237,15 @@ def _on_worker(
 
 
 def _look_at_ports(
-    cluster: ClusterHandle, chosen: Mapping[str, str], found: Callable[[Line], None]
+    cluster: ClusterHandle, workers: Mapping[str, str], tell: Callable[[Line], None]
 ) -> None:
     """Whether workers reach each other at the ports of Dask, and at free ones as ranks do."""
-    if len(chosen) < len(GROUPS):
+    if len(workers) < len(GROUPS):
         advice = "ports between workers are tried with two of them: start one more"
-        found(Line("yellow", next(iter(chosen)), "ports", "there is only one worker", advice))
+        tell(Line("yellow", next(iter(workers)), "ports", "there is only one worker", advice))
         return
     for group, other in zip(GROUPS, reversed(GROUPS), strict=True):
-        there, here = chosen[other], chosen[group]
+        there, here = workers[other], workers[group]
         try:
             host, port = _host_of(there)
             free = _on_worker(cluster, there, listen, host)
@@ -260,7 +260,7 @@ def _look_at_ports(
                 _on_worker(cluster, there, stop_listening, free)
         except (MLaaSError, OSError) as error:
             failures = {there: str(error)}
-        found(ports_line(group, other, failures))
+        tell(ports_line(group, other, failures))
 
 
 def _host_of(address: str) -> tuple[str, int]:
@@ -271,16 +271,16 @@ def _host_of(address: str) -> tuple[str, int]:
 @contextmanager
 def _last_words() -> Iterator[list[str]]:
     """What is warned of while the context lives, for the line of workers that do not start."""
-    said: list[str] = []
+    log_lines: list[str] = []
 
     class Listener(logging.Handler):
         def emit(self, record: logging.LogRecord) -> None:
-            said.append(record.getMessage())
+            log_lines.append(record.getMessage())
 
     listener = Listener(logging.WARNING)
     logger = logging.getLogger("mlaas4hep_dask.cluster")
     logger.addHandler(listener)
     try:
-        yield said
+        yield log_lines
     finally:
         logger.removeHandler(listener)

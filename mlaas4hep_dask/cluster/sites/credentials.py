@@ -185,7 +185,7 @@ def read_token(file: Path) -> Credential:
 
 def _end_of(file: Path, certificate: str) -> float:
     try:
-        done = subprocess.run(
+        process = subprocess.run(
             ["openssl", "x509", "-noout", "-enddate"],  # noqa: S607  # the system's own
             input=certificate,
             capture_output=True,
@@ -198,10 +198,10 @@ def _end_of(file: Path, certificate: str) -> float:
         raise _error("proxy", file, text) from error
     except FileNotFoundError as error:
         raise _error("proxy", file, "openssl, which reads it, is not installed") from error
-    found = re.match(r"notAfter=(.+) GMT", done.stdout)
-    if found is None:
-        raise _error("proxy", file, f"openssl cannot read it ({done.stderr.strip()[:100]})")
-    return datetime.strptime(found[1], "%b %d %H:%M:%S %Y").replace(tzinfo=UTC).timestamp()
+    match = re.match(r"notAfter=(.+) GMT", process.stdout)
+    if match is None:
+        raise _error("proxy", file, f"openssl cannot read it ({process.stderr.strip()[:100]})")
+    return datetime.strptime(match[1], "%b %d %H:%M:%S %Y").replace(tzinfo=UTC).timestamp()
 
 
 def _first(environment: Mapping[str, str], variable: str, *places: str) -> Path | None:
