@@ -6,12 +6,13 @@ import json
 import os
 import shutil
 import socket
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 from mlaas4hep_dask.journal import birth_of
+from mlaas4hep_dask.journal.lines import lines_of
 from mlaas4hep_dask.places import LOCAL
 
 if TYPE_CHECKING:
@@ -150,21 +151,6 @@ def newest(output: Path, name: str) -> Path | None:
     """The folder, of those beside an output, whose file of a name was written last."""
     files = list(jobs_folder(output).glob(f"*/{name}"))
     return max(files, key=_time).parent if files else None
-
-
-def lines_of(file: Path) -> Iterator[Mapping[str, Any]]:
-    """The objects of a file with one in each line; a line that was cut is left out."""
-    try:
-        content = file.read_bytes()
-    except OSError:
-        return
-    for line in content.split(b"\n"):
-        try:
-            value = json.loads(line)
-        except ValueError:
-            continue
-        if isinstance(value, dict):
-            yield value
 
 
 def _time(file: Path) -> float:

@@ -7,40 +7,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from mlaas4hep_dask.detached.head import lines_of, newest, options_in, seen_by
-
-JOBS, DRIVER = "jobs.jsonl", "driver.json"
-OVER = ("cancelled", "lost", "gone")
-
-
-@dataclass(frozen=True)
-class Job:
-    """A job of a run.
-
-    Attributes
-    ----------
-    id, group, worker : str
-        Its id in the batch system, the group of its worker and the name of that.
-    state : str
-        ``pending``, ``running``, ``held``, ``connected`` when its worker is there; ``lost``,
-        ``cancelled``, ``gone``.
-    reason : str
-        What was said of it last.
-    log : str
-        The file of what it prints; empty if that is not kept.
-    """
-
-    id: str
-    group: str
-    worker: str
-    state: str = "pending"
-    reason: str = ""
-    log: str = ""
-
-    @property
-    def is_over(self) -> bool:
-        """It has left the queue, as far as is known."""
-        return self.state in OVER
+from mlaas4hep_dask.cluster.batch import records
+from mlaas4hep_dask.cluster.batch.records import DRIVER, Driver, Job
+from mlaas4hep_dask.detached.head import jobs_folder, newest, seen_by
 
 
 @dataclass(frozen=True)
@@ -67,6 +36,8 @@ class Jobs:
         Why no more jobs were submitted; empty unless it was given up.
     is_asked : bool
         The queue has told of the states.
+    earlier : tuple of Jobs
+        Of clusters that the run had before, those with jobs that are left.
     """
 
     folder: Path
@@ -78,6 +49,7 @@ class Jobs:
     num_refused: int = 0
     trouble: str = ""
     is_asked: bool = False
+    earlier: tuple[Jobs, ...] = ()
 
     @property
     def left(self) -> list[Job]:
@@ -98,27 +70,35 @@ def jobs_of(run: Path) -> Jobs | None:
     folder = newest(run, DRIVER)
     if folder is None:
         return None
-    driver = next(lines_of(folder / DRIVER), {})
-    jobs = replace(
-        _recorded(folder),
-        system=str(driver.get("system", "")),
-        site=str(driver.get("site", "")),
-        host=str(driver.get("host", "")),
-        options=options_in(driver),
+    earlier = [
+        jobs
+        for file in sorted(jobs_folder(run).glob(f"*/{DRIVER}"))
+        if file.parent != folder and (jobs := jobs_in(file.parent)).left
+    ]
+    return replace(jobs_in(folder), earlier=tuple(earlier))
+
+
+def jobs_in(folder: Path) -> Jobs:
+    """The jobs of one cluster, by its folder; the batch system is asked of those that are left."""
+    driver, record = Driver.read(folder), records.read(folder)
+    jobs = Jobs(
+        folder,
+        system=driver.system,
+        site=driver.site,
+        host=driver.host,
+        options=driver.options,
+        jobs=record.jobs,
+        num_refused=record.num_refused,
+        trouble=record.trouble,
     )
     return _with_queue(jobs) if jobs.left else jobs
 
 
-def jobs_in(folder: Path) -> tuple[Job, ...]:
-    """The jobs of one cluster, as its records tell."""
-    return _recorded(folder).jobs
-
-
-def cancel(system: str, ids: Iterable[str], options: Iterable[str] = ()) -> None:
-    """End jobs; those that have ended are left alone."""
+def cancel(system: str, ids: Iterable[str], options: Iterable[str] = ()) -> str:
+    """End jobs; what the batch system says against it, as of some that have ended, or nothing."""
     from mlaas4hep_dask.cluster.batch.queue import QUEUES
 
-    QUEUES[system](tuple(options)).cancel(list(ids))
+    return QUEUES[system](tuple(options)).cancel(list(ids))
 
 
 def cancel_command(system: str, ids: Iterable[str], options: Iterable[str] = ()) -> str:
@@ -126,28 +106,6 @@ def cancel_command(system: str, ids: Iterable[str], options: Iterable[str] = ())
     from mlaas4hep_dask.cluster.batch.queue import QUEUES
 
     return shlex.join(QUEUES[system](tuple(options)).cancel_command(list(ids)))
-
-
-def _recorded(folder: Path) -> Jobs:
-    jobs: dict[str, Job] = {}
-    num_refused, trouble = 0, ""
-    for record in lines_of(folder / JOBS):
-        event, id_ = record.get("event"), str(record.get("job", ""))
-        text = str(record.get("text", ""))
-        job = jobs.get(id_)
-        if event == "submitted":
-            group, worker = str(record.get("group", "")), str(record.get("worker", ""))
-            jobs[id_] = Job(id_, group, worker, log=str(record.get("log", "")))
-        elif event == "refused":
-            num_refused += 1
-        elif event == "gave up":
-            trouble = text
-        elif event == "told" and job is not None:
-            state = str(record.get("state") or job.state)
-            jobs[id_] = replace(job, state=state, reason=text.partition("\n")[0])
-        elif event == "cancelled" and job is not None and job.state != "lost":
-            jobs[id_] = replace(job, state="cancelled")
-    return Jobs(folder, jobs=tuple(jobs.values()), num_refused=num_refused, trouble=trouble)
 
 
 def _with_queue(recorded: Jobs) -> Jobs:
@@ -159,7 +117,7 @@ def _with_queue(recorded: Jobs) -> Jobs:
     for job in recorded.jobs:
         if not job.is_over:
             now = queue.get(job.id)
-            if now is None or now.state == "gone":
+            if now is None or now.state == "gone" or now.is_ending:
                 job = replace(job, state="gone", reason="" if now is None else now.reason)
             elif now.state != "running" or job.state != "connected":
                 job = replace(job, state=now.state, reason=now.reason or job.reason)

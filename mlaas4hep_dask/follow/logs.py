@@ -10,9 +10,10 @@ from pathlib import Path
 
 import click
 
+from mlaas4hep_dask.cluster.batch import records
+from mlaas4hep_dask.cluster.batch.records import Job
 from mlaas4hep_dask.detached.head import HEAD, Head, jobs_folder, records_folder
 from mlaas4hep_dask.errors import RecordError, did_you_mean
-from mlaas4hep_dask.follow.jobs import JOBS, Job, jobs_in
 from mlaas4hep_dask.follow.standing import AT_WORK, look
 from mlaas4hep_dask.journal.read import JOURNAL
 
@@ -36,7 +37,7 @@ def logs_of(folder: Path) -> list[Log]:
     all_logs: list[Log] = []
     clusters = jobs_folder(folder)
     for cluster in sorted(clusters.iterdir()) if clusters.is_dir() else []:
-        jobs = jobs_in(cluster) if (cluster / JOBS).exists() else ()
+        jobs = records.read(cluster).jobs
         logs = [_log(job) for job in jobs if job.log]
         files = {log.file for log in logs}
         all_logs += [

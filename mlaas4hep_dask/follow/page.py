@@ -271,6 +271,10 @@ def _jobs(jobs: Jobs | None) -> list[str]:
         lines.append(f"  {number} {reason}")
     if jobs.trouble:
         lines.append(f"  {jobs.trouble}")
+    for cluster in jobs.earlier:
+        known = "" if cluster.is_asked else ", as the records tell"
+        ids = " ".join(job.id for job in cluster.left)
+        lines.append(f"  of {cluster.folder.name} {len(cluster.left)} are left{known}: {ids}")
     return lines
 
 
@@ -292,6 +296,7 @@ def _jobs_json(jobs: Jobs) -> dict[str, Any]:
         "refused": jobs.num_refused,
         "trouble": jobs.trouble,
         "jobs": [vars(job).copy() for job in jobs.jobs],
+        "earlier": [vars(job).copy() for each in jobs.earlier for job in each.left],
     }
 
 

@@ -18,12 +18,13 @@ import psutil
 from mlaas4hep_dask.command import SUCCESS, TROUBLE
 from mlaas4hep_dask.detached.head import Head
 from mlaas4hep_dask.errors import ClusterError
-from mlaas4hep_dask.follow.jobs import Jobs, cancel, cancel_command, jobs_of
+from mlaas4hep_dask.follow.jobs import Jobs, cancel, cancel_command, jobs_in, jobs_of
 from mlaas4hep_dask.follow.page import fate
 from mlaas4hep_dask.follow.standing import AT_WORK, Standing, is_at_work, look
 from mlaas4hep_dask.places import LOCAL
 
 PATIENCE = 90.0  # seconds; a process takes up to 30 of them to clean up, a batch system its own
+AGAIN = 15.0  # seconds after which jobs that stay are ended again
 POLL = 0.2
 
 
@@ -59,8 +60,9 @@ def _end_process(process: int, lives: Callable[[], bool]) -> None:
     started: list[psutil.Process] = []
     with suppress(psutil.Error):
         started = psutil.Process(process).children(recursive=True)
-    os.kill(process, signal.SIGTERM)
-    os.kill(process, signal.SIGCONT)  # one that is suspended hears nothing
+    with suppress(ProcessLookupError):  # it has just ended, perhaps between the two
+        os.kill(process, signal.SIGTERM)
+        os.kill(process, signal.SIGCONT)  # one that is suspended hears nothing
     if not _wait(lambda: not lives()):
         raise ClusterError(
             f"process {process} has not ended for {PATIENCE:.0f} s; kill -9 {process} ends it",
@@ -104,24 +106,33 @@ def _end_jobs(folder: Path) -> int:
     if jobs is None:
         click.echo("nothing is left of it but its folder")
         return SUCCESS
-    if jobs.left and jobs.is_asked:
-        ids = [job.id for job in jobs.left]
-        click.echo(f"ending {len(ids)} jobs that it left in the queue: {' '.join(ids)}")
-        cancel(jobs.system, ids, jobs.options)
-        _wait(lambda: not _left(folder))
-        jobs = jobs_of(folder) or jobs
-    if not jobs.left:
+    for cluster in (*jobs.earlier, jobs):
+        if cluster.left and cluster.is_asked:
+            ids = [job.id for job in cluster.left]
+            click.echo(f"ending {len(ids)} jobs that it left in the queue: {' '.join(ids)}")
+            _cancel(cluster)
+    jobs = jobs_of(folder) or jobs
+    clusters = [each for each in (*jobs.earlier, jobs) if each.left]
+    for cluster in clusters:
+        _say_left(cluster)
+    if not clusters:
         click.echo(f"nothing is left of it but its folder and {jobs.folder}")
-        return SUCCESS
-    return _say_left(jobs)
+    return TROUBLE if clusters else SUCCESS
 
 
-def _left(folder: Path) -> bool:
-    jobs = jobs_of(folder)
-    return jobs is not None and bool(jobs.left)
+def _cancel(cluster: Jobs) -> None:
+    """End the jobs of a cluster, and again those that stay, until none is left or it takes long."""
+    end, words = time.monotonic() + PATIENCE, ""
+    jobs = cluster
+    while jobs.left and time.monotonic() < end:
+        words = cancel(jobs.system, [job.id for job in jobs.left], jobs.options)
+        _wait(lambda: not jobs_in(cluster.folder).left, AGAIN)
+        jobs = jobs_in(cluster.folder)
+    if jobs.left and words:
+        click.echo(words, err=True)
 
 
-def _say_left(jobs: Jobs) -> int:
+def _say_left(jobs: Jobs) -> None:
     """Say which jobs may be in the queue, and what ends them."""
     ids = [job.id for job in jobs.left]
     verb = "are" if jobs.is_asked else "may be"
@@ -131,12 +142,11 @@ def _say_left(jobs: Jobs) -> int:
         f"  {cancel_command(jobs.system, ids, jobs.options)}",
         err=True,
     )
-    return TROUBLE
 
 
-def _wait(is_over: Callable[[], bool]) -> bool:
+def _wait(is_over: Callable[[], bool], seconds: float = PATIENCE) -> bool:
     """Wait until something is over; False when that takes too long."""
-    end = time.monotonic() + PATIENCE
+    end = time.monotonic() + seconds
     while not is_over():
         if time.monotonic() > end:
             return False

@@ -6,6 +6,7 @@ import time
 from contextlib import contextmanager
 
 import pytest
+from queue_in_folder import command, commands_in, jobs
 from services.processes import wait_until
 
 from mlaas4hep_dask.cluster.batch.limits import Limits, Size
@@ -17,58 +18,14 @@ from mlaas4hep_dask.command.ends import GRACE
 
 pytestmark = pytest.mark.slow
 
-# A queue in a folder: a file for each job, whose content is state, reason and name.
-SBATCH = """#!/bin/sh
-PATH=/usr/bin:/bin
-cd "{folder}" && echo "$1" >> asked && number=$(($(wc -l < asked)))
-test -e refusing && echo "you have as many as you may" >&2 && exit 1
-echo "RUNNING|None|$(basename "$1" .sh)" > "job-$number"
-test -e slow && exec sleep 1000
-test -e lost && echo "sbatch: error: Socket timed out on send/recv operation" >&2 && exit 1
-echo "Submitted batch job $number"
-"""
-SQUEUE = """#!/bin/sh
-PATH=/usr/bin:/bin
-cd "{folder}"
-test -e garbled && echo "slurm_load_jobs: something" && exit 0
-for each in job-*; do test -e $each && echo "${{each#job-}}|$(cat $each)"; done
-exit 0
-"""
-SCANCEL = """#!/bin/sh
-PATH=/usr/bin:/bin
-cd "{folder}" && echo "$@" >> cancelled
-test -e deaf && echo "scancel: error: Unable to contact slurm controller" >&2 && exit 1
-for each; do rm -f "job-$each"; done
-"""
-
 
 @pytest.fixture
 def place(tmp_path, monkeypatch):
-    """A folder with commands as SLURM's, which keep a queue in it."""
-    commands = tmp_path / "bin"
-    commands.mkdir()
-    folder = tmp_path / "queue"
-    folder.mkdir()
-    for name, text in (("sbatch", SBATCH), ("squeue", SQUEUE), ("scancel", SCANCEL)):
-        (commands / name).write_text(text.format(folder=folder))
-        (commands / name).chmod(0o755)
-    monkeypatch.setenv("PATH", str(commands))
-    return folder
-
-
-def command(place, name, text):
-    """Another command in the place of one."""
-    file = place.parent / "bin" / name
-    file.write_text(f"#!/bin/sh\nPATH=/usr/bin:/bin\n{text}\n")
-    file.chmod(0o755)
+    return commands_in(tmp_path, monkeypatch)
 
 
 def script_of(group, worker):
     return Script("#!/bin/sh\n", worker, ("sbatch",), None)
-
-
-def jobs(place):
-    return {file.read_text().split("|")[2].strip() for file in place.glob("job-*")}
 
 
 def records(folder):

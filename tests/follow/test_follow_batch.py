@@ -7,8 +7,10 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 
 import main_job
+import psutil
 import pytest
 import yaml
 from services.processes import wait_until
@@ -213,9 +215,16 @@ def test_jobs_that_a_killed_run_has_left_are_told_and_ended(slurm, tmp_path):
         wait_for_epoch(tmp_path, 1, lambda: run.poll() is None)
         (tmp_path / "hold").touch()
         groups(tmp_path, readers={"connected": 1}, trainers={"connected": 2})
+        started = psutil.Process(run.pid).children(recursive=True)
+        for process in started:  # as in a power cut: the scheduler would end the jobs
+            process.suspend()
     finally:
         os.killpg(run.pid, signal.SIGKILL)
         run.wait()
+    for process in started:
+        with suppress(psutil.NoSuchProcess):
+            process.kill()
+    psutil.wait_procs(started, timeout=30)
     told = status(tmp_path)
     assert told["state"] == "killed"
     assert told["jobs"]["groups"]["readers"] == {"connected": 1}  # still in the queue

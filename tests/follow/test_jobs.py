@@ -78,6 +78,36 @@ def test_jobs_are_counted_by_group_and_state_with_the_words_of_the_batch_system(
     assert told["groups"]["readers"] == {"connected": 1, "lost": 1, "cancelled": 1}
 
 
+def test_a_job_that_could_not_be_cancelled_is_not_over_until_it_is_gone(run):
+    (cluster,) = run.parent.glob("run.jobs/*-a")
+
+    def add(event, job):
+        with (cluster / "jobs.jsonl").open("a") as file:
+            file.write(json.dumps({"event": event, "job": job}) + "\n")
+
+    with (cluster / "jobs.jsonl").open("a") as file:
+        file.write("\n")  # after a line that was cut
+    for job in ("1.0", "2.0", "4.0"):  # connected, lost and pending
+        add("not cancelled", job)
+    assert [job.state for job in jobs_of(run).jobs] == [*["leaving"] * 2, "cancelled", "leaving"]
+    for job in ("1.0", "2.0"):
+        add("gone", job)
+    add("cancelled", "4.0")
+    assert [job.state for job in jobs_of(run).jobs] == ["gone", "lost", "cancelled", "cancelled"]
+    assert jobs_of(run).left == []
+
+
+def test_jobs_that_an_earlier_cluster_of_a_run_has_left_are_told(run):
+    (cluster,) = run.parent.glob("run.jobs/*-b")
+    assert jobs_of(run).earlier == ()
+    (cluster / "jobs.jsonl").write_text(json.dumps(RECORDS[0] | {"job": "77.0"}) + "\n")
+    (earlier,) = jobs_of(run).earlier
+    assert [job.id for job in earlier.left] == ["77.0"]
+    text = page(look(run), jobs_of(run), look(run).sign)
+    assert "  of 20260101-000000-b 1 are left, as the records tell: 77.0" in text
+    assert [job["id"] for job in as_json(look(run), jobs_of(run))["jobs"]["earlier"]] == ["77.0"]
+
+
 def test_a_run_without_batch_jobs_has_none_and_says_where_messages_stand(tmp_path):
     journal = Journal()
     with journal.kept(tmp_path / "run" / JOURNAL):

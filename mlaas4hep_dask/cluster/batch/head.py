@@ -10,13 +10,17 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from mlaas4hep_dask.cluster.batch import records
 from mlaas4hep_dask.cluster.batch.own_address import address_for_workers
+from mlaas4hep_dask.cluster.batch.records import Driver
+from mlaas4hep_dask.cluster.batch.scheduler import GOODBYE
 from mlaas4hep_dask.cluster.sites import Site
 from mlaas4hep_dask.errors import ClusterError, MissingExtraError
 
@@ -86,7 +90,9 @@ def certificates(folder: Path) -> Security:
 
 
 @contextmanager
-def running_head(site: Site, security: Security | None, log: Path) -> Iterator[Head]:
+def running_head(
+    site: Site, security: Security | None, log: Path, driver: Driver, folder: Path
+) -> Iterator[Head]:
     """A scheduler for the workers of a site, until the context ends, or this process.
 
     Parameters
@@ -97,6 +103,10 @@ def running_head(site: Site, security: Security | None, log: Path) -> Iterator[H
         From `certificates`.
     log : Path
         A file for what it says.
+    driver : Driver
+        This process. When it is gone without a goodbye, its jobs and keys are ended from there.
+    folder : Path
+        Of the cluster's records.
 
     Raises
     ------
@@ -108,48 +118,63 @@ def running_head(site: Site, security: Security | None, log: Path) -> Iterator[H
         "settings": site.settings,
         "scheduler": _place_of(site),
         "ports": _ports_of(site),
+        "driver": asdict(driver),
+        "folder": str(folder),
     }
     command = [sys.executable, "-m", "mlaas4hep_dask.cluster.batch.scheduler"]
-    with (
-        log.open("ab") as log_file,
+    began = time.monotonic()
+    with log.open("ab") as log_file:
         # A session of its own: a terminal's Ctrl-C shall not reach it, the client ends it.
-        subprocess.Popen(  # noqa: S603  # this package
+        process = subprocess.Popen(  # noqa: S603  # this package
             command,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=log_file,
             text=True,
             start_new_session=True,
-        ) as process,
-    ):
-        assert process.stdin is not None
-        assert process.stdout is not None
-        watch = threading.Timer(START_TIMEOUT, process.kill)
-        watch.start()
-        try:
+        )
+    assert process.stdin is not None
+    assert process.stdout is not None
+    watch = threading.Timer(START_TIMEOUT, process.kill)
+    watch.start()
+    try:
+        with suppress(BrokenPipeError):
             process.stdin.write(json.dumps(options) + "\n")
             process.stdin.flush()
-            line = process.stdout.readline()
-        except BrokenPipeError:
-            line = ""
-        finally:
-            watch.cancel()
-        try:
-            if not line:
-                process.kill()
-                _require_free_port(site)
-                words = log.read_text(errors="replace").strip().splitlines()[-1:] or ["no word"]
-                raise ClusterError(
-                    f"the scheduler does not start on this machine ({words[0]}); see {log}"
-                )
-            message = json.loads(line)
-            yield Head(message["address"], message["dashboard"], security)
-        finally:
-            process.stdin.close()
-            try:
-                process.wait(CLOSE_TIMEOUT)
-            except subprocess.TimeoutExpired:
-                process.kill()
+        line = process.stdout.readline()
+    finally:
+        watch.cancel()
+    try:
+        if not line:
+            process.kill()
+            _require_free_port(site)
+            words = log.read_text(errors="replace").strip().splitlines()[-1:] or ["no word"]
+            waited = f"{time.monotonic() - began:.0f} s"
+            raise ClusterError(
+                f"the scheduler did not start on this machine in {waited} ({words[0]}); see {log}"
+            )
+        message = json.loads(line)
+        yield Head(message["address"], message["dashboard"], security)
+    finally:
+        _end(process, folder)
+
+
+def _end(process: subprocess.Popen[str], folder: Path) -> None:
+    """End a scheduler; where jobs are left in the queue, it stays until it has ended them."""
+    assert process.stdin is not None
+    assert process.stdout is not None
+    is_clean = not records.read(folder).left
+    with suppress(OSError):  # it has ended
+        if is_clean:
+            process.stdin.write(f"{GOODBYE}\n")
+        process.stdin.close()
+    process.stdout.close()
+    try:
+        process.wait(CLOSE_TIMEOUT)
+    except subprocess.TimeoutExpired:
+        if is_clean:
+            process.kill()
+            process.wait()
 
 
 def _options_of(security: Security | None) -> dict[str, Any] | None:

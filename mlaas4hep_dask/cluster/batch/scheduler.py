@@ -2,7 +2,7 @@
 
 ``python -m mlaas4hep_dask.cluster.batch.scheduler`` reads one line of JSON from its input, prints
 one with its addresses, and ends when its input is closed: also when the process that holds the
-other end was killed.
+other end was killed. That has said no goodbye then, and its jobs and keys are ended from here.
 """
 
 from __future__ import annotations
@@ -10,7 +10,13 @@ from __future__ import annotations
 import asyncio
 import json
 import sys
+from pathlib import Path
 from typing import Any
+
+from mlaas4hep_dask.cluster.batch.leftovers import sweep
+from mlaas4hep_dask.cluster.batch.records import Driver
+
+GOODBYE = "goodbye"  # of a driver that has ended its jobs itself
 
 
 async def serve(options: dict[str, Any]) -> None:
@@ -39,7 +45,13 @@ async def serve(options: dict[str, Any]) -> None:
         sys.stdout.write(json.dumps({"address": scheduler.address, "dashboard": port}) + "\n")
         sys.stdout.flush()
         loop = asyncio.get_running_loop()
-        await loop.run_in_executor(None, sys.stdin.read)
+        words = await loop.run_in_executor(None, sys.stdin.read)
+        ending = None
+        if options.get("driver") and GOODBYE not in words:
+            driver, folder = Driver.of(options["driver"]), Path(options["folder"])
+            ending = loop.run_in_executor(None, sweep, driver, folder)
+    if ending is not None:
+        await ending
 
 
 def main() -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import shlex
 import threading
@@ -12,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from mlaas4hep_dask.cluster.batch import records
 from mlaas4hep_dask.cluster.batch.actions import Action, Cancel, GiveUp, Gone, Submit, Tell
 from mlaas4hep_dask.cluster.batch.limits import Limits
 from mlaas4hep_dask.cluster.batch.queue import Queue, UnansweredError, log_end
@@ -26,7 +26,6 @@ logger = logging.getLogger(__name__)
 # Within the time that a command has to end after Ctrl-C, also when the batch system is slow:
 END = 15.0  # seconds in which jobs are ended, and seen off
 LAST_COMMANDS = 7.0  # seconds that each command of the batch system has then
-RECORDS = "jobs.jsonl"  # in the folder of scripts: what was seen and done, one JSON object a line
 
 
 @dataclass(frozen=True)
@@ -65,7 +64,7 @@ class Supervisor:
     limits : Limits
         Of the state machine.
     folder : Path
-        Where scripts are written, one file per job.
+        Where scripts are written, one file per job, and records.
     prefix : str
         What stands between group and number in the names of workers: the run's id.
     interval : float
@@ -265,10 +264,9 @@ class Supervisor:
         if self._tell_others is not None:
             self._tell_others(record)
         try:
-            with (self._folder / RECORDS).open("a") as file:
-                file.write(json.dumps(record) + "\n")
+            records.add(self._folder, record)
         except OSError as error:
-            logger.info("%s: %s", self._folder / RECORDS, error)
+            logger.info("%s: %s", self._folder / records.JOBS, error)
 
 
 def _group_of(worker: str) -> str:

@@ -2,22 +2,23 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 import secrets
 import socket
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mlaas4hep_dask.cluster.batch.head import Head, certificates, running_head
+from mlaas4hep_dask.cluster.batch.leftovers import end_earlier, remove_keys
 from mlaas4hep_dask.cluster.batch.limits import Limits, Size
 from mlaas4hep_dask.cluster.batch.queue import QUEUES, require_commands
+from mlaas4hep_dask.cluster.batch.records import DRIVER, Driver
 from mlaas4hep_dask.cluster.batch.supervisor import Supervisor, Workers
 from mlaas4hep_dask.cluster.reach import require_same_versions
 from mlaas4hep_dask.cluster.sites import (
@@ -31,6 +32,7 @@ from mlaas4hep_dask.cluster.sites import (
 )
 from mlaas4hep_dask.command import signals_wait, whole_stack
 from mlaas4hep_dask.errors import ClusterError, writing
+from mlaas4hep_dask.journal import birth_of
 
 if TYPE_CHECKING:
     from distributed import Client
@@ -84,23 +86,30 @@ def start(options: Cluster, ranks: int, jobs: Path | None) -> Iterator[Client]:
     for warning in check_credentials(site):
         logger.warning("%s", warning)
     run = secrets.token_hex(3)
-    folder = (jobs or Path("mlaas4hep.jobs")).absolute() / f"{time.strftime('%Y%m%d-%H%M%S')}-{run}"
+    clusters = (jobs or Path("mlaas4hep.jobs")).absolute()
+    end_earlier(clusters)
+    folder = clusters / f"{time.strftime('%Y%m%d-%H%M%S')}-{run}"
     with writing(folder):
         (folder / "logs").mkdir(parents=True)
     make_log_folders(site)
     with whole_stack() as stack:
         security = None
         keys = _keys_folder(site, folder, run)
+        driver = _driver(site, run, keys)
+        with writing(folder / DRIVER):
+            driver.write(folder)
+        stack.callback(remove_keys, driver.keys)
         if site.options.tls:
-            stack.callback(_remove, keys)
             security = certificates(keys)
         copies = stack.enter_context(carried(site, keys))
-        head = stack.enter_context(running_head(site, security, folder / "logs" / "scheduler.log"))
+        log = folder / "logs" / "scheduler.log"
+        head = stack.enter_context(running_head(site, security, log, driver, folder))
         with signals_wait():
             client = stack.enter_context(
                 Client(head.address, security=security, timeout=SURVEY_TIMEOUT)
             )
-        _write_driver(folder, site, head)
+        with writing(folder / DRIVER):
+            replace(driver, scheduler=head.address, dashboard=head.dashboard).write(folder)
         add_page(client)
         teller = stack.enter_context(Teller(client))
         limits = limits_of(site, ranks)
@@ -191,25 +200,16 @@ def _keys_folder(site: Site, folder: Path, run: str) -> Path:
     return Path(expanded) / f"mlaas4hep_dask-tls-{run}"
 
 
-def _remove(keys: Path) -> None:
-    """Remove keys, which are of no use any more."""
-    for file in keys.glob("*.pem"):
-        with suppress(OSError):
-            file.unlink()
-    with suppress(OSError):
-        keys.rmdir()
-
-
-def _write_driver(folder: Path, site: Site, head: Head) -> None:
-    """Write down what runs this cluster, for those who look at it from outside."""
-    driver = {
-        "host": socket.gethostname(),
-        "pid": os.getpid(),
-        "system": site.system,
-        "options": site.queue_options,
-        "site": site.name,
-        "scheduler": head.address,
-        "dashboard": head.dashboard,
-    }
-    with writing(folder / "driver.json"):
-        (folder / "driver.json").write_text(json.dumps(driver) + "\n")
+def _driver(site: Site, run: str, keys: Path) -> Driver:
+    """What runs a cluster: the process in which this is called."""
+    return Driver(
+        host=socket.gethostname(),
+        pid=os.getpid(),
+        birth=birth_of(os.getpid()),
+        system=site.system,
+        site=site.name,
+        options=site.queue_options,
+        run=run,
+        keys=str(keys),
+        job=os.environ.get("SLURM_JOB_ID", "") if site.system == "slurm" else "",
+    )

@@ -1,0 +1,123 @@
+"""Ends what a driver that is dead has left behind: jobs in the queue, and secrets."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
+
+from mlaas4hep_dask.cluster.batch import records
+from mlaas4hep_dask.cluster.batch.queue import QUEUES, Queue
+from mlaas4hep_dask.cluster.batch.records import DRIVER, Driver
+from mlaas4hep_dask.cluster.batch.views import Seen
+
+logger = logging.getLogger(__name__)
+
+SETTLE = 15.0  # seconds in which a command that submits, and outlived its driver, has done so
+SWEEP = 300.0  # seconds in which a batch system that does not answer is asked again
+PAUSE = 2.0
+SECRETS = ("*.pem", "proxy*", "token*")  # all that is in the folder of keys
+
+
+def sweep(driver: Driver, folder: Path) -> None:
+    """Remove the keys of a driver that has just died, and end its jobs until there are none.
+
+    Parameters
+    ----------
+    driver : Driver
+        That is dead.
+    folder : Path
+        Of its records.
+    """
+    remove_keys(driver.keys)
+    queue = QUEUES[driver.system](driver.options)
+    began = time.monotonic()
+    while time.monotonic() < began + SWEEP:
+        jobs = _in_queue(driver, folder, queue.seen())
+        if jobs:
+            _end(jobs, folder, queue)
+        elif jobs is not None and time.monotonic() > began + SETTLE:
+            return
+        time.sleep(PAUSE)
+
+
+def end_earlier(clusters: Path) -> None:
+    """End what earlier drivers have left behind, and say so.
+
+    Parameters
+    ----------
+    clusters : Path
+        In which each cluster has a folder. Those whose driver lives, or may live on another
+        machine, are left alone.
+    """
+    for file in sorted(clusters.glob(f"*/{DRIVER}")):
+        folder = file.parent
+        driver = Driver.read(folder)
+        if driver.system not in QUEUES or driver.is_alive():
+            continue
+        jobs = records.read(folder).left
+        queue = QUEUES[driver.system](driver.options)
+        view = queue.seen() if jobs else None
+        if driver.is_alive() is None and not _has_lost_its_job(driver, view):
+            continue
+        remove_keys(driver.keys)
+        if view is None:
+            continue
+        rest = _in_queue(driver, folder, view) or {}
+        for job in jobs.keys() - rest.keys():
+            _record(folder, "gone", job, jobs[job])
+        if rest:
+            ids = ", ".join(rest)
+            logger.warning("an earlier run left %d jobs in the queue: %s; ended", len(rest), ids)
+            _end(rest, folder, queue)
+
+
+def remove_keys(keys: str) -> None:
+    """Remove certificates, keys and copies of credentials, which are of no use any more."""
+    if not keys:
+        return
+    for pattern in SECRETS:
+        for file in Path(keys).glob(pattern):
+            with suppress(OSError):
+                file.unlink()
+    with suppress(OSError):
+        Path(keys).rmdir()
+
+
+def _in_queue(
+    driver: Driver, folder: Path, view: Mapping[str, Seen] | None
+) -> dict[str, str] | None:
+    """Workers, by id, of a driver's jobs in the queue: those on record, and those with its name."""
+    if view is None:
+        return None
+    jobs = {}
+    recorded = {job.id: job.worker for job in records.read(folder).jobs}
+    for job, status in view.items():
+        worker = recorded.get(job)
+        # An id may be given again, after years or by another installation.
+        is_recorded = worker is not None and (not status.name or worker in status.name)
+        is_named = bool(driver.run) and f"-{driver.run}-" in status.name
+        if status.state != "gone" and not status.is_ending and (is_recorded or is_named):
+            jobs[job] = worker or ""
+    return jobs
+
+
+def _has_lost_its_job(driver: Driver, view: Mapping[str, Seen] | None) -> bool:
+    """True of a driver that worked in a job which has left the queue."""
+    if not driver.job or view is None:
+        return False
+    return view.get(driver.job, Seen("gone")).state == "gone"
+
+
+def _end(jobs: Mapping[str, str], folder: Path, queue: Queue) -> None:
+    words = queue.cancel(list(jobs))
+    for job, worker in jobs.items():
+        _record(folder, "not cancelled" if words else "cancelled", job, worker, words)
+
+
+def _record(folder: Path, event: str, job: str, worker: str, text: str = "") -> None:
+    record = {"time": round(time.time(), 3), "event": event, "worker": worker, "job": job}
+    with suppress(OSError):
+        records.add(folder, record | ({"text": text} if text else {}))

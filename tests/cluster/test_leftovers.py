@@ -1,0 +1,167 @@
+"""What a driver that is dead has left behind is ended, by its scheduler and by the next driver."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+from dataclasses import replace
+
+import psutil
+import pytest
+import yaml
+from queue_in_folder import commands_in, jobs
+from services.processes import wait_until
+
+from mlaas4hep_dask.cluster.batch import records
+from mlaas4hep_dask.cluster.batch.leftovers import end_earlier
+from mlaas4hep_dask.cluster.batch.records import Driver
+from mlaas4hep_dask.cluster.settings import SETTINGS
+from mlaas4hep_dask.journal import birth_of
+
+pytestmark = pytest.mark.slow
+
+OWN = Driver(socket.gethostname(), os.getpid(), birth_of(os.getpid()), "slurm", "ours", run="ab12")
+DEAD = replace(OWN, birth="another")
+
+
+@pytest.fixture
+def place(tmp_path, monkeypatch):
+    return commands_in(tmp_path, monkeypatch)
+
+
+def write(clusters, place, driver, name="20260101-000000-ab12"):
+    """The records and keys of a driver with two jobs, and a queue with one, and two of others."""
+    folder = clusters / name
+    keys = folder / "tls"
+    keys.mkdir(parents=True)
+    for secret in ("cert.pem", "key.pem", "token"):
+        (keys / secret).write_text("secret")
+    replace(driver, keys=str(keys)).write(folder)
+    for number in (1, 2, 3):
+        worker = f"readers-ab12-{number}"
+        records.add(folder, {"event": "submitted", "worker": worker, "job": str(number)})
+    (place / "job-1").write_text("PENDING|Resources|mlaas4hep-readers-ab12-1")
+    (place / "job-3").write_text("RUNNING|None|an id that was given again")
+    (place / "job-8").write_text("RUNNING|None|mlaas4hep-readers-ef56-1")
+    return folder
+
+
+def events(folder):
+    lines = (folder / "jobs.jsonl").read_text().splitlines()
+    told = [json.loads(line) for line in lines]
+    return {(each["event"], each["job"]) for each in told if each["event"] != "submitted"}
+
+
+def test_jobs_and_secrets_of_a_driver_that_died_are_ended_by_the_next(place, tmp_path, caplog):
+    folder = write(tmp_path / "run.jobs", place, DEAD)
+    end_earlier(tmp_path / "run.jobs")
+    assert jobs(place) == {"an id that was given again", "mlaas4hep-readers-ef56-1"}
+    assert not (folder / "tls").exists()
+    assert caplog.messages == ["an earlier run left 1 jobs in the queue: 1; ended"]
+    assert events(folder) == {("cancelled", "1"), ("gone", "2"), ("gone", "3")}
+    (place.parent / "bin" / "squeue").unlink()  # it need not be asked again
+    end_earlier(tmp_path / "run.jobs")
+    assert len(caplog.messages) == 1
+
+
+@pytest.mark.parametrize("driver", [OWN, replace(DEAD, host="elsewhere.example.org")])
+def test_what_belongs_to_a_driver_that_may_live_is_left_alone(driver, place, tmp_path):
+    folder = write(tmp_path / "run.jobs", place, driver)
+    end_earlier(tmp_path / "run.jobs")
+    assert len(jobs(place)) == 3
+    assert (folder / "tls" / "key.pem").exists()
+
+
+def test_a_driver_elsewhere_is_dead_when_its_own_job_has_left_the_queue(place, tmp_path):
+    elsewhere = replace(DEAD, host="node1.example.org", job="8")
+    folder = write(tmp_path / "run.jobs", place, elsewhere)
+    end_earlier(tmp_path / "run.jobs")
+    assert len(jobs(place)) == 3
+    (place / "job-8").unlink()
+    end_earlier(tmp_path / "run.jobs")
+    assert jobs(place) == {"an id that was given again"}
+    assert not (folder / "tls").exists()
+
+
+@pytest.mark.parametrize("is_orderly", [True, False])
+def test_a_scheduler_ends_jobs_and_secrets_of_a_driver_without_a_goodbye(
+    is_orderly, place, tmp_path
+):
+    folder = write(tmp_path / "run.jobs", place, OWN)
+    driver = records.Driver.read(folder)
+    (place / "job-9").write_text("PENDING|None|mlaas4hep-readers-ab12-9")  # not on record yet
+    options = {
+        "scheduler": {"host": "127.0.0.1", "dashboard_address": "127.0.0.1:0"},
+        "ports": [0],
+        "security": None,
+        "settings": SETTINGS,
+        "driver": vars(driver),
+        "folder": str(folder),
+    }
+    process = subprocess.Popen(
+        [sys.executable, "-m", "mlaas4hep_dask.cluster.batch.scheduler"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    with process:
+        process.stdin.write(json.dumps(options) + "\n")
+        process.stdin.flush()
+        assert process.stdout.readline()
+        if is_orderly:
+            process.stdin.write("goodbye\n")
+        process.stdin.close()
+        assert process.wait(60) == 0
+    left = {"an id that was given again", "mlaas4hep-readers-ef56-1"}
+    own = {"mlaas4hep-readers-ab12-1", "mlaas4hep-readers-ab12-9"}
+    assert jobs(place) == (left | own if is_orderly else left)
+    assert (folder / "tls").exists() == is_orderly
+
+
+DRIVE = """
+from pathlib import Path
+from mlaas4hep_dask.cluster import connect
+from mlaas4hep_dask.config import Cluster
+
+if __name__ == "__main__":
+    with connect(Cluster(address="slurm", site="ours.yaml"), ranks=0, jobs=Path("run.jobs")):
+        pass
+"""
+
+
+@pytest.mark.batch
+@pytest.mark.timeout(280)
+def test_after_kill_9_of_the_driver_no_job_stays_in_the_queue_and_no_key(slurm, tmp_path):
+    site = {
+        "mlaas4hep": {
+            "title": "two nodes for four jobs",
+            "base": "slurm",
+            "readers": {"minimum": 4, "maximum": 4},
+        },
+        "jobqueue": {"slurm": {"job-extra-directives": ["--exclusive"]}},
+    }
+    (tmp_path / "ours.yaml").write_text(yaml.safe_dump(site))
+    (tmp_path / "drive.py").write_text(DRIVE)
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    driver = subprocess.Popen([sys.executable, "drive.py"], cwd=tmp_path, env=environment)
+    try:
+        wait_until(
+            lambda: (
+                sorted(state for state, _ in slurm.jobs().values()).count("PENDING") == 2
+                and len(slurm.jobs()) == 4
+            ),
+            "two jobs run, and two wait",
+            seconds=120,
+        )
+        started = psutil.Process(driver.pid).children()
+    finally:
+        driver.send_signal(signal.SIGKILL)
+        driver.wait()
+    wait_until(lambda: not slurm.jobs(), "no job is left", seconds=60)
+    (folder,) = (tmp_path / "run.jobs").iterdir()
+    wait_until(lambda: not (folder / "tls").exists(), "no key is left")
+    lines = (folder / "jobs.jsonl").read_text().splitlines()
+    assert [json.loads(line)["event"] for line in lines].count("submitted") == 4
+    assert not psutil.wait_procs(started, timeout=60)[1]
