@@ -117,7 +117,7 @@ def _with_queue(recorded: Jobs) -> Jobs:
     for job in recorded.jobs:
         if not job.is_over:
             now = queue.get(job.id)
-            if now is None or now.state == "gone" or now.is_ending:
+            if now is None or now.state == "gone":
                 job = replace(job, state="gone", reason="" if now is None else now.reason)
             elif now.state != "running" or job.state != "connected":
                 job = replace(job, state=now.state, reason=now.reason or job.reason)
