@@ -168,3 +168,10 @@ def test_a_folder_of_logs_that_is_missing_is_made_or_told_of(site, tmp_path, mon
         ClusterError, match=r"log-directory .*file/my logs cannot be made \(Not a dir"
     ):
         make_log_folders(site("htcondor", lines))
+
+
+def test_every_look_at_the_workers_keeps_the_copies_and_returns_what_it_saw(site, tmp_path):
+    copies = Carried(site("slurm"), tmp_path / "keys", {})
+    seen = []
+    assert copies.before(lambda: seen.append("look") or "workers")() == "workers"
+    assert seen == ["look"]
