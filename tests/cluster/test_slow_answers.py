@@ -38,7 +38,7 @@ def events(folder):
 
 
 @contextmanager
-def supervised(folder, look, queue=None, **limits):
+def supervised(folder, look, queue=None, end=END, **limits):
     given = {"pause": 0.1, "settle": 1.0, "again": 0.5, **limits}
     sizes = given.pop("sizes", {"readers": Size(2, 2)})
     with Supervisor(
@@ -49,6 +49,7 @@ def supervised(folder, look, queue=None, **limits):
         folder=folder,
         prefix="r-",
         interval=0.05,
+        end=end,
     ) as supervisor:
         yield supervisor
 
@@ -183,9 +184,8 @@ def test_the_end_fits_into_the_time_that_a_command_has_after_an_interrupt():
     assert END + LAST_COMMANDS < GRACE
 
 
-def test_jobs_that_cannot_be_ended_are_told_with_the_command(place, tmp_path, caplog, monkeypatch):
-    monkeypatch.setattr("mlaas4hep_dask.cluster.batch.supervisor.END", 1.0)
-    with supervised(tmp_path, nobody, sizes={"readers": Size(1, 1)}):
+def test_jobs_that_cannot_be_ended_are_told_with_the_command(place, tmp_path, caplog):
+    with supervised(tmp_path, nobody, sizes={"readers": Size(1, 1)}, end=1.0):
         wait_until(lambda: len(jobs(place)) == 1, "it is there")
         (place / "deaf").touch()
     assert "1 jobs may be in the queue; to end them:\n  scancel 1" in caplog.text

@@ -82,16 +82,13 @@ def test_a_missing_command_is_an_error_and_no_refusal(tmp_path, monkeypatch):
         assert QUEUES[system]().seen() is None
 
 
-def test_a_scheduler_that_does_not_answer_in_time_is_no_error_until_it_has_ended(
-    scheduler, monkeypatch
-):
-    monkeypatch.setattr("mlaas4hep_dask.cluster.places.batch.SURVEY_TIMEOUT", 1.0)
+def test_a_scheduler_that_does_not_answer_in_time_is_no_error_until_it_has_ended(scheduler):
     process, address = scheduler
     with Client(address) as client:
         assert workers_now(client, processes={}).names == {}
         process.send_signal(signal.SIGSTOP)
         try:
-            assert workers_now(client, processes={}) is None
+            assert workers_now(client, processes={}, seconds=1.0) is None
         finally:
             process.send_signal(signal.SIGCONT)
         wait_until(lambda: workers_now(client, processes={}) is not None, "it answers again")

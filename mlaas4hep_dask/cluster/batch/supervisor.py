@@ -24,7 +24,7 @@ from mlaas4hep_dask.errors import ClusterError, MLaaSError
 logger = logging.getLogger(__name__)
 
 # Within the time that a command has to end after Ctrl-C, also when the batch system is slow:
-END = 15.0  # seconds in which jobs are ended, and seen off
+END = 15.0  # seconds
 LAST_COMMANDS = 7.0  # seconds that each command of the batch system has then
 
 
@@ -69,6 +69,8 @@ class Supervisor:
         What stands between group and number in the names of workers: the run's id.
     interval : float
         Seconds between two looks.
+    end : float
+        Seconds in which jobs are ended, and seen off.
     tell : callable, optional
         Told every record too.
     """
@@ -83,6 +85,7 @@ class Supervisor:
         folder: Path,
         prefix: str = "",
         interval: float = 2.0,
+        end: float = END,
         tell: Callable[[Mapping[str, Any]], None] | None = None,
     ) -> None:
         self._queue = queue
@@ -90,7 +93,7 @@ class Supervisor:
         self._look = look
         self._limits = limits
         self._folder = folder
-        self._interval = interval
+        self._interval, self._end = interval, end
         self._tell_others = tell
         self._state = State(prefix=prefix)
         self._scripts: dict[str, Script] = {}
@@ -114,7 +117,7 @@ class Supervisor:
         return self
 
     def __exit__(self, *_: object) -> None:
-        deadline = time.monotonic() + END
+        deadline = time.monotonic() + self._end
         self._is_over.set()
         self._queue.hurry(LAST_COMMANDS)
         self._cancel(self._left())  # first of all: the thread may wait for a command

@@ -164,8 +164,10 @@ def _script(site: Site, head: Head, logs: Path, copies: Carried, group: str, wor
     )
 
 
-def workers_now(client: Client, *, processes: Mapping[str, int]) -> Workers | None:
-    """What Dask knows of the workers of each job; None when its scheduler does not answer.
+def workers_now(
+    client: Client, *, processes: Mapping[str, int], seconds: float = SURVEY_TIMEOUT
+) -> Workers | None:
+    """What Dask knows of the workers of each job; None when its scheduler does not answer in time.
 
     Raises
     ------
@@ -179,7 +181,7 @@ def workers_now(client: Client, *, processes: Mapping[str, int]) -> Workers | No
         return await client.run_on_scheduler(survey, topic=PROGRESS)
 
     try:
-        answer: Mapping[str, Any] = client.sync(asked, callback_timeout=SURVEY_TIMEOUT)
+        answer: Mapping[str, Any] = client.sync(asked, callback_timeout=seconds)
     except (OSError, AttributeError, RuntimeError, TimeoutError) as error:
         if client.status == "running":
             logger.info("the scheduler does not answer: %r", error)
