@@ -8,6 +8,7 @@ test -e refusing && echo "you have as many as you may" >&2 && exit 1
 echo "RUNNING|None|$(basename "$1" .sh)" > "job-$number"
 test -e slow && exec sleep 1000
 test -e lost && echo "sbatch: error: Socket timed out on send/recv operation" >&2 && exit 1
+test -e busy && sleep 0.5
 echo "Submitted batch job $number"
 """
 SQUEUE = """#!/bin/sh

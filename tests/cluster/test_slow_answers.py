@@ -179,6 +179,14 @@ def test_after_the_end_nothing_is_submitted(place, tmp_path):
     assert len((place / "asked").read_text().splitlines()) == 1
 
 
+def test_what_was_not_submitted_before_the_end_never_is(place, tmp_path):
+    (place / "busy").touch()
+    with supervised(tmp_path, nobody, sizes={"readers": Size(20, 20)}):
+        wait_until(lambda: (place / "asked").exists(), "one is submitted")
+    assert len((place / "asked").read_text().splitlines()) < 20
+    assert jobs(place) == set()
+
+
 def test_the_end_fits_into_the_time_that_a_command_has_after_an_interrupt():
     # One command may begin just before the deadline, and another after it.
     assert END + LAST_COMMANDS < GRACE
