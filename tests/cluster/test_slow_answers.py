@@ -38,7 +38,7 @@ def events(folder):
 
 
 @contextmanager
-def supervised(folder, look, queue=None, end=END, **limits):
+def supervised(folder, look, queue=None, *, end=END, interval=0.05, **limits):
     given = {"pause": 0.1, "settle": 1.0, "again": 0.5, **limits}
     sizes = given.pop("sizes", {"readers": Size(2, 2)})
     with Supervisor(
@@ -48,7 +48,7 @@ def supervised(folder, look, queue=None, end=END, **limits):
         limits=Limits(sizes, **given),
         folder=folder,
         prefix="r-",
-        interval=0.05,
+        interval=interval,
         end=end,
     ) as supervisor:
         yield supervisor
@@ -198,3 +198,17 @@ def test_jobs_that_cannot_be_ended_are_told_with_the_command(place, tmp_path, ca
         (place / "deaf").touch()
     assert "1 jobs may be in the queue; to end them:\n  scancel 1" in caplog.text
     assert QUEUES["slurm"]().seen() == {"1": Seen("running")}
+
+
+def test_a_queue_that_is_seldom_asked_is_asked_when_a_worker_has_left(place, tmp_path):
+    looks = []
+
+    def look():
+        looks.append(jobs(place))
+        return Workers(dict.fromkeys(looks[-1], 1))
+
+    with supervised(tmp_path, look, interval=10_000):
+        wait_until(lambda: looks and len(looks[-1]) == 2, "both are there")
+        (place / "job-1").unlink()
+        wait_until(lambda: len(jobs(place)) == 2, "another is there")
+    assert events(tmp_path).count("submitted") == 3

@@ -27,6 +27,9 @@ logger = logging.getLogger(__name__)
 END = 15.0  # seconds
 LAST_COMMANDS = 7.0  # seconds that each command of the batch system has then
 
+LOOK_EVERY = 2.0  # seconds between two looks at the workers, however seldom the queue is asked
+LOOKS_AFTER_LOSS = 3  # at the queue, which has a job for some moments whose worker has left
+
 
 @dataclass(frozen=True)
 class Workers:
@@ -68,7 +71,7 @@ class Supervisor:
     prefix : str
         What stands between group and number in the names of workers: the run's id.
     interval : float
-        Seconds between two looks.
+        Seconds between two looks at the queue; less when a worker has left.
     end : float
         Seconds in which jobs are ended, and seen off.
     tell : callable, optional
@@ -101,6 +104,8 @@ class Supervisor:
         self._refused: dict[str, str] = {}
         self._put_off: set[str] = set()
         self._unanswered = Unanswered(limits.settle)
+        self._there: frozenset[str] = frozenset()  # jobs whose workers were there
+        self._looks_soon = 0
         self._is_over = threading.Event()
         self._thread = threading.Thread(target=self._run, name="supervisor of jobs", daemon=True)
         self.failure: MLaaSError | None = None
@@ -128,7 +133,8 @@ class Supervisor:
         try:
             while not self.failure:
                 self.look_once()
-                if self._is_over.wait(self._interval):
+                self._wait()
+                if self._is_over.is_set():
                     return
         except Exception as error:  # nobody else would hear of it
             if self._is_over.is_set():
@@ -137,6 +143,24 @@ class Supervisor:
             self.failure = own_error or ClusterError(f"the supervisor of jobs failed ({error!r})")
             logger.info("%s", self.failure, exc_info=True)
             self._cancel(self._left())
+
+    def _wait(self) -> None:
+        """Wait until the queue is to be asked again: soon when a worker has left, or the end came.
+
+        Dask knows at once that a worker is gone. So a lost job is soon replaced where a queue that
+        others share may be asked once in a minute only.
+        """
+        is_soon = self._looks_soon > 0
+        self._looks_soon -= is_soon
+        until = time.monotonic() + min(self._interval, LOOK_EVERY if is_soon else self._interval)
+        while (left := until - time.monotonic()) > 0:
+            if self._is_over.wait(min(left, LOOK_EVERY)) or left <= LOOK_EVERY:
+                return
+            names = frozenset(workers.names) if (workers := self._look()) else self._there
+            if self._there - names:
+                self._looks_soon = LOOKS_AFTER_LOSS
+                return
+            self._there = names
 
     def _left(self) -> dict[str, str]:
         """Workers, by id, of the jobs that may be in the queue, as far as is known."""
@@ -169,6 +193,8 @@ class Supervisor:
         queue, workers = self._queue.seen(), self._look()
         if self._is_over.is_set():
             return
+        if workers is not None:
+            self._there = frozenset(workers.names)
         now, strays = time.monotonic(), dict[str, str]()
         if queue is not None:
             for worker, job in self._unanswered.found(queue).items():
