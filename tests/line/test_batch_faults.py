@@ -8,6 +8,7 @@ import sys
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+import elsewhere
 import main_job
 import psutil
 import pytest
@@ -288,7 +289,7 @@ def test_a_driver_that_is_killed_leaves_no_job_and_its_run_goes_on(batch, tmp_pa
         )
         head = psutil.Process(run.process.pid).children(recursive=True)
         run.process.kill()
-        assert not psutil.wait_procs(head, timeout=30)[1]
+        assert not psutil.wait_procs(head, timeout=60)[1]
         wait_until(lambda: not batch.jobs(), "no job is left", seconds=60)
     with run:
         assert run.process.wait(200) == 0, run.printed()
@@ -342,6 +343,19 @@ def test_jobs_that_never_work_end_a_run_in_words(batch, tmp_path, site, jobs, wo
     assert "Traceback" not in printed
     for word in words:
         assert word in printed
+
+
+def test_a_module_that_jobs_lack_is_told_before_anything_is_measured(batch, tmp_path):
+    hidden = elsewhere.without(tmp_path / "site", "hypothesis")
+    own = {"job-script-prologue": [f"export PYTHONPATH={hidden}:$PYTHONPATH"]}
+    run = Run(batch, tmp_path, jobs=own)
+    (tmp_path / "slow.py").write_text(f"import hypothesis\n{SLOW}")
+    with run:
+        code, printed = run.ended(100)
+    assert code == 2, printed
+    assert "function 'slow.py:slow' needs module 'hypothesis', which worker " in printed
+    assert "specs:" not in printed
+    assert "Traceback" not in printed
 
 
 @pytest.mark.parametrize("system", SYSTEMS)
