@@ -29,7 +29,8 @@ import work
 import yaml
 
 from mlaas4hep_dask import Dataset, connect
-from mlaas4hep_dask.cluster.batch.queue import QUEUES
+from mlaas4hep_dask.cluster.batch.queue import QUEUES, Queue
+from mlaas4hep_dask.cluster.batch.records import Driver
 from mlaas4hep_dask.cluster.session import Session
 from mlaas4hep_dask.cluster.sites import load_site
 from mlaas4hep_dask.dataset.collecting import collect
@@ -80,17 +81,18 @@ def write_site(file: Path, parsed: Any) -> Path:
 def report_losses(parsed: Any, site: Path, cluster: Session) -> None:
     """Lose jobs one after the other, and print the JSON line."""
     queue, delays = QUEUES[parsed.system](load_site(str(site)).queue_options), []
+    run = Driver.read(next((site.parent / "jobs").iterdir())).run
     ways = ["cancelled", "killed"] if parsed.here else ["cancelled"]
     for turn in range(parsed.repeats):
         for way in ways:
             cluster.wait_for_workers(WORKERS, "benchmark", seconds=PATIENCE, group="readers")
-            known = set(queue.seen() or ())
+            before = _jobs(queue, run)
             if way == "killed":
                 _kill(sorted(cluster.client.run(os.getpid).values())[turn % WORKERS])
             else:
-                queue.cancel([next(job for job in known if _is_there(queue, job))])
+                queue.cancel([min(job for job, state in before.items() if state == "running")])
             began = time.perf_counter()
-            while not set(queue.seen() or ()) - known:
+            while not _jobs(queue, run).keys() - before.keys():
                 if time.perf_counter() - began > PATIENCE:
                     sys.exit(f"a job that was {way} is not replaced within {PATIENCE:.0f} s")
             delays.append(time.perf_counter() - began)
@@ -107,8 +109,11 @@ def report_losses(parsed: Any, site: Path, cluster: Session) -> None:
     )
 
 
-def _is_there(queue: Any, job: str) -> bool:
-    return (queue.seen() or {})[job].state == "running"
+def _jobs(queue: Queue, run: str) -> dict[str, str]:
+    """States, by id, of the jobs that this run has in the queue, and of no other."""
+    while (seen := queue.seen()) is None:
+        time.sleep(0.2)  # it does not answer
+    return {job: each.state for job, each in seen.items() if f"-{run}-" in each.name}
 
 
 def _kill(process: int) -> None:

@@ -49,7 +49,7 @@ def main() -> None:
         recipe=None,
         copied=copied,
         skip=False,
-        outputs=("score",),
+        score_names=("score",),
     )
     with tempfile.TemporaryDirectory() as folder:
 

@@ -66,6 +66,12 @@ class Encoded(Packed):
             raise disagreement("offsets of encoded events", self.offsets.shape, expected)
         for name, starts in zip(layout.collections, self.offsets, strict=True):
             require_offsets(f"encoded collection {name!r}", starts, self.num_events)
+            largest, width = int(np.diff(starts).max(initial=0)), layout.collection_widths[name]
+            if largest > width:
+                raise DataError(
+                    f"encoded collection {name!r} has {largest} objects in an event, and room for "
+                    f"{width}"
+                )
         ends = np.zeros(len(layout.branches) + 1, dtype=np.int64)
         ends[1 : len(layout.flat) + 1] = self.num_events
         ends[len(layout.flat) + 1 :] = self.offsets[layout.collection_rows, -1]

@@ -62,7 +62,8 @@ class Watch:
         self._lacking_since: float | None = None
         self._ends = 0  # workers ended for memory before anything was lacking
         self._looked = -math.inf
-        self._unmanned = 0.0  # seconds in which the group had no worker
+        self._is_manned = False  # the group had a worker at the last look
+        self._unmanned = 0.0  # seconds in which it had none
 
     @property
     def is_due(self) -> bool:
@@ -80,8 +81,9 @@ class Watch:
         before = max(self._looked, self._began)
         self._looked = now = time.monotonic()
         present = self._workers.look(self._client)
-        if not self._members(present):
+        if not self._is_manned:
             self._unmanned += now - before
+        self._is_manned = bool(self._members(present))
         now_there = processes(present)
         lost = [worker for worker, process in self._on.items() if now_there.get(worker) != process]
         if lost:

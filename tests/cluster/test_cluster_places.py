@@ -5,6 +5,7 @@ import yaml
 
 from mlaas4hep_dask.cluster.batch.head import running_head
 from mlaas4hep_dask.cluster.batch.limits import Size
+from mlaas4hep_dask.cluster.batch.records import Driver
 from mlaas4hep_dask.cluster.batch.survey import by_job
 from mlaas4hep_dask.cluster.dashboard import dashboard_lines
 from mlaas4hep_dask.cluster.places.batch import limits_of, site_of
@@ -78,6 +79,6 @@ def test_a_scheduler_whose_one_port_is_taken_says_which_and_of_which_key(tmp_pat
         file.write_text(yaml.safe_dump({"mlaas4hep": options, "jobqueue": host}))
         with (
             pytest.raises(ClusterError, match=rf"port {port} \(scheduler-ports\)"),
-            running_head(load_site(str(file)), None, tmp_path / "log"),
+            running_head(load_site(str(file)), None, tmp_path / "log", Driver(), tmp_path),
         ):
             pass

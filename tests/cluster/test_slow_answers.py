@@ -2,7 +2,6 @@
 
 import json
 import threading
-import time
 from contextlib import contextmanager
 
 import pytest
@@ -101,12 +100,19 @@ def test_a_command_that_is_missing_for_a_while_ends_no_run(place, tmp_path):
 
 
 def test_after_a_refusal_no_other_job_is_tried_in_the_same_step(place, tmp_path):
-    with supervised(tmp_path, nobody, sizes={"readers": Size(9, 9)}, pause=100.0):
-        (place / "refusing").touch()
+    looks = []
+
+    def look():
+        looks.append(1)
+        return nobody()
+
+    (place / "refusing").touch()
+    with supervised(tmp_path, look, sizes={"readers": Size(9, 9)}, pause=1_000.0):
         wait_until(lambda: "refused" in events(tmp_path), "one is refused")
-        time.sleep(0.5)  # of ten looks
+        number = len(looks)
+        wait_until(lambda: len(looks) > number + 10, "it has looked on")
         assert events(tmp_path).count("refused") == 1
-        assert len((place / "asked").read_text().splitlines()) <= 9
+        assert len((place / "asked").read_text().splitlines()) == 1
 
 
 def test_a_submission_without_an_answer_is_found_in_the_queue_by_its_name(place, tmp_path):
@@ -163,19 +169,24 @@ def test_at_the_end_a_command_that_hangs_is_cut_and_all_jobs_are_ended_in_one_co
 
 
 def test_after_the_end_nothing_is_submitted(place, tmp_path):
-    is_wanted, is_looking = threading.Event(), threading.Event()
+    is_wanted, is_looking, is_over = threading.Event(), threading.Event(), threading.Event()
+
+    class Hurried(QUEUES["slurm"]):
+        def hurry(self, seconds):
+            is_over.set()
+            super().hurry(seconds)
 
     def look():
         if not is_wanted.is_set():
             return nobody()
         is_looking.set()
-        time.sleep(1.0)  # in which the end comes
+        assert is_over.wait(60)
         return Workers({}, backlog={"readers": 100})
 
-    with supervised(tmp_path, look, sizes={"readers": Size(1, 9)}):
+    with supervised(tmp_path, look, Hurried(), sizes={"readers": Size(1, 9)}):
         wait_until(lambda: (place / "asked").exists(), "one is submitted")
         is_wanted.set()
-        assert is_looking.wait(20)
+        assert is_looking.wait(60)
     assert len((place / "asked").read_text().splitlines()) == 1
 
 

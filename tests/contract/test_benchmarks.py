@@ -33,6 +33,7 @@ def data_folder(tmp_path_factory):
         "specs.py --compression zstd",
         "encode.py --image",
         "encode.py --with-read",
+        "predict.py",
         "train.py",
         "graph.py --partitions 40",
         "windows.py --partitions 40",
@@ -55,7 +56,7 @@ def test_a_benchmark_ends_with_one_json_object(command, data_folder):
     assert found["ratio"] > 0
 
 
-@pytest.mark.timeout(280)
+@pytest.mark.timeout(400)
 @pytest.mark.usefixtures("slurm")
 def test_lost_jobs_are_replaced_and_batch_workers_are_held_against_local_ones(data_folder):
     few = ["--events", "2000", "--repeats", "1", "--times", "1", "--data", str(data_folder)]

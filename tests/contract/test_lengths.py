@@ -7,7 +7,7 @@ import awkward as ak
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from strategies import encoding_of, events
 
@@ -150,6 +150,19 @@ def test_offsets_of_encoded_events_cannot_fall(whole, data):
     place = data.draw(st.integers(1, offsets.shape[1] - 2))
     offsets[row, place] = offsets[row, place + 1] + 1
     with pytest.raises(DataError, match="not to become less"):
+        replace(encoded, offsets=offsets)
+
+
+@given(events(min_events=2), st.data())
+@MANY
+def test_no_encoded_event_has_more_objects_than_there_is_room_for(whole, data):
+    encoded = encode(whole, encoding_of(whole))
+    row = data.draw(st.integers(0, len(encoded.offsets) - 1))
+    width = encoded.layout.collection_widths[encoded.layout.collections[row]]
+    assume(encoded.offsets[row, -1] > width)
+    offsets = encoded.offsets.copy()
+    offsets[row, 1:-1] = 0  # the last event has all
+    with pytest.raises(DataError, match=f"objects in an event, and room for {width}"):
         replace(encoded, offsets=offsets)
 
 

@@ -143,7 +143,7 @@ def is_detached_ended_lost_and_taken_up(folder, system, in_queue, lose):
     groups(folder, readers={"connected": 1}, trainers={"connected": 2})
     why = lose(job)
     wait_until(lambda: job not in in_queue(), "the head has ended")
-    wait_until(lambda: not in_queue(), "no worker's job is left", seconds=DEATH_TIMEOUT)
+    wait_until(lambda: not in_queue(), "no worker's job is left", seconds=2 * DEATH_TIMEOUT)
     told = status(folder)
     assert told["state"] in ("interrupted", "killed")
     said = asked(folder, "status").stdout.splitlines()[0]
