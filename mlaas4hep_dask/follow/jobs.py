@@ -117,8 +117,10 @@ def _with_queue(recorded: Jobs) -> Jobs:
     for job in recorded.jobs:
         if not job.is_over:
             now = queue.get(job.id)
-            if now is None or now.state == "gone":
-                job = replace(job, state="gone", reason="" if now is None else now.reason)
+            if now is None or not now.is_of(job.worker):
+                job = replace(job, state="gone", reason="")
+            elif now.state == "gone":
+                job = replace(job, state="gone", reason=now.reason)
             elif now.state != "running" or job.state != "connected":
                 job = replace(job, state=now.state, reason=now.reason or job.reason)
         jobs.append(job)

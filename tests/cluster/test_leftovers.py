@@ -11,12 +11,12 @@ from dataclasses import replace
 import psutil
 import pytest
 import yaml
-from queue_in_folder import commands_in, jobs
+from queue_in_folder import command, commands_in, jobs
 from services.processes import wait_until
 
 from mlaas4hep_dask.cluster.batch import records
 from mlaas4hep_dask.cluster.batch.leftovers import end_earlier
-from mlaas4hep_dask.cluster.batch.records import Driver
+from mlaas4hep_dask.cluster.batch.records import Driver, own_job
 from mlaas4hep_dask.cluster.settings import SETTINGS
 from mlaas4hep_dask.journal import birth_of
 
@@ -83,6 +83,43 @@ def test_a_driver_elsewhere_is_dead_when_its_own_job_has_left_the_queue(place, t
     end_earlier(tmp_path / "run.jobs")
     assert jobs(place) == {"an id that was given again"}
     assert not (folder / "tls").exists()
+
+
+@pytest.mark.parametrize("answer", ["", "8|RUNNING|None|mlaas4hep-readers-ef56-1"])
+def test_an_answer_without_any_job_of_a_driver_elsewhere_does_not_prove_it_dead(
+    answer, place, tmp_path
+):
+    elsewhere = replace(DEAD, host="node1.example.org", job="77")
+    folder = write(tmp_path / "run.jobs", place, elsewhere)
+    command(place, "squeue", f"printf '%s' '{answer}'")
+    end_earlier(tmp_path / "run.jobs")
+    assert (folder / "tls" / "key.pem").exists()
+    assert events(folder) == set()
+
+
+def test_a_driver_in_a_job_of_an_array_is_found_by_the_number_in_its_environment(place, tmp_path):
+    elsewhere = replace(DEAD, host="node1.example.org", job="124")
+    folder = write(tmp_path / "run.jobs", place, elsewhere)
+    said = (
+        'case "$*" in *%A*) one=124;; *) one=123_4;; esac\n'
+        'echo "1|PENDING|None|mlaas4hep-readers-ab12-1"\n'
+    )
+    command(place, "squeue", said + 'echo "$one|RUNNING|None|my-array"')
+    end_earlier(tmp_path / "run.jobs")
+    assert len(jobs(place)) == 3
+    command(place, "squeue", said + 'echo "$one|FAILED|None|my-array"')
+    end_earlier(tmp_path / "run.jobs")
+    assert jobs(place) == {"an id that was given again", "mlaas4hep-readers-ef56-1"}
+    assert not (folder / "tls").exists()
+
+
+def test_a_driver_works_in_a_job_only_where_a_node_has_started_it(monkeypatch):
+    monkeypatch.setenv("SLURM_JOB_ID", "124")  # as in a shell of salloc, whose job may be over
+    monkeypatch.setenv("SLURM_JOB_NODELIST", "node1")
+    monkeypatch.delenv("SLURMD_NODENAME", raising=False)
+    assert own_job() == ""
+    monkeypatch.setenv("SLURMD_NODENAME", "node1")
+    assert own_job() == "124"
 
 
 @pytest.mark.parametrize("is_orderly", [True, False])

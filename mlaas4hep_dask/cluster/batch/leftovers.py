@@ -60,7 +60,7 @@ def end_earlier(clusters: Path) -> None:
         jobs = records.read(folder).left
         queue = QUEUES[driver.system](driver.options)
         view = queue.seen() if jobs else None
-        if driver.is_alive() is None and not _has_lost_its_job(driver, view):
+        if driver.is_alive() is None and not _has_lost_its_job(driver, folder, view):
             continue
         remove_keys(driver.keys)
         if view is None:
@@ -92,23 +92,39 @@ def _in_queue(
     """Workers, by id, of a driver's jobs in the queue: those on record, and those with its name."""
     if view is None:
         return None
+    own = _own(driver, folder, view)
+    statuses = {job: view[job] for job in own}
+    return {
+        job: own[job]
+        for job, status in statuses.items()
+        if status.state != "gone" and not status.is_ending
+    }
+
+
+def _own(driver: Driver, folder: Path, view: Mapping[str, Seen]) -> dict[str, str]:
+    """Workers, by id, of all jobs that a batch system knows of a driver, also of ended ones."""
     jobs = {}
     recorded = {job.id: job.worker for job in records.read(folder).jobs}
     for job, status in view.items():
         worker = recorded.get(job)
-        # An id may be given again, after years or by another installation.
-        is_recorded = worker is not None and (not status.name or worker in status.name)
+        is_recorded = worker is not None and status.is_of(worker)
         is_named = bool(driver.run) and f"-{driver.run}-" in status.name
-        if status.state != "gone" and not status.is_ending and (is_recorded or is_named):
+        if is_recorded or is_named:
             jobs[job] = worker or ""
     return jobs
 
 
-def _has_lost_its_job(driver: Driver, view: Mapping[str, Seen] | None) -> bool:
-    """True of a driver that worked in a job which has left the queue."""
+def _has_lost_its_job(driver: Driver, folder: Path, view: Mapping[str, Seen] | None) -> bool:
+    """True of a driver that worked in a job which has left the queue.
+
+    An answer without any job of the driver proves nothing: it may be one of another cluster, or of
+    a batch system that fails.
+    """
     if not driver.job or view is None:
         return False
-    return view.get(driver.job, Seen("gone")).state == "gone"
+    if driver.job in view:
+        return view[driver.job].state == "gone"
+    return bool(_own(driver, folder, view))
 
 
 def _end(jobs: Mapping[str, str], folder: Path, queue: Queue) -> None:

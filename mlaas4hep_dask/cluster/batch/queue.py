@@ -159,7 +159,8 @@ class Slurm(_ByCommands):
         return self._submit(script, path, re.compile(r"batch job (\d+)"))
 
     def seen(self) -> dict[str, Seen] | None:  # noqa: D102  # of Queue
-        form = ("--me", "--noheader", "--states=all", "--format=%i|%T|%r|%j")
+        # %A is the number that a job has in its own environment; %i is as 12_3 in an array.
+        form = ("--me", "--noheader", "--states=all", "--format=%A|%T|%r|%j")
         text = self._output_of("squeue", *self.options, *form)
         rows = [line.split("|", 2) for line in (text or "").splitlines() if line.strip()]
         if text is None or any(len(row) < 3 for row in rows):

@@ -24,6 +24,10 @@ class Seen:
     is_ending: bool = False
     name: str = field(default="", compare=False)
 
+    def is_of(self, worker: str) -> bool:
+        """Whether it may be a worker's; its id may be given again, after years or elsewhere."""
+        return not self.name or worker in self.name
+
 
 @dataclass(frozen=True)
 class View:

@@ -18,7 +18,7 @@ from mlaas4hep_dask.cluster.batch.head import Head, certificates, running_head
 from mlaas4hep_dask.cluster.batch.leftovers import end_earlier, remove_keys
 from mlaas4hep_dask.cluster.batch.limits import Limits, Size
 from mlaas4hep_dask.cluster.batch.queue import QUEUES, require_commands
-from mlaas4hep_dask.cluster.batch.records import DRIVER, Driver
+from mlaas4hep_dask.cluster.batch.records import DRIVER, Driver, own_job
 from mlaas4hep_dask.cluster.batch.supervisor import Supervisor, Workers
 from mlaas4hep_dask.cluster.reach import require_same_versions
 from mlaas4hep_dask.cluster.sites import (
@@ -213,5 +213,5 @@ def _driver(site: Site, run: str, keys: Path) -> Driver:
         options=site.queue_options,
         run=run,
         keys=str(keys),
-        job=os.environ.get("SLURM_JOB_ID", "") if site.system == "slurm" else "",
+        job=own_job() if site.system == "slurm" else "",
     )
