@@ -85,6 +85,20 @@ def test_a_driver_elsewhere_is_dead_when_its_own_job_has_left_the_queue(place, t
     assert not (folder / "tls").exists()
 
 
+def test_a_job_without_an_answer_is_ended_by_the_next_driver_and_not_looked_for_again(
+    place, tmp_path
+):
+    folder = write(tmp_path / "run.jobs", place, DEAD)
+    for number in (1, 2, 3):
+        records.add(folder, {"event": "gone", "job": str(number)})
+    records.add(folder, {"event": "unanswered", "worker": "readers-ab12-9"})
+    (place / "job-9").write_text("PENDING|None|mlaas4hep-readers-ab12-9")
+    (place / "job-1").unlink()
+    end_earlier(tmp_path / "run.jobs")
+    assert jobs(place) == {"an id that was given again", "mlaas4hep-readers-ef56-1"}
+    assert records.read(folder).unanswered == ()
+
+
 @pytest.mark.parametrize("answer", ["", "8|RUNNING|None|mlaas4hep-readers-ef56-1"])
 def test_an_answer_without_any_job_of_a_driver_elsewhere_does_not_prove_it_dead(
     answer, place, tmp_path

@@ -1,19 +1,25 @@
 """A batch system whose commands are slow, garbled, missing or in vain, and a supervisor of jobs."""
 
 import json
+import os
+import socket
 import threading
 from contextlib import contextmanager
 
+import psutil
 import pytest
 from queue_in_folder import command, commands_in, jobs
 from services.processes import wait_until
 
+from mlaas4hep_dask.cluster.batch.head import running_head
 from mlaas4hep_dask.cluster.batch.limits import Limits, Size
 from mlaas4hep_dask.cluster.batch.queue import QUEUES, RefusedError, UnansweredError
+from mlaas4hep_dask.cluster.batch.records import Driver, read
 from mlaas4hep_dask.cluster.batch.supervisor import END, LAST_COMMANDS, Supervisor, Workers
 from mlaas4hep_dask.cluster.batch.views import Seen
-from mlaas4hep_dask.cluster.sites import Script
+from mlaas4hep_dask.cluster.sites import Script, load_site
 from mlaas4hep_dask.command.ends import GRACE
+from mlaas4hep_dask.journal import birth_of
 
 pytestmark = pytest.mark.slow
 
@@ -166,6 +172,36 @@ def test_at_the_end_a_command_that_hangs_is_cut_and_all_jobs_are_ended_in_one_co
     assert jobs(place) == set()  # also the one that sbatch did not tell of
     first, *_ = (place / "cancelled").read_text().splitlines()
     assert sorted(first.split()) == ["2", "3"]
+
+
+def test_a_submission_without_an_answer_at_the_end_is_told_and_ended_from_the_scheduler(
+    place, tmp_path, caplog, monkeypatch
+):
+    monkeypatch.setattr("mlaas4hep_dask.cluster.batch.head.CLOSE_TIMEOUT", 1000.0)
+    (tmp_path / "ours.yaml").write_text(
+        "mlaas4hep: {title: t, base: slurm}\n"
+        "jobqueue: {slurm: {scheduler-options: {host: 127.0.0.1}}}\n"
+    )
+    site = load_site(str(tmp_path / "ours.yaml"))
+    driver = Driver(socket.gethostname(), os.getpid(), birth_of(os.getpid()), "slurm", run="r")
+    squeue = (place.parent / "bin" / "squeue").read_text()
+    (place / "slow").touch()
+    with running_head(site, None, tmp_path / "log", driver, tmp_path):
+        started = psutil.Process().children()
+        with supervised(tmp_path, nobody, sizes={"readers": Size(1, 1)}, end=1.0):
+            wait_until((place / "job-1").exists, "it is submitted")
+            command(place, "squeue", "exec sleep 1000")
+        assert jobs(place) == {"readers-r-0"}
+        assert "1 jobs were submitted without an answer, and may come" in caplog.text
+        assert caplog.messages[-1].endswith("they are looked for: readers-r-0")
+        assert read(tmp_path).unanswered == ("readers-r-0",)
+        (place.parent / "bin" / "squeue").write_text(squeue)
+        scheduler = next(each for each in started if "batch.scheduler" in str(each.cmdline()))
+    assert scheduler.status() != psutil.STATUS_ZOMBIE  # it goes on alone
+    wait_until(lambda: not jobs(place), "the scheduler has ended it")
+    psutil.wait_procs([scheduler], timeout=120)
+    assert not scheduler.is_running()
+    assert read(tmp_path).unanswered == ()
 
 
 def test_after_the_end_nothing_is_submitted(place, tmp_path):

@@ -160,21 +160,24 @@ def running_head(
 
 
 def _end(process: subprocess.Popen[str], folder: Path) -> None:
-    """End a scheduler; where jobs are left in the queue, it stays until it has ended them."""
+    """End a scheduler; where jobs may be left in the queue, it stays until it has ended them."""
     assert process.stdin is not None
     assert process.stdout is not None
-    is_clean = not records.read(folder).left
+    recorded = records.read(folder)
+    is_clean = not recorded.left and not recorded.unanswered
     with suppress(OSError):  # it has ended
         if is_clean:
             process.stdin.write(f"{GOODBYE}\n")
         process.stdin.close()
     process.stdout.close()
+    if not is_clean:  # it needs longer than this process has
+        threading.Thread(target=process.wait, daemon=True).start()
+        return
     try:
         process.wait(CLOSE_TIMEOUT)
     except subprocess.TimeoutExpired:
-        if is_clean:
-            process.kill()
-            process.wait()
+        process.kill()
+        process.wait()
 
 
 def _options_of(security: Security | None) -> dict[str, Any] | None:

@@ -39,6 +39,7 @@ def sweep(driver: Driver, folder: Path) -> None:
         if jobs:
             _end(jobs, folder, queue)
         elif jobs is not None and time.monotonic() > began + SETTLE:
+            _refuse(folder)
             return
         time.sleep(PAUSE)
 
@@ -57,9 +58,10 @@ def end_earlier(clusters: Path) -> None:
         driver = Driver.read(folder)
         if driver.system not in QUEUES or driver.is_alive():
             continue
-        jobs = records.read(folder).left
+        recorded = records.read(folder)
+        jobs = recorded.left
         queue = QUEUES[driver.system](driver.options)
-        view = queue.seen() if jobs else None
+        view = queue.seen() if jobs or recorded.unanswered else None
         if driver.is_alive() is None and not _has_lost_its_job(driver, folder, view):
             continue
         remove_keys(driver.keys)
@@ -72,6 +74,7 @@ def end_earlier(clusters: Path) -> None:
             ids = ", ".join(rest)
             logger.warning("an earlier run left %d jobs in the queue: %s; ended", len(rest), ids)
             _end(rest, folder, queue)
+        _refuse(folder)
 
 
 def remove_keys(keys: str) -> None:
@@ -131,6 +134,12 @@ def _end(jobs: Mapping[str, str], folder: Path, queue: Queue) -> None:
     words = queue.cancel(list(jobs))
     for job, worker in jobs.items():
         _record(folder, "not cancelled" if words else "cancelled", job, worker, words)
+
+
+def _refuse(folder: Path) -> None:
+    """Write down that jobs without an answer are not in the queue, or are ended by their names."""
+    for worker in records.read(folder).unanswered:
+        _record(folder, "refused", "", worker, "it was not answered, and is not in the queue")
 
 
 def _record(folder: Path, event: str, job: str, worker: str, text: str = "") -> None:

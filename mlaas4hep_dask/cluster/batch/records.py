@@ -128,11 +128,14 @@ class Records:
         Jobs that the batch system refused.
     trouble : str
         Why no more jobs were submitted; empty unless it was given up.
+    unanswered : tuple of str
+        Workers whose jobs may be in the queue: nothing has told whether they were taken.
     """
 
     jobs: tuple[Job, ...] = ()
     num_refused: int = 0
     trouble: str = ""
+    unanswered: tuple[str, ...] = ()
 
     @property
     def left(self) -> dict[str, str]:
@@ -145,15 +148,20 @@ def read(folder: Path) -> Records:
     jobs: dict[str, Job] = {}
     num_refused, trouble = 0, ""
     stuck: set[str] = set()  # jobs that could not be cancelled, and were not seen to go
+    unanswered: dict[str, None] = {}  # in their order
     for record in lines_of(folder / JOBS):
         event, id_ = record.get("event"), str(record.get("job", ""))
         text = str(record.get("text", ""))
-        job = jobs.get(id_)
+        job, worker = jobs.get(id_), str(record.get("worker", ""))
         if event == "submitted":
-            group, worker = str(record.get("group", "")), str(record.get("worker", ""))
+            group = str(record.get("group", ""))
             jobs[id_] = Job(id_, group, worker, log=str(record.get("log", "")))
+            unanswered.pop(worker, None)
         elif event == "refused":
             num_refused += 1
+            unanswered.pop(worker, None)
+        elif event == "unanswered":
+            unanswered[worker] = None
         elif event == "gave up":
             trouble = text
         elif job is None:
@@ -170,7 +178,7 @@ def read(folder: Path) -> Records:
     states = tuple(
         replace(job, state="leaving") if job.id in stuck else job for job in jobs.values()
     )
-    return Records(states, num_refused, trouble)
+    return Records(states, num_refused, trouble, tuple(unanswered))
 
 
 def add(folder: Path, record: Mapping[str, Any]) -> None:

@@ -187,6 +187,10 @@ class Supervisor:
         if jobs:
             command = shlex.join(self._queue.cancel_command(list(jobs)))
             logger.warning("%d jobs may be in the queue; to end them:\n  %s", len(jobs), command)
+        if workers := self._unanswered.workers:
+            names = ", ".join(workers)
+            count = f"{len(workers)} jobs were submitted without an answer"
+            logger.warning("%s, and may come into the queue; they are looked for: %s", count, names)
 
     def look_once(self) -> None:
         """One look, one step of the state machine, and what follows from it."""

@@ -32,6 +32,11 @@ class Unanswered:
     def __bool__(self) -> bool:
         return bool(self._jobs)
 
+    @property
+    def workers(self) -> list[str]:
+        """The names of their workers."""
+        return list(self._jobs)
+
     def add(self, worker: str, name: str, words: str, now: float) -> None:
         """Take the name of a job, and why there is no answer."""
         self._jobs[worker] = _Job(name, words, now)
