@@ -3,9 +3,11 @@
 # A queue in a folder: a file for each job, whose content is state, reason and name.
 SBATCH = """#!/bin/sh
 PATH=/usr/bin:/bin
-cd "{folder}" && echo "$1" >> asked && number=$(($(wc -l < asked)))
+for script; do :; done
+cd "{folder}" && echo "$script" >> asked && number=$(($(wc -l < asked)))
 test -e refusing && echo "you have as many as you may" >&2 && exit 1
-echo "RUNNING|None|$(basename "$1" .sh)" > "job-$number"
+name=$(sed -n 's/^#SBATCH -J //p' "$script")
+echo "RUNNING|None|${{name:-$(basename "$script" .sh)}}" > "job-$number"
 test -e slow && exec sleep 1000
 test -e lost && echo "sbatch: error: Socket timed out on send/recv operation" >&2 && exit 1
 test -e busy && sleep 0.5

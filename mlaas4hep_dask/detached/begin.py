@@ -14,6 +14,7 @@ from pathlib import Path
 
 from mlaas4hep_dask.config import Cluster
 from mlaas4hep_dask.detached.head import HEAD, VARIABLE, Head, head_of, jobs_folder
+from mlaas4hep_dask.detached.leftovers import CREDENTIALS, remove_credentials
 from mlaas4hep_dask.errors import ConfigError, writing
 from mlaas4hep_dask.journal import birth_of
 from mlaas4hep_dask.places import LOCAL, SYSTEMS
@@ -49,6 +50,7 @@ def begin(verb: str, words: Sequence[str], *, cluster: Cluster, output: str) -> 
     ClusterError
         When the batch system refuses the job, or is not here.
     """
+    remove_credentials(Path(output))
     token = secrets.token_hex(3)
     folder = jobs_folder(Path(output)) / f"{time.strftime('%Y%m%d-%H%M%S')}-head-{token}"
     with writing(folder):
@@ -79,18 +81,23 @@ def _submit(cluster: Cluster, command: Sequence[str], folder: Path, token: str) 
 
     site = site_of(cluster)
     make_log_folders(site)
-    own = (folder / "credentials").absolute()
-    script = head_script(
-        site,
-        command,
-        name=f"head-{token}",
-        folder=Path.cwd(),
-        logs=folder,
-        variables={VARIABLE: folder.name, FOLDER: str(own)},
-        credentials=Carried(site, own).files,
-    )
+    own = (folder / CREDENTIALS).absolute()
+    copies = Carried(site, own)
     now = time.time()
-    job = QUEUES[site.system](site.queue_options).submit(script, folder / "head.sh")
+    try:
+        script = head_script(
+            site,
+            command,
+            name=f"head-{token}",
+            folder=Path.cwd(),
+            logs=folder,
+            variables={VARIABLE: folder.name, FOLDER: str(own)},
+            credentials=copies.files,
+        )
+        job = QUEUES[site.system](site.queue_options).submit(script, folder / "head.sh")
+    except BaseException:
+        copies.remove()
+        raise
     log = script.log_of(job)
     printed = "" if log is None else str(log)
     host, options = socket.gethostname(), site.queue_options

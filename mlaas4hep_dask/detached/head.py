@@ -93,15 +93,21 @@ class Head:
         queue = seen_by(self.system, self.host, self.options)
         if queue is None:
             return None
-        return self.job in queue and queue[self.job].state != "gone"
+        seen = self._in(queue)
+        return seen is not None and seen.state != "gone"
 
     def reason(self) -> str:
         """What the batch system says of it; empty if nothing."""
         queue = None if self.system == LOCAL else seen_by(self.system, self.host, self.options)
         if queue is None:
             return ""
-        job = queue.get(self.job)
+        job = self._in(queue)
         return "it has left the queue" if job is None else f"{job.state} {job.reason}".strip()
+
+    def _in(self, queue: Mapping[str, Seen]) -> Seen | None:
+        """What a queue says of it; a job of another name has its id by now."""
+        seen = queue.get(self.job)
+        return seen if seen is not None and seen.is_of(self.name.rpartition("-")[2]) else None
 
 
 def jobs_folder(output: Path) -> Path:

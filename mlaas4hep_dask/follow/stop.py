@@ -17,6 +17,7 @@ import psutil
 
 from mlaas4hep_dask.command import SUCCESS, TROUBLE
 from mlaas4hep_dask.detached.head import Head
+from mlaas4hep_dask.detached.leftovers import remove_credentials
 from mlaas4hep_dask.errors import ClusterError
 from mlaas4hep_dask.follow.jobs import Jobs, cancel, cancel_command, jobs_in, jobs_of
 from mlaas4hep_dask.follow.page import fate
@@ -25,7 +26,8 @@ from mlaas4hep_dask.places import LOCAL
 
 PATIENCE = 90.0  # seconds; a process takes up to 30 of them to clean up, a batch system its own
 AGAIN = 15.0  # seconds after which jobs that stay are ended again
-POLL = 0.2
+POLL = 0.2  # between two looks at a process of this machine
+QUEUE_POLL = 3.0  # and at a queue, which others share
 
 
 def stop(folder: Path) -> int:
@@ -50,8 +52,11 @@ def stop(folder: Path) -> int:
         _end_elsewhere(standing, head)
     else:
         click.echo(f"nothing to end: {fate(standing, datetime.now(UTC))}")
-    if head is not None and not _wait(lambda: head.is_alive() is not True):
-        raise ClusterError(f"{head.title} has not ended for {PATIENCE:.0f} s", job=head.job)
+    if head is not None:
+        pause = POLL if head.system == LOCAL else QUEUE_POLL
+        if not _wait(lambda: head.is_alive() is not True, pause=pause):
+            raise ClusterError(f"{head.title} has not ended for {PATIENCE:.0f} s", job=head.job)
+    remove_credentials(folder)
     return _end_jobs(folder)
 
 
@@ -126,7 +131,7 @@ def _cancel(cluster: Jobs) -> None:
     jobs = cluster
     while jobs.left and time.monotonic() < end:
         words = cancel(jobs.system, [job.id for job in jobs.left], jobs.options)
-        _wait(lambda: not jobs_in(cluster.folder).left, AGAIN)
+        _wait(lambda: not jobs_in(cluster.folder).left, AGAIN, pause=QUEUE_POLL)
         jobs = jobs_in(cluster.folder)
     if jobs.left and words:
         click.echo(words, err=True)
@@ -144,11 +149,11 @@ def _say_left(jobs: Jobs) -> None:
     )
 
 
-def _wait(is_over: Callable[[], bool], seconds: float = PATIENCE) -> bool:
+def _wait(is_over: Callable[[], bool], seconds: float = PATIENCE, *, pause: float = POLL) -> bool:
     """Wait until something is over; False when that takes too long."""
     end = time.monotonic() + seconds
     while not is_over():
         if time.monotonic() > end:
             return False
-        time.sleep(POLL)
+        time.sleep(pause)
     return True

@@ -198,6 +198,7 @@ def _predict(
     from mlaas4hep_dask.console import Console
     from mlaas4hep_dask.detached.begin import begin, require_none
     from mlaas4hep_dask.detached.head import VARIABLE, jobs_folder
+    from mlaas4hep_dask.detached.leftovers import remove_credentials
     from mlaas4hep_dask.detached.telling import run_of, telling
     from mlaas4hep_dask.journal import Journal, Message
     from mlaas4hep_dask.journal.read import JOURNAL
@@ -238,6 +239,7 @@ def _predict(
             for text in begin("predict", words, cluster=place, output=str(output)):
                 click.echo(text)
             return
+        remove_credentials(output)
         with connect(place, ranks=0, jobs=jobs) as client:
             for text in dashboard_lines(client, place):
                 journal.add(Message(text))

@@ -5,8 +5,12 @@ import socket
 
 import pytest
 from click.testing import CliRunner
-from queue_in_folder import commands_in, jobs
+from queue_in_folder import command, commands_in, jobs
+from tokens import HOUR, token_of
 
+from mlaas4hep_dask.config import Cluster
+from mlaas4hep_dask.detached.begin import begin
+from mlaas4hep_dask.errors import ClusterError
 from mlaas4hep_dask.follow.cli import stop
 from mlaas4hep_dask.follow.jobs import jobs_of
 from mlaas4hep_dask.journal import Journal, Run
@@ -48,3 +52,66 @@ def test_a_job_with_an_id_that_was_given_again_is_not_ended(place, run):
     assert "ending 1 jobs that it left in the queue: 1\n" in done.output
     assert jobs(place) == {"of somebody else"}
     assert (place / "cancelled").read_text() == "1\n"
+
+
+def test_a_queue_is_asked_seldom_while_jobs_end(place, run):
+    # The job leaves the queue at the second question after it was ended.
+    (place / "job-1").write_text("RUNNING|None|mlaas4hep-readers-ab12-1")
+    command(place, "scancel", f"touch '{place}/ended'")
+    command(
+        place,
+        "squeue",
+        f"cd '{place}'; date +%s%N >> asked; test -e ended && echo >> after\n"
+        'test -e after && test "$(wc -l < after)" -ge 2 || echo "1|$(cat job-1)"',
+    )
+    done = CliRunner().invoke(stop, [str(run)])
+    assert "nothing is left of it but its folder and" in done.output
+    _, first, second, *_ = map(int, (place / "asked").read_text().split())
+    assert second - first > PAUSE
+
+
+@pytest.fixture
+def detach(place, tmp_path, monkeypatch):
+    """Begins a run in a job, with a copy of a token; the folders with copies, from now on."""
+    monkeypatch.setenv("BEARER_TOKEN_FILE", str(token_of(tmp_path, 30 * HOUR)))
+    (tmp_path / "ours.yaml").write_text("mlaas4hep: {title: t, base: slurm}\n")
+    site = Cluster(address="slurm", site=str(tmp_path / "ours.yaml"))
+
+    def begun():
+        begin("run", ["dataset.yaml"], cluster=site, output=str(tmp_path / "run"))
+        return copies(tmp_path)
+
+    return begun
+
+
+def copies(folder):
+    return sorted(folder.glob("run.jobs/*/credentials"))
+
+
+def test_no_copy_of_a_token_stays_when_a_head_was_refused(place, detach, tmp_path):
+    (place / "refusing").touch()
+    with pytest.raises(ClusterError, match="as many as you may"):
+        detach()
+    assert list(tmp_path.glob("run.jobs/*-head-*"))
+    assert copies(tmp_path) == []
+
+
+def test_no_copy_of_a_token_stays_when_a_head_is_stopped_that_has_not_begun(
+    place, detach, tmp_path
+):
+    assert len(detach()) == 1
+    done = CliRunner().invoke(stop, [str(tmp_path / "run")])
+    assert done.exit_code == 0, done.output
+    assert jobs(place) == set()
+    assert copies(tmp_path) == []
+
+
+def test_the_copy_of_a_head_that_died_is_removed_by_the_next_and_that_of_one_that_lives_stays(
+    place, detach
+):
+    (first,) = detach()
+    assert len(detach()) == 2
+    (place / "job-1").write_text("RUNNING|None|an id that was given again")
+    later = detach()
+    assert first not in later
+    assert len(later) == 2
