@@ -99,6 +99,23 @@ def test_a_job_without_an_answer_is_ended_by_the_next_driver_and_not_looked_for_
     assert records.read(folder).unanswered == ()
 
 
+@pytest.mark.parametrize("count", ["", "0", "1"])
+def test_a_driver_whose_job_was_started_again_elsewhere_is_dead(
+    count, place, tmp_path, monkeypatch
+):
+    elsewhere = replace(DEAD, host="node1.example.org", job="8")
+    folder = write(tmp_path / "run.jobs", place, elsewhere)
+    monkeypatch.setenv("SLURM_JOB_ID", "8")
+    monkeypatch.setenv("SLURMD_NODENAME", "node2")
+    monkeypatch.setenv("SLURM_RESTART_COUNT", count or "0")
+    if not count:
+        monkeypatch.delenv("SLURM_RESTART_COUNT")
+    end_earlier(tmp_path / "run.jobs")
+    is_dead = count == "1"
+    assert ("mlaas4hep-readers-ab12-1" in jobs(place)) is not is_dead
+    assert (folder / "tls").exists() is not is_dead
+
+
 @pytest.mark.parametrize("answer", ["", "8|RUNNING|None|mlaas4hep-readers-ef56-1"])
 def test_an_answer_without_any_job_of_a_driver_elsewhere_does_not_prove_it_dead(
     answer, place, tmp_path

@@ -289,6 +289,8 @@ def test_the_head_of_a_run_asks_for_what_its_section_says_and_runs_the_command(w
     assert "dask_worker" not in made.text
     assert made.log == f"{tmp_path}/my run/logs/mlaas4hep-head-1-{{job}}.log"
     assert "-p short" in directives(script(site).text)
+    assert made.submit == ("sbatch", "--no-requeue")  # the same command takes the run up again
+    assert script(site).submit == ("sbatch",)
 
 
 def test_the_head_of_a_run_on_htcondor_works_where_the_queue_is(tmp_path):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import time
 from collections.abc import Mapping
 from contextlib import suppress
@@ -10,7 +11,7 @@ from pathlib import Path
 
 from mlaas4hep_dask.cluster.batch import records
 from mlaas4hep_dask.cluster.batch.queue import QUEUES, Queue
-from mlaas4hep_dask.cluster.batch.records import DRIVER, Driver
+from mlaas4hep_dask.cluster.batch.records import DRIVER, Driver, own_job
 from mlaas4hep_dask.cluster.batch.views import Seen
 
 logger = logging.getLogger(__name__)
@@ -62,7 +63,8 @@ def end_earlier(clusters: Path) -> None:
         jobs = recorded.left
         queue = QUEUES[driver.system](driver.options)
         view = queue.seen() if jobs or recorded.unanswered else None
-        if driver.is_alive() is None and not _has_lost_its_job(driver, folder, view):
+        is_dead = driver.is_alive() is False or _was_started_again(driver)
+        if not is_dead and not _has_lost_its_job(driver, folder, view):
             continue
         remove_keys(driver.keys)
         if view is None:
@@ -115,6 +117,15 @@ def _own(driver: Driver, folder: Path, view: Mapping[str, Seen]) -> dict[str, st
         if is_recorded or is_named:
             jobs[job] = worker or ""
     return jobs
+
+
+def _was_started_again(driver: Driver) -> bool:
+    """True of a driver whose job SLURM has started again, on another node, with this process.
+
+    Two processes of one job may work side by side: only a job that was started again proves it.
+    """
+    is_own = bool(driver.job) and driver.job == own_job()
+    return is_own and os.environ.get("SLURM_RESTART_COUNT", "0") != "0"
 
 
 def _has_lost_its_job(driver: Driver, folder: Path, view: Mapping[str, Seen] | None) -> bool:

@@ -80,7 +80,10 @@ def head_script(
         f"exec {python_of(site, HEAD)} {shlex.join(command)}",
     ]
     made = script_of(site, HEAD, {}, lines, name=name, logs=logs)
-    return replace(made, environment=submitting(site, here))
+    submit = made.submit
+    if site.system == "slurm":  # the same command takes the run up again, not the batch system
+        submit = (*submit, "--no-requeue")
+    return replace(made, submit=submit, environment=submitting(site, here))
 
 
 def _credential_lines(here: Mapping[str, str], copies: Mapping[str, Path]) -> list[str]:
