@@ -305,7 +305,9 @@ class Options(Part):
         "While others work it does not pass.",
     )
     poll_interval: Seconds = Field(
-        default=2.0, description="Time between two looks at the batch system's queue."
+        default=2.0,
+        description="Time between two looks at the batch system's queue. When a worker has left it "
+        "is asked at once.",
     )
     max_resubmissions: int = Field(
         default=20, ge=0, description="Jobs lost without work done before the run gives up."
