@@ -265,6 +265,26 @@ def test_the_sites_that_pages_show_are_valid(page, written):
     assert blocks
 
 
+@pytest.mark.parametrize(
+    "section",
+    [
+        "slurm: {job-extra-directives: [--qos=a, --job-name=mine]}",
+        "slurm: {job-extra-directives: [-J mine]}",
+        "slurm: {job-extra-directives: [--array=1-3]}",
+        "htcondor: {job-extra-directives: {batch_name: mine}}",
+        "htcondor: {job-extra-directives: {+JobBatchName: mine}}",
+    ],
+)
+def test_jobs_have_the_names_by_which_they_are_told_apart(written, section):
+    system = section.partition(":")[0]
+    with pytest.raises(ConfigError, match="told apart by their names, each alone; name says"):
+        written(f"mlaas4hep: {{title: t, base: {system}}}\njobqueue: {{{section}}}\n")
+    group = section.replace(f"{system}: {{", "").removesuffix("}")
+    text = f"mlaas4hep: {{title: t, base: {system}, readers: {{jobqueue: {{{group}}}}}}}\n"
+    with pytest.raises(ConfigError, match="told apart by their names"):
+        written(text)
+
+
 def head_of(site, folder, **variables):
     words = ["-m", "mlaas4hep_dask", "run", "it's $HOME.yaml"]
     environment = {"HOME": "/home/me", **variables}

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
+import re
 from dataclasses import replace
-from typing import Any, Literal, Self
+from typing import Any, Literal, Self, TypeVar
 
 from pydantic import ConfigDict, Field, JsonValue, ValidationError, model_validator
 
@@ -35,6 +36,8 @@ PASSED = [
     "MLAAS4HEP_*",
     "XRD_*",
 ]
+NAMING = re.compile(r"-J|-a\b|--(job-name|array)\b")  # options of sbatch
+BATCH_NAME = re.compile(r"batch_name|(\+|MY\.)?JobBatchName", re.IGNORECASE)  # of a submit file
 RENAMED = {  # in dask-jobqueue itself
     "extra": "worker-extra-args",
     "env-extra": "job-script-prologue",
@@ -134,6 +137,17 @@ class Jobs(Part):
         }
 
 
+JobsOfOne = TypeVar("JobsOfOne", bound=Jobs)
+
+
+def _with_our_names(jobs: JobsOfOne, given: list[str]) -> JobsOfOne:
+    """The section; an error when it gives jobs other names, or makes several of one."""
+    if given:
+        text = f"{given[0]!r} is not for these jobs: they are told apart by their names, each alone"
+        raise invalid(Problem("job-extra-directives", f"{text}; name says what those begin with"))
+    return jobs
+
+
 class Slurm(Jobs):
     """Section ``jobqueue.slurm``."""
 
@@ -156,6 +170,11 @@ class Slurm(Jobs):
         default=[], description="More options of sbatch, such as --qos=regular."
     )
 
+    @model_validator(mode="after")
+    def _keeps_names(self) -> Self:
+        options = [each.strip() for each in self.job_extra_directives]
+        return _with_our_names(self, [each for each in options if NAMING.match(each)])
+
 
 class HTCondor(Jobs):
     """Section ``jobqueue.htcondor``."""
@@ -174,6 +193,11 @@ class HTCondor(Jobs):
         default=[],
         description="More options of condor_rm and condor_q: -name, where the queue is elsewhere.",
     )
+
+    @model_validator(mode="after")
+    def _keeps_names(self) -> Self:
+        keys = [key for key in self.job_extra_directives if BATCH_NAME.fullmatch(key)]
+        return _with_our_names(self, keys)
 
 
 class Head(Part):
