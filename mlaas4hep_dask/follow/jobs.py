@@ -91,7 +91,7 @@ def jobs_in(folder: Path) -> Jobs:
         num_refused=record.num_refused,
         trouble=record.trouble,
     )
-    return _with_queue(jobs) if jobs.left else jobs
+    return _with_queue(jobs, record.unanswered) if jobs.left or record.unanswered else jobs
 
 
 def cancel(system: str, ids: Iterable[str], options: Iterable[str] = ()) -> str:
@@ -108,8 +108,11 @@ def cancel_command(system: str, ids: Iterable[str], options: Iterable[str] = ())
     return shlex.join(QUEUES[system](tuple(options)).cancel_command(list(ids)))
 
 
-def _with_queue(recorded: Jobs) -> Jobs:
-    """The jobs, with what the batch system says of those that are not over."""
+def _with_queue(recorded: Jobs, unanswered: Iterable[str]) -> Jobs:
+    """The jobs, with what the batch system says of those that are not over.
+
+    Those of workers whose submission got no answer are found in the queue by their names.
+    """
     queue = seen_by(recorded.system, recorded.host, recorded.options)
     if queue is None:
         return recorded
@@ -124,4 +127,8 @@ def _with_queue(recorded: Jobs) -> Jobs:
             elif now.state != "running" or job.state != "connected":
                 job = replace(job, state=now.state, reason=now.reason or job.reason)
         jobs.append(job)
+    for worker in unanswered:
+        for id_, seen in queue.items():
+            if seen.name.endswith(f"-{worker}") and seen.state != "gone":
+                jobs.append(Job(id_, worker.partition("-")[0], worker, seen.state, seen.reason))
     return replace(recorded, jobs=tuple(jobs), is_asked=True)

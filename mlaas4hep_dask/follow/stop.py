@@ -132,7 +132,9 @@ def _cancel(cluster: Jobs) -> None:
     while jobs.left and time.monotonic() < end:
         words = cancel(jobs.system, [job.id for job in jobs.left], jobs.options)
         _wait(lambda: not jobs_in(cluster.folder).left, AGAIN, pause=QUEUE_POLL)
-        jobs = jobs_in(cluster.folder)
+        now = jobs_in(cluster.folder)
+        if now.is_asked or not now.left:  # else the records alone tell, of ids given again too
+            jobs = now
     if jobs.left and words:
         click.echo(words, err=True)
 
