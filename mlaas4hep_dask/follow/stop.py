@@ -9,6 +9,7 @@ import sys
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -24,19 +25,40 @@ from mlaas4hep_dask.follow.page import fate
 from mlaas4hep_dask.follow.standing import AT_WORK, Standing, is_at_work, look
 from mlaas4hep_dask.places import LOCAL
 
-PATIENCE = 90.0  # seconds; a process takes up to 30 of them to clean up, a batch system its own
-AGAIN = 15.0  # seconds after which jobs that stay are ended again
-POLL = 0.2  # between two looks at a process of this machine
-QUEUE_POLL = 3.0  # and at a queue, which others share
+POLL = 0.2  # seconds between two looks at a process of this machine
 
 
-def stop(folder: Path) -> int:
+@dataclass(frozen=True)
+class Times:
+    """How long an end is waited for, in seconds.
+
+    Attributes
+    ----------
+    patience : float
+        In all: a process takes up to 30 s to clean up, a batch system its own time.
+    again : float
+        After which jobs that stay are ended again.
+    look : float
+        Between two looks at a queue, which others share.
+    """
+
+    patience: float = 90.0
+    again: float = 15.0
+    look: float = 3.0
+
+
+TIMES = Times()
+
+
+def stop(folder: Path, *, times: Times = TIMES) -> int:
     """End a run, wait until it has ended, and say what is left; the exit status.
 
     Parameters
     ----------
     folder : Path
         The run directory.
+    times : Times
+        For how long the end is waited for.
 
     Raises
     ------
@@ -47,20 +69,22 @@ def stop(folder: Path) -> int:
     run, head = standing.run, standing.head
     if run is not None and standing.is_here:
         click.echo(f"ending process {run.process} on {run.host}")
-        _end_process(run.process, lambda: is_at_work(run) is True)
+        _end_process(run.process, lambda: is_at_work(run) is True, times)
     elif standing.state in AT_WORK:
-        _end_elsewhere(standing, head)
+        _end_elsewhere(standing, head, times)
     else:
         click.echo(f"nothing to end: {fate(standing, datetime.now(UTC))}")
     if head is not None:
-        pause = POLL if head.system == LOCAL else QUEUE_POLL
-        if not _wait(lambda: head.is_alive() is not True, pause=pause):
-            raise ClusterError(f"{head.title} has not ended for {PATIENCE:.0f} s", job=head.job)
+        pause = POLL if head.system == LOCAL else times.look
+        if not _wait(lambda: head.is_alive() is not True, times.patience, pause):
+            raise ClusterError(
+                f"{head.title} has not ended for {times.patience:.0f} s", job=head.job
+            )
     remove_credentials(folder)
-    return _end_jobs(folder)
+    return _end_jobs(folder, times)
 
 
-def _end_process(process: int, lives: Callable[[], bool]) -> None:
+def _end_process(process: int, lives: Callable[[], bool], times: Times) -> None:
     """Ask a process to end and wait for it and for all that it started."""
     started: list[psutil.Process] = []
     with suppress(psutil.Error):
@@ -68,9 +92,10 @@ def _end_process(process: int, lives: Callable[[], bool]) -> None:
     with suppress(ProcessLookupError):  # it has just ended, perhaps between the two
         os.kill(process, signal.SIGTERM)
         os.kill(process, signal.SIGCONT)  # one that is suspended hears nothing
-    if not _wait(lambda: not lives()):
+    if not _wait(lambda: not lives(), times.patience, POLL):
         raise ClusterError(
-            f"process {process} has not ended for {PATIENCE:.0f} s; kill -9 {process} ends it",
+            f"process {process} has not ended for {times.patience:.0f} s; kill -9 {process} ends "
+            "it",
             process=process,
         )
     _, survivors = psutil.wait_procs(started, timeout=10)
@@ -81,12 +106,12 @@ def _end_process(process: int, lives: Callable[[], bool]) -> None:
         )
 
 
-def _end_elsewhere(standing: Standing, head: Head | None) -> None:
+def _end_elsewhere(standing: Standing, head: Head | None, times: Times) -> None:
     """End what a run works in that is detached, or say where the run can be ended."""
     if head is not None and head.is_alive():
         click.echo(f"ending {head.title}")
         if head.system == LOCAL:
-            _end_process(int(head.job), lambda: head.is_alive() is True)
+            _end_process(int(head.job), lambda: head.is_alive() is True, times)
         else:
             cancel(head.system, [head.job], head.options)
         return
@@ -105,7 +130,7 @@ def _end_elsewhere(standing: Standing, head: Head | None) -> None:
     )
 
 
-def _end_jobs(folder: Path) -> int:
+def _end_jobs(folder: Path, times: Times) -> int:
     """End the jobs that a run has left in the queue, and say what there is then."""
     jobs = jobs_of(folder)
     if jobs is None:
@@ -115,7 +140,7 @@ def _end_jobs(folder: Path) -> int:
         if cluster.left and cluster.is_asked:
             ids = [job.id for job in cluster.left]
             click.echo(f"ending {len(ids)} jobs that it left in the queue: {' '.join(ids)}")
-            _cancel(cluster)
+            _cancel(cluster, times)
     jobs = jobs_of(folder) or jobs
     clusters = [each for each in (*jobs.earlier, jobs) if each.left]
     for cluster in clusters:
@@ -125,13 +150,13 @@ def _end_jobs(folder: Path) -> int:
     return TROUBLE if clusters else SUCCESS
 
 
-def _cancel(cluster: Jobs) -> None:
+def _cancel(cluster: Jobs, times: Times) -> None:
     """End the jobs of a cluster, and again those that stay, until none is left or it takes long."""
-    end, words = time.monotonic() + PATIENCE, ""
+    end, words = time.monotonic() + times.patience, ""
     jobs = cluster
     while jobs.left and time.monotonic() < end:
         words = cancel(jobs.system, [job.id for job in jobs.left], jobs.options)
-        _wait(lambda: not jobs_in(cluster.folder).left, AGAIN, pause=QUEUE_POLL)
+        _wait(lambda: not jobs_in(cluster.folder).left, times.again, times.look)
         now = jobs_in(cluster.folder)
         if now.is_asked or not now.left:  # else the records alone tell, of ids given again too
             jobs = now
@@ -151,7 +176,7 @@ def _say_left(jobs: Jobs) -> None:
     )
 
 
-def _wait(is_over: Callable[[], bool], seconds: float = PATIENCE, *, pause: float = POLL) -> bool:
+def _wait(is_over: Callable[[], bool], seconds: float, pause: float) -> bool:
     """Wait until something is over; False when that takes too long."""
     end = time.monotonic() + seconds
     while not is_over():

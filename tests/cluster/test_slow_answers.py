@@ -175,9 +175,8 @@ def test_at_the_end_a_command_that_hangs_is_cut_and_all_jobs_are_ended_in_one_co
 
 
 def test_a_submission_without_an_answer_at_the_end_is_told_and_ended_from_the_scheduler(
-    place, tmp_path, caplog, monkeypatch
+    place, tmp_path, caplog
 ):
-    monkeypatch.setattr("mlaas4hep_dask.cluster.batch.head.CLOSE_TIMEOUT", 1000.0)
     (tmp_path / "ours.yaml").write_text(
         "mlaas4hep: {title: t, base: slurm}\n"
         "jobqueue: {slurm: {scheduler-options: {host: 127.0.0.1}}}\n"
@@ -186,7 +185,7 @@ def test_a_submission_without_an_answer_at_the_end_is_told_and_ended_from_the_sc
     driver = Driver(socket.gethostname(), os.getpid(), birth_of(os.getpid()), "slurm", run="r")
     squeue = (place.parent / "bin" / "squeue").read_text()
     (place / "slow").touch()
-    with running_head(site, None, tmp_path / "log", driver, tmp_path):
+    with running_head(site, None, tmp_path / "log", driver, tmp_path, close_timeout=1000.0):
         started = psutil.Process().children()
         with supervised(tmp_path, nobody, sizes={"readers": Size(1, 1)}, end=1.0):
             wait_until((place / "job-1").exists, "it is submitted")

@@ -8,11 +8,14 @@ from click.testing import CliRunner
 from queue_in_folder import command, commands_in, jobs
 from tokens import HOUR, token_of
 
+from mlaas4hep_dask.command import TROUBLE
 from mlaas4hep_dask.config import Cluster
 from mlaas4hep_dask.detached.begin import begin
 from mlaas4hep_dask.errors import ClusterError
 from mlaas4hep_dask.follow.cli import stop
 from mlaas4hep_dask.follow.jobs import jobs_of
+from mlaas4hep_dask.follow.stop import Times
+from mlaas4hep_dask.follow.stop import stop as end
 from mlaas4hep_dask.journal import Journal, Run
 from mlaas4hep_dask.journal.read import JOURNAL
 
@@ -72,15 +75,12 @@ def test_a_job_whose_submission_got_no_answer_is_found_by_its_name_and_ended(pla
     assert jobs(place) == {"mlaas4hep-readers-ab12-33"}
 
 
-def test_a_queue_that_fails_while_jobs_end_does_not_end_jobs_of_others(place, run, monkeypatch):
-    monkeypatch.setattr("mlaas4hep_dask.follow.stop.AGAIN", 0.1)
-    monkeypatch.setattr("mlaas4hep_dask.follow.stop.PATIENCE", 1.0)
+def test_a_queue_that_fails_while_jobs_end_does_not_end_jobs_of_others(place, run, capsys):
     (place / "job-2").write_text("RUNNING|None|of somebody else")
     (place / "job-1").write_text("RUNNING|None|mlaas4hep-readers-ab12-1")
     command(place, "scancel", f"cd '{place}'; echo \"$@\" >> cancelled; touch garbled")
-    monkeypatch.setattr("mlaas4hep_dask.follow.stop.QUEUE_POLL", 0.1)
-    done = CliRunner().invoke(stop, [str(run)])
-    assert "jobs may be in the queue of slurm" in done.output
+    assert end(run, times=Times(patience=1.0, again=0.1, look=0.1)) == TROUBLE
+    assert "jobs may be in the queue of slurm" in capsys.readouterr().err
     assert {"1"} == set((place / "cancelled").read_text().splitlines())
 
 

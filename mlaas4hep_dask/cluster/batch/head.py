@@ -91,7 +91,13 @@ def certificates(folder: Path) -> Security:
 
 @contextmanager
 def running_head(
-    site: Site, security: Security | None, log: Path, driver: Driver, folder: Path
+    site: Site,
+    security: Security | None,
+    log: Path,
+    driver: Driver,
+    folder: Path,
+    *,
+    close_timeout: float = CLOSE_TIMEOUT,
 ) -> Iterator[Head]:
     """A scheduler for the workers of a site, until the context ends, or this process.
 
@@ -107,6 +113,8 @@ def running_head(
         This process. When it is gone without a goodbye, its jobs and keys are ended from there.
     folder : Path
         Of the cluster's records.
+    close_timeout : float
+        Seconds in which it ends after a goodbye.
 
     Raises
     ------
@@ -156,10 +164,10 @@ def running_head(
         message = json.loads(line)
         yield Head(message["address"], message["dashboard"], security)
     finally:
-        _end(process, folder)
+        _end(process, folder, close_timeout)
 
 
-def _end(process: subprocess.Popen[str], folder: Path) -> None:
+def _end(process: subprocess.Popen[str], folder: Path, close_timeout: float) -> None:
     """End a scheduler; where jobs may be left in the queue, it stays until it has ended them."""
     assert process.stdin is not None
     assert process.stdout is not None
@@ -174,7 +182,7 @@ def _end(process: subprocess.Popen[str], folder: Path) -> None:
         threading.Thread(target=process.wait, daemon=True).start()
         return
     try:
-        process.wait(CLOSE_TIMEOUT)
+        process.wait(close_timeout)
     except subprocess.TimeoutExpired:
         process.kill()
         process.wait()
