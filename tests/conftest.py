@@ -1,4 +1,5 @@
 import gc
+import logging
 import os
 import shutil
 import sys
@@ -55,6 +56,13 @@ def pytest_collection_finish():
 def pytest_runtest_setup():
     """What fixtures of a module or a session start counts for the test that needs them."""
     _started.clear()
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_runtest_call():
+    """What is logged is heard, though a cluster of the session lives: Dask silences handlers."""
+    for handler in logging.getLogger().handlers:
+        handler.setLevel(logging.NOTSET)
 
 
 @pytest.fixture(autouse=True)

@@ -148,6 +148,17 @@ def test_a_run_that_fails_tells_why(client):
     assert "no room left" in tables_of(client)[1]
 
 
+def test_what_workers_tell_before_the_first_record_of_a_run_is_kept(client):
+    with Teller(client, "a fourth run") as run:
+        client.log_event(SAMPLES, {"stage": "specs", "sample": "tt", "events": 7})
+        run.hear(Run("demo", "1.0", 17, "login", None, ""))
+
+    def done(dask_scheduler):
+        return dask_scheduler.plugins[Page.name].board.done["specs"]["tt"]
+
+    assert client.run_on_scheduler(done) == 7
+
+
 def test_a_second_client_finds_the_page_that_is_there(client):
     before = client.run_on_scheduler(lambda dask_scheduler: list(dask_scheduler.plugins))
     add_page(client)

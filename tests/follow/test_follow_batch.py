@@ -174,7 +174,7 @@ def test_a_run_in_a_job_of_slurm_is_ended_reaches_its_walltime_and_is_taken_up(
     slurm, tmp_path, undisturbed
 ):
     def lose(job):
-        slurm.run("scontrol", "update", f"JobId={job}", "EndTime=now")
+        slurm.run("scontrol", "update", f"JobId={job}", "EndTime=now+10")
         return "(reached its walltime, TimeLimit)"
 
     def in_queue():

@@ -56,7 +56,7 @@ class Batch:
         """
         if self.system == "slurm":
             for job in jobs:
-                self.service.run("scontrol", "update", f"JobId={job}", "EndTime=now")
+                self.service.run("scontrol", "update", f"JobId={job}", "EndTime=now+10")
         else:
             self.cancel(*jobs)
 

@@ -854,7 +854,7 @@ def test_all_workers_may_end_at_once_while_files_are_scored(tmp_path, small):
 
 def test_ctrl_c_ends_the_command_without_tracebacks_or_files(tmp_path, small):
     path, files = small
-    folder = with_network(path, tmp_path / "bundle", Slow(2_000))
+    folder = with_network(path, tmp_path / "bundle", Slow(50_000))
     process = subprocess.Popen(
         [
             *(sys.executable, "-m", "mlaas4hep_dask.predict", str(folder), *map(str, files)),

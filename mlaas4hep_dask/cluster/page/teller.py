@@ -45,7 +45,9 @@ class Teller:
         self._thread = threading.Thread(target=self._send, name="teller", daemon=True)
 
     def __enter__(self) -> Self:
-        self._thread.start()
+        # What workers tell from now on is of this run, and not to be forgotten with the one before.
+        if not self._run or self._log_event([]):
+            self._thread.start()
         return self
 
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
@@ -53,7 +55,8 @@ class Teller:
             line = str(error).partition("\n")[0]
             self.hear(End("failed" if isinstance(error, Exception) else "interrupted", line))
         self._is_over.set()
-        self._thread.join(END_TIMEOUT)
+        if self._thread.is_alive():
+            self._thread.join(END_TIMEOUT)
 
     def hear(self, record: Record) -> None:
         """Take a record of a journal."""
@@ -74,10 +77,16 @@ class Teller:
                     records[-1] = facts
                 else:
                     records.append(facts)
-            if not records:
-                continue
-            try:
-                self._client.log_event(RECORDS, {"run": self._run, "records": records})
-            except Exception as error:  # of whatever kind: the run goes on
-                logger.info("the dashboard is told no more: %r", error)
+            if records and not self._log_event(records):
                 return
+
+    def _log_event(self, records: list[dict[str, Any]]) -> bool:
+        """Send a message; False when the scheduler does not take it."""
+        message = {"run": self._run, "records": records}
+        try:
+            log_event = self._client.scheduler.log_event
+            self._client.sync(log_event, topic=RECORDS, msg=message, callback_timeout=END_TIMEOUT)
+        except Exception as error:  # of whatever kind: the run goes on
+            logger.info("the dashboard is told no more: %r", error)
+            return False
+        return True
