@@ -15,10 +15,10 @@ def remove_credentials(output: Path) -> None:
 
     Those of a head of which that cannot be told, and of the one in which this process works, stay.
     """
-    from mlaas4hep_dask.cluster.batch.leftovers import remove_keys
-
     for folder in sorted(jobs_folder(output).glob(f"*-head-*/{CREDENTIALS}")):
         head = Head.read(folder.parent / HEAD)  # it is written when the job is submitted
         is_own = folder.parent.name == os.environ.get(VARIABLE)
         if head is not None and not is_own and head.is_alive() is False:
+            from mlaas4hep_dask.cluster.batch.leftovers import remove_keys  # it is heavy
+
             remove_keys(str(folder))
