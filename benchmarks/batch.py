@@ -111,8 +111,11 @@ def report_losses(parsed: Any, site: Path, cluster: Session) -> None:
 
 def _jobs(queue: Queue, run: str) -> dict[str, str]:
     """States, by id, of the jobs that this run has in the queue, and of no other."""
+    began = time.perf_counter()
     while (seen := queue.seen()) is None:
-        time.sleep(0.2)  # it does not answer
+        if time.perf_counter() - began > PATIENCE:
+            sys.exit(f"the batch system has not answered for {PATIENCE:.0f} s")
+        time.sleep(0.2)  # between two questions
     return {job: each.state for job, each in seen.items() if f"-{run}-" in each.name}
 
 
