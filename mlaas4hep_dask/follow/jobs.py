@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from mlaas4hep_dask.cluster.batch import records
-from mlaas4hep_dask.cluster.batch.records import DRIVER, Driver, Job
+from mlaas4hep_dask.cluster.batch.records import DRIVER, Driver, Job, Records
 from mlaas4hep_dask.detached.head import jobs_folder, newest, seen_by
 
 
@@ -20,20 +20,10 @@ class Jobs:
     ----------
     folder : Path
         Where its records are.
-    system : str
-        ``slurm`` or ``htcondor``; empty when nothing tells.
-    site : str
-        The name of the site.
-    host : str
-        The machine that submitted them.
-    options : tuple of str
-        More options of the batch system's commands that see and end jobs.
-    jobs : tuple of Job
-        In the order in which they were submitted.
-    num_refused : int
-        Jobs that the batch system refused.
-    trouble : str
-        Why no more jobs were submitted; empty unless it was given up.
+    driver : Driver
+        What submitted them.
+    records : Records
+        What it wrote down; where the queue was asked, with the states that it tells.
     is_asked : bool
         The queue has told of the states.
     earlier : tuple of Jobs
@@ -41,20 +31,15 @@ class Jobs:
     """
 
     folder: Path
-    system: str = ""
-    site: str = ""
-    host: str = ""
-    options: tuple[str, ...] = ()
-    jobs: tuple[Job, ...] = ()
-    num_refused: int = 0
-    trouble: str = ""
+    driver: Driver
+    records: Records
     is_asked: bool = False
     earlier: tuple[Jobs, ...] = ()
 
     @property
     def left(self) -> list[Job]:
         """Those that are in the queue, as far as is known."""
-        return [job for job in self.jobs if not job.is_over]
+        return self.records.left
 
 
 def jobs_of(run: Path) -> Jobs | None:
@@ -80,44 +65,35 @@ def jobs_of(run: Path) -> Jobs | None:
 
 def jobs_in(folder: Path) -> Jobs:
     """The jobs of one cluster, by its folder; the batch system is asked of those that are left."""
-    driver, record = Driver.read(folder), records.read(folder)
-    jobs = Jobs(
-        folder,
-        system=driver.system,
-        site=driver.site,
-        host=driver.host,
-        options=driver.options,
-        jobs=record.jobs,
-        num_refused=record.num_refused,
-        trouble=record.trouble,
-    )
-    return _with_queue(jobs, record.unanswered) if jobs.left or record.unanswered else jobs
+    jobs = Jobs(folder, Driver.read(folder), records.read(folder))
+    return _with_queue(jobs) if jobs.left or jobs.records.unanswered else jobs
 
 
-def cancel(system: str, ids: Iterable[str], options: Iterable[str] = ()) -> str:
+def cancel(system: str, ids: Iterable[str], options: Iterable[str]) -> str:
     """End jobs; what the batch system says against it, as of some that have ended, or nothing."""
     from mlaas4hep_dask.cluster.batch.queue import QUEUES
 
     return QUEUES[system](tuple(options)).cancel(list(ids))
 
 
-def cancel_command(system: str, ids: Iterable[str], options: Iterable[str] = ()) -> str:
+def cancel_command(system: str, ids: Iterable[str], options: Iterable[str]) -> str:
     """The command that ends jobs, as a shell takes it."""
     from mlaas4hep_dask.cluster.batch.queue import QUEUES
 
     return shlex.join(QUEUES[system](tuple(options)).cancel_command(list(ids)))
 
 
-def _with_queue(recorded: Jobs, unanswered: Iterable[str]) -> Jobs:
+def _with_queue(recorded: Jobs) -> Jobs:
     """The jobs, with what the batch system says of those that are not over.
 
     Those of workers whose submission got no answer are found in the queue by their names.
     """
-    queue = seen_by(recorded.system, recorded.host, recorded.options)
+    driver = recorded.driver
+    queue = seen_by(driver.system, driver.host, driver.options)
     if queue is None:
         return recorded
     jobs = []
-    for job in recorded.jobs:
+    for job in recorded.records.jobs:
         if not job.is_over:
             now = queue.get(job.id)
             if now is None or not now.is_of(job.worker):
@@ -127,8 +103,8 @@ def _with_queue(recorded: Jobs, unanswered: Iterable[str]) -> Jobs:
             elif now.state != "running" or job.state != "connected":
                 job = replace(job, state=now.state, reason=now.reason or job.reason)
         jobs.append(job)
-    for worker in unanswered:
+    for worker in recorded.records.unanswered:
         for id_, seen in queue.items():
             if seen.name.endswith(f"-{worker}") and seen.state != "gone":
                 jobs.append(Job(id_, worker.partition("-")[0], worker, seen.state, seen.reason))
-    return replace(recorded, jobs=tuple(jobs), is_asked=True)
+    return replace(recorded, records=replace(recorded.records, jobs=tuple(jobs)), is_asked=True)

@@ -256,21 +256,21 @@ def _jobs(jobs: Jobs | None) -> list[str]:
     if jobs is None:
         return []
     source = "" if jobs.is_asked else ", as the records tell"
-    lines = [f"jobs of {jobs.system}, site {jobs.site}{source}"]
+    lines = [f"jobs of {jobs.driver.system}, site {jobs.driver.site}{source}"]
     for group, states in _by_group(jobs).items():
         states_text = ", ".join(f"{number} {state}" for state, number in states.items())
         lines.append(f"  {group}: {states_text}")
-    if jobs.num_refused:
-        lines.append(f"  {jobs.num_refused} refused")
+    if jobs.records.num_refused:
+        lines.append(f"  {jobs.records.num_refused} refused")
     reasons = Counter(
         f"{job.state}: {job.reason}"
-        for job in jobs.jobs
+        for job in jobs.records.jobs
         if job.reason and job.state in ("pending", "held")
     )
     for reason, number in reasons.most_common(MAX_REASONS):
         lines.append(f"  {number} {reason}")
-    if jobs.trouble:
-        lines.append(f"  {jobs.trouble}")
+    if jobs.records.trouble:
+        lines.append(f"  {jobs.records.trouble}")
     for cluster in jobs.earlier:
         known = "" if cluster.is_asked else ", as the records tell"
         ids = " ".join(job.id for job in cluster.left)
@@ -280,7 +280,7 @@ def _jobs(jobs: Jobs | None) -> list[str]:
 
 def _by_group(jobs: Jobs) -> dict[str, dict[str, int]]:
     by_group: dict[str, dict[str, int]] = {}
-    for job in jobs.jobs:
+    for job in jobs.records.jobs:
         states = by_group.setdefault(job.group, {})
         states[job.state] = states.get(job.state, 0) + 1
     return by_group
@@ -288,14 +288,14 @@ def _by_group(jobs: Jobs) -> dict[str, dict[str, int]]:
 
 def _jobs_json(jobs: Jobs) -> dict[str, Any]:
     return {
-        "system": jobs.system,
-        "site": jobs.site,
-        "host": jobs.host,
+        "system": jobs.driver.system,
+        "site": jobs.driver.site,
+        "host": jobs.driver.host,
         "is_asked": jobs.is_asked,
         "groups": _by_group(jobs),
-        "refused": jobs.num_refused,
-        "trouble": jobs.trouble,
-        "jobs": [vars(job).copy() for job in jobs.jobs],
+        "refused": jobs.records.num_refused,
+        "trouble": jobs.records.trouble,
+        "jobs": [vars(job).copy() for job in jobs.records.jobs],
         "earlier": [vars(job).copy() for each in jobs.earlier for job in each.left],
     }
 

@@ -153,9 +153,9 @@ def _end_jobs(folder: Path, times: Times) -> int:
 def _cancel(cluster: Jobs, times: Times) -> None:
     """End the jobs of a cluster, and again those that stay, until none is left or it takes long."""
     end, words = time.monotonic() + times.patience, ""
-    jobs = cluster
+    jobs, driver = cluster, cluster.driver
     while jobs.left and time.monotonic() < end:
-        words = cancel(jobs.system, [job.id for job in jobs.left], jobs.options)
+        words = cancel(driver.system, [job.id for job in jobs.left], driver.options)
         _wait(lambda: not jobs_in(cluster.folder).left, times.again, times.look)
         now = jobs_in(cluster.folder)
         if now.is_asked or not now.left:  # else the records alone tell, of ids given again too
@@ -168,10 +168,10 @@ def _say_left(jobs: Jobs) -> None:
     """Say which jobs may be in the queue, and what ends them."""
     ids = [job.id for job in jobs.left]
     verb = "are" if jobs.is_asked else "may be"
-    where = "" if jobs.is_asked else f", on {jobs.host}"
+    where = "" if jobs.is_asked else f", on {jobs.driver.host}"
     click.echo(
-        f"{len(ids)} jobs {verb} in the queue of {jobs.system}; to end them{where}:\n"
-        f"  {cancel_command(jobs.system, ids, jobs.options)}",
+        f"{len(ids)} jobs {verb} in the queue of {jobs.driver.system}; to end them{where}:\n"
+        f"  {cancel_command(jobs.driver.system, ids, jobs.driver.options)}",
         err=True,
     )
 

@@ -14,10 +14,16 @@ def lines_of(file: Path) -> Iterator[Mapping[str, Any]]:
         content = file.read_bytes()
     except OSError:
         return
-    for line in content.split(b"\n"):
+    yield from (value for _, value in numbered(content) if value is not None)
+
+
+def numbered(content: bytes) -> Iterator[tuple[int, Mapping[str, Any] | None]]:
+    """The numbers of lines, from 1, and their objects; None for one that was cut or is none."""
+    for number, line in enumerate(content.split(b"\n"), start=1):
+        if not line:
+            continue
         try:
             value = json.loads(line)
-        except ValueError:
-            continue
-        if isinstance(value, dict):
-            yield value
+        except ValueError:  # bytes that are no UTF-8 too
+            value = None
+        yield number, value if isinstance(value, dict) else None

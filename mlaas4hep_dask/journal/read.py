@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import html
-import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from mlaas4hep_dask.errors import RecordError
+from mlaas4hep_dask.journal.lines import numbered
 from mlaas4hep_dask.journal.records import VERSION, End, Epoch, Record, Run, from_json
 from mlaas4hep_dask.journal.text import text
 
@@ -107,20 +107,15 @@ def entries_of(content: bytes, file: Path) -> tuple[list[Entry], list[int]]:
     """The records in a part of a journal, and the numbers, from 1, of lines that are none."""
     entries: list[Entry] = []
     cut: list[int] = []
-    for number, line in enumerate(content.split(b"\n"), start=1):
-        if not line:
-            continue
+    for number, value in numbered(content):
         try:
-            entries.append(_entry(line, f"{file}, line {number}", file))
-        except (ValueError, TypeError):  # bytes that are no UTF-8 too
+            entries.append(_entry(value or {}, f"{file}, line {number}", file))
+        except (ValueError, TypeError):
             cut.append(number)
     return entries, cut
 
 
-def _entry(line: bytes, where: str, file: Path) -> Entry:
-    value = json.loads(line)
-    if not isinstance(value, dict):
-        raise ValueError("no object")  # noqa: TRY004  # a reader catches one error
+def _entry(value: Mapping[str, Any], where: str, file: Path) -> Entry:
     version = value.get("version")
     if isinstance(version, int) and version > VERSION:
         raise RecordError(

@@ -63,8 +63,9 @@ def run(tmp_path):
 
 def test_jobs_are_counted_by_group_and_state_with_the_words_of_the_batch_system(run):
     jobs = jobs_of(run)
-    assert (jobs.system, jobs.site, jobs.host) == ("htcondor", "ours", "login.example.org")
-    assert [job.state for job in jobs.jobs] == ["connected", "lost", "cancelled", "pending"]
+    assert (jobs.driver.system, jobs.driver.site) == ("htcondor", "ours")
+    assert jobs.driver.host == "login.example.org"
+    assert [job.state for job in jobs.records.jobs] == ["connected", "lost", "cancelled", "pending"]
     assert [job.id for job in jobs.left] == ["1.0", "4.0"]
     assert not jobs.is_asked  # a pool has a queue on every machine, with ids of its own
     text = page(look(run), jobs, look(run).sign)
@@ -89,11 +90,13 @@ def test_a_job_that_could_not_be_cancelled_is_not_over_until_it_is_gone(run):
         file.write("\n")  # after a line that was cut
     for job in ("1.0", "2.0", "4.0"):  # connected, lost and pending
         add("not cancelled", job)
-    assert [job.state for job in jobs_of(run).jobs] == [*["leaving"] * 2, "cancelled", "leaving"]
+    states = [job.state for job in jobs_of(run).records.jobs]
+    assert states == [*["leaving"] * 2, "cancelled", "leaving"]
     for job in ("1.0", "2.0"):
         add("gone", job)
     add("cancelled", "4.0")
-    assert [job.state for job in jobs_of(run).jobs] == ["gone", "lost", "cancelled", "cancelled"]
+    states = [job.state for job in jobs_of(run).records.jobs]
+    assert states == ["gone", "lost", "cancelled", "cancelled"]
     assert jobs_of(run).left == []
 
 
@@ -176,5 +179,5 @@ def test_jobs_of_a_queue_on_another_machine_are_ended_there(run):
     driver = {**DRIVER, "options": ["-name", "queue.example.org"]}
     (newest(run, "driver.json") / "driver.json").write_text(json.dumps(driver) + "\n")
     jobs = jobs_of(run)
-    told = cancel_command(jobs.system, [job.id for job in jobs.left], jobs.options)
+    told = cancel_command(jobs.driver.system, [job.id for job in jobs.left], jobs.driver.options)
     assert told.startswith("condor_rm -name queue.example.org ")

@@ -60,7 +60,7 @@ def end_earlier(clusters: Path) -> None:
         if driver.system not in QUEUES or driver.is_alive():
             continue
         recorded = records.read(folder)
-        jobs = recorded.left
+        jobs = {job.id: job.worker for job in recorded.left}
         queue = QUEUES[driver.system](driver.options)
         view = queue.seen() if jobs or recorded.unanswered else None
         is_dead = driver.is_alive() is False or _was_started_again(driver)

@@ -138,9 +138,9 @@ class Records:
     unanswered: tuple[str, ...] = ()
 
     @property
-    def left(self) -> dict[str, str]:
-        """Workers, by id, of the jobs that are in the queue as far as is known."""
-        return {job.id: job.worker for job in self.jobs if not job.is_over}
+    def left(self) -> list[Job]:
+        """The jobs that are in the queue, as far as is known."""
+        return [job for job in self.jobs if not job.is_over]
 
 
 def read(folder: Path) -> Records:
