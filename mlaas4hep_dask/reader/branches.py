@@ -69,16 +69,27 @@ def _ttree(tree: Any) -> Catalogue:
         key = keys[node]
         leaf = node.branch.count_leaf
         owner = None if leaf is None else owners.get(id(leaf))
-        short = [n for n in (node, owner) if n and n.branch.num_entries != tree.num_entries]
+        numbers = [_num_filled(n.branch, tree.num_entries) for n in (node, owner) if n]
+        short = [number for number in numbers if number != tree.num_entries]
         if key != node.path:
             offers.append((key, _FURTHER))
         elif short:
-            filled[key] = int(short[0].branch.num_entries)
+            filled[key] = short[0]
             offers.append((key, f"filled for {filled[key]} of {tree.num_entries} entries"))
         else:
             counter = None if owner is None else keys[owner]
             offers += _sources(node.branch, key, counter)
     return _named(offers, filled, {keys[node]: node.branch for node in nodes})
+
+
+def _num_filled(branch: Any, expected: int) -> int:
+    """Entries that a TBranch has; where it says as many as expected, those of its baskets."""
+    if branch.num_entries != expected:
+        return int(branch.num_entries)
+    embedded = branch.embedded_baskets
+    num_written = branch.num_baskets - len(embedded)
+    in_file = int(branch.member("fBasketEntry")[num_written]) if num_written else 0
+    return in_file + sum(int(basket.num_entries) for basket in embedded)
 
 
 def _sources(branch: Any, key: str, counter: str | None) -> list[Source | tuple[str, str]]:
@@ -119,6 +130,8 @@ def _sources(branch: Any, key: str, counter: str | None) -> list[Source | tuple[
         return [(key, f"doubly nested ({kind})")]
     if len(insides) == 1 and insides[0].reason.startswith("of type"):
         return [(key, why_not_read(branch) if special is None else f"of type {kind}")]
+    if not insides:
+        return [(key, f"of type {branch.typename}, without a number")]
     base = _base(key) if any(inside.steps for inside in insides) else key
     offers = [_inside(each, base, key, branch, counter, unit) for each in insides]
     if special is None:

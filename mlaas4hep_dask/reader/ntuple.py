@@ -23,7 +23,8 @@ def fields_of(tree: Any) -> Iterator[Found]:
     names = _member_names(ntuple, tops)
     for top in tops:
         try:
-            yield from list(_columns(ntuple, top, names))
+            found = list(_columns(ntuple, top, names))
+            yield from found or [(top.name, f"of type {top.typename}, without a number")]
         except Exception as error:  # uproot raises whatever a type that it does not know causes
             yield top.name, f"of a type that uproot cannot read ({type(error).__name__}: {error})"
 
@@ -57,12 +58,16 @@ def _columns(ntuple: Any, top: Any, names: dict[str, str]) -> Iterator[Found]:
 
 def _member(ntuple: Any, member: Any, name: str, collection: str | None) -> Iterator[Found]:
     """What a member of a record has for every event, or every object of a collection."""
-    form = ntuple.field_form(member.field_id, ())
+    form = ntuple.field_form(member.field_id, ())  # lists of records come without their members
+    has_objects = form.is_list and form.content.is_record
     if is_dotted(member):
         yield name, _MEMBERS
-    elif form.is_record:
+    elif has_objects and collection is not None:
+        yield name, f"doubly nested {member.typename or '(a list of records)'}"
+    elif form.is_record or has_objects:
         for inner in member.fields:
-            yield from _member(ntuple, inner, f"{name}.{inner.name}", collection)
+            of = name if has_objects else collection
+            yield from _member(ntuple, inner, f"{name}.{inner.name}", of)
     else:
         yield from _numbers(member, form, name, collection, name)
 

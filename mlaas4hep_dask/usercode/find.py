@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import hashlib
 import importlib
 import importlib.util
 import sys
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from importlib.machinery import (
     BYTECODE_SUFFIXES,
@@ -23,6 +22,17 @@ from typing import Any
 
 from mlaas4hep_dask.errors import CodeError, did_you_mean
 from mlaas4hep_dask.usercode.code import UserCode
+from mlaas4hep_dask.usercode.files import (
+    LARGE,
+    SMALL,
+    digest,
+    digest_of_file,
+    is_name,
+    matching,
+    named,
+    source_in,
+    texts_in,
+)
 from mlaas4hep_dask.usercode.installed import (
     OWN,
     PACKAGE,
@@ -35,8 +45,6 @@ from mlaas4hep_dask.usercode.installed import (
 from mlaas4hep_dask.usercode.parse import Parsed, parse, top_level_names
 from mlaas4hep_dask.usercode.source import Source
 
-LARGE = 64 * 2**20  # bytes of a file, beyond which its size and time stand for its content
-MAX_NAME = 255
 _LOADERS: tuple[tuple[Any, list[str]], ...] = (
     (ExtensionFileLoader, EXTENSION_SUFFIXES),
     (SourceFileLoader, SOURCE_SUFFIXES),
@@ -58,11 +66,12 @@ def find_code(
     on Python's path, and packages that are installed in editable form. What modules this process
     has imported makes no difference.
 
-    Files that the code or ``values`` name by a text count by their content, and installed packages
-    by their version. Where modules are imported by a name that is computed, all Python files of
-    the folder count. So do the values, here, of the environment's variables that are asked for by
-    name. What is not covered: what the code fetches from elsewhere, and files and variables whose
-    names are computed.
+    Files that the code or ``values`` name count by their content, and installed packages by their
+    version. Where a part of a file's name is computed, all files count that it may mean, and where
+    modules are imported by a name that is computed, all Python files of the folder, or of the
+    package that the name begins with. So do the values, here, of the environment's variables that
+    are asked for by name. What is not covered: what the code fetches from elsewhere, and files and
+    variables whose names are computed as a whole.
 
     Parameters
     ----------
@@ -116,8 +125,8 @@ def find_code(
     else:
         closure.follow(module)
         if closure.is_foreign(module):  # the version may stay the same where somebody edits it
-            closure.facts[f"module {module}"] = _digest(text.encode())
-    closure.add_files(_texts_in(values), [base, Path.cwd()])
+            closure.facts[f"module {module}"] = digest(text.encode())
+    closure.add_files(texts_in(values), [base, Path.cwd()])
     return UserCode(module, function, entry, closure.shipped(), dict(sorted(closure.facts.items())))
 
 
@@ -148,6 +157,7 @@ class _Closure:
     facts: dict[str, str] = field(default_factory=dict)
     sources: dict[str, Source] = field(default_factory=dict)
     compiled: set[str] = field(default_factory=set)  # top-level packages that cannot travel
+    looked_at: set[Path] = field(default_factory=set)  # Python files that are read by their name
 
     def spec(self, name: str) -> ModuleSpec | None:
         """Where a module lies, found without importing anything."""
@@ -188,7 +198,7 @@ class _Closure:
         """The modules that travel; of packages with compiled parts only the digest counts."""
         for name, source in self.sources.items():
             if name.partition(".")[0] in self.compiled:
-                self.facts[f"module {name}"] = _digest(source.text.encode())
+                self.facts[f"module {name}"] = digest(source.text.encode())
         return tuple(
             source
             for name, source in sorted(self.sources.items())
@@ -228,59 +238,86 @@ class _Closure:
         path = Path(spec.origin)
         if path.suffix != ".py":
             self.compiled.add(name.partition(".")[0])
-            self.facts[f"module {name}"] = _digest_of_file(path)
+            self.facts[f"module {name}"] = digest_of_file(path)
             return
         self.add(Source(name, str(path), _text_of(path, name), is_package))
 
     def add(self, source: Source) -> None:
         """Add a module and all of the user's own that it imports."""
         self.sources[source.name] = source
+        package = source.name if source.is_package else source.name.rpartition(".")[0]
+        self.looked_at.add(Path(source.file))
+        self._look(source.text, Path(source.file).parent, package)
+
+    def _look(self, text: str, folder: Path, package: str) -> None:
+        """Add all that a text of a module imports or names."""
         try:
-            parsed = parse(source.text)
+            parsed = parse(text)
         except (SyntaxError, ValueError):  # it is told when the module is imported
             return
-        folder = Path(source.file).parent
         self._add_roots(parsed, folder)
-        package = source.name if source.is_package else source.name.rpartition(".")[0]
         for module, names, level in parsed.imports:
             # A file beside the user's is imported by `from . import` too.
             start = _absolute(module, package, level) if level else module
             if start is None:
                 continue
             if not start or self.follow(start):
+                if "*" in names:
+                    names = [*names, *self._named_in(start)]
                 for name in names:
-                    self.follow(f"{start}.{name}".strip("."), is_certain=False)
+                    if name != "*":
+                        self.follow(f"{start}.{name}".strip("."), is_certain=False)
         if parsed.is_dynamic:
             for path in sorted(folder.glob("*.py")):
-                self.facts[f"file {path.name}"] = _digest_of_file(path)
+                self.facts[f"file {path.name}"] = digest_of_file(path)
+        for above in parsed.packages:
+            spec = self.spec(above)
+            if spec is not None and not is_installed(spec):
+                for place in spec.submodule_search_locations or ():
+                    for path in sorted(Path(place).glob("*.py")):
+                        self.facts[f"file {above}/{path.name}"] = digest_of_file(path)
         for name in parsed.variables:
             self.facts[f"{VARIABLE}{name}"] = value_of(name)
-        self.add_files(parsed.texts, [folder, *self.roots, Path.cwd()])
+        self.add_files(parsed.files, [folder, *self.roots, Path.cwd()])
+
+    def _named_in(self, package: str) -> list[str]:
+        """Texts in a package that may be its ``__all__``, which a star imports."""
+        source = self.sources.get(package)
+        if source is None or not source.is_package:
+            return []
+        try:
+            return [text for text in parse(source.text).texts if text.isidentifier()]
+        except (SyntaxError, ValueError):
+            return []
 
     def _add_roots(self, parsed: Parsed, folder: Path) -> None:
         """Folders that the code adds to Python's path, as far as its texts tell them."""
         if not parsed.changes_path:
             return
-        folders = [folder / text for text in parsed.texts if _is_name(text)]
+        folders = [folder / text for text in parsed.texts if is_name(text)]
         for each in [*folders, folder, folder.parent, folder.parent.parent]:
             if each not in self.roots and each.is_dir():
                 self.roots.append(each)
 
-    def add_files(self, texts: Iterable[str], folders: Iterable[Path]) -> None:
-        """Add the files that have one of these names."""
+    def add_files(self, names: Iterable[str], folders: Iterable[Path]) -> None:
+        """Add the files that have one of these names, or match them, in any of the folders."""
         folders = list(dict.fromkeys(folders))
-        for text in texts:
-            if not _is_name(text):
+        for name in names:
+            if not is_name(name):
                 continue
-            for folder in folders:
-                path = folder / text
-                try:
-                    is_file = path.is_file() and path.suffix != ".py"
-                except (OSError, ValueError):
-                    is_file = False
-                if is_file:
-                    self.facts[f"file {text}"] = _digest_of_file(path)
-                    break
+            kind, find = ("files", matching) if "*" in name else ("file", named)
+            found = dict.fromkeys(path for folder in folders for path in find(folder, name))
+            digests: dict[str, None] = {}
+            for path in found:
+                if path in self.looked_at and path.suffix == ".py":
+                    continue
+                digests[digest_of_file(path, large=SMALL if kind == "files" else LARGE)] = None
+                if path.suffix == ".py":
+                    self.looked_at.add(path)
+                    self.facts[f"file {path.name}"] = digest_of_file(path)
+                    self._look(source_in(path), path.parent, "")
+            if digests:
+                self.facts[f"{kind} {name}"] = ", ".join(digests)
 
 
 def _in_folders(name: str, folders: Iterable[str]) -> ModuleSpec | None:
@@ -304,32 +341,3 @@ def _absolute(module: str, package: str, level: int) -> str | None:
         return None
     above = parts[: len(parts) - (level - 1)]
     return ".".join([*above, *([module] if module else [])])
-
-
-def _is_name(text: str) -> bool:
-    return 0 < len(text) <= MAX_NAME and text.isprintable() and text.strip("./") != ""
-
-
-def _texts_in(value: Any) -> list[str]:
-    if isinstance(value, str):
-        return [value]
-    if isinstance(value, Mapping):
-        return [text for each in value.values() for text in _texts_in(each)]
-    if isinstance(value, list | tuple):
-        return [text for each in value for text in _texts_in(each)]
-    return []
-
-
-def _digest(content: bytes) -> str:
-    return hashlib.sha256(content).hexdigest()
-
-
-def _digest_of_file(path: Path) -> str:
-    """Of its content; of size and time if it is large."""
-    try:
-        status = path.stat()
-        if status.st_size > LARGE:
-            return f"{status.st_size}-{status.st_mtime_ns}"
-        return _digest(path.read_bytes())
-    except OSError as error:
-        return str(error.strerror)

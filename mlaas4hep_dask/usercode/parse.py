@@ -5,7 +5,10 @@ from __future__ import annotations
 import ast
 from dataclasses import dataclass, field
 
-COMPUTED = {"import_module", "__import__", "exec", "eval", "run_path", "run_module"}
+from mlaas4hep_dask.usercode.names import ANY, Texts, names_of_files
+
+IMPORTS = {"import_module", "__import__", "run_module"}
+COMPUTED = {"exec", "eval", "run_path", "spec_from_file_location", "SourceFileLoader"}
 
 
 @dataclass
@@ -15,9 +18,13 @@ class Parsed:
     Parameters
     ----------
     imports : list of (str, list of str, int)
-        Module, names that are taken from it, and how many packages up it starts.
+        Module, names that are taken from it, ``*`` among them, and how many packages up it starts.
     texts : list of str
         All texts that stand in it.
+    files : list of str
+        Names of files, and patterns with ``*``, that it puts together.
+    packages : list of str
+        Packages of which it imports modules by a name that is computed.
     variables : list of str
         Names of the environment's variables that it asks for.
     is_dynamic : bool
@@ -28,6 +35,8 @@ class Parsed:
 
     imports: list[tuple[str, list[str], int]] = field(default_factory=list)
     texts: list[str] = field(default_factory=list)
+    files: list[str] = field(default_factory=list)
+    packages: list[str] = field(default_factory=list)
     variables: list[str] = field(default_factory=list)
     is_dynamic: bool = False
     changes_path: bool = False
@@ -41,36 +50,49 @@ def parse(text: str) -> Parsed:
     SyntaxError, ValueError
         When it is no Python.
     """
-    parsed = Parsed()
-    for node in ast.walk(ast.parse(text)):
+    tree = ast.parse(text)
+    parsed, texts = Parsed(files=names_of_files(tree)), Texts(tree)
+    aliases: dict[str, str] = {}
+    for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             parsed.imports += [(alias.name, [], 0) for alias in node.names]
         elif isinstance(node, ast.ImportFrom):
-            names = [alias.name for alias in node.names if alias.name != "*"]
+            names = [alias.name for alias in node.names]
             parsed.imports.append((node.module or "", names, node.level))
+            aliases |= {alias.asname: alias.name for alias in node.names if alias.asname}
         elif isinstance(node, ast.Constant) and isinstance(node.value, str):
             parsed.texts.append(node.value)
-        elif isinstance(node, ast.Call):
-            _note_call(node, parsed)
         elif isinstance(node, ast.Subscript) and _name_of(node.value) == "environ":
             parsed.variables += _text_in(node.slice)
         elif isinstance(node, ast.Attribute) and node.attr == "path":
             parsed.changes_path |= isinstance(node.value, ast.Name) and node.value.id == "sys"
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Call):
+            name = _name_of(node.func)
+            _note_call(node, aliases.get(name, name), parsed, texts)
     return parsed
 
 
-def _note_call(node: ast.Call, parsed: Parsed) -> None:
-    name = _name_of(node.func)
+def _note_call(node: ast.Call, name: str, parsed: Parsed, texts: Texts) -> None:
     first = node.args[0] if node.args else None
     of = _name_of(node.func.value) if isinstance(node.func, ast.Attribute) else ""
     if name == "getenv" or of == "environ":
         parsed.variables += _text_in(first)
-    if name not in COMPUTED:
+    if name in COMPUTED:
+        parsed.is_dynamic |= not isinstance(first, ast.Constant)
+    if name not in IMPORTS:
         return
-    is_import = name in ("import_module", "__import__")
-    if is_import and isinstance(first, ast.Constant) and isinstance(first.value, str):
-        parsed.imports.append((first.value.lstrip("."), [], 0))
-    elif not isinstance(first, ast.Constant):
+    module = texts.of(first)
+    package = texts.of(node.args[1]) if len(node.args) > 1 and name == "import_module" else ANY
+    bare = module.lstrip(".")
+    level = len(module) - len(bare)
+    if level == 1 and package.strip("." + ANY):
+        module, bare, level = f"{package}.{bare}", f"{package}.{bare}", 0
+    if ANY not in module:
+        parsed.imports.append((bare, [], level))
+    elif above := module.partition(ANY)[0].rpartition(".")[0].strip("."):
+        parsed.packages.append(above)
+    else:
         parsed.is_dynamic = True
 
 

@@ -1,7 +1,9 @@
 """Arrays, leaf lists, structs and vectors of ROOT: what they offer, and its values."""
 
+import awkward as ak
 import numpy as np
 import pytest
+import uproot
 from paths import FAULTS
 from root_process import run_in_root
 from test_odd_files import configured
@@ -81,6 +83,28 @@ def test_arrays_of_an_rntuple_give_each_of_their_elements(label):
     plan, events = events_of(FAULTS / f"n01_{label}.root")
     assert [name for name in plan.branches if name.startswith("p3")] == ["p3[0]", "p3[1]", "p3[2]"]
     assert_values(events, {"p3[1]": 1, "p3[2]": 2})
+
+
+def test_lists_of_records_in_a_record_of_an_rntuple_are_collections_or_left_out_in_words(tmp_path):
+    file = tmp_path / "records.root"
+    hits = [[{"x": i + k / 4, "layer": k} for k in range(i % 3)] for i in range(9)]
+    tracks = [[{"pt": float(i), "hits": each}] for i, each in enumerate(hits)]
+    entries = [
+        {"event": {"met": {"pt": 2.0 * i}, "hits": hits[i]}, "track": tracks[i]} for i in range(9)
+    ]
+    with uproot.recreate(file) as out:
+        out.mkrntuple("Events", ak.Array(entries))
+    plan, events = events_of(file)
+    assert {name: branch.collection for name, branch in plan.branches.items()} == {
+        "event_met.pt": None,
+        "event_hits.x": "event_hits",
+        "event_hits.layer": "event_hits",
+        "track_pt": "track",
+    }
+    assert plan.left_out == {"track_hits": "doubly nested (a list of records)"}
+    found = events.to_awkward()
+    assert found["event_hits.x"].to_list() == [[hit["x"] for hit in each] for each in hits]
+    assert found["event_hits.layer"].to_list() == [[hit["layer"] for hit in each] for each in hits]
 
 
 @pytest.mark.parametrize("label", [0, 1])

@@ -156,6 +156,85 @@ def test_computed_imports_make_all_files_of_the_folder_count(tmp_path):
     assert found(tmp_path).digest != first.digest
 
 
+@pytest.mark.parametrize(
+    ("expression", "file"),
+    [
+        ("open('cuts/a.json')", "cuts/a.json"),
+        ("open(b'a.json')", "a.json"),
+        ("(Path(__file__).parent / 'cuts' / 'a.json').read_text()", "cuts/a.json"),
+        ("(Path(__file__).resolve().parents[1] / 'cuts' / 'a.json').read_text()", "../cuts/a.json"),
+        ("open(os.path.join(os.path.dirname(__file__), 'cuts', 'a.json'))", "cuts/a.json"),
+        ("open(os.path.dirname(__file__) + '/a.json')", "a.json"),
+        ("open(HERE / FOLDER / 'a.json')", "cuts/a.json"),
+        ("open(f'cuts/{name}.json')", "cuts/a.json"),
+        ("open('cuts_{}.json'.format(name))", "cuts_a.json"),
+        ("open('cuts_%d.json' % name)", "cuts_3.json"),
+        ("open(name + '.json')", "a.json"),
+        ("open(name / 'a.json')", "anywhere/a.json"),
+        ("Path(__file__).with_suffix('.json').read_text()", "analysis.json"),
+        ("Path(__file__).with_name('a.json').read_text()", "a.json"),
+        ("[each.read_text() for each in HERE.joinpath('cuts').glob('*.json')]", "cuts/a.json"),
+        ("glob.glob('cuts/**/*.json', recursive=True)", "cuts/deep/a.json"),
+        ("list((HERE / FOLDER).iterdir())", "cuts/a.json"),
+        ("os.listdir('cuts')", "cuts/a.json"),
+        ("importlib.resources.files('tools').joinpath('a.json')", "tools/a.json"),
+        ("runpy.run_path('other.py')", "other.py"),
+        ("exec((HERE / 'lib' / 'other.py').read_text())", "lib/other.py"),
+        ("importlib.util.spec_from_file_location('other', 'other.py')", "other.py"),
+        ("importlib.util.spec_from_file_location(name, name)", "other.py"),
+        ("SourceFileLoader('other', str(HERE / 'lib/other.py')).load_module()", "lib/other.py"),
+        ("importlib.import_module('.inner', __package__)", "inner.py"),
+        ("importlib.import_module('.inner', 'tools')", "tools/inner.py"),
+        ("importlib.import_module(f'tools.{name}')", "tools/inner.py"),
+        ("load('tools.' + name)", "tools/inner.py"),
+        ("load('inner')", "inner.py"),
+    ],
+)
+def test_what_a_part_of_a_file_s_name_tells_of_makes_it_count(expression, file, tmp_path):
+    write(
+        tmp_path,
+        run__analysis="FOLDER = 'cuts'\nHERE = Path(__file__).parent\n"
+        "from importlib import import_module as load\n"
+        f"def select(name):\n    return {expression}\n",
+        run__tools____init__="",
+    )
+    path = tmp_path / "run" / file
+    path.parent.mkdir(exist_ok=True, parents=True)
+    digests = set()
+    for content in ("LIMIT = 3\n", "LIMIT = 4\n"):
+        path.write_text(content)
+        digests.add(found(tmp_path / "run").digest)
+        digests.add(found(tmp_path / "run").digest)
+    assert len(digests) == 2
+
+
+def test_what_a_python_file_imports_counts_when_the_file_is_named(tmp_path):
+    write(
+        tmp_path,
+        analysis="import runpy\ndef select():\n    return runpy.run_path('steps.py')['LIMIT']\n",
+        steps="from cuts import LIMIT\n",
+        cuts="LIMIT = 3\n",
+    )
+    first = found(tmp_path)
+    write(tmp_path, cuts="LIMIT = 4\n")
+    assert found(tmp_path).digest != first.digest
+
+
+def test_modules_that_a_star_brings_count_and_travel(tmp_path):
+    write(tmp_path, analysis="from tools import *\ndef select():\n    return cuts.LIMIT\n")
+    write(tmp_path, tools____init__="__all__ = ['cuts', 'absent']\n", tools__cuts="LIMIT = 3\n")
+    assert [source.name for source in found(tmp_path).sources] == [
+        *("analysis", "tools", "tools.cuts")
+    ]
+
+
+@pytest.mark.parametrize("text", ["f'{a} and {b}'", "f'{a}'", "a + b", "'%s' % a", "f'x {a}/b'"])
+def test_texts_that_name_no_file_in_particular_count_none(text, tmp_path):
+    write(tmp_path, analysis=f"def select(a, b):\n    return {text}\n", other="")
+    (tmp_path / "a.json").write_text("1")
+    assert not found(tmp_path).facts
+
+
 def test_folders_that_the_code_adds_to_the_path_are_looked_into(tmp_path):
     write(tmp_path, lib__cuts_of_lib="LIMIT = 3\n")
     write(
