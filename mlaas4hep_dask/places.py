@@ -13,5 +13,6 @@ SYSTEMS = {"slurm": "jobs of SLURM", "htcondor": "jobs of HTCondor"}  # batch sy
 PLACES = {LOCAL: "a cluster on this machine", **SYSTEMS}  # what is started there
 SCHEMES = ("tcp", "tls")  # of schedulers that run already
 Storage = Literal["memory", "disk", "none"]  # where workers keep what they have encoded
+STORAGES: tuple[Storage, ...] = get_args(Storage)
 Group = Literal["readers", "trainers"]  # of workers: what they do
 GROUPS: tuple[Group, ...] = get_args(Group)

@@ -38,6 +38,8 @@ def make_absolute(document: dict[str, Any], places: Places, redirector: str | No
     for key in ("path", "cache"):
         if (path := document["specs"][key]) is not None and path != "auto":
             document["specs"][key] = str(places.resolve(path))
+    if "/" in document["cache"]:
+        document["cache"] = str(places.resolve(document["cache"]))
     if document["function"] is not None:
         document["function"]["callable"] = code(document["function"]["callable"])
     document["model"]["callable"] = code(document["model"]["callable"])

@@ -9,6 +9,8 @@ from typing import Annotated, Any
 from pydantic import AfterValidator, BeforeValidator, Field, StringConstraints, WithJsonSchema
 
 from mlaas4hep_dask.config.problems import SLUG, Problem, describe, invalid
+from mlaas4hep_dask.errors import nearest
+from mlaas4hep_dask.places import STORAGES
 
 _SIZE = r"^([0-9]{1,15}(?:\.[0-9]{1,9})?) ?(?:([kKmMgGtT])([iI])?[bB]?|[bB])$"
 _SIZE_SCHEMA = {
@@ -79,8 +81,27 @@ def _as_patterns(value: Any) -> Any:
     return results
 
 
+def _blocks_place(value: str) -> str:
+    words = ("auto", *STORAGES)
+    if value in words or "/" in value:
+        return value
+    text = f"expected {', '.join(words)}, or a folder, with a / in its path"
+    raise invalid(Problem("", f"{text}, found {describe(value)}", nearest(value, words)))
+
+
 Slug = Annotated[str, StringConstraints(pattern=SLUG)]
 Text = Annotated[str, StringConstraints(min_length=1)]
+BlocksPlace = Annotated[  # a word, or a folder
+    str,
+    AfterValidator(_blocks_place),
+    WithJsonSchema(
+        {
+            "anyOf": [{"enum": ["auto", *STORAGES]}, {"type": "string", "pattern": "/"}],
+            "examples": ["auto", "/ceph/users/me/blocks"],
+        },
+        mode="validation",
+    ),
+]
 Tree = Annotated[str, StringConstraints(min_length=1), AfterValidator(_named)]
 Size = Annotated[
     int, Field(ge=1), BeforeValidator(_bytes_of), WithJsonSchema(_SIZE_SCHEMA, mode="validation")

@@ -6,7 +6,7 @@ import hashlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Self
 
 from pydantic import (
     Field,
@@ -22,7 +22,7 @@ from mlaas4hep_dask.config.absolute import make_absolute
 from mlaas4hep_dask.config.derivation import Conditions, Expressions
 from mlaas4hep_dask.config.document import dump
 from mlaas4hep_dask.config.encoding import Encoding, clipped_by_default
-from mlaas4hep_dask.config.fields import Collections, Slug, Text, Tree
+from mlaas4hep_dask.config.fields import BlocksPlace, Collections, Slug, Text, Tree
 from mlaas4hep_dask.config.friends import Friend
 from mlaas4hep_dask.config.function import Function
 from mlaas4hep_dask.config.image import Image, with_image_network
@@ -55,7 +55,6 @@ from mlaas4hep_dask.config.target import (
 )
 from mlaas4hep_dask.formats import OnBadFile
 from mlaas4hep_dask.objective import Objective
-from mlaas4hep_dask.places import Storage
 
 
 class Config(Section):
@@ -158,11 +157,12 @@ class Config(Section):
     model: Model = Field(default=Model(), description="The function that builds the network.")
     training: Training = Field(default=Training(), description="How the network is trained.")
     cluster: Cluster = Field(default=Cluster(), description="Where the work runs.")
-    cache: Literal["auto", Storage] = Field(
+    cache: BlocksPlace = Field(
         default="auto",
         description="Where encoded events stay between epochs: in the memory of the workers, which "
         "spill what does not fit, on their disks, or nowhere, so that every epoch reads the files "
-        "again. auto takes the first of these that has room.",
+        "again. auto takes the first of these that has room. A folder that all workers see keeps "
+        "a copy for workers that come later, and for a run that is taken up.",
     )
     on_bad_file: OnBadFile = Field(
         default="error",

@@ -1,9 +1,10 @@
-"""Blocks on a worker's own disk, so that later epochs need not read and encode again.
+"""Blocks on disk, so that later epochs, or other workers, need not read and encode again.
 
 A file holds one block in Dask's wire format, packed as it is in memory, after its length. It lies
-in the worker's scratch folder, which Dask removes with the worker. It is read, not mapped into
-memory: a disk that fails, or a file that somebody cut short, would end the process with a bus
-error. Such a block is made again.
+in the worker's scratch folder, which Dask removes with the worker, or in a folder that all workers
+see and that outlives them. It is read, not mapped into memory: a disk that fails, or a file that
+somebody cut short, would end the process with a bus error. Such a block is made again. Dask's
+format can hold what runs when it is read, so that files which others could have written are not.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import logging
 import os
 import shutil
 import struct
+import uuid
 from pathlib import Path
 
 import numpy as np
@@ -27,7 +29,7 @@ from mlaas4hep_dask.reader import Partition
 
 logger = logging.getLogger(__name__)
 
-_told: set[Path] = set()  # folders that could not be written
+_told: set[Path] = set()  # folders of which something was told
 
 FOLDER = "mlaas4hep_dask-blocks"
 _LENGTH = struct.Struct("<q")
@@ -39,8 +41,9 @@ def block_on_disk(
     sizes: tuple[int, int, int],
     token: str,
     number: int,
+    shared: str | None = None,
 ) -> Block:
-    """The block of a partition, from this worker's disk if it is there.
+    """The block of a partition, from disk if it is there.
 
     One that was made is written; a full disk costs the file, not the run.
 
@@ -54,32 +57,42 @@ def block_on_disk(
         Its events for training, validation and test.
     token, number
         Name the block; equal tokens stand for equal data and encoding.
+    shared : str, optional
+        The folder that all workers see, in place of this worker's own disk.
     """
-    worker = get_worker()
-    path = _path(worker, token, number)
+    path = path_of(get_worker(), token, number, shared)
     try:
         return _load(path)
     except FileNotFoundError:
         pass
     except OSError as error:
-        logger.warning("block %d is made again: %s: %s", number, path, error)
-    return kept(make_block(partition, context, sizes), token, number, worker)
+        _tell(path, f"block {number} is made again: {error}")
+    return kept(make_block(partition, context, sizes), path)
 
 
-def kept(block: Block, token: str, number: int, worker: Worker) -> Block:
-    """The same block, which is on a worker's disk from now on if there is room."""
-    path = _path(worker, token, number)
+def kept(block: Block, path: Path) -> Block:
+    """The same block, which is on disk from now on if there is room."""
     try:
         _store(block, path)
     except OSError as error:
-        level = logging.INFO if path.parent in _told else logging.WARNING  # once, not per block
-        logger.log(level, "block %d is not kept on disk: %s", number, error)
-        _told.add(path.parent)
+        _tell(path, f"blocks are not kept on disk: {error}")
     return block
 
 
-def _path(worker: Worker, token: str, number: int) -> Path:
-    return folder(worker) / f"{token}-{number}"
+def _tell(path: Path, text: str) -> None:
+    """Warn, once for a folder and not for every block of it."""
+    logger.log(logging.INFO if path.parent in _told else logging.WARNING, "%s: %s", path, text)
+    _told.add(path.parent)
+
+
+def path_of(worker: Worker, token: str, number: int, shared: str | None = None) -> Path:
+    """The file of a block: in the worker's scratch folder, or in a folder that all see."""
+    return (folder(worker) if shared is None else folder_of(shared, token)) / f"{token}-{number}"
+
+
+def folder_of(shared: str, token: str) -> Path:
+    """Where the blocks of a run lie within a folder that all workers see."""
+    return Path(shared) / f"{FOLDER}-{token}"
 
 
 # Dask passes the worker to functions that `Client.run` runs on it, by this name.
@@ -98,9 +111,15 @@ def clear(dask_worker: Worker) -> None:
     shutil.rmtree(folder(dask_worker), ignore_errors=True)
 
 
+def remove_shared(shared: str, token: str) -> None:
+    """Remove the blocks of a run from a folder that all workers see."""
+    shutil.rmtree(folder_of(shared, token), ignore_errors=True)
+
+
 def _store(block: Block, path: Path) -> None:
-    path.parent.mkdir(mode=0o700, exist_ok=True)
-    unfinished = path.with_name(f"{path.name}.{os.getpid()}.tmp")
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    _refuse_others(path.parent)
+    unfinished = path.with_name(f"{path.name}.{uuid.uuid4().hex}.tmp")
     try:
         frames = serialize_bytelist(block, on_error="raise")
         with unfinished.open("wb") as file:
@@ -112,7 +131,14 @@ def _store(block: Block, path: Path) -> None:
         unfinished.unlink(missing_ok=True)
 
 
+def _refuse_others(folder: Path) -> None:
+    status = folder.stat()
+    if status.st_uid != os.geteuid() or status.st_mode & 0o022:
+        raise PermissionError(f"{folder} is not this user's alone")
+
+
 def _load(path: Path) -> Block:
+    _refuse_others(path.parent)
     with path.open("rb", buffering=0) as file:
         head = file.read(_LENGTH.size)
         (length,) = _LENGTH.unpack(head.ljust(_LENGTH.size, b"\0"))

@@ -5,15 +5,15 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 from distributed import Future
 
 from mlaas4hep_dask.dataset.blocks import BlockPlan
-from mlaas4hep_dask.gang.diskcache import free_bytes
+from mlaas4hep_dask.gang.diskcache import free_bytes, remove_shared
 from mlaas4hep_dask.gang.gang import Gang
 from mlaas4hep_dask.gang.source import KeptBlocks
-from mlaas4hep_dask.places import Storage
+from mlaas4hep_dask.places import STORAGES, Storage
 
 
 @dataclass(frozen=True)
@@ -53,12 +53,20 @@ class Keeping:
     blocks: KeptBlocks
     held: Sequence[Future] = ()
 
+    def __str__(self) -> str:
+        return f"{self.place}, in {self.blocks.folder}" if self.blocks.folder else self.place
+
+    def remove_copies(self, gang: Gang) -> None:
+        """Remove what lies in a folder that all workers see; a run that has ended needs it not."""
+        if self.blocks.folder is not None:
+            gang.on_survivors(remove_shared, self.blocks.folder, self.blocks.token)
+
 
 def keep(
     block_plan: BlockPlan,
     gang: Gang,
     *,
-    place: Literal["auto", Storage],
+    place: str,
     packed_bytes: int,
     owners: Mapping[int, int],
     fractions: Mapping[int, float],
@@ -72,8 +80,10 @@ def keep(
         The blocks.
     gang : Gang
         Those who use them.
-    place : {"auto", "memory", "disk", "none"}
-        What is wished; ``auto`` is the first of the others that has room.
+    place : str
+        What is wished: ``memory``, ``disk``, ``none``; ``auto``, the first of these that has room;
+        or a folder that all workers see, in place of their own disks, which has a copy of what
+        they hold in memory, too.
     packed_bytes : int
         Bytes of all blocks in packed form.
     owners : mapping of int to int
@@ -86,19 +96,24 @@ def keep(
     """
     patience = gang.cluster.patience
     readers = gang.cluster.alive("readers")  # who make the blocks, and hold them
-    if place == "auto":
-        place = _roomiest(gang, readers, packed_bytes, shares)
+    folder = place if "/" in place else None
+    storage = next((each for each in STORAGES if each == place), None)
+    if storage is None:  # auto, or a folder
+        storage = _roomiest(gang, readers, packed_bytes, shares, folder)
     room = shares.memory * gang.least_memory
-    if place == "disk":
-        return Keeping(place, KeptBlocks.of(block_plan, on_disk=True, patience=patience))
-    if place == "none":
+    if storage == "disk":
+        kept = KeptBlocks.of(block_plan, on_disk=folder is None, folder=folder, patience=patience)
+        return Keeping(storage, kept)
+    if storage == "none":
         splits = []
         for split, fraction in fractions.items():
             room -= fraction * packed_bytes / gang.size
             if room >= 0:
                 splits.append(split)
-        return Keeping(place, KeptBlocks.of(block_plan, splits=tuple(splits), patience=patience))
-    blocks = KeptBlocks.of(block_plan, in_rank=packed_bytes / gang.size <= room, patience=patience)
+        blocks = KeptBlocks.of(block_plan, splits=tuple(splits), patience=patience)
+        return Keeping(storage, blocks)
+    in_rank = packed_bytes / gang.size <= room
+    blocks = KeptBlocks.of(block_plan, folder=folder, in_rank=in_rank, patience=patience)
     near: dict[int, str] = {}
     if readers.keys() == gang.workers.keys():  # otherwise the memory of all is needed
         workers = list(gang.workers)
@@ -107,17 +122,23 @@ def keep(
         blocks.submit(gang.cluster, number, near=near.get(number))
         for number in range(len(blocks.partitions))
     ]
-    return Keeping(place, blocks, futures)
+    return Keeping(storage, blocks, futures)
 
 
 def _roomiest(
-    gang: Gang, readers: Mapping[str, Mapping[str, Any]], packed_bytes: int, shares: Shares
+    gang: Gang,
+    readers: Mapping[str, Mapping[str, Any]],
+    packed_bytes: int,
+    shares: Shares,
+    folder: str | None,
 ) -> Storage:
     """Where there is room for blocks."""
     # A worker without a limit reports 0.
     memory = sum(info["memory_limit"] or math.inf for info in readers.values())
     if packed_bytes <= shares.memory * memory:
         return "memory"
+    if folder is not None:
+        return "disk"
     # Every member keeps its own events' blocks; those on one machine share its disk.
     free = gang.cluster.on_workers(
         free_bytes, workers=list(gang.workers), what="free room on disks"

@@ -22,6 +22,8 @@ class KeptBlocks(BlockPlan):
     ----------
     on_disk : bool
         Keep the blocks on the disks of the workers that made them.
+    folder : str, optional
+        Keep them in this folder, which all workers see, too.
     in_rank : bool
         Ranks keep all blocks that they use, those of other workers too: these are then sent to
         them once, and not in every epoch.
@@ -33,6 +35,7 @@ class KeptBlocks(BlockPlan):
     """
 
     on_disk: bool = False
+    folder: str | None = None
     in_rank: bool = False
     splits: tuple[int, ...] = ()
     patience: Patience | None = None
@@ -43,18 +46,27 @@ class KeptBlocks(BlockPlan):
         block_plan: BlockPlan,
         *,
         on_disk: bool = False,
+        folder: str | None = None,
         in_rank: bool = False,
         splits: tuple[int, ...] = (),
         patience: Patience | None = None,
     ) -> Self:
         """The blocks of a plan."""
         facts = {each.name: getattr(block_plan, each.name) for each in fields(BlockPlan)}
-        return cls(**facts, on_disk=on_disk, in_rank=in_rank, splits=splits, patience=patience)
+        return cls(
+            **facts,
+            on_disk=on_disk,
+            folder=folder,
+            in_rank=in_rank,
+            splits=splits,
+            patience=patience,
+        )
 
     def task(self, block: int) -> tuple[Callable[..., Block], tuple[Any, ...]]:
         """As `BlockPlan.task`; what keeps the block on disk, if it is to stay there."""
-        if self.on_disk:
-            return diskcache.block_on_disk, (self.split_counts[block], self.token, block)
+        if self.on_disk or self.folder is not None:
+            more = (self.split_counts[block], self.token, block, self.folder)
+            return diskcache.block_on_disk, more
         return super().task(block)
 
 
@@ -118,7 +130,8 @@ class WorkerBlocks:
             future, f"block {number}", group="readers", beside=list(self._futures.values())
         )
         if self._plan.on_disk:  # another rank's worker made it, and has it on its own disk
-            block = diskcache.kept(block, self._plan.token, number, self._worker)
+            path = diskcache.path_of(self._worker, self._plan.token, number)
+            block = diskcache.kept(block, path)
         return block
 
 

@@ -145,7 +145,9 @@ class Trainer:
         self.packed_bytes = packed_bytes(dataset)
         self.restarts = 0
         self._attempts = 0  # deaths since the last epoch that was completed
-        self.cache = dataset.config.cache  # what `auto` has become, once training has begun
+        cache = dataset.config.cache
+        self._place = str(self._config.resolve(cache)) if "/" in cache else cache
+        self.cache = cache  # what `auto` or a folder has become, once training has begun
         self.counts: dict[int, EncodeCounts] = {}  # by block: what encoding it lost
         self.lost_samples: dict[str, int] = {}  # events of samples of which none was learned
         self._examples: Examples | None = None
@@ -189,6 +191,8 @@ class Trainer:
                 yield Checkpoint(record, dict(lead.detail), lead.state)
             for counts in self._gang.on_survivors(known_counts, self._plan.token):
                 self.counts |= counts
+            if self._keeping is not None:
+                self._keeping.remove_copies(self._gang)
         finally:
             self._close()
 
@@ -336,7 +340,7 @@ class Trainer:
         self._keeping = keep(
             self._plan,
             gang,
-            place=self._config.cache,
+            place=self._place,
             packed_bytes=self.packed_bytes,
             owners=owners,
             fractions={
@@ -346,7 +350,7 @@ class Trainer:
             shares=self._shares,
         )
         self.cache = self._keeping.place
-        logger.info("blocks, %d bytes packed, are kept: %s", self.packed_bytes, self.cache)
+        logger.info("blocks, %d bytes packed, are kept: %s", self.packed_bytes, self._keeping)
         task = RankTask(
             session=uuid.uuid4().hex,
             rank=0,

@@ -194,7 +194,7 @@ def test_the_digest_ignores_where_work_runs_and_output_goes(write):
 
 def test_yaml_with_absolute_paths_means_the_same_in_another_folder(write, tmp_path):
     text = MINIMAL.replace("ttH.root", "['*.root', '@l.lst', 'root://h//a.root']")
-    config = load(write(text), ["model.callable=net.py:build"])
+    config = load(write(text), ["model.callable=net.py:build", "cache=./blocks"])
     moved = Config.from_mapping(yaml.safe_load(config.to_yaml(absolute=True)), base="/")
     assert moved.samples[0].files == [
         f"{tmp_path}/*.root",
@@ -202,6 +202,7 @@ def test_yaml_with_absolute_paths_means_the_same_in_another_folder(write, tmp_pa
         "root://h//a.root",
     ]
     assert moved.model.callable == f"{tmp_path}/net.py:build"
+    assert moved.cache == f"{tmp_path}/blocks"
 
 
 _text = st.text(st.characters(codec="utf-8"), min_size=1, max_size=12)
@@ -647,6 +648,7 @@ def test_a_key_is_known_by_the_names_that_other_tools_give_it(refused, extra, me
     ("extra", "message"),
     [
         ("specs: {cache: none}", "specs.cache: expected auto, a folder, or null for no cache"),
+        ("cache: memroy", "cache: expected auto, memory, disk, none, or a folder, with a / in its"),
         ("cluster: {address: 'tcp://a:99999'}", "expected a port from 1 to 65535, found 99999"),
     ],
 )

@@ -355,6 +355,58 @@ def test_training_goes_on_from_the_last_checkpoint_when_a_worker_dies(keys, clie
 
 
 @pytest.mark.timeout(250)
+@pytest.mark.parametrize("memory_share", [0.4, 0.0], ids=["memory", "disk"])
+def test_blocks_in_a_folder_outlast_all_workers_and_the_run(keys, client, tmp_path, memory_share):
+    keys["training"]["epochs"] = 3
+    folder = tmp_path / "shared" / "blocks"
+    config = Config.from_mapping({**keys, "cache": str(folder)})
+    options = {"window_bytes": A_FEW_BLOCKS, "shares": Shares(memory=memory_share)}
+    _, undisturbed = train(keys, client, options={"window_bytes": A_FEW_BLOCKS})
+    with connect(Cluster(workers=2), ranks=2) as own:
+        dataset = Dataset(config, own)
+        trainer = Trainer(dataset, model_of(config), **options)
+        epochs = trainer.epochs(first=1, state=None)
+        found = [next(epochs)]
+        assert trainer.cache == ("memory" if memory_share else "disk")
+        written = {file: file.stat().st_mtime_ns for file in folder.glob("*/*")}
+        assert len(written) == len(trainer._plan.partitions)
+        for pid in own.run(os.getpid).values():  # as jobs that reach their walltime
+            os.kill(pid, signal.SIGKILL)
+        found.append(next(epochs))
+        epochs.close()  # as by an interrupt
+        trainer = Trainer(dataset, model_of(config), **options)
+        epochs = trainer.epochs(first=3, state=found[-1].state)
+        found.append(next(epochs))
+        assert {file: file.stat().st_mtime_ns for file in folder.glob("*/*")} == written
+        assert not list(epochs)
+    assert measured(found) == measured(undisturbed)
+    assert not any(folder.iterdir())
+
+
+def test_blocks_that_others_could_have_written_are_not_used(keys, client, tmp_path):
+    keys["cache"] = str(tmp_path)
+    config = Config.from_mapping(keys)
+    trainer = Trainer(Dataset(config, client), model_of(config))
+    folder = diskcache.folder_of(keys["cache"], trainer._plan.token)
+    folder.mkdir()
+    folder.chmod(0o777)
+    files = {folder / f"{trainer._plan.token}-{number}": b"anything" for number in range(9)}
+    for file, content in files.items():
+        file.write_bytes(content)
+    epochs = trainer.epochs(first=1, state=None)
+    first = next(epochs)
+    assert {file: file.read_bytes() for file in folder.iterdir()} == files
+    epochs.close()
+    assert measured([first]) == measured(train({**keys, "cache": "none"}, client)[1])[:1]
+
+
+def test_a_folder_that_cannot_be_written_costs_time_alone(keys, client):
+    trainer, epochs = train({**keys, "cache": "/proc/nothing/blocks"}, client, epochs=1)
+    assert trainer.cache == "memory"
+    assert measured(epochs) == measured(train({**keys, "cache": "none"}, client, epochs=1)[1])
+
+
+@pytest.mark.timeout(250)
 def test_only_deaths_without_an_epoch_in_between_count(keys):
     keys["training"] |= {"epochs": 4, "max_restarts": 1}
     with connect(Cluster(workers=3), ranks=2) as own:
