@@ -1,6 +1,7 @@
 """Clients that try to take a server from the others: ``python attacks.py NAME PORT SECONDS``.
 
-Each goes on for some seconds on a number of connections and leaves; at the loopback address only.
+Each opens a number of connections, says ``connected`` once the server has accepted them all, goes
+on for some seconds and leaves; at the loopback address only.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ HOST = b"Host: localhost\r\n"
 GET = b"GET /health HTTP/1.1\r\n" + HOST + b"\r\n"
 POST = b"POST /v1/models/benchmark/predict HTTP/1.1\r\n" + HOST
 PIECE = b"a" * 65536
+CONNECT_SECONDS = 60  # until a connection must be accepted
 MOST = 64 * 1024**2  # bytes that one connection sends
 
 
@@ -66,32 +68,50 @@ ATTACKS: dict[str, tuple[Callable[[], Iterator[bytes]], int, bool]] = {
 }
 
 
-def attack(port: int, until: float, pieces: Callable[[], Iterator[bytes]], is_read: bool) -> None:
-    while time.monotonic() < until:
-        try:
-            with socket.create_connection(("127.0.0.1", port), timeout=10) as connection:
-                for piece in pieces():
-                    connection.sendall(piece)
-                    if time.monotonic() > until:
-                        return
-                if is_read:
-                    connection.recv(65536)
-        except OSError:  # the server does not want it
-            time.sleep(0.01)  # or this core would do nothing else
+class Attack(threading.Thread):
+    """One connection after another, until it is over."""
+
+    def __init__(
+        self, port: int, pieces: Callable[[], Iterator[bytes]], is_read: bool, over: threading.Event
+    ) -> None:
+        super().__init__(daemon=True)
+        self._port, self._pieces, self._is_read, self._over = port, pieces, is_read, over
+        self.connected = threading.Event()
+
+    def run(self) -> None:
+        while not self._over.is_set():
+            try:
+                self._connect()
+            except OSError:  # the server does not want it
+                time.sleep(0.01)  # or this core would do nothing else
+
+    def _connect(self) -> None:
+        with socket.create_connection(("127.0.0.1", self._port), timeout=10) as connection:
+            self.connected.set()
+            for piece in self._pieces():
+                connection.sendall(piece)
+                if self._over.is_set():
+                    return
+            if self._is_read:
+                connection.recv(65536)
 
 
 def main() -> None:
     name, port, seconds = sys.argv[1], int(sys.argv[2]), float(sys.argv[3])
     pieces, connections, is_read = ATTACKS[name]
-    until = time.monotonic() + seconds
-    threads = [
-        threading.Thread(target=attack, args=(port, until, pieces, is_read), daemon=True)
-        for _ in range(connections)
-    ]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join(max(0, until + 1 - time.monotonic()))
+    over = threading.Event()
+    attacks = [Attack(port, pieces, is_read, over) for _ in range(connections)]
+    for attack in attacks:
+        attack.start()
+    for attack in attacks:
+        if not attack.connected.wait(CONNECT_SECONDS):
+            sys.exit(f"{name}: a connection was not accepted within {CONNECT_SECONDS} s")
+    print("connected", flush=True)
+    time.sleep(seconds)
+    over.set()
+    end = time.monotonic() + 1
+    for attack in attacks:
+        attack.join(max(0, end - time.monotonic()))
 
 
 if __name__ == "__main__":

@@ -217,8 +217,11 @@ def under_attack(
         attacking = subprocess.Popen(
             [sys.executable, str(HERE / "attacks.py"), name, str(port), str(seconds + 1)],
             preexec_fn=lambda: os.nice(10),  # the client that behaves has this core first
+            stdout=subprocess.PIPE,
+            text=True,
         )
-        time.sleep(0.5)  # until the attack has begun
+        if attacking.stdout.readline() != "connected\n":  # it has ended, and said why
+            sys.exit(f"the attack {name} has not begun")
         during = percentiles(uvloop.run(paced(port, PREDICT, bodies, seconds)))
         attacking.wait(timeout=60)
         memory = process.memory_info().rss // 2**20

@@ -294,7 +294,7 @@ class Dataset:
         readable = tuple(partitions[number] for number in sorted(self._measure().split_counts))
         supervision = replace(self.plan().supervision, factors=self.factors())
         token = self.token("blocks", json.dumps(self.encode_options()))
-        topic = f"mlaas4hep_dask-losses-{token}"
+        topic = f"mlaas4hep_dask-lost-{token}"
         self._listener.listen(self.cluster, topic)
         context = replace(
             self.plan().context, encoding=self.encoding(), supervision=supervision, topic=topic

@@ -104,7 +104,7 @@ def readable(partition: Partition, context: Context, encoding: Encoding) -> Labe
     except UnreadableFileError:
         if not context.skip:
             raise
-        return None  # where blocks are made, the loss is told
+        return None  # where blocks are made, the lost range is told
 
 
 class _Values:

@@ -81,8 +81,8 @@ def _submit(cluster: Cluster, command: Sequence[str], folder: Path, token: str) 
 
     site = site_of(cluster)
     make_log_folders(site)
-    own = (folder / CREDENTIALS).absolute()
-    copies = Carried(site, own)
+    credentials = (folder / CREDENTIALS).absolute()
+    copies = Carried(site, credentials)
     now = time.time()
     try:
         script = head_script(
@@ -91,7 +91,7 @@ def _submit(cluster: Cluster, command: Sequence[str], folder: Path, token: str) 
             name=f"head-{token}",
             folder=Path.cwd(),
             logs=folder,
-            variables={VARIABLE: folder.name, FOLDER: str(own)},
+            variables={VARIABLE: folder.name, FOLDER: str(credentials)},
             credentials=copies.files,
         )
         job = QUEUES[site.system](site.queue_options).submit(script, folder / "head.sh")

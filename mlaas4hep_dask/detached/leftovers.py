@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from mlaas4hep_dask.cluster.secrets import remove_secrets
 from mlaas4hep_dask.detached.head import HEAD, VARIABLE, Head, jobs_folder
 
 CREDENTIALS = "credentials"  # in the folder of a head: its copies of proxy and token
@@ -19,6 +20,4 @@ def remove_credentials(output: Path) -> None:
         head = Head.read(folder.parent / HEAD)  # it is written when the job is submitted
         is_own = folder.parent.name == os.environ.get(VARIABLE)
         if head is not None and not is_own and head.is_alive() is False:
-            from mlaas4hep_dask.cluster.batch.leftovers import remove_keys  # it is heavy
-
-            remove_keys(str(folder))
+            remove_secrets(folder)

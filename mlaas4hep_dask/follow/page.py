@@ -14,14 +14,14 @@ from mlaas4hep_dask.journal import (
     Caution,
     Death,
     End,
-    Loss,
+    LostRange,
     Retries,
     Samples,
     StageEnd,
     text,
 )
 
-MAX_LINES = 5  # of epochs, cautions and losses: the last ones
+MAX_LINES = 5  # of epochs, cautions and lost ranges: the last ones
 MAX_REASONS = 3
 COUNTS = ("files", "events", "read", "selected")
 
@@ -44,7 +44,7 @@ def page(standing: Standing, jobs: Jobs | None, now: datetime) -> str:
         _samples(standing),
         _last("epochs", [text(epoch) for epoch in standing.records.epochs]),
         _last("cautions", cautions_of(standing)),
-        _last("lost", [text(loss) for loss in standing.records.of(Loss)]),
+        _last("lost", [text(lost) for lost in standing.records.of(LostRange)]),
         _troubles(standing),
         _jobs(jobs),
     ]
@@ -75,7 +75,7 @@ def as_json(standing: Standing, jobs: Jobs | None) -> dict[str, Any]:
         "epochs": [dict(epoch.metrics) for epoch in records.epochs],
         "num_epochs": records.epochs[-1].epochs if records.epochs else None,
         "cautions": cautions_of(standing),
-        "lost": [text(loss) for loss in records.of(Loss)],
+        "lost": [text(lost) for lost in records.of(LostRange)],
         "retries": _retries(standing),
         "deaths": [death.worker for death in records.of(Death) if not death.is_expected],
         "head": None if standing.head is None else vars(standing.head).copy(),

@@ -152,7 +152,7 @@ class Caution:
 
 
 @dataclass(frozen=True)
-class Loss:
+class LostRange:
     """Events that could not be read and are lost to the run.
 
     Parameters
@@ -252,7 +252,7 @@ Record = (
     | Message
     | Note
     | Caution
-    | Loss
+    | LostRange
     | Retries
     | Death
     | Scores
@@ -270,7 +270,7 @@ KINDS: dict[str, type[Any]] = {
     "message": Message,
     "note": Note,
     "warning": Caution,
-    "loss": Loss,
+    "loss": LostRange,
     "retries": Retries,
     "death": Death,
     "scores": Scores,

@@ -12,7 +12,7 @@ from mlaas4hep_dask.journal.records import (
     Death,
     End,
     Epoch,
-    Loss,
+    LostRange,
     Message,
     Note,
     Progress,
@@ -51,8 +51,8 @@ def text(record: Record) -> str:
             return record.text
         case Caution():
             return f"WARNING: {record.text}"
-        case Loss():
-            return _loss(record)
+        case LostRange():
+            return _lost_range(record)
         case Retries():
             return f"{record.stage}: {record.attempts:,} attempts to read {record.file} failed"
         case Death():
@@ -94,7 +94,7 @@ def _epoch(record: Epoch) -> str:
     return ", ".join(parts)
 
 
-def _loss(record: Loss) -> str:
+def _lost_range(record: LostRange) -> str:
     if record.entry_stop is None:
         return f"skipped: {record.file} ({record.reason})"
     entries = f"{record.entry_start}-{record.entry_stop}"

@@ -28,7 +28,7 @@ logger = logging.getLogger(__name__)
 
 HEAD = 1_000  # entries of an RNTuple on which fields are tried
 TOGETHER = 100  # branches that uproot reads at once; the server of a remote file is heard after it
-_COUNTS = uproot.AsDtype(">i4")
+_MULTIPLICITY = uproot.AsDtype(">i4")
 
 
 def read_by_uproot(
@@ -167,7 +167,7 @@ def _read(
     """Values and offsets of what one holder has."""
     first = inside[0]
     is_counted = first.steps or isinstance(first.interpretation, Lists)
-    multiplicities = _counts(catalogue, first, start, stop) if is_counted else None
+    multiplicities = _multiplicities(catalogue, first, start, stop) if is_counted else None
     if first.interpretation is None and is_object(getattr(first.holder, "interpretation", None)):
         records, ends = read_objects(first.holder, start, stop, multiplicities)
         heard()
@@ -223,7 +223,7 @@ def multiplicities_of(
     catalogue: Catalogue, source: Source, start: int, stop: int
 ) -> NDArray[np.int64]:
     """How many objects a jagged source has in each of the entries [start, stop)."""
-    multiplicities = _counts(catalogue, source, start, stop)
+    multiplicities = _multiplicities(catalogue, source, start, stop)
     if multiplicities is None:
         _, offsets = _read(catalogue, [source], start, stop)[0]
         assert offsets is not None  # it is jagged
@@ -232,13 +232,13 @@ def multiplicities_of(
     return multiplicities
 
 
-def _counts(
+def _multiplicities(
     catalogue: Catalogue, source: Source, start: int, stop: int
 ) -> NDArray[np.int64] | None:
     """Multiplicities that another TBranch holds."""
     if source.counter is None:
         return None
     holder = catalogue.holders[source.counter]
-    kind = _COUNTS if len(holder.branches) else None
+    kind = _MULTIPLICITY if len(holder.branches) else None
     multiplicities = holder.array(kind, entry_start=start, entry_stop=stop, library="np")
     return np.asarray(multiplicities, dtype=np.int64)

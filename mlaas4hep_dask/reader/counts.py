@@ -35,29 +35,29 @@ class ReadCounts:
         }
 
 
-_counts: ContextVar[ReadCounts | None] = ContextVar("_counts", default=None)
+_read_counts: ContextVar[ReadCounts | None] = ContextVar("_read_counts", default=None)
 
 
 @contextmanager
 def counting() -> Iterator[ReadCounts]:
     """Counts of all reads within the ``with``."""
-    counts = ReadCounts()
-    token = _counts.set(counts)
+    read_counts = ReadCounts()
+    token = _read_counts.set(read_counts)
     try:
-        yield counts
+        yield read_counts
     finally:
-        _counts.reset(token)
+        _read_counts.reset(token)
 
 
 def count_retry(file: str) -> None:
     """Count a failed attempt that is followed by another."""
-    counts = _counts.get()
-    if counts is not None:
-        counts.retries[file] += 1
+    read_counts = _read_counts.get()
+    if read_counts is not None:
+        read_counts.retries[file] += 1
 
 
 def count_by_uproot(branch: str) -> None:
     """Count a branch of a partition that uproot reads."""
-    counts = _counts.get()
-    if counts is not None:
-        counts.by_uproot[branch] += 1
+    read_counts = _read_counts.get()
+    if read_counts is not None:
+        read_counts.by_uproot[branch] += 1

@@ -35,9 +35,9 @@ def summary_so_far(
         Those of the run, once there are any.
     """
     runs = records.of(journal.Run)
-    lost_ranges = records.of(journal.Loss)
-    in_training = [loss for loss in lost_ranges if loss.num_events is not None]
-    before = [loss for loss in lost_ranges if loss.num_events is None]
+    lost_ranges = records.of(journal.LostRange)
+    in_training = [lost for lost in lost_ranges if lost.num_events is not None]
+    before = [lost for lost in lost_ranges if lost.num_events is None]
     retries: dict[str, int] = {}
     for each in records.of(journal.Retries):
         retries[each.file] = retries.get(each.file, 0) + each.attempts
@@ -47,9 +47,9 @@ def summary_so_far(
         "stages": [end.as_json() for end in stages.values()],
         "epochs": [dict(epoch.metrics) for epoch in records.epochs],
         "counts": {
-            **({"skipped": [asdict(loss) for loss in before]} if before or specs else {}),
-            "lost": [asdict(loss) for loss in in_training],
-            "events_lost": sum(loss.num_events or 0 for loss in in_training),
+            **({"skipped": [asdict(lost) for lost in before]} if before or specs else {}),
+            "lost": [asdict(lost) for lost in in_training],
+            "events_lost": sum(lost.num_events or 0 for lost in in_training),
             "retries": retries,
             "notes": _notes(records),
             **_counts_of_plan(plan_record or {}),

@@ -1,4 +1,4 @@
-"""Writes down what happens beside the stages of a run: deaths of workers, losses, retries."""
+"""Writes down what happens beside the stages of a run: deaths of workers, lost ranges, retries."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from mlaas4hep_dask.dataset import Dataset
 from mlaas4hep_dask.dataset.lost import Lost
 from mlaas4hep_dask.dataset.plan import Skipped
 from mlaas4hep_dask.errors import WriteError
-from mlaas4hep_dask.journal import Caution, Death, Journal, Loss, Retries
+from mlaas4hep_dask.journal import Caution, Death, Journal, LostRange, Retries
 from mlaas4hep_dask.reader import ReadCounts
 from mlaas4hep_dask.waiting import ENDED_FOR_MEMORY, size
 
@@ -31,7 +31,7 @@ class Witness:
     def __init__(self, journal: Journal, dataset: Dataset) -> None:
         self._journal = journal
         self._dataset = dataset
-        self._losses: set[tuple[str, str, int]] = set()
+        self._told_ranges: set[tuple[str, str, int]] = set()
         self._attempts: dict[str, int] = {}
 
     def __enter__(self) -> Self:
@@ -58,7 +58,7 @@ class Witness:
 
     def recall(self, lost: Iterable[Lost]) -> None:
         """Keep in mind what an earlier process has written down."""
-        self._losses |= {each.skipped.key for each in lost}
+        self._told_ranges |= {each.skipped.key for each in lost}
 
     def _write(self, stage: str, skipped: Iterable[Skipped], read_counts: ReadCounts) -> None:
         for each in skipped:
@@ -69,10 +69,10 @@ class Witness:
                 self._journal.add(Retries(stage, file, new))
 
     def _lose(self, stage: str, skipped: Skipped, num_events: int | None) -> None:
-        if skipped.key not in self._losses:
-            self._losses.add(skipped.key)
+        if skipped.key not in self._told_ranges:
+            self._told_ranges.add(skipped.key)
             self._journal.add(
-                Loss(
+                LostRange(
                     stage,
                     skipped.sample,
                     skipped.file,

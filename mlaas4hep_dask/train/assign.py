@@ -232,7 +232,7 @@ def follow(
     ----------
     leader : Assignment
         Of the split that the ranks use first.
-    led, counts : sequence of (sample, events)
+    led, sizes : sequence of (sample, events)
         For each block the sample's name and the number of its events, in the leader's split and
         in this one.
     window_events : int

@@ -161,8 +161,8 @@ class Watch:
 
 def _is_stuck(info: Mapping[str, Any]) -> bool:
     """True for a worker that takes no task, for lack of memory, and is at none."""
-    counts = info["metrics"].get("task_counts", {})
-    return info["status"] == "paused" and not any(counts.get(kind) for kind in AT_WORK)
+    task_counts = info["metrics"].get("task_counts", {})
+    return info["status"] == "paused" and not any(task_counts.get(kind) for kind in AT_WORK)
 
 
 def num_workers(number: int) -> str:

@@ -5,7 +5,7 @@ from mlaas4hep_dask.journal import (
     Death,
     End,
     Epoch,
-    Loss,
+    LostRange,
     Progress,
     Retries,
     Run,
@@ -75,10 +75,10 @@ def test_every_epoch_tells_how_long_each_rank_waited():
 
 
 def test_bad_files_attempts_and_deaths_are_counted():
-    loss = Loss("specs", "tt", "a.root", "Events", 0, 10, "truncated")
+    lost = LostRange("specs", "tt", "a.root", "Events", 0, 10, "truncated")
     attempts = [Retries("specs", "a.root", 2), Retries("train", "a.root", 1)]
-    run = board_of(RUN, loss, *attempts, Death("tcp://1", False), Death("tcp://2", True)).latest
-    assert list(run.lost_ranges) == [loss]
+    run = board_of(RUN, lost, *attempts, Death("tcp://1", False), Death("tcp://2", True)).latest
+    assert list(run.lost_ranges) == [lost]
     assert run.retries == {"a.root": 3}
     assert "1 workers died" in run.state()
 

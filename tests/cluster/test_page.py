@@ -18,7 +18,7 @@ from mlaas4hep_dask.cluster.page.document import TABLES, make_document
 from mlaas4hep_dask.cluster.page.plugin import Page
 from mlaas4hep_dask.config import Cluster, load
 from mlaas4hep_dask.dataset import Dataset
-from mlaas4hep_dask.journal import Loss, Run
+from mlaas4hep_dask.journal import LostRange, Run
 from mlaas4hep_dask.run.stages import fit
 from mlaas4hep_dask.waiting.topics import SAMPLES
 
@@ -127,13 +127,13 @@ def test_jobs_and_bad_files_stand_there_with_their_reasons_as_text(client):
     reason = "<script>alert(1)</script>"
     with Teller(client, "another run") as run, Teller(client) as jobs:
         run.hear(Run("<b>demo</b>", "1.0", 17, "login", None, ""))
-        run.hear(Loss("specs", "tt", "a.root", "Events", 0, 10, reason))
+        run.hear(LostRange("specs", "tt", "a.root", "Events", 0, 10, reason))
         jobs.tell({"event": "submitted", "group": "readers", "worker": "readers-0", "job": "7"})
         told = {"state": "pending", "text": "7 waits: Resources"}
         jobs.tell({"event": "told", "worker": "readers-0", "job": "7", **told})
     rows, head = tables_of(client)
     assert rows["jobs"] == [("readers", "pending", 1, "7 waits: Resources")]
-    assert rows["losses"] == [("specs", "tt", "a.root", "0-10", "", reason)]
+    assert rows["lost_ranges"] == [("specs", "tt", "a.root", "0-10", "", reason)]
     assert "&lt;b&gt;demo" in head
 
 

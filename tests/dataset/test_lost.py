@@ -116,10 +116,12 @@ def test_training_goes_on_with_the_events_that_are_left(
     assert f"of sample remote could be read in training ({counts['events_lost']:,} ev" in warning
     assert result.summary["test"]["auc"] > 0.5
     records = journal.read(tmp_path / "run")
-    lost = [(each.file, each.entry_start, each.num_events) for each in records.of(journal.Loss)]
+    lost = [
+        (each.file, each.entry_start, each.num_events) for each in records.of(journal.LostRange)
+    ]
     keys = ("file", "entry_start", "num_events")
     assert sorted(lost) == sorted(tuple(entry[key] for key in keys) for entry in counts["lost"])
-    assert {each.stage for each in records.of(journal.Loss)} == {"train"}
+    assert {each.stage for each in records.of(journal.LostRange)} == {"train"}
     retries = records.of(journal.Retries)
     assert {each.file for each in retries} == set(counts["retries"])
     assert sum(each.attempts for each in retries) == sum(counts["retries"].values())
@@ -218,7 +220,7 @@ def test_a_run_that_is_taken_up_again_reports_what_it_had_lost_before(cms_files,
     assert not (tmp_path / "run.1").exists()
     records = journal.read(tmp_path / "run")
     assert [each.status for each in records.of(journal.End)] == ["interrupted", "complete"]
-    assert [each.num_events for each in records.of(journal.Loss)] == remote
+    assert [each.num_events for each in records.of(journal.LostRange)] == remote
 
 
 def test_what_uproot_reads_is_counted_by_branch(edge_cases, client):

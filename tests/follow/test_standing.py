@@ -16,7 +16,7 @@ from mlaas4hep_dask.journal import (
     End,
     Entry,
     Epoch,
-    Loss,
+    LostRange,
     Progress,
     Retries,
     Run,
@@ -146,7 +146,8 @@ def test_the_end_of_a_stage_is_expected_from_its_rate_of_late():
 
 def test_a_page_has_one_screen_of_all_that_matters(tmp_path):
     losses = [
-        Loss("specs", "QCD", f"root://a/{n}.root", "Events", 0, 50, "truncated") for n in range(30)
+        LostRange("specs", "QCD", f"root://a/{n}.root", "Events", 0, 50, "truncated")
+        for n in range(30)
     ]
     metrics = {"train": {"loss": 0.5, "auc": 0.75}, "events_per_second": 1234.0}
     epochs = [Epoch(n, 100, metrics, "auc", "AUC") for n in range(1, 51)]

@@ -21,7 +21,7 @@ from mlaas4hep_dask.journal import (
     End,
     Epoch,
     Journal,
-    Loss,
+    LostRange,
     Message,
     Note,
     Other,
@@ -59,8 +59,8 @@ RECORDS = [
     Note("two files have one UUID"),
     Caution("the network is flat"),
     Caution("no answer within 30 s", "mlaas4hep_dask.waiting"),
-    Loss("specs", "QCD", "root://a/b.root", "Events", 100, 200, "truncated", 90),
-    Loss("plan", "QCD", "b.root", "Events", 0, None, "not found"),
+    LostRange("specs", "QCD", "root://a/b.root", "Events", 100, 200, "truncated", 90),
+    LostRange("plan", "QCD", "b.root", "Events", 0, None, "not found"),
     Retries("specs", "root://a/b.root", 2),
     Death("tcp://127.0.0.1:4000", is_expected=False),
     End("failed", "branch 'x' is missing"),
@@ -94,7 +94,7 @@ def test_every_kind_of_record_is_read_as_it_was_written(tmp_path):
 @given(
     st.lists(
         st.builds(Message, TEXTS)
-        | st.builds(Loss, *[TEXTS] * 4, st.integers(), st.none() | st.integers(), TEXTS)
+        | st.builds(LostRange, *[TEXTS] * 4, st.integers(), st.none() | st.integers(), TEXTS)
     )
 )
 def test_any_text_survives_its_line(records):

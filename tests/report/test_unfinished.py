@@ -8,7 +8,7 @@ from mlaas4hep_dask.journal import (
     Death,
     Epoch,
     Journal,
-    Loss,
+    LostRange,
     Message,
     Note,
     Retries,
@@ -29,7 +29,7 @@ def write(folder, *, fails=None):
     with journal.kept(folder / JOURNAL):
         journal.add(Run("<top>", "0.1.0", 7, "login", "mlaas4hep run top.yaml"))
         with journal.stage("specs", 900):
-            journal.add(Loss("specs", "QCD", "bad.root", "Events", 0, None, "no such file"))
+            journal.add(LostRange("specs", "QCD", "bad.root", "Events", 0, None, "no such file"))
         journal.add(Retries("specs", "root://a/b.root", 2))
         journal.add(Retries("train", "root://a/b.root", 1))
         journal.add(Note("two files have one UUID"))

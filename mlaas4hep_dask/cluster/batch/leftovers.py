@@ -13,13 +13,13 @@ from mlaas4hep_dask.cluster.batch import records
 from mlaas4hep_dask.cluster.batch.queue import QUEUES, Queue
 from mlaas4hep_dask.cluster.batch.records import DRIVER, Driver, own_job
 from mlaas4hep_dask.cluster.batch.views import Seen
+from mlaas4hep_dask.cluster.secrets import remove_secrets
 
 logger = logging.getLogger(__name__)
 
 SETTLE = 15.0  # seconds in which a command that submits, and outlived its driver, has done so
 SWEEP = 300.0  # seconds in which a batch system that does not answer is asked again
 PAUSE = 2.0
-SECRETS = ("*.pem", "proxy*", "token*")  # all that is in the folder of keys
 
 
 def sweep(driver: Driver, folder: Path) -> None:
@@ -32,7 +32,7 @@ def sweep(driver: Driver, folder: Path) -> None:
     folder : Path
         Of its records.
     """
-    remove_keys(driver.keys)
+    _remove_keys(driver)
     queue = QUEUES[driver.system](driver.options)
     began = time.monotonic()
     while time.monotonic() < began + SWEEP:
@@ -66,7 +66,7 @@ def end_earlier(clusters: Path) -> None:
         is_dead = driver.is_alive() is False or _was_started_again(driver)
         if not is_dead and not _has_lost_its_job(driver, folder, view):
             continue
-        remove_keys(driver.keys)
+        _remove_keys(driver)
         if view is None:
             continue
         rest = _in_queue(driver, folder, view) or {}
@@ -79,16 +79,9 @@ def end_earlier(clusters: Path) -> None:
         _refuse(folder)
 
 
-def remove_keys(keys: str) -> None:
-    """Remove certificates, keys and copies of credentials, which are of no use any more."""
-    if not keys:
-        return
-    for pattern in SECRETS:
-        for file in Path(keys).glob(pattern):
-            with suppress(OSError):
-                file.unlink()
-    with suppress(OSError):
-        Path(keys).rmdir()
+def _remove_keys(driver: Driver) -> None:
+    if driver.keys:
+        remove_secrets(Path(driver.keys))
 
 
 def _in_queue(

@@ -56,7 +56,7 @@ class Limits:
         For which a worker may have nothing to do before its job is ended, beyond the minimum.
     lifetimes : mapping of str to float
         By group: after which a worker may end by itself, and its job with it, before the batch
-        system ends it. That is no loss.
+        system ends it. Such a job is not lost.
     """
 
     sizes: Mapping[str, Size]

@@ -6,7 +6,7 @@ Nothing here waits, asks or acts. A job is one worker process; the worker's name
 2. It is *pending* until the batch system starts it, *running* then, and *connected* once Dask has
    its worker.
 3. It is *lost* when it left the queue, is held, runs without connecting, or its worker stays away.
-   Every loss is told and, if workers are still wanted, another job is submitted in the same step.
+   Each is told and, if workers are still wanted, another job is submitted in the same step.
 4. A job that was ended is *leaving* until the queue does not have it any more, and is ended again
    when that takes long.
 5. Losses without work done in between are counted; too many end the run, as do a minimum of workers

@@ -28,7 +28,7 @@ END = 15.0  # seconds
 LAST_COMMANDS = 7.0  # seconds that each command of the batch system has then
 
 LOOK_EVERY = 2.0  # seconds between two looks at the workers, however seldom the queue is asked
-LOOKS_AFTER_LOSS = 3  # at the queue, which has a job for some moments whose worker has left
+LOOKS_AFTER_LOST_JOB = 3  # at the queue, which has a job for some moments whose worker has left
 
 
 @dataclass(frozen=True)
@@ -158,7 +158,7 @@ class Supervisor:
                 return
             names = frozenset(workers.names) if (workers := self._look()) else self._there
             if self._there - names:
-                self._looks_soon = LOOKS_AFTER_LOSS
+                self._looks_soon = LOOKS_AFTER_LOST_JOB
                 return
             self._there = names
 

@@ -141,7 +141,7 @@ class State:
     has_accepted : bool
         The batch system has accepted a job.
     work, last_work : float
-        What was done at the last loss, and when it was last looked.
+        What was done at the last lost job, and when it was last looked.
     since : mapping of str to float
         By group that is missed: from when on, and nothing was done without it.
     ready : frozenset of str

@@ -13,7 +13,7 @@ from mlaas4hep_dask.journal import (
     Death,
     End,
     Epoch,
-    Loss,
+    LostRange,
     Progress,
     Retries,
     Run,
@@ -24,7 +24,7 @@ from mlaas4hep_dask.journal import (
 from mlaas4hep_dask.journal.records import from_json
 
 MAX_POINTS = 2_000  # of the rates
-MAX_LINES = 200  # of losses, jobs and epochs
+MAX_LINES = 200  # of lost ranges, jobs and epochs
 MAX_CAUTIONS = 20
 MAX_RUNS = 5
 LEAST_SECONDS = 0.2  # of progress that gives a rate
@@ -76,7 +76,7 @@ class RunBoard:
     waits: deque[tuple[int, int, float, float]] = field(
         default_factory=lambda: deque(maxlen=MAX_LINES)
     )
-    lost_ranges: deque[Loss] = field(default_factory=lambda: deque(maxlen=MAX_LINES))
+    lost_ranges: deque[LostRange] = field(default_factory=lambda: deque(maxlen=MAX_LINES))
     cautions: deque[str] = field(default_factory=lambda: deque(maxlen=MAX_CAUTIONS))
     num_lost: int = 0
     retries: Counter[str] = field(default_factory=Counter)
@@ -105,7 +105,7 @@ class RunBoard:
                 seconds = float(record.metrics.get("seconds", 0.0))
                 for rank, waited in enumerate(record.metrics.get("data_wait", ())):
                     self.waits.append((record.epoch, rank, float(waited), seconds))
-            case Loss():
+            case LostRange():
                 self.lost_ranges.append(record)
                 self.num_lost += 1
             case Retries():

@@ -31,7 +31,7 @@ TABLES = {
     "samples": ("sample", "files", "events", "pass 1", "pass 2", "share"),
     "waits": ("epoch", "rank", "waited for data", "share"),
     "jobs": ("group", "state", "jobs", "reason"),
-    "losses": ("stage", "sample", "file", "entries", "events", "reason"),
+    "lost_ranges": ("stage", "sample", "file", "entries", "events", "reason"),
     "retries": ("file", "attempts that failed"),
 }
 TITLES = {
@@ -39,7 +39,7 @@ TITLES = {
     "samples": "Samples: events that workers have gone through",
     "waits": "Ranks: time in which they waited for data",
     "jobs": "Jobs of the batch system",
-    "losses": "Bad files: lost to the run",
+    "lost_ranges": "Bad files: lost to the run",
     "retries": "Attempts to read that were repeated",
 }
 
@@ -95,7 +95,7 @@ class _Page:
             rates,
             row(tables["stages"], tables["samples"], sizing_mode="stretch_width"),
             row(tables["jobs"], tables["waits"], sizing_mode="stretch_width"),
-            tables["losses"],
+            tables["lost_ranges"],
             tables["retries"],
             sizing_mode="stretch_width",
             max_width=PAGE,
@@ -145,22 +145,22 @@ def _rows(board: Board, run: RunBoard) -> dict[str, Sequence[Sequence[Any]]]:
             )
             for name, stage in run.stages.items()
         ],
-        "samples": [_sample(board, name, counts) for name, counts in run.samples.items()],
+        "samples": [_sample(board, name, amounts) for name, amounts in run.samples.items()],
         "waits": [
             (epoch, rank, f"{waited:.3f} s", f"{waited / seconds:.0%}" if seconds else "")
             for epoch, rank, waited, seconds in reversed(run.waits)
         ],
         "jobs": board.jobs_by_state(),
-        "losses": [
+        "lost_ranges": [
             (
-                loss.stage,
-                loss.sample,
-                loss.file,
-                "" if loss.entry_stop is None else f"{loss.entry_start:,}-{loss.entry_stop:,}",
-                "" if loss.num_events is None else f"{loss.num_events:,}",
-                loss.reason,
+                lost.stage,
+                lost.sample,
+                lost.file,
+                "" if lost.entry_stop is None else f"{lost.entry_start:,}-{lost.entry_stop:,}",
+                "" if lost.num_events is None else f"{lost.num_events:,}",
+                lost.reason,
             )
-            for loss in reversed(run.lost_ranges)
+            for lost in reversed(run.lost_ranges)
         ],
         "retries": [(file, f"{number:,}") for file, number in run.retries.most_common()],
     }

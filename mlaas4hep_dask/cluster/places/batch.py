@@ -15,12 +15,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mlaas4hep_dask.cluster.batch.head import Head, certificates, running_head
-from mlaas4hep_dask.cluster.batch.leftovers import end_earlier, remove_keys
+from mlaas4hep_dask.cluster.batch.leftovers import end_earlier
 from mlaas4hep_dask.cluster.batch.limits import Limits, Size
 from mlaas4hep_dask.cluster.batch.queue import QUEUES, require_commands
 from mlaas4hep_dask.cluster.batch.records import DRIVER, Driver, own_job
 from mlaas4hep_dask.cluster.batch.supervisor import Supervisor, Workers
 from mlaas4hep_dask.cluster.reach import require_same_versions
+from mlaas4hep_dask.cluster.secrets import remove_secrets
 from mlaas4hep_dask.cluster.sites import (
     Carried,
     Site,
@@ -98,7 +99,7 @@ def start(options: Cluster, ranks: int, jobs: Path | None) -> Iterator[Client]:
         driver = _driver(site, run, keys)
         with writing(folder / DRIVER):
             driver.write(folder)
-        stack.callback(remove_keys, driver.keys)
+        stack.callback(remove_secrets, keys)
         if site.options.tls:
             security = certificates(keys)
         copies = stack.enter_context(carried(site, keys))

@@ -10,6 +10,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TypeVar
 
+from mlaas4hep_dask.cluster.secrets import remove_secrets
 from mlaas4hep_dask.cluster.sites.credentials import (
     Credential,
     credentials_for,
@@ -105,12 +106,8 @@ class Carried:
         return credentials, warnings
 
     def remove(self) -> None:
-        """Remove the copies, and the folder if nothing else is in it."""
-        for file in self.files.values():
-            with suppress(OSError):
-                file.unlink()
-        with suppress(OSError):
-            self._folder.rmdir()
+        """Remove the copies and all other secrets from the folder; see `remove_secrets`."""
+        remove_secrets(self._folder)
 
     def _stamps_now(self) -> list[tuple[str, int, int]]:
         stamps = []
@@ -129,12 +126,8 @@ def carried(site: Site, folder: Path) -> Iterator[Carried]:
         yield copies
     finally:
         copies.remove()
-        if own := os.environ.get(FOLDER):  # of the job in which this works
-            for kind in ("proxy", "token"):
-                with suppress(OSError):
-                    (Path(own) / kind).unlink()
-            with suppress(OSError):
-                Path(own).rmdir()
+        if folder_of_job := os.environ.get(FOLDER):  # of the job in which this works
+            remove_secrets(Path(folder_of_job))
 
 
 def _write(content: bytes, file: Path) -> None:

@@ -70,20 +70,20 @@ def head_script(
             site=site.name,
         )
     here = os.environ if environment is None else environment
-    own = {name: here[name] for name in sorted(here) if OF_A_RUN.fullmatch(name)}
+    of_a_run = {name: here[name] for name in sorted(here) if OF_A_RUN.fullmatch(name)}
     lines = [
-        *(f"export {key}={shlex.quote(value)}" for key, value in own.items()),
+        *(f"export {key}={shlex.quote(value)}" for key, value in of_a_run.items()),
         *prologue_of(site, HEAD, here),
         *(f"export {key}={shlex.quote(value)}" for key, value in (variables or {}).items()),
         *_credential_lines(here, credentials or {}),
         f"cd {shlex.quote(str(folder))} || exit 1",
         f"exec {python_of(site, HEAD)} {shlex.join(command)}",
     ]
-    made = script_of(site, HEAD, {}, lines, name=name, logs=logs)
-    submit = made.submit
+    script = script_of(site, HEAD, {}, lines, name=name, logs=logs)
+    submit = script.submit
     if site.system == "slurm":  # the same command takes the run up again, not the batch system
         submit = (*submit, "--no-requeue")
-    return replace(made, submit=submit, environment=submitting(site, here))
+    return replace(script, submit=submit, environment=submitting(site, here))
 
 
 def _credential_lines(here: Mapping[str, str], copies: Mapping[str, Path]) -> list[str]:

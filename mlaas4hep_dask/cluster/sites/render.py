@@ -108,8 +108,8 @@ def job_script(
     if not has_place:
         lines.append(_own_host(python, scheduler_address))
     secrets = [*files.values(), *map(str, copies.values())]
-    made = script_of(site, group, worker, lines, name=name, logs=logs, files=secrets)
-    return replace(made, environment=submitting(site, here))
+    script = script_of(site, group, worker, lines, name=name, logs=logs, files=secrets)
+    return replace(script, environment=submitting(site, here))
 
 
 def script_of(
