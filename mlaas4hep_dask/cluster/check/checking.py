@@ -38,8 +38,6 @@ from mlaas4hep_dask.places import GROUPS, LOCAL, SYSTEMS
 from mlaas4hep_dask.waiting import ClusterHandle, processes, workers_of
 
 if TYPE_CHECKING:
-    from distributed import Client
-
     from mlaas4hep_dask.config import Cluster
 
 
@@ -143,7 +141,7 @@ def _look(
                 )
             workers = chosen_workers(cluster)
             for group, worker in workers.items():
-                where = _name_of(client, worker)
+                where = workers_of(client).name(worker)
                 seconds = f"after {time.monotonic() - began:.0f} s"
                 tell(Line("green", group, "starts", f"{where}, {seconds}"))
             for group, worker in workers.items():
@@ -168,10 +166,6 @@ def chosen_workers(cluster: ClusterHandle) -> dict[str, str]:
     return {name: alone[0]}
 
 
-def _name_of(client: Client, worker: str) -> str:
-    return workers_of(client).name(worker)
-
-
 def _look_at_one(
     asked: Asked,
     cluster: ClusterHandle,
@@ -188,7 +182,8 @@ def _look_at_one(
             cluster, worker, facts_of_worker, asked.input.needs, info["local_directory"], gpus=gpus
         )
     except Exception as error:  # of a worker that cannot even take this
-        tell(start_line(f"{_name_of(cluster.client, worker)}: {error}", []))
+        name = workers_of(cluster.client).name(worker)
+        tell(start_line(f"{name}: {error}", []))
         return
     for line in environment_lines(group, facts, here):
         tell(line)
@@ -226,9 +221,7 @@ def _on_worker(
     Exception
         What the function raises.
     """
-    future = cluster.client.submit(
-        function, *arguments, workers=[worker], pure=False, priority=20, **more
-    )
+    future = cluster.submit(function, *arguments, workers=[worker], pure=False, priority=20, **more)
     on = processes({worker: cluster.alive()[worker]})
     try:
         return cluster.gather([future], "check", on=on, seconds=ANSWER)[0]
