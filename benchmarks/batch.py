@@ -29,10 +29,11 @@ import work
 import yaml
 
 from mlaas4hep_dask import Dataset, connect
-from mlaas4hep_dask.cluster.batch.queue import QUEUES, Queue
 from mlaas4hep_dask.cluster.batch.records import Driver
 from mlaas4hep_dask.cluster.session import Session
 from mlaas4hep_dask.cluster.sites import load_site
+from mlaas4hep_dask.cluster.systems.queue import Queue
+from mlaas4hep_dask.cluster.systems.registry import QUEUES
 from mlaas4hep_dask.dataset.collecting import collect
 from mlaas4hep_dask.dataset.specs_pass import file_pieces
 

@@ -29,7 +29,7 @@ from mlaas4hep_dask.cluster.reach import (
 )
 from mlaas4hep_dask.cluster.scratch import socket_folder
 from mlaas4hep_dask.errors import ClusterError
-from mlaas4hep_dask.places import LOCAL, PLACES
+from mlaas4hep_dask.places import LOCAL, PLACES, SYSTEMS
 
 LONG_PATH = 70  # characters; a socket's own name comes after them, and 107 are allowed
 CLOSE_TIMEOUT = 5  # seconds in which a scheduler that was there before says goodbye
@@ -124,7 +124,7 @@ def connect(
         When the scheduler does not answer, or the cluster cannot be started.
     """
     if options.address in PLACES:
-        name = LOCAL if options.address == LOCAL else "batch"
+        name = "batch" if options.address in SYSTEMS else options.address
         place = importlib.import_module(f"mlaas4hep_dask.cluster.places.{name}")
         with place.start(options, ranks, jobs) as client, _newcomers(client, options.address):
             yield client

@@ -74,10 +74,10 @@ def begin(verb: str, words: Sequence[str], *, cluster: Cluster, output: str) -> 
 
 def _submit(cluster: Cluster, command: Sequence[str], folder: Path, token: str) -> Head:
     """Submit the batch job in which a command works."""
-    from mlaas4hep_dask.cluster.batch.queue import QUEUES
     from mlaas4hep_dask.cluster.places.batch import site_of
     from mlaas4hep_dask.cluster.sites import Carried, head_script, make_log_folders
     from mlaas4hep_dask.cluster.sites.carried import FOLDER
+    from mlaas4hep_dask.cluster.systems.registry import QUEUES
 
     site = site_of(cluster)
     make_log_folders(site)

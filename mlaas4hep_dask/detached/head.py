@@ -13,14 +13,13 @@ from typing import TYPE_CHECKING, Any, Self
 
 from mlaas4hep_dask.journal import birth_of
 from mlaas4hep_dask.journal.lines import lines_of
-from mlaas4hep_dask.places import LOCAL
+from mlaas4hep_dask.places import LOCAL, SYSTEMS
 
 if TYPE_CHECKING:
     from mlaas4hep_dask.cluster.batch.views import Seen
 
 HEAD = "head.json"
 VARIABLE = "MLAAS4HEP_HEAD"  # tells a process the folder of that
-COMMANDS = {"slurm": "squeue", "htcondor": "condor_q"}
 
 
 @dataclass(frozen=True)
@@ -134,9 +133,11 @@ def can_ask(system: str, host: str, options: Sequence[str] = ()) -> bool:
     A pool of HTCondor has a queue on every machine that submits, and ids of its own in each;
     options may name one.
     """
-    command = COMMANDS.get(system)
-    is_right = system != "htcondor" or "-name" in options or host == socket.gethostname()
-    return command is not None and is_right and shutil.which(command) is not None
+    if system not in SYSTEMS:
+        return False
+    elsewhere = SYSTEMS[system].elsewhere
+    is_right = elsewhere in (None, *options) or host == socket.gethostname()
+    return is_right and shutil.which(SYSTEMS[system].shows) is not None
 
 
 def options_in(record: Mapping[str, Any]) -> tuple[str, ...]:
@@ -148,7 +149,7 @@ def seen_by(system: str, host: str, options: Sequence[str] = ()) -> Mapping[str,
     """The jobs that a batch system knows, by id; None when it cannot be asked."""
     if not can_ask(system, host, options):
         return None
-    from mlaas4hep_dask.cluster.batch.queue import QUEUES
+    from mlaas4hep_dask.cluster.systems.registry import QUEUES
 
     return QUEUES[system](tuple(options)).seen()
 

@@ -71,14 +71,14 @@ def jobs_in(folder: Path) -> Jobs:
 
 def cancel(system: str, ids: Iterable[str], options: Iterable[str]) -> str:
     """End jobs; what the batch system says against it, as of some that have ended, or nothing."""
-    from mlaas4hep_dask.cluster.batch.queue import QUEUES
+    from mlaas4hep_dask.cluster.systems.registry import QUEUES
 
     return QUEUES[system](tuple(options)).cancel(list(ids))
 
 
 def cancel_command(system: str, ids: Iterable[str], options: Iterable[str]) -> str:
     """The command that ends jobs, as a shell takes it."""
-    from mlaas4hep_dask.cluster.batch.queue import QUEUES
+    from mlaas4hep_dask.cluster.systems.registry import QUEUES
 
     return shlex.join(QUEUES[system](tuple(options)).cancel_command(list(ids)))
 

@@ -16,8 +16,9 @@ from services.processes import wait_until
 
 from mlaas4hep_dask.cluster.batch import records
 from mlaas4hep_dask.cluster.batch.leftovers import end_earlier
-from mlaas4hep_dask.cluster.batch.records import Driver, own_job
+from mlaas4hep_dask.cluster.batch.records import Driver
 from mlaas4hep_dask.cluster.settings import SETTINGS
+from mlaas4hep_dask.cluster.systems.registry import QUEUES
 from mlaas4hep_dask.journal import birth_of
 
 pytestmark = pytest.mark.slow
@@ -148,6 +149,7 @@ def test_a_driver_works_in_a_job_only_where_a_node_has_started_it(monkeypatch):
     monkeypatch.setenv("SLURM_JOB_ID", "124")  # as in a shell of salloc, whose job may be over
     monkeypatch.setenv("SLURM_JOB_NODELIST", "node1")
     monkeypatch.delenv("SLURMD_NODENAME", raising=False)
+    own_job = QUEUES["slurm"].own_job
     assert own_job() == ""
     monkeypatch.setenv("SLURMD_NODENAME", "node1")
     assert own_job() == "124"

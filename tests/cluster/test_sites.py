@@ -14,12 +14,13 @@ from paths import REPOSITORY
 from mlaas4hep_dask.__main__ import main
 from mlaas4hep_dask.cluster.cli import EXAMPLE
 from mlaas4hep_dask.cluster.settings import NESTED, SETTINGS, variables
-from mlaas4hep_dask.cluster.sites import SYSTEMS, head_script, job_script, load_site, site_names
+from mlaas4hep_dask.cluster.sites import head_script, job_script, load_site, site_names
 from mlaas4hep_dask.cluster.sites.environment import environment_of, prologue_of
-from mlaas4hep_dask.cluster.sites.fields import clock
-from mlaas4hep_dask.cluster.sites.model import Container, Group, HTCondor, Options, Slurm
+from mlaas4hep_dask.cluster.sites.model import Container, Group, Options
+from mlaas4hep_dask.cluster.systems.fields import clock
+from mlaas4hep_dask.cluster.systems.registry import MODULES
 from mlaas4hep_dask.errors import ClusterError, ConfigError
-from mlaas4hep_dask.places import GROUPS
+from mlaas4hep_dask.places import GROUPS, SYSTEMS
 
 ADDRESS = "tcp://10.0.0.1:8786"
 HERE = {"HOME": "/home/physicist", "PATH": "/opt/bin:/bin", "SECRET": "x", "BEARER_TOKEN": "eyJ"}
@@ -242,7 +243,12 @@ def test_the_command_shows_the_script_of_a_group(capsys, monkeypatch, tmp_path):
     assert not [*tmp_path.iterdir()]
 
 
-MODELS = (Options, Group, Container, Slurm, HTCondor)
+def test_what_shows_jobs_is_a_command_of_the_queue():
+    for name, system in SYSTEMS.items():
+        assert system.shows in MODULES[name].queue.COMMANDS
+
+
+MODELS = (Options, Group, Container, *(system.jobs for system in MODULES.values()))
 
 
 @pytest.mark.parametrize("model", MODELS, ids=lambda model: model.__name__)

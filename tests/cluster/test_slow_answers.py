@@ -13,11 +13,12 @@ from services.processes import wait_until
 
 from mlaas4hep_dask.cluster.batch.head import running_head
 from mlaas4hep_dask.cluster.batch.limits import Limits, Size
-from mlaas4hep_dask.cluster.batch.queue import QUEUES, RefusedError, UnansweredError
 from mlaas4hep_dask.cluster.batch.records import Driver, read
 from mlaas4hep_dask.cluster.batch.supervisor import END, LAST_COMMANDS, Supervisor, Workers
 from mlaas4hep_dask.cluster.batch.views import Seen
 from mlaas4hep_dask.cluster.sites import Script, load_site
+from mlaas4hep_dask.cluster.systems.queue import RefusedError, UnansweredError
+from mlaas4hep_dask.cluster.systems.registry import QUEUES
 from mlaas4hep_dask.command.ends import GRACE
 from mlaas4hep_dask.journal import birth_of
 

@@ -17,12 +17,13 @@ from services.processes import wait_until
 from tokens import HOUR, token_of
 
 from mlaas4hep_dask.cluster.batch.limits import Limits, Size
-from mlaas4hep_dask.cluster.batch.queue import QUEUES, RefusedError, require_commands
 from mlaas4hep_dask.cluster.batch.supervisor import Supervisor, Workers
 from mlaas4hep_dask.cluster.batch.views import Seen
 from mlaas4hep_dask.cluster.places.batch import workers_now
 from mlaas4hep_dask.cluster.settings import SETTINGS
 from mlaas4hep_dask.cluster.sites import Carried, Script, job_script, load_site
+from mlaas4hep_dask.cluster.systems.queue import RefusedError, require_commands
+from mlaas4hep_dask.cluster.systems.registry import QUEUES
 from mlaas4hep_dask.errors import ClusterError
 
 pytestmark = [pytest.mark.batch, pytest.mark.timeout(280)]

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import logging
-import os
 import time
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 
 from mlaas4hep_dask.cluster.batch import records
-from mlaas4hep_dask.cluster.batch.queue import QUEUES, Queue
-from mlaas4hep_dask.cluster.batch.records import DRIVER, Driver, own_job
+from mlaas4hep_dask.cluster.batch.records import DRIVER, Driver
 from mlaas4hep_dask.cluster.batch.views import Seen
 from mlaas4hep_dask.cluster.secrets import remove_secrets
+from mlaas4hep_dask.cluster.systems.queue import Queue
+from mlaas4hep_dask.cluster.systems.registry import QUEUES
 
 logger = logging.getLogger(__name__)
 
@@ -117,8 +117,8 @@ def _was_started_again(driver: Driver) -> bool:
 
     Two processes of one job may work side by side: only a job that was started again proves it.
     """
-    is_own = bool(driver.job) and driver.job == own_job()
-    return is_own and os.environ.get("SLURM_RESTART_COUNT", "0") != "0"
+    queue = QUEUES[driver.system]
+    return bool(driver.job) and driver.job == queue.own_job() and queue.was_started_again()
 
 
 def _has_lost_its_job(driver: Driver, folder: Path, view: Mapping[str, Seen] | None) -> bool:

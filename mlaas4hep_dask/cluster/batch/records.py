@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import socket
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
@@ -75,15 +74,6 @@ class Driver:
             return None
         birth = birth_of(self.pid)
         return bool(birth) and self.birth in ("", birth)
-
-
-def own_job() -> str:
-    """The job of SLURM in which this process works; empty outside of one.
-
-    A shell of ``salloc`` on the machine that submits has the number of a job too, also when that
-    has ended: it works in none. Only what a node's daemon starts has the name of the node.
-    """
-    return os.environ.get("SLURM_JOB_ID", "") if os.environ.get("SLURMD_NODENAME") else ""
 
 
 @dataclass(frozen=True)

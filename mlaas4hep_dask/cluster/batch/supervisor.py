@@ -14,11 +14,11 @@ from typing import Any
 from mlaas4hep_dask.cluster.batch import records
 from mlaas4hep_dask.cluster.batch.actions import Action, Cancel, GiveUp, Gone, Submit, Tell
 from mlaas4hep_dask.cluster.batch.limits import Limits
-from mlaas4hep_dask.cluster.batch.queue import Queue, UnansweredError, log_end
 from mlaas4hep_dask.cluster.batch.states import finish, step
 from mlaas4hep_dask.cluster.batch.unanswered import Unanswered
 from mlaas4hep_dask.cluster.batch.views import Seen, State, View
-from mlaas4hep_dask.cluster.sites import Script
+from mlaas4hep_dask.cluster.systems.queue import Queue, UnansweredError, log_end
+from mlaas4hep_dask.cluster.systems.script import Script
 from mlaas4hep_dask.errors import ClusterError, MLaaSError
 
 logger = logging.getLogger(__name__)

@@ -17,8 +17,7 @@ from typing import TYPE_CHECKING, Any
 from mlaas4hep_dask.cluster.batch.head import Head, certificates, running_head
 from mlaas4hep_dask.cluster.batch.leftovers import end_earlier
 from mlaas4hep_dask.cluster.batch.limits import Limits, Size
-from mlaas4hep_dask.cluster.batch.queue import QUEUES, require_commands
-from mlaas4hep_dask.cluster.batch.records import DRIVER, Driver, own_job
+from mlaas4hep_dask.cluster.batch.records import DRIVER, Driver
 from mlaas4hep_dask.cluster.batch.supervisor import Supervisor, Workers
 from mlaas4hep_dask.cluster.reach import require_same_versions
 from mlaas4hep_dask.cluster.secrets import remove_secrets
@@ -31,6 +30,8 @@ from mlaas4hep_dask.cluster.sites import (
     load_site,
     make_log_folders,
 )
+from mlaas4hep_dask.cluster.systems.queue import require_commands
+from mlaas4hep_dask.cluster.systems.registry import QUEUES
 from mlaas4hep_dask.command import signals_wait, whole_stack
 from mlaas4hep_dask.errors import ClusterError, writing
 from mlaas4hep_dask.journal import birth_of
@@ -214,5 +215,5 @@ def _driver(site: Site, run: str, keys: Path) -> Driver:
         options=site.queue_options,
         run=run,
         keys=str(keys),
-        job=own_job() if site.system == "slurm" else "",
+        job=QUEUES[site.system].own_job(),
     )

@@ -5,11 +5,10 @@ from mlaas4hep_dask.cluster.sites.credentials import check_credentials
 from mlaas4hep_dask.cluster.sites.head import head_script
 from mlaas4hep_dask.cluster.sites.logs import make_log_folders
 from mlaas4hep_dask.cluster.sites.render import job_script
-from mlaas4hep_dask.cluster.sites.script import Script
-from mlaas4hep_dask.cluster.sites.site import SYSTEMS, Site, load_site, site_names
+from mlaas4hep_dask.cluster.sites.site import Site, load_site, site_names
+from mlaas4hep_dask.cluster.systems.script import Script
 
 __all__ = [
-    "SYSTEMS",
     "Carried",
     "Script",
     "Site",

@@ -10,7 +10,6 @@ from pathlib import Path, PurePath
 
 from mlaas4hep_dask.catalog.locations import XROOTD_LIMITS
 from mlaas4hep_dask.cluster.settings import variables
-from mlaas4hep_dask.cluster.sites.model import HTCondor
 from mlaas4hep_dask.cluster.sites.site import Site
 
 # Without them a server that dies in mid-read stops a worker for minutes. Only connections are
@@ -18,8 +17,6 @@ from mlaas4hep_dask.cluster.sites.site import Site
 XROOTD = {**XROOTD_LIMITS, "XRD_REQUESTTIMEOUT": "60", "XRD_STREAMTIMEOUT": "30"}
 CREDENTIALS = {"X509_USER_PROXY": "proxy", "BEARER_TOKEN_FILE": "token"}  # and the site's keys
 SECRETS = ("BEARER_TOKEN",)  # a script can be read by everybody; never its value
-# Of the commands of a batch system themselves: where they and their server are, and who asks.
-NEEDED = re.compile("PATH|HOME|USER|LOGNAME|LD_LIBRARY_PATH|KRB5CCNAME|(SLURM|SBATCH|MUNGE)_.*")
 UNPACKED = "environment"  # folder of a packed environment, in the job's scratch folder
 SCRATCH = "${_CONDOR_SCRATCH_DIR:-${SLURM_TMPDIR:-${TMPDIR:-/tmp}}}"
 
@@ -104,9 +101,7 @@ def _credential_lines(site: Site, copies: Mapping[str, Path]) -> list[str]:
 
 def carried_files(site: Site, group: str, copies: Mapping[str, Path]) -> dict[str, Path]:
     """The copies of credentials that jobs are given; HTCondor may carry the proxy by itself."""
-    jobs = site.jobs(group)
-    directives = jobs.job_extra_directives if isinstance(jobs, HTCondor) else {}
-    by_itself = any(key.lower() == "use_x509userproxy" and v for key, v in directives.items())
+    by_itself = site.jobs(group).carries_proxy
     return {kind: file for kind, file in copies.items() if kind != "proxy" or not by_itself}
 
 
@@ -120,9 +115,10 @@ def submitting(site: Site, here: Mapping[str, str]) -> dict[str, str] | None:
     here : mapping of str to str
         The variables of the process that submits.
     """
-    if site.system != "slurm":  # whose jobs get none
+    needed = site.document.jobs.own_variables
+    if needed is None:
         return None
-    passed = {*_passed(site, here), *(name for name in here if NEEDED.fullmatch(name))}
+    passed = {*_passed(site, here), *(name for name in here if needed.fullmatch(name))}
     return {name: here[name] for name in sorted(passed.difference(SECRETS))}
 
 

@@ -12,8 +12,8 @@ from pathlib import Path
 from mlaas4hep_dask.cluster.sites.environment import CREDENTIALS, prologue_of, submitting
 from mlaas4hep_dask.cluster.sites.model import HEAD
 from mlaas4hep_dask.cluster.sites.render import python_of, script_of
-from mlaas4hep_dask.cluster.sites.script import Script
 from mlaas4hep_dask.cluster.sites.site import Site
+from mlaas4hep_dask.cluster.systems.script import Script
 from mlaas4hep_dask.errors import ClusterError
 
 # What a run needs that workers do not: the batch system, to which the job submits, with the keys
@@ -80,9 +80,7 @@ def head_script(
         f"exec {python_of(site, HEAD)} {shlex.join(command)}",
     ]
     script = script_of(site, HEAD, {}, lines, name=name, logs=logs)
-    submit = script.submit
-    if site.system == "slurm":  # the same command takes the run up again, not the batch system
-        submit = (*submit, "--no-requeue")
+    submit = (*script.submit, *site.jobs(HEAD).head_options)
     return replace(script, submit=submit, environment=submitting(site, here))
 
 

@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-import math
-import re
 from dataclasses import replace
-from typing import Any, Literal, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, Self
 
-from pydantic import ConfigDict, Field, JsonValue, ValidationError, model_validator
+from pydantic import Field, JsonValue, ValidationError, create_model, model_validator
 
 from mlaas4hep_dask.cluster.settings import merged
-from mlaas4hep_dask.cluster.sites.fields import Ports, Scalars, Seconds
-from mlaas4hep_dask.config.fields import Size, Text
+from mlaas4hep_dask.cluster.systems.fields import Ports, Seconds
+from mlaas4hep_dask.cluster.systems.jobs import Jobs, Part
+from mlaas4hep_dask.cluster.systems.registry import MODULES
+from mlaas4hep_dask.config.fields import Text
 from mlaas4hep_dask.config.problems import Problem, invalid, problems_of
-from mlaas4hep_dask.config.section import Section
-from mlaas4hep_dask.places import GROUPS
+from mlaas4hep_dask.errors import either
+from mlaas4hep_dask.places import GROUPS, SYSTEMS
 
-MIB, GIB = 2**20, 2**30
-HEADROOM, OVERHEAD = 1.2, 300 * 10**6  # of the batch system's limit over the workers': see Jobs
 HEAD = "head"
 KINDS = (*GROUPS, HEAD)  # of jobs
 PASSED = [
@@ -36,168 +34,6 @@ PASSED = [
     "MLAAS4HEP_*",
     "XRD_*",
 ]
-NAMING = re.compile(r"-J|-a\b|--(job-name|array)\b")  # options of sbatch
-BATCH_NAME = re.compile(r"batch_name|(\+|MY\.)?JobBatchName", re.IGNORECASE)  # of a submit file
-RENAMED = {  # in dask-jobqueue itself
-    "extra": "worker-extra-args",
-    "env-extra": "job-script-prologue",
-    "job-extra": "job-extra-directives",
-    "header-skip": "job-directives-skip",
-    "project": "account",
-}
-
-
-class Part(Section):
-    """What all parts of a site's file share: keys are written with hyphens, as Dask's."""
-
-    model_config = ConfigDict(
-        alias_generator=lambda name: name.replace("_", "-"), populate_by_name=True
-    )
-
-
-class Jobs(Part):
-    """The section of a batch system in ``jobqueue``, with the keys of dask-jobqueue."""
-
-    name: Text = Field(default="mlaas4hep", description="What the names of jobs begin with.")
-    cores: int = Field(
-        default=1, ge=1, description="Cores of a job; each process gets its share as threads."
-    )
-    memory: Size = Field(
-        default=4 * GIB,
-        description="Memory that the workers of a job may use, '4 GiB'. The batch system is asked "
-        "for a fifth more, and 300 MB for each process, so that Dask acts before it kills.",
-    )
-    processes: int = Field(
-        default=1,
-        ge=1,
-        description="Worker processes of a job. A lost job loses all of them; minimum and maximum "
-        "count workers, not jobs.",
-    )
-    python: Text | None = Field(
-        default=None,
-        description="The Python of the workers. null means that which submits, or that of the "
-        "container or of the packed environment.",
-    )
-    interface: Text | None = Field(
-        default=None, description="Network interface of scheduler and workers, such as ib0."
-    )
-    death_timeout: Seconds = Field(
-        default=300.0,
-        description="Time after which workers without a scheduler end, and their job with them.",
-    )
-    local_directory: Text | None = Field(
-        default=None,
-        description="Scratch folder on the node, as a shell writes it. null means TMPDIR.",
-    )
-    shared_temp_directory: Text | None = Field(
-        default=None,
-        description="Folder that all nodes see, for certificates. null means the run directory.",
-    )
-    worker_command: Text = Field(
-        default="distributed.cli.dask_worker", description="Python module that starts workers."
-    )
-    worker_extra_args: list[str] = Field(default=[], description="More options of dask worker.")
-    job_script_prologue: list[str] = Field(
-        default=[], description="Lines of shell before the worker starts, after the environment."
-    )
-    job_directives_skip: list[str] = Field(
-        default=[], description="Directives that are left out of the script."
-    )
-    log_directory: Text | None = Field(
-        default=None,
-        description="Folder of the logs of jobs, where the batch system cannot write into the run "
-        "directory; ~ and $VARIABLES are expanded. null means logs in the run directory.",
-    )
-    scheduler_options: dict[str, JsonValue] = Field(
-        default={}, description="Options of Dask's scheduler, such as host and interface."
-    )
-
-    @property
-    def batch_memory(self) -> int:
-        """The memory that a batch system is asked for, in MiB."""
-        return math.ceil((HEADROOM * self.memory + OVERHEAD * self.processes) / MIB)
-
-    @model_validator(mode="before")
-    @classmethod
-    def _is_in_todays_words(cls, document: Any) -> Any:
-        if not isinstance(document, dict):
-            return document
-        problems = [
-            Problem(old, f"is called {new!r} now")
-            for old, new in RENAMED.items()
-            if document.get(old)
-        ]
-        if problems:
-            raise invalid(*problems)
-        # dask-jobqueue's own file, from which many are copied, has them, and null for defaults.
-        return {
-            key: value
-            for key, value in document.items()
-            if value is not None and (key not in RENAMED or value)
-        }
-
-
-JobsOfOne = TypeVar("JobsOfOne", bound=Jobs)
-
-
-def _with_our_names(jobs: JobsOfOne, given: list[str]) -> JobsOfOne:
-    """The section; an error when it gives jobs other names, or makes several of one."""
-    if given:
-        text = f"{given[0]!r} is not for these jobs: they are told apart by their names, each alone"
-        raise invalid(Problem("job-extra-directives", f"{text}; name says what those begin with"))
-    return jobs
-
-
-class Slurm(Jobs):
-    """Section ``jobqueue.slurm``."""
-
-    shebang: Text = Field(default="#!/usr/bin/env bash", description="First line of the script.")
-    queue: Text | None = Field(default=None, description="Partition (-p).")
-    account: Text | None = Field(default=None, description="Account (-A).")
-    walltime: Seconds | None = Field(
-        default=None,
-        description="Time after which the job is ended (-t). null means that of the partition.",
-    )
-    job_cpu: int | None = Field(
-        default=None, ge=1, description="Cores that are asked for. null means cores."
-    )
-    job_mem: Text | None = Field(
-        default=None,
-        description="Memory that is asked for, in SLURM's words: 8G is GiB. null means memory and "
-        "the headroom.",
-    )
-    job_extra_directives: list[Text] = Field(
-        default=[], description="More options of sbatch, such as --qos=regular."
-    )
-
-    @model_validator(mode="after")
-    def _keeps_names(self) -> Self:
-        options = [each.strip() for each in self.job_extra_directives]
-        return _with_our_names(self, [each for each in options if NAMING.match(each)])
-
-
-class HTCondor(Jobs):
-    """Section ``jobqueue.htcondor``."""
-
-    shebang: Text = Field(default="#!/usr/bin/env condor_submit", description="First line.")
-    disk: Size = Field(default=10 * GIB, description="Scratch space that is asked for.")
-    job_extra_directives: Scalars = Field(
-        default={},
-        description="More lines of the submit file, such as +JobFlavour. Text of a ClassAd has "
-        "quotes of its own.",
-    )
-    submit_command_extra: list[Text] = Field(
-        default=[], description="More options of condor_submit, such as -spool."
-    )
-    cancel_command_extra: list[Text] = Field(
-        default=[],
-        description="More options of condor_rm and condor_q: -name, where the queue is elsewhere.",
-    )
-
-    @model_validator(mode="after")
-    def _keeps_names(self) -> Self:
-        keys = [key for key in self.job_extra_directives if BATCH_NAME.fullmatch(key)]
-        return _with_our_names(self, keys)
 
 
 class Head(Part):
@@ -347,19 +183,36 @@ class Options(Part):
     )
 
 
-class Queue(Part):
-    """Section ``jobqueue``: one batch system."""
-
-    slurm: Slurm | None = Field(default=None, description="Jobs of SLURM.")
-    htcondor: HTCondor | None = Field(default=None, description="Jobs of HTCondor.")
+class _Queue(Part):
+    """Section ``jobqueue``: one batch system, with a field for each."""
 
     @model_validator(mode="after")
     def _is_of_one_system(self) -> Self:
-        if (self.slurm is None) == (self.htcondor is None):
-            number = "both" if self.slurm is not None else "neither"
-            text = f"expected the section of one batch system, slurm or htcondor, found {number}"
+        names = [name for name in SYSTEMS if getattr(self, name) is not None]
+        if len(names) != 1:
+            number = " and ".join(names) or "none"
+            text = f"expected the section of one batch system, {either(SYSTEMS)}, found {number}"
             raise invalid(Problem("", text))
         return self
+
+    @property
+    def system(self) -> str:
+        """The batch system."""
+        return next(name for name in SYSTEMS if getattr(self, name) is not None)
+
+
+def _with_systems() -> type[_Queue]:
+    fields: dict[str, Any] = {
+        name: (system.jobs | None, Field(default=None, description=f"J{SYSTEMS[name].title[1:]}."))
+        for name, system in MODULES.items()
+    }
+    return create_model("Queue", __base__=_Queue, **fields)
+
+
+if TYPE_CHECKING:
+    Queue = _Queue
+else:
+    Queue = _with_systems()
 
 
 class Document(Part):
@@ -387,13 +240,12 @@ class Document(Part):
         return self
 
     @property
-    def jobs(self) -> Slurm | HTCondor:
+    def jobs(self) -> Jobs:
         """The section of the batch system."""
-        section = self.jobqueue.slurm or self.jobqueue.htcondor
-        assert section is not None  # Queue has looked
+        section: Jobs = getattr(self.jobqueue, self.jobqueue.system)
         return section
 
-    def jobs_of(self, group: str) -> Slurm | HTCondor:
+    def jobs_of(self, group: str) -> Jobs:
         """The section of the batch system, with what differs for a group or the head."""
         values = self.jobs.model_dump(by_alias=True, exclude_unset=True)
         differs: Head = getattr(self.mlaas4hep, group)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 import shlex
 import sys
 from collections.abc import Mapping, Sequence
@@ -20,13 +19,11 @@ from mlaas4hep_dask.cluster.sites.environment import (
     prologue_of,
     submitting,
 )
-from mlaas4hep_dask.cluster.sites.fields import clock
 from mlaas4hep_dask.cluster.sites.logs import log_folder
-from mlaas4hep_dask.cluster.sites.model import HTCondor, Slurm
-from mlaas4hep_dask.cluster.sites.script import Script
 from mlaas4hep_dask.cluster.sites.site import Site
-from mlaas4hep_dask.cluster.sites.stock import defaults, job_class
-from mlaas4hep_dask.cluster.sites.submitfile import htcondor_script
+from mlaas4hep_dask.cluster.systems.jobs import Jobs
+from mlaas4hep_dask.cluster.systems.script import Script
+from mlaas4hep_dask.cluster.systems.stock import defaults
 from mlaas4hep_dask.errors import ClusterError
 
 if TYPE_CHECKING:
@@ -168,13 +165,11 @@ def script_of(
         "job_name": job_name,
     }
     # The defaults of dask-jobqueue may have left Dask's configuration again, if somebody set a
-    # key of theirs before; and half an hour of walltime is not asked for unless somebody asks.
-    own_defaults = {"slurm": {"walltime": None}}
+    # key of theirs before.
+    own_defaults = {site.system: jobs.own_defaults}
     config = merged(merged(defaults(), dask.config.get("jobqueue", None) or {}), own_defaults)
     with dask.config.set({"jobqueue": config}):
-        if isinstance(jobs, Slurm):
-            return _slurm(site, group, jobs, common, job_name, folder)
-        return htcondor_script(site, group, jobs, common, job_name, folder, list(files))
+        return jobs.script(site, group, common, name=job_name, folder=folder, files=files)
 
 
 def _own_host(python: str, scheduler_address: str) -> str:
@@ -185,46 +180,6 @@ def _own_host(python: str, scheduler_address: str) -> str:
     host, _, port = scheduler_address.partition("://")[2].rpartition(":")
     arguments = [shlex.quote(each) for each in (TOWARDS, host.strip("[]"), port)]
     return f"{VARIABLE}=$({python} -c {' '.join(arguments)})"
-
-
-def _slurm(
-    site: Site, group: str, jobs: Slurm, common: dict[str, Any], name: str, folder: str | None
-) -> Script:
-    walltime, gpus = site.walltime(group), site.gpus(group)
-    directives = ["--nodes=1"]  # a job over two nodes would start its worker on the first alone
-    log = None if folder is None else f"{folder}/{name}-{{job}}.log"
-    output = "/dev/null" if log is None else log.replace("%", "%%").replace("{job}", "%j")
-    directives.append(f"--output={shlex.quote(output)}")
-    if gpus:
-        directives.append((site.options.gpu_directive or "--gres=gpu:{gpus}").format(gpus=gpus))
-    job = job_class("slurm", "SLURMJob")(
-        **{**common, "job_name": shlex.quote(name)},
-        queue=jobs.queue and shlex.quote(jobs.queue),
-        account=jobs.account and shlex.quote(jobs.account),
-        walltime=None if walltime is None else clock(walltime),
-        job_cpu=jobs.job_cpu,
-        job_mem=jobs.job_mem or f"{jobs.batch_memory}M",
-        job_extra_directives=[*directives, *map(_directive, jobs.job_extra_directives)],
-    )
-    return Script(
-        job.job_script() if "worker_command" in common else _slurm_text(job, common),
-        name,
-        tuple(shlex.split(job.submit_command)),
-        log,
-    )
-
-
-def _directive(option: str) -> str:
-    """An option of sbatch; a value with blanks that has no quotes gets them."""
-    name, _, value = option.partition("=")
-    if name.startswith("--") and not re.search(r"[\s'\"]", name) and re.search(r"\s", value):
-        return option if re.search(r"['\"\\]", value) else f"{name}={shlex.quote(value)}"
-    return option
-
-
-def _slurm_text(job: Any, common: Mapping[str, Any]) -> str:
-    """The script of a job without a worker."""
-    return "\n".join([job.shebang, "", job.job_header, *common["job_script_prologue"], ""])
 
 
 def _arguments(site: Site, group: str, files: Mapping[str, str]) -> list[str]:
@@ -280,7 +235,7 @@ def python_of(site: Site, group: str) -> str:
     return shlex.quote(sys.executable)
 
 
-def _require_needs(site: Site, jobs: Slurm | HTCondor) -> None:
+def _require_needs(site: Site, jobs: Jobs) -> None:
     """Raise unless what every user of a site has to give is given."""
     import dask
 

@@ -18,17 +18,14 @@ from mlaas4hep_dask.cluster.sites.model import (
     Document,
     Group,
     Head,
-    HTCondor,
     Options,
-    Queue,
-    Slurm,
 )
+from mlaas4hep_dask.cluster.systems.jobs import Jobs
 from mlaas4hep_dask.config.document import parse
 from mlaas4hep_dask.config.problems import Places, Problem, config_error, describe, problems_of
 from mlaas4hep_dask.errors import ClusterError, ConfigError, did_you_mean, either
-from mlaas4hep_dask.places import GROUPS
+from mlaas4hep_dask.places import GROUPS, SYSTEMS
 
-SYSTEMS = tuple(Queue.model_fields)  # also the names of the generic sites
 FOLDER = "jobqueue"  # in the package that is installed, or beside it in its repository
 LIFETIME, STAGGER = 0.9, 0.05  # of the walltime
 
@@ -54,7 +51,7 @@ class Site:
     @property
     def system(self) -> str:
         """``slurm`` or ``htcondor``."""
-        return "slurm" if self.document.jobqueue.slurm is not None else "htcondor"
+        return self.document.jobqueue.system
 
     @property
     def options(self) -> Options:
@@ -72,7 +69,7 @@ class Site:
         group: Group = getattr(self.options, name)
         return group
 
-    def jobs(self, group: str) -> Slurm | HTCondor:
+    def jobs(self, group: str) -> Jobs:
         """What a group's jobs, or that of the head, ask for."""
         _require_group(group, KINDS)
         return self.document.jobs_of(group)
@@ -80,15 +77,13 @@ class Site:
     @property
     def queue_options(self) -> tuple[str, ...]:
         """More options of the batch system's commands that see and end jobs."""
-        jobs = self.document.jobs
-        return tuple(jobs.cancel_command_extra) if isinstance(jobs, HTCondor) else ()
+        return self.document.jobs.queue_options
 
     def walltime(self, group: str) -> float | None:
         """Seconds after which the batch system ends a group's jobs; None when it is not known."""
         jobs = self.jobs(group)
-        of_jobs = jobs.walltime if isinstance(jobs, Slurm) else None
         part: Head = getattr(self.options, group)
-        return part.walltime or of_jobs or self.options.walltime
+        return part.walltime or jobs.own_walltime or self.options.walltime
 
     def gpus(self, group: str) -> int:
         """GPUs of each of a group's jobs; the head has none."""

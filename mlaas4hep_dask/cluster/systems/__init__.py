@@ -1,0 +1,1 @@
+"""Batch systems, a module for each: what its jobs ask for, their scripts, and its queue."""
