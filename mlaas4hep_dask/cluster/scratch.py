@@ -13,7 +13,8 @@ from multiprocessing.util import get_temp_dir
 from pathlib import Path
 
 PREFIX = "mlaas4hep_dask-scratch-"
-MARK = "mlaas4hep_dask"  # a file by which the folder of our processes' sockets is known
+SOCKETS = "pymp-"  # as multiprocessing's folders begin
+MARK = "mlaas4hep_dask-sockets"  # a file by which those of our processes are known
 
 
 @contextmanager
@@ -45,8 +46,9 @@ def socket_folder() -> Path:
     Those that killed processes of this user have left behind are removed here.
     """
     folder = Path(get_temp_dir())
-    for mark in folder.parent.glob(f"*/{MARK}"):
-        _remove_if_left(mark.parent)
+    for mark in folder.parent.glob(f"{SOCKETS}*/{MARK}"):
+        if mark.is_file():  # what lies here else, as a copy of this package, is somebody's own
+            _remove_if_left(mark.parent)
     _locked(folder)  # before it is marked: others remove what is marked and not held
     (folder / MARK).touch()
     return folder
