@@ -10,7 +10,14 @@ from typing import TYPE_CHECKING, Any
 from mlaas4hep_dask.errors import DataError, EncodeError
 from mlaas4hep_dask.journal.text import four_digits
 from mlaas4hep_dask.objective.classification import BRANCH_GIVES, NOTHING, labels_not_wanted
-from mlaas4hep_dask.objective.objective import Fault, Objective, Selected, plain, short
+from mlaas4hep_dask.objective.objective import (
+    Fault,
+    Objective,
+    Selected,
+    Spread,
+    plain,
+    short,
+)
 
 if TYPE_CHECKING:
     import numpy as np
@@ -19,6 +26,8 @@ if TYPE_CHECKING:
 
     from mlaas4hep_dask.objective.objective import Tally
 
+SINGLE = 24  # bits of a number of single precision
+COARSE = 0.01  # of a standard deviation, in which targets may be rounded
 METRICS = (("rmse", "RMSE"), ("mae", "MAE"), ("bias", "bias"))
 
 
@@ -95,6 +104,7 @@ class Regression(Objective):
                     f"target.branch {name!r} is {spread.min} in every selected event: {NOTHING}",
                     branch=name,
                 )
+            _require_precision(name, spread)
             # Nine digits: means differ in the last bits with the order of merging.
             shifts.append(float(f"{spread.mean:.9g}"))
             scales.append(1 / float(f"{spread.std:.9g}"))
@@ -172,6 +182,19 @@ class Regression(Objective):
         """As `Objective.purpose`."""
         targets = ", ".join(f"`{text}`" for text in branch)
         return f"Predicts {targets}, in the units of the files ({loss} loss)."
+
+
+def _require_precision(name: str, spread: Spread) -> None:
+    """Raise a DataError when single precision, of targets and scores, rounds the spread away."""
+    largest = max(abs(spread.min or 0.0), abs(spread.max or 0.0))
+    step = 2.0 ** (math.frexp(largest)[1] - SINGLE)
+    if step > COARSE * spread.std:
+        raise DataError(
+            f"target.branch {name!r} is {spread.mean:.9g} with a standard deviation of "
+            f"{spread.std:.3g}, and numbers of 32 bits of this size are {step:.3g} apart; give the "
+            f"difference from a number near, such as {name} - {spread.mean:.9g}",
+            branch=name,
+        )
 
 
 def _is_usable(value: Any) -> bool:

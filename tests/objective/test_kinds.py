@@ -7,6 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from paths import REPOSITORY
 
+from mlaas4hep_dask.errors import DataError
 from mlaas4hep_dask.objective import (
     BINARY,
     KINDS,
@@ -20,6 +21,7 @@ from mlaas4hep_dask.objective import (
     objective_of,
 )
 from mlaas4hep_dask.objective.arithmetic.reconstruction import Rows
+from mlaas4hep_dask.objective.objective import Selected, Spread
 
 EXAMPLES = {
     "binary": TwoClasses(("a", "b")),
@@ -112,3 +114,18 @@ def test_nobody_else_asks_for_the_kind():
             text = file.read_text(encoding="utf-8")
             assert not asks.search(text), file
             assert not asks_class.search(text), file
+
+
+@given(mean=st.floats(-1e12, 1e12), std=st.floats(1e-6, 1e6))
+def test_a_target_is_learned_in_steps_far_below_its_spread_or_refused(mean, std):
+    values = mean + std * np.linspace(-2, 2, 101)
+    spread = Spread(mean, std, values.min(), values.max())
+    steps = np.spacing(np.abs(values).max().astype(np.float32)) / std
+    try:
+        objective = Regression(("time",)).fitted(Selected(targets={"time": spread}))
+    except DataError as error:
+        assert "numbers of 32 bits" in str(error) or spread.min == spread.max
+        assert steps > 0.009
+        return
+    assert objective.scales
+    assert steps < 0.011
