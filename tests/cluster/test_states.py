@@ -136,6 +136,61 @@ def test_losses_after_which_work_was_done_never_end_a_run(world):
         world.step()
 
 
+def many(number):
+    """A world with so many readers at work, and no trainer."""
+    found = World(Limits({"readers": Size(1, number)}, max_losses=5))
+    found.backlog = {"readers": number}
+    found.start()
+    assert len(found.connected) == number
+    return found
+
+
+@given(st.integers(1, 60), st.integers(0, 60))
+@settings(max_examples=60)
+def test_any_number_of_workers_lost_at_once_never_ends_a_run_in_which_work_is_done(lost, kept):
+    world = many(lost + kept)
+    for _ in range(3 * world.limits.max_losses):
+        world.work += 1
+        for job in world.state.jobs[:lost]:
+            world.queue[job.id] = Seen("gone", "its node failed")
+            world.connected.discard(job.worker)
+        actions = world.step()
+        assert not kinds(actions, GiveUp)
+        assert len(kinds(actions, Submit)) == lost
+        assert len(kinds(actions, Tell)) == lost
+        world.start()
+
+
+@given(st.integers(1, 60))
+@settings(max_examples=30)
+def test_workers_that_are_lost_at_once_again_and_again_without_work_end_a_run(number):
+    world = many(number)
+    for _ in range(world.limits.max_losses):
+        for job in world.state.jobs:
+            world.queue[job.id] = Seen("gone", "its node failed")
+        world.connected.clear()
+        assert not kinds(world.step(), GiveUp)
+        world.start()
+    world.queue = {job.id: Seen("gone", "its node failed") for job in world.state.jobs}
+    assert kinds(world.step(), GiveUp)
+
+
+@pytest.mark.parametrize("are_others_at_work", [True, False])
+def test_jobs_that_never_connect_end_a_run_unless_others_are_at_work(are_others_at_work):
+    world = many(30)
+    for job in world.state.jobs[18:]:
+        world.lose(job, is_walltime=True)
+    world.step()
+    for _ in range(4 * world.limits.max_losses):  # a node on which no job can start
+        world.work += are_others_at_work
+        for job in world.state.jobs[18:]:
+            world.queue[job.id] = Seen("gone", "failed")
+        world.step()
+        world.step()
+    assert bool(world.state.given_up) is not are_others_at_work
+    assert are_others_at_work or world.number < 60
+
+
 def test_ends_at_the_walltime_are_no_losses(world):
     for _ in range(5 * LIMITS.max_losses):
         actions = world.lose(world.state.jobs[0], "TIMEOUT", is_walltime=True)

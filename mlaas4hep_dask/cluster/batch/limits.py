@@ -42,7 +42,8 @@ class Limits:
     next_word : float
         After which it is told again.
     max_losses : int
-        Losses without work done in between.
+        Losses without work done in between. Jobs that had connected and are lost in one step are
+        one loss, and so are any in a step before which work was done.
     max_refusals, max_later_refusals : int
         Refusals one after the other when there is neither a job nor a worker: before any job was
         accepted, and later.

@@ -10,7 +10,8 @@ Nothing here waits, asks or acts. A job is one worker process; the worker's name
 4. A job that was ended is *leaving* until the queue does not have it any more, and is ended again
    when that takes long.
 5. Losses without work done in between are counted; too many end the run, as do a minimum of workers
-   that does not come in time, and refusals where nothing else is left.
+   that does not come in time, and refusals where nothing else is left. Jobs that had connected
+   and are lost at once, as with their node, are one loss; while others work, any are.
 
 What does not answer, the queue or Dask's scheduler, shows nothing: all stays as it is.
 """
@@ -51,6 +52,8 @@ class _Step:
         self.view = view
         self.limits = limits
         self.actions: list[Action] = []
+        self.num_unconnected = 0  # lost in this step before their workers had come
+        self.has_lost_connected = False
 
     def done(self) -> tuple[State, tuple[Action, ...]]:
         self._take_answers()
@@ -59,6 +62,7 @@ class _Step:
         self.state = replace(self.state, jobs=tuple(jobs))
         self._look_at_leaving()
         self._look_at_patience()
+        self._count_losses()
         if self.state.num_losses > self.limits.max_losses:
             count = f"{self.state.num_losses} jobs were lost without work done in between"
             self._give_up(f"{count}; the last reasons stand above, and in the log of each job")
@@ -226,13 +230,19 @@ class _Step:
         )
         if cancel:
             self._cancel(job.id, job.worker)
-        if not is_expected:
-            has_worked = self.view.work > self.state.work
-            self.state = replace(
-                self.state,
-                num_losses=1 if has_worked else self.state.num_losses + 1,
-                work=self.view.work,
-            )
+        if not is_expected and job.has_connected:
+            self.has_lost_connected = True
+        elif not is_expected:
+            self.num_unconnected += 1
+
+    def _count_losses(self) -> None:
+        """Count the losses of this step: a node may take many jobs along, and is one loss."""
+        number = self.num_unconnected + self.has_lost_connected
+        if not number:
+            return
+        has_worked = self.view.work > self.state.work
+        num_losses = 1 if has_worked else self.state.num_losses + number
+        self.state = replace(self.state, num_losses=num_losses, work=self.view.work)
 
     def _look_at_silence(self) -> None:
         state, now = self.state, self.view.now
