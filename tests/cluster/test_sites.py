@@ -16,7 +16,7 @@ from mlaas4hep_dask.cluster.cli import EXAMPLE
 from mlaas4hep_dask.cluster.settings import NESTED, SETTINGS, variables
 from mlaas4hep_dask.cluster.sites import head_script, job_script, load_site, site_names
 from mlaas4hep_dask.cluster.sites.environment import environment_of, prologue_of
-from mlaas4hep_dask.cluster.sites.model import Container, Group, Options
+from mlaas4hep_dask.cluster.sites.options import Container, Group, Options
 from mlaas4hep_dask.cluster.systems.fields import clock
 from mlaas4hep_dask.cluster.systems.registry import MODULES
 from mlaas4hep_dask.errors import ClusterError, ConfigError

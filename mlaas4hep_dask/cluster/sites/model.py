@@ -1,186 +1,23 @@
-"""A site's file as frozen models: what a batch system needs to hear, and what its jobs find."""
+"""A site's file as a frozen model: one batch system, and what its jobs need."""
 
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, Literal, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from pydantic import Field, JsonValue, ValidationError, create_model, model_validator
 
 from mlaas4hep_dask.cluster.settings import merged
-from mlaas4hep_dask.cluster.systems.fields import Ports, Seconds
-from mlaas4hep_dask.cluster.systems.jobs import Jobs, Part
+from mlaas4hep_dask.cluster.sites.options import Head, Options
+from mlaas4hep_dask.cluster.systems.fields import Part
+from mlaas4hep_dask.cluster.systems.jobs import Jobs
 from mlaas4hep_dask.cluster.systems.registry import MODULES
-from mlaas4hep_dask.config.fields import Text
 from mlaas4hep_dask.config.problems import Problem, invalid, problems_of
 from mlaas4hep_dask.errors import either
 from mlaas4hep_dask.places import GROUPS, SYSTEMS
 
 HEAD = "head"
 KINDS = (*GROUPS, HEAD)  # of jobs
-PASSED = [
-    "HOME",
-    "USER",
-    "LOGNAME",
-    "LANG",
-    "PATH",
-    "PYTHONPATH",
-    "LD_LIBRARY_PATH",
-    "X509_USER_PROXY",
-    "X509_CERT_DIR",
-    "BEARER_TOKEN_FILE",
-    "SSL_CERT_FILE",
-    "KRB5CCNAME",
-    "MLAAS4HEP_*",
-    "XRD_*",
-]
-
-
-class Head(Part):
-    """The job of a run with --detach, in which the command and Dask's scheduler work."""
-
-    walltime: Seconds | None = Field(
-        default=None, description="Walltime of this group's jobs. null means that of all."
-    )
-    jobqueue: dict[str, JsonValue] = Field(
-        default={},
-        description="Keys of the batch system's section that differ for this group. A list "
-        "replaces the list.",
-    )
-
-
-class Group(Head):
-    """A group of workers: readers, or trainers."""
-
-    minimum: int = Field(default=1, ge=1, description="Workers with which work begins.")
-    maximum: int = Field(default=10, ge=1, description="Most workers at a time.")
-    gpus: int = Field(default=0, ge=0, description="GPUs of each job.")
-
-    @model_validator(mode="after")
-    def _has_room(self) -> Self:
-        if self.maximum < self.minimum:
-            text = f"expected at least minimum ({self.minimum}), found {self.maximum}"
-            raise invalid(Problem("maximum", text))
-        return self
-
-
-class Container(Part):
-    """The container in which workers run."""
-
-    image: Text = Field(description="A path or URL that the site's container runtime takes.")
-    command: Text = Field(
-        default="apptainer exec", description="What starts a program in an image."
-    )
-    options: list[Text] = Field(
-        default=[], description="Options of that command, such as --bind /cvmfs or --nv."
-    )
-    directive: Text | None = Field(
-        default=None,
-        description="Of HTCondor, the line of the submit file that names the image, such as "
-        "MY.SingularityImage: the batch system starts the container then, not the command.",
-    )
-    python: Text = Field(default="python3", description="The Python in the image.")
-
-
-class Options(Part):
-    """Section ``mlaas4hep``: what dask-jobqueue has no key for."""
-
-    title: Text = Field(description="What the site is, in one sentence.")
-    documentation: list[Text] = Field(
-        default=[], description="Pages of the site from which the values are taken."
-    )
-    base: Text | None = Field(
-        default=None, description="Name or path of a site whose values hold unless given here."
-    )
-    needs: list[Literal["account", "queue"]] = Field(
-        default=[], description="Keys of the batch system that every user has to give."
-    )
-    walltime: Seconds | None = Field(
-        default=None, description="Time after which the batch system ends a job."
-    )
-    walltime_directive: Text | None = Field(
-        default=None,
-        description="Of HTCondor, the line of the submit file that takes the walltime in seconds, "
-        "such as +MaxRuntime.",
-    )
-    lifetime: Seconds | None = Field(
-        default=None,
-        description="Time after which a worker hands over what it holds and ends. null means 0.9 "
-        "of the walltime.",
-    )
-    lifetime_stagger: Seconds | None = Field(
-        default=None,
-        description="Lifetimes differ by up to this, so that workers do not end together. null "
-        "means 0.05 of the walltime.",
-    )
-    worker_ports: Ports | None = Field(
-        default=None, description="Ports at which workers listen. null means any."
-    )
-    nanny_ports: Ports | None = Field(
-        default=None, description="Ports at which their nannies listen. null means any."
-    )
-    scheduler_ports: Ports | None = Field(
-        default=None, description="Ports at which the scheduler may listen. null means any."
-    )
-    tls: bool = Field(
-        default=True, description="Whether scheduler, workers and client talk over TLS."
-    )
-    shared_files: bool = Field(
-        default=True,
-        description="Whether the nodes see the files of the machine that submits. If not, what "
-        "jobs need is transferred with them.",
-    )
-    transfer: list[Text] = Field(
-        default=[], description="Of HTCondor, more files that are transferred with a job."
-    )
-    packed_environment: Text | None = Field(
-        default=None,
-        description="A tar file of conda-pack or venv-pack, unpacked in the job's scratch folder.",
-    )
-    environment: dict[str, str] = Field(
-        default={}, description="Variables of the workers' environment."
-    )
-    pass_environment: list[Text] = Field(
-        default=PASSED,
-        description="Variables that are passed on from where jobs are submitted; * matches.",
-    )
-    container: Container | None = Field(
-        default=None, description="The container in which workers run; null means none."
-    )
-    proxy: Literal["auto", "required", "none"] = Field(
-        default="auto",
-        description="X.509 proxy: carried to jobs when there is one (auto), required, or neither.",
-    )
-    token: Literal["auto", "required", "none"] = Field(
-        default="auto", description="WLCG token: as proxy."
-    )
-    gpu_directive: Text | None = Field(
-        default=None,
-        description="Of SLURM, the option that asks for GPUs, in which {gpus} is their number. "
-        "null means --gres=gpu:{gpus}.",
-    )
-    patience: Seconds = Field(
-        default=4 * 3600.0,
-        description="Time in which the minimum of workers has to come, and any worker later. "
-        "While others work it does not pass.",
-    )
-    poll_interval: Seconds = Field(
-        default=2.0,
-        description="Time between two looks at the batch system's queue. When a worker has left it "
-        "is asked at once.",
-    )
-    max_resubmissions: int = Field(
-        default=20, ge=0, description="Jobs lost without work done before the run gives up."
-    )
-    readers: Group = Field(default=Group(), description="Workers that read, measure and encode.")
-    trainers: Group = Field(
-        default=Group(maximum=2), description="Workers that train, a rank each."
-    )
-    head: Head = Field(
-        default=Head(),
-        description="The job of a run with --detach, in which the command and the scheduler work: "
-        "a group with walltime and jobqueue alone.",
-    )
 
 
 class _Queue(Part):

@@ -169,7 +169,15 @@ def script_of(
     own_defaults = {site.system: jobs.own_defaults}
     config = merged(merged(defaults(), dask.config.get("jobqueue", None) or {}), own_defaults)
     with dask.config.set({"jobqueue": config}):
-        return jobs.script(site, group, common, name=job_name, folder=folder, files=files)
+        return jobs.script(
+            site.options,
+            common,
+            name=job_name,
+            folder=folder,
+            files=files,
+            walltime=site.walltime(group),
+            gpus=site.gpus(group),
+        )
 
 
 def _own_host(python: str, scheduler_address: str) -> str:

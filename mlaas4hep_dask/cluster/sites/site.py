@@ -12,14 +12,8 @@ from typing import Any
 from pydantic import ValidationError
 
 from mlaas4hep_dask.cluster.settings import NESTED, dotted, merged
-from mlaas4hep_dask.cluster.sites.model import (
-    HEAD,
-    KINDS,
-    Document,
-    Group,
-    Head,
-    Options,
-)
+from mlaas4hep_dask.cluster.sites.model import HEAD, KINDS, Document
+from mlaas4hep_dask.cluster.sites.options import Group, Head, Options
 from mlaas4hep_dask.cluster.systems.jobs import Jobs
 from mlaas4hep_dask.config.document import parse
 from mlaas4hep_dask.config.problems import Places, Problem, config_error, describe, problems_of

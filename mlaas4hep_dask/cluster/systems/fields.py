@@ -1,13 +1,14 @@
-"""The types of single values of a site's file: times, ports, directives."""
+"""What all parts of a site's file are made of: times, ports, directives."""
 
 from __future__ import annotations
 
 import re
 from typing import Annotated, Any
 
-from pydantic import BeforeValidator, JsonValue
+from pydantic import BeforeValidator, ConfigDict, JsonValue
 
 from mlaas4hep_dask.config.problems import Problem, describe, invalid
+from mlaas4hep_dask.config.section import Section
 
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 _TIME = re.compile(
@@ -72,3 +73,11 @@ def clock(seconds: float) -> str:
     days, hours = divmod(hours, 24)
     time_of_day = f"{hours:02}:{minutes:02}:{rest:02}"
     return f"{days}-{time_of_day}" if days else time_of_day
+
+
+class Part(Section):
+    """What all parts of a site's file share: keys are written with hyphens, as Dask's."""
+
+    model_config = ConfigDict(
+        alias_generator=lambda name: name.replace("_", "-"), populate_by_name=True
+    )

@@ -24,7 +24,7 @@ from mlaas4hep_dask.config.fields import Size, Text
 from mlaas4hep_dask.errors import ClusterError
 
 if TYPE_CHECKING:
-    from mlaas4hep_dask.cluster.sites.site import Site
+    from mlaas4hep_dask.cluster.sites.options import Options
 
 ANALYSIS_LINES = 25
 BATCH_NAME = re.compile(r"batch_name|(\+|MY\.)?JobBatchName", re.IGNORECASE)  # of a submit file
@@ -66,16 +66,16 @@ class HTCondor(Jobs):
 
     def script(
         self,
-        site: Site,
-        group: str,
+        options: Options,
         common: dict[str, Any],
         *,
         name: str,
         folder: str | None,
         files: Sequence[str],
+        walltime: float | None,
+        gpus: int,
     ) -> Script:
         """As of `Jobs`."""
-        options, gpus, walltime = site.options, site.gpus(group), site.walltime(group)
         directives: dict[str, Any] = {
             "batch_name": name,
             "RequestMemory": self.batch_memory,  # MiB

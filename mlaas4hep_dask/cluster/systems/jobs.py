@@ -8,16 +8,15 @@ from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
-from pydantic import ConfigDict, Field, JsonValue, model_validator
+from pydantic import Field, JsonValue, model_validator
 
-from mlaas4hep_dask.cluster.systems.fields import Seconds
+from mlaas4hep_dask.cluster.systems.fields import Part, Seconds
 from mlaas4hep_dask.cluster.systems.script import Script
 from mlaas4hep_dask.config.fields import Size, Text
 from mlaas4hep_dask.config.problems import Problem, invalid
-from mlaas4hep_dask.config.section import Section
 
 if TYPE_CHECKING:
-    from mlaas4hep_dask.cluster.sites.site import Site
+    from mlaas4hep_dask.cluster.sites.options import Options
 
 MIB, GIB = 2**20, 2**30
 HEADROOM, OVERHEAD = 1.2, 300 * 10**6  # of the batch system's limit over the workers': see Jobs
@@ -28,14 +27,6 @@ RENAMED = {  # in dask-jobqueue itself
     "header-skip": "job-directives-skip",
     "project": "account",
 }
-
-
-class Part(Section):
-    """What all parts of a site's file share: keys are written with hyphens, as Dask's."""
-
-    model_config = ConfigDict(
-        alias_generator=lambda name: name.replace("_", "-"), populate_by_name=True
-    )
 
 
 class Jobs(Part):
@@ -125,22 +116,21 @@ class Jobs(Part):
     @abstractmethod
     def script(
         self,
-        site: Site,
-        group: str,
+        options: Options,
         common: dict[str, Any],
         *,
         name: str,
         folder: str | None,
         files: Sequence[str],
+        walltime: float | None,
+        gpus: int,
     ) -> Script:
         """The script of a job.
 
         Parameters
         ----------
-        site : Site
-            Where it is submitted.
-        group : str
-            ``readers``, ``trainers`` or ``head``.
+        options : Options
+            Section ``mlaas4hep`` of the site's file.
         common : dict of str to Any
             Arguments of dask-jobqueue's classes; a job without a worker has no ``worker_command``.
         name : str
@@ -149,6 +139,10 @@ class Jobs(Part):
             Folder of its log.
         files : sequence of str
             Secret files, which are transferred where the job's node does not see them.
+        walltime : float or None
+            Seconds after which it may be ended.
+        gpus : int
+            How many it needs.
         """
 
     @model_validator(mode="before")

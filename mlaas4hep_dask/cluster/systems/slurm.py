@@ -22,7 +22,7 @@ from mlaas4hep_dask.cluster.systems.system import System
 from mlaas4hep_dask.config.fields import Text
 
 if TYPE_CHECKING:
-    from mlaas4hep_dask.cluster.sites.site import Site
+    from mlaas4hep_dask.cluster.sites.options import Options
 
 NAMING = re.compile(r"-J|-a\b|--(job-name|array)\b")  # options of sbatch
 
@@ -69,23 +69,23 @@ class Slurm(Jobs):
 
     def script(
         self,
-        site: Site,
-        group: str,
+        options: Options,
         common: dict[str, Any],
         *,
         name: str,
         folder: str | None,
         files: Sequence[str],
+        walltime: float | None,
+        gpus: int,
     ) -> Script:
         """As of `Jobs`."""
         del files  # nodes see them
-        walltime, gpus = site.walltime(group), site.gpus(group)
         directives = ["--nodes=1"]  # a job over two nodes would start its worker on the first alone
         log = None if folder is None else f"{folder}/{name}-{{job}}.log"
         output = "/dev/null" if log is None else log.replace("%", "%%").replace("{job}", "%j")
         directives.append(f"--output={shlex.quote(output)}")
         if gpus:
-            directives.append((site.options.gpu_directive or "--gres=gpu:{gpus}").format(gpus=gpus))
+            directives.append((options.gpu_directive or "--gres=gpu:{gpus}").format(gpus=gpus))
         job = job_class("slurm", "SLURMJob")(
             **{**common, "job_name": shlex.quote(name)},
             queue=self.queue and shlex.quote(self.queue),
