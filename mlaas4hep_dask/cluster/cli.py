@@ -8,13 +8,11 @@ from typing import TYPE_CHECKING
 
 import click
 
-from mlaas4hep_dask.command import Group, Verb, may_be_cut, start_log, verbose_option
-from mlaas4hep_dask.errors import ConfigError, either
+from mlaas4hep_dask.command import Group, Verb, may_be_cut, option_of, start_log, verbose_option
 from mlaas4hep_dask.places import GROUPS, LOCAL, PLACES, SYSTEMS
 
 if TYPE_CHECKING:
     from mlaas4hep_dask.cluster.check import Line
-    from mlaas4hep_dask.config import Cluster
 
 EXAMPLE = {"tls": "tls://login.example.org:8786", "tcp": "tcp://login.example.org:8786"}
 
@@ -129,7 +127,7 @@ def check(
     from mlaas4hep_dask.cluster.check import as_json, as_text, is_red
     from mlaas4hep_dask.cluster.check.checking import Asked, check_cluster
     from mlaas4hep_dask.cluster.check.input import input_of, no_input
-    from mlaas4hep_dask.config import load
+    from mlaas4hep_dask.config import cluster_of, load
     from mlaas4hep_dask.dataset.description import description_of
 
     changes = [
@@ -138,7 +136,7 @@ def check(
         if value is not None
     ]
     if dataset is None:
-        options, input_ = _place(address or LOCAL, site), no_input()
+        options, input_ = cluster_of(option_of, address=address or LOCAL, site=site), no_input()
     else:
         config = load(dataset, changes)
         references = {"model": config.model.callable, "loss": config.training.loss or ""}
@@ -158,17 +156,3 @@ def check(
     elif jobs.is_dir() and options.address in SYSTEMS:
         click.echo(f"scripts and logs of the jobs: {jobs}")
     context.exit(2 if is_red(lines) else 0)
-
-
-def _place(address: str, site: str | None) -> Cluster:
-    from pydantic import ValidationError
-
-    from mlaas4hep_dask.config import Cluster
-    from mlaas4hep_dask.config.problems import ADDRESS_EXPECTED
-
-    try:
-        return Cluster(address=address, site=site)
-    except ValidationError:
-        if site is not None and address not in SYSTEMS:
-            raise ConfigError(f"--site is for --cluster {either(SYSTEMS)}") from None
-        raise ConfigError(f"--cluster: expected {ADDRESS_EXPECTED}, found {address!r}") from None

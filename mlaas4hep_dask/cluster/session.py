@@ -94,24 +94,11 @@ def connect(
     >>> cluster = connect("slurm", site="ours.yaml", workers=20)  # doctest: +SKIP
     >>> dataset = Dataset.from_yaml("dataset.yaml", cluster)  # doctest: +SKIP
     """
-    from pydantic import ValidationError
+    from mlaas4hep_dask.config import cluster_of
 
-    from mlaas4hep_dask.config import Cluster
-    from mlaas4hep_dask.config.problems import problems_of
-    from mlaas4hep_dask.errors import ConfigError
-
-    try:
-        options = Cluster.model_validate(
-            {
-                "address": address,
-                "site": site,
-                "workers": workers,
-                "memory_limit": memory_limit,
-            }
-        )
-    except ValidationError as error:
-        problems = "; ".join(map(str, problems_of(error, Cluster)))
-        raise ConfigError(f"connect: {problems}") from None
+    options = cluster_of(
+        "connect: {}".format, address=address, site=site, workers=workers, memory_limit=memory_limit
+    )
     with ExitStack() as stack:
         folder = None if jobs is None else Path(jobs)
         client = stack.enter_context(attach.connect(options, ranks=ranks, jobs=folder))

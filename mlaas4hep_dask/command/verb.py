@@ -219,6 +219,11 @@ def words_of(context: click.Context) -> list[str]:
     return list(context.meta[LINE][len(path) :])
 
 
+def option_of(key: str) -> str:
+    """The option that sets a key of the section ``cluster``."""
+    return "--cluster" if key == "address" else f"--{key}"
+
+
 def arguments_of(context: click.Context) -> str:
     """What was written after the name of the command."""
     return " ".join(words_of(context))

@@ -4,7 +4,7 @@ from mlaas4hep_dask.config.encoding import Encoding
 from mlaas4hep_dask.config.friends import Friend
 from mlaas4hep_dask.config.function import Function
 from mlaas4hep_dask.config.image import Image
-from mlaas4hep_dask.config.load import given_of, load
+from mlaas4hep_dask.config.load import cluster_of, given_of, load
 from mlaas4hep_dask.config.problems import Places
 from mlaas4hep_dask.config.reading import Reading
 from mlaas4hep_dask.config.root import Config
@@ -41,6 +41,7 @@ __all__ = [
     "Target",
     "Training",
     "check_collections",
+    "cluster_of",
     "given_of",
     "json_schema",
     "load",

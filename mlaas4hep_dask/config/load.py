@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
@@ -15,6 +15,7 @@ from mlaas4hep_dask.config.problems import Places, Problem, config_error, descri
 from mlaas4hep_dask.config.reading import Reading
 from mlaas4hep_dask.config.root import Config
 from mlaas4hep_dask.config.section import Section
+from mlaas4hep_dask.config.sections import Cluster
 from mlaas4hep_dask.errors import ConfigError, did_you_mean, names_in, nearest
 
 
@@ -92,6 +93,30 @@ def given_of(overrides: Sequence[str]) -> Given:
     ]
     reading = _validated(Reading, document.get("reading", {}), "reading", lines)
     return Given(reading, None if friends is None else results)
+
+
+def cluster_of(name_of: Callable[[str], str], **options: Any) -> Cluster:
+    """Section ``cluster`` of arguments.
+
+    Parameters
+    ----------
+    name_of : callable
+        By key, what errors call it.
+    **options
+        The keys; None is that of dataset.yaml.
+
+    Raises
+    ------
+    ConfigError
+        When one is not valid; lists every problem.
+    """
+    try:
+        return Cluster.model_validate(options)
+    except ValidationError as error:
+        problems = [
+            replace(problem, key=name_of(problem.key)) for problem in problems_of(error, Cluster)
+        ]
+        raise ConfigError("; ".join(map(str, problems))) from None
 
 
 def _validated(kind: type[S], value: Any, key: str, lines: dict[str, int | str]) -> S:

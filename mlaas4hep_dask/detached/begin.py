@@ -39,7 +39,7 @@ def begin(verb: str, words: Sequence[str], *, cluster: Cluster, output: str) -> 
     verb : str
         Of ``mlaas4hep``.
     words : sequence of str
-        What comes after it, in the current folder.
+        What comes after it, in the current folder; ``--detach`` is left out.
     cluster : Cluster
         Where it computes.
     output : str
@@ -55,7 +55,7 @@ def begin(verb: str, words: Sequence[str], *, cluster: Cluster, output: str) -> 
     folder = jobs_folder(Path(output)) / f"{time.strftime('%Y%m%d-%H%M%S')}-head-{token}"
     with writing(folder):
         folder.mkdir(parents=True)
-    command = ["-m", "mlaas4hep_dask", verb, *words]
+    command = ["-m", "mlaas4hep_dask", verb, *(word for word in words if word != "--detach")]
     if cluster.address in SYSTEMS:
         head = _submit(cluster, command, folder, token)
     else:

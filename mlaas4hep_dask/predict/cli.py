@@ -18,6 +18,7 @@ from mlaas4hep_dask.command import (
     announce,
     count_option,
     line_of,
+    option_of,
     process,
     start_log,
     status,
@@ -25,7 +26,7 @@ from mlaas4hep_dask.command import (
     version_option,
     words_of,
 )
-from mlaas4hep_dask.errors import ConfigError, either
+from mlaas4hep_dask.errors import ConfigError
 from mlaas4hep_dask.formats import OnBadFile, RootFormat
 from mlaas4hep_dask.places import LOCAL, PLACES, SYSTEMS
 
@@ -189,12 +190,10 @@ def _predict(
         raise ConfigError("--suffix names decoded branches; give --decode too")
     if cluster == LOCAL and not detach:
         warm_up("mlaas4hep_dask.predict.preload")  # before the imports below
-    from pydantic import ValidationError
 
     from mlaas4hep_dask.bundle import open_bundle
     from mlaas4hep_dask.cluster import connect, dashboard_lines, silence
-    from mlaas4hep_dask.config import Cluster, given_of
-    from mlaas4hep_dask.config.problems import ADDRESS_EXPECTED
+    from mlaas4hep_dask.config import cluster_of, given_of
     from mlaas4hep_dask.console import Console
     from mlaas4hep_dask.detached.begin import begin, require_none
     from mlaas4hep_dask.detached.head import VARIABLE, jobs_folder
@@ -206,12 +205,7 @@ def _predict(
     from mlaas4hep_dask.predict.scoring import predict_files
 
     silence()
-    try:
-        place = Cluster(address=cluster, site=site, workers=workers)
-    except ValidationError:
-        if site is not None and cluster not in SYSTEMS:
-            raise ConfigError(f"--site is for --cluster {either(SYSTEMS)}") from None
-        raise ConfigError(f"--cluster: expected {ADDRESS_EXPECTED}, found {cluster!r}") from None
+    place = cluster_of(option_of, address=cluster, site=site, workers=workers)
     options = given_of(overrides)
     skip = on_bad_file == "skip"
     journal, jobs = Journal(Console().hear), jobs_folder(output)
@@ -235,8 +229,7 @@ def _predict(
         )
         if detach:
             require_none(str(output))
-            words = [word for word in words_of(context) if word != "--detach"]
-            for text in begin("predict", words, cluster=place, output=str(output)):
+            for text in begin("predict", words_of(context), cluster=place, output=str(output)):
                 click.echo(text)
             return
         remove_credentials(output)

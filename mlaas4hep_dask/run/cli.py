@@ -174,14 +174,9 @@ def _loaded(
     from mlaas4hep_dask.config import load
     from mlaas4hep_dask.run.directory import check_output
 
-    changes = list(overrides)
-    if cluster is not None:
-        changes.append(f"cluster.address={json.dumps(cluster)}")
-    if site is not None:
-        changes.append(f"cluster.site={json.dumps(site)}")
-    if output is not None:
-        changes.append(f"output={json.dumps(output)}")
-    config = load(dataset, changes)
+    keys = {"cluster.address": cluster, "cluster.site": site, "output": output}
+    changes = [f"{key}={json.dumps(value)}" for key, value in keys.items() if value is not None]
+    config = load(dataset, [*overrides, *changes])
     check_output(Path(config.output))
     return config
 
@@ -229,8 +224,7 @@ def _detach(dataset: str, context: click.Context, **changes: Any) -> None:
     require_none(config.output)
     with RunDirectory(Path(config.output).absolute()):  # else another run is writing to it
         pass
-    words = [word for word in words_of(context) if word != "--detach"]
-    for line in begin("run", words, cluster=config.cluster, output=config.output):
+    for line in begin("run", words_of(context), cluster=config.cluster, output=config.output):
         click.echo(line)
 
 
