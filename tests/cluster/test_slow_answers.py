@@ -143,6 +143,32 @@ def test_a_submission_without_an_answer_that_never_comes_is_refused(place, tmp_p
     )
 
 
+def test_after_short_answers_all_jobs_are_known_and_the_records_agree(place, tmp_path):
+    sbatch = place.parent / "bin" / "sbatch"
+    sbatch.write_text(sbatch.read_text().replace("RUNNING|None", "PENDING|Priority"))
+    with supervised(tmp_path, nobody, absent=0.1, max_losses=10_000) as supervisor:
+        wait_until(lambda: len(jobs(place)) == 2, "both are submitted")
+        squeue = (place.parent / "bin" / "squeue").read_text()
+        command(place, "squeue", "exit 0")
+        wait_until(lambda: len(jobs(place)) >= 4, "others are submitted")
+        (place.parent / "bin" / "squeue").write_text(squeue)
+        wait_until(lambda: len(jobs(place)) == 2, "those that are too many are ended")
+        wait_until(lambda: len(supervisor.state.jobs) == 2, "it knows the others")
+        left = {job.worker for job in read(tmp_path).left}
+        assert left == {job.worker for job in supervisor.state.jobs} == jobs(place)
+    assert jobs(place) == set()
+    assert read(tmp_path).left == []
+
+
+def test_at_the_end_what_has_the_run_in_its_name_is_ended_too(place, tmp_path):
+    with supervised(tmp_path, nobody) as supervisor:
+        wait_until(lambda: len(jobs(place)) == 2, "both are submitted")
+        wait_until(lambda: all(job.id for job in supervisor.state.jobs), "they have ids")
+        (place / "job-77").write_text("RUNNING|None|readers-r-77")
+        (place / "job-78").write_text("RUNNING|None|readers-s-1")
+    assert jobs(place) == {"readers-s-1"}
+
+
 def test_a_job_that_does_not_end_is_ended_again_and_recorded_as_it_is(place, tmp_path):
     with supervised(tmp_path, nobody) as supervisor:
         wait_until(lambda: len(supervisor.state.jobs) == 2, "jobs are wanted")

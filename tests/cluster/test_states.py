@@ -26,18 +26,23 @@ class World:
         self.state, self.limits = State("run-"), limits
         self.now, self.work = 0.0, 0.0
         self.queue, self.connected, self.submitted, self.refused = {}, set(), {}, {}
-        self.idle = set()
+        self.idle, self.names = set(), {}
         self.refuses, self.backlog = "", {}
         self.number = 0
         self.most, self.tries_all = math.inf, False  # jobs that it takes
         self.put_off, self.strays, self.ignores = set(), {}, set()
         self.is_deaf, self.per_job = False, {}
 
-    def step(self, seconds=1.0, *, answers=True):
+    def step(self, seconds=1.0, *, answers=True, lacks=()):
         self.now += seconds
+        queue = {
+            job: replace(seen, name=self.names.get(job, ""))
+            for job, seen in self.queue.items()
+            if job not in lacks
+        }
         view = View(
             self.now,
-            dict(self.queue) if answers else None,
+            queue if answers else None,
             None if self.is_deaf else self.workers(),
             self.work,
             self.backlog,
@@ -60,6 +65,7 @@ class World:
                 self.number += 1
                 self.submitted[action.worker] = str(self.number)
                 self.queue[str(self.number)] = Seen("pending", "Resources")
+                self.names[str(self.number)] = f"mlaas4hep-{action.worker}"
             elif isinstance(action, Cancel) and action.id not in self.ignores:
                 self.queue.pop(action.id, None)
                 self.connected.discard(action.worker)
@@ -134,6 +140,72 @@ def test_losses_after_which_work_was_done_never_end_a_run(world):
         world.work += 1
         assert kinds(world.lose(world.state.jobs[0], "PREEMPTED"), Submit)
         world.step()
+
+
+def ids(world):
+    known = {job.id for job in (*world.state.jobs, *world.state.leaving)}
+    return known | set(world.submitted.values())
+
+
+def test_a_job_that_an_answer_lacks_is_kept_as_long_as_its_worker_is_there(world):
+    before = world.state.jobs
+    for _ in range(100):
+        assert world.step(lacks=world.queue) == ()
+    assert [job.worker for job in world.state.jobs] == [job.worker for job in before]
+    assert {each.id for each in finish(world.state)} == set(world.queue)
+    world.connected.discard(before[0].worker)
+    actions = world.step(lacks=world.queue)
+    assert [each.group for each in kinds(actions, Submit)] == [before[0].group]
+    assert len(kinds(actions, Tell)) == 1
+
+
+def test_a_job_without_a_worker_has_left_when_several_answers_lack_it():
+    world = World()
+    world.step()
+    world.step()
+    asked = set(world.queue)
+    assert world.step(lacks=asked) == ()
+    assert world.step() == ()  # it is there again
+    assert world.step(lacks=asked) == ()
+    actions = world.step(LIMITS.absent, lacks=asked)
+    assert len(kinds(actions, Tell)) == len(kinds(actions, Submit)) == len(asked)
+
+
+def test_a_job_that_comes_back_is_taken_back_and_what_is_one_too_many_ends(world):
+    job = world.state.jobs[0]
+    world.connected.discard(job.worker)
+    (new,) = kinds(world.step(lacks={job.id}), Submit)
+    world.connected.add(job.worker)
+    actions = world.step()
+    assert "it is taken back" in kinds(actions, Tell)[0].text
+    assert [each.worker for each in kinds(actions, Cancel)] == [new.worker]
+    assert job.worker in {each.worker for each in world.state.jobs}
+    assert len(world.state.jobs) == 3
+    assert {each.id for each in finish(world.state)} >= set(world.queue)
+
+
+@given(
+    st.lists(
+        st.tuples(st.frozensets(st.integers(1, 12)), st.booleans(), st.sampled_from((1.0, 3.0))),
+        max_size=30,
+    ),
+    st.booleans(),
+)
+@settings(max_examples=200)
+def test_after_short_answers_no_job_is_forgotten_and_no_worker_lost(answers, are_connected):
+    world = World(replace(LIMITS, max_losses=1_000_000))
+    if are_connected:
+        world.start()
+    before = {job.worker for job in world.state.jobs} if are_connected else set()
+    for lacking, is_deaf, seconds in answers:
+        world.is_deaf = is_deaf
+        world.step(seconds, lacks=set(map(str, lacking)))
+        assert before <= {job.worker for job in world.state.jobs}
+    world.is_deaf = False
+    for _ in range(3):
+        world.step()
+        assert set(world.queue) <= ids(world)
+    assert len(world.state.jobs) == 3
 
 
 def many(number):

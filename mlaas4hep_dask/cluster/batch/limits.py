@@ -37,6 +37,8 @@ class Limits:
         In which a job that runs has to have its worker connected.
     away : float
         In which a worker that left may be back while its job still runs.
+    absent : float
+        For which the queue may not show a job that has no worker yet: an answer may be short.
     word : float
         After which it is told that a job is pending.
     next_word : float
@@ -65,6 +67,7 @@ class Limits:
     patience: float = 4 * 3600.0
     connect: float = 300.0
     away: float = 60.0
+    absent: float = 2.0
     word: float = 15.0
     next_word: float = 600.0
     max_losses: int = 20

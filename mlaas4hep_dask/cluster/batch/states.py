@@ -6,7 +6,9 @@ Nothing here waits, asks or acts. A job is one worker process; the worker's name
 2. It is *pending* until the batch system starts it, *running* then, and *connected* once Dask has
    its worker.
 3. It is *lost* when it left the queue, is held, runs without connecting, or its worker stays away.
-   Each is told and, if workers are still wanted, another job is submitted in the same step.
+   Each is told and, if workers are still wanted, another job is submitted in the same step. An
+   answer that lacks a job may be short: as long as its worker is there, or for a moment before it
+   has come, the job is kept, and one that the queue shows again is taken back.
 4. A job that was ended is *leaving* until the queue does not have it any more, and is ended again
    when that takes long.
 5. Losses without work done in between are counted; too many end the run, as do a minimum of workers
@@ -19,6 +21,7 @@ What does not answer, the queue or Dask's scheduler, shows nothing: all stays as
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping
 from dataclasses import replace
 
@@ -46,6 +49,18 @@ def present(state: State, group: str, workers: Mapping[str, int]) -> int:
     return sum(workers.get(job.worker, 0) for job in state.jobs if job.group == group)
 
 
+def jobs_of_run(queue: Mapping[str, Seen], prefix: str) -> dict[str, str]:
+    """Workers, by id, of the jobs in a queue that have a run's prefix in their names."""
+    if not prefix:
+        return {}
+    worker = re.compile(rf"(?:^|-)([a-z]+-{re.escape(prefix)}\d+)$")
+    return {
+        job: match[1]
+        for job, status in queue.items()
+        if status.state != "gone" and not status.is_ending and (match := worker.search(status.name))
+    }
+
+
 class _Step:
     def __init__(self, state: State, view: View, limits: Limits) -> None:
         self.state = state
@@ -58,6 +73,7 @@ class _Step:
     def done(self) -> tuple[State, tuple[Action, ...]]:
         self._take_answers()
         self._look_at_silence()
+        self._take_back()
         jobs = [kept_job for job in self.state.jobs if (kept_job := self._look(job)) is not None]
         self.state = replace(self.state, jobs=tuple(jobs))
         self._look_at_leaving()
@@ -88,6 +104,22 @@ class _Step:
             self._take_refusal(group, words)
         for worker, job_id in self.view.strays.items():
             self._cancel(job_id, worker)
+
+    def _take_back(self) -> None:
+        """Keep what the queue has of this run, though it counts as gone: an answer was short."""
+        queue = self.view.queue or {}
+        known = {job.id for job in self.state.jobs} | {job.id for job in self.state.leaving}
+        workers = {job.worker for job in self.state.jobs}
+        for job_id, worker in jobs_of_run(queue, self.state.prefix).items():
+            if job_id in known:
+                continue
+            group, is_new = worker.partition("-")[0], worker not in workers
+            if group not in self.limits.sizes or not is_new:
+                self._cancel(job_id, worker)
+                continue
+            job = Job(worker, group, self.view.now, job_id)
+            self._note(job, "is in the queue, though it had left; it is taken back", "pending")
+            self.state = replace(self.state, jobs=(job, *self.state.jobs))
 
     def _take_refusal(self, group: str, words: str) -> None:
         count = self.state.refusals.get(group, Refusals()).count + 1
@@ -141,7 +173,13 @@ class _Step:
             job = self._look_at_worker(job, is_here=job.worker in self.view.workers)
         if not job.id or self.view.queue is None:
             return job
-        status = self.view.queue.get(job.id, Seen("gone"))
+        status = self.view.queue.get(job.id)
+        since = job.absent_since if job.absent_since is not None else now
+        job = replace(job, absent_since=since if status is None else None)
+        if status is None:
+            if not self._is_missed(job, now - since):
+                return job
+            status = Seen("gone")
         if status.state == "gone":
             self._lose(job, status, f"left the queue{_because(status.reason)}")
             return None
@@ -174,6 +212,12 @@ class _Step:
             self._lose(job, status, what, cancel=True)
             return None
         return job
+
+    def _is_missed(self, job: Job, seconds: float) -> bool:
+        """Whether a job that the queue has not shown for so long has left it."""
+        if job.has_connected:
+            return self.view.workers is not None and job.worker not in self.view.workers
+        return seconds >= self.limits.absent
 
     def _look_at_worker(self, job: Job, *, is_here: bool) -> Job:
         now = self.view.now

@@ -14,7 +14,7 @@ from typing import Any
 from mlaas4hep_dask.cluster.batch import records
 from mlaas4hep_dask.cluster.batch.actions import Action, Cancel, GiveUp, Gone, Submit, Tell
 from mlaas4hep_dask.cluster.batch.limits import Limits
-from mlaas4hep_dask.cluster.batch.states import finish, step
+from mlaas4hep_dask.cluster.batch.states import finish, jobs_of_run, step
 from mlaas4hep_dask.cluster.batch.unanswered import Unanswered
 from mlaas4hep_dask.cluster.batch.views import Seen, State, View
 from mlaas4hep_dask.cluster.systems.queue import Queue, UnansweredError, log_end
@@ -170,19 +170,22 @@ class Supervisor:
     def _see_off(self, deadline: float) -> None:
         """Look until the queue has none of the jobs, and end those again that it has."""
         jobs, end = self._left(), time.monotonic() + LAST_COMMANDS
-        while jobs or (self._unanswered and time.monotonic() < end):
+        is_unseen = self._state.number > 0  # it may have jobs that an answer lacked
+        while jobs or is_unseen or (self._unanswered and time.monotonic() < end):
             self._queue.hurry(min(LAST_COMMANDS, max(1.0, deadline - time.monotonic())))
             queue = self._queue.seen()
             if queue is not None:
                 for worker, job in self._unanswered.found(queue).items():
                     self._accept(worker, job)
                     jobs[job] = worker
+                jobs |= jobs_of_run(queue, self._state.prefix)
+                is_unseen = False
                 for job in [job for job in jobs if _is_out(queue.get(job))]:
                     self._record("gone", worker=jobs.pop(job), job=job)
             if time.monotonic() > deadline:
                 break
             self._cancel(jobs)
-            if jobs or self._unanswered:
+            if jobs or is_unseen or self._unanswered:
                 time.sleep(min(self._interval, 1.0))
         if jobs:
             command = shlex.join(self._queue.cancel_command(list(jobs)))

@@ -38,7 +38,7 @@ class View:
     now : float
         Seconds of a clock that only goes forward.
     queue : mapping of str to Seen, or None
-        By id. Jobs that are absent have left. None when the batch system did not answer.
+        By id. A job that is absent may have left. None when the batch system did not answer.
     workers : mapping of str to int, or None
         By job's name: how many of its workers Dask has. None when its scheduler did not answer.
     work : float
@@ -83,6 +83,8 @@ class Job:
         When it was first seen to run; when its worker was first missed.
     idle_since : float or None
         From when on its worker has nothing to do.
+    absent_since : float or None
+        From when on the queue has not shown it.
     has_connected : bool
         Its worker was there at some time.
     reason : str
@@ -96,6 +98,7 @@ class Job:
     running_since: float | None = None
     away_since: float | None = None
     idle_since: float | None = None
+    absent_since: float | None = None
     has_connected: bool = False
     reason: str = ""
     told: float = -math.inf
