@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from fnmatch import fnmatchcase
 
 from mlaas4hep_dask.config.problems import Places
 from mlaas4hep_dask.config.sections import Branches
 from mlaas4hep_dask.errors import ConfigError, nearest
+from mlaas4hep_dask.patterns import any_matches, matches
 
 
 @dataclass(frozen=True)
@@ -91,8 +91,8 @@ def select_branches(
     identifying = {
         name
         for name in available
-        if _any_match(branches.identifiers, name)
-        or _any_match(branches.identifiers, names_there.get(name, name))
+        if any_matches(branches.identifiers, name)
+        or any_matches(branches.identifiers, names_there.get(name, name))
     }
     unfit = {name: reason for name, reason in available.items() if reason is not None}
     for index, name in enumerate(branches.include):
@@ -155,7 +155,7 @@ def check_collections(
     for collection, patterns in collections.items():
         for index, pattern in enumerate(patterns):
             at = f"collections.{collection}.{index}"
-            members = [name for name in names if _any_match([pattern], name)]
+            members = [name for name in names if matches(pattern, name)]
             if not members:
                 is_flat = pattern in jagged
                 what = "has one value per event" if is_flat else "is no jagged branch"
@@ -172,7 +172,7 @@ def _matched(
 ) -> set[str]:
     matched: set[str] = set()
     for index, pattern in enumerate(patterns):
-        names = {name for name in available if _any_match([pattern], name)}
+        names = {name for name in available if matches(pattern, name)}
         names = names or _parts_of(pattern, available)
         if not names:
             at = f"{key}.{index}"
@@ -188,11 +188,6 @@ def _matched(
 def _parts_of(name: str, available: Iterable[str]) -> set[str]:
     """The elements of an array, or the members of a struct, of that name."""
     return {each for each in available if each.startswith((f"{name}[", f"{name}."))}
-
-
-def _any_match(patterns: Iterable[str], name: str) -> bool:
-    # a branch may be called 'x[3]', which as a pattern would not match itself
-    return any(name == pattern or fnmatchcase(name, pattern) for pattern in patterns)
 
 
 def _likely_patterns(names: Iterable[str]) -> set[str]:

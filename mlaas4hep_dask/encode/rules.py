@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from fnmatch import fnmatchcase
 from typing import Any
 
 from mlaas4hep_dask.errors import EncodeError, did_you_mean
+from mlaas4hep_dask.patterns import matches
 
 MAX_LISTED = 10  # names in an error
 Rules = list[tuple[str, Any]]
@@ -62,9 +62,3 @@ def apply_rules(
 def _listed(names: list[str]) -> str:
     """The names, if they are few."""
     return f"; there are {', '.join(names)}" if 0 < len(names) <= MAX_LISTED else ""
-
-
-def matches(pattern: str, name: str) -> bool:
-    """True when a name is the pattern, or fits it; ``*``, ``?`` and ``[abc]`` are wildcards."""
-    # a branch may be called 'x[3]', which as a pattern would not match itself
-    return name == pattern or fnmatchcase(name, pattern)

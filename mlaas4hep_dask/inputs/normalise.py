@@ -16,11 +16,12 @@ from mlaas4hep_dask.encode.encoding import (
     sorts_of,
 )
 from mlaas4hep_dask.encode.layout import width_rules
-from mlaas4hep_dask.encode.rules import matches, rules_of
+from mlaas4hep_dask.encode.rules import rules_of
 from mlaas4hep_dask.encode.scaling import require_usable
 from mlaas4hep_dask.errors import CodeError, DataError, EncodeError
 from mlaas4hep_dask.events import Branch
 from mlaas4hep_dask.formulas.names import LINE, TABLE
+from mlaas4hep_dask.patterns import matches
 from mlaas4hep_dask.specs import BranchSpecs, Specs
 from mlaas4hep_dask.usercode import RAISED, UserCode, find_code, limited, where_of
 

@@ -13,11 +13,11 @@ from pydantic import ValidationError
 from mlaas4hep_dask.bundle import Bundle
 from mlaas4hep_dask.catalog import DataFile, befriended, expand_files
 from mlaas4hep_dask.config import Branches, Friend, Reading
-from mlaas4hep_dask.encode.rules import matches
 from mlaas4hep_dask.errors import ConfigError, UnreadableFileError, did_you_mean
 from mlaas4hep_dask.events import Branch
 from mlaas4hep_dask.formats import FORMATS
 from mlaas4hep_dask.inputs.description import access_of
+from mlaas4hep_dask.patterns import matches
 from mlaas4hep_dask.reader import (
     Access,
     FilePlan,

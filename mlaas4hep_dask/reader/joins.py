@@ -6,9 +6,8 @@ lists. A physicist means one collection by ``Jet_pt`` and ``Jet_eta`` all the sa
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from fnmatch import fnmatchcase
 from typing import NamedTuple
 
 import numpy as np
@@ -16,6 +15,7 @@ from numpy.typing import NDArray
 
 from mlaas4hep_dask.errors import DataError
 from mlaas4hep_dask.events.events import Branch
+from mlaas4hep_dask.patterns import any_matches
 from mlaas4hep_dask.reader.partition import Partition
 
 HEAD = 1000  # entries of a file that tell which lists have equal lengths
@@ -70,7 +70,7 @@ def joined(
     jagged = {name: each for name, each in branches.items() if each.collection is not None}
     rest = dict(jagged)
     for name, patterns in wished:
-        for member in [member for member in rest if _matches(member, patterns)]:
+        for member in [member for member in rest if any_matches(patterns, member)]:
             result[member] = replace(rest.pop(member), collection=name)
     members: dict[str, list[str]] = {}
     for name, branch in rest.items():
@@ -83,7 +83,7 @@ def joined(
         for prefix, collections in groups.items()
         if prefix not in branches
         and prefix not in wished_names
-        and not _matches(prefix, apart)
+        and not any_matches(apart, prefix)
         and (prefix in collections or prefix not in members)
     }
     if not groups:
@@ -125,10 +125,6 @@ def _groups(members: Mapping[str, Sequence[str]]) -> dict[str, list[str]]:
         if len(prefixes) == 1 and "" not in prefixes:
             groups.setdefault(prefixes.pop(), []).append(collection)
     return {prefix: each for prefix, each in groups.items() if len(each) > 1}
-
-
-def _matches(name: str, patterns: Iterable[str]) -> bool:
-    return any(name == pattern or fnmatchcase(name, pattern) for pattern in patterns)
 
 
 def what_to_write(collection: str, *, is_apart: bool = False) -> str:

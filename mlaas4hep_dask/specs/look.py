@@ -8,7 +8,6 @@ import sys
 import tempfile
 from collections.abc import Sequence
 from dataclasses import asdict, replace
-from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +15,7 @@ from rich.console import Console
 from rich.table import Table
 
 from mlaas4hep_dask.errors import SpecsError, did_you_mean
+from mlaas4hep_dask.patterns import any_matches, matches
 from mlaas4hep_dask.specs.compare import Difference, differences, numbers
 from mlaas4hep_dask.specs.precision import precision_notes
 from mlaas4hep_dask.specs.specs import Specs, merge
@@ -107,7 +107,7 @@ def as_json(specs: Specs, names: Sequence[str]) -> dict[str, Any]:
         "num_events": specs.num_events,
         "coverage": specs.coverage,
         "branches": branches,
-        "multiplicities": {name: list(counts) for name, counts in specs.multiplicities.items()},
+        "multiplicities": {name: list(numbers) for name, numbers in specs.multiplicities.items()},
         "samples": {name: asdict(sample) for name, sample in specs.samples.items()},
         "provenance": dict(specs.provenance),
     }
@@ -118,10 +118,10 @@ def _chosen(specs: Specs, patterns: Sequence[str]) -> list[str]:
     if not patterns:
         return names
     for pattern in patterns:
-        if not any(fnmatchcase(name, pattern) for name in names):
+        if not any(matches(pattern, name) for name in names):
             near = did_you_mean(pattern, names)
             raise SpecsError(f"no branch is called {pattern!r}{near}", branch=pattern)
-    return [name for name in names if any(fnmatchcase(name, pattern) for pattern in patterns)]
+    return [name for name in names if any_matches(patterns, name)]
 
 
 def merge_files(files: Sequence[str], output: str | None, *, allow_overlap: bool) -> None:

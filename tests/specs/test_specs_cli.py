@@ -3,9 +3,12 @@ import subprocess
 import sys
 from dataclasses import replace
 
+import awkward as ak
 import pytest
 
 from mlaas4hep_dask.encode.split import event_ids
+from mlaas4hep_dask.events import Events
+from mlaas4hep_dask.patterns import matches
 from mlaas4hep_dask.specs import Specs
 from mlaas4hep_dask.specs.cli import main
 from mlaas4hep_dask.specs.compare import differences
@@ -88,6 +91,16 @@ def test_what_no_specs_can_hold_is_an_error_that_names_the_file(
 def test_a_tolerance_that_is_none_is_refused(parts, capsys, tolerance):
     assert main(["diff", *map(str, parts), f"--tolerance={tolerance}"]) == 2
     assert "invalid value for '--tolerance'" in capsys.readouterr().err
+
+
+def test_show_finds_an_element_of_an_array_by_its_name(capsys, tmp_path):
+    assert matches("vertex[3]", "vertex[3]")
+    assert not matches("vertex[3]", "vertex[4]")
+    events = Events.from_awkward(ak.Array({"vertex[3]": [1.0, 2.0], "vertex3": [3.0, 4.0]}))
+    (tmp_path / "specs.json").write_text(measure(events, sample="a").to_json())
+    status, out, _ = run(capsys, "show", tmp_path, "vertex[3]", "--json")
+    assert status == 0
+    assert sorted(json.loads(out)["branches"]) == ["vertex3", "vertex[3]"]  # the first fits it
 
 
 def test_show_names_the_nearest_branch(parts, capsys):
