@@ -265,7 +265,7 @@ def _jobs(jobs: Jobs | None) -> list[str]:
     reasons = Counter(
         f"{job.state}: {job.reason}"
         for job in jobs.records.jobs
-        if job.reason and job.state in ("pending", "held")
+        if job.reason and job.state in ("pending", "suspended", "held")
     )
     for reason, number in reasons.most_common(MAX_REASONS):
         lines.append(f"  {number} {reason}")

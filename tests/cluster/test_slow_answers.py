@@ -87,6 +87,74 @@ def test_output_that_cannot_be_understood_is_no_answer(place):
     assert QUEUES["htcondor"]().seen() == {}
 
 
+def test_why_there_is_no_answer_is_kept_in_the_words_of_the_batch_system(place):
+    queue = QUEUES["slurm"]()
+    (place / "garbled").touch()
+    assert queue.seen() is None
+    assert queue.said == "squeue: the answer cannot be read: slurm_load_jobs: something"
+    command(place, "squeue", "echo 'slurm_load_jobs error: Unable to contact' >&2; exit 1")
+    assert queue.seen() is None
+    assert queue.said == "squeue: slurm_load_jobs error: Unable to contact"
+    (place.parent / "bin" / "squeue").unlink()
+    assert queue.seen() is None
+    assert queue.said == "squeue cannot be run (No such file or directory)"
+
+
+@pytest.mark.parametrize(
+    ("state", "expected"),
+    [
+        ("PENDING", "pending"),
+        ("POWER_UP_NODE", "pending"),
+        ("REQUEUED", "pending"),
+        ("RUNNING", "running"),
+        ("COMPLETING", "running"),
+        ("SUSPENDED", "suspended"),
+        ("STOPPED", "suspended"),
+        ("REQUEUE_HOLD", "held"),
+        ("RESV_DEL_HOLD", "held"),
+        ("SPECIAL_EXIT", "held"),
+        ("LAUNCH_FAILED", "held"),
+        ("NODE_FAIL", "gone"),
+    ],
+)
+def test_states_of_slurm_are_sorted_by_what_they_mean_for_a_worker(state, expected, place):
+    (place / "job-1").write_text(f"{state}|None|readers-r-0")
+    seen = QUEUES["slurm"]().seen()["1"]
+    assert seen.state == expected
+    assert seen.reason or expected not in ("held", "gone")
+
+
+@pytest.mark.parametrize("status", range(1, 8))
+def test_states_of_htcondor_are_sorted_by_what_they_mean_for_a_worker(status, place):
+    command(place, "condor_q", f'echo \'[{{"ClusterId":1,"ProcId":0,"JobStatus":{status}}}]\'')
+    states = ("pending", "running", "gone", "gone", "held", "running", "suspended")
+    assert QUEUES["htcondor"]().seen()["1.0"].state == states[status - 1]
+
+
+def test_a_name_with_line_breaks_leaves_the_answer_readable(place):
+    (place / "job-1").write_text("RUNNING|None|readers-r-0")
+    (place / "job-2").write_text("RUNNING|None|two\nlines|of another program")
+    (place / "job-3").write_text("PENDING|Priority|readers-r-1")
+    seen = QUEUES["slurm"]().seen()
+    assert (seen["1"].name, seen["3"].name, seen["2"].state) == (
+        "readers-r-0",
+        "readers-r-1",
+        "running",
+    )
+
+
+def test_that_a_job_is_pending_is_told_with_the_reason_of_the_batch_system(place, tmp_path, caplog):
+    sbatch = place.parent / "bin" / "sbatch"
+    sbatch.write_text(sbatch.read_text().replace("RUNNING|None", "PENDING|QOSMaxJobsPerUserLimit"))
+    command(place, "scontrol", "echo JobState=PENDING Reason=QOSMaxJobsPerUserLimit Partition=a")
+    with supervised(tmp_path, nobody, word=0.1):
+        wait_until(lambda: "has been pending" in caplog.text, "it is told")
+    (told, *_) = [each["text"] for each in records(tmp_path) if each.get("state") == "pending"]
+    first, second = told.splitlines()
+    assert first.endswith(" s (QOSMaxJobsPerUserLimit)")
+    assert second == "JobState=PENDING Reason=QOSMaxJobsPerUserLimit Partition=a"
+
+
 def test_what_keeps_a_job_from_being_submitted_is_a_refusal(place, tmp_path):
     queue, script = QUEUES["slurm"](), script_of("readers", "readers-1")
     with pytest.raises(RefusedError, match=r"away.a\.sh cannot be written \(No such file or dir"):

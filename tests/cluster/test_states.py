@@ -12,7 +12,7 @@ from mlaas4hep_dask.cluster.batch.states import finish, step
 from mlaas4hep_dask.cluster.batch.views import Seen, State, View
 
 LIMITS = Limits({"readers": Size(2, 4), "trainers": Size(1, 1)}, max_losses=5)
-STATES = ("pending", "running", "held", "gone")
+STATES = ("pending", "running", "suspended", "held", "gone")
 
 
 def kinds(actions, kind):
@@ -26,7 +26,7 @@ class World:
         self.state, self.limits = State("run-"), limits
         self.now, self.work = 0.0, 0.0
         self.queue, self.connected, self.submitted, self.refused = {}, set(), {}, {}
-        self.idle, self.names = set(), {}
+        self.idle, self.names, self.words = set(), {}, ""
         self.refuses, self.backlog = "", {}
         self.number = 0
         self.most, self.tries_all = math.inf, False  # jobs that it takes
@@ -51,6 +51,7 @@ class World:
             self.refused,
             frozenset(self.put_off),
             self.strays,
+            self.words,
         )
         self.submitted, self.refused, self.put_off, self.strays = {}, {}, set(), {}
         groups = set()  # that were refused
@@ -410,6 +411,71 @@ def test_a_queue_that_does_not_answer_loses_no_job_and_is_told_once(world):
     told = [each for _ in range(50) for each in kinds(world.step(answers=False), Tell)]
     assert world.state.jobs == before
     assert len(told) == 1
+
+
+def test_a_silent_queue_is_told_with_its_words_again_and_again_and_in_the_last_word(world):
+    world.limits = replace(LIMITS, patience=3000.0)
+    world.words = "squeue: Unable to contact slurm controller"
+    world.connected.clear()
+    told, ends = [], []
+    for _ in range(310):
+        actions = world.step(10.0, answers=False)
+        told += [each.text for each in kinds(actions, Tell)]
+        ends += kinds(actions, GiveUp)
+    assert len(told) == 6
+    assert told[0] == f"the batch system does not answer ({world.words}); it is asked again"
+    assert told[1].startswith(f"the batch system has not answered for 600 s ({world.words})")
+    (end,) = ends
+    assert f"the batch system has not answered for 3010 s ({world.words})" in end.reason
+
+
+def test_a_job_that_was_put_back_into_the_queue_is_told_and_pending(world):
+    job = world.state.jobs[0]
+    world.queue[job.id] = Seen("pending", "BeginTime")
+    (told,) = kinds(world.step(), Tell)
+    assert told.text == f"job {job.id} ({job.worker}) was put back into the queue (BeginTime)"
+    assert (told.state, told.is_warning, told.log) == ("pending", True, False)
+    assert world.step() == ()  # also while Dask has not missed the worker yet
+    world.connected.discard(job.worker)
+    assert world.step() == ()
+    world.queue[job.id] = Seen("running")
+    world.connected.add(job.worker)
+    states = [each.state for _ in range(2) for each in kinds(world.step(), Tell)]
+    assert states[-1] == "connected"
+    assert world.state.num_losses == 0
+
+
+@pytest.mark.parametrize("are_others_at_work", [True, False])
+def test_a_job_that_is_put_back_again_and_again_without_a_worker_ends_a_run_without_work(
+    are_others_at_work,
+):
+    world = World()
+    world.step()
+    world.step()
+    told = []
+    for _ in range(LIMITS.max_losses + 1):
+        for state in ("running", "pending"):
+            world.work += are_others_at_work
+            world.queue["1"] = Seen(state)
+            told += [each for each in kinds(world.step(), Tell) if "was put back" in each.text]
+    assert bool(world.state.given_up) is not are_others_at_work
+    assert len(told) == LIMITS.max_losses + 1
+    assert all(each.log for each in told)
+
+
+def test_no_time_counts_against_a_job_that_is_suspended(world):
+    job = world.state.jobs[0]
+    world.queue[job.id] = Seen("suspended", "Priority")
+    world.connected.discard(job.worker)
+    told = [each for _ in range(500) for each in kinds(world.step(), Tell)]
+    assert [each.state for each in told] == ["suspended"]
+    assert "has been suspended for 15 s (Priority)" in told[0].text
+    world.queue[job.id] = Seen("running")
+    assert [each.text for each in world.step()] == [f"job {job.id} ({job.worker}) goes on"]
+    world.step(LIMITS.away - 2)
+    world.connected.add(job.worker)
+    assert not kinds(world.step(), Tell)
+    assert job.worker in {each.worker for each in world.state.jobs}
 
 
 def test_the_end_cancels_all_jobs(world):

@@ -33,7 +33,8 @@ class Gone:
 class Tell:
     """Say something, of a job: with the end of its log, or the batch system's own explanation.
 
-    ``state`` is the job's from now on: ``pending``, ``running``, ``connected`` or ``lost``.
+    ``state`` is the job's from now on: ``pending``, ``running``, ``suspended``, ``connected`` or
+    ``lost``.
     """
 
     text: str

@@ -85,8 +85,8 @@ class Job:
     id, group, worker : str
         Its id in the batch system, the group of its worker and the name of that.
     state : str
-        ``pending``, ``running``, ``held``, ``connected`` when its worker is there; ``lost``,
-        ``cancelled``, ``gone``; ``leaving`` when it could not be cancelled.
+        ``pending``, ``running``, ``suspended``, ``held``, ``connected`` when its worker is
+        there; ``lost``, ``cancelled``, ``gone``; ``leaving`` when it could not be cancelled.
     reason : str
         What was said of it last.
     log : str

@@ -21,13 +21,22 @@ What does not answer, the queue or Dask's scheduler, shows nothing: all stays as
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Mapping
 from dataclasses import replace
 
 from mlaas4hep_dask.cluster.batch.actions import Action, Cancel, GiveUp, Gone, Submit, Tell
 from mlaas4hep_dask.cluster.batch.limits import Limits
-from mlaas4hep_dask.cluster.batch.views import Job, Leaving, Refusals, Seen, State, View
+from mlaas4hep_dask.cluster.batch.silence import look_at_silence, silence
+from mlaas4hep_dask.cluster.batch.views import (
+    Job,
+    Leaving,
+    Refusals,
+    Seen,
+    State,
+    View,
+    jobs_of_run,
+)
+from mlaas4hep_dask.cluster.batch.words import because, name, waits_for
 
 
 def step(state: State, view: View, limits: Limits) -> tuple[State, tuple[Action, ...]]:
@@ -49,18 +58,6 @@ def present(state: State, group: str, workers: Mapping[str, int]) -> int:
     return sum(workers.get(job.worker, 0) for job in state.jobs if job.group == group)
 
 
-def jobs_of_run(queue: Mapping[str, Seen], prefix: str) -> dict[str, str]:
-    """Workers, by id, of the jobs in a queue that have a run's prefix in their names."""
-    if not prefix:
-        return {}
-    worker = re.compile(rf"(?:^|-)([a-z]+-{re.escape(prefix)}\d+)$")
-    return {
-        job: match[1]
-        for job, status in queue.items()
-        if status.state != "gone" and not status.is_ending and (match := worker.search(status.name))
-    }
-
-
 class _Step:
     def __init__(self, state: State, view: View, limits: Limits) -> None:
         self.state = state
@@ -72,7 +69,8 @@ class _Step:
 
     def done(self) -> tuple[State, tuple[Action, ...]]:
         self._take_answers()
-        self._look_at_silence()
+        self.state, told = look_at_silence(self.state, self.view, self.limits)
+        self.actions += told
         self._take_back()
         jobs = [kept_job for job in self.state.jobs if (kept_job := self._look(job)) is not None]
         self.state = replace(self.state, jobs=tuple(jobs))
@@ -181,23 +179,22 @@ class _Step:
                 return job
             status = Seen("gone")
         if status.state == "gone":
-            self._lose(job, status, f"left the queue{_because(status.reason)}")
+            self._lose(job, status, f"left the queue{because(status.reason)}")
             return None
         if status.state == "held":
-            self._lose(job, status, f"is held{_because(status.reason)}", cancel=True)
+            self._lose(job, status, f"is held{because(status.reason)}", cancel=True)
             return None
+        if status.state == "suspended":
+            return self._look_at_waiting(self._suspended(job), status)
         if status.state == "pending":
-            if job.running_since is not None:  # the batch system starts it again
-                job = replace(
-                    job,
-                    since=now,
-                    running_since=None,
-                    away_since=None,
-                    has_connected=False,
-                )
-            return self._look_at_pending(job, status)
+            if job.running_since is not None:
+                job = self._put_back(job, status)
+            return self._look_at_waiting(job, status)
+        if job.is_suspended:
+            job = replace(job, is_suspended=False)
+            self._note(job, "goes on", "connected" if job.has_connected else "running")
         if job.running_since is None:
-            job = replace(job, running_since=now)
+            job = replace(job, running_since=now, is_stale=False)
             self._note(job, "runs", "connected" if job.has_connected else "running")
         assert job.running_since is not None
         if self.view.workers is None:
@@ -219,8 +216,37 @@ class _Step:
             return self.view.workers is not None and job.worker not in self.view.workers
         return seconds >= self.limits.absent
 
+    def _suspended(self, job: Job) -> Job:
+        """A job whose processes are stopped: until they go on, no time counts against it."""
+        now = self.view.now
+        if not job.is_suspended:
+            job = replace(job, is_suspended=True, since=now)
+        if job.away_since is not None:
+            job = replace(job, away_since=now)
+        if job.running_since is not None and not job.has_connected:
+            job = replace(job, running_since=now)
+        return job
+
+    def _put_back(self, job: Job, status: Seen) -> Job:
+        """A job that the batch system will start again; it ran in vain if its worker never came."""
+        text = f"{name(job)} was put back into the queue{because(status.reason)}"
+        is_in_vain = not job.has_connected
+        self.actions.append(Tell(text, job.id, job.worker, log=is_in_vain, state="pending"))
+        self.num_unconnected += is_in_vain
+        return replace(
+            job,
+            since=self.view.now,
+            running_since=None,
+            away_since=None,
+            has_connected=False,
+            is_stale=job.worker in (self.view.workers or {}),
+            is_suspended=False,
+        )
+
     def _look_at_worker(self, job: Job, *, is_here: bool) -> Job:
         now = self.view.now
+        if job.is_stale:  # Dask has not missed yet the worker of the start before
+            return replace(job, is_stale=is_here)
         if not is_here:
             is_news = job.has_connected and job.away_since is None
             return replace(job, away_since=now) if is_news else job
@@ -233,10 +259,10 @@ class _Step:
         )
 
     def _note(self, job: Job, what: str, state: str) -> None:
-        text = f"{_name(job)} {what}"
+        text = f"{name(job)} {what}"
         self.actions.append(Tell(text, job.id, job.worker, is_warning=False, state=state))
 
-    def _look_at_pending(self, job: Job, status: Seen) -> Job:
+    def _look_at_waiting(self, job: Job, status: Seen) -> Job:
         now = self.view.now
         is_news = status.reason != job.reason and now - job.told >= self.limits.word
         is_due = now - job.since >= self.limits.word and (
@@ -244,12 +270,12 @@ class _Step:
         )
         if not is_due:
             return job
-        waited = f"has been pending for {now - job.since:.0f} s{_because(status.reason)}"
+        waited = f"has been {status.state} for {now - job.since:.0f} s{because(status.reason)}"
         # Many wait for the same: it is said of the first of them alone.
         others = [each for each in self.state.jobs if each.told == now and each.id != job.id]
-        if not any(_same(action, status.reason) for action in self.actions) and not others:
-            text = f"{_name(job)} {waited}"
-            self.actions.append(Tell(text, job.id, job.worker, explain=True, state="pending"))
+        if not any(waits_for(action, status.reason) for action in self.actions) and not others:
+            text = f"{name(job)} {waited}"
+            self.actions.append(Tell(text, job.id, job.worker, explain=True, state=status.state))
         return replace(job, reason=status.reason, told=now)
 
     def _is_at_its_end(self, job: Job, status: Seen) -> bool:
@@ -263,7 +289,7 @@ class _Step:
         is_expected = self._is_at_its_end(job, status)
         self.actions.append(
             Tell(
-                f"{_name(job)} {what}",
+                f"{name(job)} {what}",
                 job.id,
                 job.worker,
                 log=not is_expected,
@@ -288,28 +314,13 @@ class _Step:
         num_losses = 1 if has_worked else self.state.num_losses + number
         self.state = replace(self.state, num_losses=num_losses, work=self.view.work)
 
-    def _look_at_silence(self) -> None:
-        state, now = self.state, self.view.now
-        if self.view.queue is not None:
-            state = replace(state, silent_since=None)
-        elif state.silent_since is None:
-            state = replace(state, silent_since=now)
-            self.actions.append(Tell("the batch system does not answer; it is asked again"))
-        if self.view.workers is not None:
-            if state.deaf_since is not None:
-                state = replace(state, deaf_since=None, heard_since=now)
-        elif state.deaf_since is None:
-            state = replace(state, deaf_since=now)
-            self.actions.append(Tell("Dask's scheduler does not answer; it is asked again"))
-        self.state = state
-        if state.deaf_since is not None and now - state.deaf_since > self.limits.patience:
-            silence = f"{now - state.deaf_since:.0f} s"
-            self._give_up(f"Dask's scheduler has not answered for {silence}")
-
     def _look_at_patience(self) -> None:
         state, now, sizes = self.state, self.view.now, self.limits.sizes
         workers = self.view.workers
         if workers is None:
+            deaf = 0.0 if state.deaf_since is None else now - state.deaf_since
+            if deaf > self.limits.patience:
+                self._give_up(f"Dask's scheduler has not answered for {deaf:.0f} s")
             return
         num_workers = {group: present(state, group, workers) for group in sizes}
         ready = {group for group, size in sizes.items() if num_workers[group] >= size.minimum}
@@ -327,8 +338,10 @@ class _Step:
                 for group, size in sizes.items()
             )
             reasons = sorted({job.reason for job in state.jobs if job.reason})
-            because = f"; jobs are pending: {'; '.join(reasons)}" if reasons else ""
-            self._give_up(f"after {waited:.0f} s there are {demands}{because}")
+            pending = f"; jobs are pending: {'; '.join(reasons)}" if reasons else ""
+            silent = silence(self.state, now)
+            why = f"{pending}; {silent}" if silent else pending
+            self._give_up(f"after {waited:.0f} s there are {demands}{why}")
 
     def _give_up(self, reason: str) -> None:
         if not self.state.given_up:
@@ -380,16 +393,3 @@ class _Step:
             jobs = (*self.state.jobs, Job(worker, group, self.view.now))
             self.state = replace(self.state, jobs=jobs, number=self.state.number + 1)
             self.actions.append(Submit(group, worker))
-
-
-def _name(job: Job) -> str:
-    return f"job {job.id} ({job.worker})"
-
-
-def _because(reason: str) -> str:
-    return f" ({reason})" if reason else ""
-
-
-def _same(action: Action, reason: str) -> bool:
-    is_pending = isinstance(action, Tell) and "has been pending" in action.text
-    return is_pending and action.text.endswith(_because(reason))  # type: ignore[union-attr]

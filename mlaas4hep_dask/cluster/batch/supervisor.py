@@ -14,9 +14,9 @@ from typing import Any
 from mlaas4hep_dask.cluster.batch import records
 from mlaas4hep_dask.cluster.batch.actions import Action, Cancel, GiveUp, Gone, Submit, Tell
 from mlaas4hep_dask.cluster.batch.limits import Limits
-from mlaas4hep_dask.cluster.batch.states import finish, jobs_of_run, step
+from mlaas4hep_dask.cluster.batch.states import finish, step
 from mlaas4hep_dask.cluster.batch.unanswered import Unanswered
-from mlaas4hep_dask.cluster.batch.views import Seen, State, View
+from mlaas4hep_dask.cluster.batch.views import Seen, State, View, jobs_of_run
 from mlaas4hep_dask.cluster.systems.queue import Queue, UnansweredError, log_end
 from mlaas4hep_dask.cluster.systems.script import Script
 from mlaas4hep_dask.errors import ClusterError, MLaaSError
@@ -197,7 +197,8 @@ class Supervisor:
 
     def look_once(self) -> None:
         """One look, one step of the state machine, and what follows from it."""
-        queue, workers = self._queue.seen(), self._look()
+        queue, words = self._queue.seen(), self._queue.said
+        workers = self._look()
         if self._is_over.is_set():
             return
         if workers is not None:
@@ -220,6 +221,7 @@ class Supervisor:
             refused=self._refused,
             put_off=frozenset(self._put_off),
             strays=strays,
+            words=words,
         )
         self._state, actions = step(self._state, view, self._limits)
         self._submitted, self._refused, self._put_off = {}, {}, set()

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
-QueueState = Literal["pending", "running", "held", "gone"]
+QueueState = Literal["pending", "running", "suspended", "held", "gone"]
 
 
 @dataclass(frozen=True)
 class Seen:
-    """What the queue says of a job, and why: it waits, is held, or has ended.
+    """What the queue says of a job, and why: it waits, is suspended or held, or has ended.
 
     One that was ended at its walltime has ``is_walltime``, one whose processes are being ended
     ``is_ending``.
@@ -55,6 +56,8 @@ class View:
         Likewise the names of those that were not tried, after a refusal.
     strays : mapping of str to str
         Ids of jobs that came though they counted as refused, by the name of the worker.
+    words : str
+        What the batch system said when it did not answer.
     """
 
     now: float
@@ -67,6 +70,7 @@ class View:
     refused: Mapping[str, str] = field(default_factory=dict)
     put_off: frozenset[str] = frozenset()
     strays: Mapping[str, str] = field(default_factory=dict)
+    words: str = ""
 
 
 @dataclass(frozen=True)
@@ -78,7 +82,7 @@ class Job:
     id : str
         Empty until the batch system has given one.
     since : float
-        When it was submitted.
+        When it was submitted, put back into the queue or suspended.
     running_since, away_since : float or None
         When it was first seen to run; when its worker was first missed.
     idle_since : float or None
@@ -87,6 +91,10 @@ class Job:
         From when on the queue has not shown it.
     has_connected : bool
         Its worker was there at some time.
+    is_suspended : bool
+        Its processes are stopped.
+    is_stale : bool
+        It was put back into the queue, and Dask still has the worker of the start before.
     reason : str
         What it was last told to wait for, ``told`` at that time.
     """
@@ -100,6 +108,8 @@ class Job:
     idle_since: float | None = None
     absent_since: float | None = None
     has_connected: bool = False
+    is_suspended: bool = False
+    is_stale: bool = False
     reason: str = ""
     told: float = -math.inf
 
@@ -151,6 +161,10 @@ class State:
         Groups of which the minimum was there once.
     silent_since, deaf_since : float or None
         From when on the batch system, or Dask's scheduler, has not answered.
+    silent_told : float
+        When it was last told that the batch system does not answer.
+    words : str
+        What it said instead.
     heard_since : float
         From when on the scheduler has answered.
     given_up : str
@@ -169,6 +183,20 @@ class State:
     since: Mapping[str, float] = field(default_factory=dict)
     ready: frozenset[str] = frozenset()
     silent_since: float | None = None
+    silent_told: float = -math.inf
+    words: str = ""
     deaf_since: float | None = None
     heard_since: float = -math.inf
     given_up: str = ""
+
+
+def jobs_of_run(queue: Mapping[str, Seen], prefix: str) -> dict[str, str]:
+    """Workers, by id, of the jobs in a queue that have a run's prefix in their names."""
+    if not prefix:
+        return {}
+    worker = re.compile(rf"(?:^|-)([a-z]+-{re.escape(prefix)}\d+)$")
+    return {
+        job: match[1]
+        for job, status in queue.items()
+        if status.state != "gone" and not status.is_ending and (match := worker.search(status.name))
+    }

@@ -147,6 +147,7 @@ class HTCondorQueue(Queue):
     _REMOVED: ClassVar[int] = 3
     _COMPLETED: ClassVar[int] = 4
     _HELD: ClassVar[int] = 5
+    _SUSPENDED: ClassVar[int] = 7
     _SPOOLING: ClassVar[int] = 16  # the hold of a job whose files are on their way
 
     def submit(self, script: Script, path: Path) -> str:  # noqa: D102  # of Queue
@@ -160,6 +161,7 @@ class HTCondorQueue(Queue):
             jobs = json.loads(text) if text.strip() else []
             return {f"{job['ClusterId']}.{job['ProcId']}": self._seen(job) for job in jobs}
         except (ValueError, TypeError, KeyError):  # a warning in between, or half of it
+            self.unreadable("condor_q", text)
             return None
 
     def _seen(self, job: Mapping[str, str | int]) -> Seen:
@@ -173,7 +175,7 @@ class HTCondorQueue(Queue):
             return Seen("gone", "removed" if status == self._REMOVED else "ended by itself")
         if status in (self._IDLE, self._HELD):
             return Seen("pending", str(job.get("LastRejMatchReason", "")).strip())
-        return Seen("running")
+        return Seen("suspended" if status == self._SUSPENDED else "running")
 
     def cancel_command(self, ids: Sequence[str]) -> tuple[str, ...]:  # noqa: D102  # of Queue
         return ("condor_rm", *self.options, *ids)

@@ -19,6 +19,7 @@ from mlaas4hep_dask.cluster.systems.script import Script
 from mlaas4hep_dask.errors import ClusterError
 
 LOG_LINES = 15
+WORDS = 200  # characters of an answer that cannot be read
 
 
 class RefusedError(ClusterError):
@@ -36,12 +37,18 @@ class Queue(ABC):
     ----------
     options : sequence of str
         More options of the commands that see and end jobs, as of `Site.queue_options`.
+
+    Attributes
+    ----------
+    said : str
+        Why there was no answer when there was none last, in the words of the batch system.
     """
 
     COMMANDS: ClassVar[Sequence[str]]
 
     def __init__(self, options: Sequence[str] = ()) -> None:
         self.options = tuple(options)
+        self.said = ""
         self._commands = Commands()
 
     @abstractmethod
@@ -119,12 +126,23 @@ class Queue(ABC):
         raise (RefusedError if is_refused else UnansweredError)(words, command=command)
 
     def output_of(self, *command: str) -> str | None:
-        """What a command printed; None when it failed, is missing or took too long."""
+        """What a command printed; None, and why in ``said``, when it failed or took too long."""
         try:
             process = self._commands.run(*command)
-        except OSError:
-            return None
-        return None if process.returncode else process.stdout
+        except TimeoutError as error:
+            self.said = str(error)
+        except OSError as error:
+            self.said = f"{command[0]} cannot be run ({error.strerror or error})"
+        else:
+            if not process.returncode:
+                return process.stdout
+            self.said = f"{command[0]}: {words_of(process)}"
+        return None
+
+    def unreadable(self, command: str, text: str) -> None:
+        """Keep in mind that an answer cannot be read, and how it begins."""
+        beginning = " ".join(text.split())[:WORDS]
+        self.said = f"{command}: the answer cannot be read: {beginning}"
 
 
 def require_commands(queue: Queue) -> None:

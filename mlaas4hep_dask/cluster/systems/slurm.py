@@ -108,6 +108,8 @@ class SlurmQueue(Queue):
 
     COMMANDS: ClassVar[Sequence[str]] = ("sbatch", "squeue", "scancel")
 
+    _ROW: ClassVar[re.Pattern[str]] = re.compile(r"(\d+)\|([A-Z_]+)\|(.*)\|([^|]*)")
+
     # A job that has ended is known for some minutes (MinJobAge), so that its end has a reason.
     _ENDED: ClassVar[Mapping[str, str]] = {
         "BOOT_FAIL": "its node did not start",
@@ -121,7 +123,21 @@ class SlurmQueue(Queue):
         "REVOKED": "revoked",
         "TIMEOUT": "reached its walltime",
     }
-    _WAITING: ClassVar[Sequence[str]] = ("PENDING", "CONFIGURING", "REQUEUED", "SPECIAL_EXIT")
+    _HELD: ClassVar[Mapping[str, str]] = {
+        "LAUNCH_FAILED": "its launch failed",
+        "RECONFIG_FAIL": "its node could not be set up",
+        "REQUEUE_HOLD": "put back into the queue, and held",
+        "RESV_DEL_HOLD": "its reservation was deleted",
+        "SPECIAL_EXIT": "put back into the queue for its exit status, and held",
+    }
+    _WAITING: ClassVar[Sequence[str]] = (
+        "PENDING",
+        "CONFIGURING",
+        "POWER_UP_NODE",
+        "REQUEUED",
+        "REQUEUE_FED",
+    )
+    _SUSPENDED: ClassVar[Sequence[str]] = ("SUSPENDED", "STOPPED")
 
     def submit(self, script: Script, path: Path) -> str:  # noqa: D102  # of Queue
         return self.submit_by_command(script, path, re.compile(r"batch job (\d+)"))
@@ -130,12 +146,16 @@ class SlurmQueue(Queue):
         # %A is the number that a job has in its own environment; %i is as 12_3 in an array.
         form = ("--me", "--noheader", "--states=all", "--format=%A|%T|%r|%j")
         text = self.output_of("squeue", *self.options, *form)
-        rows = [line.split("|", 2) for line in (text or "").splitlines() if line.strip()]
-        if text is None or any(len(row) < 3 for row in rows):
+        if text is None:
             return None
-        jobs = {}
-        for job, state, words in rows:
-            reason, _, name = words.rpartition("|")
+        jobs = dict[str, Seen]()
+        for line in filter(str.strip, text.splitlines()):
+            if (row := self._ROW.fullmatch(line)) is None:
+                if jobs:  # the rest of a name with line breaks, of some job of another program
+                    continue
+                self.unreadable("squeue", text)
+                return None
+            job, state, reason, name = row.groups()
             is_ending = state == "COMPLETING"
             jobs[job] = replace(self._seen(state, reason), name=name, is_ending=is_ending)
         return jobs
@@ -145,8 +165,11 @@ class SlurmQueue(Queue):
         if state in self._ENDED:
             words = self._ENDED[state]
             return Seen("gone", f"{words}, {why}" if why else words, state == "TIMEOUT")
-        if "held" in why.lower():
-            return Seen("held", why)
+        if state in self._HELD or "held" in why.lower():
+            words = self._HELD.get(state, "")
+            return Seen("held", ", ".join(filter(None, (words, why))))
+        if state in self._SUSPENDED:
+            return Seen("suspended", why)
         return Seen("pending" if state in self._WAITING else "running", why)
 
     @staticmethod
