@@ -1,6 +1,6 @@
 """The board of the dashboard's page: what is told, folded into tables."""
 
-from mlaas4hep_dask.cluster.page.board import MAX_RUNS, Board, RunBoard
+from mlaas4hep_dask.cluster.page.board import MAX_LINES, MAX_RUNS, Board, RunBoard
 from mlaas4hep_dask.journal import (
     Death,
     End,
@@ -111,6 +111,19 @@ def test_a_job_that_was_lost_stays_lost_when_it_is_cancelled():
     job(board, "told", "readers-0", job="1", state="lost", text="killed for memory")
     job(board, "cancelled", "readers-0", job="1")
     assert board.jobs_by_state() == [("readers", "lost", 1, "killed for memory")]
+
+
+def test_jobs_that_are_over_make_room_and_those_at_work_stay():
+    board = Board()
+    for number in range(2 * MAX_LINES):
+        job(board, "told", f"readers-{number}", state="connected", text="is here")
+    for number in range(2 * MAX_LINES):
+        job(board, "told", f"trainers-{number}", state="lost", text="its node failed")
+    assert board.jobs_by_state() == [
+        ("readers", "connected", 2 * MAX_LINES, "is here"),
+        ("trainers", "lost", MAX_LINES, "its node failed"),
+    ]
+    assert f"trainers-{2 * MAX_LINES - 1}" in board.jobs
 
 
 def test_that_no_more_jobs_are_submitted_has_its_reason():

@@ -15,8 +15,9 @@ from services.processes import wait_until
 from tokens import HOUR, token_of
 
 from mlaas4hep_dask.cluster.check import Line, as_text, is_red
-from mlaas4hep_dask.cluster.check.checking import chosen_workers
+from mlaas4hep_dask.cluster.check.checking import SHORT, Asked, chosen_workers, one_of_each
 from mlaas4hep_dask.cluster.check.facts import Gpus, Scratch, listen, reach, stop_listening
+from mlaas4hep_dask.cluster.check.input import no_input
 from mlaas4hep_dask.cluster.check.lines import (
     gpu_lines,
     memory_line,
@@ -24,6 +25,9 @@ from mlaas4hep_dask.cluster.check.lines import (
     scratch_line,
     start_line,
 )
+from mlaas4hep_dask.cluster.sites import job_script, load_site
+from mlaas4hep_dask.config import Cluster
+from mlaas4hep_dask.places import GROUPS
 from mlaas4hep_dask.waiting import ClusterHandle
 
 CHECK = (sys.executable, "-m", "mlaas4hep_dask", "cluster", "check")
@@ -123,6 +127,28 @@ def test_words_that_an_error_has_already_are_not_repeated():
     said = ["a job was refused: sbatch: no such account", "another"]
     line = start_line("refused jobs 3 times: sbatch: no such account", said)
     assert line.text.splitlines()[1:] == ["another"]
+
+
+@pytest.mark.parametrize(
+    ("base", "walltime", "expected", "line"),
+    [
+        ("slurm", "12 h", SHORT, "#SBATCH -t 00:30:00"),
+        ("slurm", "5 min", 300.0, "#SBATCH -t 00:05:00"),
+        ("slurm", None, None, "#SBATCH -n 1"),
+        ("desy-naf", "3 h", SHORT, "+RequestRuntime = 1800"),
+    ],
+)
+def test_its_jobs_ask_for_a_short_time_and_never_for_more_than_the_site_gives(
+    base, walltime, expected, line, tmp_path
+):
+    file = tmp_path / "ours.yaml"
+    file.write_text(yaml.safe_dump({"mlaas4hep": {"base": base, "walltime": walltime}}))
+    cluster = Cluster(address=load_site(base).system, site=str(file))
+    with one_of_each(Asked(cluster, no_input(), 3600.0, tmp_path)) as options:
+        site = load_site(options.site)
+        script = job_script(site, "readers", scheduler_address="tcp://h:1", name="readers-0")
+    assert [site.walltime(group) for group in GROUPS] == [expected] * 2
+    assert line in script.text.splitlines()
 
 
 @pytest.mark.slow

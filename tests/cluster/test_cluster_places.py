@@ -2,13 +2,14 @@ import socket
 
 import pytest
 import yaml
+from distributed import Client
 
 from mlaas4hep_dask.cluster.batch.head import running_head
 from mlaas4hep_dask.cluster.batch.limits import Size
 from mlaas4hep_dask.cluster.batch.records import Driver
 from mlaas4hep_dask.cluster.batch.survey import by_job
 from mlaas4hep_dask.cluster.dashboard import dashboard_lines
-from mlaas4hep_dask.cluster.places.batch import limits_of, site_of
+from mlaas4hep_dask.cluster.places.batch import limits_of, site_of, workers_now
 from mlaas4hep_dask.cluster.sites import load_site
 from mlaas4hep_dask.config import Cluster
 from mlaas4hep_dask.errors import ClusterError, ConfigError
@@ -42,6 +43,30 @@ def test_workers_are_those_of_a_job_by_the_processes_of_its_own_group():
     processes = {"readers": 2, "trainers": 1}
     assert by_job(names, processes) == {"readers-a-0": 2, "readers-a-1": 1, "trainers-a-2": 1}
     assert by_job(names, {"readers": 1, "trainers": 1}).keys() == set(names)
+
+
+def test_workers_of_each_group_have_the_time_of_their_own_jobs_to_connect():
+    more = {"mlaas4hep": {"trainers": {"jobqueue": {"death-timeout": "30 min"}}}}
+    limits = limits_of(load_site("slurm", "slurm", more), ranks=1)
+    assert limits.connects == {"readers": 300.0, "trainers": 1800.0}
+
+
+@pytest.mark.cluster
+def test_a_fault_of_the_survey_is_no_silence_of_the_scheduler():
+    def spoil(dask_scheduler):
+        dask_scheduler.task_prefixes = None
+
+    def mend(dask_scheduler):
+        dask_scheduler.task_prefixes = {}
+
+    with Client(processes=False, n_workers=0, dashboard_address=":0") as own:
+        assert workers_now(own, processes={}).names == {}
+        own.run_on_scheduler(spoil)
+        with pytest.raises(AttributeError, match="values"):
+            workers_now(own, processes={})
+        own.run_on_scheduler(mend)
+    with pytest.raises(ClusterError, match="the scheduler has ended"):
+        workers_now(own, processes={})
 
 
 def test_a_site_is_for_batch_systems_alone():

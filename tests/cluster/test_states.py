@@ -335,6 +335,18 @@ def test_a_job_that_runs_and_never_connects_is_replaced_with_the_end_of_its_log(
     assert "its worker has not connected" in only.text
 
 
+def test_each_group_has_its_own_time_to_connect():
+    world = World(replace(LIMITS, connects={"trainers": 1800.0}))
+    world.step()
+    world.step()
+    world.queue = dict.fromkeys(world.queue, Seen("running"))
+    world.step()
+    assert len(kinds(world.step(LIMITS.connect + 1), Cancel)) == 2
+    (trainer,) = [job for job in world.state.jobs if job.group == "trainers"]
+    assert not kinds(world.step(1800 - LIMITS.connect - 2), Cancel)
+    assert [each.worker for each in kinds(world.step(2), Cancel)] == [trainer.worker]
+
+
 def test_a_worker_that_comes_back_in_time_is_not_replaced(world):
     job = world.state.jobs[0]
     world.connected.discard(job.worker)

@@ -60,6 +60,8 @@ class Limits:
     lifetimes : mapping of str to float
         By group: after which a worker may end by itself, and its job with it, before the batch
         system ends it. Such a job is not lost.
+    connects : mapping of str to float
+        By group: what holds there instead of ``connect``.
     """
 
     sizes: Mapping[str, Size]
@@ -79,3 +81,4 @@ class Limits:
     again: float = 30.0
     idle: float = 300.0
     lifetimes: Mapping[str, float] = field(default_factory=dict)
+    connects: Mapping[str, float] = field(default_factory=dict)

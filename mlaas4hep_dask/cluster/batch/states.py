@@ -200,7 +200,8 @@ class _Step:
         if self.view.workers is None:
             return job
         heard = self.state.heard_since
-        if not job.has_connected and now - max(job.running_since, heard) > self.limits.connect:
+        connect = self.limits.connects.get(job.group, self.limits.connect)
+        if not job.has_connected and now - max(job.running_since, heard) > connect:
             what = f"has run for {now - job.running_since:.0f} s, and its worker has not connected"
             self._lose(job, status, what, cancel=True)
             return None

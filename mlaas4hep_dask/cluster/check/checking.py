@@ -42,6 +42,7 @@ if TYPE_CHECKING:
 
 
 ANSWER = 120.0  # seconds in which a worker finds out what it is; XRootD takes some of them
+SHORT = 1800.0  # seconds of walltime: long enough for one worker to wait for the other
 PORT_TIMEOUT = 5.0  # seconds in which a port answers
 WORDS = 3  # what was last said, of workers that do not start
 
@@ -85,7 +86,7 @@ def check_cluster(asked: Asked, tell: Callable[[Line], None]) -> list[Line]:
             found(credentials_line(site))
             if lines[0].colour == "red":  # nothing would be submitted
                 return lines
-        with _one_of_each(asked) as options, _last_words() as log_lines:
+        with one_of_each(asked) as options, _last_words() as log_lines:
             _look(asked, options, log_lines, found)
     except MLaaSError as error:
         found(start_line(str(error), []))
@@ -93,7 +94,7 @@ def check_cluster(asked: Asked, tell: Callable[[Line], None]) -> list[Line]:
 
 
 @contextmanager
-def _one_of_each(asked: Asked) -> Iterator[Cluster]:
+def one_of_each(asked: Asked) -> Iterator[Cluster]:
     """Section ``cluster`` for one worker of each group, of a batch system by a site of its own."""
     options = asked.cluster
     if options.address not in SYSTEMS:
@@ -102,17 +103,23 @@ def _one_of_each(asked: Asked) -> Iterator[Cluster]:
     site = load_site(options.site, options.address)
     with tempfile.TemporaryDirectory(prefix="mlaas4hep-check-") as folder:
         file = Path(folder) / f"{site.name}.yaml"
-        one = {"minimum": 1, "maximum": 1}
         settings: dict[str, Any] = {
             "base": str(site.file.absolute()),
             "patience": asked.timeout,
             "max-resubmissions": 0,
         }
-        settings |= dict.fromkeys(GROUPS, one)
+        settings |= {group: _one(site, group) for group in GROUPS}
         death = min(asked.timeout, site.jobs("readers").death_timeout)
         queue = {site.system: {"death-timeout": death}}
         file.write_text(yaml.safe_dump({"mlaas4hep": settings, "jobqueue": queue}))
         yield options.model_copy(update={"site": str(file), "workers": None})
+
+
+def _one(site: Site, group: str) -> dict[str, Any]:
+    """One worker of a group, in a job that need not be long: queues let short ones in sooner."""
+    one = {"minimum": 1, "maximum": 1}
+    walltime = site.walltime(group)
+    return one if walltime is None else {**one, "walltime": min(walltime, SHORT)}
 
 
 def credentials_line(site: Site) -> Line:

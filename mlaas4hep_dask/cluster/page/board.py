@@ -24,8 +24,9 @@ from mlaas4hep_dask.journal import (
 from mlaas4hep_dask.journal.records import from_json
 
 MAX_POINTS = 2_000  # of the rates
-MAX_LINES = 200  # of lost ranges, jobs and epochs
+MAX_LINES = 200  # of lost ranges, epochs, and jobs that are over
 MAX_CAUTIONS = 20
+OVER = ("refused", "lost", "cancelled")  # states of jobs
 MAX_RUNS = 5
 LEAST_SECONDS = 0.2  # of progress that gives a rate
 
@@ -160,7 +161,7 @@ class Board:
     runs : dict of str to RunBoard
         The last runs; the one that told last comes last.
     jobs : dict of str to JobRow
-        By worker: the last jobs.
+        By worker: those that are not over, and the last ones that are.
     trouble : str
         Why no more jobs were submitted; empty unless it was given up.
     done : dict of str to Counter of str
@@ -223,8 +224,9 @@ class Board:
                 row.state, row.reason = facts.get("state") or row.state, reason
             case "cancelled" if row.state != "lost":
                 row.state = "cancelled"
-        while len(self.jobs) > MAX_LINES:
-            del self.jobs[next(iter(self.jobs))]
+        over = [worker for worker, each in self.jobs.items() if each.state in OVER]
+        for worker in over[:-MAX_LINES]:
+            del self.jobs[worker]
 
 
 def _most_frequent(reasons: Iterable[str]) -> str:

@@ -149,7 +149,7 @@ def limits_of(site: Site, ranks: int) -> Limits:
         processes={group: site.jobs(group).processes for group in sizes},
         lifetimes={group: life[0] - life[1] for group, life in lives.items() if life is not None},
         patience=site.options.patience,
-        connect=site.jobs("readers").death_timeout,
+        connects={group: site.jobs(group).death_timeout for group in sizes},
         max_losses=site.options.max_resubmissions,
     )
 
@@ -175,17 +175,24 @@ def workers_now(
     ------
     ClusterError
         When the scheduler has ended.
+    Exception
+        What is at fault in the survey itself: it is no silence.
     """
     from mlaas4hep_dask.cluster.batch.survey import by_job, survey
     from mlaas4hep_dask.dataset.progress import PROGRESS
 
     async def asked() -> Any:
+        if client.scheduler is None:
+            raise ConnectionError("the client is closed")
         return await client.run_on_scheduler(survey, topic=PROGRESS)
 
     try:
         answer: Mapping[str, Any] = client.sync(asked, callback_timeout=seconds)
-    except (OSError, AttributeError, RuntimeError, TimeoutError) as error:
-        if client.status == "running":
+    except (OSError, RuntimeError, TimeoutError) as error:
+        is_running = client.status == "running"
+        if is_running and isinstance(error, RuntimeError):
+            raise
+        if is_running:
             logger.info("the scheduler does not answer: %r", error)
             return None
         raise ClusterError("the scheduler has ended") from error
