@@ -8,6 +8,7 @@ from contextlib import ExitStack, contextmanager
 import pytest
 from hypothesis import HealthCheck, settings
 from paths import DATA, TUTORIAL
+from remains import nothing_left, own_shared_memory, require_nothing
 from services.hosts import hosts as joined_hosts
 from services.htcondor import HTCondor
 from services.processes import Missing
@@ -34,16 +35,41 @@ _started: list[str] = []
 sys.addaudithook(lambda event, _: _started.append(event) if event in STARTS else None)
 
 
+def pytest_configure():
+    """What tests leave in /dev/shm is told apart from what others have there."""
+    own_shared_memory()
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config, log):
+    """Tests of one batch system wait in one process, others with those of their file.
+
+    With pytest 9.2, xdist does so itself no more: each process started both systems.
+    """
+    from xdist.scheduler import LoadScopeScheduling
+
+    class ByGroup(LoadScopeScheduling):
+        def _split_scope(self, nodeid):
+            return group_of(nodeid)
+
+    return ByGroup(config, log) if config.getvalue("dist") == "loadgroup" else None
+
+
+def group_of(test):
+    """The batch system that an id names, or else its file."""
+    return next((system for system in SYSTEMS if system in test), test.partition("::")[0])
+
+
 def pytest_collection_modifyitems(items):
-    """Mark what a fixture or a folder tells; tests of one batch system wait in one process."""
+    """Mark what a fixture or a folder tells; the id of a test names its batch system."""
     for item in items:
         if "client" in item.fixturenames or item.path.parent.name == "line":
             item.add_marker(pytest.mark.cluster)
         if not SERVICES.isdisjoint(item.fixturenames):
             item.add_marker(pytest.mark.batch)
-        asked = " ".join((item.name, *item.fixturenames))
-        system = next((system for system in SYSTEMS if system in asked), None)
-        item.add_marker(pytest.mark.xdist_group(system or item.path.name))
+        systems = [group_of(name) for name in item.fixturenames if name in SYSTEMS]
+        if len(systems) == 1 and group_of(item.nodeid) != systems[0]:
+            raise pytest.UsageError(f"{item.nodeid}: name {systems[0]}, by which it is grouped")
     items.sort(key=lambda item: item.get_closest_marker("batch") is None)  # the longest first
 
 
@@ -73,6 +99,17 @@ def quick(request):
     if _started and not names & PROCESSES:
         what, marks = sorted(set(_started)), ", ".join(sorted(PROCESSES))
         pytest.fail(f"{what}: tests that start processes or servers are marked, by one of {marks}")
+
+
+@pytest.fixture(autouse=True)
+def leaves_nothing(request):
+    """A test of batch systems, or of several hosts, leaves nothing but the files that it keeps."""
+    if request.node.get_closest_marker("batch") is None:
+        yield
+        return
+    folder, had_hosts = request.getfixturevalue("tmp_path"), "hosts" in request.fixturenames
+    with nothing_left(request.node.nodeid, folder, had_hosts=had_hosts):
+        yield
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -153,9 +190,12 @@ def commands_of(service, patch):
 
 @contextmanager
 def without_jobs(service, patch):
-    """A batch system as of `commands_of`; no job is left after the context."""
-    yield commands_of(service, patch)
-    service.clear()
+    """A batch system as of `commands_of`; its jobs leave nothing in the context."""
+    try:
+        yield commands_of(service, patch)
+        require_nothing(service.left)
+    finally:
+        service.clear()
 
 
 @pytest.fixture(scope="session")
@@ -191,6 +231,7 @@ def hosts():
     """Two hosts in one network, each with a name, a loopback and a /dev/shm of its own."""
     with started(joined_hosts, 2) as made:
         yield made
+        require_nothing(lambda: [line for host in made for line in host.left()])
 
 
 @pytest.fixture

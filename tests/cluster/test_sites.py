@@ -172,7 +172,7 @@ def test_no_secret_and_nothing_that_was_not_asked_for_is_in_a_script(written):
 def test_a_container_starts_the_workers_python(written):
     text = SLURM + "  container:\n    image: /cvmfs/i.sif\n    options: [--bind /cvmfs]\n"
     words = command(script(written(text)).text)
-    assert words[:6] == ["apptainer", "exec", "--bind", "/cvmfs", "/cvmfs/i.sif", "python3"]
+    assert words[:7] == ["exec", "apptainer", "exec", "--bind", "/cvmfs", "/cvmfs/i.sif", "python3"]
 
 
 def test_what_only_the_user_knows_is_asked_for(written, monkeypatch):

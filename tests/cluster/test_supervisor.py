@@ -67,7 +67,7 @@ def test_slurm_says_in_which_state_jobs_are(slurm, tmp_path):
     assert queue.seen()[held] == Seen("held", "JobHeldUser")
     wait_until(lambda: queue.seen()[large] == Seen("pending", "Resources"), "the third one waits")
     assert "Reason=Resources" in queue.explain(large)
-    queue.cancel([running, large])
+    queue.cancel([running, held, large])
     wait_until(lambda: queue.seen()[running].state == "gone", "the first job is over")
     assert queue.seen()[running].reason.startswith("cancelled")
     with pytest.raises(RefusedError, match=r"sbatch: .*Requested node configuration is not avail"):
@@ -149,7 +149,7 @@ def test_workers_on_htcondor_join_and_are_replaced(htcondor, scheduler, tmp_path
     workers_join_and_are_replaced("htcondor", scheduler, tmp_path, caplog)
 
 
-def test_refusals_end_a_supervisor_with_the_words_of_the_batch_system(slurm, tmp_path):
+def test_refusals_end_a_supervisor_with_the_words_of_slurm(slurm, tmp_path):
     limits = Limits({"readers": Size(1, 1)}, pause=0.1)
     with Supervisor(
         QUEUES["slurm"](),
@@ -303,11 +303,11 @@ def test_a_token_of_the_submitting_machine_reaches_a_job_of_htcondor(htcondor, t
     assert what_a_job_sees_of_a_token("htcondor", tmp_path)
 
 
-def test_a_token_is_transferred_with_a_job_where_no_files_are_shared(htcondor, tmp_path):
+def test_a_token_is_transferred_by_htcondor_where_no_files_are_shared(htcondor, tmp_path):
     assert what_a_job_sees_of_a_token("htcondor", tmp_path, **{"shared-files": False})
 
 
-def test_a_spooled_job_that_has_ended_stays_for_an_hour_and_not_for_days(htcondor, tmp_path):
+def test_a_spooled_job_of_htcondor_that_has_ended_stays_for_an_hour(htcondor, tmp_path):
     own = load_site("infn-cnaf").document.jobs.job_extra_directives["leave_in_queue"]
     text = f"executable = /bin/true\nrequest_memory = 100\nleave_in_queue = {own}\nqueue\n"
     queue = QUEUES["htcondor"]()

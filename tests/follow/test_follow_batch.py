@@ -201,7 +201,7 @@ def running_on(slurm):
     return slurm.run("squeue", "--noheader", "--format=%i", states).stdout.split()
 
 
-def test_jobs_that_a_killed_run_has_left_are_told_and_ended(slurm, tmp_path):
+def test_jobs_of_slurm_that_a_killed_run_has_left_are_told_and_ended(slurm, tmp_path):
     write(tmp_path, "slurm", epochs=500)
     with (tmp_path / "said").open("w") as said:
         run = subprocess.Popen(

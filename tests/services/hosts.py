@@ -14,7 +14,7 @@ from pathlib import Path
 
 import psutil
 
-from .processes import Missing, new_folder, program, wait_until
+from .processes import SHARED, Missing, is_alive, new_folder, program, told, wait_until
 
 KINDS = ("mount", "uts", "ipc", "net", "pid")
 NETWORK = "10.213.77"
@@ -68,6 +68,12 @@ class Host:
         own = _inode(self._pid)
         others = (one for one in psutil.process_iter() if one.pid != self._pid)
         return [one for one in others if own and _inode(one.pid) == own]
+
+    def left(self):
+        """What those that ran in this host have left, in words."""
+        shared = self.run("ls", "/dev/shm").stdout.split()
+        own = [told(process) for process in self.processes() if is_alive(process)]
+        return [*own, *(f"{SHARED}/{each} of {self.name}" for each in shared)]
 
     def listening(self):
         """Addresses and ports at which anybody in this host listens, for TCP."""

@@ -286,6 +286,9 @@ class HTCondor(Service):
     def _remove_jobs(self):
         self.run("condor_rm", "-all", check=False)
 
+    def _temporary(self, node):
+        return self.folder / node / "execute"
+
     def _processes_of_jobs(self, node):
         return processes_with(_CONDOR_SCRATCH_DIR=f"{self.folder / node}/")
 

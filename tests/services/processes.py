@@ -13,6 +13,9 @@ from pathlib import Path
 import psutil
 
 SYSTEM = "/usr/sbin:/sbin"  # where daemons lie, which a user's PATH may lack
+SHARED = Path("/dev/shm")
+LOCKS = (".lock", ".dirlock")  # a worker that was killed leaves one, which the next removes
+MARKS = ("MLAAS4HEP_TESTED", "TMPDIR")  # variables of one test, which services outlive
 
 
 class Missing(Exception):
@@ -86,7 +89,7 @@ def start(command, *, environment, log, before=()):
     with Path(log).open("ab") as opened:
         return subprocess.Popen(
             tied,
-            env=environment,
+            env={name: value for name, value in environment.items() if name not in MARKS},
             cwd=Path(log).parent,
             stdin=subprocess.DEVNULL,
             stdout=opened,
@@ -134,16 +137,56 @@ def processes_in(folder):
     return found
 
 
+def told(process):
+    """A process in words, with the ports at which it listens."""
+    try:
+        words = " ".join(process.cmdline())[:300] or process.name()
+        return f"process {process.pid}, {words}; it listens at {ports_of(process)}"
+    except psutil.Error:
+        return f"process {process.pid}"
+
+
+def ports_of(process):
+    """At which a process listens."""
+    connections = process.net_connections("inet")
+    return sorted({each.laddr.port for each in connections if each.status == psutil.CONN_LISTEN})
+
+
+def shared_by(process):
+    """Files in /dev/shm that a process has in its memory."""
+    try:
+        lines = Path(f"/proc/{process.pid}/maps").read_text().splitlines()
+    except OSError:  # it has ended, or is somebody else's
+        return set()
+    names = [line.partition(f" {SHARED}/")[2] for line in lines]
+    return {SHARED / name for name in names if name and not name.endswith(" (deleted)")}
+
+
+def files_in(temporary):
+    """What is in a temporary directory, but for what libraries keep there, one for all processes.
+
+    Dask has a folder with locks, in which each worker has a folder and a lock of its own; torch
+    makes one for what it compiles.
+    """
+    found = []
+    for path in sorted(temporary.glob("*")):
+        if path.name == "dask-scratch-space":
+            found += [each for each in sorted(path.iterdir()) if each.suffix not in LOCKS]
+        elif not path.name.startswith("torchinductor_") or any(path.iterdir()):
+            found.append(path)
+    return found
+
+
 def kill(processes):
     for process in processes:
         try:
             process.kill()
         except psutil.NoSuchProcess:
             continue
-    wait_until(lambda: not any(map(_is_alive, processes)), "killed processes are gone")
+    wait_until(lambda: not any(map(is_alive, processes)), "killed processes are gone")
 
 
-def _is_alive(process):
+def is_alive(process):
     """Whether it runs; one that nobody has asked about since it ended does not."""
     try:
         return process.is_running() and process.status() != psutil.STATUS_ZOMBIE

@@ -4,7 +4,7 @@ import os
 import shutil
 import subprocess
 
-from .processes import end, kill, new_folder, wait_until
+from .processes import end, files_in, kill, new_folder, shared_by, told, wait_until
 
 
 class Service:
@@ -81,11 +81,26 @@ class Service:
         self._wait_for(name)
 
     def kill_node(self, name):
-        """End a node as a power cut does: its daemons and all processes of its jobs."""
+        """End a node as a power cut does: its daemons, all processes of its jobs, and its memory.
+
+        Its temporary directory lies in memory too.
+        """
+        shared = {file for process in self.processes(name) for file in shared_by(process)}
         daemon = self._daemons.pop(name)
         daemon.kill()
         daemon.wait(timeout=20)
         self._kill_processes(name)
+        for file in shared:
+            file.unlink(missing_ok=True)
+        for file in self._temporary(name).glob("*"):
+            shutil.rmtree(file, ignore_errors=True)
+
+    def left(self):
+        """What jobs have left, in words: themselves, their processes and temporary files."""
+        jobs = [f"job {number}: {state}" for number, state in self.jobs().items()]
+        running = [process for name in self.nodes for process in self._processes_of_jobs(name)]
+        files = [file for name in self.nodes for file in files_in(self._temporary(name))]
+        return [*jobs, *map(told, running), *map(str, files)]
 
     def clear(self):
         """Take all jobs away and bring back what was killed."""
@@ -96,6 +111,8 @@ class Service:
         wait_until(lambda: not self.jobs(), "no job is left")
         for name in self.nodes:
             kill(self._processes_of_jobs(name))
+            for file in self._temporary(name).glob("*"):
+                shutil.rmtree(file, ignore_errors=True)
             self._resume(name)
             self._wait_for(name)
 

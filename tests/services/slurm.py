@@ -33,6 +33,7 @@ SlurmctldPidFile={folder}/slurmctld/pid
 SlurmdPidFile={folder}/%n/pid
 ProctrackType=proctrack/linuxproc
 TaskPlugin=task/none
+TaskProlog={folder}/prolog
 JobAcctGatherType=jobacct_gather/linux
 JobAcctGatherFrequency=task=1
 JobAcctGatherParams=OverMemoryKill
@@ -53,6 +54,11 @@ ReturnToService=2
 JobRequeue=0
 {nodes}
 PartitionName=test Nodes=ALL Default=YES MaxTime=1:00:00 DefaultTime=10:00 DefMemPerCPU={share}
+"""
+# As many sites have it, each node has a temporary directory of its own for jobs.
+PROLOG = """\
+#!/bin/sh
+echo export TMPDIR={folder}/$SLURMD_NODENAME/tmp
 """
 DEVICES = ("/dev/null", "/dev/zero", "/dev/full", "/dev/random")  # they pass for GPUs
 
@@ -99,6 +105,8 @@ class Slurm(Service):
         key = folder / "munged" / "key"
         key.touch(mode=0o600)
         key.write_bytes(secrets.token_bytes(128))
+        (folder / "prolog").write_text(PROLOG.format(folder=folder))
+        (folder / "prolog").chmod(0o755)
         port, *ports = free_ports(1 + len(self.nodes))
         host = socket.gethostname().partition(".")[0]
         features = f"CPUs={cpus} RealMemory={memory}"
@@ -164,6 +172,7 @@ class Slurm(Service):
         return self.run("scontrol", "ping", check=False).returncode == 0
 
     def _start_node(self, name):
+        self._temporary(name).mkdir(parents=True, exist_ok=True)
         self._start(name, "-D", "-N", name, "-f", self.config, tool="slurmd")
 
     def _wait_for(self, name):
@@ -203,6 +212,9 @@ class Slurm(Service):
     def _resume(self, name):
         if self.state_of_node(name) != "IDLE":
             self.run("scontrol", "update", f"NodeName={name}", "State=RESUME", check=False)
+
+    def _temporary(self, node):
+        return self.folder / node / "tmp"
 
     def _processes_of_jobs(self, node):
         return processes_with(SLURM_CONF=str(self.config), SLURMD_NODENAME=node)

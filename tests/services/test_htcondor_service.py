@@ -75,6 +75,7 @@ def test_a_job_over_its_memory_is_held_and_says_why(htcondor, tmp_path):
     number = submitted(htcondor, script, tmp_path)
     wait_for(htcondor, number, HELD)
     assert htcondor.job(number)["HoldReason"] == "the job used more memory than it requested"
+    htcondor.clear()
 
 
 def test_a_held_job_waits_and_says_why(htcondor, tmp_path):
@@ -90,6 +91,7 @@ def test_the_pool_tells_why_a_job_fits_no_node(htcondor, tmp_path):
     told = htcondor.run("condor_q", "-better-analyze", number).stdout
     assert "TARGET.Memory >= RequestMemory" in told
     assert htcondor.jobs() == {number: IDLE}
+    htcondor.clear()
 
 
 def test_the_job_of_a_killed_node_is_queued_again_and_the_other_goes_on(htcondor, tmp_path):
@@ -103,6 +105,7 @@ def test_the_job_of_a_killed_node_is_queued_again_and_the_other_goes_on(htcondor
     htcondor.start_node("n2")
     wait_for(htcondor, places["n2"], RUNNING)
     assert node_of(htcondor.job(places["n2"])) == "n2"
+    htcondor.clear()
 
 
 def test_a_stopped_pool_leaves_nothing(htcondor, tmp_path):

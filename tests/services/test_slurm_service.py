@@ -77,6 +77,7 @@ def test_the_job_of_a_killed_node_fails_and_the_other_goes_on(slurm, tmp_path):
     slurm.start_node("n2")
     number = submitted(slurm, "true", tmp_path, "--nodelist=n2")
     wait_for(slurm, number, "COMPLETED")
+    slurm.clear()
 
 
 def test_jobs_outlive_their_controller(slurm, tmp_path):
@@ -86,6 +87,7 @@ def test_jobs_outlive_their_controller(slurm, tmp_path):
     assert slurm.run("squeue", check=False).returncode != 0
     slurm.start_controller()
     assert is_in(slurm, number, "RUNNING")
+    slurm.clear()
 
 
 def test_nodes_may_be_hosts_of_their_own(hosts, tmp_path):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shlex
 import sys
 from collections.abc import Mapping, Sequence
@@ -98,7 +99,7 @@ def job_script(
             *jobs.worker_extra_args,
             *([] if has_place else [OWN_HOST]),
         ],
-        "python": python,
+        "python": _in_place_of_the_shell(python),
     }
     copies = carried_files(site, group, credentials or {})
     lines = prologue_of(site, group, here, copies)
@@ -178,6 +179,16 @@ def script_of(
             walltime=site.walltime(group),
             gpus=site.gpus(group),
         )
+
+
+def _in_place_of_the_shell(python: str) -> str:
+    """What starts Python as the job's own process, which hears of its end.
+
+    A shell that hears of it ends at once, and all that the worker has on its node then stays:
+    HTCondor kills what lives longer than that.
+    """
+    has_variables = re.match(r"\w+=", python) is not None
+    return python if has_variables else f"exec {python}"
 
 
 def _own_host(python: str, scheduler_address: str) -> str:
