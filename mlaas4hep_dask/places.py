@@ -36,3 +36,4 @@ Storage = Literal["memory", "disk", "none"]  # where workers keep what they have
 STORAGES: tuple[Storage, ...] = get_args(Storage)
 Group = Literal["readers", "trainers"]  # of workers: what they do
 GROUPS: tuple[Group, ...] = get_args(Group)
+VARIABLE = "MLAAS4HEP_HEAD"  # tells what --detach has started the folder of its records

@@ -58,19 +58,21 @@ S = TypeVar("S", bound=Section)
 
 
 class Given(NamedTuple):
-    """What can be said of files where there is no YAML file; None for friends that are not."""
+    """What can be said of files and a cluster without a YAML file; None for friends not given."""
 
     reading: Reading
     friends: list[Friend] | None
+    cluster: Cluster
 
 
 def given_of(overrides: Sequence[str]) -> Given:
-    """How files are reached and read, and their friends, where there is no YAML file.
+    """How files are reached and read, their friends and the cluster, where there is no YAML file.
 
     Parameters
     ----------
     overrides
-        Values of the keys ``reading`` and ``friends``, such as ``"reading.delimiter=;"``.
+        Values of the keys ``reading``, ``friends`` and ``cluster``, such as
+        ``"reading.delimiter=;"``.
 
     Raises
     ------
@@ -81,9 +83,9 @@ def given_of(overrides: Sequence[str]) -> Given:
     lines: dict[str, int | str] = {}
     for override in overrides:
         _apply(document, lines, override)
-        if not document.keys() <= {"reading", "friends"}:
+        if not document.keys() <= set(Given._fields):
             key = override.partition("=")[0].strip()
-            text = "only the keys of reading, and friends, can be set here"
+            text = "only the keys of reading and cluster, and friends, can be set here"
             raise _refusal(key, text, f"override {override!r}")
     friends = document.get("friends")
     friends = friends if friends is None or isinstance(friends, list) else [friends]
@@ -92,7 +94,8 @@ def given_of(overrides: Sequence[str]) -> Given:
         for number, each in enumerate(friends or [])
     ]
     reading = _validated(Reading, document.get("reading", {}), "reading", lines)
-    return Given(reading, None if friends is None else results)
+    cluster = _validated(Cluster, document.get("cluster", {}), "cluster", lines)
+    return Given(reading, None if friends is None else results, cluster)
 
 
 def cluster_of(name_of: Callable[[str], str], **options: Any) -> Cluster:

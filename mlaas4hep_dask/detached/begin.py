@@ -13,11 +13,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from mlaas4hep_dask.config import Cluster
-from mlaas4hep_dask.detached.head import HEAD, VARIABLE, Head, head_of, jobs_folder
-from mlaas4hep_dask.detached.leftovers import CREDENTIALS, remove_credentials
+from mlaas4hep_dask.detached.head import HEAD, Head, head_of, jobs_folder
+from mlaas4hep_dask.detached.leftovers import CREDENTIALS, remove_left_secrets
 from mlaas4hep_dask.errors import ConfigError, writing
 from mlaas4hep_dask.journal import birth_of
-from mlaas4hep_dask.places import LOCAL, SYSTEMS
+from mlaas4hep_dask.places import LOCAL, SYSTEMS, VARIABLE
 
 
 def require_none(output: str) -> None:
@@ -50,7 +50,7 @@ def begin(verb: str, words: Sequence[str], *, cluster: Cluster, output: str) -> 
     ClusterError
         When the batch system refuses the job, or is not here.
     """
-    remove_credentials(Path(output))
+    remove_left_secrets(Path(output))
     token = secrets.token_hex(3)
     folder = jobs_folder(Path(output)) / f"{time.strftime('%Y%m%d-%H%M%S')}-head-{token}"
     with writing(folder):

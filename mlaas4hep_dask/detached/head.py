@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from mlaas4hep_dask.cluster.batch.views import Seen
 
 HEAD = "head.json"
-VARIABLE = "MLAAS4HEP_HEAD"  # tells a process the folder of that
 
 
 @dataclass(frozen=True)

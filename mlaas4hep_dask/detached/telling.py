@@ -11,9 +11,9 @@ from pathlib import Path
 
 from mlaas4hep_dask import __version__
 from mlaas4hep_dask.command import exit_status
-from mlaas4hep_dask.detached.head import VARIABLE
 from mlaas4hep_dask.errors import WriteError
 from mlaas4hep_dask.journal import Caution, Journal, Run, birth_of
+from mlaas4hep_dask.places import VARIABLE
 
 
 def run_of(name: str, command: str | None, *, verb: str = "run") -> Run:

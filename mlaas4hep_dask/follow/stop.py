@@ -18,7 +18,7 @@ import psutil
 
 from mlaas4hep_dask.command import SUCCESS, TROUBLE
 from mlaas4hep_dask.detached.head import Head
-from mlaas4hep_dask.detached.leftovers import remove_credentials
+from mlaas4hep_dask.detached.leftovers import remove_left_secrets
 from mlaas4hep_dask.errors import ClusterError
 from mlaas4hep_dask.follow.jobs import Jobs, cancel, cancel_command, jobs_in, jobs_of
 from mlaas4hep_dask.follow.page import fate
@@ -80,7 +80,7 @@ def stop(folder: Path, *, times: Times = TIMES) -> int:
             raise ClusterError(
                 f"{head.title} has not ended for {times.patience:.0f} s", job=head.job
             )
-    remove_credentials(folder)
+    remove_left_secrets(folder)
     return _end_jobs(folder, times)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import tempfile
 from collections.abc import Sequence
@@ -18,7 +19,6 @@ from mlaas4hep_dask.command import (
     announce,
     count_option,
     line_of,
-    option_of,
     process,
     start_log,
     status,
@@ -28,7 +28,7 @@ from mlaas4hep_dask.command import (
 )
 from mlaas4hep_dask.errors import ConfigError
 from mlaas4hep_dask.formats import OnBadFile, RootFormat
-from mlaas4hep_dask.places import LOCAL, PLACES, SYSTEMS
+from mlaas4hep_dask.places import LOCAL, PLACES, SYSTEMS, VARIABLE
 
 if TYPE_CHECKING:
     from mlaas4hep_dask.journal import Scores
@@ -111,8 +111,9 @@ def spread(arguments: Sequence[str], *, option: str) -> list[str]:
     "--set",
     "overrides",
     multiple=True,
-    metavar="reading.KEY=VALUE",
-    help="How files are reached and read, as in dataset.yaml; may be repeated.",
+    metavar="KEY.PATH=VALUE",
+    help="Set a key of the sections reading and cluster, as in dataset.yaml, or friends; may be "
+    "repeated.",
 )
 @click.option(
     "--decode",
@@ -124,21 +125,31 @@ def spread(arguments: Sequence[str], *, option: str) -> list[str]:
 )
 @click.option(
     "--cluster",
-    default=LOCAL,
-    show_default=True,
     metavar="ADDRESS",
-    help=f"{', '.join(PLACES)}, or the tcp:// address of a Dask scheduler.",
+    help=f"{', '.join(PLACES)}, or the tcp:// address of a Dask scheduler (same as --set "
+    f"cluster.address=…).  [default: {LOCAL}]",
 )
 @click.option(
     "--site",
     metavar="SITE",
-    help="Of a batch system: a name that `mlaas4hep cluster sites` lists, or a YAML file.",
+    help="Of a batch system: a name that `mlaas4hep cluster sites` lists, or a YAML file (same as "
+    "--set cluster.site=…).",
 )
-@count_option("--workers", "Workers of a local cluster, one per core; of a batch system, the most.")
+@count_option(
+    "--workers",
+    "Workers of a local cluster, one per core; of a batch system, the most (same as --set "
+    "cluster.workers=…).",
+)
 @click.option(
     "--detach",
     is_flag=True,
     help="Begin and return: in a batch job with a batch system, else in a process of this machine.",
+)
+@click.option(
+    "--performance-report",
+    "keeps_report",
+    is_flag=True,
+    help="Keep Dask's report of what the cluster did: OUTPUT.dask-report.html beside the output.",
 )
 @verbose_option
 @version_option
@@ -181,23 +192,24 @@ def _predict(
     overrides: Sequence[str],
     decode: bool,
     suffix: str,
-    cluster: str,
+    cluster: str | None,
     site: str | None,
     workers: int | None,
     detach: bool,
+    keeps_report: bool,
 ) -> None:
     if suffix and not decode:
         raise ConfigError("--suffix names decoded branches; give --decode too")
-    if cluster == LOCAL and not detach:
+    if cluster in (None, LOCAL) and not detach:
         warm_up("mlaas4hep_dask.predict.preload")  # before the imports below
-
     from mlaas4hep_dask.bundle import open_bundle
     from mlaas4hep_dask.cluster import connect, dashboard_lines, silence
-    from mlaas4hep_dask.config import cluster_of, given_of
+    from mlaas4hep_dask.cluster.page import performance_report
+    from mlaas4hep_dask.config import given_of
     from mlaas4hep_dask.console import Console
     from mlaas4hep_dask.detached.begin import begin, require_none
-    from mlaas4hep_dask.detached.head import VARIABLE, jobs_folder
-    from mlaas4hep_dask.detached.leftovers import remove_credentials
+    from mlaas4hep_dask.detached.head import jobs_folder
+    from mlaas4hep_dask.detached.leftovers import remove_left_secrets
     from mlaas4hep_dask.detached.telling import run_of, telling
     from mlaas4hep_dask.journal import Journal, Message
     from mlaas4hep_dask.journal.read import JOURNAL
@@ -205,12 +217,14 @@ def _predict(
     from mlaas4hep_dask.predict.scoring import predict_files
 
     silence()
-    place = cluster_of(option_of, address=cluster, site=site, workers=workers)
-    options = given_of(overrides)
+    given = {"address": cluster, "site": site, "workers": workers}
+    words = [f"cluster.{key}={json.dumps(value)}" for key, value in given.items() if value]
+    options = given_of([*overrides, *words])
+    place = options.cluster
     skip = on_bad_file == "skip"
     journal, jobs = Journal(Console().hear), jobs_folder(output)
     journal.add(run_of(output.name, line_of(context), verb="predict"))
-    is_told = not detach and (cluster in SYSTEMS or VARIABLE in os.environ)
+    is_told = not detach and (place.address in SYSTEMS or VARIABLE in os.environ)
     with (
         telling(journal, jobs / JOURNAL) if is_told else nullcontext(),
         tempfile.TemporaryDirectory(prefix="mlaas4hep-predict-") as folder,
@@ -232,8 +246,12 @@ def _predict(
             for text in begin("predict", words_of(context), cluster=place, output=str(output)):
                 click.echo(text)
             return
-        remove_credentials(output)
-        with connect(place, ranks=0, jobs=jobs) as client:
+        remove_left_secrets(output)
+        report = output.with_name(f"{output.name}.dask-report.html")
+        with (
+            connect(place, ranks=0, jobs=jobs) as client,
+            performance_report(client, report) if keeps_report else nullcontext(),
+        ):
             for text in dashboard_lines(client, place):
                 journal.add(Message(text))
             predicted = predict_files(

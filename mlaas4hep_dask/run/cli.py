@@ -236,7 +236,7 @@ def _run(config: Config, line: str, *, keeps_report: bool) -> None:
         from mlaas4hep_dask.dataset import Dataset
         from mlaas4hep_dask.dataset.description import description_of
         from mlaas4hep_dask.detached.head import jobs_folder
-        from mlaas4hep_dask.detached.leftovers import remove_credentials
+        from mlaas4hep_dask.detached.leftovers import remove_left_secrets
         from mlaas4hep_dask.inputs.preflight import preflight
         from mlaas4hep_dask.journal import Message
         from mlaas4hep_dask.run.console import RunConsole
@@ -251,7 +251,7 @@ def _run(config: Config, line: str, *, keeps_report: bool) -> None:
     model, loss = model_of(config), loss_of(config)
     checked = preflight(description_of(config))
     jobs = jobs_folder(Path(config.output))
-    remove_credentials(Path(config.output))
+    remove_left_secrets(Path(config.output))
     with (
         work_on(config, reporter=console, command=line) as work,
         connect(config.cluster, ranks=config.training.ranks, jobs=jobs) as client,

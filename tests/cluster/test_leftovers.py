@@ -6,6 +6,7 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 from dataclasses import replace
 
 import psutil
@@ -73,6 +74,26 @@ def test_what_belongs_to_a_driver_that_may_live_is_left_alone(driver, place, tmp
     end_earlier(tmp_path / "run.jobs")
     assert len(jobs(place)) == 3
     assert (folder / "tls" / "key.pem").exists()
+
+
+def test_secrets_of_a_driver_elsewhere_without_a_sign_of_life_for_a_day_are_removed(
+    place, tmp_path
+):
+    folder = write(tmp_path / "run.jobs", place, replace(DEAD, host="elsewhere.example.org"))
+    for name in (records.DRIVER, records.JOBS):
+        age(folder / name, records.SILENCE + 60)
+    records.beat(folder)  # as of a supervisor
+    end_earlier(tmp_path / "run.jobs")
+    assert (folder / "tls" / "key.pem").exists()
+    age(folder / records.JOBS, records.SILENCE + 60)
+    end_earlier(tmp_path / "run.jobs")
+    assert not (folder / "tls").exists()
+    assert len(jobs(place)) == 3  # it may be that they are of a driver that cannot write
+
+
+def age(file, seconds):
+    then = time.time() - seconds
+    os.utime(file, (then, then))
 
 
 def test_a_driver_elsewhere_is_dead_when_its_own_job_has_left_the_queue(place, tmp_path):
@@ -203,7 +224,7 @@ if __name__ == "__main__":
 
 @pytest.mark.batch
 @pytest.mark.timeout(280)
-def test_after_kill_9_of_the_driver_no_job_stays_in_the_queue_and_no_key(slurm, tmp_path):
+def test_after_kill_9_of_the_driver_no_job_stays_in_the_queue_of_slurm_and_no_key(slurm, tmp_path):
     site = {
         "mlaas4hep": {
             "title": "two nodes for four jobs",

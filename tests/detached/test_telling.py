@@ -6,9 +6,10 @@ import pytest
 
 from mlaas4hep_dask import journal
 from mlaas4hep_dask.detached.begin import require_none
-from mlaas4hep_dask.detached.head import HEAD, VARIABLE, Head, jobs_folder, records_folder
+from mlaas4hep_dask.detached.head import HEAD, Head, jobs_folder, records_folder
 from mlaas4hep_dask.detached.telling import run_of, telling
 from mlaas4hep_dask.errors import ConfigError
+from mlaas4hep_dask.places import VARIABLE
 
 
 def test_what_a_process_tells_and_warns_of_is_kept_with_how_it_ends(tmp_path, monkeypatch):

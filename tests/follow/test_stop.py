@@ -8,9 +8,11 @@ from click.testing import CliRunner
 from queue_in_folder import command, commands_in, jobs
 from tokens import HOUR, token_of
 
+from mlaas4hep_dask.cluster.batch.records import Driver
 from mlaas4hep_dask.command import TROUBLE
 from mlaas4hep_dask.config import Cluster
 from mlaas4hep_dask.detached.begin import begin
+from mlaas4hep_dask.detached.leftovers import remove_left_secrets
 from mlaas4hep_dask.errors import ClusterError
 from mlaas4hep_dask.follow.cli import stop
 from mlaas4hep_dask.follow.jobs import jobs_of
@@ -98,6 +100,24 @@ def test_a_queue_is_asked_seldom_while_jobs_end(place, run):
     assert "nothing is left of it but its folder and" in done.output
     _, first, second, *_ = map(int, (place / "asked").read_text().split())
     assert second - first > PAUSE
+
+
+def test_keys_of_a_driver_in_a_head_on_another_machine_are_removed_when_that_is_gone(
+    place, detach, tmp_path
+):
+    (own,) = detach()
+    cluster = tmp_path / "run.jobs" / "20260101-000000-ab12"
+    keys = cluster / "tls"
+    keys.mkdir(parents=True)
+    (keys / "key.pem").write_text("secret")
+    driver = Driver("node1", 1, "another", "slurm", head=own.parent.name, keys=str(keys))
+    driver.write(cluster)
+    remove_left_secrets(tmp_path / "run")
+    assert (keys / "key.pem").exists()
+    (place / "job-1").unlink()
+    remove_left_secrets(tmp_path / "run")
+    assert not keys.exists()
+    assert copies(tmp_path) == []
 
 
 @pytest.fixture

@@ -736,7 +736,9 @@ def test_what_is_wrong_is_told_before_a_cluster_is_started(tmp_path, small, cms_
     assert "suffix '.h5' tells no format" in error(files[0], to=tmp_path / "out.h5")
     assert "no folder" in error(files[0], to=tmp_path / "none" / "out.root")
     assert "is among the files" in error(files[0], "--overwrite", to=files[0])
-    assert "--cluster: expected 'local'" in error(files[0], "--cluster", "somewhere")
+    assert "cluster.address: expected 'local'" in error(files[0], "--cluster", "somewhere")
+    assert "is for batch systems" in error(files[0], "--site", "ours.yaml")
+    assert "did you mean 'memory_limit'" in error(files[0], "--set", "cluster.memory_limits=1")
     assert "give --decode too" in error(files[0], "--suffix", "_d")
     assert "did you mean 'delimiter'" in error(files[0], "--set", "reading.delimeter=;")
     assert "only the keys of reading" in error(files[0], "--set", "training.epochs=1")
@@ -776,9 +778,13 @@ def test_the_command_scores_files_and_reports_what_it_did(tmp_path, bundle, cms_
     path, _ = bundle
     listed = tmp_path / "files.txt"
     listed.write_text("\n".join(map(str, cms_files)))
-    done = run(path, "@files.txt", "--output", "scores.parquet", "--workers", "2", cwd=tmp_path)
+    options = ("--workers", "2", "--set", "cluster.memory_limit=2 GiB", "--performance-report")
+    done = run(path, "@files.txt", "--output", "scores.parquet", *options, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert done.stderr == ""
+    report = (tmp_path / "scores.parquet.dask-report.html").read_text()
+    assert "Dask Performance Report" in report
+    assert re.search(r"memory: *4.00 GiB", report, re.IGNORECASE)  # of two workers
     assert re.search(r"predict: 16,052 events in [\d.]+ s \([\d,]+ events/s\)", done.stdout)
     assert re.search(r"events scored +│ 16,052", done.stdout)
     assert "scores: scores.parquet" in done.stdout

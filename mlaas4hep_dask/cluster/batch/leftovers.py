@@ -65,6 +65,8 @@ def end_earlier(clusters: Path) -> None:
         view = queue.seen() if jobs or recorded.unanswered else None
         is_dead = driver.is_alive() is False or _was_started_again(driver)
         if not is_dead and not _has_lost_its_job(driver, folder, view):
+            if records.is_silent(folder):  # its jobs have ended by themselves
+                _remove_keys(driver)
             continue
         _remove_keys(driver)
         if view is None:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import socket
+import time
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Self
@@ -15,6 +17,8 @@ from mlaas4hep_dask.journal.lines import lines_of
 JOBS = "jobs.jsonl"  # one JSON object a line
 DRIVER = "driver.json"
 OVER = ("cancelled", "lost", "gone")
+BEAT = 60.0  # seconds between two signs of life of a driver
+SILENCE = 86400.0  # seconds without one, after which a driver on another machine is dead
 
 
 @dataclass(frozen=True)
@@ -35,6 +39,8 @@ class Driver:
         The folder of its certificates and of copies of credentials.
     job : str
         The job of SLURM in which it works itself; empty outside of one.
+    head : str
+        The folder with the records of what ``--detach`` has started, in which it works; or empty.
     scheduler : str
         The address of Dask's scheduler.
     dashboard : int or None
@@ -50,6 +56,7 @@ class Driver:
     run: str = ""
     keys: str = ""
     job: str = ""
+    head: str = ""
     scheduler: str = ""
     dashboard: int | None = None
 
@@ -74,6 +81,20 @@ class Driver:
             return None
         birth = birth_of(self.pid)
         return bool(birth) and self.birth in ("", birth)
+
+
+def beat(folder: Path) -> None:
+    """Give a sign of life of the driver in the folder of its cluster."""
+    (folder / JOBS).touch()
+
+
+def is_silent(folder: Path) -> bool:
+    """True when the driver of a cluster gave no sign of life for so long that it is dead."""
+    signs = [0.0]
+    for name in (DRIVER, JOBS):
+        with suppress(OSError):
+            signs.append((folder / name).stat().st_mtime)
+    return time.time() - max(signs) > SILENCE
 
 
 @dataclass(frozen=True)

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import logging
+import math
 import shlex
 import threading
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -106,6 +108,7 @@ class Supervisor:
         self._unanswered = Unanswered(limits.settle)
         self._there: frozenset[str] = frozenset()  # jobs whose workers were there
         self._looks_soon = 0
+        self._last_beat = -math.inf
         self._is_over = threading.Event()
         self._thread = threading.Thread(target=self._run, name="supervisor of jobs", daemon=True)
         self.failure: MLaaSError | None = None
@@ -197,6 +200,7 @@ class Supervisor:
 
     def look_once(self) -> None:
         """One look, one step of the state machine, and what follows from it."""
+        self._beat()
         queue, words = self._queue.seen(), self._queue.said
         workers = self._look()
         if self._is_over.is_set():
@@ -272,6 +276,12 @@ class Supervisor:
             return {group}
         self._accept(worker, job)
         return set()
+
+    def _beat(self) -> None:
+        if time.monotonic() - self._last_beat > records.BEAT:
+            self._last_beat = time.monotonic()
+            with suppress(OSError):
+                records.beat(self._folder)
 
     def _refuse(self, worker: str, words: str) -> None:
         self._refused[worker] = words

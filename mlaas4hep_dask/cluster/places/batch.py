@@ -35,6 +35,7 @@ from mlaas4hep_dask.cluster.systems.registry import QUEUES
 from mlaas4hep_dask.command import signals_wait, whole_stack
 from mlaas4hep_dask.errors import ClusterError, writing
 from mlaas4hep_dask.journal import birth_of
+from mlaas4hep_dask.places import VARIABLE
 
 if TYPE_CHECKING:
     from distributed import Client
@@ -223,4 +224,5 @@ def _driver(site: Site, run: str, keys: Path) -> Driver:
         run=run,
         keys=str(keys),
         job=QUEUES[site.system].own_job(),
+        head=os.environ.get(VARIABLE, ""),
     )
