@@ -66,6 +66,7 @@ class Gang:
         # Those that have been members keep what they have imported.
         self.info = self.cluster.choose(self.size, "trainers", rather=self.workers)
         self.workers = processes(self.info)
+        self.cluster.tell_ends()
 
     @property
     def hosts(self) -> list[str]:
@@ -118,6 +119,12 @@ class Gang:
             logger.info("%s: %s", function.__name__, error)
             return []
         return list(returned.values())
+
+    def ended_in_time(self) -> bool:
+        """True when members have left, and all of them since their time was over."""
+        alive = processes(self.cluster.alive())
+        gone = {process for worker, process in self.workers.items() if alive.get(worker) != process}
+        return bool(gone) and gone <= self.cluster.ended_in_time()
 
     def has_lost(self, error: Exception) -> bool:
         """True when a member has died, which an error may be a result of."""

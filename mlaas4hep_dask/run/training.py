@@ -144,7 +144,8 @@ class Trainer:
         self.weights = dataset.training_weights()
         self.packed_bytes = packed_bytes(dataset)
         self.restarts = 0
-        self._attempts = 0  # deaths since the last epoch that was completed
+        # Since the last epoch that was completed: deaths, and ends of workers' lifetimes.
+        self._attempts = self._ends = 0
         cache = dataset.config.cache
         self._place = str(self._config.resolve(cache)) if "/" in cache else cache
         self.cache = cache  # what `auto` or a folder has become, once training has begun
@@ -176,7 +177,7 @@ class Trainer:
             for epoch in range(first, self._config.training.epochs + 1):
                 began = time.perf_counter()
                 results = self._epoch(epoch, state)
-                self._attempts = 0
+                self._attempts = self._ends = 0
                 self._require_events()
                 seconds = time.perf_counter() - began
                 lead = results[0]
@@ -302,15 +303,29 @@ class Trainer:
                     raise
                 self._abandon()
                 self.restarts += 1
-                self._attempts += 1
-                if self._attempts > self._config.training.max_restarts:
-                    raise TrainingError(
-                        f"workers died {self._attempts} times without an epoch in between, and "
-                        f"training.max_restarts is {self._config.training.max_restarts}; the last "
-                        f"time: {error}",
-                        attempts=self._attempts,
-                    ) from error
+                self._count_attempt(error)
                 logger.warning("starting epoch %d again: %s", epoch, error)
+
+    def _count_attempt(self, error: Exception) -> None:
+        """Stop where workers end too often without an epoch in between."""
+        training = self._config.training
+        if self._gang.ended_in_time():  # which may come to every rank, one after the other
+            self._ends += 1
+            if self._ends > training.ranks * (training.max_restarts + 1):
+                raise TrainingError(
+                    f"ranks came to the end of their lifetimes {self._ends} times without an epoch "
+                    "in between, which takes longer than they live together: a longer walltime, "
+                    f"more ranks, or fewer events (max_events) help; the last time: {error}",
+                    attempts=self._ends,
+                ) from error
+            return
+        self._attempts += 1
+        if self._attempts > training.max_restarts:
+            raise TrainingError(
+                f"workers died {self._attempts} times without an epoch in between, and "
+                f"training.max_restarts is {training.max_restarts}; the last time: {error}",
+                attempts=self._attempts,
+            ) from error
 
     def _require_events(self) -> None:
         """Stop where a class is lost; warn where its other samples are left."""

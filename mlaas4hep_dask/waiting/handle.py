@@ -12,6 +12,7 @@ from mlaas4hep_dask.places import Group
 from mlaas4hep_dask.waiting import shared as shares
 from mlaas4hep_dask.waiting import taking, waits
 from mlaas4hep_dask.waiting.groups import is_of, needed, separate
+from mlaas4hep_dask.waiting.lifetimes import ended_in_time, tell_ends
 from mlaas4hep_dask.waiting.patience import Patience
 from mlaas4hep_dask.waiting.taking import Work
 from mlaas4hep_dask.waiting.watch import LOOK_EVERY
@@ -133,6 +134,14 @@ class ClusterHandle:
         separate(self.client)
         self._is_separated = True
         return True
+
+    def tell_ends(self) -> None:
+        """Let workers tell when they end since their time is over."""
+        tell_ends(self.client)
+
+    def ended_in_time(self) -> set[str]:
+        """The folders, as of `processes`, of workers that ended since their time was over."""
+        return ended_in_time(self.client)
 
     def share(self, value: Any, token: str = "") -> Future:
         """A future of a value, for tasks to refer to; made again elsewhere if its worker dies."""

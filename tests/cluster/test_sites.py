@@ -122,14 +122,18 @@ def test_a_group_differs_where_it_says_so(written):
     assert "export OMP_NUM_THREADS=4" in trainers
 
 
-def test_workers_end_before_their_job_and_not_together(written):
-    words = command(script(written(SLURM + "  walltime: 10 h\n")).text)
-    lifetime, stagger = (
-        float(words[words.index(option) + 1].removesuffix("s"))
-        for option in ("--lifetime", "--lifetime-stagger")
-    )
-    assert 0 < stagger < lifetime
-    assert lifetime + stagger < 10 * 3600
+def test_workers_end_before_their_job_and_readers_not_together(written):
+    found = {}
+    for group in ("readers", "trainers"):
+        words = command(script(written(SLURM + "  walltime: 10 h\n"), group).text)
+        lifetime, found[group] = (
+            float(words[words.index(option) + 1].removesuffix("s"))
+            for option in ("--lifetime", "--lifetime-stagger")
+        )
+        assert 0 <= found[group] < lifetime
+        assert lifetime + found[group] < 10 * 3600
+    assert found["readers"] > 0
+    assert found["trainers"] == 0  # they work together, so that one end costs as much as all
 
 
 def test_dask_gives_no_walltime_that_nobody_asked_for():

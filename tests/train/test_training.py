@@ -1,3 +1,4 @@
+import asyncio
 import io
 import logging
 import os
@@ -28,6 +29,7 @@ from mlaas4hep_dask.train.network import Dropout
 from mlaas4hep_dask.train.rank import interface_of
 from mlaas4hep_dask.waiting import ClusterHandle, LostWorkerError, processes
 from mlaas4hep_dask.waiting.handle import BOARDS
+from mlaas4hep_dask.waiting.lifetimes import ended_in_time
 from mlaas4hep_dask.waiting.waits import wait_for_workers
 from mlaas4hep_dask.waiting.workers import living
 
@@ -420,6 +422,40 @@ def test_only_deaths_without_an_epoch_in_between_count(keys):
                 os.kill(pid, signal.SIGKILL)
         assert numbers == [1, 2, 3, 4]
         assert trainer.restarts == 3
+
+
+async def end_in_time(dask_worker):
+    """What a worker does that was given a lifetime, which here is over at once."""
+    dask_worker.lifetime = 0.1
+    asyncio.get_running_loop().call_later(
+        0.1,
+        lambda: asyncio.ensure_future(
+            dask_worker.close_gracefully(restart=True, reason="worker-lifetime-reached")
+        ),
+    )
+
+
+@pytest.mark.timeout(250)
+def test_ends_of_lifetimes_are_not_counted_as_deaths_and_not_endless(keys, client):
+    keys["training"] |= {"epochs": 3, "max_restarts": 0}
+    _, undisturbed = train(keys, client)
+    config = Config.from_mapping(keys)
+    with connect(Cluster(workers=2), ranks=2) as own:
+        trainer = Trainer(Dataset(config, own), model_of(config))
+        epochs = []
+        for epoch in trainer.epochs(first=1, state=None):
+            epochs.append(epoch)
+            if len(epochs) == 1:
+                own.run(end_in_time, workers=list(trainer._gang.workers)[:1])
+        assert trainer.restarts == 1
+        error = LostWorkerError("left")
+        ended = dict.fromkeys(own.scheduler_info()["workers"], next(iter(ended_in_time(own))))
+        trainer._gang.workers = ended
+        for _ in range(2):
+            trainer._count_attempt(error)
+        with pytest.raises(TrainingError, match=r"lifetimes 3 times.* longer walltime, more ranks"):
+            trainer._count_attempt(error)
+    assert measured(epochs) == measured(undisturbed)
 
 
 @pytest.mark.timeout(180)
