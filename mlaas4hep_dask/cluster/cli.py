@@ -127,9 +127,11 @@ def check(
     from mlaas4hep_dask.cluster.check import as_json, as_text, is_red
     from mlaas4hep_dask.cluster.check.checking import Asked, check_cluster
     from mlaas4hep_dask.cluster.check.input import input_of, no_input
+    from mlaas4hep_dask.cluster.sites.site import system_of
     from mlaas4hep_dask.config import cluster_of, load
     from mlaas4hep_dask.dataset.description import description_of
 
+    address = system_of(site, address)
     changes = [
         f"cluster.{key}={json.dumps(value)}"
         for key, value in (("address", address), ("site", site))

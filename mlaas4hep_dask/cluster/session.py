@@ -70,7 +70,7 @@ def connect(
         ``local``, ``slurm`` or ``htcondor``, where a cluster is started, or the address of a
         scheduler that runs.
     site : str, optional
-        Of a batch system: name or YAML file of a site.
+        Of a batch system: name or YAML file of a site, which tells the system too.
     workers : int, optional
         As ``cluster.workers`` of dataset.yaml.
     memory_limit : int or str, optional
@@ -94,10 +94,15 @@ def connect(
     >>> cluster = connect("slurm", site="ours.yaml", workers=20)  # doctest: +SKIP
     >>> dataset = Dataset.from_yaml("dataset.yaml", cluster)  # doctest: +SKIP
     """
+    from mlaas4hep_dask.cluster.sites.site import system_of
     from mlaas4hep_dask.config import cluster_of
 
     options = cluster_of(
-        "connect: {}".format, address=address, site=site, workers=workers, memory_limit=memory_limit
+        "connect: {}".format,
+        address=system_of(site, address),
+        site=site,
+        workers=workers,
+        memory_limit=memory_limit,
     )
     with ExitStack() as stack:
         folder = None if jobs is None else Path(jobs)

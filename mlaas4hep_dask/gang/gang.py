@@ -120,11 +120,22 @@ class Gang:
             return []
         return list(returned.values())
 
+    def lost(self) -> dict[str, str]:
+        """Addresses of the members that have left, and their processes."""
+        alive = processes(self.cluster.alive())
+        return {worker: own for worker, own in self.workers.items() if alive.get(worker) != own}
+
     def ended_in_time(self) -> bool:
         """True when members have left, and all of them since their time was over."""
-        alive = processes(self.cluster.alive())
-        gone = {process for worker, process in self.workers.items() if alive.get(worker) != process}
-        return bool(gone) and gone <= self.cluster.ended_in_time()
+        lost = set(self.lost().values())
+        return bool(lost) and lost <= self.cluster.ended_in_time()
+
+    def why(self, error: Exception) -> Exception:
+        """What an error is told as: what became of lost members, not what others saw of that."""
+        lost = list(self.lost())
+        if not lost or isinstance(error, LostWorkerError):
+            return error
+        return LostWorkerError(self.cluster.fates(lost), workers=lost)
 
     def has_lost(self, error: Exception) -> bool:
         """True when a member has died, which an error may be a result of."""
@@ -136,8 +147,7 @@ class Gang:
         is_own = isinstance(error, TrainingError) and not error.facts.get("late")
         deadline = time.monotonic() + (0 if is_own else self._grace)
         while True:
-            alive = processes(self.cluster.alive())
-            if any(alive.get(worker) != process for worker, process in self.workers.items()):
+            if self.lost():
                 return True
             if time.monotonic() > deadline:
                 return False

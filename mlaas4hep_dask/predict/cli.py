@@ -217,6 +217,10 @@ def _predict(
     from mlaas4hep_dask.predict.scoring import predict_files
 
     silence()
+    if site is not None:
+        from mlaas4hep_dask.cluster.sites.site import system_of
+
+        cluster = system_of(site, cluster)
     given = {"address": cluster, "site": site, "workers": workers}
     words = [f"cluster.{key}={json.dumps(value)}" for key, value in given.items() if value]
     options = given_of([*overrides, *words])

@@ -174,6 +174,10 @@ def _loaded(
     from mlaas4hep_dask.config import load
     from mlaas4hep_dask.run.directory import check_output
 
+    if site is not None and cluster is None:
+        from mlaas4hep_dask.cluster.sites.site import system_of
+
+        cluster = system_of(site, cluster)
     keys = {"cluster.address": cluster, "cluster.site": site, "output": output}
     changes = [f"{key}={json.dumps(value)}" for key, value in keys.items() if value is not None]
     config = load(dataset, [*overrides, *changes])

@@ -20,8 +20,7 @@ from mlaas4hep_dask.dataset.first_worker import FirstWorker
 from mlaas4hep_dask.dataset.lost import lost_samples, require_events
 from mlaas4hep_dask.encode import EncodeCounts
 from mlaas4hep_dask.encode.examples import Examples
-from mlaas4hep_dask.errors import TrainingError
-from mlaas4hep_dask.gang import Gang, Keeping, forget_sources, keep, known_counts
+from mlaas4hep_dask.gang import Attempts, Gang, Keeping, forget_sources, keep, known_counts
 from mlaas4hep_dask.gang.keeping import SHARES, Shares
 from mlaas4hep_dask.run.amounts import WINDOW_BYTES, assignments, packed_bytes
 from mlaas4hep_dask.run.exporting import Exported, export_network, try_network
@@ -144,8 +143,6 @@ class Trainer:
         self.weights = dataset.training_weights()
         self.packed_bytes = packed_bytes(dataset)
         self.restarts = 0
-        # Since the last epoch that was completed: deaths, and ends of workers' lifetimes.
-        self._attempts = self._ends = 0
         cache = dataset.config.cache
         self._place = str(self._config.resolve(cache)) if "/" in cache else cache
         self.cache = cache  # what `auto` or a folder has become, once training has begun
@@ -155,6 +152,7 @@ class Trainer:
         self._trial: Future | None = None
         self.warnings: tuple[str, ...] = ()  # of the trial
         ranks = dataset.config.training.ranks
+        self._attempts = Attempts(ranks, dataset.config.training.max_restarts)
         self._gang = Gang(dataset.cluster, ranks, f"training.ranks is {ranks}", timeout=timeout)
         self._keeping: Keeping | None = None
         self._session = ""
@@ -177,7 +175,7 @@ class Trainer:
             for epoch in range(first, self._config.training.epochs + 1):
                 began = time.perf_counter()
                 results = self._epoch(epoch, state)
-                self._attempts = self._ends = 0
+                self._attempts.forget()
                 self._require_events()
                 seconds = time.perf_counter() - began
                 lead = results[0]
@@ -301,31 +299,11 @@ class Trainer:
             except Exception as error:
                 if not self._gang.has_lost(error):
                     raise
+                error = self._gang.why(error)
                 self._abandon()
                 self.restarts += 1
-                self._count_attempt(error)
+                self._attempts.count(error, ended_in_time=self._gang.ended_in_time())
                 logger.warning("starting epoch %d again: %s", epoch, error)
-
-    def _count_attempt(self, error: Exception) -> None:
-        """Stop where workers end too often without an epoch in between."""
-        training = self._config.training
-        if self._gang.ended_in_time():  # which may come to every rank, one after the other
-            self._ends += 1
-            if self._ends > training.ranks * (training.max_restarts + 1):
-                raise TrainingError(
-                    f"ranks came to the end of their lifetimes {self._ends} times without an epoch "
-                    "in between, which takes longer than they live together: a longer walltime, "
-                    f"more ranks, or fewer events (max_events) help; the last time: {error}",
-                    attempts=self._ends,
-                ) from error
-            return
-        self._attempts += 1
-        if self._attempts > training.max_restarts:
-            raise TrainingError(
-                f"workers died {self._attempts} times without an epoch in between, and "
-                f"training.max_restarts is {training.max_restarts}; the last time: {error}",
-                attempts=self._attempts,
-            ) from error
 
     def _require_events(self) -> None:
         """Stop where a class is lost; warn where its other samples are left."""

@@ -135,6 +135,10 @@ class ClusterHandle:
         self._is_separated = True
         return True
 
+    def fates(self, addresses: Sequence[str]) -> str:
+        """What is known of the end of some workers, for a message."""
+        return workers_of(self.client).fates(self.client, addresses)
+
     def tell_ends(self) -> None:
         """Let workers tell when they end since their time is over."""
         tell_ends(self.client)

@@ -29,7 +29,6 @@ from mlaas4hep_dask.train.network import Dropout
 from mlaas4hep_dask.train.rank import interface_of
 from mlaas4hep_dask.waiting import ClusterHandle, LostWorkerError, processes
 from mlaas4hep_dask.waiting.handle import BOARDS
-from mlaas4hep_dask.waiting.lifetimes import ended_in_time
 from mlaas4hep_dask.waiting.waits import wait_for_workers
 from mlaas4hep_dask.waiting.workers import living
 
@@ -339,7 +338,7 @@ def kill_a_worker_in(client, condition):
 
 
 @pytest.mark.timeout(180)
-def test_training_goes_on_from_the_last_checkpoint_when_a_worker_dies(keys, client):
+def test_training_goes_on_from_the_last_checkpoint_when_a_worker_dies(keys, client, caplog):
     keys["training"]["epochs"] = 4
     _, undisturbed = train(keys, client)
     with connect(Cluster(workers=2), ranks=2) as own:
@@ -347,11 +346,15 @@ def test_training_goes_on_from_the_last_checkpoint_when_a_worker_dies(keys, clie
         trainer = Trainer(Dataset(config, own), model_of(config))
         epochs = []
         thread = kill_a_worker_in(own, lambda: len(epochs) == 1)
-        for epoch in trainer.epochs(first=1, state=None):
-            epochs.append(epoch)
-            if len(epochs) == 1:
-                thread.join()  # so that the death falls into the second epoch's start
+        with caplog.at_level(logging.WARNING, "mlaas4hep_dask"):
+            for epoch in trainer.epochs(first=1, state=None):
+                epochs.append(epoch)
+                if len(epochs) == 1:
+                    thread.join()  # so that the death falls into the second epoch's start
         assert trainer.restarts >= 1
+    told = [text for text in caplog.messages if text.startswith("starting epoch")]
+    assert told
+    assert all("worker tcp://" in text for text in told)  # and not what others saw of its death
     assert [epoch.record["epoch"] for epoch in epochs] == [1, 2, 3, 4]
     assert measured(epochs) == measured(undisturbed)
 
@@ -436,7 +439,7 @@ async def end_in_time(dask_worker):
 
 
 @pytest.mark.timeout(250)
-def test_ends_of_lifetimes_are_not_counted_as_deaths_and_not_endless(keys, client):
+def test_ends_of_lifetimes_are_not_counted_as_deaths(keys, client):
     keys["training"] |= {"epochs": 3, "max_restarts": 0}
     _, undisturbed = train(keys, client)
     config = Config.from_mapping(keys)
@@ -448,13 +451,6 @@ def test_ends_of_lifetimes_are_not_counted_as_deaths_and_not_endless(keys, clien
             if len(epochs) == 1:
                 own.run(end_in_time, workers=list(trainer._gang.workers)[:1])
         assert trainer.restarts == 1
-        error = LostWorkerError("left")
-        ended = dict.fromkeys(own.scheduler_info()["workers"], next(iter(ended_in_time(own))))
-        trainer._gang.workers = ended
-        for _ in range(2):
-            trainer._count_attempt(error)
-        with pytest.raises(TrainingError, match=r"lifetimes 3 times.* longer walltime, more ranks"):
-            trainer._count_attempt(error)
     assert measured(epochs) == measured(undisturbed)
 
 

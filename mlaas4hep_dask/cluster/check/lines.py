@@ -171,7 +171,16 @@ def gpu_lines(group: str, gpus: Gpus) -> list[Line]:
             "and give a container its option (--nv)"
         )
         return [Line("red", group, "GPU", gpus.error, advice)]
-    lines = [Line("green", group, "GPU", ", ".join(gpus.names))]
+    lines = [
+        Line("green", group, "GPU", ", ".join(gpus.names)),
+        Line(
+            "yellow",
+            group,
+            "GPU",
+            "training computes on CPUs, and leaves them idle",
+            "ask for none (gpus: 0 of the group in the site's file), unless your function uses it",
+        ),
+    ]
     if gpus.nccl_error:
         advice = (
             "NCCL_DEBUG=INFO in environment of the site's file shows why; NCCL_SOCKET_IFNAME names "

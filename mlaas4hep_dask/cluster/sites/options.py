@@ -46,7 +46,12 @@ class Group(Head):
 
     minimum: int = Field(default=1, ge=1, description="Workers with which work begins.")
     maximum: int = Field(default=10, ge=1, description="Most workers at a time.")
-    gpus: int = Field(default=0, ge=0, description="GPUs of each job.")
+    gpus: int = Field(
+        default=0,
+        ge=0,
+        description="GPUs of each job. Training computes on CPUs so far; what is asked for "
+        "here is for your own functions.",
+    )
 
     @model_validator(mode="after")
     def _has_room(self) -> Self:
@@ -102,8 +107,8 @@ class Options(Part):
     )
     lifetime_stagger: Seconds | None = Field(
         default=None,
-        description="Lifetimes differ by up to this, so that workers do not end together. null "
-        "means 0.05 of the walltime.",
+        description="Lifetimes of readers differ by up to this, so that they do not end "
+        "together. null means 0.05 of the walltime.",
     )
     worker_ports: Ports | None = Field(
         default=None, description="Ports at which workers listen. null means any."

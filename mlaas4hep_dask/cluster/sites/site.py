@@ -18,7 +18,7 @@ from mlaas4hep_dask.cluster.systems.jobs import Jobs
 from mlaas4hep_dask.config.document import parse
 from mlaas4hep_dask.config.problems import Places, Problem, config_error, describe, problems_of
 from mlaas4hep_dask.errors import ClusterError, ConfigError, did_you_mean, either
-from mlaas4hep_dask.places import GROUPS, SYSTEMS
+from mlaas4hep_dask.places import GROUPS, LOCAL, SYSTEMS
 
 FOLDER = "jobqueue"  # in the package that is installed, or beside it in its repository
 LIFETIME, STAGGER = 0.9, 0.05  # of the walltime
@@ -145,6 +145,11 @@ def load_site(
     if more:
         return replace(site, document=Document.model_validate(merged(values, more)))
     return site
+
+
+def system_of(site: str | None, address: str | None) -> str | None:
+    """``cluster.address``; where a site is given, and no other place, its batch system."""
+    return address if site is None or address not in (None, LOCAL) else load_site(site).system
 
 
 def site_names() -> list[str]:

@@ -1,0 +1,59 @@
+"""How often the members of a gang may be lost without getting on in between."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from mlaas4hep_dask.errors import TrainingError
+
+
+@dataclass
+class Attempts:
+    """Losses since the last epoch that was completed.
+
+    Parameters
+    ----------
+    num_members : int
+        Members of the gang.
+    max_restarts : int
+        Restarts after a death, without an epoch in between.
+    num_deaths, num_ends : int
+        How often members died, and how often the lifetime of one was over, which is nobody's fault
+        and may come to each of them.
+    """
+
+    num_members: int
+    max_restarts: int
+    num_deaths: int = 0
+    num_ends: int = 0
+
+    def count(self, error: Exception, *, ended_in_time: bool) -> None:
+        """Count a loss.
+
+        Raises
+        ------
+        TrainingError
+            When there were too many.
+        """
+        if ended_in_time:
+            self.num_ends += 1
+            if self.num_ends > self.num_members * (self.max_restarts + 1):
+                raise TrainingError(
+                    f"ranks came to the end of their lifetimes {self.num_ends} times without an "
+                    "epoch in between, which takes longer than they live together: a longer "
+                    "walltime, more ranks, or fewer events (max_events) help; the last time: "
+                    f"{error}",
+                    attempts=self.num_ends,
+                ) from error
+            return
+        self.num_deaths += 1
+        if self.num_deaths > self.max_restarts:
+            raise TrainingError(
+                f"workers died {self.num_deaths} times without an epoch in between, and "
+                f"training.max_restarts is {self.max_restarts}; the last time: {error}",
+                attempts=self.num_deaths,
+            ) from error
+
+    def forget(self) -> None:
+        """An epoch was completed."""
+        self.num_deaths = self.num_ends = 0
