@@ -10,12 +10,13 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from mlaas4hep_dask.config import Cluster
 from mlaas4hep_dask.detached.head import HEAD, Head, head_of, jobs_folder
 from mlaas4hep_dask.detached.leftovers import CREDENTIALS, remove_left_secrets
-from mlaas4hep_dask.errors import ConfigError, writing
+from mlaas4hep_dask.errors import ClusterError, ConfigError, writing
 from mlaas4hep_dask.journal import birth_of
 from mlaas4hep_dask.places import LOCAL, SYSTEMS, VARIABLE
 
@@ -48,7 +49,7 @@ def begin(verb: str, words: Sequence[str], *, cluster: Cluster, output: str) -> 
     Raises
     ------
     ClusterError
-        When the batch system refuses the job, or is not here.
+        When the batch system refuses the job, is not here, or does not say whether it has the job.
     """
     remove_left_secrets(Path(output))
     token = secrets.token_hex(3)
@@ -57,7 +58,7 @@ def begin(verb: str, words: Sequence[str], *, cluster: Cluster, output: str) -> 
         folder.mkdir(parents=True)
     command = ["-m", "mlaas4hep_dask", verb, *(word for word in words if word != "--detach")]
     if cluster.address in SYSTEMS:
-        head = _submit(cluster, command, folder, token)
+        head = _submit(cluster, command, folder, output)
     else:
         head = _start(command, folder)
     with writing(folder / HEAD):
@@ -72,36 +73,49 @@ def begin(verb: str, words: Sequence[str], *, cluster: Cluster, output: str) -> 
     ]
 
 
-def _submit(cluster: Cluster, command: Sequence[str], folder: Path, token: str) -> Head:
+def _submit(cluster: Cluster, command: Sequence[str], folder: Path, output: str) -> Head:
     """Submit the batch job in which a command works."""
     from mlaas4hep_dask.cluster.places.batch import site_of
     from mlaas4hep_dask.cluster.sites import Carried, head_script, make_log_folders
     from mlaas4hep_dask.cluster.sites.carried import FOLDER
+    from mlaas4hep_dask.cluster.systems.queue import RefusedError, UnansweredError
     from mlaas4hep_dask.cluster.systems.registry import QUEUES
 
     site = site_of(cluster)
     make_log_folders(site)
     credentials = (folder / CREDENTIALS).absolute()
     copies = Carried(site, credentials)
-    now = time.time()
+    host, options = socket.gethostname(), site.queue_options
+    head = Head(folder.name, site.system, "", host, "", time.time(), options=options)
     try:
         script = head_script(
             site,
             command,
-            name=f"head-{token}",
+            name=head.job_name,
             folder=Path.cwd(),
             logs=folder,
             variables={VARIABLE: folder.name, FOLDER: str(credentials)},
             credentials=copies.files,
         )
-        job = QUEUES[site.system](site.queue_options).submit(script, folder / "head.sh")
+        head = replace(head, log=script.log or "")
+        with writing(folder / HEAD):  # first of all: without an answer it is found by its name
+            head.write(folder / HEAD)
     except BaseException:
         copies.remove()
         raise
+    try:
+        job = QUEUES[site.system](options).submit(script, folder / "head.sh")
+    except UnansweredError as error:
+        raise ClusterError(
+            f"{error}; the job may be in the queue all the same, as {head.job_name}: "
+            f"mlaas4hep stop {shlex.quote(output)} ends it"
+        ) from error
+    except RefusedError:
+        (folder / HEAD).unlink()
+        copies.remove()
+        raise
     log = script.log_of(job)
-    printed = "" if log is None else str(log)
-    host, options = socket.gethostname(), site.queue_options
-    return Head(folder.name, site.system, job, host, printed, now, options=options)
+    return replace(head, job=job, log="" if log is None else str(log))
 
 
 def _start(command: Sequence[str], folder: Path) -> Head:

@@ -7,7 +7,7 @@ import os
 import shutil
 import socket
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
@@ -32,11 +32,12 @@ class Head:
     system : str
         ``slurm``, ``htcondor`` or ``local``.
     job : str
-        Its id, or the number of the process.
+        Its id, or the number of the process. Empty until the batch system has told it.
     host : str
         Where it was submitted or started.
     log : str
-        The file of what it prints; empty if that is not kept.
+        The file of what it prints, where ``{job}`` stands for an id that is not known; empty if
+        that is not kept.
     time : float
         Seconds since 1970, when it was started.
     birth : str
@@ -81,7 +82,23 @@ class Head:
         """What it is, in words."""
         if self.system == LOCAL:
             return f"process {self.job} on {self.host}"
+        if not self.job:
+            return f"a job of {self.system}, submitted on {self.host} without an answer"
         return f"job {self.job} of {self.system}, submitted on {self.host}"
+
+    @property
+    def job_name(self) -> str:
+        """What the name of its job ends in."""
+        return f"head-{self.name.rpartition('-')[2]}"
+
+    def found(self) -> Self:
+        """The same, with the id that the queue tells where its submission got no answer."""
+        if self.job or self.system == LOCAL:
+            return self
+        for job, seen in (seen_by(self.system, self.host, self.options) or {}).items():
+            if seen.name.endswith(self.job_name):
+                return replace(self, job=job, log=self.log.replace("{job}", job))
+        return self
 
     def is_alive(self) -> bool | None:
         """Whether it is in the queue, or lives; None where that cannot be told."""
@@ -123,7 +140,8 @@ def records_folder(output: Path) -> Path:
 def head_of(output: Path) -> Head | None:
     """What ``--detach`` has started last for a run directory or an output."""
     folder = newest(output, HEAD)
-    return None if folder is None else Head.read(folder / HEAD)
+    head = None if folder is None else Head.read(folder / HEAD)
+    return None if head is None else head.found()
 
 
 def can_ask(system: str, host: str, options: Sequence[str] = ()) -> bool:

@@ -31,13 +31,13 @@ def remove_left_secrets(output: Path) -> None:
 
     @cache
     def is_gone(head: str) -> bool:
-        found = None if head == os.environ.get(VARIABLE) else Head.read(jobs / head / HEAD)
-        return found is not None and found.is_alive() is False
+        record = None if head == os.environ.get(VARIABLE) else Head.read(jobs / head / HEAD)
+        return record is not None and record.found().is_alive() is False
 
     left = [
         folder
         for folder in sorted(jobs.glob(f"*-head-*/{CREDENTIALS}"))
-        if is_gone(folder.parent.name)  # its record is written when the job is submitted
+        if is_gone(folder.parent.name)  # its record is written before the job is submitted
     ]
     for file in sorted(jobs.glob(f"*/{DRIVER}")):
         driver = Driver.read(file.parent)

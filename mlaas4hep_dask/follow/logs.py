@@ -48,6 +48,7 @@ def logs_of(folder: Path) -> list[Log]:
         all_logs += logs
         if (cluster / HEAD).exists():
             head = Head.read(cluster / HEAD)
+            head = None if head is None else head.found()
             if head is not None and head.log:
                 all_logs.append(Log(Path(head.log), head.job, "head", head.title))
     return [log for log in all_logs if log.file.exists()]

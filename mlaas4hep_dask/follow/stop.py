@@ -118,7 +118,7 @@ def _end_elsewhere(standing: Standing, head: Head | None, times: Times) -> None:
     if head is not None and head.is_alive() is None and head.system != LOCAL:
         raise ClusterError(
             f"the run works in {head.title}, which cannot be reached from here: end it there, "
-            f"with\n  {cancel_command(head.system, [head.job], head.options)}",
+            f"with\n  {cancel_command(head.system, [head.job or head.job_name], head.options)}",
             host=head.host,
         )
     host = standing.run.host if standing.run is not None else head.host if head is not None else ""

@@ -12,6 +12,7 @@ from mlaas4hep_dask.cluster.batch.records import Driver
 from mlaas4hep_dask.command import TROUBLE
 from mlaas4hep_dask.config import Cluster
 from mlaas4hep_dask.detached.begin import begin
+from mlaas4hep_dask.detached.head import head_of
 from mlaas4hep_dask.detached.leftovers import remove_left_secrets
 from mlaas4hep_dask.errors import ClusterError
 from mlaas4hep_dask.follow.cli import stop
@@ -143,7 +144,26 @@ def test_no_copy_of_a_token_stays_when_a_head_was_refused(place, detach, tmp_pat
     with pytest.raises(ClusterError, match="as many as you may"):
         detach()
     assert list(tmp_path.glob("run.jobs/*-head-*"))
+    assert head_of(tmp_path / "run") is None
     assert copies(tmp_path) == []
+
+
+def test_a_head_whose_submission_got_no_answer_is_found_by_its_name_and_ended(
+    place, detach, tmp_path
+):
+    (place / "lost").touch()
+    with pytest.raises(ClusterError, match=r"timed out .* in the queue all the same, as head-"):
+        detach()
+    (name,) = jobs(place)
+    head = head_of(tmp_path / "run")
+    assert (head.job, head.is_alive(), head.log.endswith("-1.log")) == ("1", True, True)
+    assert name.endswith(head.job_name)
+    assert len(copies(tmp_path)) == 1  # it needs them
+    done = CliRunner().invoke(stop, [str(tmp_path / "run")])
+    assert "nothing is left of it but its folder" in done.output
+    assert jobs(place) == set()
+    assert copies(tmp_path) == []
+    assert head_of(tmp_path / "run").is_alive() is False
 
 
 def test_no_copy_of_a_token_stays_when_a_head_is_stopped_that_has_not_begun(
