@@ -9,6 +9,7 @@ from pathlib import Path
 
 from mlaas4hep_dask.cluster.batch import records
 from mlaas4hep_dask.cluster.batch.records import DRIVER, Driver, Job, Records
+from mlaas4hep_dask.cluster.batch.views import jobs_of_run
 from mlaas4hep_dask.detached.head import jobs_folder, newest, seen_by
 
 
@@ -86,7 +87,8 @@ def cancel_command(system: str, ids: Iterable[str], options: Iterable[str]) -> s
 def _with_queue(recorded: Jobs) -> Jobs:
     """The jobs, with what the batch system says of those that are not over.
 
-    Those of workers whose submission got no answer are found in the queue by their names.
+    What else has the run in its name is there too: a submission without an answer, or a job that
+    counted as gone since an answer lacked it.
     """
     driver = recorded.driver
     queue = seen_by(driver.system, driver.host, driver.options)
@@ -103,8 +105,11 @@ def _with_queue(recorded: Jobs) -> Jobs:
             elif now.state != "running" or job.state != "connected":
                 job = replace(job, state=now.state, reason=now.reason or job.reason)
         jobs.append(job)
-    for worker in recorded.records.unanswered:
-        for id_, seen in queue.items():
-            if seen.name.endswith(f"-{worker}") and seen.state != "gone":
-                jobs.append(Job(id_, worker.partition("-")[0], worker, seen.state, seen.reason))
+    known = {job.id for job in jobs if not job.is_over}
+    own = jobs_of_run(queue, f"{driver.run}-" if driver.run else "")
+    more = {job: worker for job, worker in own.items() if job not in known}
+    jobs = [job for job in jobs if job.id not in more]
+    for job_id, worker in more.items():
+        seen = queue[job_id]
+        jobs.append(Job(job_id, worker.partition("-")[0], worker, seen.state, seen.reason))
     return replace(recorded, records=replace(recorded.records, jobs=tuple(jobs)), is_asked=True)

@@ -60,12 +60,23 @@ def test_a_job_with_an_id_that_was_given_again_is_not_ended(place, run):
     assert (place / "cancelled").read_text() == "1\n"
 
 
+def test_a_job_that_is_lost_on_record_and_in_the_queue_is_ended(place, run):
+    (file,) = run.parent.glob("run.jobs/*/jobs.jsonl")
+    with file.open("a") as records:
+        record = {"event": "told", "worker": "readers-ab12-1", "job": "1", "state": "lost"}
+        records.write(json.dumps(record) + "\n")
+    (place / "job-1").write_text("RUNNING|None|mlaas4hep-readers-ab12-1")
+    assert [job.id for job in jobs_of(run).left] == ["1"]
+    assert end(run, times=Times(patience=60.0, again=1.0, look=0.1)) == 0
+    assert jobs(place) == set()
+
+
 def test_a_job_whose_submission_got_no_answer_is_found_by_its_name_and_ended(place, run):
     (file,) = run.parent.glob("run.jobs/*/jobs.jsonl")
     record = {"event": "unanswered", "group": "readers", "worker": "readers-ab12-3"}
     file.write_text(json.dumps(record) + "\n")
     (place / "job-3").write_text("PENDING|None|mlaas4hep-readers-ab12-3")
-    (place / "job-4").write_text("PENDING|None|mlaas4hep-readers-ab12-33")
+    (place / "job-4").write_text("PENDING|None|mlaas4hep-readers-ab1-23")
     (job,) = jobs_of(run).left
     assert (job.id, job.worker, job.group, job.state) == (
         "3",
@@ -75,7 +86,7 @@ def test_a_job_whose_submission_got_no_answer_is_found_by_its_name_and_ended(pla
     )
     done = CliRunner().invoke(stop, [str(run)])
     assert "nothing is left of it but its folder and" in done.output
-    assert jobs(place) == {"mlaas4hep-readers-ab12-33"}
+    assert jobs(place) == {"mlaas4hep-readers-ab1-23"}
 
 
 def test_a_queue_that_fails_while_jobs_end_does_not_end_jobs_of_others(place, run, capsys):
