@@ -107,7 +107,8 @@ def leaves_nothing(request):
     if request.node.get_closest_marker("batch") is None:
         yield
         return
-    folder, had_hosts = request.getfixturevalue("tmp_path"), "hosts" in request.fixturenames
+    folder = request.getfixturevalue("tmp_path")
+    had_hosts = "hosts" in (*request.fixturenames, request.path.stem.rpartition("_")[2])
     with nothing_left(request.node.nodeid, folder, had_hosts=had_hosts):
         yield
 

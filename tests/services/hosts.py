@@ -70,7 +70,9 @@ class Host:
         return [one for one in others if own and _inode(one.pid) == own]
 
     def left(self):
-        """What those that ran in this host have left, in words."""
+        """What those that ran in this host have left, in words; nothing once it has no power."""
+        if self._holder.poll() is not None:
+            return []
         shared = self.run("ls", "/dev/shm").stdout.split()
         own = [told(process) for process in self.processes() if is_alive(process)]
         return [*own, *(f"{SHARED}/{each} of {self.name}" for each in shared)]

@@ -45,6 +45,7 @@ def test_each_host_has_a_name_an_address_and_memory_of_its_own(hosts):
     assert first.run(*python(look)).stdout == "host1 ['here'] True\n"
     assert second.run(*python(look)).stdout == "host2 [] True\n"
     assert not Path("/dev/shm/here").exists()
+    first.run("rm", "/dev/shm/here")
 
 
 def test_hosts_reach_each_other_by_name_and_not_their_loopback(hosts):
