@@ -17,7 +17,7 @@ import click
 import psutil
 
 from mlaas4hep_dask.command import SUCCESS, TROUBLE
-from mlaas4hep_dask.detached.head import Head
+from mlaas4hep_dask.detached.head import Head, head_of
 from mlaas4hep_dask.detached.leftovers import remove_left_secrets
 from mlaas4hep_dask.errors import ClusterError
 from mlaas4hep_dask.follow.jobs import Jobs, cancel, cancel_command, jobs_in, jobs_of
@@ -40,11 +40,14 @@ class Times:
         After which jobs that stay are ended again.
     look : float
         Between two looks at a queue, which others share.
+    settle : float
+        In which a job may come whose submission got no answer.
     """
 
     patience: float = 90.0
     again: float = 15.0
     look: float = 3.0
+    settle: float = 60.0
 
 
 TIMES = Times()
@@ -66,6 +69,11 @@ def stop(folder: Path, *, times: Times = TIMES) -> int:
         When it works on another machine, or does not end.
     """
     standing = look(folder)
+    if standing.head is not None and not standing.head.job:
+        click.echo(f"looking for {standing.head.title}")
+        settle = standing.head.time + times.settle - time.time()
+        _wait(lambda: (found := head_of(folder)) is None or bool(found.job), settle, times.look)
+        standing = look(folder)
     run, head = standing.run, standing.head
     if run is not None and standing.is_here:
         click.echo(f"ending process {run.process} on {run.host}")

@@ -177,6 +177,22 @@ def test_a_head_whose_submission_got_no_answer_is_found_by_its_name_and_ended(
     assert head_of(tmp_path / "run").is_alive() is False
 
 
+def test_a_head_without_an_answer_is_waited_for_and_ended_when_it_comes(
+    place, detach, tmp_path, capsys
+):
+    (place / "lost").touch()
+    with pytest.raises(ClusterError, match="in the queue all the same"):
+        detach()
+    (place / "job-1").rename(place / "late")
+    squeue = (place.parent / "bin" / "squeue").read_text().removeprefix("#!/bin/sh\n")
+    comes = f"cd '{place}'; echo >> looks; test $(wc -l < looks) -gt 3 && mv late job-1 2>&-\n"
+    command(place, "squeue", comes + squeue)
+    assert end(tmp_path / "run", times=Times(look=0.1)) == 0
+    assert "looking for a job of slurm, submitted on" in capsys.readouterr().out
+    assert (place / "cancelled").read_text() == "1\n"
+    assert jobs(place) == set()
+
+
 def test_no_copy_of_a_token_stays_when_a_head_is_stopped_that_has_not_begun(
     place, detach, tmp_path
 ):
