@@ -373,7 +373,8 @@ def test_slurm_is_green_and_wrong_python_and_memory_are_red(slurm, tmp_path):
 @pytest.mark.timeout(290)
 def test_htcondor_is_green_and_wrong_python_and_memory_are_red(htcondor, tmp_path):
     def jobs():
-        return htcondor.run("condor_q", "-format", "%d", "ClusterId").stdout.strip()
+        left = ("-constraint", "JobStatus != 3")  # and not removed
+        return htcondor.run("condor_q", *left, "-format", "%d", "ClusterId").stdout
 
     line = green_and_red("htcondor", jobs, tmp_path)
     # The analysis is there once the pool has tried to match, which may be later.

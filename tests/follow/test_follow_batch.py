@@ -20,6 +20,7 @@ from mlaas4hep_dask import journal
 pytestmark = pytest.mark.timeout(290)
 DEATH_TIMEOUT = 60  # seconds
 EPOCHS = 20
+REMOVED = 3  # JobStatus of HTCondor
 # Training stands still while a file is there; what tries the loss before does not. The file is
 # named backwards: one that the code names plainly is a part of it.
 LOSS = """
@@ -187,10 +188,12 @@ def test_a_run_in_a_job_of_slurm_is_ended_reaches_its_walltime_and_is_taken_up(
 def test_a_run_in_a_job_of_htcondor_is_ended_removed_and_taken_up(htcondor, tmp_path, undisturbed):
     def lose(job):
         htcondor.run("condor_rm", job)
+        wait_until(lambda: job not in htcondor.jobs(), "the head has ended")
         return "(it has left the queue)"
 
     def in_queue():
-        return list(htcondor.jobs())
+        # Those that were ended are in the queue until their processes are gone.
+        return [job for job, status in htcondor.jobs().items() if status != REMOVED]
 
     found = is_detached_ended_lost_and_taken_up(tmp_path, "htcondor", in_queue, lose)
     assert found == undisturbed

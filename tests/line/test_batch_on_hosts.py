@@ -8,6 +8,7 @@ import pytest
 import yaml
 from conftest import started
 from services.htcondor import HTCondor
+from services.processes import wait_until
 from services.slurm import Slurm
 
 pytestmark = [pytest.mark.ddp, pytest.mark.timeout(500)]
@@ -58,5 +59,6 @@ def test_ranks_in_jobs_on_two_hosts_find_what_one_host_finds(system, hosts, tmp_
             for record in records
             if record["event"] == "submitted" and record["group"] == "trainers"
         ]
+        wait_until(lambda: not service.jobs(), "the jobs have left the queue")
         assert sorted(node_of(service.job(number)) for number in trainers) == ["n1", "n2"]
     assert main_job.results(tmp_path) == found_here
