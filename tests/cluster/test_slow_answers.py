@@ -221,9 +221,12 @@ def test_after_short_answers_all_jobs_are_known_and_the_records_agree(place, tmp
         wait_until(lambda: len(jobs(place)) >= 4, "others are submitted")
         (place.parent / "bin" / "squeue").write_text(squeue)
         wait_until(lambda: len(jobs(place)) == 2, "those that are too many are ended")
-        wait_until(lambda: len(supervisor.state.jobs) == 2, "it knows the others")
-        left = {job.worker for job in read(tmp_path).left}
-        assert left == {job.worker for job in supervisor.state.jobs} == jobs(place)
+
+        def agree():
+            left = {job.worker for job in read(tmp_path).left}
+            return left == {job.worker for job in supervisor.state.jobs} == jobs(place)
+
+        wait_until(agree, "state, records and queue agree")
     assert jobs(place) == set()
     assert read(tmp_path).left == []
 
