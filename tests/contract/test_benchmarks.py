@@ -58,7 +58,7 @@ def test_a_benchmark_ends_with_one_json_object(command, data_folder):
 
 @pytest.mark.timeout(400)
 @pytest.mark.usefixtures("slurm")
-def test_lost_jobs_are_replaced_and_batch_workers_are_held_against_local_ones(data_folder):
+def test_lost_jobs_are_replaced_and_workers_of_slurm_are_held_against_local_ones(data_folder):
     few = ["--events", "2000", "--repeats", "1", "--times", "1", "--data", str(data_folder)]
     done = subprocess.run(
         [sys.executable, str(FOLDER / "batch.py"), *few], capture_output=True, text=True
