@@ -35,9 +35,9 @@ def test_a_package_that_only_the_other_process_has_is_a_lack_though_a_function_i
     tmp_path, monkeypatch
 ):
     with monkeypatch.context() as there:
-        there.syspath_prepend(elsewhere.package(tmp_path, "fancy", "1.2"))
-        need = need_of(tmp_path, "def select(events):\n    import fancy\n")
-    assert try_imports([need]).lacks == (Lack(WHAT, "fancy", "1.2"),)
+        there.syspath_prepend(elsewhere.package(tmp_path, "only_there", "1.2"))
+        need = need_of(tmp_path, "def select(events):\n    import only_there\n")
+    assert try_imports([need]).lacks == (Lack(WHAT, "only_there", "1.2"),)
 
 
 def test_another_version_is_told_and_is_no_lack():
