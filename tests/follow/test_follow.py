@@ -213,8 +213,12 @@ def test_a_run_is_detached_from_its_terminal_on_a_machine_without_a_batch_system
     assert [line.split(": ")[1] for line in follow] == [
         f"mlaas4hep {verb} run" for verb in ("attach", "status", "stop")
     ]
-    assert status(tmp_path)["state"] in ("queued", "running")
-    again = asked(tmp_path, *words)
+    os.kill(int(number), signal.SIGSTOP)  # that it does not end before it is looked at
+    try:
+        assert status(tmp_path)["state"] in ("queued", "running")
+        again = asked(tmp_path, *words)
+    finally:
+        os.kill(int(number), signal.SIGCONT)
     assert again.returncode == 2
     assert f"was begun already: process {number} on " in again.stderr
     attached = asked(tmp_path, "attach", "run")
