@@ -199,6 +199,44 @@ def test_a_run_in_a_job_of_htcondor_is_ended_removed_and_taken_up(htcondor, tmp_
     assert found == undisturbed
 
 
+def has_lost_its_head_s_node(folder, system, service):
+    """A detached run that trains, after a power cut of the node on which its head was."""
+    write(folder, system)
+    begun = asked(folder, "run", "--detach", system=system)
+    assert begun.returncode == 0, begun.stderr
+    head = begun.stdout.split()[1]
+    wait_for_epoch(folder, 1, service.jobs)
+    (folder / "hold").touch()
+    groups(folder, trainers={"connected": 2})
+    job = service.job(head)
+    service.kill_node(job["NodeList"] if system == "slurm" else job["RemoteHost"].split("@")[1])
+    (folder / "hold").unlink()
+    return head
+
+
+def is_complete(folder):
+    told = status(folder)
+    return (told["state"], len(told["epochs"])) == ("complete", EPOCHS)
+
+
+def test_a_run_of_slurm_whose_head_loses_its_node_is_taken_up(slurm, tmp_path, undisturbed):
+    head = has_lost_its_head_s_node(tmp_path, "slurm", slurm)
+    wait_until(lambda: head not in running_on(slurm), "SLURM misses the node", seconds=90)
+    wait_until(lambda: not running_on(slurm), "no job is left", seconds=2 * DEATH_TIMEOUT)
+    begun = asked(tmp_path, "run", "--detach", system="slurm")
+    assert begun.returncode == 0, begun.stdout + begun.stderr
+    wait_until(lambda: is_complete(tmp_path), "it is complete", seconds=180, pause=1.0)
+    assert main_job.results(tmp_path) == undisturbed
+
+
+def test_a_run_of_htcondor_whose_head_loses_its_node_goes_on(htcondor, tmp_path, undisturbed):
+    has_lost_its_head_s_node(tmp_path, "htcondor", htcondor)
+    # The pool itself starts the job again, on the other node, and the run takes itself up.
+    wait_until(lambda: is_complete(tmp_path), "it is complete", seconds=240, pause=1.0)
+    assert main_job.results(tmp_path) == undisturbed
+    wait_until(lambda: not htcondor.jobs(), "no job is left", seconds=90)
+
+
 def running_on(slurm):
     states = "--states=PENDING,RUNNING,COMPLETING"
     return slurm.run("squeue", "--noheader", "--format=%i", states).stdout.split()

@@ -7,9 +7,11 @@ import main_job
 import pytest
 import yaml
 from conftest import started
+from servers import needs_xrootd
 from services.htcondor import HTCondor
 from services.processes import wait_until
 from services.slurm import Slurm
+from services.xrootd import XRootDServer
 
 pytestmark = [pytest.mark.ddp, pytest.mark.timeout(500)]
 
@@ -40,9 +42,15 @@ def found_here(tmp_path_factory):
 
 
 @pytest.mark.parametrize("system", SYSTEMS)
-def test_ranks_in_jobs_on_two_hosts_find_what_one_host_finds(system, hosts, tmp_path, found_here):
+@needs_xrootd
+def test_ranks_in_jobs_on_two_hosts_find_what_one_host_finds(
+    system, hosts, tmp_path, found_here, request
+):
+    """Their input comes from a server on one of the hosts."""
     kind, node_of = SYSTEMS[system]
-    main_job.write_config(tmp_path)
+    server = XRootDServer(main_job.DATA, host=hosts[1])
+    request.addfinalizer(server.end)
+    main_job.write_config(tmp_path, where=server.url)
     (tmp_path / "ours.yaml").write_text(yaml.safe_dump(site_of(system)))
     with started(kind, hosts=hosts, cpus=3, memory=8000) as service:
         command = [*main_job.command(system), "--site", "ours.yaml"]

@@ -1,4 +1,7 @@
-"""A private xrootd on loopback that serves one folder; run as root or as an ordinary user."""
+"""A private xrootd that serves one folder, on loopback or on a host of its own.
+
+It runs as root or as an ordinary user.
+"""
 
 import os
 import shutil
@@ -11,48 +14,60 @@ import time
 from pathlib import Path
 
 # xrootd has no key for the address to listen at; it takes a socket as systemd hands it over.
-_LAUNCH = (
-    "import os, sys; os.dup2(int(sys.argv[1]), 3); os.set_inheritable(3, True); "
+_START = (
     "os.environ.update(LISTEN_FDS='1', LISTEN_PID=str(os.getpid())); "
     "os.execvp(sys.argv[2], sys.argv[2:])"
 )
+_LAUNCH = f"import os, sys; os.dup2(int(sys.argv[1]), 3); os.set_inheritable(3, True); {_START}"
+_LAUNCH_THERE = (
+    "import os, sys, socket; place = sys.argv[1].split(':'); "
+    "listening = socket.create_server((place[0], int(place[1])), backlog=128); "
+    f"os.dup2(listening.fileno(), 3); os.set_inheritable(3, True); {_START}"
+)
+PORT = 1094  # on a host of its own
 
 
 class XRootDServer:
-    def __init__(self, folder, port=0):
+    def __init__(self, folder, port=0, *, host=None):
         # It sets the mode of every folder above its own ones, so these lie directly in /tmp.
         self._own = Path(tempfile.mkdtemp(prefix="xrd", dir="/tmp"))
         self._own.chmod(0o1777)
-        with socket.socket() as listening:
-            listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            listening.bind(("127.0.0.1", port))
-            listening.listen(128)
-            self.port = listening.getsockname()[1]
-            config = self._own / "xrootd.cfg"
-            config.write_text(
-                f"oss.localroot {folder}\nall.export / r/o nolock\nall.adminpath {self._own}\n"
-                f"all.pidpath {self._own}\nxrd.port {self.port}\nxrd.network nodnr norpipa\n"
-                "xrd.allow host 127.0.0.1\nxrd.allow host localhost\nxrootd.async off\n"
-            )
-            log = self._own / "log"
-            command = ["xrootd", "-n", "t", "-c", str(config), "-l", str(log)]
-            if os.geteuid() == 0:  # it refuses to be root: there it sees itself as another user
-                user = ["--map-user=1", "--map-group=1"]
-                command = ["unshare", "--user", *user, "--", *command]
-            with (self._own / "log-printed").open("w") as printed:
-                self._process = subprocess.Popen(
-                    [sys.executable, "-c", _LAUNCH, str(listening.fileno()), *command],
-                    cwd=self._own,
-                    pass_fds=[listening.fileno()],
-                    stdout=printed,
-                    stderr=printed,
-                )
-        self.url = f"root://127.0.0.1:{self.port}/"
+        address = "127.0.0.1" if host is None else host.address
+        with socket.socket() as listening, (self._own / "log-printed").open("w") as printed:
+            options = {"cwd": self._own, "stdout": printed, "stderr": printed}
+            if host is None:
+                listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                listening.bind((address, port))
+                listening.listen(128)
+                self.port = listening.getsockname()[1]
+                start = [sys.executable, "-c", _LAUNCH, str(listening.fileno())]
+                command = [*start, *self._command(folder, "127.0.0.1", "localhost")]
+                options["pass_fds"] = [listening.fileno()]
+                self._process = subprocess.Popen(command, **options)
+            else:
+                self.port = port or PORT
+                start = [sys.executable, "-c", _LAUNCH_THERE, f"{address}:{self.port}"]
+                self._process = host.popen([*start, *self._command(folder)], **options)
+        self.url = f"root://{address}:{self.port}/"
         try:
             self._wait()
         except BaseException:
             self.end()
             raise
+
+    def _command(self, folder, *allowed):
+        config = self._own / "xrootd.cfg"
+        hosts = "".join(f"xrd.allow host {each}\n" for each in allowed)
+        config.write_text(
+            f"oss.localroot {folder}\nall.export / r/o nolock\nall.adminpath {self._own}\n"
+            f"all.pidpath {self._own}\nxrd.port {self.port}\nxrd.network nodnr norpipa\n"
+            f"{hosts}xrootd.async off\n"
+        )
+        command = ["xrootd", "-n", "t", "-c", str(config), "-l", str(self._own / "log")]
+        if os.geteuid() == 0:  # it refuses to be root: there it sees itself as another user
+            user = ["--map-user=1", "--map-group=1"]
+            command = ["unshare", "--user", *user, "--", *command]
+        return command
 
     def _wait(self):
         deadline = time.monotonic() + 30
