@@ -247,23 +247,6 @@ def test_jobs_that_are_lost_or_end_together_and_a_lost_server_change_no_result(
         assert all("reached its walltime" in each for each in why)
 
 
-def test_workers_that_live_shorter_than_the_work_are_no_fault(batch, tmp_path, expected):
-    # Pools of HTCondor remove jobs that run for too long, here by the policy of the jobs.
-    policy = {"periodic_remove": "JobStatus == 2 && time() - EnteredCurrentStatus > 40"}
-    jobs = {"htcondor": {"job-extra-directives": policy}}.get(batch.system, {})
-    site = {"lifetime": "20 s", "lifetime-stagger": "2 s"}
-    config = {"training": {"epochs": 10, "ranks": 2, "max_restarts": 0}}
-    function = {"seconds": 0.5}
-    with Run(batch, tmp_path, site=site, jobs=jobs, config=config, function=function) as run:
-        code, printed = run.ended(240)
-    assert code == 0, printed
-    found = main_job.results(tmp_path)
-    assert found["num_epochs"] == 10
-    assert found["specs"] == expected["specs"]
-    assert run.num_submitted() > 3
-    assert not re.search(r"WARNING .*(left the queue|is gone|died)", printed), printed
-
-
 def test_a_node_that_dies_while_ranks_train_costs_no_result(batch, tmp_path, expected):
     config = {"training": {"epochs": 30, "ranks": 2}}
     with Run(batch, tmp_path, config=config) as run:
