@@ -17,6 +17,9 @@ logger = logging.getLogger(__name__)
 class FirstWorker:
     """The trial of imports on a worker, which goes on while other things are done.
 
+    Trainers of a batch system may come when all is read. So, while there is none, a reader tries
+    too, in whose environment the same is expected.
+
     Parameters
     ----------
     cluster : ClusterHandle
@@ -42,9 +45,21 @@ class FirstWorker:
     ) -> None:
         self._seconds = seconds
         self._cluster, self._needs, self._group = cluster, needs, group
-        self._future: Future | None = cluster.submit(
-            _try_here, tuple(needs), group=group, near=near, pure=False, priority=20
+        self._futures: dict[Group, Future] = {group: self._submit(group, near)}
+        if group == "trainers" and not cluster.alive(group):
+            self._futures["readers"] = self._submit("readers", None)
+
+    def _submit(self, group: Group, near: str | None) -> Future:
+        needs = tuple(self._needs)
+        return self._cluster.submit(
+            _try_here, needs, group=group, near=near, pure=False, priority=20
         )
+
+    def look(self) -> None:
+        """As `end`, of what has ended already."""
+        for group, future in list(self._futures.items()):
+            if future.done():
+                self._end(group)
 
     def end(self, *, wait: bool = True) -> None:
         """Wait until the trial has ended; versions and variables that differ are logged.
@@ -60,11 +75,14 @@ class FirstWorker:
             When the worker cannot import something (facts: module, worker, host, python), or the
             user's code has not come back.
         """
-        if self._future is None or not (wait or self._cluster.alive(self._group)):
-            return
-        future, self._future = self._future, None
-        address, tried = self._result(future)
-        where = _described(address, tried)
+        for group in list(self._futures)[::-1]:
+            if wait or self._cluster.alive(group):
+                self._end(group)
+
+    def _end(self, group: Group) -> None:
+        future = self._futures.pop(group)  # once, whatever it tells
+        address, tried = self._result(future, group)
+        where = _described(address, tried, "" if group == self._group else self._group)
         if tried.lacks:
             first = tried.lacks[0]
             raise ClusterError(
@@ -88,16 +106,16 @@ class FirstWorker:
                 where,
             )
 
-    def _result(self, future: Future) -> tuple[str, Tried]:
+    def _result(self, future: Future, group: Group) -> tuple[str, Tried]:
         try:
             result: tuple[str, Tried] = self._cluster.result(
-                future, "trying imports", group=self._group, seconds=self._seconds
+                future, "trying imports", group=group, seconds=self._seconds
             )
         except OverdueError as error:
             self._cluster.let_go([future])
             names = ", ".join(need.what for need in self._needs if need.code is not None)
             raise ClusterError(
-                f"the import of {names} on a worker of {self._group!r} has not ended after "
+                f"the import of {names} on a worker of {group!r} has not ended after "
                 f"{self._seconds:g} s"
             ) from error
         return result
@@ -122,8 +140,10 @@ def _others(lacks: Sequence[Lack]) -> str:
     return f"; nor has it {', '.join(names)}" if names else ""
 
 
-def _described(address: str, tried: Tried) -> str:
-    return f"worker {address} (host {tried.host}, Python {tried.python}, {tried.executable})"
+def _described(address: str, tried: Tried, instead_of: str) -> str:
+    instead = f"; none of {instead_of!r} has come yet" if instead_of else ""
+    facts = f"host {tried.host}, Python {tried.python}, {tried.executable}{instead}"
+    return f"worker {address} ({facts})"
 
 
 def _try_here(needs: Sequence[Need]) -> tuple[str, Tried]:

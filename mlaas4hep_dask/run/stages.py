@@ -123,7 +123,10 @@ def _fit(
     _describe(folder, dataset)
     for caution in config.cautions:
         journal.add(Caution(caution))
-    with journal.stage("specs", plan.num_events) as advance:
+    with (
+        journal.stage("specs", plan.num_events) as advance,
+        dataset.cluster.looking_at(trial.look),  # trainers may come meanwhile
+    ):
         specs = dataset.specs(progress=advance)
     witness.look("specs")
     notes = specs_notes(
@@ -150,7 +153,7 @@ def _fit(
     if images := images_json(dataset.image_sums(), dataset.encoding().image, specs):
         folder.write_json(IMAGES, images)
     with journal.stage("trial"):
-        trial.end()  # of trainers that have come after the plan
+        trial.end()  # of trainers that have come after the specs
         warnings = trainer.end_trial()
     for warning in warnings:
         journal.add(Caution(warning))

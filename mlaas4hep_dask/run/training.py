@@ -59,9 +59,9 @@ def begin_ranks(
 ) -> tuple[list[Future], FirstWorker]:
     """Let the workers that will be ranks import torch, while others plan and read.
 
-    One of them tries to import model and loss too. If all workers will be ranks, none could read
-    meanwhile: then this waits, so that the rates of the next stages are their own. The futures are
-    to be kept until training begins.
+    One of them, or a reader while there is none, tries to import model and loss too. If all workers
+    will be ranks, none could read meanwhile: then this waits, so that the rates of the next stages
+    are their own. The futures are to be kept until training begins.
 
     Raises
     ------

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 from distributed import Client, Future
@@ -234,6 +235,16 @@ class ClusterHandle:
         return waits.on_workers(
             self.client, function, *arguments, workers=workers, what=what, seconds=seconds
         )
+
+    @contextmanager
+    def looking_at(self, look: Callable[[], None]) -> Iterator[None]:
+        """Have something looked at whenever this waits; what it raises ends the wait."""
+        beside = workers_of(self.client).beside
+        beside.append(look)
+        try:
+            yield
+        finally:
+            beside.remove(look)
 
     def let_go(self, futures: Sequence[Future]) -> None:
         """Cancel tasks, if there is anybody who could be told."""

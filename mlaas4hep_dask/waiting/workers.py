@@ -51,6 +51,8 @@ class Workers:
         Of waits for what the cluster does: on a batch system workers may take hours to come.
     trouble : callable
         The error for which the place where workers come from will give no more of them, or None.
+    beside : list of callable
+        What is looked at too whenever somebody waits; what one raises ends the wait.
     """
 
     facts: dict[str, Mapping[str, Any]] = field(default_factory=dict)
@@ -60,6 +62,7 @@ class Workers:
     answer_timeouts: tuple[float, ...] = ANSWER_TIMEOUTS
     patience: Patience = PATIENCE
     trouble: Callable[[], MLaaSError | None] = lambda: None
+    beside: list[Callable[[], None]] = field(default_factory=list)
     _place: str = "the scheduler"
 
     def look(self, client: Client) -> dict[str, Mapping[str, Any]]:
@@ -69,9 +72,13 @@ class Workers:
         ------
         ClusterError
             When the scheduler is gone or does not answer, or nobody will start workers any more.
+        Exception
+            That of what is looked at beside.
         """
         if error := self.trouble():
             raise error
+        for also_look in self.beside:
+            also_look()
         if client.scheduler is None or client.status != "running":
             raise self.gone("it has ended, or the connection broke")
         self._place = f"the scheduler at {client.scheduler.address}"

@@ -4,11 +4,13 @@ import json
 import logging
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 
 import elsewhere
 import main_job
 import pytest
 from distributed import Client
+from services.processes import wait_until
 
 from mlaas4hep_dask.cluster import connect
 from mlaas4hep_dask.config import Cluster
@@ -124,6 +126,54 @@ def test_a_package_that_workers_lack_is_told_before_specs(keys, modules, place, 
     assert "install it in the environment of the workers, here 3.2" in error
     assert "specs:" not in done.stdout
     assert not (tmp_path / "run" / "specs.json").exists()
+
+
+HELD = """
+import time
+from pathlib import Path
+from distributed import get_worker
+
+def select(events):
+    try:
+        get_worker()
+    except ValueError:  # the first events, where the run was started
+        return events
+    (Path(FOLDER) / "begun").touch()
+    while not (Path(FOLDER) / "ended").exists():
+        time.sleep(0.05)
+    return events
+"""
+
+
+def test_what_trainers_will_lack_is_told_before_they_come_or_while_others_read(tmp_path):
+    here = elsewhere.package(tmp_path / "here", "absent", "3.2")
+    readers = elsewhere.package(tmp_path / "readers", "rare", "1.0")
+    keys = {
+        "model": {"callable": "network.py:build"},
+        "function": {"callable": "held.py:select"},
+        "training": {"ranks": 1},
+    }
+    texts = {"layers": LAYERS, "held": f"FOLDER = {str(tmp_path)!r}\n{HELD}"}
+    file = write(tmp_path / "analysis", keys, network=f"import absent\n{NETWORK}", **texts)
+    paths = [here, readers]
+    with elsewhere.cluster(tmp_path / "workers", names=["readers-0"], paths=[readers]) as place:
+        error = error_of(run(file, place, *paths, cwd=tmp_path))
+        assert "'network.py:build' needs module 'absent', which worker tcp://127.0.0.1:" in error
+        assert f"{sys.executable}; none of 'trainers' has come yet) does not have" in error
+        assert not (tmp_path / "begun").exists()  # no event was read
+        (file.parent / "network.py").write_text(f"import rare\n{NETWORK}")
+        with ThreadPoolExecutor() as pool:
+            running = pool.submit(run, file, place, *paths, cwd=tmp_path)
+            wait_until((tmp_path / "begun").exists, "a reader reads", seconds=100)
+            trainer = elsewhere.worker(place, tmp_path / "workers", "--name", "trainers-0")
+            try:
+                error = error_of(running.result())
+            finally:
+                (tmp_path / "ended").touch()
+                trainer.terminate()
+                trainer.wait(30)
+    assert "'network.py:build' needs module 'rare', which worker tcp://127.0.0.1:" in error
+    assert "'trainers'" not in error
 
 
 def test_a_module_that_no_import_names_is_told_with_what_to_do(place, tmp_path):
