@@ -27,7 +27,7 @@ def test_a_batch_system_without_a_site_has_the_generic_one(system):
     site = site_of(Cluster(address=system))
     assert (site.name, site.system) == (system, system)
     sizes = limits_of(site, ranks=3).sizes
-    assert sizes["readers"] == Size(1, site.group("readers").maximum)
+    assert sizes["readers"] == Size(1, site.options.readers.maximum)
     assert sizes["trainers"] == Size(3, 3)  # a worker for each rank, whatever the site has
     assert set(limits_of(site, ranks=0).sizes) == {"readers"}
 

@@ -16,7 +16,7 @@ from mlaas4hep_dask.cluster.cli import EXAMPLE
 from mlaas4hep_dask.cluster.settings import NESTED, SETTINGS, variables
 from mlaas4hep_dask.cluster.sites import head_script, job_script, load_site, site_names
 from mlaas4hep_dask.cluster.sites.environment import environment_of, prologue_of
-from mlaas4hep_dask.cluster.sites.options import Container, Group, Options
+from mlaas4hep_dask.cluster.sites.options import Container, Options, Readers
 from mlaas4hep_dask.cluster.systems.fields import clock
 from mlaas4hep_dask.cluster.systems.registry import MODULES
 from mlaas4hep_dask.errors import ClusterError, ConfigError
@@ -80,6 +80,7 @@ def test_a_site_of_the_other_system_is_refused():
         ("  patience: soon\n", 5, "'90 s', '12 h'"),
         ("  worker-ports: 10100:10000\n", 5, "range of ports"),
         ("  readers: {minimum: 3, maximum: 2}\n", 5, "at least minimum"),
+        ("  trainers:\n    gpus: 1\n    maximum: 2\n", 7, "as many trainers as training.ranks"),
         ("jobqueue:\n  slurm:\n    job-extra-directive: [-C cpu]\n", 7, "'job-extra-directives'"),
         ("jobqueue:\n  slurm:\n    project: m1\n", 7, "called 'account' now"),
         ("jobqueue:\n  htcondor: {}\n", 5, "one batch system"),
@@ -252,7 +253,7 @@ def test_what_shows_jobs_is_a_command_of_the_queue():
         assert system.shows in MODULES[name].queue.COMMANDS
 
 
-MODELS = (Options, Group, Container, *(system.jobs for system in MODULES.values()))
+MODELS = (Options, Readers, Container, *(system.jobs for system in MODULES.values()))
 
 
 @pytest.mark.parametrize("model", MODELS, ids=lambda model: model.__name__)

@@ -144,7 +144,7 @@ def start(options: Cluster, ranks: int, jobs: Path | None) -> Iterator[Client]:
 
 def limits_of(site: Site, ranks: int) -> Limits:
     """The bounds of a site for its supervisor; without ranks there are no trainers."""
-    readers = site.group("readers")
+    readers = site.options.readers
     sizes = {"readers": Size(readers.minimum, readers.maximum)}
     if ranks:
         sizes["trainers"] = Size(ranks, ranks)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal, Self
+from typing import Any, Literal, Self
 
 from pydantic import Field, JsonValue, model_validator
 
@@ -42,16 +42,35 @@ class Head(Part):
 
 
 class Group(Head):
-    """A group of workers: readers, or trainers."""
+    """A group of workers."""
 
-    minimum: int = Field(default=1, ge=1, description="Workers with which work begins.")
-    maximum: int = Field(default=10, ge=1, description="Most workers at a time.")
     gpus: int = Field(
         default=0,
         ge=0,
         description="GPUs of each job. Training computes on CPUs so far; what is asked for "
         "here is for your own functions.",
     )
+
+
+class Trainers(Group):
+    """The workers that train."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _are_as_many_as_ranks(cls, values: Any) -> Any:
+        if isinstance(values, dict):
+            text = "there are as many trainers as training.ranks of dataset.yaml; leave it out"
+            numbers = [key for key in ("minimum", "maximum") if key in values]
+            if numbers:
+                raise invalid(*(Problem(key, text) for key in numbers))
+        return values
+
+
+class Readers(Group):
+    """The workers that read."""
+
+    minimum: int = Field(default=1, ge=1, description="Workers with which work begins.")
+    maximum: int = Field(default=10, ge=1, description="Most workers at a time.")
 
     @model_validator(mode="after")
     def _has_room(self) -> Self:
@@ -169,9 +188,12 @@ class Options(Part):
     max_resubmissions: int = Field(
         default=20, ge=0, description="Jobs lost without work done before the run gives up."
     )
-    readers: Group = Field(default=Group(), description="Workers that read, measure and encode.")
-    trainers: Group = Field(
-        default=Group(maximum=2), description="Workers that train, a rank each."
+    readers: Readers = Field(
+        default=Readers(), description="Workers that read, measure and encode."
+    )
+    trainers: Trainers = Field(
+        default=Trainers(),
+        description="Workers that train, a rank each: as many as training.ranks.",
     )
     head: Head = Field(
         default=Head(),
