@@ -5,8 +5,9 @@ SIGKILL, as batch jobs are at their walltime, and started again. A partition tak
 its reading, as if it came from far away, so that what happens does not depend on the machine.
 ``redone`` is the part of the work that was done more than once: events of partitions that were
 measured, beyond those that there are. ``memory_growth`` compares the memory of scheduler and client
-in the last tenth of the time with that in the second. The reference is the same work on workers
-that live: a tenth of it, ten times.
+in the last tenth of the time with that in the second. Beyond --most-redone or --most-growth the
+script ends with an error. The reference is the same work on workers that live: a tenth of it, ten
+times.
 """
 
 from __future__ import annotations
@@ -125,6 +126,8 @@ def main() -> None:
         shortest={"type": float, "default": 20.0, "help": "shortest life of a worker, in seconds"},
         longest={"type": float, "default": 60.0, "help": "longest life of a worker, in seconds"},
         seed={"type": int, "default": 1, "help": "seed of the lives"},
+        most_redone={"type": float, "default": 0.15, "help": "part of the work redone at most"},
+        most_growth={"type": float, "default": 1.1, "help": "growth of memory at most"},
         plot={"type": Path, "help": "an SVG file of what happened"},
     )
     links = max(1, parsed.partitions // (4 * TENTH))
@@ -202,7 +205,7 @@ def report(
     num_tasks = [sample[4] for sample in churn.samples]
     part = max(1, len(memory) // TENTH)
     growth = sum(memory[-part:]) / max(sum(memory[part : 2 * part]), 1) if memory else 1.0
-    redone = churn.num_done / total - 1
+    redone = round(max(churn.num_done / total - 1, 0.0), 4)
     if parsed.plot:
         parsed.plot.write_text(drawn(churn, total), encoding="utf-8")
     common.close(
@@ -215,10 +218,22 @@ def report(
         workers=parsed.workers,
         deaths=churn.num_deaths,
         every_event_once=once,
-        redone=round(max(redone, 0.0), 4),
+        redone=redone,
         memory_growth=round(growth, 4),
         most_tasks=max(num_tasks, default=0),
     )
+    if beyond := excess(redone, parsed.most_redone, growth, parsed.most_growth):
+        raise SystemExit(beyond)
+
+
+def excess(redone: float, most_redone: float, growth: float, most_growth: float) -> str:
+    """What is beyond its bound, in words; empty when nothing is."""
+    words = []
+    if redone > most_redone:
+        words.append(f"{redone:.1%} of the work was done again, and {most_redone:.1%} may be")
+    if growth > most_growth:
+        words.append(f"memory grew to {growth:.2f} of what it was, and {most_growth:.2f} may be")
+    return "; ".join(words)
 
 
 def drawn(churn: Churn, total: int) -> str:

@@ -41,6 +41,7 @@ def data_folder(tmp_path_factory):
         "peers.py --branches small",
         "cluster.py --num-small 4 --times 2",
         "projection.py --codecs lz4 --site slurm --batch-size 50",
+        "churn.py --partitions 80 --partition-events 50 --workers 2 --seconds 0 --most-growth 2",
     ],
 )
 def test_a_benchmark_ends_with_one_json_object(command, data_folder):
@@ -54,6 +55,25 @@ def test_a_benchmark_ends_with_one_json_object(command, data_folder):
     assert found.keys() >= COMMON
     assert found["seconds"] > 0
     assert found["ratio"] > 0
+
+
+def test_a_month_counts_every_event_once_and_is_held_against_its_bounds(data_folder):
+    size = ["--partitions", "80", "--partition-events", "50", "--workers", "2", "--seconds", "0.1"]
+    lives = ["--shortest", "2", "--longest", "4", "--data", str(data_folder)]
+    bounds = ["--most-redone", "-1", "--most-growth", "0.1"]  # which nothing can keep to
+    done = subprocess.run(
+        [sys.executable, str(FOLDER / "churn.py"), *size, *lives, *bounds],
+        capture_output=True,
+        text=True,
+    )
+    assert done.stdout, done.stderr
+    found = json.loads(done.stdout.splitlines()[-1])
+    assert found["every_event_once"]
+    assert found["partitions"] == 80
+    assert found["deaths"] > 0
+    assert done.returncode == 1
+    said = f"{found['redone']:.1%} of the work was done again, and -100.0% may be; memory grew to "
+    assert said in done.stderr
 
 
 @pytest.mark.timeout(400)
