@@ -303,6 +303,7 @@ def _recipe(path: Path, manifest: Mapping[str, Any], encoding: Encoding) -> Reci
             derive=texts["derive"],
             objects=texts["objects"],
             early=texts.get("early", ()),
+            counters={str(n): str(each) for n, each in texts.get("counters", {}).items()},
         )
         outcome = {branch.name: recipe.branches[branch.name] for branch in encoding.reads}
     except (ExpressionError, TypeError, KeyError, AttributeError) as error:

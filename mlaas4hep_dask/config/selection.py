@@ -54,6 +54,7 @@ def select_branches(
     targets: Collection[str] = (),
     weights: Collection[str] = (),
     itself: Collection[str] = (),
+    beside: Collection[str] = (),
     own_names: Mapping[str, str] | None = None,
 ) -> Selection:
     """Inputs and identifiers among the branches of a tree.
@@ -75,7 +76,8 @@ def select_branches(
         Branches that tell of weights: inputs only if ``include`` names them.
     itself
         Branches that are the label or target itself: never inputs.
-
+    beside
+        Branches that may tell of targets: inputs only if ``include`` names them.
     own_names
         By branch of a friend tree: its name there, by which identifiers are known too.
 
@@ -103,7 +105,7 @@ def select_branches(
             text = f"branch {name!r} cannot be an input: target.branch reads it, as it is"
             raise _error(f"branches.include.{index}", text, places)
     requested = (included | identifying) - excluded
-    hidden = ({*targets, *weights} - set(branches.include)) | set(itself)
+    hidden = ({*targets, *weights, *beside} - set(branches.include)) | set(itself)
     inputs = sorted(requested - identifying - unfit.keys() - hidden)
     if not inputs:
         reasons = [
@@ -115,6 +117,11 @@ def select_branches(
             for what, sources in (("target.branch", targets), ("weight", weights))
             for n in sorted(requested & hidden & set(sources))
         ]
+        reasons += [
+            f"; the function that makes the target makes branch {n!r} too, which is an input only "
+            "if include names it"
+            for n in sorted(requested & hidden & set(beside))
+        ]
         why = reasons[0] if reasons else ""
         text = f"no inputs are left of the {len(available)} branches of the tree{why}"
         raise _error("branches.include", text, places)
@@ -123,8 +130,8 @@ def select_branches(
         identifiers=sorted((requested & identifying) - unfit.keys()),
         excluded=sorted((included | identifying) & excluded),
         left_out={name: unfit[name] for name in sorted(requested & unfit.keys())},
-        targets=sorted(requested & hidden & set(targets)),
-        weights=sorted(requested & hidden - set(targets)),
+        targets=sorted(requested & hidden & {*targets, *beside}),
+        weights=sorted(requested & hidden - {*targets, *beside}),
         told={
             name: "target" if name in targets else "weight"
             for name in inputs

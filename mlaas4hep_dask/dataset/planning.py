@@ -14,6 +14,7 @@ from mlaas4hep_dask.dataset.first_worker import FirstWorker
 from mlaas4hep_dask.dataset.plan import Plan, Skipped, first_reason
 from mlaas4hep_dask.errors import DataError, UnreadableFileError
 from mlaas4hep_dask.formats import ROOT
+from mlaas4hep_dask.inputs.counters import counting_notes
 from mlaas4hep_dask.inputs.leaks import leak_notes
 from mlaas4hep_dask.inputs.notes import together
 from mlaas4hep_dask.inputs.preflight import NOT_EVERYWHERE, Preflight
@@ -124,7 +125,7 @@ def assemble(
     notes = _require_distinct(files)
     files = _with_identities(files)
     notes += _unlike_recorded(files, checked.recorded)
-    notes += leak_notes(checked)
+    notes += leak_notes(checked) + counting_notes(checked)
     if blank := [file.file for file in files if not file.num_entries]:
         notes.append(f"{len(blank)} of {len(files)} files hold no events, the first: {blank[0]}")
     partitions: list[Partition] = []

@@ -103,6 +103,12 @@ class Expression:
         return tuple(sorted({node.name for node in _names(self._root)}))
 
     @cached_property
+    def counted(self) -> tuple[str, ...]:
+        """The branches of which ``count()`` takes the number of objects, in alphabetical order."""
+        calls = _calls_of("count", self._root)
+        return tuple(sorted({node.name for call in calls for node in _names(call)}))
+
+    @cached_property
     def conjuncts(self) -> tuple[Expression, ...]:
         """The conditions that ``&`` joins at the top, in order; the expression if there is none."""
         nodes = tuple(_conjuncts(self._root))
@@ -191,6 +197,17 @@ def _names(node: Node) -> Iterator[Name]:
         case Apply(_, operands):
             for operand in operands:
                 yield from _names(operand)
+
+
+def _calls_of(function: str, node: Node) -> Iterator[Apply]:
+    match node:
+        case Pick(operand) | Slice(operand):
+            yield from _calls_of(function, operand)
+        case Apply(name, operands):
+            if name == function:
+                yield node
+            for operand in operands:
+                yield from _calls_of(function, operand)
 
 
 def _conjuncts(node: Node) -> Iterator[Node]:

@@ -81,7 +81,8 @@ class Recipe:
 
     Object cuts come first, so that derived branches and the selection see the objects that are
     left; a derived branch that an object cut needs comes before it. A branch that counts the
-    objects of a cut collection, such as ``nJet``, counts those that are left.
+    objects of a cut collection counts those that are left: one of which the file says so, and a
+    whole number called ``n`` or ``N`` and the collection, such as ``nJet``.
 
     Parameters
     ----------
@@ -96,6 +97,8 @@ class Recipe:
     early : frozenset of str
         Derived branches that come before object cuts. They do so also where the cut that needs
         them is not asked for, so that they have the same values in training and when served.
+    told_counters : mapping of str to str
+        By branch that counts objects, as the file tells: their collection.
     """
 
     derived: Mapping[str, Expression] = field(default_factory=dict)
@@ -103,6 +106,7 @@ class Recipe:
     cuts: tuple[Expression, ...] = ()
     branches: Mapping[str, Branch] = field(default_factory=dict)
     early: frozenset[str] = frozenset()
+    told_counters: Mapping[str, str] = field(default_factory=dict)
 
     @classmethod
     def of(
@@ -113,6 +117,7 @@ class Recipe:
         objects: Mapping[str, str] | None = None,
         select: Sequence[str] = (),
         early: Sequence[str] = (),
+        counters: Mapping[str, str] | None = None,
     ) -> Recipe:
         """The recipe of some texts, checked on the branches that there are.
 
@@ -128,6 +133,8 @@ class Recipe:
             Conditions on events.
         early : sequence of str
             Derived branches that come before object cuts, beside those that these cuts need.
+        counters : mapping of str to str
+            By branch that counts objects, as the file tells: their collection.
 
         Raises
         ------
@@ -167,7 +174,9 @@ class Recipe:
                     require_cut(bound_cut, branches)
                 cuts.setdefault(label(cut), bound_cut)
         ordered = {name: derived[name] for name in order}
-        recipe = cls(ordered, masks, tuple(cuts.values()), branches)
+        recipe = cls(
+            ordered, masks, tuple(cuts.values()), branches, told_counters=dict(counters or {})
+        )
         first = recipe.operands({*early, *recipe._of_masks()})
         return replace(recipe, early=frozenset(first & ordered.keys()))
 
@@ -177,11 +186,17 @@ class Recipe:
     def to_json(self) -> dict[str, Any]:
         """The texts of derived branches and object cuts, which are applied when serving too."""
         early = self.early - self.operands(self._of_masks())
+        counters = {
+            name: collection
+            for name, collection in self.counters.items()
+            if name in self.told_counters and collection in self.objects
+        }
         return {
             "derive": {name: expression.text for name, expression in self.derived.items()},
             "objects": {name: mask.text for name, mask in self.objects.items()},
             "select": [label(cut) for cut in self.cuts],
             **({"early": sorted(early)} if early else {}),
+            **({"counters": counters} if counters else {}),
         }
 
     def narrowed(self, keep: Iterable[str]) -> Recipe:
@@ -204,14 +219,15 @@ class Recipe:
 
     @cached_property
     def counters(self) -> Mapping[str, str]:
-        """The cut collection of each branch that counts its objects, such as ``nJet``."""
-        names = {f"{n}{collection}": collection for collection in self.objects for n in "nN"}
+        """The collection of each branch that counts its objects, such as ``nJet``."""
+        names: dict[str, str] = {}
         for branch in self.branches.values():
-            if branch.collection in self.objects:  # uproot counts each branch by one of its own
-                names |= {f"{n}{branch.name}": str(branch.collection) for n in "nN"}
+            if branch.collection is not None:  # uproot counts each branch by one of its own
+                counted = (branch.collection, branch.name)
+                names |= {f"{n}{each}": branch.collection for each in counted for n in "nN"}
         return {
             name: collection
-            for name, collection in names.items()
+            for name, collection in {**names, **self.told_counters}.items()
             if name in self.branches
             and name not in self.derived
             and self.branches[name].collection is None
@@ -248,13 +264,49 @@ class Recipe:
             late=tuple(name for name in self.derived if name in names - self.early),
         )
 
-    def giving_away(self, names: Iterable[str]) -> set[str]:
-        """These branches, all that they are derived from, and what is derived from any of it."""
+    def giving_away(
+        self, names: Iterable[str], counted: Iterable[str] = (), *, all_members: bool = True
+    ) -> set[str]:
+        """These branches, all that they are derived from, and what is derived from any of it.
+
+        Parameters
+        ----------
+        names : iterable of str
+            The branches.
+        counted : iterable of str
+            Those of which the number of objects is taken. What else counts the same objects gives
+            that away.
+        all_members : bool
+            Whether the other branches of such a collection do so too: an event has as many values
+            of them.
+        """
         telling = self.operands(names)
+        collections = self.collections_of(telling, counted)
+        telling |= {name for name, of in self.counters.items() if of in collections}
+        if all_members:
+            telling |= {n for n, each in self.branches.items() if each.collection in collections}
         for name, expression in self.derived.items():  # each after those that it needs
             if not telling.isdisjoint(expression.names):
                 telling.add(name)
         return telling
+
+    def collections_of(self, names: Iterable[str], counted: Iterable[str] = ()) -> set[str]:
+        """The collections of whose objects there are as many as some branches say.
+
+        Parameters
+        ----------
+        names : iterable of str
+            The branches, of which those count that count objects.
+        counted : iterable of str
+            Branches of the collections.
+        """
+        counted = {*counted}
+        operands = self.operands(names)
+        for name in operands & self.derived.keys():
+            counted.update(self.derived[name].counted)
+        collections = {self.branches[name].collection for name in counted}
+        collections |= {self.counters[name] for name in operands & self.counters.keys()}
+        return {collection for collection in collections if collection is not None}
 
     def prepare(self, events: Events, keep: Sequence[str], *, select: bool = True) -> Prepared:
         """The selected events with the branches ``keep``.
@@ -319,6 +371,6 @@ class Recipe:
         return operands
 
     def _cut_collections(self, names: set[str]) -> set[str]:
-        counted = {self.counters[name] for name in names if name in self.counters}
-        collections = {self.branches[name].collection for name in names if name in self.branches}
-        return counted | {collection for collection in self.objects if collection in collections}
+        collections = {self.counters.get(name) for name in names}
+        collections |= {self.branches[name].collection for name in names if name in self.branches}
+        return {collection for collection in self.objects if collection in collections}

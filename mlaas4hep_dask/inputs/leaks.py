@@ -32,11 +32,11 @@ def _telling(selection: Selection) -> list[str]:
 
 
 def _made_beside(checked: Preflight) -> list[str]:
-    """A note on inputs by wildcard that a function makes beside the target."""
+    """A note on inputs that a function makes beside the target."""
     if checked.traced is None:
         return []
     function_branches = checked.traced.branches.keys() - checked.traced.tree
-    inputs = sorted(function_branches & {*checked.selection.inputs} - {*checked.selection.named})
+    inputs = sorted(function_branches & {*checked.selection.inputs})
     targets = sorted(function_branches & checked.recipe.operands(checked.supervision.target_names))
     if not inputs or not targets:
         return []

@@ -179,7 +179,8 @@ def preflight(description: Description) -> Preflight:
             function, next((file_plan for file_plan in plans if file_plan.num_entries), reference)
         )
         branches, left_out = traced.branches, traced.left_out
-    recipe = recipe_of(texts, branches, left_out, reference.unlike, places)
+    counters = reference.counters_of(branches)
+    recipe = recipe_of(texts, branches, left_out, reference.unlike, places, counters=counters)
     available: dict[str, str | None] = dict.fromkeys(recipe.branches)
     available.update(left_out)
     supervision = description.supervision.bound(recipe.branches, places, left_out)
@@ -190,8 +191,9 @@ def preflight(description: Description) -> Preflight:
         description.branches,
         available,
         places,
-        targets=_giving_away(supervision.target_names, recipe, traced),
+        targets=_giving_away(supervision.target_names, recipe, traced, counted=supervision.counted),
         weights=_giving_away(supervision.weight_names, recipe, traced),
+        beside=_made_beside(supervision.target_names, recipe, traced),
         itself=supervision.target_itself,
         own_names=reference.own_names,
     )
@@ -249,17 +251,29 @@ def _preparation(
     return Preparation.of(recipe, keep, traced.branches, use)
 
 
-def _giving_away(names: set[str], recipe: Recipe, traced: Traced | None) -> set[str]:
+def _giving_away(
+    names: set[str], recipe: Recipe, traced: Traced | None, *, counted: set[str] | None = None
+) -> set[str]:
     """What tells of targets or weights: all that they are derived from, and what else is of it.
 
-    Of what a function makes, that is all that it had read by then.
+    Of what a function makes, that is all that it had read by then. Where numbers of objects of
+    the branches ``counted``, or others, are learned, that is all of their collection: a row shows
+    how many there are. A weight that depends on such a number leaves the objects themselves.
     """
     operands = recipe.operands(names)
     if traced is not None:
         function_branches = sorted(operands & traced.branches.keys())
         if any(name not in traced.tree for name in function_branches):
             operands |= {*traced.reads(function_branches)} & traced.branches.keys()
-    return recipe.giving_away(operands)
+    return recipe.giving_away(operands, counted or (), all_members=counted is not None)
+
+
+def _made_beside(names: set[str], recipe: Recipe, traced: Traced | None) -> set[str]:
+    """What a function makes, if it makes any of ``names`` too: nothing tells what of."""
+    if traced is None:
+        return set()
+    made = traced.branches.keys() - traced.tree
+    return recipe.giving_away(made, all_members=False) if made & recipe.operands(names) else set()
 
 
 def _require_filled(plans: Sequence[FilePlan], selection: Selection) -> None:

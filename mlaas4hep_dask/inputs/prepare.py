@@ -252,6 +252,8 @@ def recipe_of(
     left_out: Mapping[str, str],
     unlike: Mapping[str, str],
     places: Places,
+    *,
+    counters: Mapping[str, str],
 ) -> Recipe:
     """The recipe of a configuration.
 
@@ -267,6 +269,8 @@ def recipe_of(
         Branches in no common collection, though their names suggest it, and why.
     places : Places
         Where keys were written, for errors.
+    counters : mapping of str to str
+        By branch that counts objects, as the file tells: their collection.
 
     Raises
     ------
@@ -281,7 +285,13 @@ def recipe_of(
     }
     derive |= texts.derive
     try:
-        return Recipe.of(available, derive=derive, objects=texts.objects, select=texts.select)
+        return Recipe.of(
+            available,
+            derive=derive,
+            objects=texts.objects,
+            select=texts.select,
+            counters=counters,
+        )
     except ExpressionError as error:
         key = error.facts.get("key", "derive")
         name = str(error.facts.get("name"))

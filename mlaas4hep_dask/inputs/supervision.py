@@ -121,6 +121,11 @@ class Supervision:
         return set() if self.weight is None else set(self.weight.names)
 
     @property
+    def counted(self) -> set[str]:
+        """The branches of whose objects labels or targets take the number."""
+        return {name for expression in self.targets for name in expression.counted}
+
+    @property
     def target_itself(self) -> set[str]:
         """Branches that are a target as they are."""
         return {name for each in self.targets for name in each.names if each.text == name}

@@ -65,6 +65,14 @@ def befriended(file_plan: FilePlan, friend: FriendFiles, plans: Sequence[FilePla
                 for name in new
             },
         },
+        counters={
+            **file_plan.counters,
+            **{
+                f"{friend.prefix}{name}": f"{friend.prefix}{member}"
+                for name, member in first.counters.items()
+                if {f"{friend.prefix}{each}" for each in (name, member)} <= {*new}
+            },
+        },
         filled={
             **file_plan.filled,
             **{f"{friend.prefix}{name}": number for name, number in first.filled.items()},

@@ -51,6 +51,8 @@ class FilePlan:
         Branches in no common collection, though their names suggest it, and why.
     joined : frozenset of str
         Branches in a collection that the file does not tell of, for their multiplicities are equal.
+    counters : mapping of str to str
+        By branch that counts the objects of others, as the file tells: one of those.
     opened : OpenTree or None
         The open tree, which knows where baskets lie; it is not pickled.
     friends : tuple of Friend
@@ -75,6 +77,7 @@ class FilePlan:
     vague: frozenset[str] = frozenset()
     unlike: Mapping[str, str] = field(default_factory=dict)
     joined: frozenset[str] = frozenset()
+    counters: Mapping[str, str] = field(default_factory=dict)
     opened: OpenTree | None = field(default=None, repr=False, compare=False)
     friends: tuple[Friend, ...] = ()
 
@@ -92,6 +95,14 @@ class FilePlan:
     def is_blank(self) -> bool:
         """True without entries: nothing there can be of another type than elsewhere."""
         return self.num_entries == 0
+
+    def counters_of(self, branches: Mapping[str, Branch]) -> dict[str, str]:
+        """By branch that counts objects: the collection that these are in among ``branches``."""
+        return {
+            name: str(branches[member].collection)
+            for name, member in self.counters.items()
+            if name in branches and member in branches and branches[member].kind == "jagged"
+        }
 
     def narrowed(self, names: Sequence[str]) -> FilePlan:
         """What other files are compared with if only these branches are read."""

@@ -125,6 +125,7 @@ def _plan(opened: OpenTree, sample: str, access: Access) -> FilePlan:
         vague=agreed.vague,
         unlike=agreed.unlike,
         joined=agreed.moved,
+        counters=catalogue.counters,
         opened=opened,
     )
 

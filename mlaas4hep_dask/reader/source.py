@@ -76,6 +76,19 @@ class Catalogue:
                 by_key.setdefault(source.key, []).append(name)
         return {key: tuple(names) for key, names in by_key.items()}
 
+    @property
+    def counters(self) -> dict[str, str]:
+        """By branch that counts the objects of others: the first of those."""
+        by_key: dict[str, str] = {}
+        for name, source in self.sources.items():
+            if source.counter is not None:
+                by_key.setdefault(source.counter, name)
+        return {
+            name: by_key[source.key]
+            for name, source in self.sources.items()
+            if source.key in by_key and not source.steps
+        }
+
 
 def distinct(names: Iterable[str]) -> list[str]:
     """The names, with a number behind each that was there before: ``x``, ``y``, ``x (2)``."""

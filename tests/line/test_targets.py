@@ -391,7 +391,7 @@ def test_what_a_function_reads_for_the_target_is_no_input_by_wildcard(made, tmp_
         "def kinds(events):\n    events['kind'] = events.flavour * 1\n"
         "    events['like'] = events.flavour * 2\n    return events\n"
     )
-    made |= {"function": {"callable": "kinds.py:kinds"}}
+    made |= {"function": {"callable": "kinds.py:kinds"}, "branches": {"include": ["*", "like"]}}
     made["target"] |= {"branch": "kind"}
     config = Config.from_mapping(made, base=tmp_path)
     plan = check_files(preflight(description_of(config)), config.partition, config.max_events)
