@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +18,7 @@ GOLDEN = "golden.json"
 FORMAT = "mlaas4hep_dask/golden"
 VERSION = 1
 TOLERANCE = 1e-4  # of a probability: other processors and libraries round otherwise
+MAX_TOLERANCE = 1e-3  # with more, other weights would pass for the trained ones
 MAX_BYTES = 64 * 2**20
 
 
@@ -87,8 +87,8 @@ class Golden:
         scores = np.array(content["scores"], dtype=np.float32)
         if scores.ndim not in (1, 2) or len(scores) != len(events) or not len(events):
             raise ValueError(f"{len(events)} events, and scores of shape {scores.shape}")
-        if not isinstance(tolerance, float) or not 0 < tolerance < math.inf:
-            raise ValueError(f"its tolerance is {tolerance!r}")
+        if not isinstance(tolerance, float) or not 0 < tolerance <= MAX_TOLERANCE:
+            raise ValueError(f"its tolerance is {tolerance!r}, expected at most {MAX_TOLERANCE}")
         if not isinstance(content["output"], dict):
             raise TypeError("its output is no object")
         return cls(tuple(events), scores, content["output"], tolerance)

@@ -12,7 +12,7 @@ from mlaas4hep_dask.catalog import DataFile, Recorded
 from mlaas4hep_dask.config import Partitioning
 from mlaas4hep_dask.dataset.first_worker import FirstWorker
 from mlaas4hep_dask.dataset.plan import Plan, Skipped, first_reason
-from mlaas4hep_dask.errors import DataError, UnreadableFileError
+from mlaas4hep_dask.errors import DataError, UnreadableFileError, listed
 from mlaas4hep_dask.formats import ROOT
 from mlaas4hep_dask.inputs.counters import counting_notes
 from mlaas4hep_dask.inputs.leaks import leak_notes
@@ -125,17 +125,17 @@ def assemble(
     notes = _require_distinct(files)
     files = _with_identities(files)
     notes += _unlike_recorded(files, checked.recorded)
-    notes += leak_notes(checked) + counting_notes(checked)
+    notes += leak_notes(checked) + counting_notes(checked) + _late(files)
     if blank := [file.file for file in files if not file.num_entries]:
         notes.append(f"{len(blank)} of {len(files)} files hold no events, the first: {blank[0]}")
     partitions: list[Partition] = []
-    for sample, listed in checked.files.items():
+    for sample, data_files in checked.files.items():
         of_sample = [file for file in files if file.sample == sample]
         remaining = sum(file.num_entries for file in of_sample)
         if max_events is not None:
             remaining = min(remaining, max_events)
         if remaining == 0:
-            trees = list(dict.fromkeys(file.tree for file in of_sample or listed))
+            trees = list(dict.fromkeys(file.tree for file in of_sample or data_files))
             tree_names = ", ".join(map(repr, trees))
             why = f"{len(of_sample)} readable files hold no events in tree {tree_names}"
             why += first_reason(skipped, sample)
@@ -208,6 +208,17 @@ def _unlike_recorded(files: Sequence[PlannedFile], recorded: Mapping[str, Record
     if notes:
         more = f"; likewise {len(notes) - 1} more" if notes[1:] else ""
         logger.warning("%s%s", notes[0], more)
+    return together(notes)
+
+
+def _late(files: Sequence[PlannedFile]) -> list[str]:
+    """Notes on what was added to an RNTuple while it was filled."""
+    notes = [
+        f"{listed(file.late)} of {file.file}: added while the file was written; earlier entries "
+        "have none, which is read as ROOT reads it: 0, or a list without objects"
+        for file in files
+        if file.late
+    ]
     return together(notes)
 
 

@@ -73,6 +73,8 @@ def befriended(file_plan: FilePlan, friend: FriendFiles, plans: Sequence[FilePla
                 if {f"{friend.prefix}{each}" for each in (name, member)} <= {*new}
             },
         },
+        late=file_plan.late
+        | {each for each in new if each.removeprefix(friend.prefix) in first.late},
         filled={
             **file_plan.filled,
             **{f"{friend.prefix}{name}": number for name, number in first.filled.items()},

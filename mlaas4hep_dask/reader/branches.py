@@ -11,7 +11,7 @@ import uproot
 
 from mlaas4hep_dask.events.events import Branch, Kind, unit_in
 from mlaas4hep_dask.reader.lists import containers_of_numbers
-from mlaas4hep_dask.reader.ntuple import fields_of
+from mlaas4hep_dask.reader.ntuple import fields_of, late_fields
 from mlaas4hep_dask.reader.objects import is_leaf_list
 from mlaas4hep_dask.reader.reduced import reduced_precision
 from mlaas4hep_dask.reader.shapes import Inside, numbers_in, numbers_of
@@ -32,7 +32,10 @@ def classify(tree: Any) -> Catalogue:
     entries its values belong to.
     """
     if not hasattr(tree, "branches"):
-        return _named(list(fields_of(tree)), {}, {})
+        catalogue = _named(list(fields_of(tree)), {}, {})
+        late = late_fields(tree.ntuple)
+        names = {name for name, each in catalogue.sources.items() if each.holder.field_id in late}
+        return replace(catalogue, late=frozenset(names))
     return _ttree(tree)
 
 

@@ -53,6 +53,8 @@ class FilePlan:
         Branches in a collection that the file does not tell of, for their multiplicities are equal.
     counters : mapping of str to str
         By branch that counts the objects of others, as the file tells: one of those.
+    late : frozenset of str
+        Branches that were added to an RNTuple while it was filled.
     opened : OpenTree or None
         The open tree, which knows where baskets lie; it is not pickled.
     friends : tuple of Friend
@@ -78,6 +80,7 @@ class FilePlan:
     unlike: Mapping[str, str] = field(default_factory=dict)
     joined: frozenset[str] = frozenset()
     counters: Mapping[str, str] = field(default_factory=dict)
+    late: frozenset[str] = frozenset()
     opened: OpenTree | None = field(default=None, repr=False, compare=False)
     friends: tuple[Friend, ...] = ()
 
@@ -135,6 +138,7 @@ class FilePlan:
             self.lines,
             places=self._places(inputs),
             num_branches=len(self.branches) + len(self.left_out),
+            late=tuple(sorted(self.late.intersection(inputs))),
             friends=tuple(
                 replace(each, names=each.names.intersection(inputs) if inputs else each.names)
                 for each in self.friends

@@ -29,6 +29,18 @@ def fields_of(tree: Any) -> Iterator[Found]:
             yield top.name, f"of a type that uproot cannot read ({type(error).__name__}: {error})"
 
 
+def late_fields(ntuple: Any) -> set[int]:
+    """Numbers of the fields that were added after the first entries, and of what they are in."""
+    late: set[int] = set()
+    for column in ntuple.column_records:
+        if column.flags & uproot.const.RNTupleColumnFlags.DEFERRED:
+            number = column.field_id
+            while number not in late:  # a field at the top is its own parent
+                late.add(number)
+                number = ntuple.field_records[number].parent_field_id
+    return late
+
+
 def is_dotted(holder: Any) -> bool:
     """True for a field with a dot in its own name, whose path uproot takes for that of a member.
 

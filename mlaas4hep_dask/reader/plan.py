@@ -126,6 +126,7 @@ def _plan(opened: OpenTree, sample: str, access: Access) -> FilePlan:
         unlike=agreed.unlike,
         joined=agreed.moved,
         counters=catalogue.counters,
+        late=catalogue.late,
         opened=opened,
     )
 

@@ -27,7 +27,8 @@ class PlannedFile:
     The attributes are those of `FilePlan`; ``bytes_per_event`` is that of the inputs together,
     ``read_counts`` tells what planning cost beside the plain way, ``is_of_many`` that the data set
     has several trees of the file, ``places`` where the baskets of the inputs lie, and
-    ``num_branches`` how many its tree has.
+    ``num_branches`` how many its tree has; ``late`` has those of the inputs that its first
+    entries lack.
     """
 
     file: str
@@ -46,6 +47,7 @@ class PlannedFile:
     places: Places | None = None
     num_branches: int = 0
     friends: tuple[Friend, ...] = ()
+    late: tuple[str, ...] = ()
 
     def within(self, max_places: int) -> PlannedFile:
         """Without ``places`` if they take more bytes."""

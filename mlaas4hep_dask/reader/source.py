@@ -55,12 +55,15 @@ class Catalogue:
         Those of them that have other entries than the tree, and how many.
     holders : mapping of str to Any
         By key: the TBranch of every source and counter.
+    late : frozenset of str
+        What was added to an RNTuple while it was filled: its earlier entries have no value of it.
     """
 
     sources: Mapping[str, Source]
     left_out: Mapping[str, str]
     filled: Mapping[str, int] = field(default_factory=dict)
     holders: Mapping[str, Any] = field(default_factory=dict)
+    late: frozenset[str] = frozenset()
 
     @property
     def branches(self) -> dict[str, Branch]:

@@ -19,6 +19,7 @@ from mlaas4hep_dask.export import to_torchscript
 from mlaas4hep_dask.export.call import Call, call_of
 from mlaas4hep_dask.export.contract import compared, outputs_of, require_shape
 from mlaas4hep_dask.objective import Objective
+from mlaas4hep_dask.train.bounds import bounds
 from mlaas4hep_dask.train.loss import LossSource
 from mlaas4hep_dask.train.model import ModelSource, described
 from mlaas4hep_dask.train.requirements import (
@@ -35,8 +36,6 @@ from mlaas4hep_dask.train.requirements import (
 from mlaas4hep_dask.usercode import RAISED, TRIAL_SECONDS, limited
 
 STEP = 1e-3  # size of the steps of a trial; a large one is no fault of the network's
-FACTOR = 1000.0  # on rows, to see whether outputs have bounds
-NEAR = 1e-3  # to 0 or 1, as a Sigmoid is at these
 FEW = 3  # events of the first call
 
 
@@ -154,8 +153,7 @@ class _Trial:
             lambda: to_torchscript(again, self._training.encoding, self._objective, rows=rows)
         )
         warnings += _coarse(outputs)
-        with torch.no_grad():
-            warnings += self._checked(lambda: self._bounds(call, outputs))
+        warnings += self._checked(lambda: bounds(network, call, rows, outputs, self._objective))
         sentences = tuple(f"model {self._model.reference!r} {each}" for each in warnings)
         return Trained(again, content, sentences)
 
@@ -284,32 +282,6 @@ class _Trial:
                 "what it learns has to be in parameters or buffers (register_buffer), and what its "
                 "callable draws at random too"
             )
-
-    def _bounds(self, call: Call, outputs: torch.Tensor) -> list[str]:
-        """What to say of outputs that look like probabilities, or have a bound at 0."""
-        if self._objective.gives_rows and float(self._x.min()) >= 0:
-            return []
-        made_up = torch.randn(self._x.shape)
-        rows = (self._x * FACTOR, self._x * -FACTOR, made_up * FACTOR)
-        extremes = [
-            outputs,
-            *(call(each, self._missing.clone()).reshape(outputs.shape) for each in rows),
-        ]
-        low = min(float(each.nan_to_num().min()) for each in extremes)
-        high = max(float(each.nan_to_num().max()) for each in extremes)
-        layer = ""
-        if low >= 0 and high <= 1 + NEAR and (low < NEAR or high > 1 - NEAR):
-            layer = "a Sigmoid or Softmax"
-        elif low == 0:
-            layer = "a ReLU"
-        if not layer:
-            return []
-        text = (
-            f"gives no number below 0{' or above 1' * (high <= 1 + NEAR)} for any of "
-            f"{len(self._x):,} events: is its last layer {layer}? Expected is "
-            f"{self._objective.expected}"
-        )
-        return [text]
 
 
 IN_PLACE = (

@@ -204,6 +204,10 @@ def other_weights(content):
     return buffer.getvalue()
 
 
+def other_tolerance(content):
+    return content.replace(b'"tolerance": 0.0001', b'"tolerance": 10.0')
+
+
 def other_event(content):
     document = json.loads(content)
     del document["events"][0]["met"]
@@ -214,6 +218,7 @@ EDITED = {
     "specs": ("specs.json", other_range, "contradicts itself: scale of met is .* in model.pt"),
     "scores": (GOLDEN, other_scores, r"other scores .* by up to 0\.01 on 1 of \d+ events"),
     "weights": ("model.pt", other_weights, r"other scores .* on \d+ of \d+ events"),
+    "the tolerance": (GOLDEN, other_tolerance, "its tolerance is 10.0, expected at most 0.001"),
     "an event": (GOLDEN, other_event, "does not take a golden event"),
     "no JSON": (GOLDEN, lambda _: b"{", "holds no golden events"),
     "another format": (GOLDEN, lambda _: b'{"format": "x", "version": 1}', "holds no golden"),

@@ -1,5 +1,7 @@
 """Files that ROOT writes and that are not what one expects: what they offer, and its values."""
 
+import json
+
 import awkward as ak
 import numpy as np
 import pytest
@@ -423,3 +425,45 @@ for more in range(3):
         expected = rf"branch '{name}' is filled for 31 of 30 entries in tree 'Events' of {file}"
         with pytest.raises(DataError, match=expected):
             planned(tmp_path, [files[0], file])
+
+
+@pytest.mark.slow
+def test_fields_that_came_late_are_read_as_root_reads_them_and_noted(tmp_path):
+    script = """
+import os
+model = ROOT.RNTupleModel.Create()
+model.MakeField["float"]("a")
+writer = ROOT.RNTupleWriter.Recreate(ROOT.std.move(model), "Events", sys.argv[1])
+entry = writer.CreateEntry()
+for i in range(200):
+    entry["a"] = i
+    writer.Fill(entry)
+updater = writer.CreateModelUpdater()
+updater.BeginUpdate()
+for name, kind in (("late", "std::int32_t"), ("pt", "std::vector<float>")):
+    updater.AddField(ROOT.RFieldBase.Create(name, kind).Unwrap())
+updater.CommitUpdate()
+entry = writer.CreateEntry()
+for i in range(200, 300):
+    entry["a"] = i
+    entry["late"] = i
+    entry["pt"] = [i] * (i % 3)
+    writer.Fill(entry)
+del writer
+reader = ROOT.RNTupleReader.Open("Events", sys.argv[1])
+late, pt = reader.GetView["std::int32_t"]("late"), reader.GetView["std::vector<float>"]("pt")
+print([[late(i), list(pt(i))] for i in range(300)], flush=True)
+os._exit(0)  # ROOT's own end of Python looks at what the model had
+"""
+    file = str(tmp_path / "late.root")
+    expected = json.loads(run_in_root(script, file))
+    _, events = events_of(file)
+    assert events.contents["late"].tolist() == [late for late, _ in expected]
+    assert events.contents["late"][[0, 199, 200]].tolist() == [0, 0, 200]
+    assert events.to_awkward()["pt"].tolist() == [pt for _, pt in expected]
+    other = tmp_path / "other.root"
+    with uproot.recreate(other) as out:
+        out.mkrntuple("Events", {"a": np.ones(9, np.float32), "late": np.ones(9, np.int32)})
+    (note,) = planned(tmp_path, [file, other], "branches: {include: [a, late]}").notes
+    assert note.startswith(f"late of {file}: added while the file was written; earlier entries")
+    assert not planned(tmp_path, [file, other], "branches: {include: [a]}").notes

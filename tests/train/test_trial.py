@@ -14,7 +14,9 @@ from mlaas4hep_dask.events import Events
 from mlaas4hep_dask.export.call import takes_missing
 from mlaas4hep_dask.objective import BINARY, Classes, Reconstruction, Regression
 from mlaas4hep_dask.specs.measure import measure
+from mlaas4hep_dask.train.bounds import bounds
 from mlaas4hep_dask.train.model import find_model
+from mlaas4hep_dask.train.network import mlp
 from mlaas4hep_dask.train.trial import Training, try_model
 
 COLUMNS = 4
@@ -207,7 +209,7 @@ GOOD = {
         h = self.linear(x)
         for _ in range(2):
             h = torch.tanh(h)
-        return h
+        return 5 * h
     """),
     "traced": network("return self.linear(x).mul(**{'other': 2.0})"),
     "traced, with a look that changes nothing": network("""
@@ -272,6 +274,10 @@ def test_every_kind_of_output_keeps_the_contract(objective, tmp_path):
         ("torch.softmax(self.linear(x), 1)", Classes(("a", "b", "c")), "a Sigmoid"),
         ("torch.sigmoid(self.linear(x))", REGRESSION, "a Sigmoid"),
         ("torch.relu(self.linear(x) + 0.1)", BINARY, "a ReLU"),
+        ("self.linear(x).abs()", BINARY, "abs(), a square or a Softplus"),
+        ("self.linear(x) ** 2", REGRESSION, "abs(), a square or a Softplus"),
+        ("torch.nn.functional.softplus(self.linear(x)) + 1", BINARY, "abs(), a square"),
+        ("self.linear(x).exp()", REGRESSION, "a ReLU"),  # which is 0 for -1,000 too
     ],
 )
 def test_a_last_layer_with_a_bound_at_0_is_warned_of(last, objective, layer, tmp_path):
@@ -279,6 +285,38 @@ def test_a_last_layer_with_a_bound_at_0_is_warned_of(last, objective, layer, tmp
     assert warning.startswith("model ")
     assert "network.py:build' gives no number below 0" in warning
     assert f"is its last layer {layer}" in warning
+
+
+@pytest.mark.parametrize(
+    ("last", "objective", "beyond"),
+    [
+        ("torch.tanh(self.linear(x))", REGRESSION, "below -1 or above 1"),
+        ("torch.nn.functional.softsign(self.linear(x))", BINARY, "below -1 or above 1"),
+        ("torch.tanh(self.linear(x))", Classes(("a", "b", "c")), "below -1 or above 1"),
+        ("-(self.linear(x) ** 2)", BINARY, "above 0"),
+    ],
+)
+def test_a_last_layer_that_reaches_no_further_is_warned_of(last, objective, beyond, tmp_path):
+    (warning,) = tried(tmp_path, network(f"return {last}"), objective=objective).warnings
+    assert f"gives no number {beyond} for any of" in warning
+
+
+@pytest.mark.parametrize("columns", [1, 2, 5])
+@pytest.mark.parametrize("seed", range(20))
+def test_outputs_of_one_sign_by_chance_are_no_bound(columns, seed):
+    torch.manual_seed(seed)
+    made = mlp(columns).eval()
+    rows = torch.randn(100, columns), torch.zeros(100, columns, dtype=torch.bool)
+    before = [each.detach().clone() for each in made.parameters()]
+    with torch.no_grad():
+        outputs = made(rows[0]).reshape(100, -1)
+
+    def call(x, missing):
+        del missing
+        return made(x).reshape(len(x), -1)
+
+    assert bounds(made, call, rows, outputs, BINARY) == []
+    assert all(map(torch.equal, made.parameters(), before))
 
 
 def test_rows_between_0_and_1_may_be_made_by_a_sigmoid(tmp_path):
