@@ -1,6 +1,5 @@
 """What goes wrong on real batch systems ends in words or in the same result, and leaves nothing."""
 
-import json
 import os
 import re
 import signal
@@ -13,186 +12,17 @@ import elsewhere
 import main_job
 import psutil
 import pytest
-import yaml
+from batch_run import SLOW, SYSTEMS, Batch, Run
 from servers import needs_xrootd
 from services.processes import wait_until
 from services.xrootd import XRootDServer
 
 pytestmark = [pytest.mark.batch, pytest.mark.timeout(280)]
 
-SYSTEMS = ("slurm", "htcondor")
-SLOW = """
-import os, time
-
-def is_in_a_job():
-    return "SLURM_JOB_ID" in os.environ or "_CONDOR_SCRATCH_DIR" in os.environ
-
-def slow(events, seconds=0.0, fat=0, once="", hold=""):
-    time.sleep(seconds)
-    while is_in_a_job() and os.path.exists(hold):
-        time.sleep(0.05)
-    if fat and is_in_a_job() and not os.path.exists(once):
-        open(once, "w").close()
-        kept = bytearray(fat)
-        kept[::4096] = b"x" * len(kept[::4096])
-        time.sleep(600)
-    return events
-"""
-
-
-class Batch:
-    """A batch system in the words of these tests."""
-
-    def __init__(self, system, service):
-        self.system = system
-        self.service = service
-
-    def cancel(self, *jobs):
-        self.service.run("scancel" if self.system == "slurm" else "condor_rm", *jobs)
-
-    def end_walltime(self, *jobs):
-        """Have the batch system end jobs as those whose walltime is over: SLURM looks every 30 s.
-
-        Pools of HTCondor remove jobs for that.
-        """
-        if self.system == "slurm":
-            for job in jobs:
-                self.service.run("scontrol", "update", f"JobId={job}", "EndTime=now+10")
-        else:
-            self.cancel(*jobs)
-
-    def jobs(self):
-        """Numbers of the jobs that are in the queue."""
-        if self.system == "slurm":
-            told = self.service.run("squeue", "--noheader", "--format=%i").stdout
-            return told.split()
-        return list(self.service.jobs())
-
 
 @pytest.fixture(params=SYSTEMS)
 def batch(request):
     return Batch(request.param, request.getfixturevalue(request.param))
-
-
-class Run:
-    """A run by the command on a batch system, in a folder of its own."""
-
-    def __init__(
-        self, batch, folder, *, site=None, jobs=None, config=None, function=None, **options
-    ):
-        self.batch = batch
-        self.folder = folder
-        if not (folder / "dataset.yaml").exists():
-            main_job.write_config(folder, **options)
-            document = json.loads((folder / "dataset.yaml").read_text())
-            document["partition"] = {"max_events": 500}
-            document["function"] = {"callable": "slow.py:slow", "kwargs": function or {}}
-            document |= config or {}
-            (folder / "dataset.yaml").write_text(json.dumps(document))
-            (folder / "slow.py").write_text(SLOW)
-        given = {"memory": "1 GiB", "death-timeout": "60 s", **(jobs or {})}
-        described = {
-            "mlaas4hep": {
-                "title": "two nodes on one machine",
-                "base": batch.system,
-                "poll-interval": "0.5 s",
-                "readers": {"minimum": 1, "maximum": 1},
-                **(site or {}),
-            },
-            "jobqueue": {batch.system: given},
-        }
-        (folder / "ours.yaml").write_text(yaml.safe_dump(described))
-        self.log = folder / "printed"
-
-    def __enter__(self):
-        with self.log.open("a") as log:
-            self.process = subprocess.Popen(
-                [*main_job.command(self.batch.system), "--site", "ours.yaml"],
-                cwd=self.folder,
-                stdout=log,
-                stderr=log,
-                start_new_session=True,
-            )
-        return self
-
-    def __exit__(self, *_):
-        with suppress(ProcessLookupError):
-            self.process.terminate()
-        try:
-            self.process.wait(60)
-        except subprocess.TimeoutExpired:
-            self.process.kill()
-            self.process.wait(20)
-
-    def printed(self):
-        return self.log.read_text()
-
-    def folder_of_jobs(self):
-        return max((self.folder / "run.jobs").iterdir())
-
-    def records(self):
-        """What was seen of jobs and done, of the last time that the command ran."""
-        with suppress(OSError, ValueError):  # it has not begun
-            return lines_of(self.folder_of_jobs() / "jobs.jsonl")
-        return []
-
-    def lost(self):
-        """What was told of the jobs that were lost, by name of the worker."""
-        losses = [each for each in self.records() if each.get("state") == "lost"]
-        return {each["worker"]: each["text"] for each in losses}
-
-    def num_submitted(self):
-        return [each["event"] for each in self.records()].count("submitted")
-
-    def journal(self):
-        with suppress(OSError):
-            return lines_of(self.folder / "run" / "journal.jsonl")
-        return []
-
-    def wait_for(self, is_so, what, seconds=120):
-        def found():
-            assert self.process.poll() is None, self.printed()
-            return is_so()
-
-        wait_until(found, what, seconds=seconds, log=self.log)
-
-    def wait_for_events(self, stage, number=1):
-        def found():
-            done = [each for each in self.journal() if each["kind"] == "progress"]
-            return any(each["stage"] == stage and each["events"] >= number for each in done)
-
-        self.wait_for(found, f"{stage} is at work")
-
-    def wait_for_workers(self, group, number):
-        """Jobs by name of so many workers, once it is written down that they have connected."""
-        self.wait_for(lambda: len(self.connected(group)) == number, f"{number} {group} are there")
-        return self.connected(group)
-
-    def connected(self, group):
-        """Jobs by name of the workers of a group that are there now."""
-        here = {}
-        for record in self.records():
-            if record.get("state") == "connected" and record["worker"].startswith(group):
-                here[record["worker"]] = record["job"]
-            elif record.get("state") == "lost":
-                here.pop(record.get("worker"), None)
-        return here
-
-    def ended(self, seconds=200):
-        """The exit status, and what was printed; no job is left, nor process or key."""
-        code = self.process.wait(seconds)
-        # Jobs that were ended are in the queue until their processes are gone.
-        wait_until(lambda: not self.batch.jobs(), "no job is left", seconds=60, log=self.log)
-        assert not (self.folder_of_jobs() / "tls").exists()
-        return code, self.printed()
-
-    def results(self):
-        assert self.ended()[0] == 0, self.printed()
-        return main_job.results(self.folder)
-
-
-def lines_of(path):
-    return [json.loads(line) for line in path.read_text().splitlines() if line.endswith("}")]
 
 
 @pytest.fixture(scope="module")
@@ -204,10 +34,11 @@ def expected(tmp_path_factory):
     return main_job.results(folder)
 
 
-def restarted(server, folder):
-    """The server of a folder, killed and started again at its port."""
-    server.end()
-    return XRootDServer(folder, server.port)
+def is_asked_in_vain(server):
+    """Whether somebody has sent a server what it has not taken: it is stopped in mid-read."""
+    rows = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
+    own = f":{server.port:04X}"
+    return any(row[1].endswith(own) and row[3] == "01" and int(row[4][9:], 16) for row in rows)
 
 
 @needs_xrootd
@@ -215,36 +46,70 @@ def test_jobs_that_are_lost_or_end_together_and_a_lost_server_change_no_result(
     batch, tmp_path, expected
 ):
     server, hold = XRootDServer(main_job.DATA), tmp_path / "hold"
+    hasty = {"XRD_CONNECTIONWINDOW": "2", "XRD_STREAMERRORWINDOW": "2"}
     try:
         with Run(
             batch,
             tmp_path,
             where=server.url,
-            site={"readers": {"minimum": 2, "maximum": 2}},
+            site={"readers": {"minimum": 2, "maximum": 2}, "environment": hasty},
             function={"seconds": 1.0, "hold": str(hold)},
-            config={"reading": {"attempts": 6}},
+            config={"reading": {"attempts": 8}},
         ) as run:
             run.wait_for_events("specs")
             server.send(signal.SIGSTOP)
+            run.wait_for(lambda: is_asked_in_vain(server), "the server is stopped in mid-read")
             (first, job), _ = run.wait_for_workers("readers", 2).items()
             batch.cancel(job)
             run.wait_for(lambda: first not in run.connected("readers"), "the loss is seen")
-            run.wait_for(lambda: run.num_submitted() == 5, "it is replaced")
-            hold.touch()  # no partition is done until all jobs have ended
+            run.wait_for(lambda: len(run.submitted()) == 5, "it is replaced")
+            assert is_asked_in_vain(server)
+            num_events = run.num_events("specs")
             server.send(signal.SIGCONT)
-            server = restarted(server, main_job.DATA)
+            run.wait_for_events("specs", num_events + 1)
+            hold.touch()  # no partition is done until all jobs have ended
             ending = run.wait_for_workers("readers", 2) | run.wait_for_workers("trainers", 2)
             batch.end_walltime(*ending.values())
             run.wait_for(lambda: ending.keys() <= run.lost().keys(), "all jobs have ended")
             why = [run.lost()[worker] for worker in ending]
+            server.send(signal.SIGSTOP)
+            run.wait_for(lambda: is_asked_in_vain(server), "others are in mid-read")
+            server.end()
             hold.unlink()
+            run.wait_for(lambda: "attempt failed" in run.said_by_jobs(), "it is missed")
+            server = XRootDServer(main_job.DATA, server.port)
             found = run.results()
     finally:
         server.end()
     assert found == expected
     assert f"job {job} ({first}) left the queue" in run.printed()
+    retries = [each for each in run.journal() if each["kind"] == "retries"]
+    assert retries
+    assert all(each["file"].startswith(server.url) for each in retries)
     if batch.system == "slurm":
         assert all("reached its walltime" in each for each in why)
+
+
+def test_readers_come_with_the_backlog_and_all_jobs_go_with_ctrl_c(batch, tmp_path):
+    site = {
+        "readers": {"minimum": 1, "maximum": 2},
+        "trainers": {"jobqueue": {"job-extra-directives": NEVER[batch.system]}},
+    }
+    hold = tmp_path / "hold"
+    function = {"seconds": 1.0, "hold": str(hold)}
+    with Run(batch, tmp_path, site=site, function=function) as run:
+        run.wait_for_events("specs")
+        hold.touch()
+        run.wait_for_workers("readers", 2)
+        num_pending = len(batch.jobs()) - 2
+        os.killpg(run.process.pid, signal.SIGINT)  # as a terminal does
+        code, printed = run.ended()
+    assert (code, num_pending) == (130, 2), printed
+    assert printed.splitlines()[-1] == "interrupted; the same command takes the run up again"
+    assert "Traceback" not in printed
+    first, second = run.submitted("readers")
+    came = [each.get("state") == "connected" for each in run.records()].index(True)
+    assert first < came < second  # before there was work, one was enough
 
 
 def test_a_node_that_dies_while_ranks_train_costs_no_result(batch, tmp_path, expected):
@@ -302,6 +167,9 @@ def test_a_driver_that_is_killed_leaves_no_job_and_its_run_goes_on(batch, tmp_pa
     assert main_job.results(tmp_path)["num_epochs"] == 40
 
 
+NEVER = {"slurm": ["--begin=now+1hour"], "htcondor": {"requirements": "false"}}
+
+
 @pytest.mark.parametrize(
     ("site", "jobs", "words"),
     [
@@ -312,12 +180,21 @@ def test_a_driver_that_is_killed_leaves_no_job_and_its_run_goes_on(batch, tmp_pa
             id="wrong Python",
         ),
         pytest.param(
-            {"patience": "20 s"},
+            {"max-resubmissions": 1},
             {
-                "slurm": {"job-extra-directives": ["--begin=now+1hour"]},
-                "htcondor": {"job-extra-directives": {"requirements": "false"}},
+                "death-timeout": "10 s",
+                "job-script-prologue": ["echo this node is not well", "exec sleep 1000"],
             },
-            ["there are 0 of at least 1 readers", "has been pending"],
+            ["s, and its worker has not connected\nthe end of ", "\nthis node is not well\n"],
+            id="never connected",
+        ),
+        pytest.param(
+            {"patience": "30 s"},
+            {system: {"job-extra-directives": NEVER[system]} for system in SYSTEMS},
+            {
+                "slurm": ["there are 0 of at least 1 readers", " s (BeginTime)\nJobState=PENDING "],
+                "htcondor": ["there are 0 of at least 1 readers", "No successful match recorded"],
+            },
             id="pending for ever",
         ),
         pytest.param(
@@ -346,7 +223,7 @@ def test_jobs_that_never_work_end_a_run_in_words(batch, tmp_path, site, jobs, wo
         code, printed = run.ended(100)
     assert code == 2, printed
     assert "Traceback" not in printed
-    for word in words:
+    for word in words if isinstance(words, list) else words[batch.system]:
         assert word in printed
 
 
@@ -389,8 +266,7 @@ def test_a_full_scratch_folder_costs_time_and_no_result(batch, tmp_path, expecte
         ) as run,
     ):
         assert run.results() == expected
-    said = "".join(log.read_text() for log in run.folder_of_jobs().glob("logs/*.log"))
-    assert "not kept on disk: [Errno 28] No space left on device" in said
+    assert "not kept on disk: [Errno 28] No space left on device" in run.said_by_jobs()
 
 
 @contextmanager
