@@ -17,6 +17,7 @@ _SIZE_SCHEMA = {
     "anyOf": [{"type": "integer", "minimum": 1}, {"type": "string", "pattern": _SIZE}],
     "examples": [67108864, "64 MiB", "1.5 GB"],
 }
+LEAST_MEMORY = 200 * 10**6  # bytes of a worker: less is used up before it has read anything
 TEXT_SCHEMA = {"type": "string", "minLength": 1}
 
 
@@ -81,6 +82,21 @@ def _as_patterns(value: Any) -> Any:
     return results
 
 
+def want_of_room(memory: int, num_workers: int = 1) -> str:
+    """Why some workers have no room in so much memory; empty when they have."""
+    if memory >= num_workers * LEAST_MEMORY:
+        return ""
+    each = f" for each of {num_workers} workers" if num_workers > 1 else ""
+    least = f"expected at least {LEAST_MEMORY // 10**6} MB{each}: so much a worker takes before"
+    return f"{least} it has read anything; found {memory:,} bytes"
+
+
+def _with_room(memory: int) -> int:
+    if text := want_of_room(memory):
+        raise invalid(Problem("", text))
+    return memory
+
+
 def _blocks_place(value: str) -> str:
     words = ("auto", *STORAGES)
     if value in words or "/" in value:
@@ -106,6 +122,7 @@ Tree = Annotated[str, StringConstraints(min_length=1), AfterValidator(_named)]
 Size = Annotated[
     int, Field(ge=1), BeforeValidator(_bytes_of), WithJsonSchema(_SIZE_SCHEMA, mode="validation")
 ]
+WorkerMemory = Annotated[Size, AfterValidator(_with_room)]
 _COLLECTIONS_SCHEMA = {
     "type": "object",
     "additionalProperties": {

@@ -7,7 +7,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, JsonValue, WithJsonSchema, field_validator, model_validator
 
-from mlaas4hep_dask.config.fields import Files, Size, Slug, Text, Tree
+from mlaas4hep_dask.config.fields import Files, Size, Slug, Text, Tree, WorkerMemory
 from mlaas4hep_dask.config.friends import Friend
 from mlaas4hep_dask.config.problems import ADDRESS, CALLABLE, Problem, invalid
 from mlaas4hep_dask.config.section import Section
@@ -217,8 +217,9 @@ class Cluster(Section):
         description="Workers of a local cluster. null means as many as there are cores, and at "
         "least training.ranks. On a batch system, the most readers; null means those of the site.",
     )
-    memory_limit: Size | None = Field(
-        default=None, description="Memory of one worker: bytes, or a size such as '4 GB'."
+    memory_limit: WorkerMemory | None = Field(
+        default=None,
+        description="Memory of one worker: bytes, or a size such as '4 GB'; at least 200 MB.",
     )
 
     @field_validator("address")

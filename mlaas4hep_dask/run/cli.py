@@ -200,14 +200,16 @@ def _check(dataset: str, **changes: Any) -> None:
     from mlaas4hep_dask.dataset.trial import first_notes, require_splits
     from mlaas4hep_dask.inputs.preflight import preflight
     from mlaas4hep_dask.run.checking import check_model
+    from mlaas4hep_dask.run.placing import code_at_its_line
     from mlaas4hep_dask.run.stages import model_of
     from mlaas4hep_dask.run.training import loss_of
 
-    model, loss = model_of(config), loss_of(config)
-    checked = preflight(description_of(config))
-    plan = check_files(checked, config.partition, config.max_events)
-    require_splits(plan, config.where("split"))
-    lines = check_model(config, model, loss, checked, plan)
+    with code_at_its_line(config):
+        model, loss = model_of(config), loss_of(config)
+        checked = preflight(description_of(config))
+        plan = check_files(checked, config.partition, config.max_events)
+        require_splits(plan, config.where("split"))
+        lines = check_model(config, model, loss, checked, plan)
     click.echo(plan.to_text())
     for caution in config.cautions:
         click.echo(f"WARNING: {caution}")
@@ -244,6 +246,7 @@ def _run(config: Config, line: str, *, keeps_report: bool) -> None:
         from mlaas4hep_dask.inputs.preflight import preflight
         from mlaas4hep_dask.journal import Message
         from mlaas4hep_dask.run.console import RunConsole
+        from mlaas4hep_dask.run.placing import code_at_its_line
         from mlaas4hep_dask.run.stages import fit, model_of
         from mlaas4hep_dask.run.training import loss_of
         from mlaas4hep_dask.run.work import work_on
@@ -252,14 +255,16 @@ def _run(config: Config, line: str, *, keeps_report: bool) -> None:
 
     silence()
     console = RunConsole()
-    model, loss = model_of(config), loss_of(config)
-    checked = preflight(description_of(config))
+    with code_at_its_line(config):
+        model, loss = model_of(config), loss_of(config)
+        checked = preflight(description_of(config))
     jobs = jobs_folder(Path(config.output))
     remove_left_secrets(Path(config.output))
     with (
         work_on(config, reporter=console, command=line) as work,
         connect(config.cluster, ranks=config.training.ranks, jobs=jobs) as client,
         performance_report(client, work.folder.path / REPORT) if keeps_report else nullcontext(),
+        code_at_its_line(config),
     ):
         for text in dashboard_lines(client, config.cluster):
             work.journal.add(Message(text))

@@ -83,6 +83,7 @@ def test_a_site_of_the_other_system_is_refused():
         ("  trainers:\n    gpus: 1\n    maximum: 2\n", 7, "as many trainers as training.ranks"),
         ("jobqueue:\n  slurm:\n    job-extra-directive: [-C cpu]\n", 7, "'job-extra-directives'"),
         ("jobqueue:\n  slurm:\n    project: m1\n", 7, "called 'account' now"),
+        ("jobqueue:\n  slurm: {memory: 300 MB, processes: 2}\n", 6, "200 MB for each of 2 workers"),
         ("jobqueue:\n  htcondor: {}\n", 5, "one batch system"),
         ("  readers:\n    jobqueue:\n      queu: short\n", 7, "did you mean 'queue'"),
     ],

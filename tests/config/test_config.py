@@ -143,7 +143,9 @@ def test_sizes_have_decimal_and_binary_units(text, expected):
     assert Config.from_mapping(mapping).partition.target_bytes == expected
 
 
-@pytest.mark.parametrize("text", ["64", "64 XB", "-1 MB", "MB", "1e3 MB", "", "0 MB", "1 iB"])
+@pytest.mark.parametrize(
+    "text", ["64", "64 XB", "-1 MB", "MB", "1e3 MB", "", "0 MB", "1 iB", "1 MB"]
+)
 def test_a_wrong_size_is_refused(text):
     mapping = yaml.safe_load(MINIMAL) | {"cluster": {"memory_limit": text}}
     with pytest.raises(ConfigError, match=r"config: cluster\.memory_limit: expected "):

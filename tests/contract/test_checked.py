@@ -65,3 +65,42 @@ def test_a_split_without_events_is_seen(keys, tmp_path, capsys):
     error = capsys.readouterr().err
     assert "the validation split has no event: 0.001 of 80 events" in error
     assert "dataset.yaml:" in error
+
+
+OWN = """
+import torch
+
+def number(columns):
+    return 3
+
+def narrow(columns):
+    return torch.nn.Linear(3, 1)
+
+def mean(outputs, targets):
+    return (outputs - targets).mean()
+
+def lost(events):
+    return events.nowhere
+"""
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "expected"),
+    [
+        ("model", {"callable": "own.py:number"}, "model 'own.py:number' returned int, expected"),
+        ("model", {"callable": "own.py:narrow"}, "model 'own.py:narrow' does not accept rows of"),
+        ("training", {"loss": "own.py:mean"}, "loss 'own.py:mean' returned () for "),
+        ("function", {"callable": "own.py:lost"}, "'own.py:lost' "),
+        ("cluster", {"memory_limit": "1 MB"}, "cluster.memory_limit: expected at least 200 MB: "),
+    ],
+)
+def test_what_fails_when_it_is_tried_is_told_with_its_line(
+    key, value, expected, keys, tmp_path, capsys
+):
+    (tmp_path / "own.py").write_text(OWN)
+    assert checked({**keys, key: value}, tmp_path) == 2
+    lines = (tmp_path / "dataset.yaml").read_text().splitlines()
+    (number,) = (
+        n for n, line in enumerate(lines, 1) if line.startswith(f"  {next(iter(value))}: ")
+    )
+    assert f"error: {tmp_path}/dataset.yaml:{number}: {expected}" in capsys.readouterr().err

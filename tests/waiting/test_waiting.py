@@ -323,7 +323,7 @@ def test_a_worker_with_another_version_is_refused(tmp_path):
             process.wait(timeout=20)
 
 
-@pytest.mark.parametrize("limit", ["250MB", "100MB"])
+@pytest.mark.parametrize("limit", ["250MB", "200MB"])
 def test_a_memory_limit_below_what_a_worker_weighs_is_an_error(limit):
     with (
         pytest.raises(ClusterError, match=r"cluster\.memory_limit"),

@@ -6,13 +6,13 @@ import math
 import re
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Self, TypeVar
 
 from pydantic import Field, JsonValue, model_validator
 
 from mlaas4hep_dask.cluster.systems.fields import Part, Seconds
 from mlaas4hep_dask.cluster.systems.script import Script
-from mlaas4hep_dask.config.fields import Size, Text
+from mlaas4hep_dask.config.fields import Size, Text, want_of_room
 from mlaas4hep_dask.config.problems import Problem, invalid
 
 if TYPE_CHECKING:
@@ -163,6 +163,12 @@ class Jobs(Part):
             for key, value in document.items()
             if value is not None and (key not in RENAMED or value)
         }
+
+    @model_validator(mode="after")
+    def _has_room(self) -> Self:
+        if text := want_of_room(self.memory, self.processes):
+            raise invalid(Problem("memory", text))
+        return self
 
 
 JobsOfOne = TypeVar("JobsOfOne", bound=Jobs)
