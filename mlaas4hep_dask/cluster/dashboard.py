@@ -8,6 +8,7 @@ import socket
 from typing import TYPE_CHECKING
 
 from mlaas4hep_dask.places import LOCAL, PLACES
+from mlaas4hep_dask.waiting.waits import asked
 
 if TYPE_CHECKING:
     from distributed import Client
@@ -25,7 +26,8 @@ def dashboard_lines(client: Client, options: Cluster) -> list[str]:
     options : Cluster
         Section ``cluster`` of the configuration.
     """
-    port = client.scheduler_info()["services"].get("dashboard")
+    identity = asked(client, client.scheduler.identity, "asking for the dashboard")
+    port = identity["services"].get("dashboard")
     if port is None:
         return ["dashboard: none, since bokeh is not installed"]
     if options.address not in PLACES:

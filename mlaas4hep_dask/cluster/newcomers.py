@@ -12,6 +12,7 @@ from typing import Any
 from distributed import Client, Worker, WorkerPlugin
 
 from mlaas4hep_dask.cluster.reach import own_versions, shortened
+from mlaas4hep_dask.waiting.waits import asked
 
 logger = logging.getLogger(__name__)
 
@@ -65,8 +66,7 @@ def same_versions_of_newcomers(client: Client) -> Iterator[None]:
         task.add_done_callback(leaving.discard)
 
     client.subscribe_topic(TOPIC, refuse)
-    with suppress(OSError):  # a worker is leaving; the scheduler keeps it for those to come
-        client.register_plugin(plugin)
+    asked(client, lambda: _registered(client, plugin), "telling workers which versions we have")
     try:
         yield
     finally:
@@ -75,6 +75,11 @@ def same_versions_of_newcomers(client: Client) -> Iterator[None]:
             if client.status == "running":
                 forget = client.scheduler.unregister_worker_plugin
                 client.sync(forget, name=plugin.name, callback_timeout=GOODBYE)
+
+
+async def _registered(client: Client, plugin: WorkerPlugin) -> None:
+    with suppress(OSError):  # a worker is leaving; the scheduler keeps it for those to come
+        await client.register_plugin(plugin)
 
 
 def _taken(task: asyncio.Task[Any]) -> None:

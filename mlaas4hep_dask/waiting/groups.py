@@ -64,11 +64,11 @@ class _OffersOfScheduler(SchedulerPlugin):  # type: ignore[misc]  # untyped ther
         scheduler.add_resources(worker, offered(state.name, state.nthreads))
 
 
-def separate(client: Client) -> None:
+async def separate(client: Client) -> None:
     """Let all workers of a cluster, those that come later too, offer what their groups' tasks take.
 
     It may be asked for more than once.
     """
-    client.register_plugin(_OffersOfScheduler())
+    await client.register_plugin(_OffersOfScheduler())
     with suppress(OSError):  # a worker is leaving; the scheduler keeps it for those to come
-        client.register_plugin(_OffersOfWorkers())
+        await client.register_plugin(_OffersOfWorkers())

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -132,7 +132,7 @@ class ClusterHandle:
         self._looked[group] = now
         if all(is_of(info, group) for info in self.alive().values()):
             return False
-        separate(self.client)
+        self._asked(lambda: separate(self.client), "telling workers of their groups")
         self._is_separated = True
         return True
 
@@ -142,7 +142,7 @@ class ClusterHandle:
 
     def tell_ends(self) -> None:
         """Let workers tell when they end since their time is over."""
-        tell_ends(self.client)
+        self._asked(lambda: tell_ends(self.client), "asking workers to tell of their ends")
 
     def ended_in_time(self) -> set[str]:
         """The folders, as of `processes`, of workers that ended since their time was over."""
@@ -251,20 +251,45 @@ class ClusterHandle:
         waits.let_go(self.client, futures)
 
     def leave(self, board: str, name: str, words: bytes) -> None:
-        """Let all who are connected with the scheduler find some words on a board."""
-        self.client.set_metadata([BOARDS, board, name], words)
+        """Let all who are connected with the scheduler find some words on a board.
+
+        Raises
+        ------
+        ClusterError
+            When the scheduler is gone or does not answer; as `clear` and `find` do.
+        """
+        self._write([BOARDS, board, name], words)
 
     def clear(self, board: str) -> None:
         """Take away what was left on a board."""
-        self.client.set_metadata([BOARDS, board], {})
+        self._write([BOARDS, board], {})
 
     def find(self, board: str, name: str) -> bytes | None:
         """What was left on a board under a name; None when there is nothing yet."""
-        words: bytes | None = self.client.get_metadata([BOARDS, board, name], default=None)
+        keys = [BOARDS, board, name]
+        words: bytes | None = self._asked(
+            lambda: self.client.scheduler.get_metadata(keys=keys, default=None), "reading a board"
+        )
         return words
 
+    def _write(self, keys: list[str], value: Any) -> None:
+        self._asked(
+            lambda: self.client.scheduler.set_metadata(keys=keys, value=value), "writing on a board"
+        )
+
+    def _asked(self, question: Callable[[], Awaitable[Any]], what: str) -> Any:
+        return waits.asked(self.client, question, what)
+
     def hear(self, topic: str, function: Callable[[Any], None]) -> None:
-        """Have a function told what workers log under a topic, until `unhear`."""
+        """Have a function told what workers log under a topic, until `unhear`.
+
+        Raises
+        ------
+        ClusterError
+            When the scheduler is gone. Dask waits for no answer here.
+        """
+        if self.client.status != "running":
+            self.alive()  # raises
         self.client.subscribe_topic(topic, lambda event: function(event[1]))
 
     def unhear(self, topic: str) -> None:

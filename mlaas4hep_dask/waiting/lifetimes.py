@@ -11,6 +11,8 @@ from contextlib import suppress
 import psutil
 from distributed import Client, Worker, WorkerPlugin
 
+from mlaas4hep_dask.waiting.events import events_of
+
 ENDED_IN_TIME = "mlaas4hep_dask-ended-in-time"  # topic under which workers tell it
 NEARLY = 0.9  # of its lifetime; the process is a little older than the worker in it
 
@@ -27,17 +29,15 @@ class _TellsItsEnd(WorkerPlugin):  # type: ignore[misc]  # untyped there
             worker.log_event(ENDED_IN_TIME, {"process": worker.local_directory})
 
 
-def tell_ends(client: Client) -> None:
+async def tell_ends(client: Client) -> None:
     """Let all workers of a cluster, those that come later too, tell that their time is over.
 
     It may be asked for more than once.
     """
     with suppress(OSError):  # a worker is leaving; the scheduler keeps it for those to come
-        client.register_plugin(_TellsItsEnd())
+        await client.register_plugin(_TellsItsEnd())
 
 
 def ended_in_time(client: Client) -> set[str]:
     """The folders, as of `processes`, of workers that ended since their time was over."""
-    with suppress(OSError, TimeoutError, RuntimeError, AttributeError):  # a word less, no error
-        return {event["process"] for _, event in client.get_events(ENDED_IN_TIME)}
-    return set()
+    return {event["process"] for event in events_of(client, ENDED_IN_TIME)}

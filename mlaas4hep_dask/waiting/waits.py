@@ -26,6 +26,8 @@ logger = logging.getLogger("mlaas4hep_dask.waiting")
 
 T = TypeVar("T")
 
+ANSWER = 120.0  # seconds in which a scheduler that lives answers, with all its workers if need be
+
 
 def gather(
     client: Client,
@@ -247,6 +249,21 @@ def let_go(client: Client, futures: Sequence[Future]) -> None:
             asyncio.run_coroutine_threadsafe(cancel(), client.loop.asyncio_loop).result(
                 PATIENCE.silent
             )
+
+
+def asked(
+    client: Client, question: Callable[[], Awaitable[T]], what: str, *, seconds: float = ANSWER
+) -> T:
+    """What the scheduler answers, asked by a coroutine that is run in the client's loop.
+
+    Raises
+    ------
+    ClusterError
+        When the scheduler is gone, or does not answer while others are asked who lives.
+    OverdueError
+        When it answers other questions, and this one not for some seconds.
+    """
+    return awaited(client, question, Watch(client, what, seconds=seconds))
 
 
 def awaited(client: Client, call: Callable[[], Awaitable[T]], watch: Watch) -> T:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -13,6 +12,7 @@ from weakref import WeakKeyDictionary
 from distributed import Client
 
 from mlaas4hep_dask.errors import ClusterError, MLaaSError
+from mlaas4hep_dask.waiting.events import events_of
 from mlaas4hep_dask.waiting.lifetimes import ended_in_time
 from mlaas4hep_dask.waiting.local import Processes
 from mlaas4hep_dask.waiting.patience import PATIENCE, Patience
@@ -165,18 +165,12 @@ def processes(present: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
 
 def memory_ends(client: Client) -> dict[str, int]:
     """By address: bytes in use of the workers that their nannies ended for memory."""
-    ends: dict[str, int] = {}
-    with suppress(OSError, TimeoutError, RuntimeError, AttributeError):  # a word less, no error
-        for _, event in client.get_events(ENDED_FOR_MEMORY):
-            ends[event["worker"]] = event["rss"]
-    return ends
+    return {event["worker"]: event["rss"] for event in events_of(client, ENDED_FOR_MEMORY)}
 
 
 def num_memory_ends(client: Client) -> int:
     """How often nannies have ended workers for memory."""
-    with suppress(OSError, TimeoutError, RuntimeError, AttributeError):
-        return len(client.get_events(ENDED_FOR_MEMORY))
-    return 0
+    return len(events_of(client, ENDED_FOR_MEMORY))
 
 
 _workers_of: WeakKeyDictionary[Client, Workers] = WeakKeyDictionary()

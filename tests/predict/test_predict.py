@@ -18,6 +18,7 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 import uproot
+from distributed import Client, LocalCluster
 from steps import Runs, await_that, kill_all, predict, rows_of
 
 from mlaas4hep_dask.bundle import open_bundle, write_bundle
@@ -27,7 +28,7 @@ from mlaas4hep_dask.config import Cluster, Config, given_of
 from mlaas4hep_dask.dataset import Dataset
 from mlaas4hep_dask.derive.recipe import Recipe
 from mlaas4hep_dask.encode import Encoding, decode, encode
-from mlaas4hep_dask.errors import MLaaSError
+from mlaas4hep_dask.errors import ClusterError, MLaaSError
 from mlaas4hep_dask.events import Branch, Events
 from mlaas4hep_dask.events.events import concatenate, offsets_of
 from mlaas4hep_dask.export import to_torchscript
@@ -42,7 +43,7 @@ from mlaas4hep_dask.score.opening import open_scorer
 from mlaas4hep_dask.score.parts import Records
 from mlaas4hep_dask.specs.measure import measure
 from mlaas4hep_dask.train.network import mlp
-from mlaas4hep_dask.waiting import ClusterHandle
+from mlaas4hep_dask.waiting import ClusterHandle, Patience
 from mlaas4hep_dask.writer import write_events
 
 pytestmark = pytest.mark.cluster
@@ -856,6 +857,30 @@ def test_all_workers_may_end_at_once_while_files_are_scored(tmp_path, small):
     assert done.num_scored == 12_000
     assert rows_of(tmp_path / "out.root")["source_entry"].to_list() == [*range(1_000)] * 12
     assert 12 <= num_runs <= 12 + 2 * 2  # what two threads were at, and had done within moments
+
+
+@pytest.mark.timeout(240)
+def test_scoring_ends_in_words_when_no_worker_comes_back(tmp_path, small, caplog):
+    path, files = small
+    folder = with_network(path, tmp_path / "bundle", Slow(200))
+    files = [shutil.copy(file, tmp_path / f"{n}-{file.name}") for n in range(4) for file in files]
+    soon = Patience(first_word=0.5, no_worker=2.0)
+    with (
+        LocalCluster(1, threads_per_worker=1, dashboard_address=None) as cluster,
+        Client(cluster) as client,
+        caplog.at_level(logging.WARNING, "mlaas4hep_dask.waiting"),
+        ThreadPoolExecutor(1) as thread,
+    ):
+        runs = Runs(cluster.scheduler)
+        cluster.scheduler.add_plugin(runs)
+        handle = ClusterHandle(client, soon)
+        scoring = thread.submit(predict, handle, folder, files, tmp_path / "out.root")
+        await_that(lambda: len(runs.of("score_partition")) >= 2, scoring)
+        cluster.scale(0)
+        with pytest.raises(ClusterError, match=r"waiting for 1 worker \(none is here\), for 2 s"):
+            scoring.result(timeout=120)
+    assert "waiting for 1 worker (none is here), for 1 s now" in caplog.text
+    assert not (tmp_path / "out.root").exists()
 
 
 def test_ctrl_c_ends_the_command_without_tracebacks_or_files(tmp_path, small):

@@ -8,6 +8,8 @@ import tracemalloc
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import uproot
 from hypothesis import given
@@ -66,6 +68,37 @@ def test_a_file_that_shrinks_while_it_is_open_is_named_and_ends_no_process(plain
     assert done.stdout.startswith("UnreadableFileError "), done.stdout
     assert str(plain_file) in done.stdout
     assert "the file is cut short" in done.stdout
+
+
+SHRINK_TABLE = """
+import os, sys
+from mlaas4hep_dask.reader import plan_file
+from mlaas4hep_dask.reader.access import attempt
+from mlaas4hep_dask.reader.read import open_partition
+
+file = sys.argv[1]
+plan = plan_file(file, "", "s")
+part = plan.planned(["x"]).partition(0, plan.num_entries)
+opened = open_partition(part)
+os.truncate(file, os.path.getsize(file) // 2)
+try:
+    attempt(lambda _: opened.read(part, [*plan.branches.values()]), file, part.access, forget=print)
+except Exception as error:
+    print(type(error).__name__, error)
+"""
+
+
+@pytest.mark.slow
+def test_a_table_that_shrinks_while_it_is_open_is_named_and_ends_no_process(tmp_path):
+    path = tmp_path / "a.parquet"
+    table = pa.table({"x": np.random.default_rng(1).random(500_000)})
+    pq.write_table(table, path, row_group_size=50_000)
+    done = subprocess.run(
+        [sys.executable, "-c", SHRINK_TABLE, str(path)], capture_output=True, text=True
+    )
+    assert done.returncode == 0, done  # -7 is a bus error
+    assert done.stdout.startswith("UnreadableFileError "), done
+    assert str(path) in done.stdout
 
 
 def test_nothing_of_a_file_that_is_read_is_mapped_into_memory(plain_file):

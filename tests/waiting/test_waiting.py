@@ -15,7 +15,7 @@ import pytest
 from dask_process import scheduler_process
 from distributed import Client, LocalCluster, Scheduler, SpecCluster, Worker, get_worker, wait
 
-from mlaas4hep_dask.cluster import connect, scratch
+from mlaas4hep_dask.cluster import connect, dashboard_lines, scratch
 from mlaas4hep_dask.cluster.reach import Bounds, require_same_versions, require_scheduler
 from mlaas4hep_dask.config import Cluster
 from mlaas4hep_dask.errors import ClusterError
@@ -264,11 +264,24 @@ def test_a_scheduler_that_stops_or_dies_is_told_in_one_line(tmp_path, caplog):
         process.send_signal(signal.SIGSTOP)
         with pytest.raises(ClusterError, match=r"at tcp://\S+ is gone \(it has not answered for"):
             ClusterHandle(client, SOON).result(future, "specs")
+        handle = ClusterHandle(client, SOON)
+        for ask in (
+            lambda: handle.leave("board", "name", b"words"),
+            lambda: handle.find("board", "name"),
+            lambda: handle.clear("board"),
+            handle.tell_ends,
+            lambda: dashboard_lines(client, Cluster(address=client.scheduler.address)),
+        ):
+            with pytest.raises(ClusterError, match=r"at tcp://\S+ is gone \(it has not answered"):
+                ask()
+        assert handle.ended_in_time() == set()
         process.send_signal(signal.SIGCONT)
         living(client)
         process.kill()
         with pytest.raises(ClusterError, match=r"at tcp://\S+ is gone \("):
             ClusterHandle(client, SOON).result(future, "specs")
+        with pytest.raises(ClusterError, match=r"at tcp://\S+ is gone \("):
+            handle.hear("topic", print)
 
 
 def test_an_address_where_no_scheduler_answers_is_told_in_one_line(client, tmp_path):

@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING, Any
 from distributed.diagnostics.plugin import SchedulerPlugin
 
 from mlaas4hep_dask.cluster.page.board import Board
+from mlaas4hep_dask.errors import ClusterError
 from mlaas4hep_dask.waiting.topics import RECORDS, SAMPLES
+from mlaas4hep_dask.waiting.waits import asked
 
 if TYPE_CHECKING:
     from distributed import Client, Scheduler
@@ -87,9 +89,12 @@ def add_page(client: Client) -> None:
     Where that cannot be done, work goes on without: without bokeh there is no dashboard, and a
     scheduler without this package, or one that takes no code, is warned of.
     """
-    if client.scheduler_info()["services"].get("dashboard") is None:
+    identity = asked(client, client.scheduler.identity, "asking for the dashboard")
+    if identity["services"].get("dashboard") is None:
         return
     try:
-        client.register_plugin(Page())
+        asked(client, lambda: client.register_plugin(Page()), "adding a page to the dashboard")
+    except ClusterError:
+        raise
     except Exception as error:  # of whatever kind: it came from another process
         logger.warning("no page /%s on the dashboard: %s", PATH, error)
