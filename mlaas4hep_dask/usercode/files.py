@@ -11,6 +11,7 @@ from typing import Any
 
 LARGE = 64 * 2**20  # bytes of a file, beyond which its size and time stand for its content
 SMALL = 2**20  # the same for one of many files that a pattern matches
+MANY = 1_000  # files that a pattern matches, beyond which the same holds for small ones
 MAX_NAME = 255
 
 

@@ -24,6 +24,7 @@ from mlaas4hep_dask.errors import CodeError, did_you_mean
 from mlaas4hep_dask.usercode.code import UserCode
 from mlaas4hep_dask.usercode.files import (
     LARGE,
+    MANY,
     SMALL,
     digest,
     digest_of_file,
@@ -126,6 +127,8 @@ def find_code(
         closure.follow(module)
         if closure.is_foreign(module):  # the version may stay the same where somebody edits it
             closure.facts[f"module {module}"] = digest(text.encode())
+    for text in texts_in(values):
+        closure.follow_named(text)
     closure.add_files(texts_in(values), [base, Path.cwd()])
     return UserCode(module, function, entry, closure.shipped(), dict(sorted(closure.facts.items())))
 
@@ -227,6 +230,13 @@ class _Closure:
             self._add_own(".".join(parts[:end]))
         return True
 
+    def follow_named(self, text: str) -> None:
+        """Add the module of the user's own that a value names, if there is one."""
+        if all(part.isidentifier() for part in text.split(".")):
+            above = self.spec(text.partition(".")[0])
+            if above is not None and not is_installed(above):
+                self.follow(text, is_certain=False)
+
     def _add_own(self, name: str) -> None:
         spec = self.spec(name)
         if name in self.sources or spec is None:
@@ -308,10 +318,11 @@ class _Closure:
             kind, find = ("files", matching) if "*" in name else ("file", named)
             found = dict.fromkeys(path for folder in folders for path in find(folder, name))
             digests: dict[str, None] = {}
-            for path in found:
+            for number, path in enumerate(found):
                 if path in self.looked_at and path.suffix == ".py":
                     continue
-                digests[digest_of_file(path, large=SMALL if kind == "files" else LARGE)] = None
+                large = LARGE if kind == "file" else SMALL if number < MANY else 0
+                digests[digest_of_file(path, large=large)] = None
                 if path.suffix == ".py":
                     self.looked_at.add(path)
                     self.facts[f"file {path.name}"] = digest_of_file(path)

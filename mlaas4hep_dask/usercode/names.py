@@ -13,7 +13,10 @@ MAX_DEPTH = 20  # of names that stand for expressions with names
 _FILE = "<file>"  # the module's own
 _SAME = {"Path", "PurePath", "PosixPath", "PurePosixPath", "str", "fspath", "abspath", "realpath"}
 _SAME |= {"expanduser", "expandvars", "resolve", "absolute", "as_posix", "normpath"}
-_LISTS = {"listdir", "scandir", "walk", "iterdir"}
+_LISTS = {"listdir", "scandir", "iterdir"}
+_READERS = re.compile(r"(read|load|open|scan|from)_|.*(dataset|concatenate|Chain|DataFrame)$", re.I)
+# Whoever hands C++ to a compiler names its files in the middle of a text.
+_IN_CPP = re.compile(r"[\w./-]+\.(?:hh?|hpp|hxx|C|cc?|cpp|cxx|icc|inl)\b")
 
 
 def names_of_files(tree: ast.AST) -> list[str]:
@@ -24,8 +27,22 @@ def names_of_files(tree: ast.AST) -> list[str]:
     """
     texts = Texts(tree)
     kinds = (ast.Constant, ast.JoinedStr, ast.BinOp, ast.Call)
-    found = (texts.of(node) for node in ast.walk(tree) if isinstance(node, kinds))
+    nodes = [node for node in ast.walk(tree) if isinstance(node, kinds)]
+    found = [texts.of(node) for node in (*nodes, *texts.steps)]
+    found += [f"{text}/**/{ANY}" for node in nodes for text in _folders_of(node, texts)]
+    for node in nodes:
+        if isinstance(node, ast.Constant) and isinstance(node.value, str):
+            found += _IN_CPP.findall(node.value)
     return list(dict.fromkeys(name for text in found for name in _usable(text)))
+
+
+def _folders_of(node: ast.AST, texts: Texts) -> Iterable[str]:
+    """What a call reads that may take a folder for all files in it, as `pandas.read_parquet`."""
+    if isinstance(node, ast.Call) and node.args:
+        name = getattr(node.func, "attr", getattr(node.func, "id", ""))
+        text = texts.of(node.args[0])
+        if _READERS.match(name) and ANY not in text and text.strip("./"):
+            yield text
 
 
 def _usable(text: str) -> Iterable[str]:
@@ -45,6 +62,7 @@ def _usable(text: str) -> Iterable[str]:
     if re.match(r"\*+/", text):
         text = text.partition("/")[2]
         yield text
+        yield f"{ANY}/{ANY}/{text}"
         text = f"{ANY}/{text}"
     if "**" not in posixpath.basename(text):
         yield text
@@ -61,14 +79,19 @@ class Texts:
 
     def __init__(self, tree: ast.AST) -> None:
         self._values: dict[str, ast.expr] = {}
+        self.steps: list[ast.expr] = []  # of names that become longer: path /= "cuts"
         self._known: dict[ast.AST, str] = {}
         times: dict[str, int] = {}
+        longer: dict[str, list[ast.AugAssign]] = {}
         for node in ast.walk(tree):
             if isinstance(node, ast.arg):
                 times[node.arg] = times.get(node.arg, 0) + 2
             elif isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
                 times[node.id] = times.get(node.id, 0) + 1
-            if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name):
+            if isinstance(node, ast.AugAssign) and isinstance(node.target, ast.Name):
+                times[node.target.id] = times.get(node.target.id, 0) - 1  # it is stored there
+                longer.setdefault(node.target.id, []).append(node)
+            elif isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name):
                 self._values[node.targets[0].id] = node.value
             elif (
                 isinstance(node, ast.AnnAssign | ast.NamedExpr)
@@ -77,6 +100,11 @@ class Texts:
             ):
                 self._values[node.target.id] = node.value
         self._values = {name: each for name, each in self._values.items() if times[name] == 1}
+        for name in longer.keys() & self._values.keys():
+            for each in sorted(longer[name], key=lambda node: node.lineno):
+                whole = ast.BinOp(self._values[name], each.op, each.value)
+                self._values[name] = whole
+                self.steps.append(whole)
 
     def of(self, node: ast.AST | None, depth: int = 0) -> str:
         """The text, or the path, with ``*`` for what is not known."""
@@ -86,6 +114,18 @@ class Texts:
             text = self._found(node, depth)
             self._known[node] = text if len(text) <= MAX_NAME else ANY
         return self._known[node]
+
+    def value_of(self, node: ast.AST) -> ast.AST:
+        """What a name stands for, if it is assigned once; else the node."""
+        return self._values.get(node.id, node) if isinstance(node, ast.Name) else node
+
+    def elements(self, nodes: Iterable[ast.AST]) -> list[ast.AST]:
+        """The nodes, with those of a list or tuple in place of what is unpacked there."""
+        flat: list[ast.AST] = []
+        for node in nodes:
+            inside = self.value_of(node.value) if isinstance(node, ast.Starred) else None
+            flat += inside.elts if isinstance(inside, ast.List | ast.Tuple) else [node]
+        return flat
 
     def _found(self, node: ast.AST, depth: int) -> str:
         def inner(part: ast.AST | None) -> str:
@@ -103,11 +143,13 @@ class Texts:
             return ANY if node.format_spec else inner(node.value)
         if isinstance(node, ast.BinOp):
             return _operation(node, inner)
+        if isinstance(node, ast.Attribute) and node.attr == "sep":
+            return "/"
         if isinstance(node, ast.Attribute) and node.attr == "parent":
             return _above(inner(node.value))
         if isinstance(node, ast.Subscript):
             return _parents(node, inner)
-        return _call(node, inner) if isinstance(node, ast.Call) else ANY
+        return _call(node, inner, self) if isinstance(node, ast.Call) else ANY
 
 
 def _operation(node: ast.BinOp, inner: Callable[[ast.AST], str]) -> str:
@@ -133,11 +175,11 @@ def _parents(node: ast.Subscript, inner: Callable[[ast.AST], str]) -> str:
     return path
 
 
-def _call(node: ast.Call, inner: Callable[[ast.AST], str]) -> str:
+def _call(node: ast.Call, inner: Callable[[ast.AST], str], texts: Texts) -> str:
     function = node.func
     owner = function.value if isinstance(function, ast.Attribute) else None
     name = function.attr if isinstance(function, ast.Attribute) else getattr(function, "id", "")
-    arguments = [inner(each) for each in node.args]
+    arguments = [inner(each) for each in texts.elements(node.args)]
     first = arguments[0] if arguments else ""
     of_module = getattr(owner, "attr", getattr(owner, "id", ""))
     if name in ("cwd", "getcwd"):
@@ -148,8 +190,15 @@ def _call(node: ast.Call, inner: Callable[[ast.AST], str]) -> str:
         return _above(first)
     if name in _LISTS:
         return posixpath.join(first or (inner(owner) if owner else "."), ANY)
-    if name == "join":
-        return posixpath.join(*arguments) if of_module == "path" and arguments else ANY
+    if name == "walk":
+        return posixpath.join(first or (inner(owner) if owner else "."), "**", ANY)
+    if name == "join" and of_module == "path":
+        return posixpath.join(*arguments) if arguments else ANY
+    if name == "join" and owner is not None and node.args:
+        joined = texts.value_of(node.args[0])
+        if isinstance(joined, ast.List | ast.Tuple):
+            return inner(owner).join(map(inner, texts.elements(joined.elts)))
+        return ANY
     if name in ("glob", "iglob") and (owner is None or of_module == "glob"):
         return first
     if name in _SAME and arguments:

@@ -62,8 +62,11 @@ def parse(text: str) -> Parsed:
             aliases |= {alias.asname: alias.name for alias in node.names if alias.asname}
         elif isinstance(node, ast.Constant) and isinstance(node.value, str):
             parsed.texts.append(node.value)
-        elif isinstance(node, ast.Subscript) and _name_of(node.value) == "environ":
-            parsed.variables += _text_in(node.slice)
+        elif isinstance(node, ast.Subscript) and _is_environment(node.value, texts):
+            parsed.variables += _text_in(node.slice, texts)
+        elif isinstance(node, ast.Compare) and isinstance(node.ops[0], ast.In | ast.NotIn):
+            if _is_environment(node.comparators[0], texts):
+                parsed.variables += _text_in(node.left, texts)
         elif isinstance(node, ast.Attribute) and node.attr == "path":
             parsed.changes_path |= isinstance(node.value, ast.Name) and node.value.id == "sys"
     for node in ast.walk(tree):
@@ -75,9 +78,9 @@ def parse(text: str) -> Parsed:
 
 def _note_call(node: ast.Call, name: str, parsed: Parsed, texts: Texts) -> None:
     first = node.args[0] if node.args else None
-    of = _name_of(node.func.value) if isinstance(node.func, ast.Attribute) else ""
-    if name == "getenv" or of == "environ":
-        parsed.variables += _text_in(first)
+    owner = node.func.value if isinstance(node.func, ast.Attribute) else None
+    if name == "getenv" or (owner is not None and _is_environment(owner, texts)):
+        parsed.variables += _text_in(first, texts)
     if name in COMPUTED:
         parsed.is_dynamic |= not isinstance(first, ast.Constant)
     if name not in IMPORTS:
@@ -103,10 +106,14 @@ def _name_of(node: ast.AST) -> str:
     return node.id if isinstance(node, ast.Name) else ""
 
 
-def _text_in(node: ast.AST | None) -> list[str]:
-    if isinstance(node, ast.Constant) and isinstance(node.value, str):
-        return [node.value]
-    return []
+def _is_environment(node: ast.AST, texts: Texts) -> bool:
+    """True for ``os.environ``, and for a name that stands for it."""
+    return "environ" in (_name_of(node), _name_of(texts.value_of(node)))
+
+
+def _text_in(node: ast.AST | None, texts: Texts) -> list[str]:
+    text = ANY if node is None else texts.of(node)
+    return [] if ANY in text or not text else [text]
 
 
 def top_level_names(text: str) -> set[str]:

@@ -156,6 +156,20 @@ def test_computed_imports_make_all_files_of_the_folder_count(tmp_path):
     assert found(tmp_path).digest != first.digest
 
 
+def test_a_module_that_values_name_counts(tmp_path):
+    write(
+        tmp_path,
+        analysis="import importlib\ndef select(cuts):\n"
+        "    return importlib.import_module(cuts).LIMIT\n",
+        cuts__tight="LIMIT = 3\n",
+    )
+    values = {"cuts": "cuts.tight", "other": "numpy.linalg", "title": "some words"}
+    first = found(tmp_path, values=values)
+    assert "cuts.tight" in [source.name for source in first.sources]
+    write(tmp_path, cuts__tight="LIMIT = 4\n")
+    assert found(tmp_path, values=values).digest != first.digest
+
+
 @pytest.mark.parametrize(
     ("expression", "file"),
     [
@@ -188,12 +202,27 @@ def test_computed_imports_make_all_files_of_the_folder_count(tmp_path):
         ("importlib.import_module(f'tools.{name}')", "tools/inner.py"),
         ("load('tools.' + name)", "tools/inner.py"),
         ("load('inner')", "inner.py"),
+        ("open('/'.join(['cuts', 'a.json']))", "cuts/a.json"),
+        ("open(os.sep.join(('cuts', name, 'a.json')))", "cuts/x/a.json"),
+        ("open(os.path.join(*['cuts', 'a.json']))", "cuts/a.json"),
+        ("open(os.path.join(HERE, *PARTS))", "cuts/a.json"),
+        ("open(GROWN)", "cuts/deep/a.json"),
+        ("open(GROWN.parent / 'b.json')", "cuts/deep/b.json"),
+        ("inside(HERE / 'data' / 'cuts')", "data/cuts/in.json"),
+        ("os.walk('cuts')", "cuts/deep/deeper/a.json"),
+        ("HERE.joinpath('cuts').walk()", "cuts/deep/a.json"),
+        ("pandas.read_parquet('cuts')", "cuts/year=2018/0.parquet"),
+        ("pyarrow.dataset.dataset(HERE / FOLDER)", "cuts/deep/0.parquet"),
+        ("ROOT.gInterpreter.Declare('#include \"cuts/a.h\"')", "cuts/a.h"),
+        ("ROOT.gROOT.ProcessLine('.L cuts.C+')", "cuts.C"),
     ],
 )
 def test_what_a_part_of_a_file_s_name_tells_of_makes_it_count(expression, file, tmp_path):
     write(
         tmp_path,
         run__analysis="FOLDER = 'cuts'\nHERE = Path(__file__).parent\n"
+        "PARTS = ('cuts', 'a.json')\nGROWN = HERE\nGROWN /= FOLDER\nGROWN /= 'deep'\n"
+        "GROWN /= 'a.json'\ndef inside(folder):\n    return open(folder / 'in.json')\n"
         "from importlib import import_module as load\n"
         f"def select(name):\n    return {expression}\n",
         run__tools____init__="",
@@ -308,10 +337,21 @@ def test_modules_may_import_each_other(tmp_path):
 
 @pytest.mark.parametrize(
     "asked",
-    ["os.environ['CUT_OF_TEST']", "os.environ.get('CUT_OF_TEST')", "os.getenv('CUT_OF_TEST')"],
+    [
+        "os.environ['CUT_OF_TEST']",
+        "os.environ.get('CUT_OF_TEST')",
+        "os.getenv('CUT_OF_TEST')",
+        "os.environ[KEY]",
+        "os.getenv(KEY)",
+        "VARIABLES['CUT_OF_TEST']",
+        "VARIABLES.get(KEY)",
+        "'CUT_OF_TEST' in os.environ",
+        "KEY not in VARIABLES",
+    ],
 )
 def test_variables_of_the_environment_that_the_code_asks_for_count(asked, tmp_path, monkeypatch):
-    write(tmp_path, analysis=f"import os\ndef select(): return {asked}\n")
+    head = "import os\nKEY = 'CUT_OF_TEST'\nVARIABLES = os.environ\n"
+    write(tmp_path, analysis=f"{head}def select(): return {asked}\n")
     monkeypatch.delenv("CUT_OF_TEST", raising=False)
     digests = {found(tmp_path).digest}
     assert found(tmp_path).facts["environment's CUT_OF_TEST"] == "not set"
