@@ -33,6 +33,7 @@ from mlaas4hep_dask.waiting import ClusterHandle
 
 NUM_EXAMPLES = 1_000  # events of all samples together
 EXAMPLE_BYTES = 8 * 1024**2  # and their rows and masks, which travel with a task
+MAX_HEADS = 10  # beginnings of partitions, of which examples are made together
 NUM_SENT = 200  # of them as a client would send them
 SENT_VALUES = 100_000  # and their values
 
@@ -110,10 +111,12 @@ def gather_examples(
     by_sample: dict[str, list[Partition]] = {}
     for part in parts:
         by_sample.setdefault(part.sample, []).append(part)
-    sizes = num_examples(context.encoding, len(by_sample))
+    num_events, num_sent = num_examples(context.encoding, len(by_sample))
 
-    def submit(part: Partition) -> Future:
-        arguments = (part, context, *sizes)
+    def submit(part: Partition, present: Examples | None = None) -> Future:
+        """A task that makes what is lacking beside those that are present."""
+        has, sent = (0, 0) if present is None else (len(present), len(present.sent))
+        arguments = (part, context, num_events - has, max(num_sent - sent, 0))
         return cluster.submit(examples_of, *arguments, group="readers", pure=False)
 
     # The first events of a sample most likely have some that are selected.
@@ -121,7 +124,10 @@ def gather_examples(
     errors: list[UnreadableFileError] = []
     of_samples = []
     for head, of_sample in zip(heads, by_sample.values(), strict=True):
-        for task in chain([head], map(submit, of_sample)):
+        present: Examples | None = None
+        beginnings = [_head(part) for part in of_sample[:MAX_HEADS]]
+        for number, part in enumerate(chain(beginnings, of_sample), start=1):
+            task = head if number == 1 else submit(part, present)
             try:
                 examples = cluster.result(task, "examples of events", group="readers")
             except UnreadableFileError as error:  # the events of another file do as well
@@ -130,8 +136,11 @@ def gather_examples(
                 errors.append(error)
                 continue
             if examples is not None:
-                of_samples.append(examples)
+                present = examples if present is None else joined([present, examples])
+            if present is not None and (len(present) >= num_events or number >= len(beginnings)):
                 break
+        if present is not None:
+            of_samples.append(present)
     if not of_samples:
         why, file = (f": {errors[0].message}", errors[0].facts["file"]) if errors else ("", "")
         raise DataError(

@@ -56,7 +56,7 @@ def is_tree(file: Any, kind: str) -> bool:
 def tree_in(directory: Any, name: str) -> Any:
     """The tree or RNTuple of that name, which `is_tree` knows.
 
-    A class of the user's own is read as the TTree that it begins with.
+    A class of the user's own is read as the TTree that it derives from.
     """
     key = directory.key(name)
     if key.fClassName in _CLASSES:
@@ -64,22 +64,26 @@ def tree_in(directory: Any, name: str) -> Any:
     way = _way_to_tree(key.file, key.fClassName)
     assert way is not None  # the caller has asked
     chunk, cursor = key.get_uncompressed_chunk_cursor()
-    for _ in way:  # each begins with its number of bytes and its version, and then its base
+    for num_before in way:  # each begins with its number of bytes and its version
         uproot.deserialization.numbytes_version(chunk, cursor, {})
+        for _ in range(num_before):
+            start = cursor.index
+            num_bytes, _, _ = uproot.deserialization.numbytes_version(chunk, cursor, {})
+            cursor.move_to(start + num_bytes)
     context = {"breadcrumbs": (), "TKey": key}
     return key.file.class_named("TTree").read(chunk, cursor, context, key.file, key.file, key)
 
 
-def _way_to_tree(file: Any, kind: str) -> list[str] | None:
-    """The classes from ``kind`` on that begin with the next one, the last of them with TTree."""
-    way: list[str] = []
-    while kind != "TTree":
-        versions = file.streamers.get(kind)
-        if versions is None or len(way) == _DEEPEST:
-            return None
-        way.append(kind)
-        elements = versions[max(versions)].elements
-        if not elements or elements[0].classname != "TStreamerBase":
-            return None
-        kind = elements[0].name
-    return way
+def _way_to_tree(file: Any, kind: str, depth: int = 0) -> list[int] | None:
+    """For each class from ``kind`` down to TTree: its other bases that stand before that one."""
+    if kind == "TTree":
+        return []
+    versions = file.streamers.get(kind)
+    if versions is None or depth == _DEEPEST:
+        return None
+    bases = [e.name for e in versions[max(versions)].elements if e.classname == "TStreamerBase"]
+    for number, base in enumerate(bases):
+        way = _way_to_tree(file, base, depth + 1)
+        if way is not None:
+            return [number, *way]
+    return None

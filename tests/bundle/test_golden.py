@@ -15,13 +15,17 @@ from mlaas4hep_dask.bundle import open_bundle
 from mlaas4hep_dask.bundle.golden import GOLDEN, TOLERANCE, Golden
 from mlaas4hep_dask.config import Config
 from mlaas4hep_dask.dataset import Dataset
+from mlaas4hep_dask.dataset.examples import num_examples
+from mlaas4hep_dask.encode import Encoding
 from mlaas4hep_dask.errors import BundleError, ModelError
+from mlaas4hep_dask.events import Events
 from mlaas4hep_dask.gang import Gang
 from mlaas4hep_dask.predict.cli import main as predict
 from mlaas4hep_dask.run import fit
 from mlaas4hep_dask.score.example import example_of
 from mlaas4hep_dask.score.opening import open_scorer
 from mlaas4hep_dask.score.parts import Records
+from mlaas4hep_dask.specs.measure import measure
 from mlaas4hep_dask.waiting import ClusterHandle
 
 NETWORKS = """
@@ -171,6 +175,16 @@ def test_a_bundle_holds_real_raw_events_with_the_scores_of_the_network(trained, 
     (scored,) = open_scorer(trained.path).score([Records(golden.events)])
     assert np.abs(scored.values - golden.scores).max() < 1e-6
     assert np.std(golden.scores) > 1e-3
+
+
+def test_a_network_is_tried_on_a_thousand_events_or_as_many_as_can_travel(files, client):
+    examples = Dataset(Config.from_mapping(keys_of(files)), client).examples()
+    assert len(examples) == 1_000
+    assert np.bincount(examples.y.astype(int)).tolist() == [500, 500]
+    columns = Events.from_awkward(ak.Array({f"x{n}": np.arange(3.0) for n in range(5_000)}))
+    wide = Encoding.from_specs(measure(columns, sample="s"), normalisation="minmax")
+    assert num_examples(wide, 2)[0] == 8 * 1024**2 // (5 * 5_000) // 2 == 167
+    assert num_examples(wide, 100)[0] == 8  # each sample has some
 
 
 def test_golden_events_survive_the_way_to_the_file_and_back(trained, tmp_path):
@@ -326,7 +340,7 @@ def model_of(files, name):
     ("name", "changes", "message"),
     [
         ("branched", {}, r"another score alone|decides by the values of events"),
-        ("batch", {}, r"another score alone than among \d+, by up to .* on \d+ of \d+ events"),
+        ("batch", {}, r"another score alone than among 1,000, by up to .* on \d+ of 1,000 events"),
         (
             "emptied",
             {

@@ -106,6 +106,7 @@ def test_a_regression_from_yaml_to_served_values(keys, client, cms_files, tmp_pa
     assert test["r2"] == pytest.approx(np.mean([t["r2"] for t in test["targets"].values()]))
     report = result.report.read_text()
     assert "Residuals of Jet_E_sum" in report
+    assert "Read by the target" in report
     bundle = open_bundle(tmp_path / "run/bundle")
     events = some_events(bundle, cms_files[0])
     truth = dataset.to_dask().y.compute()

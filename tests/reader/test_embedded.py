@@ -1,13 +1,19 @@
 """Trees whose last baskets were never written on their own: they lie in the tree itself."""
 
+import sys
+
 import awkward as ak
 import numpy as np
 import pytest
 import uproot
 from root_process import run_in_root
+from uproot.behaviors.TBranch import HasBranches, TBranch
 
 from mlaas4hep_dask.errors import UnreadableFileError
 from mlaas4hep_dask.reader import counting, plan_file, read
+from mlaas4hep_dask.reader.byuproot import read_by_uproot
+from mlaas4hep_dask.reader.joins import Agreement
+from mlaas4hep_dask.reader.opened import open_data
 
 NUM_ENTRIES = 500
 WRITE = """
@@ -114,3 +120,28 @@ def test_a_damaged_tree_with_embedded_baskets_is_refused(folder, tmp_path):
         path.write_bytes(changed)
         with pytest.raises(UnreadableFileError, match=r"damaged\.root"):
             plan_file(str(path), "Events", "s")
+
+
+def test_what_is_left_to_uproot_it_reads_in_one_call(cms_files):
+    plan = plan_file(str(cms_files[0]), "events", "s")
+    part = plan.planned([]).partition(0, 100)
+    catalogue = open_data(part.file, part.file, part.tree, plan.access).catalogue
+    calls = []
+
+    def profile(frame, event, _):
+        if event == "call" and frame.f_code in (
+            TBranch.array.__code__,
+            HasBranches.arrays.__code__,
+        ):
+            calls.append(frame.f_code.co_name)
+
+    contents, offsets = {}, {}
+    sys.setprofile(profile)
+    try:
+        sources = list(catalogue.sources.values())
+        read_by_uproot(catalogue, part, sources, contents, offsets, Agreement())
+    finally:
+        sys.setprofile(None)
+    assert calls == ["arrays"]
+    expected = read(part, list(plan.branches.values()))
+    assert all(contents[n].tobytes() == each.tobytes() for n, each in expected.contents.items())

@@ -176,6 +176,23 @@ class Deep : public Skim {
   Deep(const char* n = "", const char* t = "") : Skim(n, t) {}
   ClassDef(Deep, 2)
 };
+class Mixin {
+ public:
+  double scale = 2;
+  int numbers[3] = {1, 2, 3};
+  virtual ~Mixin() {}
+  ClassDef(Mixin, 1)
+};
+class Plain {
+ public:
+  float a = 1;
+};
+class Mixed : public Mixin, public Plain, public Skim {
+ public:
+  double w = 2;
+  Mixed(const char* n = "", const char* t = "") : Skim(n, t) {}
+  ClassDefOverride(Mixed, 2)
+};
 class Note : public TNamed {
  public:
   int n = 0;
@@ -184,10 +201,11 @@ class Note : public TNamed {
 };
 """
 DERIVED = """
+import os
 from array import array
 ROOT.gROOT.LoadMacro(sys.argv[2] + "+")
 file = ROOT.TFile(sys.argv[1], "recreate")
-for name in ("Skim", "Deep"):
+for name in ("Skim", "Deep", "Mixed"):
     tree = getattr(ROOT, name)(name, "")
     x = array("f", [0])
     tree.Branch("x", x, "x/F")
@@ -198,6 +216,7 @@ for name in ("Skim", "Deep"):
 ROOT.TH1F("histogram", "", 3, 0, 1).Write()
 ROOT.Note("note", "").Write()
 file.Close()
+os._exit(0)  # Python would end what the file has deleted
 """
 
 
@@ -218,10 +237,10 @@ def test_a_users_class_that_derives_from_a_tree_is_read_as_one(tmp_path):
     source, file = tmp_path / "skim.C", tmp_path / "derived.root"
     source.write_text(COMPILED)
     run_in_root(DERIVED, str(file), str(source))
-    for tree in ("Skim", "Deep"):
+    for tree in ("Skim", "Deep", "Mixed"):
         _, events = events_of(file, tree)
         np.testing.assert_array_equal(events.contents["x"], np.arange(50) / 2)
-    with pytest.raises(DataError, match=r"'note' is not in .*; it holds 'Skim', 'Deep'"):
+    with pytest.raises(DataError, match=r"'note' is not in .*; it holds 'Skim', 'Deep', 'Mixed'"):
         events_of(file, "note")
 
 

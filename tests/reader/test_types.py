@@ -117,6 +117,86 @@ def test_a_number_that_is_absent_is_nan(label):
     assert plan.left_out.keys() == {"txt", "vv"}
 
 
+BITS = """
+#include <bitset>
+#include "TFile.h"
+#include "TTree.h"
+#ifdef __CLING__
+#pragma link C++ class std::bitset<10>+;
+#endif
+void bits(const char* path) {
+  TFile file(path, "recreate");
+  TTree tree("Events", "");
+  std::bitset<10> flags;
+  float met;
+  tree.Branch("met", &met);
+  tree.Branch("flags", &flags);
+  for (int i = 0; i < 50; i++) {
+    flags = i * 7;
+    met = i;
+    tree.Fill();
+  }
+  tree.Write();
+}
+"""
+OPTIONALS = """
+void optionals(const char* path) {
+  using namespace std;
+  auto model = ROOT::RNTupleModel::Create();
+  auto flags = model->MakeField<bitset<10>>("flags");
+  auto many = model->MakeField<vector<bitset<3>>>("many");
+  auto opts = model->MakeField<vector<optional<float>>>("opts");
+  auto hit = model->MakeField<pair<float, optional<double>>>("hit");
+  auto hits = model->MakeField<vector<pair<float, optional<int32_t>>>>("hits");
+  auto list = model->MakeField<optional<vector<float>>>("list");
+  auto writer = ROOT::RNTupleWriter::Recreate(move(model), "Events", path);
+  for (int i = 0; i < 50; i++) {
+    *flags = i * 7;
+    opts->clear();
+    hits->clear();
+    many->clear();
+    for (int k = 0; k < i % 4; k++) {
+      opts->push_back(k % 2 ? optional<float>() : optional<float>(i + k));
+      hits->push_back({float(k), k % 2 ? optional<int32_t>(i + k) : optional<int32_t>()});
+      many->push_back(bitset<3>(k));
+    }
+    hit->first = i;
+    hit->second = i % 5 ? optional<double>(i / 2.) : optional<double>();
+    writer->Fill();
+  }
+}
+"""
+WRITE_ODD = """
+import os
+ROOT.gROOT.LoadMacro(sys.argv[1] + "/bits.C+")
+ROOT.bits(sys.argv[1] + "/tree.root")
+ROOT.gInterpreter.Declare(sys.argv[2])
+ROOT.optionals(sys.argv[1] + "/ntuple.root")
+"""
+
+
+@pytest.mark.slow
+def test_bits_and_numbers_that_may_be_absent_are_read_wherever_they_stand(tmp_path):
+    (tmp_path / "bits.C").write_text(BITS)
+    run_in_root(WRITE_ODD, str(tmp_path), OPTIONALS)
+    i, counts = np.arange(50), np.arange(50) % 4
+    k, of = np.concatenate([np.arange(n) for n in counts]), np.repeat(i, counts)
+    bits = 7 * i[:, None] >> np.arange(10) & 1 == 1  # the lowest comes first
+    plan, events = events_of(tmp_path / "tree.root")
+    assert not plan.left_out
+    assert plan.branches["flags"].described() == "jagged bool (collection 'flags')"
+    np.testing.assert_array_equal(events.contents["flags"].reshape(50, 10), bits)
+    plan, events = events_of(tmp_path / "ntuple.root")
+    assert plan.left_out.keys() == {"list"}
+    expected = {f"flags[{bit}]": bits[:, bit] for bit in range(10)}
+    expected |= {f"many[{bit}]": k >> bit & 1 == 1 for bit in range(3)}
+    expected |= {"opts": np.where(k % 2, np.nan, of + k), "hits.0": k, "hit.0": i}
+    expected |= {"hits.1": np.where(k % 2, of + k, np.nan), "hit.1": np.where(i % 5, i / 2, np.nan)}
+    assert expected.keys() == plan.branches.keys()
+    assert_values(events, expected)
+    np.testing.assert_array_equal(np.diff(events.offsets["hits"]), counts)
+
+
 CLASSES = """
 #include "Math/Vector4D.h"
 #include "Math/Vector3D.h"

@@ -360,6 +360,16 @@ def test_every_name_reason_and_note_is_on_the_page(html, summary):
     assert summary["config_yaml"] in html
 
 
+def test_branches_that_tell_of_target_and_weight_are_on_the_page(summary, specs, distributions):
+    told = {"targets": ["Muon_charge", "charge"], "weights": ["genWeight"]}
+    summary["counts"] |= {key: [] for key in told}
+    assert "Read by" not in Page(render_page(summary, specs, distributions)).text
+    summary["counts"] |= told
+    text = Page(render_page(summary, specs, distributions)).text
+    assert "Read by the target Muon_charge, charge" in text
+    assert "Read by the weight genWeight" in text
+
+
 def test_rate_of_the_run_is_events_read_over_the_seconds_of_all_stages(html):
     assert f"{701 / (0.5 + 0.75 + 5.75):.3g}" == "100"
     assert "events/s, whole run 100 7.0 s in 3 stages" in Page(html).text

@@ -37,6 +37,7 @@ from mlaas4hep_dask.score.scores import Scores
 from mlaas4hep_dask.score.script import Script
 from mlaas4hep_dask.serve import build_app
 from mlaas4hep_dask.serve.body import Bodies
+from mlaas4hep_dask.serve.parts import INLINE_BYTES, parts_of
 from mlaas4hep_dask.specs.measure import measure
 
 pytestmark = pytest.mark.server
@@ -944,3 +945,34 @@ def test_draining_answers_what_waits_and_takes_no_more():
         return [task.result().values.tolist() for task in tasks]
 
     assert batched(scenario)[0] == [[0], [1]]
+
+
+def test_a_large_body_is_cut_off_the_loop_and_a_small_one_at_once(bundle, events):
+    here = []
+
+    def profile(frame, event, _):
+        if event == "call" and frame.f_code is parts_of.__code__:
+            here.append(threading.get_ident())
+
+    async def ask():
+        app = build_app(bundle)
+        transport = httpx.ASGITransport(app)
+        async with (
+            app.router.lifespan_context(app),
+            httpx.AsyncClient(transport=transport, base_url="http://127.0.0.1") as asking,
+        ):
+            sys.setprofile(profile)  # of the loop's thread alone
+            try:
+                for body in (as_json(events[:1]), as_json(events)):
+                    text = json.dumps({"events": body})
+                    path = "/v1/models/higgs/predict"
+                    answer = await asking.post(path, content=text, headers=JSON)
+                    assert answer.status_code == 200, answer.text
+                    assert len(answer.json()["scores"]) == len(body)
+                    times.append((len(text) > INLINE_BYTES, len(here)))
+            finally:
+                sys.setprofile(None)
+
+    times = []
+    asyncio.run(ask())
+    assert times == [(False, 1), (True, 1)]
