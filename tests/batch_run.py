@@ -16,7 +16,10 @@ import os, time
 def is_in_a_job():
     return "SLURM_JOB_ID" in os.environ or "_CONDOR_SCRATCH_DIR" in os.environ
 
-def slow(events, seconds=0.0, fat=0, once="", hold=""):
+def slow(events, seconds=0.0, fat=0, once="", hold="", calls=""):
+    if calls and is_in_a_job():
+        with open(calls, "a") as file:
+            file.write("x")
     time.sleep(seconds)
     while is_in_a_job() and os.path.exists(hold):
         time.sleep(0.05)
@@ -26,6 +29,24 @@ def slow(events, seconds=0.0, fat=0, once="", hold=""):
         kept[::4096] = b"x" * len(kept[::4096])
         time.sleep(600)
     return events
+"""
+# Ranks stand still after the first epoch until there is a file "go"; each says so. The folder is
+# named backwards: what the code names plainly is a part of it.
+PATIENT = """
+import os, time
+from torch.nn.functional import binary_cross_entropy_with_logits
+
+folder = "{redlof}"[::-1]
+
+def is_held():
+    with open(folder + "/run/journal.jsonl") as journal:
+        return '"kind": "epoch"' in journal.read() and not os.path.exists(folder + "/go")
+
+def patient(outputs, targets):
+    while is_held():
+        open(f"{{folder}}/held-{{os.getpid()}}", "w").close()
+        time.sleep(0.05)
+    return binary_cross_entropy_with_logits(outputs, targets, reduction="none")
 """
 
 
@@ -74,6 +95,7 @@ class Run:
             document |= config or {}
             (folder / "dataset.yaml").write_text(json.dumps(document))
             (folder / "slow.py").write_text(SLOW)
+            (folder / "patient.py").write_text(PATIENT.format(redlof=str(folder)[::-1]))
         given = {"memory": "1 GiB", "death-timeout": "60 s", **(jobs or {})}
         described = {
             "mlaas4hep": {

@@ -18,8 +18,8 @@ class Attempts:
     max_restarts : int
         Restarts after a death, without an epoch in between.
     num_deaths, num_ends : int
-        How often members died, and how often the lifetime of one was over, which is nobody's fault
-        and may come to each of them.
+        How often members died, and how often one ended in order, since its lifetime was over or its
+        job was ended, which is nobody's fault and may come to each of them.
     """
 
     num_members: int
@@ -27,7 +27,7 @@ class Attempts:
     num_deaths: int = 0
     num_ends: int = 0
 
-    def count(self, error: Exception, *, ended_in_time: bool) -> None:
+    def count(self, error: Exception, *, in_order: bool) -> None:
         """Count a loss.
 
         Raises
@@ -35,14 +35,14 @@ class Attempts:
         TrainingError
             When there were too many.
         """
-        if ended_in_time:
+        if in_order:
             self.num_ends += 1
             if self.num_ends > self.num_members * (self.max_restarts + 1):
                 raise TrainingError(
-                    f"ranks came to the end of their lifetimes {self.num_ends} times without an "
-                    "epoch in between, which takes longer than they live together: a longer "
-                    "walltime, more ranks, or fewer events (max_events) help; the last time: "
-                    f"{error}",
+                    "ranks came to the end of their lifetimes, or their jobs were ended, "
+                    f"{self.num_ends} times without an epoch in between, which takes longer than "
+                    "they live together: a longer walltime, more ranks, or fewer events "
+                    f"(max_events) help; the last time: {error}",
                     attempts=self.num_ends,
                 ) from error
             return

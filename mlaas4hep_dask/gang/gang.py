@@ -125,10 +125,10 @@ class Gang:
         alive = processes(self.cluster.alive())
         return {worker: own for worker, own in self.workers.items() if alive.get(worker) != own}
 
-    def ended_in_time(self) -> bool:
-        """True when members have left, and all of them since their time was over."""
+    def ended_in_order(self) -> bool:
+        """True when members have left, and all of them in order: at their time, or told to."""
         lost = set(self.lost().values())
-        return bool(lost) and lost <= self.cluster.ended_in_time()
+        return bool(lost) and lost <= self.cluster.ended_in_order().keys()
 
     def why(self, error: Exception) -> Exception:
         """What an error is told as: what became of lost members, not what others saw of that."""

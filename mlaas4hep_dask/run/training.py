@@ -302,7 +302,7 @@ class Trainer:
                 error = self._gang.why(error)
                 self._abandon()
                 self.restarts += 1
-                self._attempts.count(error, ended_in_time=self._gang.ended_in_time())
+                self._attempts.count(error, in_order=self._gang.ended_in_order())
                 logger.warning("starting epoch %d again: %s", epoch, error)
 
     def _require_events(self) -> None:

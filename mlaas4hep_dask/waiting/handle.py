@@ -13,7 +13,7 @@ from mlaas4hep_dask.places import Group
 from mlaas4hep_dask.waiting import shared as shares
 from mlaas4hep_dask.waiting import taking, waits
 from mlaas4hep_dask.waiting.groups import is_of, needed, separate
-from mlaas4hep_dask.waiting.lifetimes import ended_in_time, tell_ends
+from mlaas4hep_dask.waiting.lifetimes import ended_in_order, tell_ends
 from mlaas4hep_dask.waiting.patience import Patience
 from mlaas4hep_dask.waiting.taking import Work
 from mlaas4hep_dask.waiting.watch import LOOK_EVERY
@@ -141,12 +141,12 @@ class ClusterHandle:
         return workers_of(self.client).fates(self.client, addresses)
 
     def tell_ends(self) -> None:
-        """Let workers tell when they end since their time is over."""
+        """Let workers tell when they end in order."""
         self._asked(lambda: tell_ends(self.client), "asking workers to tell of their ends")
 
-    def ended_in_time(self) -> set[str]:
-        """The folders, as of `processes`, of workers that ended since their time was over."""
-        return ended_in_time(self.client)
+    def ended_in_order(self) -> dict[str, str]:
+        """In words, how workers ended that ended in order, by their folders as of `processes`."""
+        return ended_in_order(self.client)
 
     def share(self, value: Any, token: str = "") -> Future:
         """A future of a value, for tasks to refer to; made again elsewhere if its worker dies."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -13,7 +13,7 @@ from distributed import Client
 
 from mlaas4hep_dask.errors import ClusterError, MLaaSError
 from mlaas4hep_dask.waiting.events import events_of
-from mlaas4hep_dask.waiting.lifetimes import ended_in_time
+from mlaas4hep_dask.waiting.lifetimes import ended_in_order
 from mlaas4hep_dask.waiting.local import Processes
 from mlaas4hep_dask.waiting.patience import PATIENCE, Patience
 
@@ -127,14 +127,14 @@ class Workers:
 
     def fates(self, client: Client, addresses: Sequence[str]) -> str:
         """What is known of the end of some workers, for a message."""
-        ended, in_time = memory_ends(client), ended_in_time(client)
-        return "; ".join(self._fate(address, ended, in_time) for address in addresses)
+        ended, in_order = memory_ends(client), ended_in_order(client)
+        return "; ".join(self._fate(address, ended, in_order) for address in addresses)
 
-    def _fate(self, address: str, ended: Mapping[str, int], in_time: Collection[str]) -> str:
+    def _fate(self, address: str, ended: Mapping[str, int], in_order: Mapping[str, str]) -> str:
         worker = self.facts.get(address, {})
         limit = worker.get("memory_limit") or 0
-        if str(worker.get("local_directory")) in in_time:
-            return f"worker {address} came to the end of its lifetime"
+        if words := in_order.get(str(worker.get("local_directory"))):
+            return f"worker {address} {words}"
         if address in ended:
             return (
                 f"worker {address} was ended for memory: it used {size(ended[address])} of its "

@@ -14,6 +14,7 @@ import psutil
 import pytest
 import torch
 from distributed import SchedulerPlugin
+from services.processes import wait_until
 
 from mlaas4hep_dask.cluster import connect
 from mlaas4hep_dask.config import Cluster, Config
@@ -438,8 +439,12 @@ async def end_in_time(dask_worker):
     )
 
 
+def workers_of(client):
+    return client.scheduler_info(n_workers=-1)["workers"]
+
+
 @pytest.mark.timeout(250)
-def test_ends_of_lifetimes_are_not_counted_as_deaths(keys, client):
+def test_ends_of_lifetimes_and_those_that_are_asked_for_are_not_counted_as_deaths(keys, client):
     keys["training"] |= {"epochs": 3, "max_restarts": 0}
     _, undisturbed = train(keys, client)
     config = Config.from_mapping(keys)
@@ -448,9 +453,15 @@ def test_ends_of_lifetimes_are_not_counted_as_deaths(keys, client):
         epochs = []
         for epoch in trainer.epochs(first=1, state=None):
             epochs.append(epoch)
+            lost = list(trainer._gang.workers)[:1]
             if len(epochs) == 1:
-                own.run(end_in_time, workers=list(trainer._gang.workers)[:1])
-        assert trainer.restarts == 1
+                own.run(end_in_time, workers=lost)
+            elif len(epochs) == 2:  # as a batch system does with a job at its walltime
+                os.kill(own.run(os.getpid, workers=lost)[lost[0]], signal.SIGTERM)
+            else:
+                break
+            wait_until(lambda lost=lost: lost[0] not in workers_of(own), "it has left")
+        assert trainer.restarts == 2
     assert measured(epochs) == measured(undisturbed)
 
 

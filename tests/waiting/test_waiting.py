@@ -274,7 +274,7 @@ def test_a_scheduler_that_stops_or_dies_is_told_in_one_line(tmp_path, caplog):
         ):
             with pytest.raises(ClusterError, match=r"at tcp://\S+ is gone \(it has not answered"):
                 ask()
-        assert handle.ended_in_time() == set()
+        assert handle.ended_in_order() == {}
         process.send_signal(signal.SIGCONT)
         living(client)
         process.kill()
