@@ -1,9 +1,11 @@
 import json
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 from itertools import pairwise
+from pathlib import Path
 
 import dask
 import pytest
@@ -17,6 +19,7 @@ from mlaas4hep_dask.cluster.settings import NESTED, SETTINGS, variables
 from mlaas4hep_dask.cluster.sites import head_script, job_script, load_site, site_names
 from mlaas4hep_dask.cluster.sites.environment import environment_of, prologue_of
 from mlaas4hep_dask.cluster.sites.options import Container, Options, Readers
+from mlaas4hep_dask.cluster.sites.render import python_of
 from mlaas4hep_dask.cluster.systems.fields import clock
 from mlaas4hep_dask.cluster.systems.registry import MODULES
 from mlaas4hep_dask.errors import ClusterError, ConfigError
@@ -228,6 +231,44 @@ def test_the_lines_before_a_worker_run_in_a_bare_shell(name):
     for key in passed - site.options.environment.keys():
         value = given[key]
         assert f"{key}={value}\n" in done.stdout
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("system", "shared", "scratch"),
+    [("slurm", True, "TMPDIR"), ("htcondor", False, "_CONDOR_SCRATCH_DIR")],
+)
+def test_each_job_unpacks_a_packed_environment_and_has_its_python(
+    written, tmp_path, system, shared, scratch
+):
+    made, node = tmp_path / "made", tmp_path / "it's scratch"
+    node.mkdir()
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", made], check=True)
+    (packages,) = made.glob("lib/python*/site-packages")
+    (packages / "packed.py").write_text("WORD = 'found'\n")
+    unpack = made / "bin" / "conda-unpack"
+    unpack.write_text('#!/bin/sh\ntouch "$(dirname "$0")/set-right"\n')
+    unpack.chmod(0o755)
+    archive = (tmp_path if shared else node) / "packed env.tar.gz"  # one that is transferred
+    subprocess.run(["tar", "-czf", archive, "-C", made, "."], check=True)
+    shutil.rmtree(made)
+    site = written(
+        f"mlaas4hep:\n  title: t\n  base: {system}\n  shared-files: {str(shared).lower()}\n"
+        f"  packed-environment: {tmp_path}/packed env.tar.gz\n"
+    )
+    told = "import packed, sys; print(packed.WORD, sys.prefix)"
+    lines = [
+        *prologue_of(site, "readers", {"PATH": "/bin:/usr/bin"}),
+        f'exec {python_of(site, "readers")} -c "{told}"',
+    ]
+    command = ["/bin/sh", "-euc", "\n".join(lines)]
+    begin = {"env": {scratch: str(node)}, "cwd": "/", "stdout": subprocess.PIPE, "text": True}
+    jobs = [subprocess.Popen(command, **begin) for _ in range(2)]  # at once, on one node
+    found = {job.communicate(timeout=100)[0].strip() for job in jobs}
+    places = {Path(each.removeprefix("found ")) for each in found}
+    assert len(places) == 2
+    assert {place.parent for place in places} == {node}
+    assert all((place / "bin" / "set-right").exists() for place in places)
 
 
 def test_clocks_are_written_as_slurm_does():

@@ -14,28 +14,49 @@ from servers import needs_xrootd, xrootd_server
 pytestmark = [pytest.mark.timeout(280), needs_xrootd]
 
 
+CUTS, LIMITS = "cuts.py:select", "LEAST = 1\n"
+SELECT = """
+import limits
+
+def select(events):
+    return events[events.NJet >= limits.LEAST]
+"""
+
+
+def write_config(folder, **options):
+    """The main job, with a function beside the file, which imports another module there."""
+    main_job.write_config(folder, **options)
+    file = folder / "dataset.yaml"
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"function": {"callable": CUTS}}))
+    (folder / "cuts.py").write_text(SELECT)
+    (folder / "limits.py").write_text(LIMITS)
+
+
 @pytest.fixture(scope="module")
 def found_here(tmp_path_factory):
     """What the main job finds on this machine's own workers, from local files."""
     folder = tmp_path_factory.mktemp("here")
-    main_job.write_config(folder)
+    write_config(folder)
     main_job.run(folder, "local")
     return main_job.results(folder)
 
 
-def found_by(system, queue, folder):
-    """What the main job finds on a batch system, from files of an XRootD server."""
-    site = {
-        "mlaas4hep": {
-            "title": "two nodes on one machine",
-            "base": system,
-            "readers": {"minimum": 2, "maximum": 2},
-        },
-        "jobqueue": {system: {"memory": "1 GiB"}},
+def found_by(system, queue, folder, **run_alone):
+    """What the main job finds on a batch system, from files of an XRootD server.
+
+    Options hold for the site of the run, but not for that of what is detached.
+    """
+    options = {
+        "title": "two nodes on one machine",
+        "base": system,
+        "readers": {"minimum": 2, "maximum": 2},
     }
-    (folder / "ours.yaml").write_text(yaml.safe_dump(site))
+    jobs = {system: {"memory": "1 GiB"}}
+    for name, own in (("ours", run_alone), ("head", {})):
+        site = {"mlaas4hep": options | own, "jobqueue": jobs}
+        (folder / f"{name}.yaml").write_text(yaml.safe_dump(site))
     with xrootd_server(main_job.DATA) as (_, url):
-        main_job.write_config(folder, where=url)
+        write_config(folder, where=url)
         done = main_job.run(folder, system, "--site", "ours.yaml")
     assert "dashboard: http://127.0.0.1:" in done.stdout
     assert "ssh -N -L" in done.stdout
@@ -49,7 +70,7 @@ def found_by(system, queue, folder):
     assert (driver["system"], driver["site"]) == (system, "ours")
     assert driver["scheduler"].startswith("tls://")
     assert not (jobs / "tls").exists()  # its key is of no use any more
-    assert scores(folder, system, "--site", "ours.yaml", "--detach") == scores(folder, "local")
+    assert scores(folder, system, "--site", "head.yaml", "--detach") == scores(folder, "local")
     assert queue().stdout.strip() == ""
     return main_job.results(folder)
 
@@ -95,4 +116,11 @@ def test_the_main_job_finds_the_same_on_htcondor(htcondor, tmp_path, found_here)
         left = ("-constraint", "JobStatus != 3")  # and not removed
         return htcondor.run("condor_q", *left, "-format", "%d", "ClusterId")
 
-    assert found_by("htcondor", queue, tmp_path) == found_here
+    # Keys are transferred, and code goes by Dask: of the run's folder jobs see nothing.
+    assert found_by("htcondor", queue, tmp_path, **{"shared-files": False}) == found_here
+    scripts = list(tmp_path.glob("run.jobs/*/*.sh"))
+    assert len(scripts) == 4
+    for script in scripts:
+        (arguments,) = [x for x in script.read_text().splitlines() if x.startswith("Arguments = ")]
+        assert "--tls-key key.pem" in arguments
+        assert str(tmp_path) not in arguments

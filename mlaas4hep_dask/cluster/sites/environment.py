@@ -17,7 +17,7 @@ from mlaas4hep_dask.cluster.sites.site import Site
 XROOTD = {**XROOTD_LIMITS, "XRD_REQUESTTIMEOUT": "60", "XRD_STREAMTIMEOUT": "30"}
 CREDENTIALS = {"X509_USER_PROXY": "proxy", "BEARER_TOKEN_FILE": "token"}  # and the site's keys
 SECRETS = ("BEARER_TOKEN",)  # a script can be read by everybody; never its value
-UNPACKED = "environment"  # folder of a packed environment, in the job's scratch folder
+UNPACKED = "MLAAS4HEP_UNPACKED"  # variable: the folder of a packed environment
 SCRATCH = "${_CONDOR_SCRATCH_DIR:-${SLURM_TMPDIR:-${TMPDIR:-/tmp}}}"
 
 
@@ -74,9 +74,11 @@ def prologue_of(
         archive = options.packed_environment
         if not options.shared_files:
             archive = f"{SCRATCH}/{PurePath(archive).name}"
-        folder = f"{SCRATCH}/{UNPACKED}"
+        folder = f"${UNPACKED}"
         lines += [
-            f'mkdir -p "{folder}"',
+            f'mkdir -p "{SCRATCH}"',
+            # Jobs of one node may share their scratch folder, with each other and with other users.
+            f'export {UNPACKED}="$(mktemp -d "{SCRATCH}/environment-XXXXXX")"',
             f'tar -xf {in_shell(archive)} -C "{folder}"',
             f'export PATH="{folder}/bin:$PATH"',
             # conda's environments have paths in them, which this sets right

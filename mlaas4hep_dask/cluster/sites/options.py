@@ -151,7 +151,8 @@ class Options(Part):
     )
     packed_environment: Text | None = Field(
         default=None,
-        description="A tar file of conda-pack or venv-pack, unpacked in the job's scratch folder.",
+        description="A tar file of conda-pack or venv-pack, unpacked in a new folder in the job's "
+        "scratch folder.",
     )
     environment: dict[str, str] = Field(
         default={}, description="Variables of the workers' environment."

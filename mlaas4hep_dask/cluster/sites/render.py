@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any
 
 from mlaas4hep_dask.cluster.settings import merged
 from mlaas4hep_dask.cluster.sites.environment import (
-    SCRATCH,
     UNPACKED,
     carried_files,
     in_shell,
@@ -250,7 +249,7 @@ def python_of(site: Site, group: str) -> str:
     if container is not None:
         return container.python
     if options.packed_environment is not None:
-        return f'"{SCRATCH}/{UNPACKED}/bin/python"'
+        return f'"${UNPACKED}/bin/python"'
     return shlex.quote(sys.executable)
 
 
