@@ -53,6 +53,8 @@ def train_all(numbered: Numbered, context: Context, task: RankTask) -> dict[str,
     for epoch in range(1, EPOCHS + 1):
         began = time.process_time()
         rank.run_epoch(source, lambda _: None, epoch)
+        if epoch == EPOCHS:
+            rank.measure(source, "test")
         seconds.append(time.process_time() - began)
     packed = float(sum(block.nbytes for block in blocks))
     return {"epoch": seconds[1], "last": seconds[2], "packed": packed}
@@ -86,7 +88,7 @@ class Meter:
                 dataset = Dataset.from_yaml(config, client)
                 blocks = dataset.blocks()
                 num_columns = dataset.encoding().layout.num_columns
-                task = train.rank_task(assignments(dataset), num_columns, epochs=EPOCHS)
+                task = train.rank_task(assignments(dataset, blocks), num_columns)
         self._events = sum(map(len, blocks.partitions))
         cores = len(os.sched_getaffinity(0))
         self._many = work.PinnedProcesses(cores, blocks.partitions, blocks.context)

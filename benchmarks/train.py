@@ -17,7 +17,7 @@ from mlaas4hep_dask.objective import TwoClasses
 from mlaas4hep_dask.reader import Partition, read
 from mlaas4hep_dask.specs.measure import measure
 from mlaas4hep_dask.specs.specs import merge_all
-from mlaas4hep_dask.train.assign import Assignment, assign
+from mlaas4hep_dask.train.assign import Assignments, assign
 from mlaas4hep_dask.train.feed import TRAIN, Feed, Window
 from mlaas4hep_dask.train.model import ModelSource
 from mlaas4hep_dask.train.rank import Rank
@@ -51,9 +51,7 @@ def encoded_block(files: common.Files, partition: Partition, encoding: Encoding)
     )
 
 
-def rank_task(
-    assignments: tuple[Assignment, Assignment, Assignment], num_columns: int, *, epochs: int = 1
-) -> RankTask:
+def rank_task(assignments: Assignments, num_columns: int) -> RankTask:
     """What the only rank of a training of the published network is told."""
     return RankTask(
         session="benchmark",
@@ -62,7 +60,6 @@ def rank_task(
         host="",
         model=ModelSource(find_code("mlaas4hep_dask.train.network:mlp", resolve=Path), {}),
         row_shape=(num_columns,),
-        epochs=epochs,
         learning_rate=1e-3,
         seed=0,
         mean_weight=1.0,
@@ -93,7 +90,7 @@ def main() -> None:
         window_events=128 * 2**20 // (4 * num_columns),
         seed=0,
     )
-    task = rank_task((assignment, assignment, assignment), num_columns)
+    task = rank_task(Assignments(assignment, assignment, assignment), num_columns)
     feed = Feed(BlocksInMemory(blocks), assignment, rank=0, split=TRAIN, row_shape=(num_columns,))
     first = next(iter(feed.windows(1)))
     in_memory = Window(*(None if a is None else np.copy(a) for a in vars(first).values()))
@@ -101,7 +98,7 @@ def main() -> None:
 
     def learn(rank: Rank, window: Window) -> None:
         logits = np.empty(len(window.y), np.float32)
-        for _ in rank.learn(window, window.w, logits):
+        for _ in rank.learner.learn(window, window.w, logits):
             pass
 
     def ours() -> None:

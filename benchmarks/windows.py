@@ -27,8 +27,11 @@ def walk(num_partitions: int, ranks: int) -> int:
     )
     epoch = assignment.epoch(0, 1)
     num_steps = 0
+    for number in range(assignment.num_rounds):
+        of_round = epoch.round(number)
+        for place in range(of_round.num_windows):
+            of_round.window(place)
     for number in range(assignment.num_windows):
-        epoch.window(number)
         num_steps += assignment.step_sizes(number).size
     return num_steps
 

@@ -45,6 +45,10 @@ def make_absolute(document: dict[str, Any], places: Places, redirector: str | No
     document["model"]["callable"] = code(document["model"]["callable"])
     if document["training"]["loss"] is not None:
         document["training"]["loss"] = code(document["training"]["loss"])
+    for key in ("optimiser", "scheduler"):
+        piece = document["training"][key]
+        if piece is not None:
+            piece["callable"] = code(piece["callable"])
     rules = document["encode"]["normalisation"]
     document["encode"]["normalisation"] = (
         code(rules)

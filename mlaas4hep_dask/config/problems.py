@@ -24,6 +24,7 @@ ADDRESS = (
     r"(?:[^\s/:\[\]]+|\[[0-9A-Fa-f:.]+\]):[0-9]{1,5})$"
 )
 ADDRESS_EXPECTED = either(map(repr, (*PLACES, *(f"{scheme}://host:port" for scheme in SCHEMES))))
+PIECE = r"^(?:[A-Za-z_]\w*|(?:[A-Za-z_]\w*(?:\.[A-Za-z_]\w*)*|[^:]*[^:/]\.py):[A-Za-z_]\w*)$"
 CALLABLE = r"^(?:[A-Za-z_][\w]*(?:\.[A-Za-z_][\w]*)*|[^:]*[^:/]\.py):[A-Za-z_][\w]*$"
 
 _EXPECTED = {
@@ -43,6 +44,7 @@ _EXPECTED_PATTERN = {
     SLUG: "a name of letters, digits, '.', '_' and '-' that begins with a letter or digit",
     ADDRESS: ADDRESS_EXPECTED,
     CALLABLE: "'module:callable' or 'path/to/file.py:callable'",
+    PIECE: "a name in torch, 'module:callable' or 'path/to/file.py:callable'",
 }
 _LIMITS = {
     "greater_than": ("more than", "gt"),

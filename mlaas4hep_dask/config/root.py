@@ -50,7 +50,7 @@ from mlaas4hep_dask.config.target import (
     Target,
     label_problems,
     learned,
-    loss_problems,
+    training_problems,
     with_usual_network,
 )
 from mlaas4hep_dask.formats import OnBadFile
@@ -239,9 +239,7 @@ class Config(Section):
         if self.luminosity is not None and self.samples[0].cross_section is None:
             text = "has no use without the samples' cross_section"
             problems.append(Problem("luminosity", text))
-        if self.training.balance == "classes" and not self.target.objective.has_classes:
-            problems.append(Problem("training.balance", f"a {self.target.kind} has no classes"))
-        problems += [] if problems else loss_problems(self.training.loss, self.objective)
+        problems += [] if problems else training_problems(self.training, self.objective)
         if self.target.objective.gives_rows and self.image is not None:
             text = f"not with target.kind: {self.target.kind}, which needs rows; leave image out"
             problems.append(Problem("image", text))

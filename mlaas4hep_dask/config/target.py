@@ -10,8 +10,8 @@ from pydantic import BeforeValidator, Field, model_validator
 from mlaas4hep_dask.config.fields import Text, as_list, texts_schema
 from mlaas4hep_dask.config.problems import CALLABLE, Problem, describe, invalid
 from mlaas4hep_dask.config.section import Section
-from mlaas4hep_dask.config.sections import Sample
-from mlaas4hep_dask.errors import nearest
+from mlaas4hep_dask.config.sections import Sample, Training
+from mlaas4hep_dask.errors import either, nearest
 from mlaas4hep_dask.objective import LOSSES, WORDS, Objective, objective_of
 
 MAX_CLASSES = 256  # each costs a histogram of scores for its ROC curve
@@ -73,8 +73,19 @@ def label_problems(samples: list[Sample], target: Target) -> list[Problem]:
     return [Problem(key, text) for key, text in faults]
 
 
-def loss_problems(loss: str | None, objective: Objective) -> list[Problem]:
-    """What is wrong with the choice of loss, of a target without a problem."""
+def training_problems(training: Training, objective: Objective) -> list[Problem]:
+    """What of the section training does not go with the rest, where that has no problem."""
+    problems = _loss_problems(training.loss, objective)
+    if training.balance == "classes" and not objective.has_classes:
+        problems.append(Problem("training.balance", f"a {objective.word} has no classes"))
+    names = ["loss", *objective.more_is_better]
+    if training.monitor not in names:
+        text = f"expected {either(map(repr, names))}, found {describe(training.monitor)}"
+        problems.append(Problem("training.monitor", text, nearest(training.monitor, names)))
+    return problems
+
+
+def _loss_problems(loss: str | None, objective: Objective) -> list[Problem]:
     names = [*LOSSES[objective.kind]]
     if loss is None or loss in names or re.fullmatch(CALLABLE, loss):
         return []

@@ -45,12 +45,15 @@ class Keeping:
         Where they stay.
     blocks : KeptBlocks
         For the members.
+    room : float
+        Bytes of packed blocks that a member may hold.
     held : list of Future
         Those in memory.
     """
 
     place: Storage
     blocks: KeptBlocks
+    room: float
     held: Sequence[Future] = ()
 
     def __str__(self) -> str:
@@ -68,6 +71,7 @@ def keep(
     *,
     place: str,
     packed_bytes: int,
+    member_bytes: float,
     owners: Mapping[int, int],
     fractions: Mapping[int, float],
     shares: Shares = SHARES,
@@ -86,6 +90,8 @@ def keep(
         they hold in memory, too.
     packed_bytes : int
         Bytes of all blocks in packed form.
+    member_bytes : float
+        Those of the blocks that a member uses; of some, several do.
     owners : mapping of int to int
         By block: the place of the member in whose memory it stands best.
     fractions : mapping of int to float
@@ -99,20 +105,20 @@ def keep(
     folder = place if "/" in place else None
     storage = next((each for each in STORAGES if each == place), None)
     if storage is None:  # auto, or a folder
-        storage = _roomiest(gang, readers, packed_bytes, shares, folder)
-    room = shares.memory * gang.least_memory
+        storage = _roomiest(gang, readers, packed_bytes, member_bytes, shares, folder)
+    memory = shares.memory * gang.least_memory
     if storage == "disk":
         kept = KeptBlocks.of(block_plan, on_disk=folder is None, folder=folder, patience=patience)
-        return Keeping(storage, kept)
+        return Keeping(storage, kept, memory)
     if storage == "none":
-        splits = []
+        splits, room = [], memory / 2
         for split, fraction in fractions.items():
             room -= fraction * packed_bytes / gang.size
             if room >= 0:
                 splits.append(split)
         blocks = KeptBlocks.of(block_plan, splits=tuple(splits), patience=patience)
-        return Keeping(storage, blocks)
-    in_rank = packed_bytes / gang.size <= room
+        return Keeping(storage, blocks, memory)
+    in_rank = member_bytes <= memory
     blocks = KeptBlocks.of(block_plan, folder=folder, in_rank=in_rank, patience=patience)
     near: dict[int, str] = {}
     if readers.keys() == gang.workers.keys():  # otherwise the memory of all is needed
@@ -122,13 +128,14 @@ def keep(
         blocks.submit(gang.cluster, number, near=near.get(number))
         for number in range(len(blocks.partitions))
     ]
-    return Keeping(storage, blocks, futures)
+    return Keeping(storage, blocks, memory, futures)
 
 
 def _roomiest(
     gang: Gang,
     readers: Mapping[str, Mapping[str, Any]],
     packed_bytes: int,
+    member_bytes: float,
     shares: Shares,
     folder: str | None,
 ) -> Storage:
@@ -149,4 +156,4 @@ def _roomiest(
     if not hosts:
         return "none"
     room = min(min(rooms) / len(rooms) for rooms in hosts.values())
-    return "disk" if packed_bytes / len(free) <= shares.disk * room else "none"
+    return "disk" if member_bytes <= shares.disk * room else "none"

@@ -7,7 +7,6 @@ from collections.abc import Mapping
 from typing import Any
 
 from mlaas4hep_dask.journal.records import (
-    SPLITS,
     Caution,
     Death,
     End,
@@ -84,10 +83,8 @@ def samples_text(record: Samples) -> str:
 
 def _epoch(record: Epoch) -> str:
     parts = [f"epoch {record.epoch}/{record.epochs}"]
-    for name in SPLITS:
-        split: Mapping[str, Any] | None = record.metrics.get(name)
-        if split is None:
-            continue  # test events are for the last epoch
+    for name in ("train", "validation"):
+        split: Mapping[str, Any] = record.metrics.get(name) or {}
         loss, metric = four_digits(split.get("loss")), four_digits(split.get(record.key))
         parts.append(f"{name} loss {loss} {record.title} {metric}")
     parts.append(f"{record.metrics.get('events_per_second') or 0.0:,.0f} events/s")

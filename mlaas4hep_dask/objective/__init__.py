@@ -10,6 +10,7 @@ from mlaas4hep_dask.objective.kinds import (
     KINDS,
     WORDS,
     loss_names,
+    metric_names,
     objective_from_json,
     objective_of,
 )
@@ -34,6 +35,7 @@ __all__ = [
     "Tally",
     "TwoClasses",
     "loss_names",
+    "metric_names",
     "objective_from_json",
     "objective_of",
 ]

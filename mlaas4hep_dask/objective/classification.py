@@ -24,6 +24,7 @@ class Classification(Objective):
     has_classes = True
     names_key = "classes"
     usual_loss = "cross_entropy"
+    more_is_better = ("auc", "accuracy")
     limits = "The score is a probability only for the mixture of samples above."
     area = "mean AUC"  # what reports call it
 

@@ -30,6 +30,11 @@ def loss_names() -> dict[str, list[str]]:
     return names
 
 
+def metric_names() -> dict[str, list[str]]:
+    """By word of dataset.yaml: the metrics beside the loss by which epochs can be compared."""
+    return {word: list(kind.more_is_better) for word, kind in WORDS.items()}
+
+
 def objective_of(
     word: str,
     labels: Mapping[str, int | None],

@@ -100,6 +100,7 @@ class Objective(ABC):
     expected: ClassVar[str]  # of its outputs, for who ends it in a layer with bounds
     rounding: ClassVar[float] = 0.0  # share of a score far from 0 that float32 may change
     usual_loss: ClassVar[str]
+    more_is_better: ClassVar[tuple[str, ...]]  # metrics of a split of which that is true
 
     # In reports
     headline: ClassVar[tuple[str, str]]  # key of a metric of a split, and what people call it

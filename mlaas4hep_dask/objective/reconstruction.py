@@ -36,6 +36,7 @@ class Reconstruction(Objective):
     expected = "rows like its input, some values of which are negative"
     rounding = 1e-5
     usual_loss = "mse"
+    more_is_better = ("r2",)
     headline = ("r2", "R²")
     title = "Reconstruction of the test set"
     link = "Reconstruction"

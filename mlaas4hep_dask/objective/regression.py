@@ -54,6 +54,7 @@ class Regression(Objective):
     expected = "targets with mean 0 and variance 1, of which half are negative"
     rounding = 1e-6
     usual_loss = "mse"
+    more_is_better = ("r2",)
     headline = ("r2", "R²")
     title = "Residuals of the test set"
     link = "Residuals"

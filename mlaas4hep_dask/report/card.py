@@ -41,7 +41,8 @@ def model_card(summary: Mapping[str, Any]) -> str:
 
 ## Model
 `{summary["model"]["callable"]}` with {input_text(summary["model"])} as input. Trained for \
-{training["epochs"]} epochs with a global batch of {training["batch_size"]} on \
+{len(summary["epochs"])} epochs, of which number {summary["kept_epoch"]} is kept, \
+with a global batch of {training["batch_size"]} on \
 {training["ranks"]} ranks, learning rate {training["learning_rate"]}, seed {summary["seed"]}.
 
 ## Data

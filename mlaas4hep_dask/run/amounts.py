@@ -3,24 +3,27 @@
 from __future__ import annotations
 
 import math
+from itertools import chain
 
 from mlaas4hep_dask.dataset import Dataset
+from mlaas4hep_dask.dataset.blocks import BlockPlan
 from mlaas4hep_dask.errors import TrainingError
 from mlaas4hep_dask.journal import SPLITS
-from mlaas4hep_dask.train.assign import Assignment, assign, follow
+from mlaas4hep_dask.train.assign import Assignments, assign, follow
 
 WINDOW_BYTES = 128 * 2**20  # dense rows of one window; a rank holds two
+ROUND_BYTES = 512 * 2**20  # packed blocks of one round, where not all are kept; a rank holds two
 
 
-def assignments(
-    dataset: Dataset, window_bytes: int = WINDOW_BYTES
-) -> tuple[Assignment, Assignment, Assignment]:
+def assignments(dataset: Dataset, plan: BlockPlan, window_bytes: int = WINDOW_BYTES) -> Assignments:
     """The events of the training, validation and test splits of every rank.
 
     Parameters
     ----------
     dataset : Dataset
         Tells how many events there are.
+    plan : BlockPlan
+        The blocks.
     window_bytes : int
         Dense rows of one window of training events; a rank holds two.
 
@@ -44,13 +47,48 @@ def assignments(
         batch_size=config.training.batch_size,
         window_events=max(window_bytes // row_bytes, 1),
         seed=config.seed,
+        files=[(part.file, part.tree) for part in plan.partitions],
     )
     # Their rows are used once, so their windows can be smaller.
     smaller = window_bytes // 4 // row_bytes
     validation, test = (
         follow(train, splits[0], rest, window_events=smaller) for rest in splits[1:]
     )
-    return train, validation, test
+    return Assignments(train, validation, test)
+
+
+def owners(assignments: Assignments) -> dict[int, int]:
+    """By block: the rank that has most of its training events, each in turn where it is halved."""
+    by_block: dict[int, dict[int, int]] = {}
+    for assignment in assignments:
+        for rank, samples in enumerate(assignment.pieces):
+            for piece in chain.from_iterable(samples):
+                if assignment is assignments.train or piece.block not in by_block:
+                    events = by_block.setdefault(piece.block, {})
+                    events[rank] = events.get(rank, 0) + len(piece)
+    num = assignments.train.num_ranks
+    return {
+        block: max(events, key=lambda rank: (events[rank], (rank - block) % num))
+        for block, events in by_block.items()
+    }
+
+
+def largest_part(assignments: Assignments, plan: BlockPlan) -> float:
+    """The part of all events that lies in the blocks of the rank that needs most of them."""
+    sizes = [sum(counts) for counts in plan.split_counts]
+    by_rank = [
+        sum(sizes[block] for block in set().union(*(each.blocks(rank) for each in assignments)))
+        for rank in range(assignments.train.num_ranks)
+    ]
+    return max(by_rank) / max(sum(sizes), 1)
+
+
+def num_rounds(packed_bytes: float, room: float, round_bytes: int = ROUND_BYTES) -> int:
+    """Rounds of an epoch for a rank with so many bytes of packed blocks, and room for so many.
+
+    Two rounds fill half of the room; the other half is for events of splits that are kept.
+    """
+    return max(1, math.ceil(packed_bytes / max(min(round_bytes, room / 4), 1)))
 
 
 def packed_bytes(dataset: Dataset) -> int:

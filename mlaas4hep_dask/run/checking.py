@@ -10,12 +10,12 @@ from mlaas4hep_dask.dataset.plan import Plan
 from mlaas4hep_dask.inputs.image import likely_shape
 from mlaas4hep_dask.inputs.preflight import Preflight
 from mlaas4hep_dask.inputs.prepare import HEAD_EVENTS
-from mlaas4hep_dask.train.loss import LossSource
+from mlaas4hep_dask.train.method import Method
 from mlaas4hep_dask.train.model import ModelSource
 
 
 def check_model(
-    config: Config, model: ModelSource, loss: LossSource, checked: Preflight, plan: Plan
+    config: Config, model: ModelSource, method: Method, checked: Preflight, plan: Plan
 ) -> tuple[str, ...]:
     """Lines about the model, which was built, stepped, scored and exported on real events.
 
@@ -25,8 +25,8 @@ def check_model(
         The configuration.
     model : ModelSource
         Builds the network.
-    loss : LossSource
-        What is made small.
+    method : Method
+        How it learns.
     checked : Preflight
         From `preflight`.
     plan : Plan
@@ -47,7 +47,7 @@ def check_model(
     examples, encoding, objective = head
     facts = config.training
     batch = min(math.ceil(facts.batch_size / facts.ranks), len(examples))
-    training = Training(objective, encoding, (batch,), facts.ranks, loss)
+    training = Training(objective, encoding, (batch,), facts.ranks, method, facts.learning_rate)
     tried = try_model(model, examples, training)
     warnings = [f"WARNING: {warning}" for warning in tried.warnings]
     of = f"{len(examples):,} of the first events"

@@ -200,16 +200,16 @@ def _check(dataset: str, **changes: Any) -> None:
     from mlaas4hep_dask.dataset.trial import first_notes, require_splits
     from mlaas4hep_dask.inputs.preflight import preflight
     from mlaas4hep_dask.run.checking import check_model
+    from mlaas4hep_dask.run.method import method_of
     from mlaas4hep_dask.run.placing import code_at_its_line
     from mlaas4hep_dask.run.stages import model_of
-    from mlaas4hep_dask.run.training import loss_of
 
     with code_at_its_line(config):
-        model, loss = model_of(config), loss_of(config)
+        model, method = model_of(config), method_of(config)
         checked = preflight(description_of(config))
         plan = check_files(checked, config.partition, config.max_events)
         require_splits(plan, config.where("split"))
-        lines = check_model(config, model, loss, checked, plan)
+        lines = check_model(config, model, method, checked, plan)
     click.echo(plan.to_text())
     for caution in config.cautions:
         click.echo(f"WARNING: {caution}")
@@ -246,9 +246,9 @@ def _run(config: Config, line: str, *, keeps_report: bool) -> None:
         from mlaas4hep_dask.inputs.preflight import preflight
         from mlaas4hep_dask.journal import Message
         from mlaas4hep_dask.run.console import RunConsole
+        from mlaas4hep_dask.run.method import method_of
         from mlaas4hep_dask.run.placing import code_at_its_line
         from mlaas4hep_dask.run.stages import fit, model_of
-        from mlaas4hep_dask.run.training import loss_of
         from mlaas4hep_dask.run.work import work_on
     finally:
         gc.enable()
@@ -256,7 +256,7 @@ def _run(config: Config, line: str, *, keeps_report: bool) -> None:
     silence()
     console = RunConsole()
     with code_at_its_line(config):
-        model, loss = model_of(config), loss_of(config)
+        model, method = model_of(config), method_of(config)
         checked = preflight(description_of(config))
     jobs = jobs_folder(Path(config.output))
     remove_left_secrets(Path(config.output))
@@ -268,5 +268,5 @@ def _run(config: Config, line: str, *, keeps_report: bool) -> None:
     ):
         for text in dashboard_lines(client, config.cluster):
             work.journal.add(Message(text))
-        result = fit(Dataset(config, client, checked), model=model, loss=loss, work=work)
+        result = fit(Dataset(config, client, checked), model=model, method=method, work=work)
     console.conclude(result.summary, result.path)

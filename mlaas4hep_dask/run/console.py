@@ -69,6 +69,7 @@ class RunConsole(Console):
             ),
             ("values not finite", f"{sum(counts['not_finite'].values()):,}"),
             *([("values out of range", f"{outside:,}")] if outside else []),
+            ("epoch kept", f"{summary['kept_epoch']} of {len(summary['epochs'])}"),
             ("test events", f"{test['num_events']:,}"),
             *((f"test {name}", value) for name, value in metric_rows(summary)),
             *(

@@ -10,11 +10,11 @@ from mlaas4hep_dask.dataset import Dataset
 from mlaas4hep_dask.reader import PlannedFile
 from mlaas4hep_dask.run.changes import digest_of
 from mlaas4hep_dask.run.training import Trainer
-from mlaas4hep_dask.train.loss import LossSource
+from mlaas4hep_dask.train.method import Method
 from mlaas4hep_dask.train.model import ModelSource
 
 
-def facts_before(dataset: Dataset, model: ModelSource, loss: LossSource) -> dict[str, Any]:
+def facts_before(dataset: Dataset, model: ModelSource, method: Method) -> dict[str, Any]:
     """Version, keys, code and files, which are known before any event is read."""
     checked = dataset.checked()
     facts: dict[str, Any] = {
@@ -22,8 +22,8 @@ def facts_before(dataset: Dataset, model: ModelSource, loss: LossSource) -> dict
         "dataset.yaml": dataset.config.influential(),
         f"model {model.reference}": model.code.parts,
     }
-    if loss.code is not None:
-        facts[f"loss {loss.name}"] = loss.code.parts
+    for what, code in method.codes.items():
+        facts[f"{what} {code.reference}"] = code.parts
     if checked.traced is not None:
         function = checked.traced.function
         facts[f"function {function.reference}"] = function.code.parts

@@ -16,19 +16,22 @@ from mlaas4hep_dask.dataset.mean_image import images_json
 from mlaas4hep_dask.dataset.progress import watching
 from mlaas4hep_dask.dataset.trial import require_splits
 from mlaas4hep_dask.journal import SPLITS, Caution, Epoch, Journal, Message, Note, read
+from mlaas4hep_dask.journal.text import four_digits
 from mlaas4hep_dask.report import render
 from mlaas4hep_dask.report.card import model_card
 from mlaas4hep_dask.report.records import CONFIG, DISTRIBUTIONS, IMAGES, METRICS, PLAN, SPECS
 from mlaas4hep_dask.run.directory import EPOCHS, RunDirectory
 from mlaas4hep_dask.run.facts import facts_before, facts_of_training
+from mlaas4hep_dask.run.method import method_of
+from mlaas4hep_dask.run.outcome import Checkpoint, Outcome
 from mlaas4hep_dask.run.result import RunResult
 from mlaas4hep_dask.run.samples import measured, planned
 from mlaas4hep_dask.run.specs_notes import specs_line, specs_notes
 from mlaas4hep_dask.run.summary import distributions_json, plan_json, run_summary, versions
-from mlaas4hep_dask.run.training import Checkpoint, Trainer, begin_ranks, loss_of
+from mlaas4hep_dask.run.training import Trainer, begin_ranks
 from mlaas4hep_dask.run.witness import Witness
 from mlaas4hep_dask.run.work import Work, work_on
-from mlaas4hep_dask.train.loss import LossSource
+from mlaas4hep_dask.train.method import Method
 from mlaas4hep_dask.train.model import ModelSource, find_model
 
 
@@ -53,7 +56,7 @@ def fit(
     *,
     output: str | Path | None = None,
     model: ModelSource | None = None,
-    loss: LossSource | None = None,
+    method: Method | None = None,
     reporter: Reporter | None = None,
     command: str | None = None,
     work: Work | None = None,
@@ -68,8 +71,8 @@ def fit(
         The run directory; by default the configuration's.
     model : ModelSource, optional
         From `model_of`, if the caller has it already.
-    loss : LossSource, optional
-        From `loss_of`, if the caller has it already.
+    method : Method, optional
+        From `method_of`, if the caller has it already.
     reporter : Reporter, optional
         Told of every stage; by default stages are logged.
     command : str, optional
@@ -90,27 +93,27 @@ def fit(
     if work is None:
         options: dict[str, Any] = {"output": output, "reporter": reporter, "command": command}
         with work_on(dataset.config, **options) as new_work:
-            return fit(dataset, model=model, loss=loss, work=new_work)
+            return fit(dataset, model=model, method=method, work=new_work)
     journal = work.journal
     with (
         Witness(journal, dataset) as witness,
         Teller(dataset.cluster.client, secrets.token_hex(4)) as teller,
         journal.heard_by(teller.hear),
     ):
-        return _fit(dataset, model, loss, work, witness)
+        return _fit(dataset, model, method, work, witness)
 
 
 def _fit(
     dataset: Dataset,
     model: ModelSource | None,
-    loss: LossSource | None,
+    method: Method | None,
     work: Work,
     witness: Witness,
 ) -> RunResult:
     config, folder, journal = dataset.config, work.folder, work.journal
-    model, loss = model or model_of(config), loss or loss_of(config)
+    model, method = model or model_of(config), method or method_of(config)
     with journal.stage("start"):
-        importing, trial = begin_ranks(dataset, model, loss)
+        importing, trial = begin_ranks(dataset, model, method)
     with journal.stage("plan") as planning:
         plan = dataset.plan()
         trial.end(wait=False)
@@ -118,7 +121,7 @@ def _fit(
         planning.events = plan.num_events
     witness.look_at_plan()
     journal.add(planned(plan))
-    work.begin(facts_before(dataset, model, loss))
+    work.begin(facts_before(dataset, model, method))
     path = folder.path
     _describe(folder, dataset)
     for caution in config.cautions:
@@ -141,7 +144,7 @@ def _fit(
     if config.specs.path is None and specs.coverage >= 1.0:
         journal.add(measured(specs))
     specs = specs.with_provenance(versions=versions())
-    trainer = Trainer(dataset, model, loss)
+    trainer = Trainer(dataset, model, method)
     if not work.settle(facts_of_training(dataset, trainer)):
         _describe(folder, dataset)
     folder.write(SPECS, specs.to_json())
@@ -157,10 +160,10 @@ def _fit(
         warnings = trainer.end_trial()
     for warning in warnings:
         journal.add(Caution(warning))
-    epochs, last = _train(trainer, dataset, folder, journal, witness)
+    epochs, outcome = _train(trainer, dataset, folder, journal, witness)
     with journal.stage("export"):
-        exported = trainer.export(last.state)
-    summary = run_summary(dataset, trainer, journal.stages, epochs, last)
+        exported = trainer.export(outcome.state)
+    summary = run_summary(dataset, trainer, journal.stages, epochs, outcome)
     witness.look("export")
     summary["model"]["num_parameters"] = exported.num_parameters
     summary["command"] = work.command
@@ -176,7 +179,7 @@ def _fit(
         specs=specs,
         encode=dataset.encode_options(),
         objective=trainer.objective,
-        metrics={key: last.record[key] for key in SPLITS},
+        metrics={key: outcome.record[key] for key in SPLITS},
         data={
             "tree": _tree(dataset),
             "friends": _friends(dataset),
@@ -204,43 +207,64 @@ def _train(
     folder: RunDirectory,
     journal: Journal,
     witness: Witness,
-) -> tuple[list[dict[str, Any]], Checkpoint]:
+) -> tuple[list[dict[str, Any]], Outcome]:
     num_epochs = dataset.config.training.epochs
     key, title = trainer.objective.headline
-    epochs: list[dict[str, Any]] = []
-    last: Checkpoint | None = None
+    done: list[Checkpoint] = []
     if folder.resumed:
         earlier = folder.read_json(EPOCHS)
-        epochs = earlier["epochs"]
-        content = (folder.path / _checkpoint(len(epochs))).read_bytes()
-        last = Checkpoint(epochs[-1], earlier["detail"], content)
+        done = [_checkpoint(folder, record) for record in earlier["epochs"]]
         lost_before = [Lost.from_json(entry) for entry in earlier["lost"]]
         dataset.recall_lost(lost_before)
         witness.recall(lost_before)
-        journal.add(Message(f"taking up the run in {folder.path} after epoch {len(epochs)}"))
+        journal.add(Message(f"taking up the run in {folder.path} after epoch {len(done)}"))
         journal_epochs = {each.epoch for each in read(folder.path).epochs}
-        for record in epochs:  # of a process that was killed just before it told of one
-            if record["epoch"] not in journal_epochs:
-                journal.add(Epoch(record["epoch"], num_epochs, record, key, title))
-    num_left, state = num_epochs - len(epochs), None if last is None else last.state
+        for each in done:  # of a process that was killed just before it told of one
+            if each.record["epoch"] not in journal_epochs:
+                journal.add(Epoch(each.record["epoch"], num_epochs, each.record, key, title))
+    records = [each.record for each in done]
+    num_left = 0 if trainer.course.is_over(records) else num_epochs - len(done)
     with (
         journal.stage("train", num_left * trainer.num_events) as advance,
         watching(dataset.cluster, advance),
     ):
         try:
-            for last in trainer.epochs(first=len(epochs) + 1, state=state):
-                epochs.append(last.record)
+            for last in trainer.epochs(done):
+                assert last.state is not None  # it was made just now
+                records.append(last.record)
                 # A run killed between these lines goes on from the earlier checkpoint.
-                folder.write(_checkpoint(len(epochs)), last.state)
+                folder.write(_path(len(records)), last.state)
                 lost = [entry.as_json() for entry in dataset.lost()]
-                folder.write_json(EPOCHS, {"epochs": epochs, "detail": last.detail, "lost": lost})
-                (folder.path / _checkpoint(len(epochs) - 1)).unlink(missing_ok=True)
-                journal.add(Epoch(len(epochs), num_epochs, last.record, key, title))
+                folder.write_json(EPOCHS, {"epochs": records, "lost": lost})
+                needed = {_path(len(records)), _path(trainer.course.kept(records))}
+                for epoch in range(1, len(records)):
+                    if _path(epoch) not in needed:
+                        (folder.path / _path(epoch)).unlink(missing_ok=True)
+                journal.add(Epoch(len(records), num_epochs, last.record, key, title))
                 witness.look("train")
         finally:
             witness.look("train")
-    assert last is not None  # there is at least one epoch
-    return epochs, last
+    outcome = trainer.outcome
+    assert outcome is not None  # all epochs are over
+    journal.add(Message(_kept(outcome, trainer, num_epochs, len(records))))
+    return records, outcome
+
+
+def _kept(outcome: Outcome, trainer: Trainer, num_epochs: int, num_done: int) -> str:
+    """Which epoch is kept and why, in words."""
+    course, (key, title) = trainer.course, trainer.objective.headline
+    why = f"has the best validation {course.monitor}" if course.keeps_best else "is the last"
+    early = ""
+    if num_done < num_epochs:
+        early = f"; training ended after {num_done}, of which the last {course.patience} were no "
+        early += "better"
+    loss, metric = (four_digits(outcome.test.get(name)) for name in ("loss", key))
+    return f"epoch {outcome.epoch} is kept, which {why}{early}: test loss {loss} {title} {metric}"
+
+
+def _checkpoint(folder: RunDirectory, record: dict[str, Any]) -> Checkpoint:
+    path = folder.path / _path(record["epoch"])
+    return Checkpoint(record, path.read_bytes() if path.exists() else None)
 
 
 def _describe(folder: RunDirectory, dataset: Dataset) -> None:
@@ -248,7 +272,7 @@ def _describe(folder: RunDirectory, dataset: Dataset) -> None:
     folder.write_json(PLAN, plan_json(dataset))
 
 
-def _checkpoint(epoch: int) -> str:
+def _path(epoch: int) -> str:
     return f"checkpoints/epoch-{epoch}.pt"
 
 

@@ -22,8 +22,9 @@ from mlaas4hep_dask.journal import SPLITS, StageEnd
 from mlaas4hep_dask.run.facts import split_sums
 from mlaas4hep_dask.run.fill_notes import squeezed
 from mlaas4hep_dask.run.one_class import one_class_notes
+from mlaas4hep_dask.run.outcome import Outcome
 from mlaas4hep_dask.run.specs_notes import specs_notes, specs_origin
-from mlaas4hep_dask.run.training import Checkpoint, Trainer
+from mlaas4hep_dask.run.training import Trainer
 from mlaas4hep_dask.specs import SampleSpecs
 
 LIBRARIES = ("awkward", "dask", "distributed", "numba", "numpy", "torch", "uproot")
@@ -34,7 +35,7 @@ def run_summary(
     trainer: Trainer,
     stages: Sequence[StageEnd],
     epochs: list[dict[str, Any]],
-    last: Checkpoint,
+    outcome: Outcome,
 ) -> dict[str, Any]:
     """Counts, stages, epochs and metrics of a run, as JSON values: the content of metrics.json."""
     config, plan, totals = dataset.config, dataset.plan(), dataset.samples()
@@ -86,7 +87,7 @@ def run_summary(
                 *_class_notes(classes),
                 *_loss_notes(dataset, trainer),
                 *(f"WARNING: {warning}" for warning in trainer.warnings),
-                *_one_class_notes(dataset, trainer, last),
+                *_one_class_notes(dataset, trainer, outcome),
             ],
         },
         "samples": [
@@ -106,7 +107,8 @@ def run_summary(
         "outputs": trainer.objective.as_json(),
         "classes": classes,
         "epochs": epochs,
-        "test": {**last.record["test"], **last.detail},
+        "kept_epoch": outcome.epoch,
+        "test": outcome.test,
         "model": {
             "callable": config.model.callable,
             "num_columns": math.prod(encoding.row_shape),
@@ -118,6 +120,7 @@ def run_summary(
             "restarts": trainer.restarts,
             "cache": trainer.cache,
             "packed_bytes": trainer.packed_bytes,
+            "rounds": trainer.rounds,
         },
         "config_yaml": config.to_yaml(),
     }
@@ -202,9 +205,9 @@ def _classes_json(dataset: Dataset, trainer: Trainer) -> list[dict[str, Any]]:
     return rows
 
 
-def _one_class_notes(dataset: Dataset, trainer: Trainer, last: Checkpoint) -> list[str]:
+def _one_class_notes(dataset: Dataset, trainer: Trainer, outcome: Outcome) -> list[str]:
     return one_class_notes(
-        {**last.record["test"], **last.detail},
+        outcome.test,
         trainer.objective.classes,
         squeezed(dataset.specs(), dataset.config.encode.normalisation),
         dataset.config.training.balance,

@@ -6,14 +6,12 @@ import logging
 import math
 import time
 import uuid
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from distributed import Future
 
 from mlaas4hep_dask.bundle import Bundle, draft_bundle
-from mlaas4hep_dask.config import Config
 from mlaas4hep_dask.dataset import Dataset
 from mlaas4hep_dask.dataset.blocks import BlockPlan
 from mlaas4hep_dask.dataset.first_worker import FirstWorker
@@ -22,18 +20,22 @@ from mlaas4hep_dask.encode import EncodeCounts
 from mlaas4hep_dask.encode.examples import Examples
 from mlaas4hep_dask.gang import Attempts, Gang, Keeping, forget_sources, keep, known_counts
 from mlaas4hep_dask.gang.keeping import SHARES, Shares
-from mlaas4hep_dask.run.amounts import WINDOW_BYTES, assignments, packed_bytes
+from mlaas4hep_dask.journal import SPLITS
+from mlaas4hep_dask.run import amounts
 from mlaas4hep_dask.run.exporting import Exported, export_network, try_network
+from mlaas4hep_dask.run.method import method_of
+from mlaas4hep_dask.run.outcome import Checkpoint, Outcome, course_of
 from mlaas4hep_dask.train.calls import (
     abandon,
     close,
     import_rank,
+    measure_split,
     open_memory,
     open_rank,
     run_epoch,
 )
 from mlaas4hep_dask.train.feed import TEST, VALIDATION
-from mlaas4hep_dask.train.loss import LossSource, find_loss
+from mlaas4hep_dask.train.method import Method
 from mlaas4hep_dask.train.model import ModelSource
 from mlaas4hep_dask.train.session import RankTask
 from mlaas4hep_dask.usercode import TRIAL_SECONDS, Need
@@ -42,26 +44,14 @@ from mlaas4hep_dask.waiting import LostWorkerError, OverdueError, processes
 logger = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True)
-class Checkpoint:
-    """Metrics of one epoch over all ranks, as JSON values, and its checkpoint.
-
-    Those of the test split are in the record of the last epoch alone.
-    """
-
-    record: dict[str, Any]
-    detail: dict[str, Any]
-    state: bytes
-
-
 def begin_ranks(
-    dataset: Dataset, model: ModelSource, loss: LossSource
+    dataset: Dataset, model: ModelSource, method: Method
 ) -> tuple[list[Future], FirstWorker]:
     """Let the workers that will be ranks import torch, while others plan and read.
 
-    One of them, or a reader while there is none, tries to import model and loss too. If all workers
-    will be ranks, none could read meanwhile: then this waits, so that the rates of the next stages
-    are their own. The futures are to be kept until training begins.
+    One of them, or a reader while there is none, tries to import model, loss and the like too. If
+    all workers will be ranks, none could read meanwhile: then this waits, so that the rates of the
+    next stages are their own. The futures are to be kept until training begins.
 
     Raises
     ------
@@ -71,8 +61,7 @@ def begin_ranks(
     cluster = dataset.cluster
     ranks = cluster.choose(dataset.config.training.ranks, "trainers")
     needs = [Need.of("training", ["numpy", "torch"]), Need.of_code("model", model.code)]
-    if loss.code is not None:
-        needs.append(Need.of_code("loss", loss.code))
+    needs += [Need.of_code(what, code) for what, code in method.codes.items()]
     trial = FirstWorker(cluster, needs, "trainers", near=next(iter(ranks), None))
     importing = [
         cluster.submit(import_rank, workers=[worker], pure=False, priority=20) for worker in ranks
@@ -87,17 +76,6 @@ def begin_ranks(
     return importing, trial
 
 
-def loss_of(config: Config) -> LossSource:
-    """The loss of a configuration, checked as far as possible without running it.
-
-    Raises
-    ------
-    ModelError
-        When there is no such file, module or callable.
-    """
-    return find_loss(config.loss, resolve=config.resolve, where=config.where("training.loss"))
-
-
 class Trainer:
     """Trains epoch after epoch.
 
@@ -107,10 +85,12 @@ class Trainer:
         Gives blocks.
     model : ModelSource
         Builds the network.
-    loss : LossSource, optional
+    method : Method, optional
         By default that of the configuration.
     window_bytes : int
         Dense rows of one window; a rank holds two.
+    round_bytes : int
+        Packed blocks of one round, where not all are kept; a rank holds two.
     shares : Shares
         What part of memory and disk blocks may fill.
     timeout : float, optional
@@ -121,9 +101,10 @@ class Trainer:
         self,
         dataset: Dataset,
         model: ModelSource,
-        loss: LossSource | None = None,
+        method: Method | None = None,
         *,
-        window_bytes: int = WINDOW_BYTES,
+        window_bytes: int = amounts.WINDOW_BYTES,
+        round_bytes: int = amounts.ROUND_BYTES,
         shares: Shares = SHARES,
         timeout: float | None = None,
     ) -> None:
@@ -132,17 +113,21 @@ class Trainer:
         self._cluster = dataset.cluster
         self._config = dataset.config
         self._model = model
-        self._loss = loss or loss_of(dataset.config)
+        self._method = method or method_of(dataset.config)
         self._plan: BlockPlan = dataset.blocks()
         self._row_shape = dataset.encoding().row_shape
-        self._assignments = assignments(dataset, window_bytes)
+        self._assignments = amounts.assignments(dataset, self._plan, window_bytes)
+        self._round_bytes = round_bytes
         sizes = dataset.split_counts()
         self.num_events = sum(events[0] for _, events in sizes)
         self.objective = dataset.objective()
         self._samples = dataset.plan().supervision.samples
         self.weights = dataset.training_weights()
-        self.packed_bytes = packed_bytes(dataset)
+        self.packed_bytes = amounts.packed_bytes(dataset)
+        self.course = course_of(dataset.config, self.objective)
+        self.outcome: Outcome | None = None  # once all epochs are over
         self.restarts = 0
+        self.rounds = 1  # of an epoch, once one is over
         cache = dataset.config.cache
         self._place = str(self._config.resolve(cache)) if "/" in cache else cache
         self.cache = cache  # what `auto` or a folder has become, once training has begun
@@ -159,8 +144,10 @@ class Trainer:
         self._memory: str | None = None  # of rank 0, for the gradients
         self._tasks: list[Any] = []
 
-    def epochs(self, *, first: int, state: bytes | None) -> Iterator[Checkpoint]:
-        """Train the epochs from number ``first`` on, giving a `Checkpoint` after each.
+    def epochs(self, earlier: Sequence[Checkpoint] = ()) -> Iterator[Checkpoint]:
+        """Train the epochs after the ``earlier`` ones, giving a `Checkpoint` after each.
+
+        Then the test events are measured with the network that is kept: see `outcome`.
 
         Raises
         ------
@@ -171,15 +158,18 @@ class Trainer:
             epoch in between, or no event of a class could be read.
         """
         self.end_trial()
+        records = [checkpoint.record for checkpoint in earlier]
+        state = earlier[-1].state if earlier else None
+        kept = earlier[self.course.kept(records) - 1].state if earlier else None
         try:
-            for epoch in range(first, self._config.training.epochs + 1):
+            while not self.course.is_over(records):
+                epoch = len(records) + 1
                 began = time.perf_counter()
-                results = self._epoch(epoch, state)
-                self._attempts.forget()
+                results = self._by_all(run_epoch, epoch, state, f"epoch {epoch}")
                 self._require_events()
                 seconds = time.perf_counter() - began
                 lead = results[0]
-                state = lead.state
+                state, self.rounds = lead.state, lead.rounds
                 record = {
                     "epoch": epoch,
                     "seconds": round(seconds, 4),
@@ -187,13 +177,23 @@ class Trainer:
                     "data_wait": [round(result.waited, 4) for result in results],
                     **{name: split.as_json() for name, split in lead.splits.items()},
                 }
-                yield Checkpoint(record, dict(lead.detail), lead.state)
+                records.append(record)
+                kept = state if self.course.kept(records) == epoch else kept
+                yield Checkpoint(record, state)
+            self.outcome = self._outcome(records[self.course.kept(records) - 1], state, kept)
             for counts in self._gang.on_survivors(known_counts, self._plan.token):
                 self.counts |= counts
             if self._keeping is not None:
                 self._keeping.remove_copies(self._gang)
         finally:
             self._close()
+
+    def _outcome(self, record: dict[str, Any], last: bytes | None, kept: bytes | None) -> Outcome:
+        assert kept is not None  # checkpoints that may be kept have their states
+        what = (SPLITS[TEST], None if kept is last else kept)
+        split = self._by_all(measure_split, what, kept, "measuring test events")[0]
+        record = {**record, SPLITS[TEST]: split.as_json()}
+        return Outcome(record["epoch"], kept, record, dict(split.detail))
 
     def begin_trial(self) -> Examples:
         """Let a worker try the network, its export and its scores; the real events it is given.
@@ -212,7 +212,8 @@ class Trainer:
                 {
                     "batches": self._batches(),
                     "num_ranks": config.training.ranks,
-                    "loss": self._loss,
+                    "method": self._method,
+                    "learning_rate": config.training.learning_rate,
                 },
                 group="trainers",
                 pure=False,
@@ -274,7 +275,7 @@ class Trainer:
 
     def _batches(self) -> tuple[int, int]:
         """Events of a rank in its usual step, and in the smallest of an epoch."""
-        train = self._assignments[0]
+        train = self._assignments.train
         usual = math.ceil(train.batch_size / train.num_ranks)
         windows = {0, train.num_windows - 1}  # all between are as large as these
         smallest = min(
@@ -284,17 +285,20 @@ class Trainer:
         )
         return usual, min(smallest, usual)
 
-    def _epoch(self, epoch: int, state: bytes | None) -> Sequence[Any]:
+    def _by_all(
+        self, function: Callable[..., Any], what: Any, state: bytes | None, words: str
+    ) -> Sequence[Any]:
+        """What each rank returns, though some die under way; from a checkpoint, if they have to."""
         while True:
             try:
                 if not self._session:
                     self._open(state)
                 assert self._keeping is not None  # opening has decided
-                return self._gang.run(
-                    run_epoch,
-                    [(task, epoch, self._memory) for task in self._tasks],
+                results = self._gang.run(
+                    function,
+                    [(task, what, self._memory) for task in self._tasks],
                     self._keeping.blocks,
-                    f"epoch {epoch}",
+                    words,
                 )
             except Exception as error:
                 if not self._gang.has_lost(error):
@@ -303,7 +307,10 @@ class Trainer:
                 self._abandon()
                 self.restarts += 1
                 self._attempts.count(error, in_order=self._gang.ended_in_order())
-                logger.warning("starting epoch %d again: %s", epoch, error)
+                logger.warning("starting %s again: %s", words, error)
+            else:
+                self._attempts.forget()
+                return results
 
     def _require_events(self) -> None:
         """Stop where a class is lost; warn where its other samples are left."""
@@ -325,17 +332,14 @@ class Trainer:
     def _open(self, state: bytes | None) -> None:
         gang, split = self._gang, self._config.split
         gang.meet()
-        owners: dict[int, int] = {}
-        for assignment in self._assignments:
-            for rank in range(gang.size):
-                for block in assignment.blocks(rank):
-                    owners.setdefault(block, rank)
+        member_bytes = self.packed_bytes * amounts.largest_part(self._assignments, self._plan)
         self._keeping = keep(
             self._plan,
             gang,
             place=self._place,
             packed_bytes=self.packed_bytes,
-            owners=owners,
+            member_bytes=member_bytes,
+            owners=amounts.owners(self._assignments),
             fractions={
                 VALIDATION: split.validation,
                 TEST: split.test,
@@ -344,6 +348,10 @@ class Trainer:
         )
         self.cache = self._keeping.place
         logger.info("blocks, %d bytes packed, are kept: %s", self.packed_bytes, self._keeping)
+        if not self._keeping.blocks.in_rank:
+            rounds = amounts.num_rounds(member_bytes, self._keeping.room, self._round_bytes)
+            self._assignments = self._assignments.in_rounds(rounds)
+            logger.info("an epoch has %d rounds, each with a part of every file", rounds)
         task = RankTask(
             session=uuid.uuid4().hex,
             rank=0,
@@ -351,13 +359,15 @@ class Trainer:
             host="",
             model=self._model,
             row_shape=self._row_shape,
-            epochs=self._config.training.epochs,
             learning_rate=self._config.training.learning_rate,
             seed=self._config.seed,
             mean_weight=self.weights.mean,
             assignments=self._assignments,
             objective=self.objective,
-            loss=self._loss,
+            method=self._method,
+            epochs=self._config.training.epochs,
+            monitor=self.course.monitor,
+            is_more_better=self.course.is_more_better,
             balance=self.weights.balance,
             samples=self._samples,
         )

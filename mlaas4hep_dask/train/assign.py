@@ -1,74 +1,34 @@
 """Assigns events to ranks, and orders them within every epoch; arithmetic on counts alone.
 
 Every event of a split belongs to exactly one rank for the whole run, so that its block can stay
-where it is used. Each rank gets an equal part of every sample. In an epoch a rank goes through
-its events in *windows*: as many events as fit in memory as dense rows, with all samples in
-proportion, in an order that depends on the seed, the epoch and the rank only. All ranks take the
-same number of steps in every window.
+where it is used. Each rank gets an equal part of every sample, and a part of every file.
 
-Where a piece or a window begins is looked up in cumulative counts, so that a rank's work grows with
+In an epoch a rank goes through its events in *rounds*, each of as many blocks as it can hold
+packed, drawn over all files in proportion; there is one round where it can hold all. The events of
+a round are dealt to *windows*, one after the other, as cards are: each window, which is what fits
+in memory as dense rows, has its part of every block of the round, chosen at random, and all its
+events are shuffled. All orders depend on the seed and the epoch only. All ranks take the same
+number of steps in every window.
+
+Where a piece or a round begins is looked up in cumulative counts, so that a rank's work grows with
 the number of its pieces alone.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Hashable, Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import NamedTuple, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
+from mlaas4hep_dask.train.epoch import Epoch, Piece, Share, between, ends_of, part, spread
 
-@dataclass(frozen=True, slots=True)
-class Piece:
-    """Some of a block's events: places [start, stop) in the run's fixed order of the block."""
-
-    block: int
-    start: int
-    stop: int
-
-    def __len__(self) -> int:
-        return self.stop - self.start
-
-
-@dataclass(frozen=True, slots=True)
-class Share:
-    """The part of a piece that falls into one window: [start, stop) in the epoch's order."""
-
-    piece: Piece
-    start: int
-    stop: int
-
-    def __len__(self) -> int:
-        return self.stop - self.start
-
-
-@dataclass(frozen=True)
-class Epoch:
-    """The pieces of a rank in the order of an epoch.
-
-    Parameters
-    ----------
-    lines : tuple, one entry per sample, of (tuple of Piece, ndarray of int64)
-        The pieces, and where each of them ends among the sample's events.
-    num_windows : int
-        Windows of the epoch.
-    """
-
-    lines: tuple[tuple[tuple[Piece, ...], NDArray[np.int64]], ...]
-    num_windows: int
-
-    def window(self, window: int) -> list[Share]:
-        """What a rank reads in a window."""
-        shares: list[Share] = []
-        for owned, ends in self.lines:
-            total = int(ends[-1]) if ends.size else 0
-            low = _part(total, window, self.num_windows)
-            high = _part(total, window + 1, self.num_windows)
-            shares += [Share(owned[i], start, stop) for i, start, stop in _between(ends, low, high)]
-        return shares
+MAX_PIECES = 1024  # pieces of one round: each is looked at for every window
+MAX_CUTS = 4096  # pieces of a sample, for which every file of it is divided among the ranks
 
 
 @dataclass(frozen=True)
@@ -85,12 +45,19 @@ class Assignment:
         Events per step over all ranks together.
     seed : int
         Seed of every order.
+    files : tuple of int
+        Number of the file of every block.
+    rounds : int, optional
+        Rounds of an epoch; more if these had too many pieces, fewer if there are fewer pieces.
+        Without, every window is a round.
     """
 
     pieces: tuple[tuple[tuple[Piece, ...], ...], ...]
     window_events: int
     batch_size: int
     seed: int
+    files: tuple[int, ...]
+    rounds: int | None = None
 
     @property
     def num_ranks(self) -> int:
@@ -103,10 +70,27 @@ class Assignment:
         return tuple(tuple(sum(map(len, pieces)) for pieces in samples) for samples in self.pieces)
 
     @cached_property
+    def _most(self) -> int:
+        """Events of the rank that has most."""
+        return max(self.num_events(rank) for rank in range(self.num_ranks))
+
+    @cached_property
+    def num_rounds(self) -> int:
+        """Rounds per epoch, the same for all ranks."""
+        if self.rounds is None:
+            return max(1, -(-self._most // self.window_events))
+        most = max(sum(map(len, samples)) for samples in self.pieces)
+        return max(min(self.rounds, most), -(-most // MAX_PIECES), 1)
+
+    @cached_property
+    def windows_per_round(self) -> int:
+        """Windows of every round of every rank."""
+        return max(1, -(-self._most // (self.num_rounds * self.window_events)))
+
+    @property
     def num_windows(self) -> int:
         """Windows per epoch, the same for all ranks."""
-        most = max(self.num_events(rank) for rank in range(self.num_ranks))
-        return max(1, math.ceil(most / self.window_events))
+        return self.num_rounds * self.windows_per_round
 
     def num_events(self, rank: int) -> int:
         """Events that a rank goes through in an epoch."""
@@ -118,10 +102,12 @@ class Assignment:
 
     def window_size(self, rank: int, window: int) -> int:
         """Events of a rank in a window; every rank can compute it for every other."""
-        return sum(
-            _part(total, window + 1, self.num_windows) - _part(total, window, self.num_windows)
+        number, place = divmod(window, self.windows_per_round)
+        size = sum(
+            part(total, number + 1, self.num_rounds) - part(total, number, self.num_rounds)
             for total in self._totals[rank]
         )
+        return len(range(place, size, self.windows_per_round))
 
     def num_steps(self, window: int) -> int:
         """Steps in a window, the same for all ranks; each has at least one event somewhere."""
@@ -149,28 +135,51 @@ class Assignment:
         return max(by_batch, math.ceil(max(sizes) / per_rank))
 
     def epoch(self, rank: int, epoch: int, *, shuffle: bool = True) -> Epoch:
-        """The order in which a rank goes through its pieces in an epoch."""
-        lines = []
-        for sample, owned in enumerate(self.pieces[rank]):
-            if shuffle:
-                order = _rng(self.seed, epoch, rank, sample).permutation(len(owned))
-                owned = tuple(owned[place] for place in order.tolist())
-            lines.append((owned, _ends(list(map(len, owned)))))
-        return Epoch(tuple(lines), self.num_windows)
+        """The order in which a rank goes through its pieces in an epoch.
 
-    def rows(self, share: Share, *, num_rows: int, epoch: int) -> NDArray[np.int64]:
-        """Which of a block's ``num_rows`` events of the split belong to a share, ascending."""
+        Ranks that have parts of the same blocks come to them at about the same time.
+        """
+        if shuffle:
+            rng = _rng(self.seed, 4, epoch)
+            keys, starts = rng.random(len(self.files)), rng.random(max(self.files, default=0) + 1)
+        lines = []
+        for owned in self.pieces[rank]:
+            if shuffle and len(owned) > 1:
+                blocks = np.array([piece.block for piece in owned])
+                files = np.array(self.files)[blocks]
+                order = spread(files, keys[blocks], starts)
+                owned = tuple(owned[place] for place in order.tolist())
+            lines.append((owned, ends_of(list(map(len, owned)))))
+        return Epoch(tuple(lines), self.num_rounds, self.windows_per_round)
+
+    def order(self, share: Share, *, num_rows: int, epoch: int) -> NDArray[np.int64]:
+        """Which of a block's ``num_rows`` events of the split a round uses, in their order."""
         piece = share.piece
-        owned = _rng(self.seed, 1, piece.block).permutation(num_rows)[piece.start : piece.stop]
-        if (share.start, share.stop) != (0, len(piece)):
-            order = _rng(self.seed, 2, epoch, piece.block, piece.start).permutation(len(piece))
-            owned = owned[order[share.start : share.stop]]
-        return np.sort(owned)
+        owned = np.arange(num_rows)
+        if len(piece) < num_rows:
+            owned = _rng(self.seed, 1, piece.block).permutation(num_rows)[piece.start : piece.stop]
+        if len(share) < len(piece) or self.windows_per_round > 1:
+            owned = owned[
+                _rng(self.seed, 2, epoch, piece.block, piece.start).permutation(owned.size)
+            ]
+        return owned[share.start : share.stop]
 
     def positions(self, rank: int, window: int, *, epoch: int) -> NDArray[np.int64]:
         """The shuffled place in the window of each of its events, in the order of its shares."""
         size = self.window_size(rank, window)
         return _rng(self.seed, 3, epoch, rank, window).permutation(size)
+
+
+class Assignments(NamedTuple):
+    """The events of every rank, of the three splits."""
+
+    train: Assignment
+    validation: Assignment
+    test: Assignment
+
+    def in_rounds(self, rounds: int | None) -> Self:
+        """The same, with training epochs of so many rounds."""
+        return self._replace(train=replace(self.train, rounds=rounds))
 
 
 def assign(
@@ -180,6 +189,7 @@ def assign(
     batch_size: int,
     window_events: int,
     seed: int,
+    files: Sequence[Hashable] | None = None,
 ) -> Assignment:
     """Assign the events of one split to ranks.
 
@@ -195,28 +205,52 @@ def assign(
         Most events that a rank holds as dense rows at once.
     seed : int
         Seed of every order.
+    files : sequence, optional
+        For each block what tells its file from others of its sample; by default all blocks of a
+        sample are of one.
 
     Returns
     -------
     Assignment
         Every event at exactly one rank; each rank has ⌊n/ranks⌋ or ⌈n/ranks⌉ events of a sample.
+        Its epochs have one round.
     """
     by_sample: dict[str, list[int]] = {}
     for block, (sample, num_events) in enumerate(sizes):
         if num_events:
             by_sample.setdefault(sample, []).append(block)
+    names = [(sample, files[block] if files else None) for block, (sample, _) in enumerate(sizes)]
+    numbers = {name: number for number, name in enumerate(dict.fromkeys(names))}
+    file_of = tuple(numbers[name] for name in names)
+    rng = _rng(seed, 0)
+    keys, starts = rng.random(len(sizes)), rng.random(len(numbers))
     pieces: list[list[tuple[Piece, ...]]] = [[] for _ in range(ranks)]
-    for number, sample in enumerate(sorted(by_sample)):
-        blocks = by_sample[sample]
-        order = _rng(seed, 0, number).permutation(len(blocks))
-        line = [blocks[i] for i in order.tolist()]
-        ends = _ends([sizes[block][1] for block in line])
-        total = int(ends[-1])
+    for sample in sorted(by_sample):
+        blocks = np.array(by_sample[sample])
+        of_file = np.array(file_of)[blocks]
+        lines = [spread(of_file, keys[blocks], starts)]
+        if len(blocks) * ranks <= MAX_CUTS:
+            lines = [
+                lines[0][of_file[lines[0]] == file] for file in dict.fromkeys(of_file.tolist())
+            ]
+        owned: list[list[Piece]] = [[] for _ in range(ranks)]
+        turn = 0
+        for line in lines:
+            numbered = blocks[line].tolist()
+            ends = ends_of([sizes[block][1] for block in numbered])
+            total, low = int(ends[-1]), 0
+            for place in range(ranks):
+                rank = (turn + place) % ranks
+                high = low + total // ranks + (place < total % ranks)
+                cut = between(ends, low, high)
+                owned[rank] += [Piece(numbered[i], start, stop) for i, start, stop in cut]
+                low = high
+            turn += total % ranks
         for rank in range(ranks):
-            low, high = _part(total, rank, ranks), _part(total, rank + 1, ranks)
-            owned = [Piece(line[i], start, stop) for i, start, stop in _between(ends, low, high)]
-            pieces[rank].append(tuple(owned))
-    return Assignment(tuple(map(tuple, pieces)), max(window_events, 1), batch_size, seed)
+            pieces[rank].append(tuple(owned[rank]))
+    return Assignment(
+        tuple(map(tuple, pieces)), max(window_events, 1), batch_size, seed, file_of, rounds=1
+    )
 
 
 def follow(
@@ -259,36 +293,13 @@ def follow(
         alone = [n for n in rest if sizes[n][1] and not led[n][1]]
         groups.append(tuple(Piece(n, 0, sizes[n][1]) for n in alone))
         pieces.append(tuple(groups))
-    return Assignment(tuple(pieces), max(window_events, 1), leader.batch_size, leader.seed)
-
-
-def _ends(sizes: list[int]) -> NDArray[np.int64]:
-    return np.cumsum(np.array(sizes, dtype=np.int64))
-
-
-def _between(ends: NDArray[np.int64], low: int, high: int) -> list[tuple[int, int, int]]:
-    """Which of the things that end at ``ends`` have some of [low, high), and from where to where.
-
-    Each has at least one event.
-    """
-    if low >= high:
-        return []
-    first = int(ends.searchsorted(low, side="right"))
-    last = int(ends.searchsorted(high, side="left"))
-    begin = int(ends[first - 1]) if first else 0
-    parts = []
-    for number, end in enumerate(ends[first : last + 1].tolist(), first):
-        parts.append((number, max(low - begin, 0), min(high, end) - begin))
-        begin = end
-    return parts
+    return Assignment(
+        tuple(pieces), max(window_events, 1), leader.batch_size, leader.seed, leader.files
+    )
 
 
 def _bounds(size: int, steps: int) -> NDArray[np.int64]:
     return np.arange(steps + 1, dtype=np.int64) * size // max(steps, 1)
-
-
-def _part(total: int, index: int, num_parts: int) -> int:
-    return total * index // num_parts
 
 
 def _rng(*seeds: int) -> np.random.Generator:

@@ -13,7 +13,7 @@ from concurrent.futures import Future
 from typing import TYPE_CHECKING, Any
 
 from mlaas4hep_dask.train.feed import BlockSource
-from mlaas4hep_dask.train.session import EpochResult, RankFacts, RankTask
+from mlaas4hep_dask.train.session import EpochResult, RankFacts, RankTask, SplitMetrics
 
 if TYPE_CHECKING:
     from mlaas4hep_dask.train.exchange import SharedMemory
@@ -148,11 +148,54 @@ def _run_epoch(
     epoch: int,
     memory: str | None,
 ) -> EpochResult:
+    return _joined(board, task, memory).run_epoch(source, progress, epoch)
+
+
+def measure_split(
+    source: BlockSource,
+    board: Board,
+    progress: Callable[[int], None],
+    task: RankTask,
+    what: tuple[str, bytes | None],
+    memory: str | None,
+) -> SplitMetrics:
+    """Measure a split on this worker as the given rank, with the network of a checkpoint.
+
+    Parameters
+    ----------
+    source, board, progress, task, memory
+        As of `run_epoch`.
+    what : tuple of (str, bytes or None)
+        Name of the split, and a checkpoint unless the network is to stay as it is.
+    """
+    del progress
+    result: SplitMetrics = _threads[task.session].do(
+        _measure_split, source, board, task, what, memory
+    )
+    return result
+
+
+def _measure_split(
+    source: BlockSource,
+    board: Board,
+    task: RankTask,
+    what: tuple[str, bytes | None],
+    memory: str | None,
+) -> SplitMetrics:
+    rank = _joined(board, task, memory)
+    split, state = what
+    if state is not None:
+        rank.take_up(state)
+    return rank.measure(source, split)
+
+
+def _joined(board: Board, task: RankTask, memory: str | None) -> Rank:
+    """The rank, once it has met the others."""
     rank = _ranks[task.session]
     rank.join(board, memory)
     if (shared_memory := _memories.pop(task.session, None)) is not None:
         shared_memory.close()  # all ranks have opened it
-    return rank.run_epoch(source, progress, epoch)
+    return rank
 
 
 def abandon(session: str) -> None:

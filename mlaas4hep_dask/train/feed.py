@@ -15,9 +15,14 @@ from numpy.typing import NDArray
 from mlaas4hep_dask.encode.block import Block
 from mlaas4hep_dask.errors import DataError
 from mlaas4hep_dask.journal import SPLITS
-from mlaas4hep_dask.train.assign import Assignment, Epoch
+from mlaas4hep_dask.train.assign import Assignment
+from mlaas4hep_dask.train.epoch import Epoch, Piece, Round
 
 TRAIN, VALIDATION, TEST = range(len(SPLITS))  # values of Block.split
+
+
+# A round, and by piece the rows of its block that are of it.
+Ready = tuple[Round, dict[Piece, NDArray[np.int32]]]
 
 
 class BlockSource(Protocol):
@@ -116,14 +121,18 @@ class Feed:
         free_buffers = threading.Semaphore(len(self._x))  # buffers that may be written
         stopped = threading.Event()
 
+        per_round = self._assignment.windows_per_round
+
         def fill() -> None:
             try:
                 order = self._assignment.epoch(self._rank, epoch, shuffle=shuffle)
-                for number in range(self._assignment.num_windows):
-                    free_buffers.acquire()
-                    if stopped.is_set():
-                        return
-                    ready.put(self._window(order, number, epoch, shuffle))
+                for number in range(self._assignment.num_rounds):
+                    of_round = self._round(order, number, epoch)
+                    for window in range(number * per_round, (number + 1) * per_round):
+                        free_buffers.acquire()
+                        if stopped.is_set():
+                            return
+                        ready.put(self._window(window, of_round, epoch, shuffle))
             except BaseException as error:  # handed to the thread that waits for the window
                 ready.put(error)
 
@@ -148,13 +157,30 @@ class Feed:
                     continue
             thread.join()
 
-    def _window(self, order: Epoch, number: int, epoch: int, shuffle: bool) -> Window:
-        assignment, rank = self._assignment, self._rank
-        shares = order.window(number)
-        blocks = [share.piece.block for share in shares]
-        if number + 1 < assignment.num_windows:  # remote blocks are on their way meanwhile
-            blocks += [share.piece.block for share in order.window(number + 1)]
+    def _round(self, order: Epoch, number: int, epoch: int) -> Ready:
+        """Look up which events a round has; its blocks are on their way from here on."""
+        assignment = self._assignment
+        of_round = order.round(number)
+        blocks = [share.piece.block for share in of_round.shares]
+        if number + 1 < assignment.num_rounds:  # remote blocks are on their way meanwhile
+            blocks += [share.piece.block for share in order.round(number + 1).shares]
         self.source.prefetch(blocks, self._split)
+        orders = {}
+        for share in of_round.shares:
+            block = self.source.get(share.piece.block, self._split)
+            members = np.flatnonzero(block.split == self._split)
+            if members.size < share.piece.stop:  # the rest would be what the memory held before
+                raise DataError(
+                    f"block {share.piece.block} has {members.size} events of its split, and "
+                    f"{share.piece.stop} were assigned: it is not the one that was planned"
+                )
+            rows = assignment.order(share, num_rows=members.size, epoch=epoch)
+            orders[share.piece] = members[rows].astype(np.int32)
+        return of_round, orders
+
+    def _window(self, number: int, ready: Ready, epoch: int, shuffle: bool) -> Window:
+        assignment, rank = self._assignment, self._rank
+        of_round, orders = ready
         size = assignment.window_size(rank, number)
         x = self._x[number % len(self._x)][:size]
         missing = self._missing[number % len(self._x)][:size] if self._missing else None
@@ -164,15 +190,9 @@ class Feed:
         if shuffle:
             places = assignment.positions(rank, number, epoch=epoch)
         begin = 0
-        for share in shares:
+        for share, offset in of_round.window(number % of_round.num_windows):
             block = self.source.get(share.piece.block, self._split)
-            members = np.flatnonzero(block.split == self._split)
-            if members.size < share.piece.stop:  # the rest would be what the memory held before
-                raise DataError(
-                    f"block {share.piece.block} has {members.size} events of its split, and "
-                    f"{share.piece.stop} were assigned: it is not the one that was planned"
-                )
-            rows = members[assignment.rows(share, num_rows=members.size, epoch=epoch)]
+            rows = np.sort(orders[share.piece][offset :: of_round.num_windows]).astype(np.int64)
             positions = places[begin : begin + rows.size]
             block.encoded.dense(rows, positions=positions, out=x)
             if missing is not None:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from fnmatch import fnmatchcase
 from typing import Any
 
 import torch
 
-from mlaas4hep_dask.errors import ModelError
+from mlaas4hep_dask.errors import ModelError, did_you_mean
 
 SHOWN = 3  # names of parameters
 
@@ -99,3 +101,28 @@ def are_equal(value: Any, other: Any) -> bool:
         return bool(value == other)
     same = value.shape == other.shape and value.dtype == other.dtype
     return same and bool(((value == other) | (value.isnan() & other.isnan())).all())
+
+
+def learned(network: torch.nn.Module, freeze: Sequence[str]) -> list[torch.nn.Parameter]:
+    """The parameters that are learned, once those with a name of some patterns are frozen.
+
+    Raises
+    ------
+    ModelError
+        When a pattern matches no parameter, or nothing is left to learn.
+    """
+    parameters = dict(network.named_parameters())
+    for pattern in freeze:
+        names = [name for name in parameters if fnmatchcase(name, pattern)]
+        if not names:
+            raise ModelError(
+                f"training.freeze: no parameter's name matches {pattern!r}"
+                f"{did_you_mean(pattern, parameters)}; there are {', '.join(parameters)}",
+                pattern=pattern,
+            )
+        for name in names:
+            parameters[name].requires_grad_(False)
+    left = [parameter for parameter in parameters.values() if parameter.requires_grad]
+    if freeze and not left:
+        raise ModelError("training.freeze leaves no parameter to learn", patterns=tuple(freeze))
+    return left

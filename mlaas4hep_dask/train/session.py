@@ -7,8 +7,8 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from mlaas4hep_dask.objective import Objective
-from mlaas4hep_dask.train.assign import Assignment
-from mlaas4hep_dask.train.loss import LossSource
+from mlaas4hep_dask.train.assign import Assignments
+from mlaas4hep_dask.train.method import Method
 from mlaas4hep_dask.train.model import ModelSource
 
 
@@ -29,20 +29,24 @@ class RankTask:
         Builds the network.
     row_shape : tuple of int
         Shape of one event: (columns,), or (channels, ny, nx) of an image.
-    epochs : int
-        Number of epochs.
     learning_rate : float
-        Step size of Adam (Kingma and Ba 2015).
+        Step size, where the method names no other.
     seed : int
         Seed of initial weights and dropout.
     mean_weight : float
         Mean weight of the training events, so that weights do not change the step size.
-    assignments : tuple of Assignment
+    assignments : Assignments
         Events of the training, validation and test splits.
     objective : Objective
         What the network learns to give.
-    loss : LossSource
-        The loss.
+    method : Method
+        How it learns.
+    epochs : int
+        Epochs of the training, if nothing ends it early.
+    monitor : str
+        Metric of the validation events by which epochs are compared.
+    is_more_better : bool
+        Whether that is to be large.
     balance : tuple of float
         By label, the factor on the weights in the loss; empty when all are 1.
     samples : tuple of str
@@ -55,13 +59,15 @@ class RankTask:
     host: str
     model: ModelSource
     row_shape: tuple[int, ...]
-    epochs: int
     learning_rate: float
     seed: int
     mean_weight: float
-    assignments: tuple[Assignment, Assignment, Assignment]
+    assignments: Assignments
     objective: Objective
-    loss: LossSource = field(default_factory=LossSource)
+    method: Method = field(default_factory=Method)
+    epochs: int = 1
+    monitor: str = "loss"
+    is_more_better: bool = False
     balance: tuple[float, ...] = ()
     samples: tuple[str, ...] = ()
 
@@ -93,9 +99,10 @@ class SplitMetrics:
     num_events: int
     loss: float | None
     values: Mapping[str, Any]
+    detail: Mapping[str, Any] = field(default_factory=dict)  # curves and tables, as JSON values
 
     def as_json(self) -> dict[str, Any]:
-        """All of them as JSON values."""
+        """All but the details, as JSON values."""
         return {"num_events": self.num_events, "loss": self.loss, **self.values}
 
 
@@ -108,21 +115,23 @@ class EpochResult:
     epoch : int
         Number of the epoch, from 1.
     splits : dict of str to SplitMetrics
-        ``train``, measured while learning, with dropout at work; ``validation``, measured at the
-        end of the epoch; and at the end of the last one ``test``.
-    detail : mapping
-        Curves and tables of the test split, as JSON values; empty before the last epoch.
+        ``train`` and ``validation``, measured at the end of the epoch with the network as it is
+        then; of ``train`` some events, chosen at random. Its values have their number
+        (``num_measured``), the mean loss while the network learned (``learning_loss``), and the
+        step size at the end (``learning_rate``).
     num_events : int
         Training events that this rank went through.
     state : bytes or None
         Checkpoint of rank 0, to be given to the next `run_epoch` of a new session.
     waited : float
         Seconds in which this rank waited for rows.
+    rounds : int
+        Rounds of the epoch.
     """
 
     epoch: int
     splits: dict[str, SplitMetrics]
-    detail: Mapping[str, Any]
     num_events: int
     state: bytes | None
     waited: float = 0.0
+    rounds: int = 1

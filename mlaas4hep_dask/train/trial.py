@@ -6,7 +6,7 @@ What is tried is thrown away: the network that is trained has seen no event befo
 from __future__ import annotations
 
 import io
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -20,12 +20,13 @@ from mlaas4hep_dask.export.call import Call, call_of
 from mlaas4hep_dask.export.contract import compared, outputs_of, require_shape
 from mlaas4hep_dask.objective import Objective
 from mlaas4hep_dask.train.bounds import bounds
-from mlaas4hep_dask.train.loss import LossSource
+from mlaas4hep_dask.train.method import Method
 from mlaas4hep_dask.train.model import ModelSource, described
 from mlaas4hep_dask.train.requirements import (
     SHOWN,
     are_equal,
     changed_settings,
+    learned,
     require_cpu,
     require_fixed,
     require_gradients,
@@ -53,8 +54,10 @@ class Training:
         Events of a rank in its usual step, and in its smallest one.
     num_ranks : int
         Number of ranks.
-    loss : LossSource
-        The loss.
+    method : Method
+        How it learns.
+    learning_rate : float
+        Step size, where the method names no other.
     seconds : float
         In which each step of the trial has to come back.
     """
@@ -63,7 +66,8 @@ class Training:
     encoding: Encoding
     batches: Sequence[int] = (100,)
     num_ranks: int = 1
-    loss: LossSource = field(default_factory=LossSource)
+    method: Method = field(default_factory=Method)
+    learning_rate: float = STEP
     seconds: float = TRIAL_SECONDS
 
 
@@ -195,13 +199,14 @@ class _Trial:
             self._outputs(call, self._x[few], self._missing[few], self._refused)
         require_fixed(network, names, before, self._training.num_ranks)
         require_parameters(network)
+        step = self._stepping(network)
         warnings = []
         if _sets_seed(lambda: call(self._x[few].clone(), self._missing[few].clone())):
             warnings.append(
                 "sets the seed of torch's random numbers in its forward, so that dropout and the "
                 "like are the same in every step; a torch.Generator of its own does not"
             )
-        loss = self._training.loss.batch_loss(self._objective)
+        loss = self._training.method.loss.batch_loss(self._objective)
         for size in dict.fromkeys(self._training.batches):
             places = _spread(len(self._x), size)
             x, missing = self._x[places], self._missing[places]
@@ -220,8 +225,24 @@ class _Trial:
             total.backward(torch.tensor(1.0))  # type: ignore[no-untyped-call]
             if size > 0:
                 require_gradients(network, self._training.num_ranks)
-            _step(network)
+            step()
         return warnings
+
+    def _stepping(self, network: torch.nn.Module) -> Callable[[], None]:
+        """Takes a step as training will, or one like it where that needs no trial."""
+        method = self._training.method
+        if method.optimiser is None and method.scheduler is None:
+            learned(network, method.freeze)
+            return lambda: _step(network)
+        from mlaas4hep_dask.train.stepping import Stepper
+
+        stepper = Stepper(network, method, learning_rate=self._training.learning_rate, steps=2)
+
+        def step() -> None:
+            stepper.step()
+            stepper.end_epoch(1.0)
+
+        return step
 
     def _outputs(
         self, call: Call, x: torch.Tensor, missing: torch.Tensor, fails: str

@@ -887,7 +887,12 @@ def _keys(model=Config, prefix=""):
         if prefix == "samples[]." and name in Config.model_fields:
             continue  # its keys are those of the section at the top level
         many = "[]" if get_origin(field.annotation) in (list, dict) else ""
-        for inner in (field.annotation, *get_args(field.annotation)):
+        parts = get_args(field.annotation)
+        for inner in (
+            field.annotation,
+            *parts,
+            *(each for part in parts for each in get_args(part)),
+        ):
             if isinstance(inner, type) and issubclass(inner, BaseModel):
                 yield from _keys(inner, f"{prefix}{name}{many}.")
 

@@ -37,6 +37,7 @@ def data_folder(tmp_path_factory):
         "train.py",
         "graph.py --partitions 40",
         "windows.py --partitions 40",
+        "shuffle.py --batch-size 10",
         f"real.py --files {TUTORIAL}/data/cms_heptutorial_ww.root:events",
         "peers.py --branches small",
         "cluster.py --num-small 4 --times 2",

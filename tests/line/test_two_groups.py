@@ -90,7 +90,7 @@ def losses_of(client, cache, after_first=lambda: None):
     config = load(TUTORIAL / "dataset.yaml", [*overrides, f"cache={cache}"])
     trainer = Trainer(Dataset(config, client), model_of(config))
     losses = []
-    for epoch in trainer.epochs(first=1, state=None):
+    for epoch in trainer.epochs():
         losses.append([epoch.record[split]["loss"] for split in ("train", "validation")])
         if len(losses) == 1:
             after_first()

@@ -1,4 +1,5 @@
 import threading
+from dataclasses import replace
 from itertools import pairwise
 
 import numpy as np
@@ -85,14 +86,16 @@ def feed_threads():
     st.sampled_from([TRAIN, VALIDATION, TEST]),
     st.integers(1, 4),
     st.integers(1, 700),
+    st.integers(1, 3) | st.none(),
     st.integers(0, 5),
     st.booleans(),
 )
 @settings(max_examples=30, deadline=None)
 def test_every_event_of_the_split_comes_once_with_its_own_values(
-    blocks, rows, split, ranks, window_events, epoch, shuffle
+    blocks, rows, split, ranks, window_events, rounds, epoch, shuffle
 ):
     assignment = assignment_of(blocks, split, ranks=ranks, window_events=window_events)
+    assignment = replace(assignment, rounds=rounds)
     numbers = []
     for rank in range(ranks):
         feed = feed_of(Source(blocks), assignment, rank=rank, split=split, with_missing=True)
@@ -147,7 +150,7 @@ def test_a_window_stays_as_it_is_until_the_next_is_asked_for(blocks):
 
 def test_blocks_are_announced_before_they_are_asked_for(blocks):
     source = Source(blocks)
-    assignment = assignment_of(blocks, TRAIN)
+    assignment = replace(assignment_of(blocks, TRAIN), rounds=3)
     for _ in feed_of(source, assignment).windows(1):
         pass
     announced = ()
@@ -157,7 +160,7 @@ def test_blocks_are_announced_before_they_are_asked_for(blocks):
         else:
             assert block in announced
     announcements = [call for call in source.calls if call[0] == "prefetch"]
-    assert len(announcements) == assignment.num_windows
+    assert len(announcements) == assignment.num_rounds == 3
     assert {block for call in announcements for block in call[1]} == set(assignment.blocks(0))
 
 

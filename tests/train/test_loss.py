@@ -20,8 +20,8 @@ from mlaas4hep_dask.objective import (
 )
 from mlaas4hep_dask.run.cli import main
 from mlaas4hep_dask.run.facts import facts_before
+from mlaas4hep_dask.run.method import method_of
 from mlaas4hep_dask.run.stages import fit, model_of
-from mlaas4hep_dask.run.training import loss_of
 from mlaas4hep_dask.train.loss import find_loss
 
 NUMBERS = Regression(("x", "y"), (0.0, 1.0), (1.0, 2.0))
@@ -168,7 +168,7 @@ def test_a_changed_loss_does_not_take_an_interrupted_run_up(cms_files, client, t
         training = {"loss": "losses.py:focal"}
         config = load(written(tmp_path, keys_of(cms_files, training=training), text))
         dataset = Dataset(config, client)
-        facts.append(facts_before(dataset, model_of(config), loss_of(config)))
+        facts.append(facts_before(dataset, model_of(config), method_of(config)))
     before, after = (json.loads(json.dumps(each, default=str)) for each in facts)
     changed = {key for key in before if before[key] != after[key]}
     assert changed == {"loss losses.py:focal"}

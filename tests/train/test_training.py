@@ -24,8 +24,10 @@ from mlaas4hep_dask.gang import KeptBlocks, diskcache
 from mlaas4hep_dask.gang import source as source_module
 from mlaas4hep_dask.gang.keeping import Shares
 from mlaas4hep_dask.gang.members import run_members
+from mlaas4hep_dask.run.method import method_of
+from mlaas4hep_dask.run.outcome import Checkpoint
 from mlaas4hep_dask.run.stages import model_of
-from mlaas4hep_dask.run.training import Trainer, begin_ranks, loss_of
+from mlaas4hep_dask.run.training import Trainer, begin_ranks
 from mlaas4hep_dask.train.network import Dropout
 from mlaas4hep_dask.train.rank import interface_of
 from mlaas4hep_dask.waiting import ClusterHandle, LostWorkerError, processes
@@ -52,6 +54,9 @@ def with_missing(num_columns):
 
 def linear(num_columns):
     return torch.nn.Linear(num_columns, 1)
+
+def dropping(num_columns):
+    return torch.nn.Sequential(torch.nn.Dropout(0.9), torch.nn.Linear(num_columns, 1))
 
 def normed(num_columns):
     first = torch.nn.Linear(num_columns, 4)
@@ -112,13 +117,12 @@ A_FEW_BLOCKS = 2**20  # bytes of a window
 def train(keys, client, *, options=None, **training):
     config = Config.from_mapping({**keys, "training": {**keys["training"], **training}})
     trainer = Trainer(Dataset(config, client), model_of(config), **(options or {}))
-    return trainer, list(trainer.epochs(first=1, state=None))
+    return trainer, list(trainer.epochs())
 
 
 def measured(epochs):
     """The parts of the records that do not depend on the clock."""
-    splits = ("train", "validation", "test")
-    return [{n: epoch.record[n] for n in splits if n in epoch.record} for epoch in epochs]
+    return [{name: epoch.record[name] for name in ("train", "validation")} for epoch in epochs]
 
 
 def test_the_same_seed_gives_the_same_metrics(keys, client):
@@ -137,27 +141,23 @@ def test_every_event_counts_once_in_every_epoch(keys, client):
         name: last[name]["num_events"] for name in ("train", "validation")
     }
     assert first["train"]["num_events"] == trainer.num_events
-    assert sum(split["num_events"] for split in last.values()) == 16_052
-
-
-def test_test_events_are_measured_after_the_last_epoch_alone(keys, client):
-    _, epochs = train(keys, client, epochs=3)
-    assert ["test" in epoch.record for epoch in epochs] == [False, False, True]
-    assert [bool(epoch.detail) for epoch in epochs] == [False, False, True]
+    splits = trainer.outcome.record
+    names = ("train", "validation", "test")
+    assert sum(splits[name]["num_events"] for name in names) == 16_052
 
 
 def test_one_rank_and_two_ranks_learn_the_same(keys, client):
     # Without dropout the gradients are those of the whole batch, however it is divided; the
     # batches themselves hold other events, so the metrics agree closely, not exactly.
-    _, one = train(keys, client, ranks=1)
-    _, two = train(keys, client, ranks=2)
-    assert two[-1].record["test"]["auc"] == pytest.approx(one[-1].record["test"]["auc"], abs=0.02)
+    one, _ = train(keys, client, ranks=1)
+    two, _ = train(keys, client, ranks=2)
+    assert two.outcome.test["auc"] == pytest.approx(one.outcome.test["auc"], abs=0.02)
 
 
 def test_a_network_that_asks_for_the_missing_mask_gets_it(keys, client, tmp_path):
     keys["model"] = {"callable": f"{tmp_path}/networks.py:with_missing"}
-    _, epochs = train(keys, client, epochs=1)
-    assert epochs[0].record["test"]["auc"] > 0.6
+    trainer, _ = train(keys, client, epochs=1)
+    assert trainer.outcome.test["auc"] > 0.6
 
 
 def test_a_network_of_the_wrong_shape_is_named(keys, client, tmp_path):
@@ -203,8 +203,9 @@ def test_files_are_read_again_only_if_blocks_stay_nowhere(keys, client, cache, t
         files = [sample["files"]] if isinstance(sample["files"], str) else sample["files"]
         sample["files"] = [shutil.copy(file, tmp_path) for file in files]
     config = Config.from_mapping({**keys, "cache": cache})
-    trainer = Trainer(Dataset(config, client), model_of(config), window_bytes=A_FEW_BLOCKS)
-    epochs = trainer.epochs(first=1, state=None)
+    options = {"window_bytes": A_FEW_BLOCKS, "round_bytes": A_FEW_BLOCKS}
+    trainer = Trainer(Dataset(config, client), model_of(config), **options)
+    epochs = trainer.epochs()
     next(epochs)
     if cache == "disk":
         assert sum(client.run(num_blocks_on_disk).values()) >= 9  # 16,052 events, 2,000 each
@@ -232,7 +233,7 @@ def test_blocks_on_disk_that_were_cut_short_are_made_again(keys, client):
     _, undisturbed = train(keys, client, options={"window_bytes": A_FEW_BLOCKS})
     config = Config.from_mapping(keys)
     trainer = Trainer(Dataset(config, client), model_of(config), window_bytes=A_FEW_BLOCKS)
-    epochs = trainer.epochs(first=1, state=None)
+    epochs = trainer.epochs()
     found = [next(epochs)]
     assert sum(client.run(halve_blocks_on_disk).values()) >= 9
     found += epochs
@@ -260,7 +261,7 @@ class BlocksMade(SchedulerPlugin):
 
 @pytest.mark.parametrize("form", ["rows", "images"])
 @pytest.mark.parametrize(
-    ("memory_share", "reads"), [(0.4, [1, 1, 1]), (0.0, [2, 2, 3])], ids=["room", "no room"]
+    ("memory_share", "reads"), [(0.4, [1, 1, 1]), (0.0, [2, 2, 2])], ids=["room", "no room"]
 )
 def test_without_a_cache_an_epoch_reads_a_partition_once_if_held_out_events_fit(
     keys, client, form, memory_share, reads
@@ -277,7 +278,7 @@ def test_without_a_cache_an_epoch_reads_a_partition_once_if_held_out_events_fit(
         }
         keys["model"] = {"kwargs": {"filters": [2], "hidden": 4}}
         row_bytes = 4 * 2 * 8 * 8
-    window = {"window_bytes": row_bytes * rows_of_a_window}
+    window = {"window_bytes": row_bytes * rows_of_a_window, "round_bytes": 2**17}
     config = Config.from_mapping(keys)
     shares = Shares(memory=memory_share)
     trainer = Trainer(Dataset(config, client), model_of(config), shares=shares, **window)
@@ -288,7 +289,7 @@ def test_without_a_cache_an_epoch_reads_a_partition_once_if_held_out_events_fit(
     scheduler.add_plugin(made)
     records, found = [], []
     try:
-        for epoch in trainer.epochs(first=1, state=None):
+        for epoch in trainer.epochs():
             found.append(Counter(made.taken()))
             records.append(epoch)
     finally:
@@ -297,23 +298,26 @@ def test_without_a_cache_an_epoch_reads_a_partition_once_if_held_out_events_fit(
         # A pass need not read the blocks that the last windows of the one before have left.
         assert num_blocks * (times - 1) < counts.total() <= num_blocks * times
         assert max(counts.values()) <= times
-    _, epochs = train({**keys, "cache": "memory"}, client, options=window)
+    assert trainer.rounds > 5
+    _, epochs = train({**keys, "cache": "disk"}, client, options={**window, "shares": shares})
     assert measured(records) == measured(epochs)
 
 
 def test_a_rank_with_room_is_sent_every_block_once(keys, client):
     keys["training"]["ranks"] = 1  # the other worker makes some of the blocks
     config = Config.from_mapping(keys)
-    kept = {}
+    kept, rounds = {}, {}
     for share in (0.4, 1e-9):
         shares = Shares(memory=share)
         trainer = Trainer(Dataset(config, client), model_of(config), shares=shares)
-        epochs = trainer.epochs(first=1, state=None)
+        epochs = trainer.epochs()
         first = next(epochs)
-        kept[share] = sum(client.run(num_blocks_of_sources).values()), measured([first])
+        kept[share] = sum(client.run(num_blocks_of_sources).values())
+        rounds[share] = trainer.rounds
         epochs.close()
-    assert kept[0.4][0] == len(trainer._plan.partitions)
-    assert kept[0.4][1] == kept[1e-9][1]
+        assert first.record["train"]["num_events"] == trainer.num_events
+    assert kept[0.4] == len(trainer._plan.partitions)
+    assert rounds[0.4] == 1 < rounds[1e-9] < len(trainer._plan.partitions) + 1
 
 
 def num_blocks_of_sources():
@@ -348,7 +352,7 @@ def test_training_goes_on_from_the_last_checkpoint_when_a_worker_dies(keys, clie
         epochs = []
         thread = kill_a_worker_in(own, lambda: len(epochs) == 1)
         with caplog.at_level(logging.WARNING, "mlaas4hep_dask"):
-            for epoch in trainer.epochs(first=1, state=None):
+            for epoch in trainer.epochs():
                 epochs.append(epoch)
                 if len(epochs) == 1:
                     thread.join()  # so that the death falls into the second epoch's start
@@ -367,11 +371,11 @@ def test_blocks_in_a_folder_outlast_all_workers_and_the_run(keys, client, tmp_pa
     folder = tmp_path / "shared" / "blocks"
     config = Config.from_mapping({**keys, "cache": str(folder)})
     options = {"window_bytes": A_FEW_BLOCKS, "shares": Shares(memory=memory_share)}
-    _, undisturbed = train(keys, client, options={"window_bytes": A_FEW_BLOCKS})
+    _, undisturbed = train(keys, client, options=options)
     with connect(Cluster(workers=2), ranks=2) as own:
         dataset = Dataset(config, own)
         trainer = Trainer(dataset, model_of(config), **options)
-        epochs = trainer.epochs(first=1, state=None)
+        epochs = trainer.epochs()
         found = [next(epochs)]
         assert trainer.cache == ("memory" if memory_share else "disk")
         written = {file: file.stat().st_mtime_ns for file in folder.glob("*/*")}
@@ -381,7 +385,7 @@ def test_blocks_in_a_folder_outlast_all_workers_and_the_run(keys, client, tmp_pa
         found.append(next(epochs))
         epochs.close()  # as by an interrupt
         trainer = Trainer(dataset, model_of(config), **options)
-        epochs = trainer.epochs(first=3, state=found[-1].state)
+        epochs = trainer.epochs(found)
         found.append(next(epochs))
         assert {file: file.stat().st_mtime_ns for file in folder.glob("*/*")} == written
         assert not list(epochs)
@@ -399,7 +403,7 @@ def test_blocks_that_others_could_have_written_are_not_used(keys, client, tmp_pa
     files = {folder / f"{trainer._plan.token}-{number}": b"anything" for number in range(9)}
     for file, content in files.items():
         file.write_bytes(content)
-    epochs = trainer.epochs(first=1, state=None)
+    epochs = trainer.epochs()
     first = next(epochs)
     assert {file: file.read_bytes() for file in folder.iterdir()} == files
     epochs.close()
@@ -419,7 +423,7 @@ def test_only_deaths_without_an_epoch_in_between_count(keys):
         config = Config.from_mapping(keys)
         trainer = Trainer(Dataset(config, own), model_of(config))
         numbers = []
-        for epoch in trainer.epochs(first=1, state=None):
+        for epoch in trainer.epochs():
             numbers.append(epoch.record["epoch"])
             if len(numbers) < 4:  # a rank's worker is lost in each of three epochs
                 (pid,) = own.run(os.getpid, workers=list(trainer._gang.workers)[-1:]).values()
@@ -451,7 +455,7 @@ def test_ends_of_lifetimes_and_those_that_are_asked_for_are_not_counted_as_death
     with connect(Cluster(workers=2), ranks=2) as own:
         trainer = Trainer(Dataset(config, own), model_of(config))
         epochs = []
-        for epoch in trainer.epochs(first=1, state=None):
+        for epoch in trainer.epochs():
             epochs.append(epoch)
             lost = list(trainer._gang.workers)[:1]
             if len(epochs) == 1:
@@ -471,7 +475,7 @@ def test_training_gives_up_after_the_allowed_number_of_deaths(keys):
     with connect(Cluster(workers=2), ranks=2) as own:
         config = Config.from_mapping(keys)
         trainer = Trainer(Dataset(config, own), model_of(config))
-        epochs = trainer.epochs(first=1, state=None)
+        epochs = trainer.epochs()
         next(epochs)
         kill_a_worker_in(own, lambda: True).join()
         with pytest.raises(
@@ -490,7 +494,7 @@ def test_a_rank_that_was_ended_for_memory_says_so(keys, tmp_path):
         with pytest.raises(
             TrainingError, match=r"ended for memory: it used \d+ MB of its limit of 900 MB"
         ):
-            next(trainer.epochs(first=1, state=None))
+            next(trainer.epochs())
 
 
 @pytest.mark.timeout(180)
@@ -508,7 +512,7 @@ def test_a_worker_that_leaves_while_ranks_import_torch_costs_no_more_than_a_word
         thread.start()
         with caplog.at_level(logging.WARNING, "mlaas4hep_dask"):
             begin_ranks(
-                dataset, model_of(dataset.config), loss_of(dataset.config)
+                dataset, model_of(dataset.config), method_of(dataset.config)
             )  # waits for both
         thread.join()
         assert "ranks import torch: worker tcp://" in caplog.text
@@ -531,7 +535,7 @@ def _mapped():
 def test_ranks_meet_at_the_address_of_the_worker_alone(keys, client):
     config = Config.from_mapping(keys)
     trainer = Trainer(Dataset(config, client), model_of(config))
-    epochs = trainer.epochs(first=1, state=None)
+    epochs = trainer.epochs()
     next(epochs)
     places = [place for found in client.run(_listening).values() for place in found]
     assert {host for host, _ in places} == {"127.0.0.1"}
@@ -554,7 +558,7 @@ def test_a_checkpoint_of_another_network_or_version_is_refused(keys, client, con
     state = {"network": {}} if content == "other" else {"epoch": 1}
     torch.save("text" if content == "text" else state, buffer)
     with pytest.raises(TrainingError, match=r"checkpoint is not one of this network .*--output"):
-        next(trainer.epochs(first=2, state=buffer.getvalue()))
+        next(trainer.epochs([Checkpoint({"epoch": 1}, buffer.getvalue())]))
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "::1", "no-such-host.invalid"])
@@ -620,3 +624,46 @@ def test_dropout_keeps_the_mean_in_training_and_everything_outside():
     assert dropout(x) is x
     with pytest.raises(ValueError, match="dropout 1"):
         Dropout(1.0)
+
+
+def test_the_best_epoch_is_kept_and_training_ends_early(keys, client):
+    # With steps as large as these the loss soon rises.
+    settings = {"epochs": 30, "learning_rate": 0.3, "early_stopping": 2}
+    trainer, epochs = train(keys, client, **settings)
+    losses = [epoch.record["validation"]["loss"] for epoch in epochs]
+    best = losses.index(min(losses))
+    assert len(losses) - (best + 1) == 2 < 30 - len(losses)
+    assert trainer.outcome.epoch == best + 1
+    assert trainer.outcome.state == epochs[best].state
+    assert trainer.outcome.record["validation"] == epochs[best].record["validation"]
+    again, _ = train(keys, client, **{**settings, "epochs": best + 1})
+    assert again.outcome.test == trainer.outcome.test  # measured with that epoch's network
+    last, _ = train(keys, client, **settings, keep="last")
+    assert last.outcome.epoch == len(losses)
+    assert last.outcome.test != trainer.outcome.test
+
+
+def test_training_events_are_measured_as_validation_events_are(keys, client, tmp_path):
+    keys["model"] = {"callable": f"{tmp_path}/networks.py:dropping"}
+    _, epochs = train(keys, client, epochs=1)
+    split = epochs[0].record["train"]
+    assert 2_000 < split["num_measured"] < split["num_events"]
+    # Dropout of all inputs leaves nothing to tell classes by; measured without it, there is.
+    assert split["learning_loss"] > split["loss"] + 0.05
+
+
+def test_a_schedule_and_a_mean_go_on_as_if_nothing_had_happened(keys, client):
+    method = {
+        "optimiser": {"callable": "AdamW", "kwargs": {"weight_decay": 0.1}},
+        "scheduler": "OneCycleLR",
+        "clip_norm": 1.0,
+        "ema": 0.99,
+        "learning_rate": 0.01,
+    }
+    undisturbed, whole = train(keys, client, epochs=3, **method)
+    config = Config.from_mapping({**keys, "training": {**keys["training"], "epochs": 3, **method}})
+    again = Trainer(Dataset(config, client), model_of(config))
+    assert measured(again.epochs(whole[:1])) == measured(whole[1:])
+    assert again.outcome.test == undisturbed.outcome.test
+    rates = [epoch.record["train"]["learning_rate"] for epoch in whole]
+    assert rates[0] > rates[1] > rates[2]  # its largest is in the first third

@@ -1,0 +1,45 @@
+"""How the network of a configuration learns."""
+
+from __future__ import annotations
+
+from mlaas4hep_dask.config import Config
+from mlaas4hep_dask.train.loss import find_loss
+from mlaas4hep_dask.train.method import OPTIMISERS, SCHEDULERS, Method, find_piece
+
+
+def method_of(config: Config) -> Method:
+    """Loss, optimiser and scheduler, checked as far as possible without running them.
+
+    Raises
+    ------
+    ModelError
+        When there is no such file, module or callable.
+    """
+    keys, resolve = config.training, config.resolve
+
+    def where(key: str) -> str:
+        return config.where(f"training.{key}")
+
+    optimiser = find_piece(
+        keys.optimiser,
+        what="optimiser",
+        home=OPTIMISERS,
+        resolve=resolve,
+        where=where("optimiser"),
+    )
+    scheduler = find_piece(
+        keys.scheduler,
+        what="scheduler",
+        home=SCHEDULERS,
+        resolve=resolve,
+        where=where("scheduler"),
+    )
+    return Method(
+        find_loss(config.loss, resolve=resolve, where=where("loss")),
+        optimiser,
+        scheduler,
+        None if keys.scheduler is None else keys.scheduler.every,
+        keys.clip_norm,
+        tuple(keys.freeze),
+        keys.ema,
+    )

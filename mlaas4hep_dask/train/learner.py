@@ -1,0 +1,189 @@
+"""What learns at one rank: the network with its optimiser, and the steps that it takes."""
+
+from __future__ import annotations
+
+import math
+import pickle
+import traceback
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from mlaas4hep_dask.errors import ModelError, TrainingError, shown
+from mlaas4hep_dask.export.call import takes_missing
+from mlaas4hep_dask.objective.arithmetic.reconstruction import Rows
+from mlaas4hep_dask.train.feed import Window
+from mlaas4hep_dask.train.session import RankTask
+from mlaas4hep_dask.train.stepping import Stepper
+from mlaas4hep_dask.usercode import RAISED
+
+EVALUATION_ROWS = 4096  # rows per forward pass when nothing is learned
+# A RuntimeError may come from a lost rank: whether it is the network's, the traceback tells.
+USER_ERRORS = (ValueError, TypeError, LookupError, AttributeError, ArithmeticError, SystemExit)
+
+
+class Learner:
+    """A network, its loss and what takes its steps.
+
+    Parameters
+    ----------
+    task : RankTask
+        What is learned, and how.
+
+    Attributes
+    ----------
+    network : torch.nn.Module
+        The user's.
+    wrapped : torch.nn.Module
+        The same, or what averages its gradients over ranks.
+    needs_missing : bool
+        Whether windows need the missing mask.
+    """
+
+    def __init__(self, task: RankTask) -> None:
+        self.task = task
+        torch.manual_seed(task.seed)  # equal initial weights on all ranks
+        objective = task.objective
+        self.network = task.model.build(task.row_shape, objective.num_outputs)
+        self.wrapped: torch.nn.Module = self.network
+        train = task.assignments.train
+        self.stepper = Stepper(
+            self.network,
+            task.method,
+            learning_rate=task.learning_rate,
+            steps=sum(map(train.num_steps, range(train.num_windows))),
+            epochs=task.epochs,
+            is_more_better=task.is_more_better,
+        )
+        self.loss = task.method.loss.batch_loss(objective)
+        self.output_tail = objective.output_tail
+        self._balance = np.array(task.balance, np.float32)  # (classes,), empty when all are 1
+        self._takes_missing = takes_missing(self.network)
+        self._learns_rows = objective.gives_rows
+        self.needs_missing = self._takes_missing or self._learns_rows
+
+    def parameters(self) -> list[torch.nn.Parameter]:
+        """Those that are learned."""
+        return [p for p in self.network.parameters() if p.requires_grad]
+
+    def state(self) -> dict[str, Any]:
+        """For a checkpoint."""
+        return self.stepper.state()
+
+    def take_up(self, state: Mapping[str, Any]) -> None:
+        """Go on from a checkpoint.
+
+        Raises
+        ------
+        TrainingError
+            When it is not one of this network.
+        """
+        try:
+            self.stepper.take_up(state)
+        except (KeyError, TypeError, ValueError, RuntimeError, pickle.UnpicklingError) as error:
+            raise unusable(error, self.task.rank) from error
+
+    def truth(self, window: Window) -> Any:
+        """What the outputs of a window should be: labels, targets, or the rows themselves."""
+        if not self._learns_rows:
+            return window.y
+        assert window.missing is not None  # the feed makes it
+        return Rows(window.x, window.missing, window.y)
+
+    def loss_weights(self, window: Window) -> NDArray[np.float32]:
+        """The weights in the loss: those of the events, times what balances the classes."""
+        if self._balance.size == 0:
+            return window.w
+        return window.w * self._balance[window.y.astype(np.int64)]
+
+    def learn(self, window: Window, weights: NDArray[np.float32]) -> Iterator[tuple[float, int]]:
+        """Take every step of a window, giving its loss and how far it has come."""
+        batch = self._cutter(window, weights)
+        wrapped: Any = self.wrapped
+        bounds = window.bounds.tolist()
+        for step, size in enumerate(window.step_sizes.tolist()):
+            begin, end = bounds[step], bounds[step + 1]
+            inputs, truth, w = batch(slice(begin, end))
+            # The gradients of all ranks are averaged. This factor makes the average the gradient
+            # of the mean loss over the whole batch, however the batch is divided.
+            factor = self.task.num_ranks / (size * self.task.mean_weight)
+            self.stepper.zero_grad()
+            try:
+                outputs = wrapped(*inputs).reshape(end - begin, *self.output_tail)
+                loss: Any = self.loss(outputs, truth, w)
+                loss.backward(torch.tensor(factor))
+            except ModelError:  # the user's loss tells where it failed
+                raise
+            except RAISED as error:  # whatever the user's code raises
+                self._blame(error, end - begin)
+                raise
+            value = float(loss.detach())
+            require_finite(value, self.task.rank)
+            self.stepper.step()
+            yield value, end
+
+    def outputs(
+        self, window: Window, weights: NDArray[np.float32]
+    ) -> tuple[NDArray[np.float32], float]:
+        """What the network gives for a window, and the sum of its losses; nothing is learned."""
+        batch, network = self._cutter(window, weights), self.stepper.measured
+        output, total = np.empty((len(window.y), *self.output_tail), np.float32), 0.0
+        with torch.inference_mode():
+            for begin in range(0, len(output), EVALUATION_ROWS):
+                part = slice(begin, begin + EVALUATION_ROWS)
+                inputs, truth, w = batch(part)
+                try:
+                    outputs = network(*inputs).reshape(-1, *self.output_tail)
+                except RAISED as error:  # whatever the user's code raises
+                    self._blame(error, len(w))
+                    raise
+                output[part] = outputs.numpy()
+                total += float(self.loss(outputs, truth, w))
+        return output, total
+
+    def _cutter(self, window: Window, weights: NDArray[np.float32]) -> Callable[[slice], Any]:
+        """Gives of some rows the network's inputs, what the loss compares with, and weights."""
+        x, y, w = map(torch.from_numpy, (window.x, window.y, weights))
+        rows: tuple[torch.Tensor, ...] = (x,)
+        if window.missing is not None:
+            rows += (torch.from_numpy(window.missing),)
+        num_inputs = 2 if self._takes_missing else 1
+
+        def cut(part: slice) -> tuple[Any, Any, torch.Tensor]:
+            tensors = tuple(tensor[part] for tensor in rows)
+            return tensors[:num_inputs], tensors if self._learns_rows else y[part], w[part]
+
+        return cut
+
+    def _blame(self, error: BaseException, num_events: int) -> None:
+        """Raise a ModelError for what comes from the network, and not from a lost rank."""
+        frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
+        own = (self.network, self.stepper.measured)
+        is_own = any(frame.f_locals.get("self") in own for frame in frames)
+        if is_own or self.task.num_ranks == 1 or isinstance(error, USER_ERRORS):
+            raise self.task.model.error(
+                f"failed on a batch of {num_events} events of rank {self.task.rank}", error
+            ) from error
+
+
+def require_finite(loss: float, rank: int) -> None:
+    """Raise a TrainingError when a loss is no number any more."""
+    if not math.isfinite(loss):
+        raise TrainingError(
+            "the loss is not finite: the learning rate, a weight or an encoded value (see "
+            "encode.normalisation) may be too large, or the network divides by zero",
+            rank=rank,
+        )
+
+
+def unusable(error: Exception, rank: int) -> TrainingError:
+    """The error for a checkpoint that is not of this network."""
+    return TrainingError(
+        "the checkpoint is not one of this network and this version of mlaas4hep_dask "
+        f"({type(error).__name__}: {shown(str(error))}); run it anew, in another folder "
+        "(--output)",
+        rank=rank,
+    )

@@ -1,0 +1,170 @@
+"""How a network learns: its loss, its optimiser with a schedule, and what is done to gradients."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+from mlaas4hep_dask.errors import CodeError, ModelError, unknown_keyword
+from mlaas4hep_dask.train.loss import LossSource
+from mlaas4hep_dask.usercode import RAISED, UserCode, find_code, limited
+
+OPTIMISERS = "torch.optim"
+SCHEDULERS = "torch.optim.lr_scheduler"
+
+
+class Named(Protocol):
+    """A section of dataset.yaml that names a callable."""
+
+    @property
+    def callable(self) -> str:
+        """A name, or ``module:callable``."""
+
+    @property
+    def kwargs(self) -> Mapping[str, Any]:
+        """Its keyword arguments."""
+
+
+@dataclass(frozen=True)
+class Piece:
+    """A callable of torch's or of a user's own, with its keyword arguments.
+
+    Parameters
+    ----------
+    what : str
+        What it is, in words.
+    code : UserCode
+        The callable with all that it consists of.
+    kwargs : mapping
+        Keyword arguments that the user gives.
+    """
+
+    what: str
+    code: UserCode
+    kwargs: Mapping[str, Any]
+
+    def parameters(self) -> Mapping[str, inspect.Parameter]:
+        """What the callable takes."""
+        return inspect.signature(self._function()).parameters
+
+    def make(self, first: Any, **known: Any) -> Any:
+        """What the callable gives.
+
+        Parameters
+        ----------
+        first : object
+            Its first argument.
+        known
+            Further arguments, of which it is given those that it takes and the user does not give.
+
+        Raises
+        ------
+        ModelError
+            When it cannot be imported or fails.
+        """
+        function = self._function()
+        if wrong := unknown_keyword(function, self.kwargs):
+            raise self.error(wrong)
+        takes = self.parameters()
+        more = {name: value for name, value in known.items() if name in takes}
+        try:
+            with limited():
+                return function(first, **{**more, **self.kwargs})
+        except RAISED as error:  # whatever the user's code raises
+            raise self.error("failed", error) from error
+
+    def error(self, what: str, cause: BaseException | None = None) -> ModelError:
+        """The error that says what is wrong with it, and where in the user's code."""
+        text = f"{self.what} {self.code.message(what, cause)}"
+        return ModelError(text, callable=self.code.reference)
+
+    def _function(self) -> Callable[..., Any]:
+        try:
+            return self.code.load()
+        except CodeError as error:
+            raise ModelError(f"{self.what} {error.message}", **error.facts) from error
+
+
+@dataclass(frozen=True)
+class Method:
+    """How a network learns; the default is that of `torch.optim.Adam` with the usual loss.
+
+    Parameters
+    ----------
+    loss : LossSource
+        What is made small.
+    optimiser : Piece, optional
+        Makes an optimiser of a list of parameters.
+    scheduler : Piece, optional
+        Makes of an optimiser what changes its step size.
+    every : {"step", "epoch"}, optional
+        After what the scheduler is called; by default after every step if it takes their number
+        (``total_steps``), else after every epoch.
+    clip_norm : float, optional
+        Largest norm of the gradient of all parameters together.
+    freeze : tuple of str
+        Patterns of the names of parameters that stay as they are.
+    ema : float, optional
+        Decay of the moving average of parameters which is measured and exported.
+    """
+
+    loss: LossSource = field(default_factory=LossSource)
+    optimiser: Piece | None = None
+    scheduler: Piece | None = None
+    every: str | None = None
+    clip_norm: float | None = None
+    freeze: tuple[str, ...] = ()
+    ema: float | None = None
+
+    @property
+    def codes(self) -> dict[str, UserCode]:
+        """The user's code in it, by what it is."""
+        pieces = (self.optimiser, self.scheduler)
+        codes = {piece.what: piece.code for piece in pieces if piece is not None}
+        return codes if self.loss.code is None else {"loss": self.loss.code, **codes}
+
+
+def reference_of(name: str, home: str) -> str:
+    """``module:callable`` of what dataset.yaml names; without a colon it is in torch's ``home``."""
+    return name if ":" in name else f"{home}:{name}"
+
+
+def find_piece(
+    named: Named | None,
+    *,
+    what: str,
+    home: str,
+    resolve: Callable[[str], Path],
+    where: str,
+) -> Piece | None:
+    """A callable of dataset.yaml, checked as far as possible without importing it.
+
+    Parameters
+    ----------
+    named : Named or None
+        The section; a callable without a colon is one of torch's.
+    what : str
+        The key, which is what it is called in errors.
+    home : str
+        Torch's module of such callables.
+    resolve : callable
+        Makes a relative path absolute.
+    where : str
+        Place in dataset.yaml, for errors.
+
+    Raises
+    ------
+    ModelError
+        When there is no such file, module or callable; names the nearest.
+    """
+    if named is None:
+        return None
+    reference = reference_of(named.callable, home)
+    try:
+        code = find_code(reference, resolve=resolve, values=dict(named.kwargs))
+    except CodeError as error:
+        raise ModelError(f"{where}: training.{what}: {error.message}", **error.facts) from error
+    return Piece(what, code, dict(named.kwargs))

@@ -1,0 +1,147 @@
+"""What takes the steps of a network: an optimiser, its schedule, and what is done beside them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+
+from mlaas4hep_dask.train.method import Method, Piece
+from mlaas4hep_dask.train.requirements import learned
+from mlaas4hep_dask.usercode import RAISED
+
+
+class Stepper:
+    """Takes the steps of a network whose gradients are known.
+
+    Parameters
+    ----------
+    network : torch.nn.Module
+        The network, of which the parameters to freeze are frozen.
+    method : Method
+        How it learns.
+    learning_rate : float
+        Step size, where the method does not name another.
+    steps : int
+        Steps of an epoch.
+    epochs : int
+        Epochs of the training, if none ends it early.
+    is_more_better : bool
+        Whether the metric by which epochs are compared is to be large.
+
+    Attributes
+    ----------
+    optimiser : torch.optim.Optimizer
+        The optimiser.
+    measured : torch.nn.Module
+        The network that is measured and exported.
+    """
+
+    def __init__(
+        self,
+        network: torch.nn.Module,
+        method: Method,
+        *,
+        learning_rate: float,
+        steps: int = 1,
+        epochs: int = 1,
+        is_more_better: bool = False,
+    ) -> None:
+        self._network, self._method = network, method
+        self._learned = learned(network, method.freeze)
+        if method.optimiser is None:
+            self.optimiser: Any = torch.optim.Adam(self._learned, lr=learning_rate, fused=True)
+        else:
+            self.optimiser = method.optimiser.make(self._learned, lr=learning_rate)
+            _require(method.optimiser, self.optimiser, torch.optim.Optimizer)
+        self._scheduler: Any = None
+        self._is_per_step = False
+        if method.scheduler is not None:
+            self._schedule(method.scheduler, learning_rate, steps, epochs, is_more_better)
+        self._mean: AveragedModel | None = None
+        if method.ema is not None:
+            average = get_ema_multi_avg_fn(method.ema)  # type: ignore[no-untyped-call]
+            self._mean = AveragedModel(network, multi_avg_fn=average, use_buffers=True)
+        self.measured = network if self._mean is None else self._mean.module
+
+    def _schedule(
+        self, piece: Piece, learning_rate: float, steps: int, epochs: int, is_more_better: bool
+    ) -> None:
+        by_number = "total_steps" in piece.parameters()
+        self._is_per_step = (self._method.every or ("step" if by_number else "epoch")) == "step"
+        calls = steps * epochs if self._is_per_step else epochs
+        self._scheduler = piece.make(
+            self.optimiser,
+            total_steps=calls,
+            T_max=calls,
+            max_lr=learning_rate,
+            mode="max" if is_more_better else "min",
+        )
+        kinds = (torch.optim.lr_scheduler.LRScheduler, torch.optim.lr_scheduler.ReduceLROnPlateau)
+        _require(piece, self._scheduler, kinds)
+
+    @property
+    def learning_rate(self) -> float:
+        """Step size of the next step."""
+        return float(self.optimiser.param_groups[0]["lr"])
+
+    def zero_grad(self) -> None:
+        """Forget the gradients of the step before."""
+        self.optimiser.zero_grad()
+
+    def step(self) -> None:
+        """Take a step, after which the schedule may change the size of the next."""
+        if self._method.clip_norm is not None:
+            torch.nn.utils.clip_grad_norm_(self._learned, self._method.clip_norm)
+        self._call(self._method.optimiser, self.optimiser.step)
+        if self._mean is not None:
+            self._mean.update_parameters(self._network)
+        if self._is_per_step:
+            self._call(self._method.scheduler, self._scheduler.step)
+
+    def end_epoch(self, metric: float | None) -> None:
+        """Tell the schedule that an epoch is over, and its metric of the validation events."""
+        if self._scheduler is None or self._is_per_step:
+            return
+        by_metric = isinstance(self._scheduler, torch.optim.lr_scheduler.ReduceLROnPlateau)
+        if not by_metric:
+            self._call(self._method.scheduler, self._scheduler.step)
+        elif metric is not None:
+            self._call(self._method.scheduler, self._scheduler.step, metric)
+
+    def state(self) -> dict[str, Any]:
+        """For a checkpoint; ``network`` is what is measured and exported."""
+        state = {"network": self.measured.state_dict(), "optimiser": self.optimiser.state_dict()}
+        if self._scheduler is not None:
+            state["scheduler"] = self._scheduler.state_dict()
+        if self._mean is not None:
+            state["learning"] = self._network.state_dict()
+            state["num_averaged"] = self._mean.n_averaged
+        return state
+
+    def take_up(self, state: Mapping[str, Any]) -> None:
+        """Go on from a checkpoint."""
+        self.measured.load_state_dict(state["network"])
+        self.optimiser.load_state_dict(state["optimiser"])
+        if self._scheduler is not None:
+            self._scheduler.load_state_dict(state["scheduler"])
+        if self._mean is not None:
+            self._network.load_state_dict(state["learning"])
+            self._mean.n_averaged.copy_(state["num_averaged"])
+
+    def _call(self, piece: Piece | None, function: Any, *arguments: Any) -> None:
+        if piece is None:
+            function(*arguments)
+            return
+        try:
+            function(*arguments)
+        except RAISED as error:  # whatever the user's code raises
+            raise piece.error("failed in a step", error) from error
+
+
+def _require(piece: Piece, made: Any, kinds: Any) -> None:
+    if not isinstance(made, kinds):
+        first = kinds[0] if isinstance(kinds, tuple) else kinds
+        raise piece.error(f"gave {type(made).__name__}, expected torch's {first.__name__}")
