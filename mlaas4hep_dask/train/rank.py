@@ -103,7 +103,10 @@ class Rank:
         dist.init_process_group(
             "gloo", store=store, rank=task.rank, world_size=task.num_ranks, timeout=TIMEOUT
         )
-        wrapped = DistributedDataParallel(self.learner.network, gradient_as_bucket_view=True)
+        # Buffers are averaged after every epoch: those of one rank alone know its events alone.
+        wrapped = DistributedDataParallel(
+            self.learner.network, gradient_as_bucket_view=True, broadcast_buffers=False
+        )
         self.exchange = self._share_memory(memory)  # all have met after this
         if self.exchange is not None:
             wrapped.register_comm_hook(None, self.exchange.hook)
@@ -167,6 +170,7 @@ class Rank:
             num_learnt += len(window.y)
             loss_sums[1] += weights.sum(dtype=np.float64)
             sample.add(window)
+        self._average_buffers()
         kept = sample.window()
         learnt = self._measured([] if kept is None else [kept])
         measured = self._measured(self._feed(validation, source).windows(0, shuffle=False))
@@ -192,6 +196,26 @@ class Rank:
             sum(each.waited for each in self._feeds.values()) - waited,
             task.assignments.train.num_rounds,
         )
+
+    @torch.no_grad()
+    def _average_buffers(self) -> None:
+        """Give all ranks the mean of their buffers, such as the running averages of BatchNorm."""
+        if self.task.num_ranks == 1:
+            return
+        networks = dict.fromkeys((self.learner.network, self.learner.stepper.measured))
+        buffers = [buffer for network in networks for buffer in network.buffers()]
+        others = []
+        for buffer in buffers:
+            if buffer.is_floating_point():
+                mean = buffer.double()
+                dist.all_reduce(mean)
+                buffer.copy_(mean / self.task.num_ranks)
+            else:  # such as numbers of steps: those of rank 0
+                others.append(buffer)
+        values: list[Any] = [[buffer.clone() for buffer in others]]
+        dist.broadcast_object_list(values)
+        for buffer, value in zip(others, values[0], strict=True):
+            buffer.copy_(value)
 
     def measure(self, source: BlockSource, split: str) -> SplitMetrics:
         """The metrics of the events of a split over all ranks, with curves and tables."""

@@ -9,6 +9,7 @@ import time
 from collections import Counter
 from pathlib import Path
 
+import dask
 import numpy as np
 import psutil
 import pytest
@@ -19,6 +20,7 @@ from services.processes import wait_until
 from mlaas4hep_dask.cluster import connect
 from mlaas4hep_dask.config import Cluster, Config
 from mlaas4hep_dask.dataset import Dataset
+from mlaas4hep_dask.encode.split import split_of
 from mlaas4hep_dask.errors import ClusterError, DataError, ModelError, TrainingError
 from mlaas4hep_dask.gang import KeptBlocks, diskcache
 from mlaas4hep_dask.gang import source as source_module
@@ -57,6 +59,22 @@ def linear(num_columns):
 
 def dropping(num_columns):
     return torch.nn.Sequential(torch.nn.Dropout(0.9), torch.nn.Linear(num_columns, 1))
+
+class Summing(torch.nn.Module):
+    def __init__(self, num_columns):
+        super().__init__()
+        self.linear = torch.nn.Linear(num_columns, 1)
+        self.register_buffer("total", torch.zeros(num_columns, dtype=torch.float64))
+        self.register_buffer("steps", torch.zeros((), dtype=torch.int64))
+
+    def forward(self, x):
+        if self.training:
+            self.total = self.total + x.sum(0)
+            self.steps = self.steps + 1
+        return self.linear(x)
+
+def summing(num_columns):
+    return Summing(num_columns)
 
 def normed(num_columns):
     first = torch.nn.Linear(num_columns, 4)
@@ -667,3 +685,16 @@ def test_a_schedule_and_a_mean_go_on_as_if_nothing_had_happened(keys, client):
     assert again.outcome.test == undisturbed.outcome.test
     rates = [epoch.record["train"]["learning_rate"] for epoch in whole]
     assert rates[0] > rates[1] > rates[2]  # its largest is in the first third
+
+
+def test_buffers_know_the_events_of_all_ranks(keys, client, tmp_path):
+    keys["model"] = {"callable": f"{tmp_path}/networks.py:summing"}
+    trainer, epochs = train(keys, client, epochs=1)
+    network = torch.load(io.BytesIO(epochs[0].state), weights_only=True)["network"]
+    arrays = trainer._dataset.to_dask()
+    x, ids = dask.compute(arrays.x, arrays.id)
+    config = trainer._dataset.config
+    split = split_of(ids, config.split.fractions, seed=config.seed)
+    expected = x[split == 0].sum(axis=0, dtype=np.float64)
+    assert np.allclose(2 * network["total"].numpy(), expected, rtol=1e-5, atol=1e-2)
+    assert network["steps"] > 40
