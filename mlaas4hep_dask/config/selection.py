@@ -77,7 +77,8 @@ def select_branches(
     itself
         Branches that are the label or target itself: never inputs.
     beside
-        Branches that may tell of targets: inputs only if ``include`` names them.
+        Branches that may tell of targets: inputs only if ``include`` names them, or has a pattern
+        for them that tells more than ``*``.
     own_names
         By branch of a friend tree: its name there, by which identifiers are known too.
 
@@ -105,7 +106,9 @@ def select_branches(
             text = f"branch {name!r} cannot be an input: target.branch reads it, as it is"
             raise _error(f"branches.include.{index}", text, places)
     requested = (included | identifying) - excluded
-    hidden = ({*targets, *weights, *beside} - set(branches.include)) | set(itself)
+    patterns = [pattern for pattern in branches.include if pattern.strip("*?")]
+    beside = {name for name in beside if not any_matches(patterns, name)}
+    hidden = ({*targets, *weights} - set(branches.include)) | beside | set(itself)
     inputs = sorted(requested - identifying - unfit.keys() - hidden)
     if not inputs:
         reasons = [
@@ -120,7 +123,7 @@ def select_branches(
         reasons += [
             f"; the function that makes the target makes branch {n!r} too, which is an input only "
             "if include names it"
-            for n in sorted(requested & hidden & set(beside))
+            for n in sorted(requested & beside)
         ]
         why = reasons[0] if reasons else ""
         text = f"no inputs are left of the {len(available)} branches of the tree{why}"

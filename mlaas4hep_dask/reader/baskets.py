@@ -15,7 +15,7 @@ import uproot
 from numpy.typing import NDArray
 
 from mlaas4hep_dask.events.events import Branch, offsets_of
-from mlaas4hep_dask.reader.cells import cell_of
+from mlaas4hep_dask.reader.cells import cell_of, truths
 from mlaas4hep_dask.reader.fetch import Fetched
 from mlaas4hep_dask.reader.joins import Agreement
 from mlaas4hep_dask.reader.lists import Lists, entry_ends, lists_in
@@ -219,6 +219,7 @@ def _empty(dtypes_and_sizes: Mapping[str, tuple[np.dtype[Any], int]]) -> dict[st
 
 def _put(values: NDArray[Any], out: NDArray[Any] | None, first: int, watch: Watch | None) -> None:
     """Copy big-endian ``values`` to ``out[first:]``, and note them, where these are wanted."""
+    values = truths(values)
     if out is not None:
         out[first : first + values.size] = values
     if watch is not None:

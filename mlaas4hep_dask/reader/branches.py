@@ -67,8 +67,8 @@ def _ttree(tree: Any) -> Catalogue:
     offers: list[Source | tuple[str, str]] = []
     filled: dict[str, int] = {}
     for node in nodes:
-        if node.is_group:
-            continue  # its sub-branches come one by one
+        if node.is_group or _is_bookkeeping(node.branch):
+            continue  # the sub-branches of a group come one by one
         key = keys[node]
         leaf = node.branch.count_leaf
         owner = None if leaf is None else owners.get(id(leaf))
@@ -83,6 +83,14 @@ def _ttree(tree: Any) -> Catalogue:
             counter = None if owner is None else keys[owner]
             offers += _sources(node.branch, key, counter)
     return _named(offers, filled, {keys[node]: node.branch for node in nodes})
+
+
+def _is_bookkeeping(branch: Any) -> bool:
+    """True for the bits of a TObject, which are no data and not always of one length.
+
+    ROOT writes two bytes more for an object that others refer to.
+    """
+    return branch.streamer is not None and branch.streamer.name == "fBits"
 
 
 def _num_filled(branch: Any, expected: int) -> int:

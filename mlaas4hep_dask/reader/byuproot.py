@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from mlaas4hep_dask.errors import DataError
 from mlaas4hep_dask.reader.access import heard
-from mlaas4hep_dask.reader.cells import cell_of
+from mlaas4hep_dask.reader.cells import cell_of, truths
 from mlaas4hep_dask.reader.counts import count_by_uproot
 from mlaas4hep_dask.reader.joins import Agreement
 from mlaas4hep_dask.reader.ntuple import is_dotted
@@ -66,7 +66,7 @@ def read_by_uproot(
         for source, (values, ends) in zip(inside, arrays_of_sources, strict=True):
             branch = source.branch
             count_by_uproot(branch.name)
-            contents[branch.name] = values
+            contents[branch.name] = truths(values)
             if ends is not None and branch.collection is not None:
                 offsets[branch.collection] = agreement.of(branch, ends)
 
@@ -78,7 +78,8 @@ def without_unreadable(catalogue: Catalogue) -> Catalogue:
     """
     by_key: dict[str, list[Source]] = {}
     for source in catalogue.sources.values():
-        if (source.steps or source.interpretation is not None) and not _is_decoded(source):
+        is_odd = source.steps or source.interpretation is not None
+        if (is_odd or isinstance(source.holder, uproot.TBranch)) and not _is_decoded(source):
             by_key.setdefault(source.key, []).append(source)
     reasons: dict[str, str] = {}
     for key, inside in by_key.items():

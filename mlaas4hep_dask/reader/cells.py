@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import uproot
+from numpy.typing import NDArray
 
 SIZES = (1, 2, 4, 8)  # bytes of a number
 HEAD = 10  # bytes before a list that counts itself: of what follows, a version, the multiplicity
@@ -93,3 +94,8 @@ def is_kept_as(disk_type: np.dtype[Any], dtype: str) -> bool:
     """True when a branch of this dtype may be kept in a file as ``disk_type``."""
     name = disk_type.newbyteorder("=").name
     return name == dtype or (name, dtype) == ("float32", "float64")  # Double32_t
+
+
+def truths(values: NDArray[Any]) -> NDArray[Any]:
+    """The values; those of booleans as 0 or 1, of which files hold any byte that was in memory."""
+    return values.view(np.uint8) != 0 if values.dtype.kind == "b" else values

@@ -15,6 +15,7 @@ from mlaas4hep_dask.encode import Encoding, encode
 from mlaas4hep_dask.errors import DataError, UnreadableFileError
 from mlaas4hep_dask.events.events import between
 from mlaas4hep_dask.reader import plan_file, read
+from mlaas4hep_dask.reader.cells import truths
 from mlaas4hep_dask.reader.objects import is_object
 from mlaas4hep_dask.reader.opened import open_data
 from mlaas4hep_dask.reader.rootfile import is_tree
@@ -75,14 +76,20 @@ def _inner(array):
 def _filled(array, source):
     if isinstance(ak.type(array).content, ak.types.OptionType):
         array = ak.fill_none(array, np.nan)
-    return np.ascontiguousarray(ak.to_numpy(array), dtype=source.branch.dtype)
+    return truths(np.ascontiguousarray(ak.to_numpy(array), dtype=source.branch.dtype))
 
 
-def _is_of_math(source):
-    """True for what uproot takes pieces of the heads of."""
-    kind = str(getattr(source.holder, "typename", ""))
-    of_object = is_object(getattr(source.holder, "interpretation", None))
-    return bool(source.steps) and of_object and "ROOT::Math" in kind
+def has_heads(source, num_values):
+    """True for unsplit objects with heads that uproot does not know: it takes pieces of these."""
+    kind = getattr(source.holder, "interpretation", None)
+    if not source.steps or not is_object(kind):
+        return False
+    content, heads = kind, 0
+    if isinstance(kind, uproot.AsJagged):
+        content, heads = kind.content, kind.header_bytes * source.holder.num_entries
+    baskets = (source.holder.basket(number) for number in range(source.holder.num_baskets))
+    num_bytes = sum(basket.data.nbytes for basket in baskets)
+    return num_bytes != heads + num_values * content.from_dtype.itemsize
 
 
 def _trimmed(counts):
@@ -191,8 +198,12 @@ def test_all_that_is_offered_of_a_file_is_what_uproot_reads(name):
             values = events.contents[branch.name]
             assert values.dtype == np.dtype(branch.dtype), branch
             counts = None
-            if not _is_of_math(source):
-                expected, counts = by_uproot(opened.tree, source)
+            if not has_heads(source, values.size):
+                try:
+                    expected, counts = by_uproot(opened.tree, source)
+                except ValueError as error:  # uproot's own word, which it has for others' files
+                    assert file.parent not in FOLDERS, error  # noqa: PT017
+                    continue
                 assert values.tobytes() == expected.tobytes(), (tree, branch)
                 if counts is not None:
                     own = events.offsets[branch.collection]

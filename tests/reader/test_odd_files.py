@@ -15,6 +15,9 @@ from mlaas4hep_dask.dataset.planning import check_files
 from mlaas4hep_dask.errors import ConfigError, DataError
 from mlaas4hep_dask.inputs.preflight import preflight
 from mlaas4hep_dask.reader import counting, plan_file, read
+from mlaas4hep_dask.specs.draw import entry_keys
+from mlaas4hep_dask.specs.measure import measure
+from mlaas4hep_dask.specs.meter import Meter
 
 ENTRIES = np.arange(300)
 
@@ -486,3 +489,52 @@ os._exit(0)  # ROOT's own end of Python looks at what the model had
     (note,) = planned(tmp_path, [file, other], "branches: {include: [a, late]}").notes
     assert note.startswith(f"late of {file}: added while the file was written; earlier entries")
     assert not planned(tmp_path, [file, other], "branches: {include: [a]}").notes
+
+
+@pytest.mark.slow
+def test_the_bits_of_objects_that_others_refer_to_do_not_cost_their_file(tmp_path):
+    script = """
+file = ROOT.TFile(sys.argv[1], "recreate")
+tree = ROOT.TTree("Events", "")
+array = ROOT.TClonesArray("TVector2")
+tree.Branch("Particle", array)
+for i in range(20):
+    array.Clear()
+    for k in range(i % 4):
+        reference = ROOT.TRef(array.ConstructedAt(k))  # such an object keeps two bytes more
+        array.At(k).Set(float(i), float(k))
+    tree.Fill()
+tree.Write()
+file.Close()
+"""
+    file = tmp_path / "referred.root"
+    run_in_root(script, str(file))
+    plan, events = events_of(file)
+    i, counts = np.arange(20), np.arange(20) % 4
+    (x,) = (name for name in plan.branches if name.endswith("fX"))
+    np.testing.assert_array_equal(events.contents[x], np.repeat(i, counts))
+    assert not any("fBits" in name for name in (*plan.branches, *plan.left_out))
+    with uproot.open(file) as opened:  # which does not know how many there are
+        (holder,) = opened["Events"].iterkeys(filter_name="*fBits")
+        assert opened["Events"][holder].basket(0).data.nbytes == 6 * counts.sum()
+
+
+@pytest.mark.parametrize("kind", ["flat", "jagged"])
+def test_booleans_are_true_whatever_byte_says_so(tmp_path, kind):
+    path = tmp_path / "a.root"
+    bits = np.array([0, 1, 255, 2, 0], np.uint8).view(bool)
+    values = bits if kind == "flat" else ak.unflatten(bits, [2, 0, 1, 2, 0])
+    with uproot.recreate(path) as out:
+        out.mktree("Events", {"b": "bool" if kind == "flat" else "var * bool"})
+        out["Events"].extend({"b": values})
+    with uproot.open(path) as opened:
+        raw = ak.to_numpy(ak.flatten(opened["Events"]["b"].array(), axis=None))
+        assert raw.view(np.uint8).tolist() == [0, 1, 255, 2, 0]
+    plan, events = events_of(path)
+    assert events.contents["b"].view(np.uint8).tolist() == [0, 1, 1, 1, 0]
+    meter = Meter(entry_keys(0, 0, plan.num_entries))
+    part = plan.planned([]).partition(0, plan.num_entries)
+    read(part, [plan.branches["b"]], meter)
+    for found in (measure(events, sample="s"), measure(events, sample="s", meter=meter)):
+        moments = found.branches["b"].moments
+        assert (moments.min, moments.max, moments.mean) == (0, 1, 0.6)
