@@ -1,5 +1,6 @@
 """What goes wrong on real batch systems ends in words or in the same result, and leaves nothing."""
 
+import json
 import os
 import re
 import signal
@@ -9,13 +10,17 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import elsewhere
+import httpx
 import main_job
 import psutil
 import pytest
 from batch_run import SLOW, SYSTEMS, Batch, Run
+from bokeh.client import pull_session
 from servers import needs_xrootd
-from services.processes import wait_until
+from services.processes import shared_by, wait_until
 from services.xrootd import XRootDServer
+
+from mlaas4hep_dask.cluster.page import PATH
 
 pytestmark = [pytest.mark.batch, pytest.mark.timeout(280)]
 
@@ -90,6 +95,22 @@ def test_jobs_that_are_lost_or_end_together_and_a_lost_server_change_no_result(
         assert all("reached its walltime" in each for each in why)
 
 
+STATES = {("readers", "connected", 2), ("trainers", "pending", 2)}
+
+
+def shown(run):
+    """Jobs by group and state as a browser is given them by the page of a run."""
+    driver = json.loads((run.folder_of_jobs() / "driver.json").read_text())
+    url = f"http://127.0.0.1:{driver['dashboard']}/{PATH}"
+    assert httpx.get(url).status_code == 200
+    session = pull_session(url=url)
+    try:
+        jobs = dict(session.document.get_model_by_name("jobs").data)
+    finally:
+        session.close()
+    return set(zip(jobs["group"], jobs["state"], jobs["jobs"], strict=True))
+
+
 def test_readers_come_with_the_backlog_and_all_jobs_go_with_ctrl_c(batch, tmp_path):
     site = {
         "readers": {"minimum": 1, "maximum": 2},
@@ -102,6 +123,7 @@ def test_readers_come_with_the_backlog_and_all_jobs_go_with_ctrl_c(batch, tmp_pa
         hold.touch()
         run.wait_for_workers("readers", 2)
         num_pending = len(batch.jobs()) - 2
+        wait_until(lambda: shown(run) == STATES, "the page shows it")
         os.killpg(run.process.pid, signal.SIGINT)  # as a terminal does
         code, printed = run.ended()
     assert (code, num_pending) == (130, 2), printed
@@ -155,15 +177,21 @@ def has_worker(processes, names):
 def test_a_task_that_is_too_large_for_its_job_is_told(batch, tmp_path):
     once = tmp_path / "once"
     function = {"fat": 3 * 2**30, "once": str(once)}
-    with Run(batch, tmp_path, function=function) as run:
+    # Otherwise the worker's own limit may be the first to be seen.
+    own = {"worker-extra-args": ["--memory-limit", "0"]}
+    with Run(batch, tmp_path, function=function, jobs=own) as run:
         run.wait_for(once.exists, "the task grows")
+        processes = [p for name in batch.service.nodes for p in batch.service.processes(name)]
+        shared = {file for process in processes for file in shared_by(process)}
         code, printed = run.ended()
+    for file in shared:  # SLURM kills all at once, and sites clean up after their jobs
+        file.unlink(missing_ok=True)
     assert code == 0, printed  # it was so large only once
-    # Its nanny and the batch system look at it, and either may be the first to see it.
-    nanny = r"worker \S+ was ended for memory, with \S+ GB in use; it is started again"
-    held = r"is held \(the job used more memory than it requested\)"
-    system = r"left the queue \(killed for memory" if batch.system == "slurm" else held
-    assert re.search(rf"{nanny}|job \S+ \(readers-\S+\) {system}", printed)
+    told = {
+        "slurm": r"left the queue \(.+\)\nthe end of .*\n(.*\n)*?.*exceeded memory limit",
+        "htcondor": r"is held \(the job used more memory than it requested\)",
+    }
+    assert re.search(rf"job \S+ \(readers-\S+\) {told[batch.system]}", printed)
 
 
 def test_a_driver_that_is_killed_leaves_no_job_and_its_run_goes_on(batch, tmp_path):
@@ -182,6 +210,15 @@ def test_a_driver_that_is_killed_leaves_no_job_and_its_run_goes_on(batch, tmp_pa
     assert main_job.results(tmp_path)["num_epochs"] == 40
 
 
+def another_python():
+    """A Python of another version, or of others' packages; empty where there is none."""
+    own = Path(sys.base_prefix)
+    beside = sorted(own.parent.glob("*/bin/python3"), reverse=True)
+    others = [file for file in (*beside, Path("/usr/bin/python3")) if file.exists()]
+    return next((str(file) for file in others if file.parents[1] != own), "")
+
+
+OTHER_PYTHON = another_python()
 NEVER = {"slurm": ["--begin=now+1hour"], "htcondor": {"requirements": "false"}}
 
 
@@ -193,6 +230,13 @@ NEVER = {"slurm": ["--begin=now+1hour"], "htcondor": {"requirements": "false"}}
             {"python": "/none/bin/python"},
             ["jobs were lost without work done", "the end of", "/none/bin/python"],
             id="wrong Python",
+        ),
+        pytest.param(
+            {"max-resubmissions": 1},
+            {"python": OTHER_PYTHON},
+            ["jobs were lost without work done", "No module named 'distributed'"],
+            id="other Python",
+            marks=pytest.mark.skipif(not OTHER_PYTHON, reason="this machine has one Python alone"),
         ),
         pytest.param(
             {"max-resubmissions": 1},
