@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from mlaas4hep_dask.reader import truncated
 from mlaas4hep_dask.reader.cells import HEAD
 from mlaas4hep_dask.reader.truncated import BITS, Truncated
-from mlaas4hep_dask.reader.uncompress import Basket, UnsupportedBasketError
+from mlaas4hep_dask.reader.uncompress import Basket, NoOffsetsError
 
 _HAS_SIZE = 0x40000000  # in the first four bytes of what tells how many bytes follow
 _SIZE = 4  # bytes
@@ -97,7 +97,7 @@ def lists_in(basket: Basket, data: memoryview, dtype: np.dtype[Any]) -> Lists:
 
     Raises
     ------
-    UnsupportedBasketError
+    NoOffsetsError
         When the basket does not tell where its entries begin.
     ValueError
         When the heads of lists tell other sizes than these places; names the first entry.
@@ -133,7 +133,7 @@ def entry_ends(basket: Basket, data: memoryview) -> NDArray[np.int64]:
 
     Raises
     ------
-    UnsupportedBasketError
+    NoOffsetsError
         When the basket does not tell.
     ValueError
         When it tells places outside, or in another order.
@@ -141,7 +141,7 @@ def entry_ends(basket: Basket, data: memoryview) -> NDArray[np.int64]:
     # int32: the number of entries + 1, the byte offset of each entry counted from the key, 0.
     num_entries = basket.last - basket.first
     if len(data) - basket.border < 4 * (num_entries + 1):
-        raise UnsupportedBasketError("no entry offsets")
+        raise NoOffsetsError("no entry offsets")
     raw = np.frombuffer(data, ">i4", num_entries + 1, basket.border)
     ends = np.append(raw[1:].astype(np.int64) - basket.keylen, basket.border)
     if not 0 <= ends[0] <= ends[-1] or (np.diff(ends) < 0).any():

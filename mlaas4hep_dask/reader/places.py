@@ -53,6 +53,20 @@ class BasketTable:
         return slice(max(first, 0), min(last, len(self.seeks)))
 
 
+def whole_baskets(tables: Mapping[str, BasketTable], start: int, stop: int) -> tuple[int, int]:
+    """The fewest entries around [start, stop) in which no basket of lists with a counter ends."""
+    while True:
+        low, high = start, stop
+        for table in tables.values():
+            if table.counter is not None:
+                inside = table.overlapping(start, stop)
+                low = min(low, int(table.entries[inside.start]))
+                high = max(high, int(table.entries[inside.stop]))
+        if (low, high) == (start, stop):
+            return low, high
+        start, stop = low, high
+
+
 @dataclass(frozen=True, slots=True)
 class Places:
     """Tables of baskets as they travel with a partition: some 7 bytes for each basket.

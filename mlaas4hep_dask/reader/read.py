@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mlaas4hep_dask.errors import DataError, UnreadableFileError
-from mlaas4hep_dask.events.events import Branch, Events
+from mlaas4hep_dask.events.events import Branch, Events, between
 from mlaas4hep_dask.reader.access import attempt, is_remote
 from mlaas4hep_dask.reader.baskets import read_baskets
 from mlaas4hep_dask.reader.byuproot import read_by_uproot
@@ -20,11 +20,11 @@ from mlaas4hep_dask.reader.friends import split, with_friends
 from mlaas4hep_dask.reader.joins import Agreement, DisagreementError
 from mlaas4hep_dask.reader.opened import OpenTree, forget, open_data
 from mlaas4hep_dask.reader.partition import Partition
-from mlaas4hep_dask.reader.places import BasketTable
+from mlaas4hep_dask.reader.places import BasketTable, whole_baskets
 from mlaas4hep_dask.reader.source import Source
 from mlaas4hep_dask.reader.stamp import is_same
 from mlaas4hep_dask.reader.tables import OpenTable
-from mlaas4hep_dask.reader.uncompress import UnsupportedBasketError
+from mlaas4hep_dask.reader.uncompress import NoOffsetsError, UnsupportedBasketError
 from mlaas4hep_dask.specs.meter import Meter
 
 logger = logging.getLogger(__name__)
@@ -215,10 +215,11 @@ def _read_tables(
     """What the tables' baskets hold; None when only uproot can read them."""
     names = {branch.name for branch in branches}
     counters = {tables[name].counter for name in names if name in tables}
+    tables = {name: table for name, table in tables.items() if name in names or name in counters}
     try:
         read_contents, by_counter = read_baskets(
             opened.source,
-            {name: table for name, table in tables.items() if name in names or name in counters},
+            tables,
             partition.entry_start,
             partition.entry_stop,
             branches,
@@ -227,6 +228,13 @@ def _read_tables(
             own_bytes=lambda: opened.own_bytes,
             agreement=agreement,
         )
+    except NoOffsetsError:
+        first, last = whole_baskets(tables, partition.entry_start, partition.entry_stop)
+        if (first, last) == (partition.entry_start, partition.entry_stop):
+            return None
+        wide = replace(partition, entry_start=first, entry_stop=last)
+        of_wide = _read_tables(opened, wide, branches, tables, Agreement(), None, None)
+        return None if of_wide is None else _within(of_wide, branches, wide, partition)
     except UnsupportedBasketError as reason:
         logger.info("%s is read by uproot: %s", partition, reason)
         return None
@@ -240,6 +248,17 @@ def _read_tables(
             if branch.collection is not None:
                 arrays.offsets[branch.collection] = by_counter[table.counter or branch.name]
     return arrays
+
+
+def _within(
+    arrays: Arrays, branches: Sequence[Branch], wide: Partition, partition: Partition
+) -> Arrays:
+    """The entries of a partition, of the arrays of a wider one."""
+    present = tuple(branch for branch in branches if branch.name in arrays.contents)
+    first = wide.entry_start
+    whole = Events(len(wide), present, *arrays)
+    cut = between(whole, partition.entry_start - first, partition.entry_stop - first)
+    return Arrays(dict(cut.contents), dict(cut.offsets))
 
 
 def _sources(opened: OpenTree, partition: Partition, branches: Sequence[Branch]) -> list[Source]:

@@ -36,6 +36,10 @@ class UnsupportedBasketError(Exception):
     """A basket is not of the plain kind; uproot shall read its branch."""
 
 
+class NoOffsetsError(UnsupportedBasketError):
+    """A basket does not tell where its entries begin, and some of them are asked for."""
+
+
 class _Block(NamedTuple):
     algorithm: bytes
     start: int  # in the memory of its basket

@@ -538,3 +538,46 @@ def test_booleans_are_true_whatever_byte_says_so(tmp_path, kind):
     for found in (measure(events, sample="s"), measure(events, sample="s", meter=meter)):
         moments = found.branches["b"].moments
         assert (moments.min, moments.max, moments.mean) == (0, 1, 0.6)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("planned", [["Jet_pt", "met"], []])
+def test_baskets_that_do_not_tell_where_entries_begin_may_be_cut(tmp_path, planned):
+    script = """
+from array import array
+file = ROOT.TFile(sys.argv[1], "recreate")
+tree = ROOT.TTree("Events", "")
+features = ROOT.TIOFeatures()
+features.Set(ROOT.Experimental.EIOFeatures.kGenerateOffsetMap)
+tree.SetIOFeatures(features)
+n, pt, met = array("i", [0]), array("f", [0] * 8), array("f", [0])
+tree.Branch("nJet", n, "nJet/I", 1000)
+tree.Branch("Jet_pt", pt, "Jet_pt[nJet]/F", 2000)
+tree.Branch("Jet_eta", pt, "Jet_eta[nJet]/F", 700)
+tree.Branch("met", met, "met/F", 500)
+for i in range(1000):
+    n[0] = i % 4
+    met[0] = i
+    for k in range(n[0]):
+        pt[k] = i + k / 8
+    tree.Fill()
+tree.Write()
+file.Close()
+"""
+    file = tmp_path / "plain.root"
+    run_in_root(script, str(file))
+    plan = plan_file(str(file), "Events", "s")
+    branches = [plan.branches[name] for name in ("Jet_pt", "met", "Jet_eta")[: len(planned) or 3]]
+    parts = plan.planned(planned).partitions(target_bytes=2**30, max_events=130, num_entries=1000)
+    assert len(parts) > 7
+    with counting() as counts:
+        events = [read(part, branches) for part in parts]
+    assert not counts.by_uproot
+    i = np.arange(1000)
+    k = np.concatenate([np.arange(n) for n in i % 4])
+    for name in {branch.name for branch in branches} - {"met"}:
+        found = np.concatenate([each.contents[name] for each in events])
+        np.testing.assert_array_equal(found, np.repeat(i, i % 4) + k / 8)
+    np.testing.assert_array_equal(np.concatenate([each.contents["met"] for each in events]), i)
+    found = np.concatenate([np.diff(each.offsets["Jet"]) for each in events])
+    np.testing.assert_array_equal(found, i % 4)
