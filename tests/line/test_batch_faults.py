@@ -91,8 +91,8 @@ def test_jobs_that_are_lost_or_end_together_and_a_lost_server_change_no_result(
     retries = [each for each in run.journal() if each["kind"] == "retries"]
     assert retries
     assert all(each["file"].startswith(server.url) for each in retries)
-    if batch.system == "slurm":
-        assert all("reached its walltime" in each for each in why)
+    policy = {"slurm": "reached its walltime", "htcondor": "PeriodicRemove expression 'true'"}
+    assert all(policy[batch.system] in each for each in why)
 
 
 STATES = {("readers", "connected", 2), ("trainers", "pending", 2)}

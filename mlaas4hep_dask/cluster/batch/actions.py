@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 
 @dataclass(frozen=True)
@@ -33,6 +34,7 @@ class Gone:
 class Tell:
     """Say something, of a job: with the end of its log, or the batch system's own explanation.
 
+    It is explained why the job does not start, or why it has left the queue.
     ``state`` is the job's from now on: ``pending``, ``running``, ``suspended``, ``connected`` or
     ``lost``.
     """
@@ -41,7 +43,7 @@ class Tell:
     id: str = ""
     worker: str = ""
     log: bool = False
-    explain: bool = False
+    explain: Literal["", "start", "end"] = ""
     is_warning: bool = True
     state: str = ""
 

@@ -276,7 +276,7 @@ class _Step:
         others = [each for each in self.state.jobs if each.told == now and each.id != job.id]
         if not any(waits_for(action, status.reason) for action in self.actions) and not others:
             text = f"{name(job)} {waited}"
-            self.actions.append(Tell(text, job.id, job.worker, explain=True, state=status.state))
+            self.actions.append(Tell(text, job.id, job.worker, explain="start", state=status.state))
         return replace(job, reason=status.reason, told=now)
 
     def _is_at_its_end(self, job: Job, status: Seen) -> bool:
@@ -288,6 +288,7 @@ class _Step:
 
     def _lose(self, job: Job, status: Seen, what: str, *, cancel: bool = False) -> None:
         is_expected = self._is_at_its_end(job, status)
+        is_silent = status.state == "gone" and not status.reason
         self.actions.append(
             Tell(
                 f"{name(job)} {what}",
@@ -295,7 +296,7 @@ class _Step:
                 job.worker,
                 log=not is_expected,
                 is_warning=not is_expected,
-                explain=status.state == "held",
+                explain="start" if status.state == "held" else "end" if is_silent else "",
                 state="lost",
             )
         )

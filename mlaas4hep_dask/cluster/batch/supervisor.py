@@ -295,9 +295,9 @@ class Supervisor:
 
     def _tell(self, action: Tell) -> None:
         lines = [action.text]
-        is_asked = action.explain and action.id and not self._is_over.is_set()
-        if is_asked and (explained := self._queue.explain(action.id)):
-            lines.append(explained)
+        if action.explain and action.id and not self._is_over.is_set():
+            ask = self._queue.explain if action.explain == "start" else self._queue.end_of
+            lines += filter(None, [ask(action.id)])
         script = self._scripts.get(action.worker)
         if action.log and script and (end := log_end(script, action.id)):
             lines += [f"the end of {script.log_of(action.id)}:", end]

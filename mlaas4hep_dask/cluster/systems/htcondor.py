@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from mlaas4hep_dask.cluster.sites.options import Options
 
 ANALYSIS_LINES = 25
+HISTORY = 10_000  # jobs that ended last, among which one is looked for
 BATCH_NAME = re.compile(r"batch_name|(\+|MY\.)?JobBatchName", re.IGNORECASE)  # of a submit file
 
 
@@ -141,8 +142,10 @@ class HTCondorQueue(Queue):
     COMMANDS: ClassVar[Sequence[str]] = ("condor_submit", "condor_q", "condor_rm")
 
     _ATTRIBUTES: ClassVar[str] = (
-        "ClusterId,ProcId,JobStatus,HoldReason,HoldReasonCode,LastRejMatchReason,JobBatchName"
+        "ClusterId,ProcId,JobStatus,HoldReason,HoldReasonCode,LastRejMatchReason,JobBatchName,"
+        "RemoveReason"
     )
+    _END: ClassVar[Sequence[str]] = ("RemoveReason", "ExitSignal", "ExitCode")
     _IDLE: ClassVar[int] = 1
     _REMOVED: ClassVar[int] = 3
     _COMPLETED: ClassVar[int] = 4
@@ -172,7 +175,9 @@ class HTCondorQueue(Queue):
         if status == self._HELD and job.get("HoldReasonCode") != self._SPOOLING:
             return Seen("held", str(job.get("HoldReason", "")))
         if status in (self._REMOVED, self._COMPLETED):
-            return Seen("gone", "removed" if status == self._REMOVED else "ended by itself")
+            why = str(job.get("RemoveReason", "")).strip()
+            removed = f"removed, {why}" if why else "removed"
+            return Seen("gone", removed if status == self._REMOVED else "ended by itself")
         if status in (self._IDLE, self._HELD):
             return Seen("pending", str(job.get("LastRejMatchReason", "")).strip())
         return Seen("suspended" if status == self._SUSPENDED else "running")
@@ -184,6 +189,16 @@ class HTCondorQueue(Queue):
         text = self.output_of("condor_q", *self.options, "-better-analyze", job) or ""
         lines = text.splitlines()
         return "\n".join([line for line in lines if line.strip()][-ANALYSIS_LINES:])
+
+    def end_of(self, job: str) -> str:  # noqa: D102  # of Queue
+        asked = ("-limit", "1", "-scanlimit", str(HISTORY), "-json", "-attributes")
+        names = ",".join(self._END)
+        text = self.output_of("condor_history", *self.options, job, *asked, names) or ""
+        try:
+            (ad,) = json.loads(text)
+        except (ValueError, TypeError):  # nobody knows of it
+            return ""
+        return ", ".join(f"{name}: {ad[name]}" for name in self._END if name in ad)
 
 
 def _text(job: Any, common: Mapping[str, Any]) -> str:

@@ -75,6 +75,11 @@ class Queue(ABC):
     def explain(self, job: str) -> str:
         """What the batch system itself says of a job that does not start; may be empty."""
 
+    def end_of(self, job: str) -> str:
+        """What the batch system still says of a job that has left the queue; may be empty."""
+        del job
+        return ""
+
     @staticmethod
     def own_job() -> str:
         """The job in which this process works; empty outside of one, or where nothing tells."""
