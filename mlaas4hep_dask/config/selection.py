@@ -121,8 +121,7 @@ def select_branches(
             for n in sorted(requested & hidden & set(sources))
         ]
         reasons += [
-            f"; the function that makes the target makes branch {n!r} too, which is an input only "
-            "if include names it"
+            f"; branch {n!r} may tell of target.branch, and is an input only if include names it"
             for n in sorted(requested & beside)
         ]
         why = reasons[0] if reasons else ""

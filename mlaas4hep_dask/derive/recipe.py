@@ -264,9 +264,7 @@ class Recipe:
             late=tuple(name for name in self.derived if name in names - self.early),
         )
 
-    def giving_away(
-        self, names: Iterable[str], counted: Iterable[str] = (), *, all_members: bool = True
-    ) -> set[str]:
+    def giving_away(self, names: Iterable[str], counted: Iterable[str] = ()) -> set[str]:
         """These branches, all that they are derived from, and what is derived from any of it.
 
         Parameters
@@ -276,15 +274,10 @@ class Recipe:
         counted : iterable of str
             Those of which the number of objects is taken. What else counts the same objects gives
             that away.
-        all_members : bool
-            Whether the other branches of such a collection do so too: an event has as many values
-            of them.
         """
         telling = self.operands(names)
         collections = self.collections_of(telling, counted)
         telling |= {name for name, of in self.counters.items() if of in collections}
-        if all_members:
-            telling |= {n for n, each in self.branches.items() if each.collection in collections}
         for name, expression in self.derived.items():  # each after those that it needs
             if not telling.isdisjoint(expression.names):
                 telling.add(name)

@@ -13,7 +13,7 @@ logger = logging.getLogger(__name__)
 
 def leak_notes(checked: Preflight) -> list[str]:
     """Warnings of inputs that tell of target or weight, and what may."""
-    return _telling(checked.selection) + _made_beside(checked)
+    return _telling(checked.selection) + _counted(checked) + _made_beside(checked)
 
 
 def _telling(selection: Selection) -> list[str]:
@@ -29,6 +29,22 @@ def _telling(selection: Selection) -> list[str]:
             )
             logger.warning("%s", notes[-1].removeprefix("WARNING: "))
     return notes
+
+
+def _counted(checked: Preflight) -> list[str]:
+    """A note on inputs that show how many objects there are, which the target tells."""
+    supervision, recipe = checked.supervision, checked.recipe
+    collections = recipe.collections_of(supervision.target_names, supervision.counted)
+    inputs = [
+        name for name in checked.selection.inputs if recipe.branches[name].collection in collections
+    ]
+    if not inputs:
+        return []
+    text = (
+        f"the target is made of the number of objects of {', '.join(sorted(collections))}: the "
+        f"inputs {listed(inputs)} show how many there are"
+    )
+    return [text]
 
 
 def _made_beside(checked: Preflight) -> list[str]:

@@ -187,13 +187,14 @@ def preflight(description: Description) -> Preflight:
     supervision.check(recipe.branches, places, left_out)
     if traced is not None:
         supervision.check_read(reference.branches, places)
+    targets = _giving_away(supervision.target_names, recipe, traced, counted=supervision.counted)
     selection = select_branches(
         description.branches,
         available,
         places,
-        targets=_giving_away(supervision.target_names, recipe, traced, counted=supervision.counted),
+        targets=targets,
         weights=_giving_away(supervision.weight_names, recipe, traced),
-        beside=_made_beside(supervision.target_names, recipe, traced),
+        beside=_beside(targets, supervision, recipe, traced),
         itself=supervision.target_itself,
         own_names=reference.own_names,
     )
@@ -256,24 +257,33 @@ def _giving_away(
 ) -> set[str]:
     """What tells of targets or weights: all that they are derived from, and what else is of it.
 
-    Of what a function makes, that is all that it had read by then. Where numbers of objects of
-    the branches ``counted``, or others, are learned, that is all of their collection: a row shows
-    how many there are. A weight that depends on such a number leaves the objects themselves.
+    Of what a function makes, that is all that it had read by then; of numbers of the objects of
+    branches ``counted``, all that counts these objects.
     """
     operands = recipe.operands(names)
     if traced is not None:
         function_branches = sorted(operands & traced.branches.keys())
         if any(name not in traced.tree for name in function_branches):
             operands |= {*traced.reads(function_branches)} & traced.branches.keys()
-    return recipe.giving_away(operands, counted or (), all_members=counted is not None)
+    return recipe.giving_away(operands, counted or ())
 
 
-def _made_beside(names: set[str], recipe: Recipe, traced: Traced | None) -> set[str]:
-    """What a function makes, if it makes any of ``names`` too: nothing tells what of."""
-    if traced is None:
-        return set()
-    made = traced.branches.keys() - traced.tree
-    return recipe.giving_away(made, all_members=False) if made & recipe.operands(names) else set()
+def _beside(
+    targets: set[str], supervision: Supervision, recipe: Recipe, traced: Traced | None
+) -> set[str]:
+    """What may tell of targets though they are not made of it.
+
+    Of numbers of objects that are all branches of the collection, for a row shows how many there
+    are. If a function makes what targets are made of, that is all that it makes: nothing tells
+    what of.
+    """
+    names = supervision.target_names
+    telling = recipe.collections_of(names, supervision.counted)
+    beside = {name for name, each in recipe.branches.items() if each.collection in telling}
+    if traced is not None:
+        made = traced.branches.keys() - traced.tree
+        beside |= made if made & recipe.operands(names) else set()
+    return recipe.giving_away(beside) - targets if beside else set()
 
 
 def _require_filled(plans: Sequence[FilePlan], selection: Selection) -> None:

@@ -254,6 +254,7 @@ def test_classes_of_a_branch_are_those_of_the_drawn_events_and_their_objects(key
         for sample in keys["samples"]
     ]
     keys["target"] = {"branch": "NJet > 2", "classes": ["few", "many"]}
+    keys["branches"] = {**keys.get("branches", {}), "include": ["*", "Jet_*"]}
     specs = dataset_of(keys, client).specs()
     files = [keys["samples"][0]["files"], *keys["samples"][1]["files"]]
     multiplicities = np.concatenate(

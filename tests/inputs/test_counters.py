@@ -74,6 +74,13 @@ def test_what_counts_the_same_objects_as_the_target_is_no_input_by_wildcard(coun
     found = checked(file, target=regression(target.format(counter=counter)), derive=derive)
     assert found.selection.inputs == ["met", "twice"]
     assert found.selection.targets == sorted(["HT", "jet_eta", "jet_pt", counter, "many"])
+    branches = {"include": ["*", "jet_e*"]}
+    asked = regression(target.format(counter=counter))
+    named = checked(file, target=asked, branches=branches, derive=derive)
+    is_read = target == "many"  # which is made of it
+    assert ("jet_eta" in named.selection.inputs) == (not is_read)
+    assert is_read == (not leak_notes(named))
+    assert is_read or "the inputs jet_eta show how many there are" in leak_notes(named)[0]
     # a weight by it leaves the jets, which are not made of it
     weighted = checked(file, target=regression("met"), weight=f"1 + 0.1 * {counter}")
     assert weighted.selection.inputs == ["jet_eta", "jet_pt"]
