@@ -78,9 +78,9 @@ def test_jobs_that_are_lost_or_end_together_and_a_lost_server_change_no_result(
             run.wait_for(lambda: ending.keys() <= run.lost().keys(), "all jobs have ended")
             why = [run.lost()[worker] for worker in ending]
             server.send(signal.SIGSTOP)
+            hold.unlink()  # others may have come, and have read before
             run.wait_for(lambda: is_asked_in_vain(server), "others are in mid-read")
             server.end()
-            hold.unlink()
             run.wait_for(lambda: "attempt failed" in run.said_by_jobs(), "it is missed")
             server = XRootDServer(main_job.DATA, server.port)
             found = run.results()
