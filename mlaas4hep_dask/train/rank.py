@@ -103,10 +103,10 @@ class Rank:
         dist.init_process_group(
             "gloo", store=store, rank=task.rank, world_size=task.num_ranks, timeout=TIMEOUT
         )
-        # Buffers are averaged after every epoch: those of one rank alone know its events alone.
-        wrapped = DistributedDataParallel(
-            self.learner.network, gradient_as_bucket_view=True, broadcast_buffers=False
-        )
+        wrapped = DistributedDataParallel(self.learner.network, gradient_as_bucket_view=True)
+        # Buffers are averaged after every epoch: those of one rank alone know its events alone. As
+        # an argument this has one name until torch 2.12, and another one after.
+        wrapped.broadcast_buffers = False
         self.exchange = self._share_memory(memory)  # all have met after this
         if self.exchange is not None:
             wrapped.register_comm_hook(None, self.exchange.hook)
