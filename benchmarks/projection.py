@@ -157,8 +157,7 @@ def sites(parsed: argparse.Namespace) -> list[Place]:
         jobs = site.jobs("readers")
         name, memory = site.name, jobs.memory // jobs.processes
         disk = getattr(jobs, "disk", disk) // jobs.processes
-        readers = parsed.readers or [site.group("readers").maximum]
-        trainers = trainers or site.group("trainers").maximum
+        readers = parsed.readers or [site.options.readers.maximum]
         lifetimes = [site.lifetime(group) for group in ("readers", "trainers")]
         lifetime = min(each[0] if each else math.inf for each in lifetimes)
     if parsed.walltime is not None:

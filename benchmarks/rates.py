@@ -25,7 +25,7 @@ from mlaas4hep_dask.config.sections import Cluster
 from mlaas4hep_dask.dataset import Dataset
 from mlaas4hep_dask.inputs.context import Context
 from mlaas4hep_dask.reader import Partition
-from mlaas4hep_dask.run.training import assignments
+from mlaas4hep_dask.run.amounts import assignments
 from mlaas4hep_dask.train.rank import Rank
 from mlaas4hep_dask.train.session import RankTask
 

@@ -117,7 +117,7 @@ def one_of_each(asked: Asked) -> Iterator[Cluster]:
 
 def _one(site: Site, group: str) -> dict[str, Any]:
     """One worker of a group, in a job that need not be long: queues let short ones in sooner."""
-    one = {"minimum": 1, "maximum": 1}
+    one: dict[str, Any] = {"minimum": 1, "maximum": 1} if group == "readers" else {}
     walltime = site.walltime(group)
     return one if walltime is None else {**one, "walltime": min(walltime, SHORT)}
 
