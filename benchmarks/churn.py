@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import os
 import signal
+import statistics
 import tempfile
 import threading
 import time
@@ -204,7 +205,8 @@ def report(
     memory = [sample[3] for sample in churn.samples]
     num_tasks = [sample[4] for sample in churn.samples]
     part = max(1, len(memory) // TENTH)
-    growth = sum(memory[-part:]) / max(sum(memory[part : 2 * part]), 1) if memory else 1.0
+    early = memory[part : 2 * part] or memory  # of which there are few in a short run
+    growth = statistics.mean(memory[-part:]) / statistics.mean(early) if memory else 1.0
     redone = round(max(churn.num_done / total - 1, 0.0), 4)
     if parsed.plot:
         parsed.plot.write_text(drawn(churn, total), encoding="utf-8")

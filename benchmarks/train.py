@@ -97,8 +97,7 @@ def main() -> None:
     events = assignment.num_events(0)
 
     def learn(rank: Rank, window: Window) -> None:
-        logits = np.empty(len(window.y), np.float32)
-        for _ in rank.learner.learn(window, window.w, logits):
+        for _ in rank.learner.learn(window, window.w):
             pass
 
     def ours() -> None:
