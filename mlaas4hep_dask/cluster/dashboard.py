@@ -8,7 +8,6 @@ import socket
 from typing import TYPE_CHECKING
 
 from mlaas4hep_dask.places import LOCAL, PLACES
-from mlaas4hep_dask.waiting.waits import asked
 
 if TYPE_CHECKING:
     from distributed import Client
@@ -26,6 +25,8 @@ def dashboard_lines(client: Client, options: Cluster) -> list[str]:
     options : Cluster
         Section ``cluster`` of the configuration.
     """
+    from mlaas4hep_dask.waiting.waits import asked  # which imports Dask
+
     identity = asked(client, client.scheduler.identity, "asking for the dashboard")
     port = identity["services"].get("dashboard")
     if port is None:

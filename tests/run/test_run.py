@@ -120,7 +120,8 @@ def test_the_model_card_is_made_again_from_the_numbers_of_the_run(finished):
     path, _ = finished
     card = model_card(json.loads((path / "metrics.json").read_text()))
     assert card == (path / "bundle/model_card.md").read_text()
-    assert "5 epochs with a global batch of 100 on 2 ranks, learning rate 0.001, seed 0." in card
+    assert "Trained for 5 epochs, of which number 5 is kept, with a global batch of 100" in card
+    assert "on 2 ranks, learning rate 0.001, seed 0." in card
 
 
 def test_the_journal_tells_what_the_console_said_and_metrics_hold(finished):
