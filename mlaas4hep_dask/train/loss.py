@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 from mlaas4hep_dask.errors import CodeError, ModelError
 from mlaas4hep_dask.objective import LOSSES, Loss, Objective
 from mlaas4hep_dask.objective.objective import BatchLoss
-from mlaas4hep_dask.usercode import RAISED, UserCode, find_code
+from mlaas4hep_dask.train.code import code_named
+from mlaas4hep_dask.usercode import RAISED, UserCode
 
 if TYPE_CHECKING:
     import torch
@@ -127,7 +128,4 @@ def find_loss(name: str, *, resolve: Callable[[str], Path], where: str) -> LossS
     """
     if ":" not in name:
         return LossSource(name)
-    try:
-        return LossSource(name, find_code(name, resolve=resolve))
-    except CodeError as error:
-        raise ModelError(f"{where}: training.loss: {error.message}", **error.facts) from error
+    return LossSource(name, code_named("training.loss", name, resolve=resolve, where=where))

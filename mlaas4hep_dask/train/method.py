@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from mlaas4hep_dask.errors import CodeError, ModelError, unknown_keyword
+from mlaas4hep_dask.train.code import code_named
 from mlaas4hep_dask.train.loss import LossSource
-from mlaas4hep_dask.usercode import RAISED, UserCode, find_code, limited
+from mlaas4hep_dask.usercode import RAISED, UserCode, limited
 
 OPTIMISERS = "torch.optim"
 SCHEDULERS = "torch.optim.lr_scheduler"
@@ -163,8 +164,6 @@ def find_piece(
     if named is None:
         return None
     reference = reference_of(named.callable, home)
-    try:
-        code = find_code(reference, resolve=resolve, values=dict(named.kwargs))
-    except CodeError as error:
-        raise ModelError(f"{where}: training.{what}: {error.message}", **error.facts) from error
-    return Piece(what, code, dict(named.kwargs))
+    kwargs = dict(named.kwargs)
+    code = code_named(f"training.{what}", reference, resolve=resolve, where=where, values=kwargs)
+    return Piece(what, code, kwargs)

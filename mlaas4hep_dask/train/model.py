@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mlaas4hep_dask.errors import CodeError, ModelError, unknown_keyword
-from mlaas4hep_dask.usercode import RAISED, UserCode, find_code, limited
+from mlaas4hep_dask.train.code import code_named
+from mlaas4hep_dask.usercode import RAISED, UserCode, limited
 
 if TYPE_CHECKING:
     import torch
@@ -123,8 +124,5 @@ def find_model(
     ModelError
         When there is no such file, module or callable; names the nearest.
     """
-    try:
-        code = find_code(reference, resolve=resolve, values=kwargs)
-    except CodeError as error:
-        raise ModelError(f"{where}: model.callable: {error.message}", **error.facts) from error
+    code = code_named("model.callable", reference, resolve=resolve, where=where, values=kwargs)
     return ModelSource(code, dict(kwargs))
