@@ -16,11 +16,11 @@ from mlaas4hep_dask.config.sections import (
     Partitioning,
     Sample,
     Split,
-    Training,
 )
 from mlaas4hep_dask.config.selection import Selection, check_collections, select_branches
 from mlaas4hep_dask.config.specs import SpecsPass
 from mlaas4hep_dask.config.target import Target
+from mlaas4hep_dask.config.training import Training
 
 __all__ = [
     "Branches",

@@ -43,7 +43,6 @@ from mlaas4hep_dask.config.sections import (
     Partitioning,
     Sample,
     Split,
-    Training,
 )
 from mlaas4hep_dask.config.specs import SpecsField, SpecsPass
 from mlaas4hep_dask.config.target import (
@@ -53,6 +52,7 @@ from mlaas4hep_dask.config.target import (
     training_problems,
     with_usual_network,
 )
+from mlaas4hep_dask.config.training import Training
 from mlaas4hep_dask.formats import OnBadFile
 from mlaas4hep_dask.objective import Objective
 

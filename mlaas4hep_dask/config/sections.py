@@ -3,23 +3,15 @@
 from __future__ import annotations
 
 import math
-from typing import Annotated, Any, Literal, Self
+from typing import Self
 
-from pydantic import (
-    BeforeValidator,
-    Field,
-    JsonValue,
-    WithJsonSchema,
-    field_validator,
-    model_validator,
-)
+from pydantic import Field, JsonValue, field_validator, model_validator
 
 from mlaas4hep_dask.config.fields import Files, Size, Slug, Text, Tree, WorkerMemory
 from mlaas4hep_dask.config.friends import Friend
-from mlaas4hep_dask.config.problems import ADDRESS, CALLABLE, PIECE, Problem, invalid
+from mlaas4hep_dask.config.problems import ADDRESS, CALLABLE, Problem, invalid
 from mlaas4hep_dask.config.section import Section
 from mlaas4hep_dask.errors import either
-from mlaas4hep_dask.objective import loss_names, metric_names
 from mlaas4hep_dask.places import LOCAL, PLACES, SCHEMES, SYSTEMS
 
 
@@ -153,129 +145,6 @@ class Model(Section):
         description="Keyword arguments of the callable.",
         examples=[{"hidden": [64, 32]}],
     )
-
-
-_LOSS_SCHEMA = {
-    "anyOf": [
-        {"enum": sorted({name for names in loss_names().values() for name in names})},
-        {"type": "string", "pattern": CALLABLE},
-        {"type": "null"},
-    ],
-    "examples": ["huber", "losses.py:focal"],
-}
-
-
-class Piece(Section):
-    """A callable of torch or of your own, with its keyword arguments; or its name alone."""
-
-    callable: str = Field(
-        pattern=PIECE,
-        description="Its name in torch, or module:callable, or path/to/file.py:callable relative "
-        "to the folder of this file.",
-    )
-    kwargs: dict[str, JsonValue] = Field(
-        default={}, description="Keyword arguments of the callable."
-    )
-
-
-class Scheduler(Piece):
-    """As of an optimiser, and when it is called."""
-
-    every: Literal["step", "epoch"] | None = Field(
-        default=None,
-        description="After what it is called. null means after every step if it takes their "
-        "number (total_steps), else after every epoch.",
-    )
-
-
-def _named(value: Any) -> Any:
-    return {"callable": value} if isinstance(value, str) else value
-
-
-class Training(Section):
-    """How the network is trained."""
-
-    epochs: int = Field(default=5, ge=1, description="Passes over the training events.")
-    batch_size: int = Field(
-        default=100, ge=1, description="Events per optimiser step, over all ranks together."
-    )
-    learning_rate: float = Field(default=1e-3, gt=0, description="Step size of the optimiser.")
-    optimiser: Annotated[Piece, BeforeValidator(_named)] | None = Field(
-        default=None,
-        description="What takes the steps: a name in torch.optim, such as AdamW, or a callable of "
-        "a list of parameters; with keyword arguments as {callable: …, kwargs: {…}}. It is given "
-        "learning_rate as lr. null means Adam.",
-        examples=["AdamW", {"callable": "SGD", "kwargs": {"momentum": 0.9}}],
-    )
-    scheduler: Annotated[Scheduler, BeforeValidator(_named)] | None = Field(
-        default=None,
-        description="What changes the size of steps: a name in torch.optim.lr_scheduler, or a "
-        "callable of an optimiser. It is given total_steps, T_max and max_lr, if it takes them. "
-        "null means that they stay as large.",
-        examples=["OneCycleLR", {"callable": "StepLR", "kwargs": {"step_size": 3}}],
-    )
-    clip_norm: float | None = Field(
-        default=None,
-        gt=0,
-        description="Largest norm of the gradient of all parameters together. null means any.",
-    )
-    ema: float | None = Field(
-        default=None,
-        gt=0,
-        lt=1,
-        description="Decay of a moving average of the parameters, such as 0.999, which is measured "
-        "and exported. null means that the parameters themselves are.",
-    )
-    freeze: list[Text] = Field(
-        default=[],
-        description="Patterns of the names of parameters that stay as they are, such as "
-        "embedding.*.",
-    )
-    ranks: int = Field(default=2, ge=1, description="Torch processes that train together.")
-    max_restarts: int = Field(
-        default=2,
-        ge=0,
-        description="Restarts from the last checkpoint after a rank's worker died, without a "
-        "completed epoch in between.",
-    )
-    loss: Annotated[str | None, WithJsonSchema(_LOSS_SCHEMA, mode="validation")] = Field(
-        default=None,
-        description="What is made small: the name of a loss ("
-        + "; ".join(f"{word}: {', '.join(names)}" for word, names in loss_names().items())
-        + "), or module:callable or path/to/file.py:callable, a function of outputs and targets "
-        "that gives one loss per event. null means the first of "
-        "the names.",
-    )
-    keep: Literal["best", "last"] = Field(
-        default="best",
-        description="Which network is exported: that of the epoch with the best monitor, or of "
-        "the last.",
-    )
-    monitor: Text = Field(
-        default="loss",
-        description="Metric of the validation events that tells which epoch is best: loss, or "
-        + "; ".join(f"{word}: {', '.join(names)}" for word, names in metric_names().items())
-        + ".",
-        examples=["loss", "auc"],
-    )
-    early_stopping: int | None = Field(
-        default=None,
-        ge=1,
-        description="Training ends after so many epochs in a row of which none had a better "
-        "monitor. null means that all epochs are done.",
-    )
-    balance: Literal["none", "classes"] = Field(
-        default="none",
-        description="classes scales the weights in the loss so that those of every class have "
-        "the same sum over the training events.",
-    )
-
-    @model_validator(mode="after")
-    def _feeds_every_rank(self) -> Self:
-        if self.batch_size < self.ranks:
-            text = f"expected at least one event per rank ({self.ranks}), found {self.batch_size}"
-            raise invalid(Problem("batch_size", text))
-        return self
 
 
 class Cluster(Section):

@@ -10,7 +10,8 @@ from pydantic import BeforeValidator, Field, model_validator
 from mlaas4hep_dask.config.fields import Text, as_list, texts_schema
 from mlaas4hep_dask.config.problems import CALLABLE, Problem, describe, invalid
 from mlaas4hep_dask.config.section import Section
-from mlaas4hep_dask.config.sections import Sample, Training
+from mlaas4hep_dask.config.sections import Sample
+from mlaas4hep_dask.config.training import Training
 from mlaas4hep_dask.errors import either, nearest
 from mlaas4hep_dask.objective import LOSSES, WORDS, Objective, objective_of
 
