@@ -1,7 +1,6 @@
 """Runs by the command on a batch system, with a function that can be held, and what they tell."""
 
 import json
-import signal
 import subprocess
 from contextlib import suppress
 
@@ -118,7 +117,6 @@ class Run:
                 stdout=log,
                 stderr=log,
                 start_new_session=True,
-                preexec_fn=hears_interrupts,
             )
         return self
 
@@ -207,11 +205,6 @@ class Run:
     def results(self):
         assert self.ended()[0] == 0, self.printed()
         return main_job.results(self.folder)
-
-
-def hears_interrupts():
-    """A shell's background job, as tests may be, ignores Ctrl-C."""
-    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def lines_of(path):

@@ -2,6 +2,7 @@ import gc
 import logging
 import os
 import shutil
+import signal
 import sys
 from contextlib import ExitStack, contextmanager
 
@@ -99,6 +100,20 @@ def quick(request):
     if _started and not names & PROCESSES:
         what, marks = sorted(set(_started)), ", ".join(sorted(PROCESSES))
         pytest.fail(f"{what}: tests that start processes or servers are marked, by one of {marks}")
+
+
+@pytest.fixture(autouse=True)
+def hears_signals():
+    """What a test starts hears Ctrl-C and a closed terminal, whatever these tests were started by.
+
+    A shell's background job ignores the one, one under nohup the other, and children inherit that.
+    """
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    yield
+    both = (signal.SIGINT, signal.SIGHUP)
+    ignored = [number.name for number in both if signal.getsignal(number) == signal.SIG_IGN]
+    assert ignored == [], "the test leaves signals ignored, by all that later tests start"
 
 
 @pytest.fixture(autouse=True)

@@ -19,9 +19,12 @@ JSON = st.recursive(
 )
 
 
+ACTING = ("__main__", ".forked")  # what is imported for what it does: forked ignores Ctrl-C
+
+
 def all_errors():
     for module in pkgutil.walk_packages(mlaas4hep_dask.__path__, "mlaas4hep_dask."):
-        if not module.name.endswith("__main__"):
+        if not module.name.endswith(ACTING):
             importlib.import_module(module.name)
     found = [MLaaSError]
     for error in found:

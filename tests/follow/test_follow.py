@@ -148,9 +148,7 @@ def test_a_run_that_is_stopped_in_training_leaves_nothing_and_who_is_attached_he
         for line in attached.stdout:
             if line.startswith("epoch 2/"):
                 break
-        leaving = subprocess.Popen(
-            command("attach", "run"), cwd=tmp_path, stdout=subprocess.PIPE, preexec_fn=heard
-        )
+        leaving = subprocess.Popen(command("attach", "run"), cwd=tmp_path, stdout=subprocess.PIPE)
         leaving.stdout.readline()
         leaving.send_signal(signal.SIGINT)
         leaving.communicate(timeout=60)
@@ -171,11 +169,6 @@ def test_a_run_that_is_stopped_in_training_leaves_nothing_and_who_is_attached_he
     assert list(temporary.iterdir()) == []
     assert status(tmp_path)["state"] == "interrupted"
     assert status(tmp_path)["exit_status"] == 143
-
-
-def heard():
-    """A shell's background job, as these tests may be, ignores Ctrl-C."""
-    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def test_a_run_that_fails_on_its_way_tells_why_and_with_which_status(tmp_path, temporary):

@@ -46,14 +46,7 @@ def began(folder, temporary, *command):
         stderr=subprocess.STDOUT,
         text=True,
         process_group=0,
-        preexec_fn=heard,
     )
-
-
-def heard():
-    """A shell's background job, as these tests may be, ignores Ctrl-C, and under nohup SIGHUP."""
-    signal.signal(signal.SIGINT, signal.default_int_handler)
-    signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 
 def imports(module):
@@ -199,7 +192,6 @@ def test_a_command_that_is_interrupted_before_it_has_begun_prints_nothing(
         cwd=tmp_path,
         env={**os.environ, "PYTHONPATH": path},
         capture_output=True,
-        preexec_fn=heard,
         timeout=100,
         check=False,
     )

@@ -11,6 +11,7 @@ import time
 import warnings
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from itertools import takewhile
 
 import awkward as ak
 import numpy as np
@@ -897,13 +898,11 @@ def test_ctrl_c_ends_the_command_without_tracebacks_or_files(tmp_path, small):
         text=True,
         process_group=0,
     )
-    for line in process.stdout:
-        if line.startswith("plan:"):
-            break
-    os.killpg(process.pid, signal.SIGINT)  # as a terminal does
-    rest = process.stdout.read()
-    process.stdout.close()
-    assert process.wait(timeout=60) == 130
+    with process.stdout as lines:
+        before = list(takewhile(lambda line: not line.startswith("plan:"), lines))
+        os.killpg(process.pid, signal.SIGINT)  # as a terminal does
+        rest = lines.read()
+    assert process.wait(timeout=60) == 130, (before, rest)
     assert "Traceback" not in rest
     assert "interrupted; nothing was written" in rest
     assert [entry.name for entry in tmp_path.iterdir()] == ["bundle"]
