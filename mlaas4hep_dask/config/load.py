@@ -16,6 +16,7 @@ from mlaas4hep_dask.config.reading import Reading
 from mlaas4hep_dask.config.root import Config
 from mlaas4hep_dask.config.section import Section
 from mlaas4hep_dask.config.sections import Cluster
+from mlaas4hep_dask.config.seed import in_full
 from mlaas4hep_dask.errors import ConfigError, did_you_mean, names_in, nearest
 
 
@@ -160,6 +161,8 @@ def _apply(document: dict[str, Any], lines: dict[str, int | str], override: str)
         text = "expected 'key.path=value', such as 'training.epochs=10'"
         raise _refusal("", text, place)
     value, _ = parse(text, place=place)
+    if parts[0] == "seed" and len(parts) > 1 and isinstance(document.get("seed"), int):
+        document["seed"] = in_full(document["seed"])
     container: Any = document
     for depth, part in enumerate(parts[:-1], 1):
         path = ".".join(parts[:depth])

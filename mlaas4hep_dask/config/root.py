@@ -44,6 +44,7 @@ from mlaas4hep_dask.config.sections import (
     Sample,
     Split,
 )
+from mlaas4hep_dask.config.seed import Seed, SeedField
 from mlaas4hep_dask.config.specs import SpecsField, SpecsPass
 from mlaas4hep_dask.config.target import (
     Target,
@@ -148,11 +149,10 @@ class Config(Section):
     split: Split = Field(
         default=Split(), description="Fractions for training, validation and test; sum 1."
     )
-    seed: int = Field(
-        default=0,
-        ge=0,
-        lt=2**63,
-        description="Seed of the split, the shuffling and the initial weights.",
+    seed: SeedField = Field(
+        default=Seed(),
+        description="Seeds of split, order of events and initial weights, or one for all.",
+        examples=[1, {"weights": 3}],
     )
     model: Model = Field(default=Model(), description="The function that builds the network.")
     training: Training = Field(default=Training(), description="How the network is trained.")
@@ -367,9 +367,12 @@ class Config(Section):
 
     def digest(self) -> str:
         """The sha256, in hex, of the `influential` keys."""
-        document = self.influential()
-        text = json.dumps(document, sort_keys=True, separators=(",", ":"), allow_nan=False)
-        return hashlib.sha256(text.encode()).hexdigest()
+        return _sha256(self.influential())
+
+    def events_digest(self) -> str:
+        """The same of those that influence events and their splits."""
+        apart = {"seed": self.seed.split, "model": None, "training": None}
+        return _sha256(self.influential() | apart)
 
     def to_yaml(self, *, absolute: bool = False) -> str:
         """YAML text with every key, defaults included; it loads back to an equal config.
@@ -390,3 +393,8 @@ class Config(Section):
 
     def __hash__(self) -> int:
         return hash(self.digest())
+
+
+def _sha256(document: dict[str, Any]) -> str:
+    text = json.dumps(document, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    return hashlib.sha256(text.encode()).hexdigest()

@@ -215,7 +215,7 @@ class Dataset:
                 target=config.target,
                 weight=config.weight,
                 split=config.split,
-                seed=config.seed,
+                seed=config.seed.split,
             ),
         )
         reused, folder = self._reused(), None
@@ -369,7 +369,7 @@ class Dataset:
         ]
         reused = self._reused()
         origin = None if reused is None else reused.provenance["reused"]["sha256"]
-        text = json.dumps([self.config.digest(), self._event_facts(), origin, files, *more])
+        text = json.dumps([self.config.events_digest(), self._event_facts(), origin, files, *more])
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
     def _repr_html_(self) -> str:

@@ -30,7 +30,7 @@ def description_of(config: Config) -> Description:
         encode=config.encode,
         specs_path=config.specs.path,
         split=config.split,
-        seed=config.seed,
+        seed=config.seed.split,
         max_events=config.max_events,
         skip=config.on_bad_file == "skip",
     )

@@ -46,7 +46,7 @@ def assignments(dataset: Dataset, plan: BlockPlan, window_bytes: int = WINDOW_BY
         ranks=config.training.ranks,
         batch_size=config.training.batch_size,
         window_events=max(window_bytes // row_bytes, 1),
-        seed=config.seed,
+        seed=config.seed.order,
         files=[(part.file, part.tree) for part in plan.partitions],
     )
     # Their rows are used once, so their windows can be smaller.

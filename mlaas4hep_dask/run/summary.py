@@ -49,7 +49,7 @@ def run_summary(
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
         "package": __version__,
         "versions": versions(),
-        "seed": config.seed,
+        "seed": config.seed.as_json(),
         "stages": [stage.as_json() for stage in stages],
         "counts": {
             "files": len(plan.files),

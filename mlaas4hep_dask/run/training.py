@@ -360,7 +360,7 @@ class Trainer:
             model=self._model,
             row_shape=self._row_shape,
             learning_rate=self._config.training.learning_rate,
-            seed=self._config.seed,
+            seed=self._config.seed.weights,
             mean_weight=self.weights.mean,
             assignments=self._assignments,
             objective=self.objective,

@@ -220,6 +220,7 @@ _json = st.recursive(
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(_text, inner, max_size=3),
     max_leaves=6,
 )
+_seed = st.integers(0, 2**63 - 1)
 _documents = st.fixed_dictionaries(
     {
         "samples": st.tuples(_slug, _slug, st.lists(_text, min_size=1, max_size=3), _positive)
@@ -241,7 +242,8 @@ _documents = st.fixed_dictionaries(
         "partition": st.fixed_dictionaries(
             {}, optional={"target_bytes": st.integers(1) | st.sampled_from(["64 MB", "1.5GiB"])}
         ),
-        "seed": st.integers(0, 2**63 - 1),
+        "seed": _seed
+        | st.fixed_dictionaries({}, optional={"split": _seed, "order": _seed, "weights": _seed}),
         "model": st.fixed_dictionaries({"kwargs": st.dictionaries(_text, _json, max_size=4)}),
         "training": st.fixed_dictionaries({}, optional={"learning_rate": _positive}),
         "output": st.none() | _text,
@@ -274,6 +276,7 @@ def test_the_schema_accepts_what_the_models_accept(document):
     change=st.sampled_from(
         [
             ("seed", "7"),
+            ("seed.weights", "7"),
             ("training.epochs", "3"),
             ("training.learning_rate", "1e-2"),
             ("samples.0.weight", "2"),
@@ -310,7 +313,36 @@ def test_an_override_equals_editing_the_file(tmp_path_factory, change, name):
 
 
 def test_the_last_of_two_overrides_wins(write):
-    assert load(write(MINIMAL), ["seed=1", "seed=2"]).seed == 2
+    assert load(write(MINIMAL), ["seed=1", "seed=2"]).seed.order == 2
+
+
+@pytest.mark.parametrize(
+    ("text", "change", "expected"),
+    [
+        ("seed: 3", [], 3),
+        ("seed: {split: 3, order: 3, weights: 3}", [], 3),
+        ("seed: {weights: 3}", [], {"split": 0, "order": 0, "weights": 3}),
+        ("seed: 3", ["seed.order=4"], {"split": 3, "order": 4, "weights": 3}),
+        ("seed: 3", ["seed.order=4", "seed=5"], 5),
+        ("", ["seed.split=4"], {"split": 4, "order": 0, "weights": 0}),
+    ],
+)
+def test_a_seed_is_one_number_or_one_for_each_use(write, text, change, expected):
+    config = load(write(f"{MINIMAL}{text}\n"), change)
+    assert config.influential()["seed"] == expected
+    names = ("split", "order", "weights")
+    numbers = dict.fromkeys(names, expected) if isinstance(expected, int) else expected
+    assert {name: getattr(config.seed, name) for name in names} == numbers
+
+
+def test_seeds_of_order_and_weights_do_not_change_events(write):
+    config = load(write(MINIMAL))
+    for change in ("seed.order=1", "seed.weights=1", "training.ranks=1"):
+        other = load("dataset.yaml", [change])
+        assert other.digest() != config.digest()
+        assert other.events_digest() == config.events_digest()
+    for change in ("seed.split=1", "seed=1", "max_events=9", "encode.width=3"):
+        assert load("dataset.yaml", [change]).events_digest() != config.events_digest()
 
 
 def test_an_override_of_a_section_takes_its_lines_away(refused):
@@ -410,6 +442,14 @@ def test_a_billion_laughs_are_not_expanded(refused):
         ),
         ("seed: 1.0", "expected a whole number, found 1.0", "seed", None),
         ("seed: -1", "seed: expected at least 0, found -1", "seed", None),
+        ("seed: {order: -1}", "seed.order: expected at least 0, found -1", "seed.order", None),
+        ("seed: {split: x}", "seed.split: expected a whole number, found 'x'", "seed.split", None),
+        (
+            "seed: {weight: 1}",
+            "dataset.yaml:8: seed.weight: unknown key; did you mean 'weights'?",
+            "seed.weight",
+            "weights",
+        ),
         ("tree:", "tree: expected text, found nothing", "tree", None),
         ("tree: ''", "tree: expected text that is not empty, found '' (text)", "tree", None),
         ("name: a/b", "expected a name of letters, digits", "name", None),

@@ -97,7 +97,7 @@ def test_the_metrics_of_a_run_are_those_of_its_network_on_the_test_events(finish
     x, missing, y, w, ids = (array.compute() for array in dataset.to_dask())
     split = dataset.config.split
     fractions = (split.train, split.validation, split.test)
-    chosen = split_of(ids, fractions, seed=dataset.config.seed) == 2
+    chosen = split_of(ids, fractions, seed=dataset.config.seed.split) == 2
     x, missing, y, w = (array[chosen] for array in (x, missing, y, w.astype(np.float64)))
     rows = given(network, x)
     errors = errors_of(rows, x, missing)

@@ -144,12 +144,16 @@ def measured(epochs):
 
 
 def test_the_same_seed_gives_the_same_metrics(keys, client):
-    _, first = train(keys, client)
+    trainer, first = train(keys, client)
     _, second = train(keys, client)
     assert measured(first) == measured(second)
     assert first[-1].state == second[-1].state
-    _, other = train({**keys, "seed": 1}, client)
-    assert measured(other) != measured(first)
+    # Another network of an ensemble, on the same events in the same order.
+    other, third = train({**keys, "seed": {"weights": 1}}, client)
+    assert measured(third) != measured(first)
+    assert other._assignments == trainer._assignments
+    assert other._plan.token == trainer._plan.token
+    assert other._dataset.specs().branches == trainer._dataset.specs().branches
 
 
 def test_every_event_counts_once_in_every_epoch(keys, client):
@@ -694,7 +698,7 @@ def test_buffers_know_the_events_of_all_ranks(keys, client, tmp_path):
     arrays = trainer._dataset.to_dask()
     x, ids = dask.compute(arrays.x, arrays.id)
     config = trainer._dataset.config
-    split = split_of(ids, config.split.fractions, seed=config.seed)
+    split = split_of(ids, config.split.fractions, seed=config.seed.split)
     expected = x[split == 0].sum(axis=0, dtype=np.float64)
     assert np.allclose(2 * network["total"].numpy(), expected, rtol=1e-5, atol=1e-2)
     assert network["steps"] > 40
