@@ -54,12 +54,19 @@ KEYS = {
     "target.branch": "expression target_branch variable",
     "training.loss": "criterion loss loss_fn loss_function",
     "training": "fit train trainer",
+    "training.accumulate": "accum_steps accumulate_grad_batches accumulation accumulation_steps "
+    "grad_accum gradient_accumulation gradient_accumulation_steps",
     "training.balance": "balanced class_weight class_weights reweight reweighting",
     "training.batch_size": "batch batchsize bs minibatch minibatch_size train_batch_size",
+    "training.clip_norm": "clip clip_grad clip_gradients grad_clip gradient_clip_val max_grad_norm",
+    "training.early_stopping": "early_stop patience",
+    "training.ema": "ema_decay moving_average",
     "training.epochs": "epoch max_epochs n_epochs nepochs num_epochs",
     "training.learning_rate": "alpha eta learn_rate learningrate lr step",
     "training.max_restarts": "max_retries restarts retries",
+    "training.optimiser": "optim optimizer",
     "training.ranks": "ddp gpus n_gpus ngpu nproc nproc_per_node num_gpus world_size",
+    "training.scheduler": "gamma lr_schedule lr_scheduler sched scheduler_name warmup",
     "tree": "dir ntuple table tree_name tree_path treename treepath ttree",
     "weight": "event_weight event_weights gen_weight sample_weights weight_branch weight_column "
     "weights",
@@ -68,14 +75,11 @@ KEYS = {
 _ABSENT = {
     "amp bf16 fp16 half mixed_precision precision": "training computes in float32",
     "augment augmentation": "a function (key 'function') may change events",
-    "betas momentum optim optimiser optimizer weight_decay wd": "training uses Adam with the step "
-    "training.learning_rate",
+    "betas momentum weight_decay wd": "these are arguments of the optimiser: "
+    "training.optimiser.kwargs",
     "cuda device gpu use_gpu": "training runs on CPUs",
     "dropout activation hidden layers n_layers units": "these are arguments of the network: "
     "model.kwargs",
-    "early_stop early_stopping patience": "training runs for training.epochs and each epoch's "
-    "metrics are kept",
-    "gamma lr_schedule lr_scheduler sched scheduler_name warmup": "the learning rate is constant",
     "metrics": "the report has those that fit the target",
     "num_classes n_classes": "the labels of the samples, or target.classes, tell it",
     "shuffle": "events are always shuffled, by seed",

@@ -53,7 +53,13 @@ class Training(Section):
 
     epochs: int = Field(default=5, ge=1, description="Passes over the training events.")
     batch_size: int = Field(
-        default=100, ge=1, description="Events per optimiser step, over all ranks together."
+        default=100, ge=1, description="Events per batch, over all ranks together."
+    )
+    accumulate: int = Field(
+        default=1,
+        ge=1,
+        description="Batches of which the gradients are added up before the optimiser takes a "
+        "step: as if batch_size were so many times as large, with the memory of one batch.",
     )
     learning_rate: float = Field(default=1e-3, gt=0, description="Step size of the optimiser.")
     optimiser: Annotated[Piece, BeforeValidator(_named)] | None = Field(

@@ -42,7 +42,7 @@ def model_card(summary: Mapping[str, Any]) -> str:
 ## Model
 `{summary["model"]["callable"]}` with {input_text(summary["model"])} as input. Trained for \
 {len(summary["epochs"])} epochs, of which number {summary["kept_epoch"]} is kept, \
-with a global batch of {training["batch_size"]} on \
+with a global batch of {training["batch_size"] * training.get("accumulate", 1)} on \
 {training["ranks"]} ranks, learning rate {training["learning_rate"]}, seed {summary["seed"]}.
 
 ## Data

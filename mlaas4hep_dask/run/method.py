@@ -42,4 +42,5 @@ def method_of(config: Config) -> Method:
         keys.clip_norm,
         tuple(keys.freeze),
         keys.ema,
+        keys.accumulate,
     )

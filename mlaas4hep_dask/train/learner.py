@@ -6,11 +6,14 @@ import math
 import pickle
 import traceback
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, nullcontext
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch.nn.parallel import DistributedDataParallel
 
 from mlaas4hep_dask.errors import ModelError, TrainingError, shown
 from mlaas4hep_dask.export.call import takes_missing
@@ -54,7 +57,10 @@ class Learner:
             self.network,
             task.method,
             learning_rate=task.learning_rate,
-            steps=sum(map(train.num_steps, range(train.num_windows))),
+            steps=sum(
+                len(groups(train.num_steps(window), task.method.accumulate))
+                for window in range(train.num_windows)
+            ),
             epochs=task.epochs,
             is_more_better=task.is_more_better,
         )
@@ -100,30 +106,48 @@ class Learner:
         return window.w * self._balance[window.y.astype(np.int64)]
 
     def learn(self, window: Window, weights: NDArray[np.float32]) -> Iterator[tuple[float, int]]:
-        """Take every step of a window, giving its loss and how far it has come."""
+        """Take every step of a window; gives of every batch its loss and how far it has come."""
         batch = self._cutter(window, weights)
-        wrapped: Any = self.wrapped
         bounds = window.bounds.tolist()
-        for step, size in enumerate(window.step_sizes.tolist()):
-            begin, end = bounds[step], bounds[step + 1]
-            inputs, truth, w = batch(slice(begin, end))
+        for group in groups(len(bounds) - 1, self.task.method.accumulate):
+            size = int(window.step_sizes[group.start : group.stop].sum())
             # The gradients of all ranks are averaged. This factor makes the average the gradient
-            # of the mean loss over the whole batch, however the batch is divided.
-            factor = self.task.num_ranks / (size * self.task.mean_weight)
+            # of the mean loss over all batches of the group, however they are divided.
+            factor = torch.tensor(self.task.num_ranks / (size * self.task.mean_weight))
             self.stepper.zero_grad()
-            try:
-                outputs = wrapped(*inputs).reshape(end - begin, *self.output_tail)
-                loss: Any = self.loss(outputs, truth, w)
-                loss.backward(torch.tensor(factor))
-            except ModelError:  # the user's loss tells where it failed
-                raise
-            except RAISED as error:  # whatever the user's code raises
-                self._blame(error, end - begin)
-                raise
-            value = float(loss.detach())
-            require_finite(value, self.task.rank)
-            self.stepper.step()
-            yield value, end
+            for step in group:
+                begin, end = bounds[step], bounds[step + 1]
+                alone = nullcontext() if step == group[-1] else self._alone()
+                with alone:
+                    value = self._add_gradient(batch, begin, end, factor)
+                if step == group[-1]:
+                    self.stepper.step()
+                yield value, end
+
+    def _alone(self) -> AbstractContextManager[None]:
+        """In which gradients are added up at this rank, and not averaged over all."""
+        if isinstance(self.wrapped, DistributedDataParallel):
+            return self.wrapped.no_sync()
+        return nullcontext()
+
+    def _add_gradient(
+        self, batch: Callable[[slice], Any], begin: int, end: int, factor: torch.Tensor
+    ) -> float:
+        """Add to the gradients ``factor`` times that of the loss of some rows, which it returns."""
+        wrapped: Any = self.wrapped
+        inputs, truth, w = batch(slice(begin, end))
+        try:
+            outputs = wrapped(*inputs).reshape(end - begin, *self.output_tail)
+            loss: Any = self.loss(outputs, truth, w)
+            loss.backward(factor)
+        except ModelError:  # the user's loss tells where it failed
+            raise
+        except RAISED as error:  # whatever the user's code raises
+            self._blame(error, end - begin)
+            raise
+        value = float(loss.detach())
+        require_finite(value, self.task.rank)
+        return value
 
     def outputs(
         self, window: Window, weights: NDArray[np.float32]
@@ -167,6 +191,16 @@ class Learner:
             raise self.task.model.error(
                 f"failed on a batch of {num_events} events of rank {self.task.rank}", error
             ) from error
+
+
+def groups(num_batches: int, accumulate: int) -> list[range]:
+    """The batches of a window in groups of at most ``accumulate``, all as equal as can be.
+
+    A step is taken for each group, by the sum of the gradients of its batches.
+    """
+    number = -(-num_batches // accumulate)
+    bounds = [num_batches * place // number for place in range(number + 1)] if number else [0]
+    return [range(*each) for each in pairwise(bounds)]
 
 
 def require_finite(loss: float, rank: int) -> None:

@@ -110,6 +110,8 @@ class Method:
         Patterns of the names of parameters that stay as they are.
     ema : float, optional
         Decay of the moving average of parameters which is measured and exported.
+    accumulate : int
+        Batches of which the gradients are added up before a step is taken.
     """
 
     loss: LossSource = field(default_factory=LossSource)
@@ -119,6 +121,7 @@ class Method:
     clip_norm: float | None = None
     freeze: tuple[str, ...] = ()
     ema: float | None = None
+    accumulate: int = 1
 
     @property
     def codes(self) -> dict[str, UserCode]:

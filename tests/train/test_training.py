@@ -176,6 +176,16 @@ def test_one_rank_and_two_ranks_learn_the_same(keys, client):
     assert two.outcome.test["auc"] == pytest.approx(one.outcome.test["auc"], abs=0.02)
 
 
+def test_two_ranks_add_up_gradients_before_they_average_them(keys, client):
+    _, halves = train(keys, client, epochs=1, batch_size=100, accumulate=2)
+    _, whole = train(keys, client, epochs=1, batch_size=200)
+    _, alone = train(keys, client, epochs=1, batch_size=100)
+    losses = [epochs[0].record["train"]["learning_loss"] for epochs in (halves, whole, alone)]
+    # An event at the edge of a batch may be in the next one.
+    assert losses[0] == pytest.approx(losses[1], rel=1e-3)
+    assert losses[2] != pytest.approx(losses[1], rel=1e-2)
+
+
 def test_a_network_that_asks_for_the_missing_mask_gets_it(keys, client, tmp_path):
     keys["model"] = {"callable": f"{tmp_path}/networks.py:with_missing"}
     trainer, _ = train(keys, client, epochs=1)
