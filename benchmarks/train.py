@@ -19,6 +19,7 @@ from mlaas4hep_dask.specs.measure import measure
 from mlaas4hep_dask.specs.specs import merge_all
 from mlaas4hep_dask.train.assign import Assignments, assign
 from mlaas4hep_dask.train.feed import TRAIN, Feed, Window
+from mlaas4hep_dask.train.given import Given
 from mlaas4hep_dask.train.model import ModelSource
 from mlaas4hep_dask.train.rank import Rank
 from mlaas4hep_dask.train.session import RankTask
@@ -59,7 +60,7 @@ def rank_task(assignments: Assignments, num_columns: int) -> RankTask:
         num_ranks=1,
         host="",
         model=ModelSource(find_code("mlaas4hep_dask.train.network:mlp", resolve=Path), {}),
-        row_shape=(num_columns,),
+        given=Given((num_columns,)),
         learning_rate=1e-3,
         seed=0,
         mean_weight=1.0,

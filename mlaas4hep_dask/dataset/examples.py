@@ -156,7 +156,7 @@ def _head(part: Partition) -> Partition:
 
 def head_examples(
     checked: Preflight, plan: Plan, encode: EncodeKeys, image: Image | None
-) -> tuple[Examples, Encoding, Objective] | None:
+) -> tuple[Examples, Encoding, Objective, Specs] | None:
     """Examples of the first events of every sample, encoded as if all others were like these.
 
     It needs no cluster: ``--check`` tries a network on them.
@@ -174,8 +174,9 @@ def head_examples(
 
     Returns
     -------
-    (Examples, Encoding, Objective) or None
-        None when no event is selected among the first.
+    (Examples, Encoding, Objective, Specs) or None
+        With the specs that the encoding follows from. None when no event is selected among the
+        first.
 
     Raises
     ------
@@ -202,7 +203,7 @@ def head_examples(
     num_events, _ = num_examples(encoding, len(filled))
     of_parts = [examples_of(part, context, num_events, 0) for part in filled]
     examples = joined([each for each in of_parts if each is not None])
-    return examples, encoding, _likely_objective(context, measured.specs, encoding)
+    return examples, encoding, _likely_objective(context, measured.specs, encoding), specs
 
 
 def _likely_objective(context: Context, specs: Specs, encoding: Encoding) -> Objective:

@@ -7,9 +7,12 @@ import math
 from mlaas4hep_dask.config import Config
 from mlaas4hep_dask.dataset.examples import head_examples
 from mlaas4hep_dask.dataset.plan import Plan
+from mlaas4hep_dask.encode.input_layout import InputLayout
 from mlaas4hep_dask.inputs.image import likely_shape
 from mlaas4hep_dask.inputs.preflight import Preflight
 from mlaas4hep_dask.inputs.prepare import HEAD_EVENTS
+from mlaas4hep_dask.specs import Specs
+from mlaas4hep_dask.train.given import Given
 from mlaas4hep_dask.train.method import Method
 from mlaas4hep_dask.train.model import ModelSource
 
@@ -44,10 +47,12 @@ def check_model(
     head = head_examples(checked, plan, config.encode, config.image)
     if head is None:
         return _only_built(config, model, plan)
-    examples, encoding, objective = head
+    examples, encoding, objective, specs = head
     facts = config.training
     batch = min(math.ceil(facts.batch_size / facts.ranks), len(examples))
-    training = Training(objective, encoding, (batch,), facts.ranks, method, facts.learning_rate)
+    training = Training(
+        objective, encoding, (batch,), facts.ranks, method, facts.learning_rate, specs
+    )
     tried = try_model(model, examples, training)
     warnings = [f"WARNING: {warning}" for warning in tried.warnings]
     of = f"{len(examples):,} of the first events"
@@ -57,11 +62,17 @@ def check_model(
 def _only_built(config: Config, model: ModelSource, plan: Plan) -> tuple[str, ...]:
     # How many objects an event can have is known from events; any width will do here.
     width = config.encode.width if isinstance(config.encode.width, int) else 4
-    shape: tuple[int, ...] = (sum(1 if b.kind == "flat" else width for b in plan.branches),)
+    by_kind = sorted(plan.branches, key=lambda branch: (branch.kind == "jagged", branch.name))
+    widths = [width if branch.kind == "jagged" else 1 for branch in by_kind]
+    layout = InputLayout.of(zip(by_kind, widths, strict=True))
+    shape: tuple[int, ...] = (layout.num_columns,)
+    objective = config.objective.unfitted(tuple(layout.columns()))
+    given = Given(shape, objective.num_outputs, len(objective.classes), layout, Specs())
     if config.image is not None:
         shape = likely_shape(config.image)
-    columns = tuple(f"column {number}" for number in range(shape[0]))
-    model.build(shape, config.objective.unfitted(columns).num_outputs)
+        objective = config.objective.unfitted(())
+        given = Given(shape, objective.num_outputs, len(objective.classes), specs=Specs())
+    model.build(given)
     text = (
         f"none of the first {HEAD_EVENTS:,} events of the samples is selected: model "
         f"{model.reference} was built for {_tried(shape)}, and tried on none"

@@ -39,8 +39,8 @@ class Exported:
 
 def try_network(
     model: ModelSource, examples: Examples, draft: Bundle, facts: dict[str, Any]
-) -> tuple[str, ...]:
-    """What there is to warn of in a model, once all that a run does with it was tried.
+) -> tuple[tuple[str, ...], frozenset[str]]:
+    """What there is to warn of in a model, and what it is told, once all of a run was tried.
 
     Parameters
     ----------
@@ -61,9 +61,10 @@ def try_network(
     from mlaas4hep_dask.train.trial import Training, try_model
 
     _one_thread()
-    trained = try_model(model, examples, Training(draft.objective, draft.encoding, **facts))
+    training = Training(draft.objective, draft.encoding, specs=draft.specs, **facts)
+    trained = try_model(model, examples, training)
     _golden(trained, examples, draft)
-    return trained.warnings
+    return trained.warnings, model.declares()
 
 
 def export_network(model: ModelSource, state: bytes, examples: Examples, draft: Bundle) -> Exported:
@@ -77,7 +78,7 @@ def export_network(model: ModelSource, state: bytes, examples: Examples, draft: 
     from mlaas4hep_dask.train.trial import exported
 
     _one_thread()
-    trained = exported(model, state, examples, draft.objective, draft.encoding)
+    trained = exported(model, state, examples, draft.objective, draft.encoding, specs=draft.specs)
     num_parameters = sum(parameter.numel() for parameter in trained.network.parameters())
     return Exported(trained.content, num_parameters, _golden(trained, examples, draft))
 

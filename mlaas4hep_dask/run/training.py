@@ -35,6 +35,7 @@ from mlaas4hep_dask.train.calls import (
     run_epoch,
 )
 from mlaas4hep_dask.train.feed import TEST, VALIDATION
+from mlaas4hep_dask.train.given import Given
 from mlaas4hep_dask.train.method import Method
 from mlaas4hep_dask.train.model import ModelSource
 from mlaas4hep_dask.train.session import RankTask
@@ -115,12 +116,12 @@ class Trainer:
         self._model = model
         self._method = method or method_of(dataset.config)
         self._plan: BlockPlan = dataset.blocks()
-        self._row_shape = dataset.encoding().row_shape
         self._assignments = amounts.assignments(dataset, self._plan, window_bytes)
         self._round_bytes = round_bytes
         sizes = dataset.split_counts()
         self.num_events = sum(events[0] for _, events in sizes)
         self.objective = dataset.objective()
+        self._given = Given.of(dataset.encoding(), self.objective, dataset.specs())
         self._samples = dataset.plan().supervision.samples
         self.weights = dataset.training_weights()
         self.packed_bytes = amounts.packed_bytes(dataset)
@@ -231,9 +232,10 @@ class Trainer:
         self.begin_trial()
         if self._trial is not None:
             try:
-                self.warnings = self._cluster.result(
+                self.warnings, names = self._cluster.result(
                     self._trial, "trying the model", group="trainers", seconds=TRIAL_SECONDS
                 )
+                self._given = self._given.only(names)
             except OverdueError as error:
                 self._cluster.let_go([self._trial])
                 raise self._model.error(
@@ -358,7 +360,7 @@ class Trainer:
             num_ranks=gang.size,
             host="",
             model=self._model,
-            row_shape=self._row_shape,
+            given=self._given,
             learning_rate=self._config.training.learning_rate,
             seed=self._config.seed.weights,
             mean_weight=self.weights.mean,

@@ -50,7 +50,7 @@ class Learner:
         self.task = task
         torch.manual_seed(task.seed)  # equal initial weights on all ranks
         objective = task.objective
-        self.network = task.model.build(task.row_shape, objective.num_outputs)
+        self.network = task.model.build(task.given)
         self.wrapped: torch.nn.Module = self.network
         train = task.assignments.train
         self.stepper = Stepper(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from mlaas4hep_dask.errors import CodeError, ModelError, unknown_keyword
 from mlaas4hep_dask.train.code import code_named
+from mlaas4hep_dask.train.given import Given, arguments_of, declared
 from mlaas4hep_dask.usercode import RAISED, UserCode, limited
 
 if TYPE_CHECKING:
@@ -36,43 +36,57 @@ class ModelSource:
         """``module:callable`` as in dataset.yaml."""
         return self.code.reference
 
-    def build(self, shape: int | tuple[int, ...], num_outputs: int = 1) -> torch.nn.Module:
+    def build(self, given: Given | int) -> torch.nn.Module:
         """The network for rows or images, as the callable makes it.
 
-        The callable is given the number of columns of rows, or (channels, ny, nx) of images. One
-        with a parameter ``num_outputs`` is told how many numbers to give per event. Lazy modules
-        of torch get their shapes.
+        The callable is given what its parameters are called after, see `arguments_of`, and the
+        keyword arguments. Lazy modules of torch get their shapes.
+
+        Parameters
+        ----------
+        given : Given or int
+            What the callable may be given; or the number of columns alone.
 
         Raises
         ------
         ModelError
-            When the callable fails or does not return a module.
+            When the callable needs something else, fails or does not return a module.
         """
         import torch
 
-        shape = (shape,) if isinstance(shape, int) else shape
-        size = shape[0] if len(shape) == 1 else shape
-        try:
-            factory = self.code.load()
-        except CodeError as error:
-            raise ModelError(f"model {error.message}", **error.facts) from error
+        given = Given((given,)) if isinstance(given, int) else given
+        factory = self._load()
         if wrong := unknown_keyword(factory, self.kwargs):
             raise self.error(f"{wrong} (model.kwargs)")
         try:
+            positional, keywords = arguments_of(factory, self.kwargs, given)
+        except TypeError as error:
+            raise self.error(str(error)) from error
+        try:
             with limited():
-                network = factory(size, **self._sizes(factory, num_outputs), **self.kwargs)
+                network = factory(*positional, **keywords, **self.kwargs)
         except RAISED as error:  # whatever the user's code raises
-            raise self.error(f"failed for {described(shape)}", error) from error
+            raise self.error(f"failed for {described(given.row_shape)}", error) from error
         if not isinstance(network, torch.nn.Module):
             raise self.error(f"returned {type(network).__name__}, expected torch.nn.Module")
-        self._shape_lazy(network, shape)
+        self._shape_lazy(network, given.row_shape)
         return network
 
-    def _sizes(self, factory: Callable[..., Any], num_outputs: int) -> dict[str, int]:
-        parameters = inspect.signature(factory).parameters
-        if "num_outputs" in self.kwargs or "num_outputs" not in parameters:
-            return {}
-        return {"num_outputs": num_outputs}
+    def declares(self) -> frozenset[str]:
+        """Which of `given.NAMES` the callable declares.
+
+        Raises
+        ------
+        ModelError
+            When it cannot be imported.
+        """
+        return declared(self._load(), self.kwargs)
+
+    def _load(self) -> Callable[..., Any]:
+        try:
+            return self.code.load()
+        except CodeError as error:
+            raise ModelError(f"model {error.message}", **error.facts) from error
 
     def _shape_lazy(self, network: torch.nn.Module, shape: tuple[int, ...]) -> None:
         """Let lazy modules, which know their shapes once they are called, see rows of zeros."""

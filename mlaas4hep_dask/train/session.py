@@ -8,6 +8,7 @@ from typing import Any
 
 from mlaas4hep_dask.objective import Objective
 from mlaas4hep_dask.train.assign import Assignments
+from mlaas4hep_dask.train.given import Given
 from mlaas4hep_dask.train.method import Method
 from mlaas4hep_dask.train.model import ModelSource
 
@@ -27,8 +28,8 @@ class RankTask:
         listen nowhere else.
     model : ModelSource
         Builds the network.
-    row_shape : tuple of int
-        Shape of one event: (columns,), or (channels, ny, nx) of an image.
+    given : Given
+        What the model is told of events and of what is learned.
     learning_rate : float
         Step size, where the method names no other.
     seed : int
@@ -58,7 +59,7 @@ class RankTask:
     num_ranks: int
     host: str
     model: ModelSource
-    row_shape: tuple[int, ...]
+    given: Given
     learning_rate: float
     seed: int
     mean_weight: float
@@ -70,6 +71,11 @@ class RankTask:
     is_more_better: bool = False
     balance: tuple[float, ...] = ()
     samples: tuple[str, ...] = ()
+
+    @property
+    def row_shape(self) -> tuple[int, ...]:
+        """Shape of one event: (columns,), or (channels, ny, nx) of an image."""
+        return self.given.row_shape
 
     def for_rank(self, rank: int, host: str) -> RankTask:
         """The same task for another rank."""

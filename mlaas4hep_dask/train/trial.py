@@ -19,7 +19,9 @@ from mlaas4hep_dask.export import to_torchscript
 from mlaas4hep_dask.export.call import Call, call_of
 from mlaas4hep_dask.export.contract import compared, outputs_of, require_shape
 from mlaas4hep_dask.objective import Objective
+from mlaas4hep_dask.specs import Specs
 from mlaas4hep_dask.train.bounds import bounds
+from mlaas4hep_dask.train.given import Given
 from mlaas4hep_dask.train.method import Method
 from mlaas4hep_dask.train.model import ModelSource, described
 from mlaas4hep_dask.train.requirements import (
@@ -58,6 +60,8 @@ class Training:
         How it learns.
     learning_rate : float
         Step size, where the method names no other.
+    specs : Specs, optional
+        Those that the encoding follows from.
     seconds : float
         In which each step of the trial has to come back.
     """
@@ -68,6 +72,7 @@ class Training:
     num_ranks: int = 1
     method: Method = field(default_factory=Method)
     learning_rate: float = STEP
+    specs: Specs | None = None
     seconds: float = TRIAL_SECONDS
 
 
@@ -113,16 +118,29 @@ def try_model(model: ModelSource, events: Examples, training: Training) -> Train
 
 
 def exported(
-    model: ModelSource, state: bytes, events: Examples, objective: Objective, encoding: Encoding
+    model: ModelSource,
+    state: bytes,
+    events: Examples,
+    objective: Objective,
+    encoding: Encoding,
+    *,
+    specs: Specs | None = None,
 ) -> Trained:
     """The network of a checkpoint, exported and compared on real events.
+
+    Parameters
+    ----------
+    model, events, objective, encoding, specs
+        As for `try_model` and `Training`.
+    state : bytes
+        The checkpoint.
 
     Raises
     ------
     ModelError
         When the network breaks its contract, or its export gives other scores.
     """
-    network = model.build(encoding.row_shape, objective.num_outputs)
+    network = model.build(Given.of(encoding, objective, specs))
     network.load_state_dict(torch.load(io.BytesIO(state), weights_only=True)["network"])
     rows = (torch.tensor(events.x), torch.tensor(events.missing))
     try:
@@ -136,10 +154,10 @@ class _Trial:
         self._model = model
         self._training = training
         self._objective = training.objective
-        self._shape = training.encoding.row_shape
+        self._given = Given.of(training.encoding, training.objective, training.specs)
         self._x, self._y, self._w = map(torch.tensor, (events.x, events.y, events.w))
         self._missing = torch.tensor(events.missing)
-        self._refused = f"does not accept {described(self._shape)}"
+        self._refused = f"does not accept {described(self._given.row_shape)}"
 
     def run(self) -> Trained:
         network = self._network()
@@ -179,8 +197,7 @@ class _Trial:
             self._require_settings(settings)
 
     def _network(self) -> torch.nn.Module:
-        shape, number = self._shape, self._objective.num_outputs
-        network: torch.nn.Module = self._checked(lambda: self._model.build(shape, number))
+        network: torch.nn.Module = self._checked(lambda: self._model.build(self._given))
         return network
 
     def _require_settings(self, before: dict[str, Any]) -> None:
