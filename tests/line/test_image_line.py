@@ -23,6 +23,7 @@ from mlaas4hep_dask.run.stages import fit, model_of
 from mlaas4hep_dask.score.opening import open_scorer
 from mlaas4hep_dask.score.parts import Records
 from mlaas4hep_dask.serve.rest import description
+from mlaas4hep_dask.train.given import Given
 from mlaas4hep_dask.train.network import cnn
 from mlaas4hep_dask.train.rank import load_state
 
@@ -236,6 +237,6 @@ def test_an_image_is_given_to_a_network_of_images():
     assert config.image.planes == [["x", "y"]]
     assert config.model.callable == "mlaas4hep_dask.train.network:cnn"
     for shape in ((1, 1, 1), (3, 2, 5)):
-        assert model_of(config).build(shape)(torch.zeros(2, *shape)).shape == (2, 1)
+        assert model_of(config).build(Given(shape))(torch.zeros(2, *shape)).shape == (2, 1)
     with pytest.raises(ModelError, match="failed for rows of 7 columns"):
         model_of(config).build(7)
