@@ -35,6 +35,7 @@ def data_folder(tmp_path_factory):
         "encode.py --with-read",
         "predict.py",
         "train.py",
+        "chain.py --epochs 1",
         "graph.py --partitions 40",
         "windows.py --partitions 40",
         "shuffle.py --batch-size 10",
