@@ -4,11 +4,16 @@ The ratio is that to a bare loop of the same network, loss and optimiser over te
 there already. A second one is to our own loop over them: the difference is what feeding costs,
 shuffling and writing the dense rows of each window. All run the published network with Adam on
 one core; reading and encoding are done before.
+
+With --precision our own loop over rows in memory is compared with the same in float32.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import common
 import numpy as np
@@ -24,6 +29,7 @@ from mlaas4hep_dask.specs.specs import merge_all
 from mlaas4hep_dask.train.assign import Assignments, assign
 from mlaas4hep_dask.train.feed import TRAIN, Feed, Window
 from mlaas4hep_dask.train.given import Given
+from mlaas4hep_dask.train.method import Method
 from mlaas4hep_dask.train.model import ModelSource
 from mlaas4hep_dask.train.rank import Rank
 from mlaas4hep_dask.train.session import RankTask
@@ -56,20 +62,23 @@ def encoded_block(files: common.Files, partition: Partition, encoding: Encoding)
     )
 
 
-def rank_task(assignments: Assignments, num_columns: int) -> RankTask:
+def rank_task(
+    assignments: Assignments, num_columns: int, precision: str = "float32", **kwargs: Any
+) -> RankTask:
     """What the only rank of a training of the published network is told."""
     return RankTask(
         session="benchmark",
         rank=0,
         num_ranks=1,
         host="",
-        model=ModelSource(find_code("mlaas4hep_dask.train.network:mlp", resolve=Path), {}),
+        model=ModelSource(find_code("mlaas4hep_dask.train.network:mlp", resolve=Path), kwargs),
         given=Given((num_columns,)),
         learning_rate=1e-3,
         seed=0,
         mean_weight=1.0,
         assignments=assignments,
         objective=TwoClasses(("background", "signal")),
+        method=Method(precision=precision),
     )
 
 
@@ -77,6 +86,8 @@ def main() -> None:
     parsed = common.options(
         __doc__.splitlines()[0],
         batch_size={"type": int, "default": 100, "help": "events per step"},
+        precision={"choices": ("bfloat16", "float16"), "help": "against float32"},
+        hidden={"type": int, "nargs": "+", "default": [128, 64], "help": "width of the layers"},
     )
     common.pin_to_one_core()
     files = common.planned_files(parsed)
@@ -95,7 +106,8 @@ def main() -> None:
         window_events=128 * 2**20 // (4 * num_columns),
         seed=0,
     )
-    task = rank_task(Assignments(assignment, assignment, assignment), num_columns)
+    assignments = Assignments(assignment, assignment, assignment)
+    task = rank_task(assignments, num_columns, hidden=parsed.hidden)
     feed = Feed(BlocksInMemory(blocks), assignment, rank=0, split=TRAIN, row_shape=(num_columns,))
     first = next(iter(feed.windows(1)))
     in_memory = Window(*(None if a is None else np.copy(a) for a in vars(first).values()))
@@ -110,7 +122,7 @@ def main() -> None:
         for window in feed.windows(1):
             learn(rank, window)
 
-    def tensors_in_memory() -> None:
+    def tensors_in_memory(task: RankTask = task) -> None:
         rank = Rank(task, None)
         for _ in range(assignment.num_windows):
             learn(rank, in_memory)
@@ -122,19 +134,27 @@ def main() -> None:
         for _ in range(assignment.num_windows):
             plain.learn(network, x, y, batch_size=parsed.batch_size, shuffle=False)
 
+    compared: Callable[[], None] = ours
     references = {"bare loop": bare_loop, "rows in memory": tensors_in_memory}
-    results = common.compare_with(ours, references, parsed.repeats)
+    reference = "a bare loop of the same network, loss and optimiser on tensors in memory"
+    if parsed.precision:
+        lower = rank_task(assignments, num_columns, parsed.precision, hidden=parsed.hidden)
+        compared, references = partial(tensors_in_memory, lower), {"float32": tensors_in_memory}
+        reference = "the same loop in float32"
+    results = common.compare_with(compared, references, parsed.repeats)
     steps = sum(assignment.num_steps(i) for i in range(assignment.num_windows))
     # Windows differ by at most one batch, so all loops take the same number of steps.
     common.close(
         "train",
         events,
-        results["bare loop"],
-        reference="a bare loop of the same network, loss and optimiser on tensors in memory",
+        next(iter(results.values())),
+        reference=reference,
         cores=1,
         **common.ratios(results),
         steps=steps,
         batch_size=parsed.batch_size,
+        hidden=parsed.hidden,
+        precision=parsed.precision or "float32",
     )
 
 

@@ -43,10 +43,10 @@ def make_absolute(document: dict[str, Any], places: Places, redirector: str | No
     if document["function"] is not None:
         document["function"]["callable"] = code(document["function"]["callable"])
     document["model"]["callable"] = code(document["model"]["callable"])
-    if document["training"]["loss"] is not None:
-        document["training"]["loss"] = code(document["training"]["loss"])
-    for key in ("optimiser", "scheduler"):
-        piece = document["training"][key]
+    training = document["training"]
+    if training["loss"] is not None:
+        training["loss"] = code(training["loss"])
+    for piece in (training["optimiser"], training["scheduler"], *training["hooks"]):
         if piece is not None:
             piece["callable"] = code(piece["callable"])
     rules = document["encode"]["normalisation"]

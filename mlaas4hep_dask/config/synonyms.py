@@ -62,9 +62,11 @@ KEYS = {
     "training.early_stopping": "early_stop patience",
     "training.ema": "ema_decay moving_average",
     "training.epochs": "epoch max_epochs n_epochs nepochs num_epochs",
+    "training.hooks": "callback callbacks",
     "training.learning_rate": "alpha eta learn_rate learningrate lr step",
     "training.max_restarts": "max_retries restarts retries",
     "training.optimiser": "optim optimizer",
+    "training.precision": "amp autocast bf16 fp16 half mixed_precision",
     "training.ranks": "ddp gpus n_gpus ngpu nproc nproc_per_node num_gpus world_size",
     "training.scheduler": "gamma lr_schedule lr_scheduler sched scheduler_name warmup",
     "tree": "dir ntuple table tree_name tree_path treename treepath ttree",
@@ -73,7 +75,6 @@ KEYS = {
 }
 # What has no key.
 _ABSENT = {
-    "amp bf16 fp16 half mixed_precision precision": "training computes in float32",
     "augment augmentation": "a function (key 'function') may change events",
     "betas momentum weight_decay wd": "these are arguments of the optimiser: "
     "training.optimiser.kwargs",

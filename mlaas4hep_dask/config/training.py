@@ -44,6 +44,19 @@ class Scheduler(Piece):
     )
 
 
+class Hook(Section):
+    """A callable of your own that makes a hook; or its name alone."""
+
+    callable: str = Field(
+        pattern=CALLABLE,
+        description="module:callable, or path/to/file.py:callable relative to the folder of this "
+        "file.",
+    )
+    kwargs: dict[str, JsonValue] = Field(
+        default={}, description="Keyword arguments of the callable."
+    )
+
+
 def _named(value: Any) -> Any:
     return {"callable": value} if isinstance(value, str) else value
 
@@ -88,10 +101,21 @@ class Training(Section):
         description="Decay of a moving average of the parameters, such as 0.999, which is measured "
         "and exported. null means that the parameters themselves are.",
     )
+    precision: Literal["float32", "bfloat16", "float16"] = Field(
+        default="float32",
+        description="In which products are computed while the network learns, by torch's "
+        "autocast. Its parameters, the loss, what is measured and what is exported are of float32.",
+    )
     freeze: list[Text] = Field(
         default=[],
         description="Patterns of the names of parameters that stay as they are, such as "
         "embedding.*.",
+    )
+    hooks: list[Annotated[Hook, BeforeValidator(_named)]] = Field(
+        default=[],
+        description="Callables that make objects with methods such as on_step and on_epoch_end, "
+        "which are told how the training goes and may end it.",
+        examples=[["hooks.py:Watch", {"callable": "hooks.py:Norms", "kwargs": {"every": 10}}]],
     )
     ranks: int = Field(default=2, ge=1, description="Torch processes that train together.")
     max_restarts: int = Field(

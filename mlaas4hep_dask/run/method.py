@@ -8,7 +8,7 @@ from mlaas4hep_dask.train.method import OPTIMISERS, SCHEDULERS, Method, find_pie
 
 
 def method_of(config: Config) -> Method:
-    """Loss, optimiser and scheduler, checked as far as possible without running them.
+    """Loss, optimiser, scheduler and hooks, checked as far as possible without running them.
 
     Raises
     ------
@@ -34,6 +34,10 @@ def method_of(config: Config) -> Method:
         resolve=resolve,
         where=where("scheduler"),
     )
+    hooks = [
+        find_piece(hook, what=f"hooks[{n}]", home="", resolve=resolve, where=where(f"hooks.{n}"))
+        for n, hook in enumerate(keys.hooks)
+    ]
     return Method(
         find_loss(config.loss, resolve=resolve, where=where("loss")),
         optimiser,
@@ -43,4 +47,6 @@ def method_of(config: Config) -> Method:
         tuple(keys.freeze),
         keys.ema,
         keys.accumulate,
+        keys.precision,
+        tuple(filter(None, hooks)),
     )

@@ -246,16 +246,20 @@ def _train(
             witness.look("train")
     outcome = trainer.outcome
     assert outcome is not None  # all epochs are over
-    journal.add(Message(_kept(outcome, trainer, num_epochs, len(records))))
+    journal.add(Message(_kept(outcome, trainer, num_epochs, records)))
     return records, outcome
 
 
-def _kept(outcome: Outcome, trainer: Trainer, num_epochs: int, num_done: int) -> str:
+def _kept(
+    outcome: Outcome, trainer: Trainer, num_epochs: int, records: list[dict[str, Any]]
+) -> str:
     """Which epoch is kept and why, in words."""
     course, (key, title) = trainer.course, trainer.objective.headline
     why = f"has the best validation {course.monitor}" if course.keeps_best else "is the last"
-    early = ""
-    if num_done < num_epochs:
+    early, num_done = "", len(records)
+    if num_done < num_epochs and records[-1].get("stopped"):
+        early = f"; training ended after {num_done}, as a hook asked"
+    elif num_done < num_epochs:
         early = f"; training ended after {num_done}, of which the last {course.patience} were no "
         early += "better"
     loss, metric = (four_digits(outcome.test.get(name)) for name in ("loss", key))

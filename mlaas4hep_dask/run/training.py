@@ -177,6 +177,7 @@ class Trainer:
                     "events_per_second": round(self.num_events / seconds, 1),
                     "data_wait": [round(result.waited, 4) for result in results],
                     **{name: split.as_json() for name, split in lead.splits.items()},
+                    **({"stopped": True} if lead.is_last else {}),  # as a hook asked
                 }
                 records.append(record)
                 kept = state if self.course.kept(records) == epoch else kept

@@ -49,7 +49,7 @@ class Course:
 
     def is_over(self, records: Records) -> bool:
         """Whether there is no further epoch."""
-        if len(records) >= self.epochs:
+        if len(records) >= self.epochs or (records and records[-1].get("stopped")):
             return True
         return self.patience is not None and len(records) - self.best(records) >= self.patience
 

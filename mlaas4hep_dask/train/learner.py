@@ -18,7 +18,9 @@ from torch.nn.parallel import DistributedDataParallel
 from mlaas4hep_dask.errors import ModelError, TrainingError, shown
 from mlaas4hep_dask.export.call import takes_missing
 from mlaas4hep_dask.objective.arithmetic.reconstruction import Rows
+from mlaas4hep_dask.train.arithmetic import Arithmetic
 from mlaas4hep_dask.train.feed import Window
+from mlaas4hep_dask.train.hooks import Context, Hooks
 from mlaas4hep_dask.train.session import RankTask
 from mlaas4hep_dask.train.stepping import Stepper
 from mlaas4hep_dask.usercode import RAISED
@@ -44,6 +46,8 @@ class Learner:
         The same, or what averages its gradients over ranks.
     needs_missing : bool
         Whether windows need the missing mask.
+    hooks : Hooks
+        The user's, which are told of every step.
     """
 
     def __init__(self, task: RankTask) -> None:
@@ -53,6 +57,7 @@ class Learner:
         self.network = task.model.build(task.given)
         self.wrapped: torch.nn.Module = self.network
         train = task.assignments.train
+        self._arithmetic = Arithmetic(task.method.precision)
         self.stepper = Stepper(
             self.network,
             task.method,
@@ -63,7 +68,10 @@ class Learner:
             ),
             epochs=task.epochs,
             is_more_better=task.is_more_better,
+            scaler=self._arithmetic.scaler,
         )
+        context = Context(self.network, self.stepper.optimiser, task.rank, task.num_ranks)
+        self.hooks = Hooks(task.method.hooks, context)
         self.loss = task.method.loss.batch_loss(objective)
         self.output_tail = objective.output_tail
         self._balance = np.array(task.balance, np.float32)  # (classes,), empty when all are 1
@@ -115,13 +123,16 @@ class Learner:
             # of the mean loss over all batches of the group, however they are divided.
             factor = torch.tensor(self.task.num_ranks / (size * self.task.mean_weight))
             self.stepper.zero_grad()
+            total = 0.0
             for step in group:
                 begin, end = bounds[step], bounds[step + 1]
                 alone = nullcontext() if step == group[-1] else self._alone()
                 with alone:
                     value = self._add_gradient(batch, begin, end, factor)
+                total += value
                 if step == group[-1]:
                     self.stepper.step()
+                    self.hooks.end_step(total * float(factor))
                 yield value, end
 
     def _alone(self) -> AbstractContextManager[None]:
@@ -137,9 +148,10 @@ class Learner:
         wrapped: Any = self.wrapped
         inputs, truth, w = batch(slice(begin, end))
         try:
-            outputs = wrapped(*inputs).reshape(end - begin, *self.output_tail)
-            loss: Any = self.loss(outputs, truth, w)
-            loss.backward(factor)
+            with self._arithmetic.cast():
+                outputs = wrapped(*inputs).reshape(end - begin, *self.output_tail)
+            loss: Any = self.loss(self._arithmetic.restored(outputs), truth, w)
+            loss.backward(self.stepper.scaled(factor))
         except ModelError:  # the user's loss tells where it failed
             raise
         except RAISED as error:  # whatever the user's code raises

@@ -51,13 +51,13 @@ class Piece:
         """What the callable takes."""
         return inspect.signature(self._function()).parameters
 
-    def make(self, first: Any, **known: Any) -> Any:
+    def make(self, *first: Any, **known: Any) -> Any:
         """What the callable gives.
 
         Parameters
         ----------
-        first : object
-            Its first argument.
+        first
+            Its first argument, if it takes one.
         known
             Further arguments, of which it is given those that it takes and the user does not give.
 
@@ -73,7 +73,7 @@ class Piece:
         more = {name: value for name, value in known.items() if name in takes}
         try:
             with limited():
-                return function(first, **{**more, **self.kwargs})
+                return function(*first, **{**more, **self.kwargs})
         except RAISED as error:  # whatever the user's code raises
             raise self.error("failed", error) from error
 
@@ -112,6 +112,10 @@ class Method:
         Decay of the moving average of parameters which is measured and exported.
     accumulate : int
         Batches of which the gradients are added up before a step is taken.
+    precision : {"float32", "bfloat16", "float16"}
+        In which products are computed while the network learns.
+    hooks : tuple of Piece
+        What is told how the training goes; see `mlaas4hep_dask.train.hooks`.
     """
 
     loss: LossSource = field(default_factory=LossSource)
@@ -122,11 +126,13 @@ class Method:
     freeze: tuple[str, ...] = ()
     ema: float | None = None
     accumulate: int = 1
+    precision: str = "float32"
+    hooks: tuple[Piece, ...] = ()
 
     @property
     def codes(self) -> dict[str, UserCode]:
         """The user's code in it, by what it is."""
-        pieces = (self.optimiser, self.scheduler)
+        pieces = (self.optimiser, self.scheduler, *self.hooks)
         codes = {piece.what: piece.code for piece in pieces if piece is not None}
         return codes if self.loss.code is None else {"loss": self.loss.code, **codes}
 
@@ -153,7 +159,7 @@ def find_piece(
     what : str
         The key, which is what it is called in errors.
     home : str
-        Torch's module of such callables.
+        Torch's module of such callables, for names without a colon.
     resolve : callable
         Makes a relative path absolute.
     where : str

@@ -160,6 +160,7 @@ class Rank:
         num_learnt = num_reported = 0
         loss_sums = np.zeros(2)  # of losses, of weights
         clock = time.monotonic()
+        learner.hooks.begin_epoch(epoch)
         for window in feed.windows(epoch):
             weights = learner.loss_weights(window)
             for loss, end in learner.learn(window, weights):
@@ -188,6 +189,7 @@ class Rank:
             train: replace(learnt, num_events=int(num_events), values={**facts, **learnt.values}),
             validation: measured,
         }
+        learner.hooks.end_epoch({name: split.as_json() for name, split in splits.items()})
         return EpochResult(
             epoch,
             splits,
@@ -195,7 +197,14 @@ class Rank:
             self._checkpoint(epoch) if task.rank == 0 else None,
             sum(each.waited for each in self._feeds.values()) - waited,
             task.assignments.train.num_rounds,
+            self._stops(),
         )
+
+    def _stops(self) -> bool:
+        """Whether a hook of any rank has asked to stop."""
+        if not self.task.method.hooks:
+            return False
+        return bool(self._over_all_ranks(np.array([0.0, self.learner.hooks.context.stops]))[1])
 
     @torch.no_grad()
     def _average_buffers(self) -> None:
@@ -218,7 +227,11 @@ class Rank:
             buffer.copy_(value)
 
     def measure(self, source: BlockSource, split: str) -> SplitMetrics:
-        """The metrics of the events of a split over all ranks, with curves and tables."""
+        """The metrics of the events of a split over all ranks, with curves and tables.
+
+        Training is over then.
+        """
+        self.learner.hooks.end_training()
         return self._measured(self._feed(split, source).windows(0, shuffle=False), in_detail=True)
 
     def _measured(self, windows: Iterable[Window], *, in_detail: bool = False) -> SplitMetrics:

@@ -133,6 +133,8 @@ class EpochResult:
         Seconds in which this rank waited for rows.
     rounds : int
         Rounds of the epoch.
+    is_last : bool
+        Whether a hook has asked to stop.
     """
 
     epoch: int
@@ -141,3 +143,4 @@ class EpochResult:
     state: bytes | None
     waited: float = 0.0
     rounds: int = 1
+    is_last: bool = False

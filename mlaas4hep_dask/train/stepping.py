@@ -30,6 +30,8 @@ class Stepper:
         Epochs of the training, if none ends it early.
     is_more_better : bool
         Whether the metric by which epochs are compared is to be large.
+    scaler : torch.amp.GradScaler, optional
+        What scales losses so that gradients do not vanish; see `Arithmetic`.
 
     Attributes
     ----------
@@ -48,8 +50,9 @@ class Stepper:
         steps: int = 1,
         epochs: int = 1,
         is_more_better: bool = False,
+        scaler: Any = None,
     ) -> None:
-        self._network, self._method = network, method
+        self._network, self._method, self._scaler = network, method, scaler
         self._learned = learned(network, method.freeze)
         if method.optimiser is None:
             self.optimiser: Any = torch.optim.Adam(self._learned, lr=learning_rate, fused=True)
@@ -91,15 +94,36 @@ class Stepper:
         """Forget the gradients of the step before."""
         self.optimiser.zero_grad()
 
+    def scaled(self, factor: torch.Tensor) -> torch.Tensor:
+        """A factor of the loss, times what keeps gradients from vanishing."""
+        return factor if self._scaler is None else self._scaler.scale(factor)
+
     def step(self) -> None:
-        """Take a step, after which the schedule may change the size of the next."""
+        """Take a step, after which the schedule may change the size of the next.
+
+        In float16, one whose gradients are not finite is left out, and the next losses are scaled
+        by less.
+        """
+        if self._scaler is not None:
+            self._scaler.unscale_(self.optimiser)
         if self._method.clip_norm is not None:
             torch.nn.utils.clip_grad_norm_(self._learned, self._method.clip_norm)
-        self._call(self._method.optimiser, self.optimiser.step)
+        if not self._take_step():
+            return
         if self._mean is not None:
             self._mean.update_parameters(self._network)
         if self._is_per_step:
             self._call(self._method.scheduler, self._scheduler.step)
+
+    def _take_step(self) -> bool:
+        """Whether the optimiser has taken a step."""
+        if self._scaler is None:
+            self._call(self._method.optimiser, self.optimiser.step)
+            return True
+        scale = self._scaler.get_scale()
+        self._call(self._method.optimiser, self._scaler.step, self.optimiser)
+        self._scaler.update()
+        return bool(self._scaler.get_scale() >= scale)
 
     def end_epoch(self, metric: float | None) -> None:
         """Tell the schedule that an epoch is over, and its metric of the validation events."""
@@ -116,6 +140,8 @@ class Stepper:
         state = {"network": self.measured.state_dict(), "optimiser": self.optimiser.state_dict()}
         if self._scheduler is not None:
             state["scheduler"] = self._scheduler.state_dict()
+        if self._scaler is not None:
+            state["scaler"] = self._scaler.state_dict()
         if self._mean is not None:
             state["learning"] = self._network.state_dict()
             state["num_averaged"] = self._mean.n_averaged
@@ -127,6 +153,8 @@ class Stepper:
         self.optimiser.load_state_dict(state["optimiser"])
         if self._scheduler is not None:
             self._scheduler.load_state_dict(state["scheduler"])
+        if self._scaler is not None:
+            self._scaler.load_state_dict(state["scaler"])
         if self._mean is not None:
             self._network.load_state_dict(state["learning"])
             self._mean.n_averaged.copy_(state["num_averaged"])

@@ -20,8 +20,10 @@ from mlaas4hep_dask.export.call import Call, call_of
 from mlaas4hep_dask.export.contract import compared, outputs_of, require_shape
 from mlaas4hep_dask.objective import Objective
 from mlaas4hep_dask.specs import Specs
+from mlaas4hep_dask.train.arithmetic import Arithmetic
 from mlaas4hep_dask.train.bounds import bounds
 from mlaas4hep_dask.train.given import Given
+from mlaas4hep_dask.train.hooks import Context, Hooks
 from mlaas4hep_dask.train.method import Method
 from mlaas4hep_dask.train.model import ModelSource, described
 from mlaas4hep_dask.train.requirements import (
@@ -216,7 +218,9 @@ class _Trial:
             self._outputs(call, self._x[few], self._missing[few], self._refused)
         require_fixed(network, names, before, self._training.num_ranks)
         require_parameters(network)
+        arithmetic = Arithmetic(self._training.method.precision)
         step = self._stepping(network)
+        Hooks(self._training.method.hooks, Context(network, None))  # they are made alone
         warnings = []
         if _sets_seed(lambda: call(self._x[few].clone(), self._missing[few].clone())):
             warnings.append(
@@ -230,7 +234,9 @@ class _Trial:
             fails = f"fails in training on a batch of {size} event{'s' * (size != 1)}"
             if size < max(self._training.batches):
                 fails += ", the smallest of an epoch (another training.batch_size has another)"
-            outputs = self._outputs(call, x, missing, fails)
+            with arithmetic.cast():
+                outputs = self._outputs(call, x, missing, fails)
+            outputs = arithmetic.restored(outputs)
             network.zero_grad()
             y = (x, missing) if self._objective.gives_rows else self._y[places]
             total = loss(outputs, y, self._w[places])

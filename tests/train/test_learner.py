@@ -6,9 +6,12 @@ import pytest
 import torch
 from test_method import piece
 
+from mlaas4hep_dask.errors import ModelError
 from mlaas4hep_dask.objective import BINARY
+from mlaas4hep_dask.train.arithmetic import Arithmetic
 from mlaas4hep_dask.train.assign import Assignments, assign
 from mlaas4hep_dask.train.feed import Window
+from mlaas4hep_dask.train.given import Given
 from mlaas4hep_dask.train.learner import Learner, groups
 from mlaas4hep_dask.train.method import Method
 from mlaas4hep_dask.train.model import ModelSource
@@ -31,7 +34,7 @@ def task_of(method, *, batch_size=12, num_ranks=1, mean_weight=1.3, **more):
             find_code("mlaas4hep_dask.train.network:mlp", resolve=Path),
             {"hidden": [4], "dropout": 0.0},
         ),
-        "row_shape": (COLUMNS,),
+        "given": Given((COLUMNS,)),
         "learning_rate": 0.5,
         "seed": 3,
         "mean_weight": mean_weight,
@@ -136,3 +139,48 @@ def test_ranks_exchange_gradients_once_for_every_step():
     window = window_of(task)
     assert len(list(learner.learn(window, window.w))) == 8
     assert learner.wrapped.asked == [False, True, False, False, True, False, False, True]
+
+
+@pytest.mark.parametrize("precision", ["bfloat16", "float16"])
+def test_a_lower_precision_learns_nearly_the_same_and_keeps_parameters_of_32_bits(precision):
+    adam = piece("Adam")
+    exact, steps = learnt(task_of(Method(optimiser=adam), learning_rate=0.02))
+    coarse, others = learnt(
+        task_of(Method(optimiser=adam, precision=precision, clip_norm=10.0), learning_rate=0.02)
+    )
+    found, expected = parameters_of(coarse), parameters_of(exact)
+    assert found.dtype == torch.float32
+    assert not torch.equal(found, expected)
+    torch.testing.assert_close(found, expected, rtol=0, atol=0.02)
+    losses = [np.array([loss for loss, _ in each]) for each in (steps, others)]
+    np.testing.assert_allclose(losses[1], losses[0], rtol=0.02, atol=0.02)
+
+
+def test_what_is_measured_is_that_of_the_exported_network_in_32_bits():
+    task = task_of(Method(precision="bfloat16"))
+    learner, window = Learner(task), window_of(task)
+    learner.network.eval()
+    output, _ = learner.outputs(window, window.w)
+    with torch.no_grad():
+        expected = learner.network(torch.from_numpy(window.x))
+    np.testing.assert_array_equal(output, expected.numpy().reshape(output.shape))
+
+
+def test_gradients_that_are_too_large_for_float16_are_left_out_and_scaled_by_less():
+    method = Method(optimiser=piece("SGD"), precision="float16", ema=0.9)
+    task = task_of(method, mean_weight=1e-6)  # which multiplies the gradients
+    learner = Learner(task)
+    before, window = parameters_of(learner), window_of(task)
+    next(learner.learn(window, window.w))
+    assert torch.equal(parameters_of(learner), before)
+    state = learner.state()
+    assert state["scaler"]["scale"] < 65536
+    assert int(state["num_averaged"]) == 0
+    other = Learner(task)
+    other.take_up(state)
+    assert other.state()["scaler"] == state["scaler"]
+
+
+def test_a_precision_that_the_device_lacks_is_refused():
+    with pytest.raises(ModelError, match=r"float16 does not work on this meta .* bfloat16 or"):
+        Arithmetic("float16", "meta")

@@ -205,12 +205,15 @@ def test_dataset_yaml_names_the_pieces():
         clip_norm=1,
         ema=0.99,
         freeze=["first.*"],
+        accumulate=4,
+        precision="bfloat16",
     )
     method = method_of(keys)
     assert method.optimiser.code.reference == "torch.optim:AdamW"
     assert method.scheduler.kwargs == {"pct_start": 0.1}
     assert (method.every, method.clip_norm, method.ema) == ("step", 1.0, 0.99)
     assert method.freeze == ("first.*",)
+    assert (method.accumulate, method.precision) == (4, "bfloat16")
     assert set(method.codes) == {"optimiser", "scheduler"}
     assert method_of(config()) == Method(method_of(config()).loss)
 
@@ -223,6 +226,8 @@ def test_dataset_yaml_names_the_pieces():
         ({"scheduler": {"callable": "StepLR", "kwarg": {}}}, "kwargs"),
         ({"ema": 1.5}, "less than 1"),
         ({"early_stopping": 0}, "at least 1"),
+        ({"accumulate": 0}, "at least 1"),
+        ({"precision": "float8"}, "'bfloat16'"),
     ],
 )
 def test_keys_that_cannot_work_are_refused(keys, words):

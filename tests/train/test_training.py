@@ -186,6 +186,29 @@ def test_two_ranks_add_up_gradients_before_they_average_them(keys, client):
     assert losses[2] != pytest.approx(losses[1], rel=1e-2)
 
 
+HOOKS = """
+class Last:
+    def on_epoch_end(self, context):
+        if context.rank == 1:
+            context.stop()
+
+class Broken:
+    def on_step(self, context):
+        if context.rank == 1 and context.step == 3:
+            raise KeyError("no such plot")
+"""
+
+
+def test_a_hook_of_any_rank_ends_the_training_and_its_error_too(keys, client, tmp_path):
+    (tmp_path / "hooks.py").write_text(HOOKS)
+    trainer, epochs = train(keys, client, hooks=[f"{tmp_path}/hooks.py:Last"])
+    assert [epoch.record.get("stopped") for epoch in epochs] == [True]
+    assert trainer.outcome.epoch == 1
+    words = r"hooks\[0\] \S*hooks.py:Broken' failed in on_step in line 10 of hooks.py \(KeyError"
+    with pytest.raises(ModelError, match=words):
+        train(keys, client, hooks=[f"{tmp_path}/hooks.py:Broken"])
+
+
 def test_a_network_that_asks_for_the_missing_mask_gets_it(keys, client, tmp_path):
     keys["model"] = {"callable": f"{tmp_path}/networks.py:with_missing"}
     trainer, _ = train(keys, client, epochs=1)
