@@ -3,9 +3,10 @@
 First jobs are lost, ended by the batch system or killed with their processes, in turns; it is
 measured when the queue shows another. Then workers work, two on each side, in turns in one run: the
 specs pass, and reading and encoding to dense rows. Only what the worker processes themselves take
-is compared: settings that do not reach them, such as those of malloc, show here. Each part ends
-with a JSON line. Run it where jobs can be submitted; `--here` starts a SLURM or an HTCondor pool of
-the tests on this machine first.
+is compared: settings that do not reach them, such as those of malloc, show here. With `--copies`
+a third part makes all blocks with and without a copy in a folder, as batch workers do. Each part
+ends with a JSON line. Run it where jobs can be submitted; `--here` starts a SLURM or an HTCondor
+pool of the tests on this machine first.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ import data
 import psutil
 import work
 import yaml
+from distributed import wait
 
 from mlaas4hep_dask import Dataset, connect
 from mlaas4hep_dask.cluster.batch.records import Driver
@@ -36,6 +38,8 @@ from mlaas4hep_dask.cluster.systems.queue import Queue
 from mlaas4hep_dask.cluster.systems.registry import QUEUES
 from mlaas4hep_dask.dataset.collecting import collect
 from mlaas4hep_dask.dataset.specs_pass import file_pieces
+from mlaas4hep_dask.gang import KeptBlocks
+from mlaas4hep_dask.gang.diskcache import folder_of, remove_shared
 
 WORKERS = 2
 JOBS = ("specs", "encode")
@@ -49,6 +53,7 @@ def main() -> None:
         system={"choices": ("slurm", "htcondor"), "default": "slurm", "help": "batch system"},
         site={"help": "name or file of a site"},
         here={"action": "store_true", "help": "start the batch system on this machine"},
+        copies={"type": Path, "help": "folder that the workers see: what copies of blocks cost"},
         times={"type": int, "default": 8, "help": "names of every file, all of which are read"},
     )
     paths = data.generate(parsed.data, events=parsed.events, compression=parsed.compression)
@@ -63,6 +68,8 @@ def main() -> None:
         ours = connect(parsed.system, site=str(site), jobs=folder / "jobs", **options)
         sides = {"ours": stack.enter_context(ours)}
         report_losses(parsed, site, sides["ours"])
+        if parsed.copies is not None:
+            report_copies(parsed, Dataset.from_yaml(config, sides["ours"]))
         local = connect("local", workers=WORKERS, **options)
         sides["reference"] = stack.enter_context(local)
         report(parsed, {side: Dataset.from_yaml(config, each) for side, each in sides.items()})
@@ -125,6 +132,42 @@ def _kill(process: int) -> None:
     nanny = psutil.Process(process).parent()
     for each in (nanny, *nanny.children(recursive=True)):
         each.send_signal(signal.SIGKILL)
+
+
+def report_copies(parsed: Any, dataset: Dataset) -> None:
+    """Make all blocks in turns with copies on disk and without, and print the JSON line."""
+    plan, cluster, folder = dataset.blocks(), dataset.cluster, str(parsed.copies.absolute())
+    ways = {"ours": KeptBlocks.of(plan, folder=folder), "reference": KeptBlocks.of(plan)}
+    spent: dict[str, list[float]] = {way: [] for way in ways}
+    num_bytes = 0
+
+    def make(way: str) -> None:
+        nonlocal num_bytes
+        before = sum(cluster.client.run(time.process_time).values())
+        futures = [ways[way].submit(cluster, number) for number in range(len(plan.partitions))]
+        wait(futures)
+        spent[way].append(sum(cluster.client.run(time.process_time).values()) - before)
+        files = [file.stat().st_size for file in folder_of(folder, plan.token).glob("*")]
+        num_bytes = max(num_bytes, sum(files))
+
+    def ours() -> None:
+        remove_shared(folder, plan.token)
+        make("ours")
+
+    result = common.compare(ours, lambda: make("reference"), parsed.repeats)
+    remove_shared(folder, plan.token)
+    medians = {way: statistics.median(each[1:]) for way, each in spent.items()}
+    common.close(
+        "copies of blocks",
+        dataset.plan().num_events,
+        result,
+        reference="the same blocks without copies on disk",
+        cores=len(os.sched_getaffinity(0)),
+        system=parsed.system,
+        compression=parsed.compression,
+        worker_cpu_ratio=round(medians["reference"] / medians["ours"], 4),
+        bytes_of_copies=num_bytes,
+    )
 
 
 def report(parsed: Any, datasets: dict[str, Dataset]) -> None:

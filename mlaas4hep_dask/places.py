@@ -33,6 +33,7 @@ PLACES = {
 }
 SCHEMES = ("tcp", "tls")  # of schedulers that run already
 Storage = Literal["memory", "disk", "none"]  # where workers keep what they have encoded
+BLOCKS = "mlaas4hep_dask-blocks"  # folders of what is kept on disk begin so
 STORAGES: tuple[Storage, ...] = get_args(Storage)
 Group = Literal["readers", "trainers"]  # of workers: what they do
 GROUPS: tuple[Group, ...] = get_args(Group)

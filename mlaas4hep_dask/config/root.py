@@ -160,9 +160,9 @@ class Config(Section):
     cache: BlocksPlace = Field(
         default="auto",
         description="Where encoded events stay between epochs: in the memory of the workers, which "
-        "spill what does not fit, on their disks, or nowhere, so that every epoch reads the files "
-        "again. auto takes the first of these that has room. A folder that all workers see keeps "
-        "a copy for workers that come later, and for a run that is taken up.",
+        "spill what does not fit, on their disks, or nowhere, so that files are read again. auto "
+        "takes the first of these with room. A folder that all workers see keeps a copy for later "
+        "workers and a run that is taken up; with batch jobs auto makes one in the run directory.",
     )
     on_bad_file: OnBadFile = Field(
         default="error",

@@ -9,6 +9,7 @@ format can hold what runs when it is read, so that files which others could have
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 import shutil
@@ -20,18 +21,17 @@ import numpy as np
 from distributed import Worker, get_worker
 from distributed.protocol import deserialize_bytes, serialize_bytelist
 
-from mlaas4hep_dask.dataset.tasks import (
-    make_block,
-)
+from mlaas4hep_dask.dataset.tasks import make_block
 from mlaas4hep_dask.encode import Block
 from mlaas4hep_dask.inputs.context import Context
+from mlaas4hep_dask.places import BLOCKS
 from mlaas4hep_dask.reader import Partition
 
 logger = logging.getLogger(__name__)
 
 _told: set[Path] = set()  # folders of which something was told
 
-FOLDER = "mlaas4hep_dask-blocks"
+FULL = (errno.ENOSPC, errno.EDQUOT)
 _LENGTH = struct.Struct("<q")
 
 
@@ -42,6 +42,7 @@ def block_on_disk(
     token: str,
     number: int,
     shared: str | None = None,
+    by_run: bool = False,
 ) -> Block:
     """The block of a partition, from disk if it is there.
 
@@ -59,6 +60,8 @@ def block_on_disk(
         Name the block; equal tokens stand for equal data and encoding.
     shared : str, optional
         The folder that all workers see, in place of this worker's own disk.
+    by_run : bool
+        It is the run's own, as of `kept`.
     """
     path = path_of(get_worker(), token, number, shared)
     try:
@@ -67,16 +70,42 @@ def block_on_disk(
         pass
     except OSError as error:
         _tell(path, f"block {number} is made again: {error}")
-    return kept(make_block(partition, context, sizes), path)
+    return kept(make_block(partition, context, sizes), path, by_run=by_run)
 
 
-def kept(block: Block, path: Path) -> Block:
-    """The same block, which is on disk from now on if there is room."""
+def kept(block: Block, path: Path, *, by_run: bool = False) -> Block:
+    """The same block, which is on disk from now on if there is room.
+
+    Parameters
+    ----------
+    block : Block
+        The block.
+    path : Path
+        Its file.
+    by_run : bool
+        The folder was made beside the results of the run: a worker that does not see it does not
+        make it, for it would be another.
+    """
     try:
+        if not by_run:
+            path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         _store(block, path)
     except OSError as error:
-        _tell(path, f"blocks are not kept on disk: {error}")
+        give_up(path, error, by_run=by_run)
     return block
+
+
+def give_up(path: Path, error: OSError, *, by_run: bool) -> None:
+    """Tell that a block is not kept, and why.
+
+    Where a disk beside the results of a run is full, or the user's quota of it, all blocks there
+    are removed: results need the room more.
+    """
+    text = f"blocks are not kept on disk: {error}"
+    if by_run and error.errno in FULL:
+        shutil.rmtree(path.parent, ignore_errors=True)
+        text += "; all were removed, so that there is room for results"
+    _tell(path, text)
 
 
 def _tell(path: Path, text: str) -> None:
@@ -92,13 +121,13 @@ def path_of(worker: Worker, token: str, number: int, shared: str | None = None) 
 
 def folder_of(shared: str, token: str) -> Path:
     """Where the blocks of a run lie within a folder that all workers see."""
-    return Path(shared) / f"{FOLDER}-{token}"
+    return Path(shared) / f"{BLOCKS}-{token}"
 
 
 # Dask passes the worker to functions that `Client.run` runs on it, by this name.
 def folder(dask_worker: Worker) -> Path:
     """Where a worker keeps its blocks."""
-    return Path(dask_worker.local_directory) / FOLDER
+    return Path(dask_worker.local_directory) / BLOCKS
 
 
 def free_bytes(dask_worker: Worker) -> int:
@@ -116,8 +145,17 @@ def remove_shared(shared: str, token: str) -> None:
     shutil.rmtree(folder_of(shared, token), ignore_errors=True)
 
 
+def sees(mark: str) -> bool:
+    """Whether this worker sees a file, in a folder to which it may write and others may not."""
+    path = Path(mark)
+    try:
+        _refuse_others(path.parent)
+    except OSError:
+        return False
+    return path.exists() and os.access(path.parent, os.W_OK | os.X_OK)
+
+
 def _store(block: Block, path: Path) -> None:
-    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     _refuse_others(path.parent)
     unfinished = path.with_name(f"{path.name}.{uuid.uuid4().hex}.tmp")
     try:

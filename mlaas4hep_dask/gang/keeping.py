@@ -1,15 +1,17 @@
-"""Where blocks stay between epochs: in memory, on the disks of the members, or nowhere."""
+"""Where blocks stay between epochs: in memory, on disks, or nowhere; and copies of them."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from distributed import Future
 
 from mlaas4hep_dask.dataset.blocks import BlockPlan
+from mlaas4hep_dask.gang.copies import make_folder, place_of_copies
 from mlaas4hep_dask.gang.diskcache import free_bytes, remove_shared
 from mlaas4hep_dask.gang.gang import Gang
 from mlaas4hep_dask.gang.source import KeptBlocks
@@ -26,10 +28,13 @@ class Shares:
         Of the memory of all workers, or of a member.
     disk : float
         Of the free disk of a worker.
+    copies : float
+        Of the free room where copies outlive workers, which others use too.
     """
 
     memory: float = 0.4
     disk: float = 0.5
+    copies: float = 0.2
 
 
 SHARES = Shares()
@@ -49,19 +54,24 @@ class Keeping:
         Bytes of packed blocks that a member may hold.
     held : list of Future
         Those in memory.
+    copies : Path or None
+        Where the run may have copies of its own.
     """
 
     place: Storage
     blocks: KeptBlocks
     room: float
     held: Sequence[Future] = ()
+    copies: Path | None = None
 
     def __str__(self) -> str:
         return f"{self.place}, in {self.blocks.folder}" if self.blocks.folder else self.place
 
     def remove_copies(self, gang: Gang) -> None:
         """Remove what lies in a folder that all workers see; a run that has ended needs it not."""
-        if self.blocks.folder is not None:
+        if self.copies is not None:  # workers may see less of it by now
+            remove_shared(str(self.copies), self.blocks.token)
+        elif self.blocks.folder is not None:
             gang.on_survivors(remove_shared, self.blocks.folder, self.blocks.token)
 
 
@@ -74,6 +84,7 @@ def keep(
     member_bytes: float,
     owners: Mapping[int, int],
     fractions: Mapping[int, float],
+    results: Path | None = None,
     shares: Shares = SHARES,
 ) -> Keeping:
     """Decide where the blocks of a plan stay, and begin to hold them there.
@@ -87,7 +98,7 @@ def keep(
     place : str
         What is wished: ``memory``, ``disk``, ``none``; ``auto``, the first of these that has room;
         or a folder that all workers see, in place of their own disks, which has a copy of what
-        they hold in memory, too.
+        they hold in memory, too. ``auto`` makes one by itself where workers may end together.
     packed_bytes : int
         Bytes of all blocks in packed form.
     member_bytes : float
@@ -97,19 +108,32 @@ def keep(
     fractions : mapping of int to float
         By split that may be kept where blocks are not: its part of all events. The first that fit
         into a member are kept.
+    results : Path, optional
+        The run directory.
     shares : Shares
         What part of memory and disk blocks may fill.
     """
     patience = gang.cluster.patience
-    readers = gang.cluster.alive("readers")  # who make the blocks, and hold them
+    # Who make the blocks, and hold them; they may all have ended with the members.
+    gang.cluster.wait_for_workers(1, "blocks", seconds=patience.no_worker, group="readers")
+    readers = gang.cluster.alive("readers")
     folder = place if "/" in place else None
+    copies = place_of_copies(gang.cluster, results) if place == "auto" else None
+    by_run = copies is not None and make_folder(
+        gang.cluster, copies, block_plan.token, num_bytes=packed_bytes, share=shares.copies
+    )
+    if by_run:
+        folder = str(copies)
     storage = next((each for each in STORAGES if each == place), None)
     if storage is None:  # auto, or a folder
         storage = _roomiest(gang, readers, packed_bytes, member_bytes, shares, folder)
     memory = shares.memory * gang.least_memory
     if storage == "disk":
-        kept = KeptBlocks.of(block_plan, on_disk=folder is None, folder=folder, patience=patience)
-        return Keeping(storage, kept, memory)
+        on_disk = folder is None
+        kept = KeptBlocks.of(
+            block_plan, on_disk=on_disk, folder=folder, by_run=by_run, patience=patience
+        )
+        return Keeping(storage, kept, memory, copies=copies)
     if storage == "none":
         splits, room = [], memory / 2
         for split, fraction in fractions.items():
@@ -117,9 +141,11 @@ def keep(
             if room >= 0:
                 splits.append(split)
         blocks = KeptBlocks.of(block_plan, splits=tuple(splits), patience=patience)
-        return Keeping(storage, blocks, memory)
+        return Keeping(storage, blocks, memory, copies=copies)
     in_rank = member_bytes <= memory
-    blocks = KeptBlocks.of(block_plan, folder=folder, in_rank=in_rank, patience=patience)
+    blocks = KeptBlocks.of(
+        block_plan, folder=folder, by_run=by_run, in_rank=in_rank, patience=patience
+    )
     near: dict[int, str] = {}
     if readers.keys() == gang.workers.keys():  # otherwise the memory of all is needed
         workers = list(gang.workers)
@@ -128,7 +154,7 @@ def keep(
         blocks.submit(gang.cluster, number, near=near.get(number))
         for number in range(len(blocks.partitions))
     ]
-    return Keeping(storage, blocks, memory, futures)
+    return Keeping(storage, blocks, memory, futures, copies)
 
 
 def _roomiest(

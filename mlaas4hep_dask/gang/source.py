@@ -24,6 +24,8 @@ class KeptBlocks(BlockPlan):
         Keep the blocks on the disks of the workers that made them.
     folder : str, optional
         Keep them in this folder, which all workers see, too.
+    by_run : bool
+        The folder is the run's own: see `mlaas4hep_dask.gang.diskcache.kept`.
     in_rank : bool
         Ranks keep all blocks that they use, those of other workers too: these are then sent to
         them once, and not in every epoch.
@@ -36,6 +38,7 @@ class KeptBlocks(BlockPlan):
 
     on_disk: bool = False
     folder: str | None = None
+    by_run: bool = False
     in_rank: bool = False
     splits: tuple[int, ...] = ()
     patience: Patience | None = None
@@ -47,6 +50,7 @@ class KeptBlocks(BlockPlan):
         *,
         on_disk: bool = False,
         folder: str | None = None,
+        by_run: bool = False,
         in_rank: bool = False,
         splits: tuple[int, ...] = (),
         patience: Patience | None = None,
@@ -57,6 +61,7 @@ class KeptBlocks(BlockPlan):
             **facts,
             on_disk=on_disk,
             folder=folder,
+            by_run=by_run,
             in_rank=in_rank,
             splits=splits,
             patience=patience,
@@ -65,7 +70,7 @@ class KeptBlocks(BlockPlan):
     def task(self, block: int) -> tuple[Callable[..., Block], tuple[Any, ...]]:
         """As `BlockPlan.task`; what keeps the block on disk, if it is to stay there."""
         if self.on_disk or self.folder is not None:
-            more = (self.split_counts[block], self.token, block, self.folder)
+            more = (self.split_counts[block], self.token, block, self.folder, self.by_run)
             return diskcache.block_on_disk, more
         return super().task(block)
 

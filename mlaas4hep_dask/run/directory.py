@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import shutil
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -12,6 +13,7 @@ from typing import Any, Self
 
 from mlaas4hep_dask.errors import ConfigError, writing
 from mlaas4hep_dask.journal.read import STARTING
+from mlaas4hep_dask.places import BLOCKS
 from mlaas4hep_dask.run.changes import changes, digest_of
 
 STATE = "run.json"
@@ -98,6 +100,7 @@ class RunDirectory:
     def complete(self) -> None:
         """Write down that the run is complete."""
         self._write_state("complete")
+        _remove_blocks(self.path)
 
     def __exit__(self, *_: object) -> None:
         self._drop_lock()
@@ -129,6 +132,7 @@ class RunDirectory:
             number += 1
         self._drop_lock()
         self.path.rename(target)
+        _remove_blocks(target)  # no run will be taken up there
         self.moved_to = target
         self._take_lock()
 
@@ -210,6 +214,12 @@ def check_output(path: Path) -> None:
     except OSError as error:
         reason = error.strerror or error
         raise ConfigError(f"output {path} cannot be written: {reason}", key="output") from error
+
+
+def _remove_blocks(path: Path) -> None:
+    """Remove what only a run that goes on would need."""
+    for folder in path.glob(f"{BLOCKS}-*"):
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _state(path: Path) -> dict[str, Any]:

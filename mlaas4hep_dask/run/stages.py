@@ -144,7 +144,7 @@ def _fit(
     if config.specs.path is None and specs.coverage >= 1.0:
         journal.add(measured(specs))
     specs = specs.with_provenance(versions=versions())
-    trainer = Trainer(dataset, model, method)
+    trainer = Trainer(dataset, model, method, results=path)
     if not work.settle(facts_of_training(dataset, trainer)):
         _describe(folder, dataset)
     folder.write(SPECS, specs.to_json())

@@ -7,6 +7,7 @@ import math
 import time
 import uuid
 from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 from distributed import Future
@@ -96,6 +97,8 @@ class Trainer:
         What part of memory and disk blocks may fill.
     timeout : float, optional
         Seconds for workers to come, or to come back; see `Gang`.
+    results : Path, optional
+        The run directory, where copies of blocks may outlive batch jobs.
     """
 
     def __init__(
@@ -108,8 +111,9 @@ class Trainer:
         round_bytes: int = amounts.ROUND_BYTES,
         shares: Shares = SHARES,
         timeout: float | None = None,
+        results: Path | None = None,
     ) -> None:
-        self._shares = shares
+        self._shares, self._results = shares, results
         self._dataset = dataset
         self._cluster = dataset.cluster
         self._config = dataset.config
@@ -347,6 +351,7 @@ class Trainer:
                 VALIDATION: split.validation,
                 TEST: split.test,
             },  # the oftener measured first
+            results=self._results,
             shares=self._shares,
         )
         self.cache = self._keeping.place

@@ -6,6 +6,7 @@ import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -53,6 +54,10 @@ class Workers:
         The error for which the place where workers come from will give no more of them, or None.
     beside : list of callable
         What is looked at too whenever somebody waits; what one raises ends the wait.
+    are_jobs_with_files : bool
+        They are jobs, which may end all at once, and see the files of this machine.
+    scratch : Path or None
+        Where they see a folder for much data.
     """
 
     facts: dict[str, Mapping[str, Any]] = field(default_factory=dict)
@@ -63,6 +68,8 @@ class Workers:
     patience: Patience = PATIENCE
     trouble: Callable[[], MLaaSError | None] = lambda: None
     beside: list[Callable[[], None]] = field(default_factory=list)
+    are_jobs_with_files: bool = False
+    scratch: Path | None = None
     _place: str = "the scheduler"
 
     def look(self, client: Client) -> dict[str, Mapping[str, Any]]:

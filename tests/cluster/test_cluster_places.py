@@ -1,4 +1,5 @@
 import socket
+from pathlib import Path
 
 import pytest
 import yaml
@@ -9,7 +10,7 @@ from mlaas4hep_dask.cluster.batch.limits import Size
 from mlaas4hep_dask.cluster.batch.records import Driver
 from mlaas4hep_dask.cluster.batch.survey import by_job
 from mlaas4hep_dask.cluster.dashboard import dashboard_lines
-from mlaas4hep_dask.cluster.places.batch import limits_of, site_of, workers_now
+from mlaas4hep_dask.cluster.places.batch import limits_of, scratch_of, site_of, workers_now
 from mlaas4hep_dask.cluster.sites import load_site
 from mlaas4hep_dask.config import Cluster
 from mlaas4hep_dask.errors import ClusterError, ConfigError
@@ -49,6 +50,17 @@ def test_workers_of_each_group_have_the_time_of_their_own_jobs_to_connect():
     more = {"mlaas4hep": {"trainers": {"jobqueue": {"death-timeout": "30 min"}}}}
     limits = limits_of(load_site("slurm", "slurm", more), ranks=1)
     assert limits.connects == {"readers": 300.0, "trainers": 1800.0}
+
+
+def test_the_scratch_of_a_site_is_where_its_variables_say(monkeypatch, caplog):
+    site = load_site("nersc-perlmutter")
+    monkeypatch.setenv("SCRATCH", "/pscratch/sd/m/me")
+    assert scratch_of(site) == Path("/pscratch/sd/m/me")
+    assert scratch_of(load_site("slurm")) is None
+    assert not caplog.messages
+    monkeypatch.delenv("SCRATCH")  # as on another machine
+    assert scratch_of(site) is None
+    assert "site nersc-perlmutter has shared-scratch $SCRATCH, which is no absolute" in caplog.text
 
 
 @pytest.mark.cluster

@@ -21,6 +21,7 @@ from services.processes import shared_by, wait_until
 from services.xrootd import XRootDServer
 
 from mlaas4hep_dask.cluster.page import PATH
+from mlaas4hep_dask.places import BLOCKS
 
 pytestmark = [pytest.mark.batch, pytest.mark.timeout(280)]
 
@@ -140,7 +141,6 @@ def test_jobs_that_end_together_and_a_node_that_dies_while_ranks_train_change_no
     calls = tmp_path / "calls"
     config = {
         "training": {"epochs": 2, "ranks": 2, "max_restarts": 1, "loss": "patient.py:patient"},
-        "cache": str(tmp_path / "blocks"),
     }
     with Run(batch, tmp_path, config=config, function={"calls": str(calls)}) as run:
 
@@ -149,6 +149,7 @@ def test_jobs_that_end_together_and_a_node_that_dies_while_ranks_train_change_no
             return [*tmp_path.glob("held-*")]
 
         first = held()
+        assert copies_of_blocks(tmp_path)
         num_calls = len(calls.read_text())
         ending = run.wait_for_workers("readers", 1) | run.wait_for_workers("trainers", 2)
         batch.end_walltime(*ending.values())
@@ -162,8 +163,13 @@ def test_jobs_that_end_together_and_a_node_that_dies_while_ranks_train_change_no
         found = run.results()
     assert found == expected
     assert len(calls.read_text()) == num_calls  # what was encoded once is not made again
+    assert not copies_of_blocks(tmp_path)
     assert " was told to end" in run.printed()
     assert run.printed().count("WARNING mlaas4hep_dask.run.training: starting epoch 2 again") >= 2
+
+
+def copies_of_blocks(folder):
+    return [*(folder / "run").glob(f"{BLOCKS}-*")]
 
 
 def has_worker(processes, names):

@@ -27,6 +27,7 @@ from mlaas4hep_dask.config import Cluster, load
 from mlaas4hep_dask.console import is_said
 from mlaas4hep_dask.encode import encode
 from mlaas4hep_dask.errors import ClusterError, ConfigError, RecordError, WriteError
+from mlaas4hep_dask.places import BLOCKS
 from mlaas4hep_dask.reader import plan_file, read
 from mlaas4hep_dask.report import model_card, render
 from mlaas4hep_dask.run.cli import main
@@ -225,7 +226,9 @@ def test_a_second_run_moves_the_first_aside(finished, tmp_path):
     with RunDirectory(folder) as first:
         first.begin({"letter": "a"})
         first.write("note", "kept")
+        blocks = first.write(f"{BLOCKS}-0123/0123-0", b"").parent
         first.complete()
+        assert not blocks.exists()  # a run that goes on would take them
     with RunDirectory(folder) as second:
         second.begin({"letter": "b"})
         assert second.moved_to == tmp_path / "run.1"
@@ -552,12 +555,16 @@ def test_a_run_under_other_facts_is_not_taken_up_and_the_change_is_named(tmp_pat
     folder = tmp_path / "run"
     facts = {"model": {"module layers": "a" * 64}, "keys": {"seed": 3}}
     encoding = {"normalisation": {"x": {"scale": 2.0}}}
-    assert not interrupted(folder, facts, encoding).resumed
+    first = interrupted(folder, facts, encoding)
+    assert not first.resumed
+    blocks = first.write(f"{BLOCKS}-0123/0123-0", b"")
     assert interrupted(folder, facts, encoding).resumed
+    assert blocks.exists()
     encoded = interrupted(folder, facts, {"normalisation": {"x": {"scale": 3.0}}})
     assert not encoded.resumed
     assert encoded.changed == "normalisation: x: scale is 3.0, was 2.0"
     assert encoded.moved_to == tmp_path / "run.1"
+    assert not [*tmp_path.glob(f"*/{BLOCKS}-*")]
     other = {"model": {"module layers": "b" * 64}, "keys": {"seed": 4}}
     changed = interrupted(folder, other, encoding)
     assert not changed.resumed

@@ -36,6 +36,7 @@ from mlaas4hep_dask.waiting import ClusterHandle, LostWorkerError, processes
 from mlaas4hep_dask.waiting.handle import BOARDS
 from mlaas4hep_dask.waiting.waits import wait_for_workers
 from mlaas4hep_dask.waiting.workers import living
+from mlaas4hep_dask.waiting.workers import workers_of as facts_of
 
 pytestmark = pytest.mark.ddp
 
@@ -424,10 +425,13 @@ def test_training_goes_on_from_the_last_checkpoint_when_a_worker_dies(keys, clie
 def test_blocks_in_a_folder_outlast_all_workers_and_the_run(keys, client, tmp_path, memory_share):
     keys["training"]["epochs"] = 3
     folder = tmp_path / "shared" / "blocks"
-    config = Config.from_mapping({**keys, "cache": str(folder)})
+    by_run = memory_share > 0  # as with jobs of a batch system, else as the user says
+    config = Config.from_mapping({**keys, "cache": "auto" if by_run else str(folder)})
     options = {"window_bytes": A_FEW_BLOCKS, "shares": Shares(memory=memory_share)}
     _, undisturbed = train(keys, client, options=options)
     with connect(Cluster(workers=2), ranks=2) as own:
+        facts_of(own).are_jobs_with_files = by_run
+        options["results"] = folder
         dataset = Dataset(config, own)
         trainer = Trainer(dataset, model_of(config), **options)
         epochs = trainer.epochs()

@@ -133,6 +133,8 @@ def start(options: Cluster, ranks: int, jobs: Path | None) -> Iterator[Client]:
         workers = workers_of(client)
         workers.patience = replace(workers.patience, no_worker=LONGER * limits.patience)
         workers.trouble = lambda: supervisor.failure
+        workers.are_jobs_with_files = site.options.shared_files
+        workers.scratch = scratch_of(site)
         stack.enter_context(supervisor)
         minimum = limits.sizes["readers"].minimum
         ClusterHandle(client).wait_for_workers(
@@ -212,8 +214,24 @@ def _keys_folder(site: Site, folder: Path, run: str) -> Path:
     shared = site.jobs("readers").shared_temp_directory
     if shared is None:
         return folder / "tls"
-    expanded = os.path.expandvars(os.path.expanduser(shared))  # noqa: PTH111  # ~ and $VARIABLES
-    return Path(expanded) / f"mlaas4hep_dask-tls-{run}"
+    return _expanded(shared) / f"mlaas4hep_dask-tls-{run}"
+
+
+def scratch_of(site: Site) -> Path | None:
+    """The folder for much data that a site names; None, with a warning, where a variable lacks."""
+    named = site.options.shared_scratch
+    if named is None:
+        return None
+    folder = _expanded(named)
+    if not folder.is_absolute():
+        text = "site %s has shared-scratch %s, which is no absolute path here: it is not used"
+        logger.warning(text, site.name, named)
+        return None
+    return folder
+
+
+def _expanded(path: str) -> Path:
+    return Path(os.path.expandvars(os.path.expanduser(path)))  # noqa: PTH111  # ~ and $VARIABLES
 
 
 def _driver(site: Site, run: str, keys: Path) -> Driver:

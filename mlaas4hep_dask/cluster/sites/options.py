@@ -146,6 +146,12 @@ class Options(Part):
         description="Whether the nodes see the files of the machine that submits. If not, what "
         "jobs need is transferred with them.",
     )
+    shared_scratch: Text | None = Field(
+        default=None,
+        description="Folder for much data that all nodes and the machine that submits see, for "
+        "copies of encoded blocks while a run trains; ~ and $VARIABLES are expanded. null means "
+        "the run directory.",
+    )
     transfer: list[Text] = Field(
         default=[], description="Of HTCondor, more files that are transferred with a job."
     )

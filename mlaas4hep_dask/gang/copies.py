@@ -1,0 +1,87 @@
+"""Where a run keeps copies of blocks that outlive workers which end together."""
+
+from __future__ import annotations
+
+import logging
+import shutil
+import uuid
+from pathlib import Path
+
+from mlaas4hep_dask.gang.diskcache import folder_of, sees
+from mlaas4hep_dask.waiting import ClusterHandle, size, workers_of
+
+logger = logging.getLogger(__name__)
+
+
+def place_of_copies(cluster: ClusterHandle, results: Path | None) -> Path | None:
+    """Where copies of blocks belong; None where workers need none, or see no folder.
+
+    Parameters
+    ----------
+    cluster : ClusterHandle
+        Whose workers make blocks.
+    results : Path or None
+        The run directory, in which they are unless the site names a folder for much data.
+    """
+    workers = workers_of(cluster.client)
+    if results is None or not workers.are_jobs_with_files:
+        return None
+    return workers.scratch or results
+
+
+def make_folder(
+    cluster: ClusterHandle, place: Path, token: str, *, num_bytes: int, share: float
+) -> bool:
+    """Make the folder of copies that workers fill; False, with a warning, where that is no use.
+
+    Parameters
+    ----------
+    cluster : ClusterHandle
+        Whose workers make blocks.
+    place : Path
+        From `place_of_copies`.
+    token : str
+        Names the blocks.
+    num_bytes : int
+        Of all blocks.
+    share : float
+        What part of the free room they may fill.
+    """
+    folder = folder_of(str(place), token)
+    is_old = folder.is_dir()
+    try:
+        why = _why_not(cluster, folder, num_bytes=num_bytes, share=share)
+    except OSError as error:
+        why = str(error)
+    if not why:
+        return True
+    if not is_old:
+        shutil.rmtree(folder, ignore_errors=True)
+    logger.warning(
+        "blocks are not copied into %s: %s; when all jobs end together, they are read and encoded "
+        "again (the key cache takes another folder)",
+        place,
+        why,
+    )
+    return False
+
+
+def _why_not(cluster: ClusterHandle, folder: Path, *, num_bytes: int, share: float) -> str:
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    num_missing = num_bytes - sum(file.stat().st_size for file in folder.iterdir())
+    free = shutil.disk_usage(folder).free
+    if num_missing > share * free:
+        return f"{size(num_bytes)} are more than {share:.0%} of what is free there, {size(free)}"
+    mark = folder / f"seen-{uuid.uuid4().hex}"
+    mark.touch()
+    try:
+        seen = cluster.on_workers(
+            sees, str(mark), workers=list(cluster.alive("readers")), what="a folder for blocks"
+        )
+    finally:
+        mark.unlink(missing_ok=True)
+    blind = [worker for worker, is_seen in seen.items() if not is_seen]
+    if blind:
+        first = workers_of(cluster.client).name(blind[0])
+        return f"{len(blind)} of {len(seen)} readers cannot write there, such as {first}"
+    return "" if seen else "no reader has answered"
