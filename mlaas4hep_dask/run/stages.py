@@ -22,13 +22,14 @@ from mlaas4hep_dask.report.card import model_card
 from mlaas4hep_dask.report.records import CONFIG, DISTRIBUTIONS, IMAGES, METRICS, PLAN, SPECS
 from mlaas4hep_dask.run.directory import EPOCHS, RunDirectory
 from mlaas4hep_dask.run.facts import facts_before, facts_of_training
+from mlaas4hep_dask.run.importing import begin_ranks
 from mlaas4hep_dask.run.method import method_of
 from mlaas4hep_dask.run.outcome import Checkpoint, Outcome
 from mlaas4hep_dask.run.result import RunResult
 from mlaas4hep_dask.run.samples import measured, planned
 from mlaas4hep_dask.run.specs_notes import specs_line, specs_notes
 from mlaas4hep_dask.run.summary import distributions_json, plan_json, run_summary, versions
-from mlaas4hep_dask.run.training import Trainer, begin_ranks
+from mlaas4hep_dask.run.training import Trainer
 from mlaas4hep_dask.run.witness import Witness
 from mlaas4hep_dask.run.work import Work, work_on
 from mlaas4hep_dask.train.method import Method

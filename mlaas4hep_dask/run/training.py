@@ -15,7 +15,6 @@ from distributed import Future
 from mlaas4hep_dask.bundle import Bundle, draft_bundle
 from mlaas4hep_dask.dataset import Dataset
 from mlaas4hep_dask.dataset.blocks import BlockPlan
-from mlaas4hep_dask.dataset.first_worker import FirstWorker
 from mlaas4hep_dask.dataset.lost import lost_samples, require_events
 from mlaas4hep_dask.encode import EncodeCounts
 from mlaas4hep_dask.encode.examples import Examples
@@ -29,7 +28,6 @@ from mlaas4hep_dask.run.outcome import Checkpoint, Outcome, course_of
 from mlaas4hep_dask.train.calls import (
     abandon,
     close,
-    import_rank,
     measure_split,
     open_memory,
     open_rank,
@@ -40,42 +38,10 @@ from mlaas4hep_dask.train.given import Given
 from mlaas4hep_dask.train.method import Method
 from mlaas4hep_dask.train.model import ModelSource
 from mlaas4hep_dask.train.session import RankTask
-from mlaas4hep_dask.usercode import TRIAL_SECONDS, Need
-from mlaas4hep_dask.waiting import LostWorkerError, OverdueError, processes
+from mlaas4hep_dask.usercode import TRIAL_SECONDS
+from mlaas4hep_dask.waiting import OverdueError
 
 logger = logging.getLogger(__name__)
-
-
-def begin_ranks(
-    dataset: Dataset, model: ModelSource, method: Method
-) -> tuple[list[Future], FirstWorker]:
-    """Let the workers that will be ranks import torch, while others plan and read.
-
-    One of them, or a reader while there is none, tries to import model, loss and the like too. If
-    all workers will be ranks, none could read meanwhile: then this waits, so that the rates of the
-    next stages are their own. The futures are to be kept until training begins.
-
-    Raises
-    ------
-    ClusterError
-        When the trial has ended already, and the worker cannot.
-    """
-    cluster = dataset.cluster
-    ranks = cluster.choose(dataset.config.training.ranks, "trainers")
-    needs = [Need.of("training", ["numpy", "torch"]), Need.of_code("model", model.code)]
-    needs += [Need.of_code(what, code) for what, code in method.codes.items()]
-    trial = FirstWorker(cluster, needs, "trainers", near=next(iter(ranks), None))
-    importing = [
-        cluster.submit(import_rank, workers=[worker], pure=False, priority=20) for worker in ranks
-    ]
-    if len(ranks) == len(cluster.alive()):
-        trial.end()
-        try:
-            cluster.gather(importing, "ranks import torch", on=processes(ranks))
-        except LostWorkerError as error:
-            cluster.let_go(importing)  # nobody else can run them
-            logger.warning("%s; ranks import it when training begins", error)
-    return importing, trial
 
 
 class Trainer:

@@ -26,10 +26,11 @@ from mlaas4hep_dask.gang import KeptBlocks, diskcache
 from mlaas4hep_dask.gang import source as source_module
 from mlaas4hep_dask.gang.keeping import Shares
 from mlaas4hep_dask.gang.members import run_members
+from mlaas4hep_dask.run.importing import begin_ranks
 from mlaas4hep_dask.run.method import method_of
 from mlaas4hep_dask.run.outcome import Checkpoint
 from mlaas4hep_dask.run.stages import model_of
-from mlaas4hep_dask.run.training import Trainer, begin_ranks
+from mlaas4hep_dask.run.training import Trainer
 from mlaas4hep_dask.train.network import Dropout
 from mlaas4hep_dask.train.rank import interface_of
 from mlaas4hep_dask.waiting import ClusterHandle, LostWorkerError, processes
