@@ -56,21 +56,17 @@ def ours(events: Events, batch: int, window: int, rounds: int) -> Order:
     epoch, order = assignment.epoch(0, 1), []
     for number in range(assignment.num_rounds):
         of_round = epoch.round(number)
-        rows = {
-            share.piece: assignment.order(share, num_rows=events.per_block, epoch=1)
+        rows = [
+            assignment.order(share, num_rows=events.per_block, epoch=1)
+            + share.piece.block * events.per_block
             for share in of_round.shares
-        }
+        ]
         for place in range(of_round.num_windows):
-            used = np.concatenate(
-                [
-                    rows[share.piece][offset :: of_round.num_windows]
-                    + share.piece.block * events.per_block
-                    for share, offset in of_round.window(place)
-                ]
-            )
-            ordered = np.empty_like(used)
-            at = assignment.positions(0, number * of_round.num_windows + place, epoch=1)
-            ordered[at] = used
+            at, _ = assignment.rows(0, number * of_round.num_windows + place, epoch=1)
+            ordered = np.empty_like(at)
+            for share, offset, begin, size in of_round.window(place):
+                used = np.sort(rows[share][offset :: of_round.num_windows])
+                ordered[at[begin : begin + size]] = used
             order.append(ordered)
     return np.concatenate(order)
 

@@ -22,18 +22,17 @@ def walk(num_partitions: int, ranks: int) -> int:
         counts,
         ranks=ranks,
         batch_size=PER_PARTITION,
-        window_events=PER_WINDOW * PER_PARTITION,
+        window_events=PER_WINDOW * PER_PARTITION * ranks,
         seed=1,
     )
     epoch = assignment.epoch(0, 1)
-    num_steps = 0
     for number in range(assignment.num_rounds):
         of_round = epoch.round(number)
         for place in range(of_round.num_windows):
             of_round.window(place)
     for number in range(assignment.num_windows):
-        num_steps += assignment.step_sizes(number).size
-    return num_steps
+        assignment.deal(number).rows(0)
+    return sum(map(assignment.num_steps, range(assignment.num_windows)))
 
 
 def main() -> None:

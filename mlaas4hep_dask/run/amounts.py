@@ -5,13 +5,16 @@ from __future__ import annotations
 import math
 from itertools import chain
 
+import numpy as np
+
 from mlaas4hep_dask.dataset import Dataset
 from mlaas4hep_dask.dataset.blocks import BlockPlan
 from mlaas4hep_dask.errors import TrainingError
 from mlaas4hep_dask.journal import SPLITS
-from mlaas4hep_dask.train.assign import Assignments, assign, follow
+from mlaas4hep_dask.train.assign import Assignment, Assignments, assign, follow
+from mlaas4hep_dask.train.shards import part_of
 
-WINDOW_BYTES = 128 * 2**20  # dense rows of one window; a rank holds two
+WINDOW_BYTES = 128 * 2**20  # dense rows of one window of all ranks; each holds its part of two
 ROUND_BYTES = 512 * 2**20  # packed blocks of one round, where not all are kept; a rank holds two
 
 
@@ -25,7 +28,7 @@ def assignments(dataset: Dataset, plan: BlockPlan, window_bytes: int = WINDOW_BY
     plan : BlockPlan
         The blocks.
     window_bytes : int
-        Dense rows of one window of training events; a rank holds two.
+        Dense rows of one window of training events of all ranks together, if a batch has not more.
 
     Raises
     ------
@@ -45,7 +48,7 @@ def assignments(dataset: Dataset, plan: BlockPlan, window_bytes: int = WINDOW_BY
         splits[0],
         ranks=config.training.ranks,
         batch_size=config.training.batch_size,
-        window_events=max(window_bytes // row_bytes, 1),
+        window_events=max(window_bytes // row_bytes, config.training.batch_size),
         seed=config.seed.order,
         files=[(part.file, part.tree) for part in plan.partitions],
     )
@@ -57,16 +60,31 @@ def assignments(dataset: Dataset, plan: BlockPlan, window_bytes: int = WINDOW_BY
     return Assignments(train, validation, test)
 
 
+def batches(train: Assignment) -> tuple[int, int]:
+    """Events of a rank in its usual step, and in the smallest of an epoch."""
+    usual = math.ceil(train.batch_size / train.num_ranks)
+    smallest = usual
+    for window in {0, train.num_windows - 1}:  # all between are as large as these
+        deal = train.deal(window)
+        for rank in range(train.num_ranks):
+            sizes = np.diff(deal.rows(rank)[1])
+            smallest = min(smallest, int(sizes.min(initial=usual)))
+    return usual, smallest
+
+
 def owners(assignments: Assignments) -> dict[int, int]:
     """By block: the rank that has most of its training events, each in turn where it is halved."""
+    num = assignments.train.num_ranks
     by_block: dict[int, dict[int, int]] = {}
     for assignment in assignments:
-        for rank, samples in enumerate(assignment.pieces):
+        for shard, samples in enumerate(assignment.pieces):
+            parts = [(rank, part_of(rank, shard, num)) for rank in range(num)]
             for piece in chain.from_iterable(samples):
                 if assignment is assignments.train or piece.block not in by_block:
                     events = by_block.setdefault(piece.block, {})
-                    events[rank] = events.get(rank, 0) + len(piece)
-    num = assignments.train.num_ranks
+                    for rank, part in parts:
+                        if part:
+                            events[rank] = events.get(rank, 0) + part * len(piece)
     return {
         block: max(events, key=lambda rank: (events[rank], (rank - block) % num))
         for block, events in by_block.items()

@@ -6,6 +6,7 @@ from dataclasses import asdict
 from typing import Any
 
 from mlaas4hep_dask import __version__
+from mlaas4hep_dask.config import Config
 from mlaas4hep_dask.dataset import Dataset
 from mlaas4hep_dask.reader import PlannedFile
 from mlaas4hep_dask.run.changes import digest_of
@@ -19,13 +20,11 @@ def facts_before(dataset: Dataset, model: ModelSource, method: Method) -> dict[s
     checked = dataset.checked()
     facts: dict[str, Any] = {
         "mlaas4hep_dask": __version__,
-        "dataset.yaml": dataset.config.influential(),
+        "dataset.yaml": _without_ranks(dataset.config),
         f"model {model.reference}": model.code.parts,
     }
     for what, code in method.codes.items():
         facts[f"{what} {code.reference}"] = code.parts
-    if method.warm_start is not None:
-        facts["training.warm_start"] = method.warm_start.digest
     if checked.traced is not None:
         function = checked.traced.function
         facts[f"function {function.reference}"] = function.code.parts
@@ -35,6 +34,13 @@ def facts_before(dataset: Dataset, model: ModelSource, method: Method) -> dict[s
         facts["specs that are used"] = checked.specs.provenance["reused"]["sha256"]
     facts["data files"] = digest_of([_identity(each) for each in dataset.plan().files])
     return facts
+
+
+def _without_ranks(config: Config) -> dict[str, Any]:
+    """The keys that influence a result, but for the number of ranks: any may go on with a run."""
+    keys = config.influential()
+    del keys["training"]["ranks"], keys["training"]["max_restarts"]
+    return keys
 
 
 def _identity(file: PlannedFile) -> list[Any]:

@@ -218,7 +218,7 @@ def _train(
         lost_before = [Lost.from_json(entry) for entry in earlier["lost"]]
         dataset.recall_lost(lost_before)
         witness.recall(lost_before)
-        journal.add(Message(f"taking up the run in {folder.path} after epoch {len(done)}"))
+        journal.add(Message(_taken_up(folder.path, done, dataset.config.training.ranks)))
         journal_epochs = {each.epoch for each in read(folder.path).epochs}
         for each in done:  # of a process that was killed just before it told of one
             if each.record["epoch"] not in journal_epochs:
@@ -249,6 +249,13 @@ def _train(
     assert outcome is not None  # all epochs are over
     journal.add(Message(_kept(outcome, trainer, num_epochs, records)))
     return records, outcome
+
+
+def _taken_up(path: Path, done: list[Checkpoint], ranks: int) -> str:
+    """After which epoch, and with how many ranks if these are others, in words."""
+    text = f"taking up the run in {path} after epoch {len(done)}"
+    before = len(done[-1].record["data_wait"]) if done else ranks
+    return text if before == ranks else f"{text}; training.ranks is {ranks} now, was {before}"
 
 
 def _kept(

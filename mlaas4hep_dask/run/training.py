@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import math
 import time
 import uuid
 from collections.abc import Callable, Iterator, Sequence
@@ -182,7 +181,7 @@ class Trainer:
                 self._examples,
                 self._draft(),
                 {
-                    "batches": self._batches(),
+                    "batches": amounts.batches(self._assignments.train),
                     "num_ranks": config.training.ranks,
                     "method": self._method,
                     "learning_rate": config.training.learning_rate,
@@ -245,18 +244,6 @@ class Trainer:
             recipe=dataset.plan().preparation.recipe,
             objective=self.objective,
         )
-
-    def _batches(self) -> tuple[int, int]:
-        """Events of a rank in its usual step, and in the smallest of an epoch."""
-        train = self._assignments.train
-        usual = math.ceil(train.batch_size / train.num_ranks)
-        windows = {0, train.num_windows - 1}  # all between are as large as these
-        smallest = min(
-            train.window_size(rank, window) // max(train.num_steps(window), 1)
-            for window in windows
-            for rank in range(train.num_ranks)
-        )
-        return usual, min(smallest, usual)
 
     def _by_all(
         self, function: Callable[..., Any], what: Any, state: bytes | None, words: str

@@ -1,14 +1,15 @@
 """Assigns events to ranks, and orders them within every epoch; arithmetic on counts alone.
 
-Every event of a split belongs to exactly one rank for the whole run, so that its block can stay
-where it is used. Each rank gets an equal part of every sample, and a part of every file.
+The events of a split are divided among a fixed number of *shards*, each with an equal part of every
+sample, and a part of every file. A rank has shards that follow one another for the whole run, so
+that its blocks can stay where they are used; see `mlaas4hep_dask.train.shards`.
 
-In an epoch a rank goes through its events in *rounds*, each of as many blocks as it can hold
-packed, drawn over all files in proportion; there is one round where it can hold all. The events of
-a round are dealt to *windows*, one after the other, as cards are: each window, which is what fits
-in memory as dense rows, has its part of every block of the round, chosen at random, and all its
-events are shuffled. All orders depend on the seed and the epoch only. All ranks take the same
-number of steps in every window.
+In an epoch a shard is gone through in *rounds*, each of as many blocks as can be held packed, drawn
+over all files in proportion; there is one round where all can be held. The events of a round are
+dealt to *windows*, one after the other, as cards are: each window, which is what fits in memory as
+dense rows, has its part of every block of the round, chosen at random, and all its events are
+shuffled. Orders depend on the seed, the epoch and the number of rounds alone. Which events a batch
+has does not depend on the number of ranks, so that a run may go on with another.
 
 Where a piece or a round begins is looked up in cumulative counts, so that a rank's work grows with
 the number of its pieces alone.
@@ -16,31 +17,33 @@ the number of its pieces alone.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Hashable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from functools import cached_property
-from typing import NamedTuple, Self
+from itertools import chain
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
-from mlaas4hep_dask.train.epoch import Epoch, Piece, Share, between, ends_of, part, spread
+from mlaas4hep_dask.train.epoch import Epoch, Piece, Share, between, ends_of, in_turn, times
+from mlaas4hep_dask.train.shards import SHARDS, Deal, cuts, part_of, shards_of
 
-MAX_PIECES = 1024  # pieces of one round: each is looked at for every window
-MAX_CUTS = 4096  # pieces of a sample, for which every file of it is divided among the ranks
+MAX_PIECES = 2048  # pieces of one round of all shards: each is looked at for every window
 
 
 @dataclass(frozen=True)
 class Assignment:
-    """The events of every rank.
+    """The events of every shard, and so of every rank.
 
     Parameters
     ----------
-    pieces : tuple, one entry per rank, of tuples, one per sample, of Piece
-        What each rank owns.
+    pieces : tuple, one entry per shard, of tuples, one per sample, of Piece
+        What each shard consists of.
+    num_ranks : int
+        Number of ranks.
     window_events : int
-        Events in one window of one rank; rounding may add one of each sample but the first.
+        Events in one window of all ranks together; rounding may add one per shard and sample.
     batch_size : int
         Events per step over all ranks together.
     seed : int
@@ -53,104 +56,113 @@ class Assignment:
     """
 
     pieces: tuple[tuple[tuple[Piece, ...], ...], ...]
+    num_ranks: int
     window_events: int
     batch_size: int
     seed: int
     files: tuple[int, ...]
     rounds: int | None = None
 
-    @property
-    def num_ranks(self) -> int:
-        """Number of ranks."""
-        return len(self.pieces)
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), tuple(getattr(self, each.name) for each in fields(self))
 
     @cached_property
-    def _totals(self) -> tuple[tuple[int, ...], ...]:
-        """By rank and sample: events."""
-        return tuple(tuple(sum(map(len, pieces)) for pieces in samples) for samples in self.pieces)
-
-    @cached_property
-    def _most(self) -> int:
-        """Events of the rank that has most."""
-        return max(self.num_events(rank) for rank in range(self.num_ranks))
+    def _totals(self) -> NDArray[np.int64]:
+        """Events, shape (shards, samples)."""
+        totals = [[sum(map(len, pieces)) for pieces in samples] for samples in self.pieces]
+        return np.array(totals, np.int64).reshape(SHARDS, -1)
 
     @cached_property
     def num_rounds(self) -> int:
-        """Rounds per epoch, the same for all ranks."""
+        """Rounds per epoch."""
         if self.rounds is None:
-            return max(1, -(-self._most // self.window_events))
-        most = max(sum(map(len, samples)) for samples in self.pieces)
-        return max(min(self.rounds, most), -(-most // MAX_PIECES), 1)
+            return max(1, -(-int(self._totals.sum()) // self.window_events))
+        by_shard = [sum(map(len, samples)) for samples in self.pieces]
+        return max(min(self.rounds, max(by_shard)), -(-sum(by_shard) // MAX_PIECES), 1)
+
+    @cached_property
+    def _of_rounds(self) -> NDArray[np.int64]:
+        """Events, shape (rounds, shards)."""
+        ends = np.arange(self.num_rounds + 1, dtype=np.int64)[:, None]
+        sizes = np.zeros((self.num_rounds, SHARDS), np.int64)
+        for totals in self._totals.T:
+            sizes += np.diff(ends * totals // self.num_rounds, axis=0)
+        return sizes
 
     @cached_property
     def windows_per_round(self) -> int:
-        """Windows of every round of every rank."""
-        return max(1, -(-self._most // (self.num_rounds * self.window_events)))
+        """Windows of every round."""
+        return max(1, -(-int(self._of_rounds.sum(1).max()) // self.window_events))
 
     @property
     def num_windows(self) -> int:
         """Windows per epoch, the same for all ranks."""
         return self.num_rounds * self.windows_per_round
 
+    @cached_property
+    def _in_windows(self) -> NDArray[np.int64]:
+        """Events over all ranks, shape (windows,)."""
+        places = np.arange(self.windows_per_round)
+        sizes = np.zeros((self.num_rounds, self.windows_per_round), np.int64)
+        for of_shard in self._of_rounds.T:
+            sizes += _dealt(of_shard[:, None], places, self.windows_per_round)
+        return sizes.ravel()
+
+    def shards(self, rank: int) -> range:
+        """The shards of which a rank has events."""
+        return shards_of(rank, self.num_ranks)
+
     def num_events(self, rank: int) -> int:
-        """Events that a rank goes through in an epoch."""
-        return sum(self._totals[rank])
+        """Events that a rank goes through in an epoch; of shards that it shares, about as many."""
+        parts = [part_of(rank, shard, self.num_ranks) for shard in range(SHARDS)]
+        return int(self._totals.sum(1) @ np.array(parts)) // self.num_ranks
+
+    def most_events(self, rank: int) -> int:
+        """No window of a rank has more events than these."""
+        largest = _dealt(self._of_rounds.max(0), 0, self.windows_per_round)
+        return int(largest[self.shards(rank)].sum())
 
     def blocks(self, rank: int) -> list[int]:
         """Numbers of the blocks that a rank needs, ascending."""
-        return sorted({piece.block for sample in self.pieces[rank] for piece in sample})
-
-    def window_size(self, rank: int, window: int) -> int:
-        """Events of a rank in a window; every rank can compute it for every other."""
-        number, place = divmod(window, self.windows_per_round)
-        size = sum(
-            part(total, number + 1, self.num_rounds) - part(total, number, self.num_rounds)
-            for total in self._totals[rank]
-        )
-        return len(range(place, size, self.windows_per_round))
+        shards = self.pieces[self.shards(rank).start : self.shards(rank).stop]
+        return sorted({piece.block for samples in shards for each in samples for piece in each})
 
     def num_steps(self, window: int) -> int:
         """Steps in a window, the same for all ranks; each has at least one event somewhere."""
-        return self._steps_of(self._sizes(window))
-
-    def batch_bounds(self, rank: int, window: int) -> NDArray[np.int64]:
-        """Where each batch of a rank begins in a window, shape (steps + 1,)."""
-        return _bounds(self.window_size(rank, window), self.num_steps(window))
+        return -(-int(self._in_windows[window]) // self.batch_size)
 
     def step_sizes(self, window: int) -> NDArray[np.int64]:
         """Events over all ranks in each step of a window, shape (steps,)."""
-        sizes = self._sizes(window)
-        steps = self._steps_of(sizes)
-        bounds = np.zeros(steps + 1, dtype=np.int64)
-        for size in sizes:
-            bounds += _bounds(size, steps)
-        return np.diff(bounds)
+        return np.diff(cuts(int(self._in_windows[window]), self.num_steps(window)))
 
-    def _sizes(self, window: int) -> list[int]:
-        return [self.window_size(rank, window) for rank in range(self.num_ranks)]
+    def deal(self, window: int) -> Deal:
+        """How a window is dealt to batches and ranks."""
+        number, place = divmod(window, self.windows_per_round)
+        sizes = _dealt(self._of_rounds[number], place, self.windows_per_round)
+        return Deal(sizes, self.num_steps(window), self.num_ranks)
 
-    def _steps_of(self, sizes: Sequence[int]) -> int:
-        by_batch = math.ceil(sum(sizes) / self.batch_size)
-        per_rank = math.ceil(self.batch_size / self.num_ranks)
-        return max(by_batch, math.ceil(max(sizes) / per_rank))
+    def batch_bounds(self, rank: int, window: int) -> NDArray[np.int64]:
+        """Where each batch of a rank begins in a window, shape (steps + 1,)."""
+        return self.deal(window).rows(rank)[1]
 
     def epoch(self, rank: int, epoch: int, *, shuffle: bool = True) -> Epoch:
-        """The order in which a rank goes through its pieces in an epoch.
+        """The order in which a rank goes through its shards in an epoch.
 
-        Ranks that have parts of the same blocks come to them at about the same time.
+        Shards that have parts of the same blocks come to them at about the same time.
         """
         if shuffle:
-            rng = _rng(self.seed, 4, epoch)
-            keys, starts = rng.random(len(self.files)), rng.random(max(self.files, default=0) + 1)
-        lines = []
-        for owned in self.pieces[rank]:
-            if shuffle and len(owned) > 1:
-                blocks = np.array([piece.block for piece in owned])
-                files = np.array(self.files)[blocks]
-                order = spread(files, keys[blocks], starts)
-                owned = tuple(owned[place] for place in order.tolist())
-            lines.append((owned, ends_of(list(map(len, owned)))))
-        return Epoch(tuple(lines), self.num_rounds, self.windows_per_round)
+            files = np.array(self.files, np.int64)
+            when = times(files, run=_rng(self.seed, 0), epoch=_rng(self.seed, 4, epoch))
+        shards = []
+        for shard in self.shards(rank):
+            lines = []
+            for owned in self.pieces[shard]:
+                if shuffle and len(owned) > 1:
+                    order = np.argsort(when[[piece.block for piece in owned]], kind="stable")
+                    owned = tuple(owned[place] for place in order.tolist())
+                lines.append((owned, ends_of(list(map(len, owned)))))
+            shards.append(tuple(lines))
+        return Epoch(tuple(shards), self.num_rounds, self.windows_per_round)
 
     def order(self, share: Share, *, num_rows: int, epoch: int) -> NDArray[np.int64]:
         """Which of a block's ``num_rows`` events of the split a round uses, in their order."""
@@ -164,10 +176,26 @@ class Assignment:
             ]
         return owned[share.start : share.stop]
 
-    def positions(self, rank: int, window: int, *, epoch: int) -> NDArray[np.int64]:
-        """The shuffled place in the window of each of its events, in the order of its shares."""
-        size = self.window_size(rank, window)
-        return _rng(self.seed, 3, epoch, rank, window).permutation(size)
+    def rows(
+        self, rank: int, window: int, *, epoch: int, shuffle: bool = True
+    ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Where a rank uses the events of its shards in a window, and where its batches begin.
+
+        Returns
+        -------
+        rows : ndarray of int64, shape (events of the shards,)
+            The row of each event, in the order of shards and of their shares; -1 if another rank
+            has it.
+        bounds : ndarray of int64, shape (steps + 1,)
+            The row at which each batch begins.
+        """
+        by_shard, bounds = self.deal(window).rows(rank)
+        if shuffle:
+            by_shard = [
+                _rng(self.seed, 3, epoch, shard, window).permutation(rows)
+                for shard, rows in zip(self.shards(rank), by_shard, strict=True)
+            ]
+        return np.concatenate(by_shard), bounds
 
 
 class Assignments(NamedTuple):
@@ -202,7 +230,7 @@ def assign(
     batch_size : int
         Events per step over all ranks.
     window_events : int
-        Most events that a rank holds as dense rows at once.
+        Most events that all ranks together hold as dense rows at once.
     seed : int
         Seed of every order.
     files : sequence, optional
@@ -212,8 +240,8 @@ def assign(
     Returns
     -------
     Assignment
-        Every event at exactly one rank; each rank has ⌊n/ranks⌋ or ⌈n/ranks⌉ events of a sample.
-        Its epochs have one round.
+        Every event in exactly one shard; each shard has ⌊n/shards⌋ or ⌈n/shards⌉ events of a
+        sample. Its epochs have one round.
     """
     by_sample: dict[str, list[int]] = {}
     for block, (sample, num_events) in enumerate(sizes):
@@ -222,34 +250,41 @@ def assign(
     names = [(sample, files[block] if files else None) for block, (sample, _) in enumerate(sizes)]
     numbers = {name: number for number, name in enumerate(dict.fromkeys(names))}
     file_of = tuple(numbers[name] for name in names)
-    rng = _rng(seed, 0)
-    keys, starts = rng.random(len(sizes)), rng.random(len(numbers))
-    pieces: list[list[tuple[Piece, ...]]] = [[] for _ in range(ranks)]
+    order, shard_of = in_turn(np.array(file_of, np.int64), run=_rng(seed, 0))
+    shards = np.empty_like(order)
+    shards[order] = shard_of
+    place = np.empty_like(order)
+    place[order] = np.arange(len(order))
+    pieces: list[list[tuple[Piece, ...]]] = [[] for _ in range(SHARDS)]
     for sample in sorted(by_sample):
-        blocks = np.array(by_sample[sample])
+        blocks = np.array(sorted(by_sample[sample], key=place.__getitem__))
         of_file = np.array(file_of)[blocks]
-        lines = [spread(of_file, keys[blocks], starts)]
-        if len(blocks) * ranks <= MAX_CUTS:
-            lines = [
-                lines[0][of_file[lines[0]] == file] for file in dict.fromkeys(of_file.tolist())
-            ]
-        owned: list[list[Piece]] = [[] for _ in range(ranks)]
-        turn = 0
-        for line in lines:
-            numbered = blocks[line].tolist()
+        names_of_files, nums = np.unique(of_file, return_counts=True)
+        small = names_of_files[nums < SHARDS]
+        # Larger files have whole blocks for every shard: a block that is cut may be read twice.
+        if len(blocks) + len(small) * SHARDS > MAX_PIECES // len(by_sample):
+            small = small[:0]
+        large = ~np.isin(of_file, small)
+        owned: list[list[Piece]] = [[] for _ in range(SHARDS)]
+        for block in blocks[large].tolist():
+            owned[shards[block]].append(Piece(block, 0, sizes[block][1]))
+        total = sum(map(len, chain.from_iterable(owned)))
+        balance(owned, [_fair(total, shard) for shard in range(SHARDS)])
+        turn = total % SHARDS
+        for file in small.tolist():
+            numbered = blocks[of_file == file].tolist()
             ends = ends_of([sizes[block][1] for block in numbered])
             total, low = int(ends[-1]), 0
-            for place in range(ranks):
-                rank = (turn + place) % ranks
-                high = low + total // ranks + (place < total % ranks)
+            for shard in range(SHARDS):  # those that get one more are others in every file
+                high = low + _fair(total, shard - turn)
                 cut = between(ends, low, high)
-                owned[rank] += [Piece(numbered[i], start, stop) for i, start, stop in cut]
+                owned[shard] += [Piece(numbered[i], start, stop) for i, start, stop in cut]
                 low = high
-            turn += total % ranks
-        for rank in range(ranks):
-            pieces[rank].append(tuple(owned[rank]))
+            turn += total % SHARDS
+        for shard in range(SHARDS):
+            pieces[shard].append(tuple(owned[shard]))
     return Assignment(
-        tuple(map(tuple, pieces)), max(window_events, 1), batch_size, seed, file_of, rounds=1
+        tuple(map(tuple, pieces)), ranks, max(window_events, 1), batch_size, seed, file_of, rounds=1
     )
 
 
@@ -260,7 +295,7 @@ def follow(
     *,
     window_events: int,
 ) -> Assignment:
-    """Assign the events of another split to the ranks that have their blocks already.
+    """Assign the events of another split to the shards that have their blocks already.
 
     Parameters
     ----------
@@ -270,18 +305,18 @@ def follow(
         For each block the sample's name and the number of its events, in the leader's split and
         in this one.
     window_events : int
-        Most events that a rank holds as dense rows at once.
+        Most events that all ranks together hold as dense rows at once.
 
     Returns
     -------
     Assignment
-        Every event at exactly one rank. Those of a block are divided as the leader's are; blocks of
-        which the leader has no event go to the ranks in turn.
+        Every event in exactly one shard. Those of a block are divided as the leader's are; blocks
+        of which the leader has no event go to the shards in turn.
     """
     pieces = []
-    for rank in range(leader.num_ranks):
+    for shard in range(SHARDS):
         groups = []
-        for sample in leader.pieces[rank]:
+        for sample in leader.pieces[shard]:
             owned = []
             for piece in sample:
                 size, total = sizes[piece.block][1], led[piece.block][1]
@@ -289,17 +324,44 @@ def follow(
                 if start < stop:
                     owned.append(Piece(piece.block, start, stop))
             groups.append(tuple(owned))
-        rest = range(rank, len(sizes), leader.num_ranks)
+        rest = range(shard, len(sizes), SHARDS)
         alone = [n for n in rest if sizes[n][1] and not led[n][1]]
         groups.append(tuple(Piece(n, 0, sizes[n][1]) for n in alone))
         pieces.append(tuple(groups))
-    return Assignment(
-        tuple(pieces), max(window_events, 1), leader.batch_size, leader.seed, leader.files
-    )
+    return replace(leader, pieces=tuple(pieces), window_events=max(window_events, 1), rounds=None)
 
 
-def _bounds(size: int, steps: int) -> NDArray[np.int64]:
-    return np.arange(steps + 1, dtype=np.int64) * size // max(steps, 1)
+def balance(owned: list[list[Piece]], fair: Sequence[int]) -> None:
+    """Move pieces, or parts of them, until every shard has its fair number of events."""
+    spare: list[Piece] = []
+    excess = [sum(map(len, pieces)) - num for pieces, num in zip(owned, fair, strict=True)]
+    for pieces, num in zip(owned, excess, strict=True):
+        while num > 0:
+            piece = pieces.pop()
+            stop = max(piece.stop - num, piece.start)
+            spare.append(Piece(piece.block, stop, piece.stop))
+            num -= len(spare[-1])
+            if stop > piece.start:
+                pieces.append(Piece(piece.block, piece.start, stop))
+    for pieces, num in zip(owned, excess, strict=True):
+        while num < 0:
+            piece = spare.pop()
+            stop = min(piece.start - num, piece.stop)
+            pieces.append(Piece(piece.block, piece.start, stop))
+            num += len(pieces[-1])
+            if stop < piece.stop:
+                spare.append(Piece(piece.block, stop, piece.stop))
+
+
+def _fair(total: int, shard: int) -> int:
+    """Events of a shard, where the first have one more if need be."""
+    return total // SHARDS + (shard % SHARDS < total % SHARDS)
+
+
+def _dealt(sizes: NDArray[np.int64], place: Any, num_windows: int) -> NDArray[np.int64]:
+    """How many of some events the window at a place gets, which are dealt in turn."""
+    dealt: NDArray[np.int64] = (sizes - place + num_windows - 1) // num_windows
+    return dealt
 
 
 def _rng(*seeds: int) -> np.random.Generator:

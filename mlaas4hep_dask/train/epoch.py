@@ -8,6 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from mlaas4hep_dask.train.shards import SHARDS, TURNS
+
 
 @dataclass(frozen=True, slots=True)
 class Piece:
@@ -38,30 +40,41 @@ class Round:
 
     Parameters
     ----------
-    shares : sequence of Share
-        Of its blocks.
+    by_shard : sequence of sequence of Share
+        Of the blocks of each shard.
     num_windows : int
-        Windows to which the events are dealt.
+        Windows to which the events of each shard are dealt.
+
+    Attributes
+    ----------
+    shares : list of Share
+        Those of all shards, one shard after the other.
     """
 
-    def __init__(self, shares: Sequence[Share], num_windows: int) -> None:
-        self.shares = shares
+    def __init__(self, by_shard: Sequence[Sequence[Share]], num_windows: int) -> None:
+        self.shares = [share for shares in by_shard for share in shares]
         self.num_windows = num_windows
-        sizes = np.fromiter(map(len, shares), np.int64, len(shares))
-        self._begins = np.cumsum(sizes) - sizes
-        self._sizes = sizes
+        self._sizes = np.fromiter(map(len, self.shares), np.int64, len(self.shares))
+        begins = np.cumsum(self._sizes) - self._sizes
+        nums = np.array([len(shares) for shares in by_shard if shares], np.int64)
+        firsts = begins[np.cumsum(nums) - nums]
+        self._begins = begins - np.repeat(firsts, nums)  # within the shard
+        blocks = [share.piece.block for share in self.shares]
+        self._by_block = np.argsort(np.array(blocks, np.int64), kind="stable")
 
-    def window(self, place: int) -> list[tuple[Share, int]]:
-        """What the window at a place gets: shares, and the first event that it has of each.
+    def window(self, place: int) -> list[tuple[int, int, int, int]]:
+        """What the window at a place gets of each share, those of one block in a row.
 
-        It has every `num_windows`-th from there on.
+        These are the share's number, the first of its events that the window has, of which it has
+        every `num_windows`-th from there on, how many events the window has in the shares before,
+        and how many it has in this one.
         """
         offsets = (place - self._begins) % self.num_windows
-        chosen = np.flatnonzero(offsets < self._sizes)
-        return [
-            (self.shares[share], offset)
-            for share, offset in zip(chosen.tolist(), offsets[chosen].tolist(), strict=True)
-        ]
+        sizes = (self._sizes - offsets + self.num_windows - 1) // self.num_windows
+        begins = np.cumsum(sizes) - sizes
+        chosen = self._by_block[sizes[self._by_block] > 0]
+        columns = (chosen, offsets[chosen], begins[chosen], sizes[chosen])
+        return list(zip(*(column.tolist() for column in columns), strict=True))
 
 
 @dataclass(frozen=True)
@@ -70,43 +83,75 @@ class Epoch:
 
     Parameters
     ----------
-    lines : tuple, one entry per sample, of (tuple of Piece, ndarray of int64)
-        The pieces, and where each of them ends among the sample's events.
+    shards : tuple, one entry per shard, of tuples, one per sample, of (tuple of Piece, ndarray)
+        The pieces, and where each of them ends among the events of the shard and sample.
     num_rounds : int
         Rounds of the epoch.
     windows_per_round : int
         Windows to which the events of a round are dealt.
     """
 
-    lines: tuple[tuple[tuple[Piece, ...], NDArray[np.int64]], ...]
+    shards: tuple[tuple[tuple[tuple[Piece, ...], NDArray[np.int64]], ...], ...]
     num_rounds: int
     windows_per_round: int
 
     def round(self, number: int) -> Round:
         """What a rank reads in a round."""
-        shares: list[Share] = []
-        for owned, ends in self.lines:
-            total = int(ends[-1]) if ends.size else 0
-            low, high = (part(total, n, self.num_rounds) for n in (number, number + 1))
-            shares += [Share(owned[i], start, stop) for i, start, stop in between(ends, low, high)]
-        return Round(shares, self.windows_per_round)
+        by_shard = []
+        for lines in self.shards:
+            shares: list[Share] = []
+            for owned, ends in lines:
+                total = int(ends[-1]) if ends.size else 0
+                low, high = (part(total, n, self.num_rounds) for n in (number, number + 1))
+                cut = between(ends, low, high)
+                shares += [Share(owned[i], start, stop) for i, start, stop in cut]
+            by_shard.append(shares)
+        return Round(by_shard, self.windows_per_round)
 
 
-def spread(
-    files: NDArray[np.int64], keys: NDArray[np.float64], starts: NDArray[np.float64]
-) -> NDArray[np.int64]:
-    """An order of blocks, each with the number of its file, in which every file is spread evenly.
+def times(
+    files: NDArray[np.int64], *, run: np.random.Generator, epoch: np.random.Generator
+) -> NDArray[np.float64]:
+    """When each block comes in an epoch, from 0 to 1, so that every file is spread evenly.
 
-    ``keys``, one per block, order the blocks of a file; ``starts``, by file, say where the first
-    stands.
+    Parameters
+    ----------
+    files : ndarray of int64, shape (blocks,)
+        Number of the file of every block.
+    run, epoch : Generator
+        Of chance that is the same in all epochs, as for `in_turn`, and of that of this one.
     """
-    by_file = np.lexsort((keys, files))
+    _, number, size = _within(files, run.random(len(files)))
+    is_large = size >= SHARDS
+    slot = np.where(is_large, number * SHARDS // size, 0)
+    _, number, size = _within(files * SHARDS + slot, epoch.random(len(files)))
+    place = (number + epoch.random(int(files.max(initial=0)) + 1)[files]) / size
+    # What one shard has of all files in one slot, others have of them in others: as all files have
+    # the same order of slots, each shard has equally many blocks in each.
+    return np.where(is_large, (epoch.permutation(SHARDS)[slot] + place) / SHARDS, place)
+
+
+def in_turn(
+    files: NDArray[np.int64], *, run: np.random.Generator
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Blocks in a random order, file by file, and the shard that gets each of them whole."""
+    order, _, _ = _within(files, run.random(len(files)))
+    ordinal = np.unique(files[order], return_inverse=True)[1]
+    return order, np.array(TURNS)[(np.arange(len(files)) + ordinal) % SHARDS]
+
+
+def _within(
+    groups: NDArray[np.int64], keys: NDArray[np.float64]
+) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
+    """Things by group and key; the place of each within its group, and the size of that."""
+    order = np.lexsort((keys, groups))
     _, begins, inverse, sizes = np.unique(
-        files[by_file], return_index=True, return_inverse=True, return_counts=True
+        groups[order], return_index=True, return_inverse=True, return_counts=True
     )
-    number = np.arange(len(files)) - begins[inverse]  # within its file
-    place = (number + starts[files[by_file]]) / sizes[inverse]
-    return by_file[np.argsort(place, kind="stable")]
+    number, size = np.empty_like(groups), np.empty_like(groups)
+    number[order] = np.arange(len(groups)) - begins[inverse]
+    size[order] = sizes[inverse]
+    return order, number, size
 
 
 def ends_of(sizes: list[int]) -> NDArray[np.int64]:

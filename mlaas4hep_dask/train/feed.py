@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import groupby
 from typing import Protocol
 
 import numpy as np
@@ -16,13 +17,13 @@ from mlaas4hep_dask.encode.block import Block
 from mlaas4hep_dask.errors import DataError
 from mlaas4hep_dask.journal import SPLITS
 from mlaas4hep_dask.train.assign import Assignment
-from mlaas4hep_dask.train.epoch import Epoch, Piece, Round
+from mlaas4hep_dask.train.epoch import Epoch, Round
 
 TRAIN, VALIDATION, TEST = range(len(SPLITS))  # values of Block.split
 
 
-# A round, and by piece the rows of its block that are of it.
-Ready = tuple[Round, dict[Piece, NDArray[np.int32]]]
+# A round, and for each of its shares the rows of the block that are of it.
+Ready = tuple[Round, list[NDArray[np.int32]]]
 
 
 class BlockSource(Protocol):
@@ -109,9 +110,8 @@ class Feed:
         self._rank = rank
         self._split = split
         self._y_tail = y_tail
-        sizes = [assignment.window_size(rank, i) for i in range(assignment.num_windows)]
-        shape = (max(sizes), *row_shape)
-        num_buffers = min(2, len(sizes))
+        shape = (assignment.most_events(rank), *row_shape)
+        num_buffers = min(2, assignment.num_windows)
         self._x = [np.empty(shape, np.float32) for _ in range(num_buffers)]
         self._missing = [np.empty(shape, np.bool_) for _ in range(num_buffers * with_missing)]
 
@@ -165,7 +165,7 @@ class Feed:
         if number + 1 < assignment.num_rounds:  # remote blocks are on their way meanwhile
             blocks += [share.piece.block for share in order.round(number + 1).shares]
         self.source.prefetch(blocks, self._split)
-        orders = {}
+        orders = []
         for share in of_round.shares:
             block = self.source.get(share.piece.block, self._split)
             members = np.flatnonzero(block.split == self._split)
@@ -175,30 +175,34 @@ class Feed:
                     f"{share.piece.stop} were assigned: it is not the one that was planned"
                 )
             rows = assignment.order(share, num_rows=members.size, epoch=epoch)
-            orders[share.piece] = members[rows].astype(np.int32)
+            orders.append(members[rows].astype(np.int32))
         return of_round, orders
 
     def _window(self, number: int, ready: Ready, epoch: int, shuffle: bool) -> Window:
-        assignment, rank = self._assignment, self._rank
+        assignment = self._assignment
         of_round, orders = ready
-        size = assignment.window_size(rank, number)
+        places, bounds = assignment.rows(self._rank, number, epoch=epoch, shuffle=shuffle)
+        size = int(bounds[-1])
         x = self._x[number % len(self._x)][:size]
         missing = self._missing[number % len(self._x)][:size] if self._missing else None
         y = np.empty((size, *self._y_tail), np.float32)
         w = np.empty(size, np.float32)
-        places = np.arange(size)
-        if shuffle:
-            places = assignment.positions(rank, number, epoch=epoch)
-        begin = 0
-        for share, offset in of_round.window(number % of_round.num_windows):
-            block = self.source.get(share.piece.block, self._split)
-            rows = np.sort(orders[share.piece][offset :: of_round.num_windows]).astype(np.int64)
-            positions = places[begin : begin + rows.size]
+        dealt = of_round.window(number % of_round.num_windows)
+        for number_of_block, some in groupby(dealt, lambda d: of_round.shares[d[0]].piece.block):
+            block = self.source.get(number_of_block, self._split)
+            parts = []
+            for share, offset, begin, num in some:
+                # Sorted, as memory is read fastest, but within the share: which of its events
+                # stands where does not depend on the ranks.
+                part = np.sort(orders[share][offset :: of_round.num_windows])
+                parts.append((part, places[begin : begin + num]))
+            rows, positions = map(np.concatenate, zip(*parts, strict=True))
+            rows = rows.astype(np.int64)
+            if (positions < 0).any():
+                rows, positions = rows[positions >= 0], positions[positions >= 0]
             block.encoded.dense(rows, positions=positions, out=x)
             if missing is not None:
                 block.encoded.missing(rows, positions=positions, out=missing)
             y[positions] = block.y[rows]
             w[positions] = block.w[rows]
-            begin += rows.size
-        bounds = assignment.batch_bounds(rank, number)
         return Window(x, missing, y, w, bounds, assignment.step_sizes(number))

@@ -6,15 +6,12 @@ import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
 from mlaas4hep_dask.errors import CodeError, ModelError, unknown_keyword
 from mlaas4hep_dask.train.code import code_named
 from mlaas4hep_dask.train.loss import LossSource
 from mlaas4hep_dask.usercode import RAISED, UserCode, limited
-
-if TYPE_CHECKING:
-    from mlaas4hep_dask.train.warm_start import WarmStart
 
 OPTIMISERS = "torch.optim"
 SCHEDULERS = "torch.optim.lr_scheduler"
@@ -119,8 +116,6 @@ class Method:
         In which products are computed while the network learns.
     hooks : tuple of Piece
         What is told how the training goes; see `mlaas4hep_dask.train.hooks`.
-    warm_start : WarmStart, optional
-        Parameters with which the network begins.
     """
 
     loss: LossSource = field(default_factory=LossSource)
@@ -133,7 +128,6 @@ class Method:
     accumulate: int = 1
     precision: str = "float32"
     hooks: tuple[Piece, ...] = ()
-    warm_start: WarmStart | None = None
 
     @property
     def codes(self) -> dict[str, UserCode]:

@@ -65,11 +65,12 @@ class Rank:
         """
         try:
             checkpoint = load_state(state)
-            in_rounds = self.task.assignments.in_rounds(checkpoint["rounds"])
+            # Other ranks, or workers with less memory, may need more.
+            rounds = max(checkpoint["rounds"], self.task.assignments.train.rounds or 1)
         except (KeyError, TypeError, ValueError, RuntimeError, pickle.UnpicklingError) as error:
             raise unusable(error, self.task.rank) from error
         self.learner.take_up(checkpoint)
-        self.task = replace(self.task, assignments=in_rounds)
+        self.task = replace(self.task, assignments=self.task.assignments.in_rounds(rounds))
 
     def facts(self) -> RankFacts:
         """What has to be known of all ranks before they can meet."""

@@ -1,7 +1,7 @@
-import math
 import sys
 from collections import Counter
 from dataclasses import replace
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mlaas4hep_dask.train.assign import MAX_PIECES, assign, follow
+from mlaas4hep_dask.train.shards import SHARDS, part_of, shards_of
 
 COUNTS = st.lists(st.tuples(st.sampled_from("abc"), st.integers(0, 40)), min_size=1, max_size=12)
 
@@ -36,28 +37,75 @@ def all_windows(assignment):
     ]
 
 
-def window_of(assignment, rank, window, *, epoch, shuffle=True):
+def round_of(assignment, rank, window, *, epoch, shuffle=True):
+    """The round of a window, and the window's place in it."""
     number, place = divmod(window, assignment.windows_per_round)
-    return assignment.epoch(rank, epoch, shuffle=shuffle).round(number).window(place)
-
-
-def size_of(share, offset, assignment):
-    return len(range(offset, len(share), assignment.windows_per_round))
+    return assignment.epoch(rank, epoch, shuffle=shuffle).round(number), place
 
 
 def events_of(assignment, counts, rank, window, *, epoch, shuffle=True):
     """(block, row) of each event of a window in the order in which they are used."""
-    events = []
-    for share, offset in window_of(assignment, rank, window, epoch=epoch, shuffle=shuffle):
+    of_round, place = round_of(assignment, rank, window, epoch=epoch, shuffle=shuffle)
+    rows, bounds = assignment.rows(rank, window, epoch=epoch, shuffle=shuffle)
+    ordered = [None] * bounds[-1]
+    for number, offset, begin, size in of_round.window(place):
+        share = of_round.shares[number]
         block = share.piece.block
         order = assignment.order(share, num_rows=counts[block][1], epoch=epoch)
-        events += [(block, row) for row in order[offset :: assignment.windows_per_round].tolist()]
-    ordered = [None] * len(events)
-    for event, position in zip(
-        events, assignment.positions(rank, window, epoch=epoch), strict=True
-    ):
-        ordered[position] = event
+        order = np.sort(order[offset :: assignment.windows_per_round]).tolist()
+        positions = rows[begin : begin + size].tolist()
+        for row, position in zip(order, positions, strict=True):
+            if position >= 0:
+                assert ordered[position] is None
+                ordered[position] = (block, row)
     return ordered
+
+
+def batches_of(assignment, counts, *, epoch):
+    """By window and step, the events over all ranks."""
+    batches = []
+    for window in range(assignment.num_windows):
+        steps = [[] for _ in range(assignment.num_steps(window))]
+        for rank in range(assignment.num_ranks):
+            events = events_of(assignment, counts, rank, window, epoch=epoch)
+            bounds = assignment.batch_bounds(rank, window).tolist()
+            for step, (begin, end) in zip(steps, pairwise(bounds), strict=True):
+                step += events[begin:end]
+        assert [len(step) for step in steps] == assignment.step_sizes(window).tolist()
+        batches.append([sorted(step) for step in steps])
+    return batches
+
+
+@given(assignments(), st.integers(1, 20), st.integers(0, 3))
+@settings(max_examples=40, deadline=None)
+def test_the_events_of_a_batch_do_not_depend_on_the_number_of_ranks(made, num_ranks, epoch):
+    counts, _options, assignment = made
+    other = replace(assignment, num_ranks=num_ranks)
+    assert batches_of(assignment, counts, epoch=epoch) == batches_of(other, counts, epoch=epoch)
+
+
+@pytest.mark.parametrize("num_ranks", [1, 2, 3, 4, 5, 8, 11, 16])
+def test_ranks_have_equal_parts_of_every_batch(num_ranks):
+    counts = [("ab"[number % 2], 5_000) for number in range(10)]
+    options = {"batch_size": 160, "window_events": 10_000, "seed": 1, "ranks": num_ranks}
+    assignment = assign(counts, **options, files=[number // 4 for number in range(10)])
+    for window in range(assignment.num_windows):
+        for rank in range(num_ranks):
+            sizes = np.diff(assignment.batch_bounds(rank, window))
+            assert abs(sizes - 160 / num_ranks).max() < 3
+            assert abs(sizes.sum() - 10_000 / num_ranks) < 10
+
+
+def test_a_rank_has_whole_shards_where_ranks_divide_them():
+    for num_ranks in (1, 2, 4, 8):
+        owned = [shards_of(rank, num_ranks) for rank in range(num_ranks)]
+        assert [shard for shards in owned for shard in shards] == list(range(SHARDS))
+    for num_ranks in (3, 5, 16):
+        parts = [[part_of(r, s, num_ranks) for s in range(SHARDS)] for r in range(num_ranks)]
+        assert {sum(of_rank) for of_rank in parts} == {SHARDS}
+        assert {sum(of_shard) for of_shard in zip(*parts, strict=True)} == {num_ranks}
+        for rank, of_rank in enumerate(parts):
+            assert [s for s in range(SHARDS) if of_rank[s]] == list(shards_of(rank, num_ranks))
 
 
 @given(assignments(), st.integers(0, 3), st.booleans())
@@ -81,23 +129,19 @@ def test_windows_have_equal_parts_of_every_block_of_their_round(made, epoch, shu
         order = assignment.epoch(rank, epoch, shuffle=shuffle)
         for number in range(assignment.num_rounds):
             of_round = order.round(number)
-            found = {share.piece: [] for share in of_round.shares}
+            found = [[] for _ in of_round.shares]
             for place in range(assignment.windows_per_round):
-                dealt = {
-                    share.piece: size_of(share, offset, assignment)
-                    for share, offset in of_round.window(place)
-                }
-                for piece, sizes in found.items():
-                    sizes.append(dealt.get(piece, 0))
-            for share in of_round.shares:
-                sizes = found[share.piece]
+                dealt = {share: size for share, _, _, size in of_round.window(place)}
+                for number_of_share, sizes in enumerate(found):
+                    sizes.append(dealt.get(number_of_share, 0))
+            for share, sizes in zip(of_round.shares, found, strict=True):
                 assert sum(sizes) == len(share)
                 assert max(sizes) - min(sizes) <= 1
 
 
 @given(assignments())
 @settings(max_examples=100, deadline=None)
-def test_ranks_have_equal_parts_of_every_file(made):
+def test_shards_have_equal_parts_of_every_file(made):
     counts, options, assignment = made
     for file in {
         (sample, file) for (sample, _), file in zip(counts, options["files"], strict=True)
@@ -108,10 +152,12 @@ def test_ranks_have_equal_parts_of_every_file(made):
             if (sample, options["files"][block]) == file
         ]
         owned = [
-            sum(len(piece) for pieces in samples for piece in pieces if piece.block in blocks)
+            [piece for pieces in samples for piece in pieces if piece.block in blocks]
             for samples in assignment.pieces
         ]
-        assert max(owned) - min(owned) <= 1
+        if len(blocks) < SHARDS:
+            events = [sum(map(len, pieces)) for pieces in owned]
+            assert max(events) - min(events) <= 1
 
 
 MANY = 64  # blocks of a file
@@ -121,8 +167,8 @@ MANY = 64  # blocks of a file
 def test_rounds_and_ranks_draw_on_every_file_in_proportion(num_files):
     counts = [("s", 10)] * (MANY * num_files)
     files = [block // MANY if block < MANY * num_files // 2 else -1 for block in range(len(counts))]
-    made = assign(counts, ranks=4, batch_size=10, window_events=10_000, seed=1, files=files)
-    assignment = replace(made, rounds=16)
+    made = assign(counts, ranks=4, batch_size=10, window_events=80_000, seed=1, files=files)
+    assignment = replace(made, rounds=8)
     for rank in range(4):
         order = assignment.epoch(rank, 1)
         for number in range(assignment.num_rounds):
@@ -138,7 +184,7 @@ def test_rounds_of_very_many_blocks_are_more():
     counts = [("s", 1)] * 10_000
     assignment = assign(counts, ranks=2, batch_size=10, window_events=10_000, seed=1)
     assert assignment.num_rounds == 5
-    order = assignment.epoch(0, 1)
+    order = replace(assignment, num_ranks=1).epoch(0, 1)
     assert all(len(order.round(number).shares) <= MAX_PIECES for number in range(5))
 
 
@@ -161,7 +207,7 @@ def num_calls(function):
 def test_the_work_of_an_epoch_grows_with_the_number_of_partitions_alone():
     def epoch_of(num_partitions):
         counts = [("ab"[number % 2], 100) for number in range(num_partitions)]
-        made = assign(counts, ranks=4, batch_size=100, window_events=400, seed=1)
+        made = assign(counts, ranks=4, batch_size=100, window_events=1600, seed=1)
         assignment = replace(made, rounds=num_partitions // 25)
         order = assignment.epoch(0, 1)
         for number in range(assignment.num_rounds):
@@ -169,17 +215,18 @@ def test_the_work_of_an_epoch_grows_with_the_number_of_partitions_alone():
             for place in range(assignment.windows_per_round):
                 assert of_round.window(place)
         for window in range(assignment.num_windows):
-            assert assignment.window_size(0, window) <= 402
+            assert assignment.batch_bounds(0, window)[-1] <= 408
             assignment.step_sizes(window)
 
     few, many = (num_calls(lambda n=n: epoch_of(n)) for n in (250, 1000))
     assert many < 5 * few
 
 
-@given(assignments())
+@given(assignments(), st.sampled_from([1, 2, 4, 8]))
 @settings(max_examples=100, deadline=None)
-def test_an_event_belongs_to_one_rank_for_the_whole_run(made):
+def test_an_event_belongs_to_one_rank_for_the_whole_run(made, num_ranks):
     counts, _options, assignment = made
+    assignment = replace(assignment, num_ranks=num_ranks)
     for rank in range(assignment.num_ranks):
         by_epoch = [
             {
@@ -204,14 +251,12 @@ def test_all_ranks_take_equally_many_steps_and_no_step_is_empty(made):
         assert {len(each) for each in bounds} == {steps + 1}
         for rank, each in enumerate(bounds):
             assert each[0] == 0
-            assert each[-1] == assignment.window_size(rank, window)
+            assert each[-1] <= assignment.most_events(rank)
             assert (np.diff(each) >= 0).all()
-            assert (np.diff(each) <= math.ceil(options["batch_size"] / len(bounds))).all()
         sizes = assignment.step_sizes(window)
         assert sizes.sum() == sum(each[-1] for each in bounds)
         assert (sizes > 0).all()
-        # A batch is as large as asked for, but for one event per rank that rounding may add.
-        assert (sizes < options["batch_size"] + assignment.num_ranks).all()
+        assert (sizes <= options["batch_size"]).all()
     total = sum(assignment.step_sizes(w).sum() for w in range(assignment.num_windows))
     assert total == sum(size for _, size in counts)
 
@@ -222,21 +267,22 @@ def test_windows_mix_samples_in_proportion_and_fit_in_memory(made):
     counts, options, assignment = made
     samples = sorted({sample for sample, size in counts if size})
     totals = [sum(size for name, size in counts if name == sample) for sample in samples]
-    for rank, window in all_windows(assignment):
+    for window in range(assignment.num_windows):
         found = dict.fromkeys(samples, 0)
-        for share, offset in window_of(assignment, rank, window, epoch=1):
-            found[counts[share.piece.block][0]] += size_of(share, offset, assignment)
+        for rank in range(assignment.num_ranks):
+            for block, _ in events_of(assignment, counts, rank, window, epoch=1):
+                found[counts[block][0]] += 1
         for total, sample in zip(totals, samples, strict=True):
-            fair = total / assignment.num_ranks / assignment.num_windows
-            assert abs(found[sample] - fair) < 3  # ranks, rounds, and windows round each
+            fair = total / assignment.num_windows
+            assert abs(found[sample] - fair) < 3 * SHARDS  # shards, rounds, and windows round each
         size = sum(found.values())
-        assert size == assignment.window_size(rank, window)
-        assert size <= options["window_events"] + len(samples) + 1
+        assert size == assignment.step_sizes(window).sum()
+        assert size <= options["window_events"] + SHARDS * (len(samples) + 1)
 
 
 @given(assignments())
 @settings(max_examples=100, deadline=None)
-def test_ranks_have_equal_parts_of_every_sample(made):
+def test_shards_have_equal_parts_of_every_sample(made):
     counts, _options, assignment = made
     for number, sample in enumerate(sorted({name for name, size in counts if size})):
         owned = [sum(map(len, pieces[number])) for pieces in assignment.pieces]
@@ -245,7 +291,7 @@ def test_ranks_have_equal_parts_of_every_sample(made):
 
 
 LARGE = [("a", 300), ("b", 200), ("a", 100), ("b", 400)]
-OPTIONS = {"ranks": 2, "batch_size": 50, "window_events": 200}
+OPTIONS = {"ranks": 2, "batch_size": 50, "window_events": 400}
 
 
 def order_of(*, seed, epoch, shuffle=True):
@@ -311,3 +357,5 @@ def test_a_split_without_events_has_one_window_of_no_steps(counts):
     assert [assignment.num_events(rank) for rank in range(3)] == [0, 0, 0]
     assert assignment.step_sizes(0).tolist() == []
     assert assignment.epoch(0, 1).round(0).window(0) == []
+    rows, bounds = assignment.rows(0, 0, epoch=1)
+    assert (rows.tolist(), bounds.tolist()) == ([], [0])

@@ -26,6 +26,7 @@ from mlaas4hep_dask.gang import KeptBlocks, diskcache
 from mlaas4hep_dask.gang import source as source_module
 from mlaas4hep_dask.gang.keeping import Shares
 from mlaas4hep_dask.gang.members import run_members
+from mlaas4hep_dask.run.facts import facts_before, facts_of_training
 from mlaas4hep_dask.run.importing import begin_ranks
 from mlaas4hep_dask.run.method import method_of
 from mlaas4hep_dask.run.outcome import Checkpoint
@@ -33,6 +34,7 @@ from mlaas4hep_dask.run.stages import model_of
 from mlaas4hep_dask.run.training import Trainer
 from mlaas4hep_dask.train.network import Dropout
 from mlaas4hep_dask.train.rank import interface_of
+from mlaas4hep_dask.train.shards import SHARDS
 from mlaas4hep_dask.waiting import ClusterHandle, LostWorkerError, processes
 from mlaas4hep_dask.waiting.handle import BOARDS
 from mlaas4hep_dask.waiting.waits import wait_for_workers
@@ -170,12 +172,35 @@ def test_every_event_counts_once_in_every_epoch(keys, client):
     assert sum(splits[name]["num_events"] for name in names) == 16_052
 
 
+def run_facts(trainer):
+    """What a run is known by that may be taken up."""
+    dataset = trainer._dataset
+    config = dataset.config
+    before = facts_before(dataset, model_of(config), method_of(config))
+    return before, facts_of_training(dataset, trainer)
+
+
 def test_one_rank_and_two_ranks_learn_the_same(keys, client):
-    # Without dropout the gradients are those of the whole batch, however it is divided; the
-    # batches themselves hold other events, so the metrics agree closely, not exactly.
-    one, _ = train(keys, client, ranks=1)
-    two, _ = train(keys, client, ranks=2)
-    assert two.outcome.test["auc"] == pytest.approx(one.outcome.test["auc"], abs=0.02)
+    # The batches hold the same events, and without dropout the gradients are those of the whole
+    # batch, however it is divided. Sums of single precision are formed in another order, which
+    # changes the last of 24 bits (6e-8) in each of 100 steps.
+    options = {"window_bytes": A_FEW_BLOCKS}
+    one, first = train(keys, client, options=options, ranks=1)
+    two, second = train(keys, client, options=options, ranks=2)
+    assert one._assignments.train.num_windows > 2
+    for a, b in zip(measured(first), measured(second), strict=True):
+        for split in ("train", "validation"):
+            assert a[split]["num_events"] == b[split]["num_events"]
+        for value in ("loss", "auc"):
+            assert a["validation"][value] == pytest.approx(b["validation"][value], rel=1e-5)
+        assert a["train"]["learning_loss"] == pytest.approx(b["train"]["learning_loss"], rel=1e-5)
+    assert two.outcome.test["loss"] == pytest.approx(one.outcome.test["loss"], rel=1e-5)
+    # One goes on with what two have begun.
+    assert run_facts(one) == run_facts(two)
+    again = Trainer(one._dataset, model_of(one._dataset.config), **options)
+    (last,) = again.epochs(second[:1])
+    assert last.record["train"]["num_events"] == again.num_events
+    assert again.outcome.test["loss"] == pytest.approx(one.outcome.test["loss"], rel=1e-5)
 
 
 def test_two_ranks_add_up_gradients_before_they_average_them(keys, client):
@@ -353,8 +378,10 @@ def test_without_a_cache_an_epoch_reads_a_partition_once_if_held_out_events_fit(
         scheduler.remove_plugin(made.name)
     for times, counts in zip(reads, found, strict=True):
         # A pass need not read the blocks that the last windows of the one before have left.
-        assert num_blocks * (times - 1) < counts.total() <= num_blocks * times
-        assert max(counts.values()) <= times
+        # One that is cut between shards may be read for each.
+        most = num_blocks * times + SHARDS * len(keys["samples"])
+        assert num_blocks * (times - 1) < counts.total() <= most
+        assert max(counts.values()) <= times + 1
     assert trainer.rounds > 5
     _, epochs = train({**keys, "cache": "disk"}, client, options={**window, "shares": shares})
     assert measured(records) == measured(epochs)
