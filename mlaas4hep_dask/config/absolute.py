@@ -49,6 +49,8 @@ def make_absolute(document: dict[str, Any], places: Places, redirector: str | No
     for piece in (training["optimiser"], training["scheduler"], *training["hooks"]):
         if piece is not None:
             piece["callable"] = code(piece["callable"])
+    if (begin := training["warm_start"]) is not None:
+        begin["path"] = str(places.resolve(begin["path"]))
     rules = document["encode"]["normalisation"]
     document["encode"]["normalisation"] = (
         code(rules)

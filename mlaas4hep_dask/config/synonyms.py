@@ -69,6 +69,7 @@ KEYS = {
     "training.precision": "amp autocast bf16 fp16 half mixed_precision",
     "training.ranks": "ddp gpus n_gpus ngpu nproc nproc_per_node num_gpus world_size",
     "training.scheduler": "gamma lr_schedule lr_scheduler sched scheduler_name warmup",
+    "training.warm_start": "checkpoint finetune init_from load_weights pretrained weights_from",
     "tree": "dir ntuple table tree_name tree_path treename treepath ttree",
     "weight": "event_weight event_weights gen_weight sample_weights weight_branch weight_column "
     "weights",

@@ -57,8 +57,27 @@ class Hook(Section):
     )
 
 
+class WarmStart(Section):
+    """Where the parameters come from with which the network begins; or the path alone."""
+
+    path: Text = Field(
+        description="A bundle's folder or archive, a run's folder or a checkpoint, relative to "
+        "the folder of this file."
+    )
+    parameters: list[Text] = Field(
+        default=["*"],
+        min_length=1,
+        description="Patterns of the names of parameters and buffers that are taken; others begin "
+        "as the model makes them.",
+    )
+
+
 def _named(value: Any) -> Any:
     return {"callable": value} if isinstance(value, str) else value
+
+
+def _placed(value: Any) -> Any:
+    return {"path": value} if isinstance(value, str) else value
 
 
 class Training(Section):
@@ -100,6 +119,12 @@ class Training(Section):
         lt=1,
         description="Decay of a moving average of the parameters, such as 0.999, which is measured "
         "and exported. null means that the parameters themselves are.",
+    )
+    warm_start: Annotated[WarmStart, BeforeValidator(_placed)] | None = Field(
+        default=None,
+        description="A bundle, a run's folder or a checkpoint whose network's parameters are those "
+        "with which training begins. null means those that the model makes.",
+        examples=["runs/earlier/bundle", {"path": "earlier.tar.gz", "parameters": ["0.*"]}],
     )
     precision: Literal["float32", "bfloat16", "float16"] = Field(
         default="float32",

@@ -48,10 +48,13 @@ class Entry:
         Of all its partitions.
     split_counts : tuple of tuple of int
         By partition: events for training, validation and test.
+    numbers : tuple of int
+        Of the partitions in their plan, where they are not all those of one file.
     """
 
     specs: Specs
     split_counts: tuple[Counts, ...]
+    numbers: tuple[int, ...] = ()
 
 
 def cache_folder(cache: str | None, places: Places) -> Path | None:
@@ -133,6 +136,7 @@ def store(path: Path, entry: Entry) -> str:
             "format": FORMAT,
             "name": path.name,
             "counts": entry.split_counts,
+            "numbers": entry.numbers,
             "specs": entry.specs.to_json(),
         }
     )
@@ -159,7 +163,7 @@ def load(path: Path) -> Entry | None:
         if (data["format"], data["name"]) != (FORMAT, path.name):
             raise ValueError("it is an entry of another name or format")
         split_counts = tuple((int(a), int(b), int(c)) for a, b, c in data["counts"])
-        entry = Entry(Specs.from_json(data["specs"]), split_counts)
+        entry = Entry(Specs.from_json(data["specs"]), split_counts, tuple(data.get("numbers", ())))
         os.utime(path)  # used now, so the last to be deleted
     except FileNotFoundError:
         return None

@@ -18,6 +18,7 @@ from distributed import Future
 from mlaas4hep_dask.dataset.measuring import Piece, keep_piece, measure_pieces
 from mlaas4hep_dask.dataset.plan import Skipped
 from mlaas4hep_dask.dataset.reduce import FAN_IN, MAX_TASKS, Function, Group, Groups
+from mlaas4hep_dask.dataset.so_far import SoFar
 from mlaas4hep_dask.dataset.tasks import Measured, merge_measured
 from mlaas4hep_dask.inputs.context import Context
 from mlaas4hep_dask.specs import Specs
@@ -32,6 +33,7 @@ def collect(
     token: str,
     function: Function = measure_pieces,
     max_tasks: int = MAX_TASKS,
+    so_far: SoFar | None = None,
 ) -> Measured:
     """What all pieces together give.
 
@@ -49,6 +51,8 @@ def collect(
         What a task does with pieces.
     max_tasks : int
         A task handles as many partitions as it takes to stay near this number.
+    so_far : SoFar, optional
+        Told of all results, and written at the end, however that comes.
 
     Raises
     ------
@@ -77,11 +81,17 @@ def collect(
         group = next(queue, None)
         return None if group is None else work_of(group)
 
-    for group, result in cluster.taken(source, "specs", shared=[shared], group="readers"):
-        if group is None:
-            total.note(result)
-        elif (measured := files.merged(group, result)) is not None:
-            total.add(measured)
+    try:
+        for group, result in cluster.taken(source, "specs", shared=[shared], group="readers"):
+            if group is None:
+                total.note(result)
+            elif (measured := files.merged(group, result)) is not None:
+                total.add(measured)
+                if so_far is not None:
+                    so_far.add(measured)
+    finally:
+        if so_far is not None:
+            so_far.write()
     return total.measured(pieces)
 
 

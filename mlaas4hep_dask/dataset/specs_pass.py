@@ -15,13 +15,14 @@ from mlaas4hep_dask.dataset.collecting import collect
 from mlaas4hep_dask.dataset.measuring import Piece, count_events
 from mlaas4hep_dask.dataset.plan import Plan, Skipped, first_reason
 from mlaas4hep_dask.dataset.reduce import MAX_TASKS
+from mlaas4hep_dask.dataset.so_far import SoFar, missing, name_of_all
 from mlaas4hep_dask.dataset.subset import subset_units
-from mlaas4hep_dask.dataset.tasks import Measured
+from mlaas4hep_dask.dataset.tasks import Measured, merge_measured
 from mlaas4hep_dask.errors import DataError
 from mlaas4hep_dask.inputs.context import Context
 from mlaas4hep_dask.reader import Partition
 from mlaas4hep_dask.specs import SampleSpecs, Specs
-from mlaas4hep_dask.waiting import ClusterHandle
+from mlaas4hep_dask.waiting import ClusterHandle, readers_that_see
 
 logger = logging.getLogger(__name__)
 
@@ -127,8 +128,11 @@ def _full(task: SpecsTask, cluster: ClusterHandle, plan: Plan, context: Context)
     if context.preparation.counting() is not None:  # the counts of an entry cannot be had anew
         facts |= {"fractions": context.fractions, "seed": context.seed}
     facts |= task.facts.supervision
-    pieces = file_pieces(plan, folder, facts)
-    measured = _compute(cluster, pieces, context, task.token)
+    so_far = None
+    if folder is not None and not _is_seen(cluster, folder):
+        so_far = SoFar(folder / _name_of_all(plan, facts, context))
+    pieces = file_pieces(plan, None if so_far else folder, facts)
+    measured = _compute(cluster, pieces, context, task.token, so_far)
     if folder is not None:
         num_deleted = prune(folder, task.how.cache_bytes)
         logger.info("%d events from the cache %s", measured.num_cached, folder)
@@ -219,10 +223,40 @@ def _overlap(part: Partition, lost: Skipped) -> bool:
     return part.entry_start < stop and lost.entry_start < part.entry_stop
 
 
+def _is_seen(cluster: ClusterHandle, folder: Path) -> bool:
+    """Whether readers share the folder of the cache; those of a local cluster do."""
+    hosts = {str(info["host"]) for info in cluster.alive("readers").values()}
+    if all(host.startswith(("127.", "::1", "localhost")) for host in hosts):
+        return True
+    try:
+        seen = readers_that_see(cluster, folder)
+    except OSError as error:  # it is told later that nothing could be kept
+        logger.info("%s: %s", folder, error)
+        return True
+    if all(seen.values()):
+        return True
+    text = "%d of %d readers cannot write into the cache %s: specs are kept from here, all together"
+    logger.info(text, list(seen.values()).count(False), len(seen), folder)
+    return False
+
+
 def _compute(
-    cluster: ClusterHandle, pieces: Sequence[Piece], context: Context, token: str
+    cluster: ClusterHandle,
+    pieces: Sequence[Piece],
+    context: Context,
+    token: str,
+    so_far: SoFar | None = None,
 ) -> Measured:
-    measured = collect(cluster, pieces, context, token=token)
+    if so_far is None:
+        measured = collect(cluster, pieces, context, token=token)
+    else:
+        earlier = so_far.load([part for piece in pieces for part in piece.partitions])
+        left = missing(pieces, earlier)
+        measured = merge_measured(
+            [earlier, collect(cluster, left, context, token=token, so_far=so_far)]
+            if left
+            else [earlier]
+        )
     return replace(measured, specs=measured.specs.in_order())
 
 
@@ -236,14 +270,24 @@ def file_pieces(plan: Plan, folder: Path | None, facts: Mapping[str, Any]) -> li
         start += len(parts)
     if folder is None:
         return pieces
+    there = present(folder)
+    return [
+        replace(piece, entry=str(folder / name), is_cached=name in there)
+        for piece, name in zip(pieces, _names(pieces, plan, facts), strict=True)
+    ]
+
+
+def _names(pieces: Sequence[Piece], plan: Plan, facts: Mapping[str, Any]) -> list[str]:
     entries = [
         # Means have other last digits where partitions end elsewhere.
         (first, [[part.entry_stop for part in piece.partitions], facts])
         for piece in pieces
         for first in piece.partitions[:1]
     ]
-    there = present(folder)
-    return [
-        replace(piece, entry=str(folder / name), is_cached=name in there)
-        for piece, name in zip(pieces, entry_names(entries, plan.branches), strict=True)
-    ]
+    return entry_names(entries, plan.branches)
+
+
+def _name_of_all(plan: Plan, facts: Mapping[str, Any], context: Context) -> str:
+    pieces = file_pieces(plan, None, facts)
+    samples = [piece.partitions[0].sample for piece in pieces]
+    return name_of_all(_names(pieces, plan, facts), samples, context)

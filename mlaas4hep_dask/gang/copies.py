@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import logging
 import shutil
-import uuid
 from pathlib import Path
 
-from mlaas4hep_dask.gang.diskcache import folder_of, sees
-from mlaas4hep_dask.waiting import ClusterHandle, size, workers_of
+from mlaas4hep_dask.gang.diskcache import folder_of, refuse_others
+from mlaas4hep_dask.waiting import ClusterHandle, readers_that_see, size, workers_of
 
 logger = logging.getLogger(__name__)
 
@@ -68,18 +67,12 @@ def make_folder(
 
 def _why_not(cluster: ClusterHandle, folder: Path, *, num_bytes: int, share: float) -> str:
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    refuse_others(folder)
     num_missing = num_bytes - sum(file.stat().st_size for file in folder.iterdir())
     free = shutil.disk_usage(folder).free
     if num_missing > share * free:
         return f"{size(num_bytes)} are more than {share:.0%} of what is free there, {size(free)}"
-    mark = folder / f"seen-{uuid.uuid4().hex}"
-    mark.touch()
-    try:
-        seen = cluster.on_workers(
-            sees, str(mark), workers=list(cluster.alive("readers")), what="a folder for blocks"
-        )
-    finally:
-        mark.unlink(missing_ok=True)
+    seen = readers_that_see(cluster, folder)
     blind = [worker for worker, is_seen in seen.items() if not is_seen]
     if blind:
         first = workers_of(cluster.client).name(blind[0])

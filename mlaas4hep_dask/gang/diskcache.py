@@ -145,18 +145,8 @@ def remove_shared(shared: str, token: str) -> None:
     shutil.rmtree(folder_of(shared, token), ignore_errors=True)
 
 
-def sees(mark: str) -> bool:
-    """Whether this worker sees a file, in a folder to which it may write and others may not."""
-    path = Path(mark)
-    try:
-        _refuse_others(path.parent)
-    except OSError:
-        return False
-    return path.exists() and os.access(path.parent, os.W_OK | os.X_OK)
-
-
 def _store(block: Block, path: Path) -> None:
-    _refuse_others(path.parent)
+    refuse_others(path.parent)
     unfinished = path.with_name(f"{path.name}.{uuid.uuid4().hex}.tmp")
     try:
         frames = serialize_bytelist(block, on_error="raise")
@@ -169,14 +159,15 @@ def _store(block: Block, path: Path) -> None:
         unfinished.unlink(missing_ok=True)
 
 
-def _refuse_others(folder: Path) -> None:
+def refuse_others(folder: Path) -> None:
+    """Raise a PermissionError when others may write to a folder, or it is theirs."""
     status = folder.stat()
     if status.st_uid != os.geteuid() or status.st_mode & 0o022:
         raise PermissionError(f"{folder} is not this user's alone")
 
 
 def _load(path: Path) -> Block:
-    _refuse_others(path.parent)
+    refuse_others(path.parent)
     with path.open("rb", buffering=0) as file:
         head = file.read(_LENGTH.size)
         (length,) = _LENGTH.unpack(head.ljust(_LENGTH.size, b"\0"))

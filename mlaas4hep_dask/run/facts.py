@@ -25,6 +25,8 @@ def facts_before(dataset: Dataset, model: ModelSource, method: Method) -> dict[s
     }
     for what, code in method.codes.items():
         facts[f"{what} {code.reference}"] = code.parts
+    if method.warm_start is not None:
+        facts["training.warm_start"] = method.warm_start.digest
     if checked.traced is not None:
         function = checked.traced.function
         facts[f"function {function.reference}"] = function.code.parts

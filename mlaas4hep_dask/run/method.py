@@ -5,6 +5,7 @@ from __future__ import annotations
 from mlaas4hep_dask.config import Config
 from mlaas4hep_dask.train.loss import find_loss
 from mlaas4hep_dask.train.method import OPTIMISERS, SCHEDULERS, Method, find_piece
+from mlaas4hep_dask.train.warm_start import find_warm_start
 
 
 def method_of(config: Config) -> Method:
@@ -13,7 +14,7 @@ def method_of(config: Config) -> Method:
     Raises
     ------
     ModelError
-        When there is no such file, module or callable.
+        When there is no such file, module or callable, or nothing to start from.
     """
     keys, resolve = config.training, config.resolve
 
@@ -38,6 +39,10 @@ def method_of(config: Config) -> Method:
         find_piece(hook, what=f"hooks[{n}]", home="", resolve=resolve, where=where(f"hooks.{n}"))
         for n, hook in enumerate(keys.hooks)
     ]
+    begin, warm_start = keys.warm_start, None
+    if begin is not None:
+        place = where("warm_start")
+        warm_start = find_warm_start(begin.path, begin.parameters, resolve=resolve, where=place)
     return Method(
         find_loss(config.loss, resolve=resolve, where=where("loss")),
         optimiser,
@@ -49,4 +54,5 @@ def method_of(config: Config) -> Method:
         keys.accumulate,
         keys.precision,
         tuple(filter(None, hooks)),
+        warm_start,
     )

@@ -20,6 +20,10 @@ def code_at_its_line(config: Config) -> Iterator[None]:
         for key, home in (("optimiser", OPTIMISERS), ("scheduler", SCHEDULERS)):
             if (piece := getattr(config.training, key)) is not None:
                 keys[reference_of(piece.callable, home)] = f"training.{key}"
+        for number, hook in enumerate(config.training.hooks):
+            keys[hook.callable] = f"training.hooks.{number}"
+        if (begin := config.training.warm_start) is not None:
+            keys[begin.path] = "training.warm_start"
         if config.function is not None:
             keys[config.function.callable] = "function.callable"
         found = keys.get(error.facts.get("callable", ""))

@@ -55,6 +55,8 @@ class Learner:
         torch.manual_seed(task.seed)  # equal initial weights on all ranks
         objective = task.objective
         self.network = task.model.build(task.given)
+        if task.method.warm_start is not None:
+            task.method.warm_start.fill(self.network)
         self.wrapped: torch.nn.Module = self.network
         train = task.assignments.train
         self._arithmetic = Arithmetic(task.method.precision)

@@ -6,12 +6,15 @@ import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from mlaas4hep_dask.errors import CodeError, ModelError, unknown_keyword
 from mlaas4hep_dask.train.code import code_named
 from mlaas4hep_dask.train.loss import LossSource
 from mlaas4hep_dask.usercode import RAISED, UserCode, limited
+
+if TYPE_CHECKING:
+    from mlaas4hep_dask.train.warm_start import WarmStart
 
 OPTIMISERS = "torch.optim"
 SCHEDULERS = "torch.optim.lr_scheduler"
@@ -116,6 +119,8 @@ class Method:
         In which products are computed while the network learns.
     hooks : tuple of Piece
         What is told how the training goes; see `mlaas4hep_dask.train.hooks`.
+    warm_start : WarmStart, optional
+        Parameters with which the network begins.
     """
 
     loss: LossSource = field(default_factory=LossSource)
@@ -128,6 +133,7 @@ class Method:
     accumulate: int = 1
     precision: str = "float32"
     hooks: tuple[Piece, ...] = ()
+    warm_start: WarmStart | None = None
 
     @property
     def codes(self) -> dict[str, UserCode]:

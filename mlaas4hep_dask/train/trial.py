@@ -166,8 +166,9 @@ class _Trial:
         call = self._checked(lambda: call_of(network))
         self._checked(lambda: require_cpu(network))
         self._checked(lambda: require_running_averages(network))
+        warnings = self._checked(lambda: self._begun(network))
         network.train()
-        warnings = self._checked(lambda: self._train(network, call))
+        warnings += self._checked(lambda: self._train(network, call))
         network.eval()
         outputs = self._checked(lambda: self._score(network, call))
         again = self._network()
@@ -208,6 +209,14 @@ class _Trial:
                 f"changes {' and '.join(changed)} of the whole process, which others share; give "
                 "layers and tensors their own dtype"
             )
+
+    def _begun(self, network: torch.nn.Module) -> list[str]:
+        """Give a network the parameters with which it begins; what there is to warn of them."""
+        start = self._training.method.warm_start
+        if start is None:
+            return []
+        start.fill(network)
+        return list(filter(None, [start.difference(self._training.encoding.columns())]))
 
     def _train(self, network: torch.nn.Module, call: Call) -> list[str]:
         """Take two steps as a rank does, of the usual size and of the smallest."""

@@ -8,6 +8,7 @@ from mlaas4hep_dask.places import Group
 from mlaas4hep_dask.waiting.handle import ClusterHandle
 from mlaas4hep_dask.waiting.patience import Patience
 from mlaas4hep_dask.waiting.shared import shared_key
+from mlaas4hep_dask.waiting.sight import readers_that_see
 from mlaas4hep_dask.waiting.taking import Work
 from mlaas4hep_dask.waiting.watch import OverdueError
 from mlaas4hep_dask.waiting.workers import (
@@ -27,6 +28,7 @@ __all__ = [
     "Patience",
     "Work",
     "processes",
+    "readers_that_see",
     "shared_key",
     "size",
     "workers_of",

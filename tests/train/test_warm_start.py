@@ -1,0 +1,192 @@
+import io
+import tarfile
+from dataclasses import replace
+
+import awkward as ak
+import numpy as np
+import pytest
+import torch
+from alone import COLUMNS, Memory, run_epoch, task_of
+from test_method import KEYS
+from test_trial import encoding_of, network, tried
+
+from mlaas4hep_dask.bundle import open_bundle, write_bundle
+from mlaas4hep_dask.config import Config
+from mlaas4hep_dask.errors import ConfigError, ModelError
+from mlaas4hep_dask.events import Events
+from mlaas4hep_dask.export import to_torchscript
+from mlaas4hep_dask.objective import BINARY
+from mlaas4hep_dask.run.method import method_of
+from mlaas4hep_dask.specs.measure import measure
+from mlaas4hep_dask.train.method import Method
+from mlaas4hep_dask.train.network import mlp
+from mlaas4hep_dask.train.rank import Rank
+from mlaas4hep_dask.train.warm_start import find_warm_start
+
+
+class Masked(torch.nn.Module):
+    """A network that asks for the missing mask, so that nothing stands around it."""
+
+    def __init__(self, inner):
+        super().__init__()
+        self.inner = inner
+
+    def forward(self, x: torch.Tensor, missing: torch.Tensor) -> torch.Tensor:
+        return self.inner(torch.where(missing, 0.0, x))
+
+
+def start_of(path, *patterns):
+    return find_warm_start(
+        str(path), patterns or ("*",), resolve=path.parent.joinpath, where="dataset.yaml:9"
+    )
+
+
+def checkpoint_of(network, path, **more):
+    torch.save({"network": network.state_dict(), **more}, path)
+    return path
+
+
+def require_equal(one, other):
+    for name, value in one.state_dict().items():
+        assert torch.equal(value, other.state_dict()[name]), name
+
+
+@pytest.fixture(scope="module")
+def bundle(tmp_path_factory):
+    """A bundle with a network that knows the name of each of its columns."""
+    folder = tmp_path_factory.mktemp("run")
+    torch.manual_seed(1)
+    network, encoding = mlp(4, hidden=[5]), encoding_of()
+    network.eval()
+    made = write_bundle(
+        folder / "bundle",
+        name="made",
+        model=to_torchscript(network, encoding, BINARY),
+        specs=specs_of(),
+        encode={"normalisation": "minmax"},
+        metrics={},
+        data={},
+        card="",
+    )
+    return network, made
+
+
+def specs_of():
+    columns = {f"x{i}": np.arange(3.0) for i in range(4)}
+    return measure(Events.from_awkward(ak.Array(columns)), sample="s")
+
+
+def test_a_bundle_its_archive_and_its_run_give_the_parameters_of_its_network(bundle, tmp_path):
+    network, made = bundle
+    archive = tmp_path / "made.tar.gz"
+    with tarfile.open(archive, "w:gz") as tar:
+        tar.add(made.path, "made")
+    for path in (made.path, made.path.parent, archive, made.model_path):
+        other = mlp(4, hidden=[5])
+        start = start_of(path)
+        start.fill(other)
+        require_equal(network, other)
+        if path != made.model_path:
+            assert start.columns == ("x0", "x1", "x2", "x3")
+    assert open_bundle(made.path).name == "made"  # nothing has changed it
+
+
+def test_a_network_that_takes_the_mask_is_found_in_its_torchscript(tmp_path):
+    network = Masked(mlp(4, hidden=[5])).eval()
+    path = tmp_path / "model.pt"
+    path.write_bytes(to_torchscript(network, encoding_of(), BINARY))
+    other = Masked(mlp(4, hidden=[5]))
+    start_of(path).fill(other)
+    require_equal(network, other)
+
+
+def test_a_checkpoint_gives_the_network_and_not_the_optimiser(tmp_path):
+    memory = Memory()
+    rank = Rank(task_of(memory), None)
+    state = run_epoch(rank, memory, 1).state
+    folder = tmp_path / "run"
+    (folder / "checkpoints").mkdir(parents=True)
+    (folder / "checkpoints" / "epoch-2.pt").write_bytes(b"an earlier one")
+    (folder / "checkpoints" / "epoch-10.pt").write_bytes(state)
+    start = start_of(folder)
+    begun = Rank(task_of(memory, method=Method(warm_start=start)), None)
+    require_equal(rank.learner.network, begun.learner.network)
+    assert begun.learner.stepper.optimiser.state_dict()["state"] == {}
+    plain = tmp_path / "plain.pt"
+    torch.save(rank.learner.network.state_dict(), plain)
+    other = mlp(COLUMNS, hidden=[4])
+    start_of(plain).fill(other)
+    require_equal(rank.learner.network, other)
+
+
+def test_the_moving_average_begins_there_too(tmp_path):
+    path = checkpoint_of(mlp(COLUMNS, hidden=[4]), tmp_path / "a.pt")
+    method = Method(warm_start=start_of(path), ema=0.9)
+    learner = Rank(task_of(Memory(), method=method), None).learner
+    require_equal(learner.network, learner.stepper.measured)
+
+
+def test_patterns_tell_what_is_taken(tmp_path):
+    torch.manual_seed(1)
+    path = checkpoint_of(mlp(4, num_outputs=3, hidden=[5]), tmp_path / "a.pt")
+    own = mlp(4, hidden=[5])
+    last = own[-1].weight.detach().clone()
+    start_of(path, "0.*").fill(own)
+    state = torch.load(path, weights_only=True)["network"]
+    assert torch.equal(own[0].weight, state["0.weight"])
+    assert torch.equal(own[-1].weight, last)
+    with pytest.raises(ModelError, match=r"no parameter's name matches '1.weight'; did you mean"):
+        start_of(path, "1.weight").fill(own)
+
+
+def test_parameters_that_do_not_fit_are_named_in_one_line(tmp_path):
+    path = checkpoint_of(mlp(4, hidden=[5, 6]), tmp_path / "a.pt")
+    with pytest.raises(ModelError) as caught:
+        start_of(path).fill(mlp(7, hidden=[5]))
+    text = str(caught.value)
+    assert "training.warm_start: the parameters of" in text
+    assert "0.weight is (5, 4) there and (5, 7) here; 3.weight is (6, 5) there and (1, 5)" in text
+    assert "\n" not in text
+    assert "and 2 more" in text  # 6.weight and 6.bias
+    broken = tmp_path / "broken.pt"
+    broken.write_bytes(path.read_bytes()[:-30])
+    with pytest.raises(ModelError, match=r"dataset.yaml:9: training.warm_start: "):
+        start_of(broken)
+    empty = tmp_path / "empty.pt"
+    torch.save({"network": {}}, empty)
+    with pytest.raises(ModelError, match=r"empty.pt holds no parameters"):
+        start_of(empty).fill(mlp(4))
+    with pytest.raises(ModelError, match=r"9: training.warm_start: .*none does not exist; expect"):
+        start_of(tmp_path / "none")
+    with pytest.raises(ModelError, match="has neither a bundle nor a checkpoint"):
+        start_of(tmp_path)
+
+
+def test_the_trial_tells_of_other_shapes_and_of_other_columns(tmp_path):
+    text = network("return self.linear(x)")
+    buffer = io.BytesIO()
+    torch.save({"linear.weight": torch.zeros(1, 4), "linear.bias": torch.zeros(1)}, buffer)
+    (tmp_path / "a.pt").write_bytes(buffer.getvalue())
+    start = start_of(tmp_path / "a.pt")
+    assert tried(tmp_path, text, method=Method(warm_start=start)).warnings == ()
+    other = replace(start, columns=("x0", "x2", "x1", "x3"))
+    (warning,) = tried(tmp_path, text, method=Method(warm_start=other)).warnings
+    assert warning.endswith("learned other columns: column 1 is 'x2' there and 'x1' here")
+    fewer = replace(start, columns=("x0", "x1"))
+    (warning,) = tried(tmp_path, text, method=Method(warm_start=fewer)).warnings
+    assert warning.endswith("there are 2 there and 4 here")
+    torch.save({"linear.weight": torch.zeros(1, 3), "linear.bias": torch.zeros(1)}, tmp_path / "b")
+    with pytest.raises(ModelError, match=r"linear.weight is \(1, 3\) there and \(1, 4\) here"):
+        tried(tmp_path, text, method=Method(warm_start=start_of(tmp_path / "b")))
+
+
+def test_dataset_yaml_names_where_to_start(tmp_path):
+    path = checkpoint_of(mlp(4), tmp_path / "a.pt")
+    keys = {**KEYS, "training": {"warm_start": "a.pt"}}
+    there = Config.from_mapping(keys, base=tmp_path)
+    start = method_of(there).warm_start
+    assert (start.path, start.content, start.patterns) == ("a.pt", path.read_bytes(), ("*",))
+    assert str(path) in there.to_yaml(absolute=True)
+    keys["training"]["warm_start"] = {"path": "a.pt", "parameters": []}
+    with pytest.raises(ConfigError, match="at least one entry"):
+        Config.from_mapping(keys, base=tmp_path)
