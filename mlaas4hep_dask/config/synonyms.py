@@ -58,6 +58,7 @@ KEYS = {
     "grad_accum gradient_accumulation gradient_accumulation_steps",
     "training.balance": "balanced class_weight class_weights reweight reweighting",
     "training.batch_size": "batch batchsize bs minibatch minibatch_size train_batch_size",
+    "training.chunk_events": "chunk_size nchunk",
     "training.clip_norm": "clip clip_grad clip_gradients grad_clip gradient_clip_val max_grad_norm",
     "training.early_stopping": "early_stop patience",
     "training.ema": "ema_decay moving_average",

@@ -83,7 +83,22 @@ def _placed(value: Any) -> Any:
 class Training(Section):
     """How the network is trained."""
 
-    epochs: int = Field(default=5, ge=1, description="Passes over the training events.")
+    epochs: int = Field(
+        default=5,
+        ge=1,
+        description="Passes over the training events; with strategy: chunked over each chunk.",
+    )
+    strategy: Literal["epochs", "chunked"] = Field(
+        default="epochs",
+        description="epochs goes through all training events in every pass. chunked goes some "
+        "times through a chunk of them, and then on to the next, each chunk once.",
+    )
+    chunk_events: int | None = Field(
+        default=None,
+        ge=1,
+        description="Of strategy: chunked, training events of a chunk, which has a part of every "
+        "file. Each chunk counts as an epoch: it is validated once.",
+    )
     batch_size: int = Field(
         default=100, ge=1, description="Events per batch, over all ranks together."
     )
@@ -180,6 +195,25 @@ class Training(Section):
         description="classes scales the weights in the loss so that those of every class have "
         "the same sum over the training events.",
     )
+
+    @property
+    def passes(self) -> int:
+        """How often an epoch goes through its events."""
+        return self.epochs if self.strategy == "chunked" else 1
+
+    @model_validator(mode="after")
+    def _knows_its_chunks(self) -> Self:
+        is_chunked = self.strategy == "chunked"
+        if is_chunked and self.chunk_events is None:
+            raise invalid(Problem("chunk_events", "is needed with strategy: chunked"))
+        if self.chunk_events is None:
+            return self
+        if not is_chunked:
+            raise invalid(Problem("chunk_events", "has no use without strategy: chunked"))
+        if self.chunk_events < self.batch_size:
+            text = f"expected at least one batch ({self.batch_size}), found {self.chunk_events}"
+            raise invalid(Problem("chunk_events", text))
+        return self
 
     @model_validator(mode="after")
     def _feeds_every_rank(self) -> Self:

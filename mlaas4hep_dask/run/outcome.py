@@ -48,11 +48,11 @@ class Outcome:
         return {**self.record["test"], **self.detail}
 
 
-def course_of(config: Config, objective: Objective) -> Course:
-    """What a training goes by, as the configuration says."""
+def course_of(config: Config, objective: Objective, num_chunks: int) -> Course:
+    """What a training goes by, as the configuration says; of chunks, each is an epoch."""
     training = config.training
     return Course(
-        training.epochs,
+        num_chunks if training.strategy == "chunked" else training.epochs,
         training.keep == "best",
         training.monitor,
         training.monitor in objective.more_is_better,

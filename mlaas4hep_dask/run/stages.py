@@ -209,7 +209,7 @@ def _train(
     journal: Journal,
     witness: Witness,
 ) -> tuple[list[dict[str, Any]], Outcome]:
-    num_epochs = dataset.config.training.epochs
+    num_epochs = trainer.course.epochs
     key, title = trainer.objective.headline
     done: list[Checkpoint] = []
     if folder.resumed:
@@ -226,7 +226,7 @@ def _train(
     records = [each.record for each in done]
     num_left = 0 if trainer.course.is_over(records) else num_epochs - len(done)
     with (
-        journal.stage("train", num_left * trainer.num_events) as advance,
+        journal.stage("train", num_left * trainer.events_per_epoch) as advance,
         watching(dataset.cluster, advance),
     ):
         try:

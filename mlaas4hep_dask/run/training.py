@@ -32,6 +32,7 @@ from mlaas4hep_dask.train.calls import (
     open_rank,
     run_epoch,
 )
+from mlaas4hep_dask.train.chunks import chunk_of, num_chunks
 from mlaas4hep_dask.train.feed import TEST, VALIDATION
 from mlaas4hep_dask.train.given import Given
 from mlaas4hep_dask.train.method import Method
@@ -94,7 +95,9 @@ class Trainer:
         self._samples = dataset.plan().supervision.samples
         self.weights = dataset.training_weights()
         self.packed_bytes = amounts.packed_bytes(dataset)
-        self.course = course_of(dataset.config, self.objective)
+        self.num_chunks = num_chunks(self.num_events, dataset.config.training.chunk_events)
+        self.passes = dataset.config.training.passes
+        self.course = course_of(dataset.config, self.objective, self.num_chunks)
         self.outcome: Outcome | None = None  # once all epochs are over
         self.restarts = 0
         self.rounds = 1  # of an epoch, once one is over
@@ -113,6 +116,11 @@ class Trainer:
         self._session = ""
         self._memory: str | None = None  # of rank 0, for the gradients
         self._tasks: list[Any] = []
+
+    @property
+    def events_per_epoch(self) -> int:
+        """Training events that all ranks together go through in an epoch, about."""
+        return self.num_events * self.passes // self.num_chunks
 
     def epochs(self, earlier: Sequence[Checkpoint] = ()) -> Iterator[Checkpoint]:
         """Train the epochs after the ``earlier`` ones, giving a `Checkpoint` after each.
@@ -139,11 +147,12 @@ class Trainer:
                 self._require_events()
                 seconds = time.perf_counter() - began
                 lead = results[0]
+                num_events = sum(result.num_events for result in results)
                 state, self.rounds = lead.state, lead.rounds
                 record = {
                     "epoch": epoch,
                     "seconds": round(seconds, 4),
-                    "events_per_second": round(self.num_events / seconds, 1),
+                    "events_per_second": round(num_events / seconds, 1),
                     "data_wait": [round(result.waited, 4) for result in results],
                     **{name: split.as_json() for name, split in lead.splits.items()},
                     **({"stopped": True} if lead.is_last else {}),  # as a hook asked
@@ -181,7 +190,9 @@ class Trainer:
                 self._examples,
                 self._draft(),
                 {
-                    "batches": amounts.batches(self._assignments.train),
+                    "batches": amounts.batches(
+                        chunk_of(self._assignments.train, 0, self.num_chunks)
+                    ),
                     "num_ranks": config.training.ranks,
                     "method": self._method,
                     "learning_rate": config.training.learning_rate,
@@ -326,7 +337,9 @@ class Trainer:
             assignments=self._assignments,
             objective=self.objective,
             method=self._method,
-            epochs=self._config.training.epochs,
+            epochs=self.course.epochs,
+            passes=self.passes,
+            num_chunks=self.num_chunks,
             monitor=self.course.monitor,
             is_more_better=self.course.is_more_better,
             balance=self.weights.balance,

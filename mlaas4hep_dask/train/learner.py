@@ -19,6 +19,7 @@ from mlaas4hep_dask.errors import ModelError, TrainingError, shown
 from mlaas4hep_dask.export.call import takes_missing
 from mlaas4hep_dask.objective.arithmetic.reconstruction import Rows
 from mlaas4hep_dask.train.arithmetic import Arithmetic
+from mlaas4hep_dask.train.chunks import chunk_of
 from mlaas4hep_dask.train.feed import Window
 from mlaas4hep_dask.train.hooks import Context, Hooks
 from mlaas4hep_dask.train.session import RankTask
@@ -58,13 +59,14 @@ class Learner:
         if task.method.warm_start is not None:
             task.method.warm_start.fill(self.network)
         self.wrapped: torch.nn.Module = self.network
-        train = task.assignments.train
+        train = chunk_of(task.assignments.train, 0, task.num_chunks)  # others have about as many
         self._arithmetic = Arithmetic(task.method.precision)
         self.stepper = Stepper(
             self.network,
             task.method,
             learning_rate=task.learning_rate,
-            steps=sum(
+            steps=task.passes
+            * sum(
                 len(groups(train.num_steps(window), task.method.accumulate))
                 for window in range(train.num_windows)
             ),

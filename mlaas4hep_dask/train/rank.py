@@ -25,8 +25,10 @@ from numpy.typing import NDArray
 from torch.nn.parallel import DistributedDataParallel
 
 from mlaas4hep_dask.journal import SPLITS
+from mlaas4hep_dask.train.assign import Assignment
+from mlaas4hep_dask.train.chunks import chunk_of
 from mlaas4hep_dask.train.exchange import SharedMemoryExchange, machine
-from mlaas4hep_dask.train.feed import BlockSource, Feed, Window
+from mlaas4hep_dask.train.feed import TRAIN, BlockSource, Feed, Window
 from mlaas4hep_dask.train.learner import Learner, require_finite, unusable
 from mlaas4hep_dask.train.meeting import Board, BoardStore
 from mlaas4hep_dask.train.sample import Sample
@@ -145,15 +147,17 @@ class Rank:
     ) -> EpochResult:
         """Learn from every training event once, then measure the validation events.
 
-        As many training events, chosen at random, are measured in the same way.
+        As many training events, chosen at random, are measured in the same way. With chunks it is
+        every event of one of them, as often as the task says.
         """
         task, learner = self.task, self.learner
         train, validation, _ = SPLITS
         torch.manual_seed(hash((task.seed, epoch, task.rank)))
         learner.wrapped.train()
-        feed = self._feed(train, source)
+        chunk = self._chunk(epoch)
+        feed = self._feed(train, source, chunk)
         sample = Sample(
-            task.assignments.train.num_events(task.rank),
+            chunk.num_events(task.rank),
             task.assignments.validation.num_events(task.rank),
             task.row_shape,
         )
@@ -162,7 +166,8 @@ class Rank:
         loss_sums = np.zeros(2)  # of losses, of weights
         clock = time.monotonic()
         learner.hooks.begin_epoch(epoch)
-        for window in feed.windows(epoch):
+        passes = range((epoch - 1) * task.passes + 1, epoch * task.passes + 1)
+        for number, window in ((n, window) for n in passes for window in feed.windows(n)):
             weights = learner.loss_weights(window)
             for loss, end in learner.learn(window, weights):
                 loss_sums[0] += loss
@@ -171,7 +176,8 @@ class Rank:
                     num_reported, clock = num_learnt + end, time.monotonic()
             num_learnt += len(window.y)
             loss_sums[1] += weights.sum(dtype=np.float64)
-            sample.add(window)
+            if number == passes[-1]:
+                sample.add(window)
         self._average_buffers()
         kept = sample.window()
         learnt = self._measured([] if kept is None else [kept])
@@ -179,7 +185,7 @@ class Rank:
         learning_rate = learner.stepper.learning_rate
         learner.stepper.end_epoch(measured.as_json().get(task.monitor))
         progress(num_learnt - num_reported)
-        sums = self._over_all_ranks(np.array([*loss_sums, num_learnt]))
+        sums = self._over_all_ranks(np.array([*loss_sums, num_learnt / task.passes]))
         loss, weight, num_events = sums.tolist()
         facts = {
             "num_measured": learnt.num_events,
@@ -197,9 +203,17 @@ class Rank:
             num_learnt,
             self._checkpoint(epoch) if task.rank == 0 else None,
             sum(each.waited for each in self._feeds.values()) - waited,
-            task.assignments.train.num_rounds,
+            chunk.num_rounds,
             self._stops(),
         )
+
+    def _chunk(self, epoch: int) -> Assignment:
+        """The training events of an epoch."""
+        train, num_chunks = self.task.assignments.train, self.task.num_chunks
+        if num_chunks == 1:
+            return train
+        self._feeds.pop(SPLITS[TRAIN], None)  # of the chunk before
+        return chunk_of(train, epoch - 1, num_chunks)
 
     def _stops(self) -> bool:
         """Whether a hook of any rank has asked to stop."""
@@ -250,11 +264,11 @@ class Rank:
         detail = tally.detail() if in_detail else {}
         return SplitMetrics(int(num_events), _mean(loss, weight), tally.values(), detail)
 
-    def _feed(self, name: str, source: BlockSource) -> Feed:
+    def _feed(self, name: str, source: BlockSource, chunk: Assignment | None = None) -> Feed:
         if name not in self._feeds:
             self._feeds[name] = Feed(
                 source,
-                self.task.assignments[SPLITS.index(name)],
+                chunk or self.task.assignments[SPLITS.index(name)],
                 rank=self.task.rank,
                 split=SPLITS.index(name),
                 row_shape=self.task.row_shape,

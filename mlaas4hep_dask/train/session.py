@@ -44,6 +44,10 @@ class RankTask:
         How it learns.
     epochs : int
         Epochs of the training, if nothing ends it early.
+    passes : int
+        How often an epoch goes through its events.
+    num_chunks : int
+        Chunks of the training events; with more than one, an epoch goes through one of them.
     monitor : str
         Metric of the validation events by which epochs are compared.
     is_more_better : bool
@@ -67,6 +71,8 @@ class RankTask:
     objective: Objective
     method: Method = field(default_factory=Method)
     epochs: int = 1
+    passes: int = 1
+    num_chunks: int = 1
     monitor: str = "loss"
     is_more_better: bool = False
     balance: tuple[float, ...] = ()

@@ -60,7 +60,7 @@ class Stepper:
             self.optimiser = method.optimiser.make(self._learned, lr=learning_rate)
             _require(method.optimiser, self.optimiser, torch.optim.Optimizer)
         self._scheduler: Any = None
-        self._is_per_step = False
+        self._is_per_step, self._calls = False, 0
         if method.scheduler is not None:
             self._schedule(method.scheduler, learning_rate, steps, epochs, is_more_better)
         self._mean: AveragedModel | None = None
@@ -74,7 +74,7 @@ class Stepper:
     ) -> None:
         by_number = "total_steps" in piece.parameters()
         self._is_per_step = (self._method.every or ("step" if by_number else "epoch")) == "step"
-        calls = steps * epochs if self._is_per_step else epochs
+        calls = self._calls = steps * epochs if self._is_per_step else epochs
         self._scheduler = piece.make(
             self.optimiser,
             total_steps=calls,
@@ -112,7 +112,8 @@ class Stepper:
             return
         if self._mean is not None:
             self._mean.update_parameters(self._network)
-        if self._is_per_step:
+        # Some chunks have a step more than the first; a schedule that counts would refuse it.
+        if self._is_per_step and self._scheduler.last_epoch < self._calls:
             self._call(self._method.scheduler, self._scheduler.step)
 
     def _take_step(self) -> bool:

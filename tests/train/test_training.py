@@ -213,6 +213,18 @@ def test_two_ranks_add_up_gradients_before_they_average_them(keys, client):
     assert losses[2] != pytest.approx(losses[1], rel=1e-2)
 
 
+def test_chunks_are_gone_through_one_after_the_other(keys, client):
+    training = {"strategy": "chunked", "chunk_events": 3_000, "epochs": 2}
+    trainer, epochs = train(keys, client, **training)
+    sizes = [epoch.record["train"]["num_events"] for epoch in epochs]
+    assert len(sizes) == 4
+    assert sum(sizes) == trainer.num_events
+    assert max(sizes) < 1.02 * min(sizes)
+    config = Config.from_mapping({**keys, "training": {**keys["training"], **training}})
+    again = Trainer(Dataset(config, client), model_of(config))
+    assert measured(epochs[2:]) == measured(again.epochs(epochs[:2]))
+
+
 HOOKS = """
 class Last:
     def on_epoch_end(self, context):
