@@ -12,12 +12,15 @@ from test_trial import encoding_of, network, tried
 
 from mlaas4hep_dask.bundle import open_bundle, write_bundle
 from mlaas4hep_dask.config import Config
+from mlaas4hep_dask.config.load import load
 from mlaas4hep_dask.errors import ConfigError, ModelError
 from mlaas4hep_dask.events import Events
 from mlaas4hep_dask.export import to_torchscript
 from mlaas4hep_dask.objective import BINARY
 from mlaas4hep_dask.run.method import method_of
+from mlaas4hep_dask.run.placing import code_at_its_line
 from mlaas4hep_dask.specs.measure import measure
+from mlaas4hep_dask.train.hooks import Context, Hooks
 from mlaas4hep_dask.train.method import Method
 from mlaas4hep_dask.train.network import mlp
 from mlaas4hep_dask.train.rank import Rank
@@ -190,3 +193,33 @@ def test_dataset_yaml_names_where_to_start(tmp_path):
     keys["training"]["warm_start"] = {"path": "a.pt", "parameters": []}
     with pytest.raises(ConfigError, match="at least one entry"):
         Config.from_mapping(keys, base=tmp_path)
+
+
+YAML = """\
+name: made
+samples:
+  - {name: signal, label: 1, files: s.root}
+  - {name: background, label: 0, files: b.root}
+training:
+  warm_start: a.pt
+  hooks:
+    - hooks.py:Broken
+"""
+
+
+def test_what_fails_when_it_runs_is_said_with_the_line_of_its_key(tmp_path):
+    checkpoint_of(mlp(4, hidden=[5]), tmp_path / "a.pt")
+    (tmp_path / "hooks.py").write_text("class Broken:\n    on_step = None\n")
+    (tmp_path / "dataset.yaml").write_text(YAML)
+    config = load(tmp_path / "dataset.yaml")
+    method = method_of(config)
+    with (
+        pytest.raises(ModelError, match=r"dataset.yaml:6: training.warm_start: .*0.weight is"),
+        code_at_its_line(config),
+    ):
+        method.warm_start.fill(mlp(7, hidden=[5]))
+    with (
+        pytest.raises(ModelError, match=r"dataset.yaml:8: hooks\[0\] 'hooks.py:Broken' gave "),
+        code_at_its_line(config),
+    ):
+        Hooks(method.hooks, Context(mlp(4), None))
