@@ -1,6 +1,6 @@
-"""Formats: those of data files, by name and suffix.
+"""Formats: those of data files, by name and suffix, and those of networks in bundles.
 
-Each but ROOT is read by a module of its name in `mlaas4hep_dask.reader.formats`.
+Each of data files but ROOT is read by a module of its name in `mlaas4hep_dask.reader.formats`.
 """
 
 from __future__ import annotations
@@ -32,6 +32,10 @@ COMPRESSIONS = {".gz": "gzip", ".bz2": "bz2", ".zst": "zstd"}  # of texts, by th
 
 RootFormat = Literal["auto", "ttree", "rntuple"]  # what a ROOT file that is written holds
 OnBadFile = Literal["error", "skip"]  # what happens when a file cannot be read
+ExportFormat = Literal["torchscript", "onnx", "torch_export"]
+# Of a network beside TorchScript, which every bundle has: by the word of export.formats, the file.
+EXPORTS = {"onnx": "model.onnx", "torch_export": "model.pt2"}
+ONNX_PACKAGES = ("onnx", "onnxscript", "onnxruntime")  # of the extra onnx
 # Schemas of coffea's NanoEvents: by the word of function.events, the class.
 SCHEMAS = {
     "base": "BaseSchema",

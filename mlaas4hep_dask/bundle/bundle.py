@@ -141,6 +141,7 @@ def write_bundle(
     example: Mapping[str, Any] | None = None,
     objective: Objective = BINARY,
     golden: Golden | None = None,
+    others: Mapping[str, bytes] | None = None,
 ) -> Bundle:
     """Write a bundle folder, whole or not at all, and open it.
 
@@ -169,6 +170,8 @@ def write_bundle(
         What the scores mean.
     golden : Golden, optional
         Raw events with their scores, which everybody who loads the model compares.
+    others : mapping of str to bytes, optional
+        The model in other formats, by the names of their files.
 
     Raises
     ------
@@ -178,6 +181,7 @@ def write_bundle(
     draft = draft_bundle(name, specs=specs, encode=encode, recipe=recipe, objective=objective)
     encoding, recipe = draft.encoding, draft.recipe
     contents = {SPECS: specs.to_json().encode(), MODEL: model, CARD: card.encode()}
+    contents |= others or {}
     if golden is not None:
         contents[GOLDEN] = golden.to_json()
     manifest = {

@@ -39,10 +39,12 @@ from mlaas4hep_dask.config.section import Section
 from mlaas4hep_dask.config.sections import (
     Branches,
     Cluster,
+    Export,
     Model,
     Partitioning,
     Sample,
     Split,
+    sample_problems,
 )
 from mlaas4hep_dask.config.seed import Seed, SeedField
 from mlaas4hep_dask.config.specs import SpecsField, SpecsPass
@@ -156,6 +158,7 @@ class Config(Section):
     )
     model: Model = Field(default=Model(), description="The function that builds the network.")
     training: Training = Field(default=Training(), description="How the network is trained.")
+    export: Export = Field(default=Export(), description="In which formats it is written.")
     cluster: Cluster = Field(default=Cluster(), description="Where the work runs.")
     cache: BlocksPlace = Field(
         default="auto",
@@ -213,22 +216,7 @@ class Config(Section):
     @field_validator("samples")
     @classmethod
     def _fit_together(cls, samples: list[Sample]) -> list[Sample]:
-        problems = []
-        first: dict[str, int] = {}
-        for index, sample in enumerate(samples):
-            if first.setdefault(sample.name, index) != index:
-                text = f"samples[{first[sample.name]}] is called {sample.name!r} too"
-                problems.append(Problem(f"{index}.name", text))
-        weighted = [sample.name for sample in samples if sample.cross_section is not None]
-        problems.extend(
-            Problem(
-                f"{index}.cross_section",
-                f"missing, though given for {', '.join(weighted)}; expected for all samples "
-                "or none",
-            )
-            for index, sample in enumerate(samples)
-            if weighted and sample.cross_section is None
-        )
+        problems = sample_problems(samples)
         if problems:
             raise invalid(*problems)
         return samples
@@ -353,12 +341,13 @@ class Config(Section):
     def influential(self) -> dict[str, Any]:
         """The keys that influence a result, as JSON values.
 
-        They are all but cluster, cache, output, the servers and time-outs of reading, and where
-        specs are kept.
+        They are all but cluster, cache, export, output, the servers and time-outs of reading, and
+        where specs are kept.
         """
         left_out: Any = {
             "cluster": True,
             "cache": True,
+            "export": True,
             "output": True,
             "reading": set(HOW),
             "specs": {"cache", "cache_bytes"},

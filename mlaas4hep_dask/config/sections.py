@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Self
 
 from pydantic import Field, JsonValue, field_validator, model_validator
@@ -12,6 +13,7 @@ from mlaas4hep_dask.config.friends import Friend
 from mlaas4hep_dask.config.problems import ADDRESS, CALLABLE, Problem, invalid
 from mlaas4hep_dask.config.section import Section
 from mlaas4hep_dask.errors import either
+from mlaas4hep_dask.formats import ExportFormat
 from mlaas4hep_dask.places import LOCAL, PLACES, SCHEMES, SYSTEMS
 
 
@@ -67,6 +69,26 @@ class Sample(Section):
         if not files:
             raise invalid(Problem("", "the sample is empty: expected at least one file"))
         return files
+
+
+def sample_problems(samples: Sequence[Sample]) -> list[Problem]:
+    """What is wrong with samples beside each other."""
+    problems: list[Problem] = []
+    first: dict[str, int] = {}
+    for index, sample in enumerate(samples):
+        if first.setdefault(sample.name, index) != index:
+            text = f"samples[{first[sample.name]}] is called {sample.name!r} too"
+            problems.append(Problem(f"{index}.name", text))
+    weighted = [sample.name for sample in samples if sample.cross_section is not None]
+    problems.extend(
+        Problem(
+            f"{index}.cross_section",
+            f"missing, though given for {', '.join(weighted)}; expected for all samples or none",
+        )
+        for index, sample in enumerate(samples)
+        if weighted and sample.cross_section is None
+    )
+    return problems
 
 
 class Branches(Section):
@@ -144,6 +166,17 @@ class Model(Section):
         default={},
         description="Keyword arguments of the callable.",
         examples=[{"hidden": [64, 32]}],
+    )
+
+
+class Export(Section):
+    """In which formats the trained network is written."""
+
+    formats: list[ExportFormat] = Field(
+        default=["torchscript"],
+        description="torchscript is in every bundle, as model.pt. onnx adds model.onnx, and "
+        "torch_export the program of torch.export as model.pt2.",
+        examples=[["onnx"], ["torchscript", "onnx", "torch_export"]],
     )
 
 

@@ -18,6 +18,7 @@ from mlaas4hep_dask.dataset.plan import Plan
 from mlaas4hep_dask.dataset.tasks import measure_partition, merge_measured
 from mlaas4hep_dask.encode import Encoding, encode
 from mlaas4hep_dask.encode.examples import Examples, joined
+from mlaas4hep_dask.encode.raw import raw_columns
 from mlaas4hep_dask.errors import DataError, UnreadableFileError
 from mlaas4hep_dask.events import Branch, Events
 from mlaas4hep_dask.inputs.context import Context
@@ -84,6 +85,7 @@ def examples_of(
         encoded.missing(rows),
         labelled.learned[rows],
         (labelled.weights[rows] * factor).astype(np.float32),
+        raw_columns(labelled.events, encoding)[rows] if encoding.image is None else None,
         tuple(_sent(partition, preparation, num_sent)),
     )
 

@@ -24,6 +24,8 @@ class Examples:
         Labels or targets, as in `Block`.
     w : ndarray of float32, shape (events,)
         Weights.
+    raw : ndarray of float64, shape (events, columns), or None
+        The values before normalisation, NaN where missing; None of images.
     sent : tuple of mapping
         Some of them, perhaps, as JSON objects: the branches that a server needs, before derived
         branches and object cuts.
@@ -33,6 +35,7 @@ class Examples:
     missing: NDArray[np.bool_]
     y: NDArray[np.float32]
     w: NDArray[np.float32]
+    raw: NDArray[np.float64] | None = None
     sent: tuple[Mapping[str, Any], ...] = ()
 
     def __len__(self) -> int:
@@ -45,4 +48,6 @@ def joined(parts: Sequence[Examples]) -> Examples:
         name: np.concatenate([getattr(part, name) for part in parts])
         for name in ("x", "missing", "y", "w")
     }
-    return Examples(**arrays, sent=tuple(event for part in parts for event in part.sent))
+    of_rows = [part.raw for part in parts if part.raw is not None]
+    raw = np.concatenate(of_rows) if len(of_rows) == len(parts) else None
+    return Examples(**arrays, raw=raw, sent=tuple(event for part in parts for event in part.sent))

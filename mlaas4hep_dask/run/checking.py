@@ -51,7 +51,14 @@ def check_model(
     facts = config.training
     batch = min(math.ceil(facts.batch_size / facts.ranks), len(examples))
     training = Training(
-        objective, encoding, (batch,), facts.ranks, method, facts.learning_rate, specs
+        objective,
+        encoding,
+        (batch,),
+        facts.ranks,
+        method,
+        facts.learning_rate,
+        specs,
+        config.export.formats,
     )
     tried = try_model(model, examples, training)
     warnings = [f"WARNING: {warning}" for warning in tried.warnings]

@@ -30,11 +30,14 @@ class Exported:
         Parameters of the network.
     golden : Golden
         Raw events with its scores.
+    files : mapping of str to bytes
+        Files of other formats, by name.
     """
 
     content: bytes
     num_parameters: int
     golden: Golden
+    files: Mapping[str, bytes]
 
 
 def try_network(
@@ -67,8 +70,10 @@ def try_network(
     return trained.warnings, model.declares()
 
 
-def export_network(model: ModelSource, state: bytes, examples: Examples, draft: Bundle) -> Exported:
-    """The network of a checkpoint as TorchScript, with golden events.
+def export_network(
+    model: ModelSource, state: bytes, examples: Examples, draft: Bundle, formats: Sequence[str]
+) -> Exported:
+    """The network of a checkpoint as TorchScript and in other formats, with golden events.
 
     Raises
     ------
@@ -78,9 +83,11 @@ def export_network(model: ModelSource, state: bytes, examples: Examples, draft: 
     from mlaas4hep_dask.train.trial import exported
 
     _one_thread()
-    trained = exported(model, state, examples, draft.objective, draft.encoding, specs=draft.specs)
+    facts = (model, state, examples, draft.objective, draft.encoding)
+    trained = exported(*facts, specs=draft.specs, formats=formats)
     num_parameters = sum(parameter.numel() for parameter in trained.network.parameters())
-    return Exported(trained.content, num_parameters, _golden(trained, examples, draft))
+    golden = _golden(trained, examples, draft)
+    return Exported(trained.content, num_parameters, golden, trained.files)
 
 
 def _golden(trained: Trained, examples: Examples, draft: Bundle) -> Golden:

@@ -8,6 +8,7 @@ from distributed import Future
 
 from mlaas4hep_dask.dataset import Dataset
 from mlaas4hep_dask.dataset.first_worker import FirstWorker
+from mlaas4hep_dask.formats import ONNX_PACKAGES
 from mlaas4hep_dask.train.calls import import_rank
 from mlaas4hep_dask.train.method import Method
 from mlaas4hep_dask.train.model import ModelSource
@@ -34,6 +35,8 @@ def begin_ranks(
     cluster = dataset.cluster
     ranks = cluster.choose(dataset.config.training.ranks, "trainers")
     needs = [Need.of("training", ["numpy", "torch"]), Need.of_code("model", model.code)]
+    if "onnx" in dataset.config.export.formats:
+        needs.append(Need.of("export.formats", ONNX_PACKAGES))
     needs += [Need.of_code(what, code) for what, code in method.codes.items()]
     trial = FirstWorker(cluster, needs, "trainers", near=next(iter(ranks), None))
     importing = [

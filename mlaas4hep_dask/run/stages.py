@@ -193,6 +193,7 @@ def _fit(
         recipe=dataset.plan().preparation.recipe,
         example=examples.sent[0] if examples.sent else None,
         golden=exported.golden,
+        others=exported.files,
     )
     result = RunResult(path, summary, bundle)
     summary["serve"] = result.serve_command

@@ -196,6 +196,7 @@ class Trainer:
                     "num_ranks": config.training.ranks,
                     "method": self._method,
                     "learning_rate": config.training.learning_rate,
+                    "formats": config.export.formats,
                 },
                 group="trainers",
                 pure=False,
@@ -212,15 +213,16 @@ class Trainer:
         """
         self.begin_trial()
         if self._trial is not None:
+            seconds = TRIAL_SECONDS * len({"torchscript", *self._config.export.formats})
             try:
                 self.warnings, names = self._cluster.result(
-                    self._trial, "trying the model", group="trainers", seconds=TRIAL_SECONDS
+                    self._trial, "trying the model", group="trainers", seconds=seconds
                 )
                 self._given = self._given.only(names)
             except OverdueError as error:
                 self._cluster.let_go([self._trial])
                 raise self._model.error(
-                    f"has not come back for {TRIAL_SECONDS:g} s when it was tried on "
+                    f"has not come back for {seconds:g} s when it was tried on "
                     f"{len(self.begin_trial()):,} events: does its forward end?"
                 ) from error
             self._trial = None
@@ -240,6 +242,7 @@ class Trainer:
             state,
             self.begin_trial(),
             self._draft(),
+            self._config.export.formats,
             workers=list(self._gang.workers)[:1] or None,  # it has imported torch
             allow_other_workers=bool(self._gang.workers),
             pure=False,

@@ -6,7 +6,7 @@ What is tried is thrown away: the network that is trained has seen no event befo
 from __future__ import annotations
 
 import io
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -18,6 +18,7 @@ from mlaas4hep_dask.errors import ModelError
 from mlaas4hep_dask.export import to_torchscript
 from mlaas4hep_dask.export.call import Call, call_of
 from mlaas4hep_dask.export.contract import compared, outputs_of, require_shape
+from mlaas4hep_dask.export.programs import to_programs
 from mlaas4hep_dask.objective import Objective
 from mlaas4hep_dask.specs import Specs
 from mlaas4hep_dask.train.arithmetic import Arithmetic
@@ -64,6 +65,8 @@ class Training:
         Step size, where the method names no other.
     specs : Specs, optional
         Those that the encoding follows from.
+    formats : sequence of str
+        In which it is exported beside TorchScript; see `to_programs`.
     seconds : float
         In which each step of the trial has to come back.
     """
@@ -75,6 +78,7 @@ class Training:
     method: Method = field(default_factory=Method)
     learning_rate: float = STEP
     specs: Specs | None = None
+    formats: Sequence[str] = ()
     seconds: float = TRIAL_SECONDS
 
 
@@ -88,12 +92,15 @@ class Trained:
         The network, in eval mode.
     content : bytes
         Its TorchScript file.
+    files : mapping of str to bytes
+        Its files of other formats, by name.
     warnings : tuple of str
         What its user should know.
     """
 
     network: torch.nn.Module
     content: bytes
+    files: Mapping[str, bytes] = field(default_factory=dict)
     warnings: tuple[str, ...] = ()
 
 
@@ -127,12 +134,13 @@ def exported(
     encoding: Encoding,
     *,
     specs: Specs | None = None,
+    formats: Sequence[str] = (),
 ) -> Trained:
     """The network of a checkpoint, exported and compared on real events.
 
     Parameters
     ----------
-    model, events, objective, encoding, specs
+    model, events, objective, encoding, specs, formats
         As for `try_model` and `Training`.
     state : bytes
         The checkpoint.
@@ -146,7 +154,10 @@ def exported(
     network.load_state_dict(torch.load(io.BytesIO(state), weights_only=True)["network"])
     rows = (torch.tensor(events.x), torch.tensor(events.missing))
     try:
-        return Trained(network, to_torchscript(network, encoding, objective, rows=rows))
+        content = to_torchscript(network, encoding, objective, rows=rows)
+        return Trained(
+            network, content, to_programs(network, encoding, objective, events, formats=formats)
+        )
     except ModelError as error:
         raise model.error(error.message) from error
 
@@ -157,6 +168,7 @@ class _Trial:
         self._training = training
         self._objective = training.objective
         self._given = Given.of(training.encoding, training.objective, training.specs)
+        self._events = events
         self._x, self._y, self._w = map(torch.tensor, (events.x, events.y, events.w))
         self._missing = torch.tensor(events.missing)
         self._refused = f"does not accept {described(self._given.row_shape)}"
@@ -177,10 +189,16 @@ class _Trial:
         content = self._checked(
             lambda: to_torchscript(again, self._training.encoding, self._objective, rows=rows)
         )
+        files = self._checked(lambda: self._programs(again))
         warnings += _coarse(outputs)
         warnings += self._checked(lambda: bounds(network, call, rows, outputs, self._objective))
         sentences = tuple(f"model {self._model.reference!r} {each}" for each in warnings)
-        return Trained(again, content, sentences)
+        return Trained(again, content, files, sentences)
+
+    def _programs(self, network: torch.nn.Module) -> dict[str, bytes]:
+        training = self._training
+        facts = (network, training.encoding, self._objective, self._events)
+        return to_programs(*facts, formats=training.formats)
 
     def _checked(self, step: Any) -> Any:
         """What a step returns; whatever it raises becomes an error that names the model."""

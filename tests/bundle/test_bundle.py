@@ -112,6 +112,16 @@ def test_the_manifest_lists_size_and_checksum_of_every_other_file(bundle):
     }
 
 
+def test_other_formats_of_the_model_are_verified_like_its_own(tmp_path):
+    bundle = write(tmp_path / "bundle", others={"model.onnx": b"ONNX", "model.pt2": b"a program"})
+    assert sorted(bundle.manifest["files"]) == sorted([*MEMBERS, "model.onnx", "model.pt2"])
+    opened = open_bundle(pack(tmp_path / "b.tar.gz", contents_of(bundle)), unpack_to=tmp_path / "b")
+    assert (opened.path / "model.onnx").read_bytes() == b"ONNX"
+    (bundle.path / "model.pt2").write_bytes(b"b program")
+    with pytest.raises(BundleError, match=r"model\.pt2 was altered"):
+        open_bundle(bundle.path)
+
+
 @pytest.mark.parametrize("member", MEMBERS)
 def test_one_altered_byte_anywhere_is_noticed(member, bundle):
     path = bundle.path / member

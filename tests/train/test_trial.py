@@ -59,7 +59,8 @@ def examples(objective=BINARY, *, size=300):
     y = (np.arange(size) % 2).astype(np.float32)
     if objective.kind == "regression":
         y = rng.normal(size=(size, len(objective.names))).astype(np.float32)
-    return Examples(x, missing, y, np.ones(size, np.float32))
+    raw = np.where(missing, np.nan, x * 2.0)  # of branches from 0 to 2, brought to 0 to 1
+    return Examples(x, missing, y, np.ones(size, np.float32), raw)
 
 
 def tried(tmp_path, text, *, objective=BINARY, **facts):
@@ -377,6 +378,15 @@ def test_an_error_names_the_innermost_line_of_the_user_s_own(tmp_path):
     assert (
         "does not accept rows of 4 columns in line 2 of helpers.py (RuntimeError: shape" in message
     )
+
+
+@pytest.mark.slow
+def test_a_format_that_the_network_cannot_have_is_refused_before_training(tmp_path):
+    """TorchScript follows code that decides by values; a program cannot."""
+    text = network("return self.linear(x) * (2.0 if bool(x[0, 0] > 5.0) else 1.0)")
+    assert tried(tmp_path, text).files == {}
+    message = refused(tmp_path, text, formats=["torchscript", "torch_export"])
+    assert "cannot be exported as torch_export" in message
 
 
 def test_building_does_not_call_the_network(tmp_path):
