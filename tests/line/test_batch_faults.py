@@ -161,7 +161,8 @@ def test_jobs_that_end_together_and_a_node_that_dies_while_ranks_train_change_no
         batch.service.kill_node(where)  # the one restart that is allowed
         (tmp_path / "go").touch()
         found = run.results()
-    assert found == expected
+    # Theirs is the loss of this package, which rounds in another place.
+    assert found == {**expected, "loss": pytest.approx(expected["loss"], rel=1e-6)}
     assert len(calls.read_text()) == num_calls  # what was encoded once is not made again
     assert not copies_of_blocks(tmp_path)
     assert " was told to end" in run.printed()
