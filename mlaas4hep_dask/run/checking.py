@@ -42,8 +42,11 @@ def check_model(
     DataError
         When a label or a weight is not what it has to be.
     """
+    import torch
+
     from mlaas4hep_dask.train.trial import Training, try_model
 
+    torch.set_num_threads(1)  # as on a worker: for few rows, threads wait for each other
     head = head_examples(checked, plan, config.encode, config.image)
     if head is None:
         return _only_built(config, model, plan)

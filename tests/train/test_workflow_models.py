@@ -16,6 +16,15 @@ from mlaas4hep_dask.train.trial import Training, try_model
 NUM_EVENTS = 60
 
 
+@pytest.fixture(autouse=True)
+def one_thread():
+    """As on a worker: for few rows, threads wait for each other."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
 def examples_of(events, encoding):
     rows = torch.arange(NUM_EVENTS).numpy()
     encoded = encode(events, encoding)
