@@ -161,8 +161,14 @@ class Training(Section):
     max_restarts: int = Field(
         default=2,
         ge=0,
-        description="Restarts from the last checkpoint after a rank's worker died, without a "
-        "completed epoch in between.",
+        description="Restarts from the last checkpoint after a rank's worker died, without "
+        "another in between.",
+    )
+    checkpoint_minutes: float | None = Field(
+        default=10.0,
+        gt=0,
+        description="Minutes after which a checkpoint is written within an epoch. null means that "
+        "it is written after epochs alone.",
     )
     loss: Annotated[str | None, WithJsonSchema(_LOSS_SCHEMA, mode="validation")] = Field(
         default=None,

@@ -9,14 +9,14 @@ from mlaas4hep_dask.errors import TrainingError
 
 @dataclass
 class Attempts:
-    """Losses since the last epoch that was completed.
+    """Losses since the last checkpoint.
 
     Parameters
     ----------
     num_members : int
         Members of the gang.
     max_restarts : int
-        Restarts after a death, without an epoch in between.
+        Restarts after a death, without a checkpoint in between.
     num_deaths, num_ends : int
         How often members died, and how often one ended in order, since its lifetime was over or its
         job was ended, which is nobody's fault and may come to each of them.
@@ -40,20 +40,20 @@ class Attempts:
             if self.num_ends > self.num_members * (self.max_restarts + 1):
                 raise TrainingError(
                     "ranks came to the end of their lifetimes, or their jobs were ended, "
-                    f"{self.num_ends} times without an epoch in between, which takes longer than "
-                    "they live together: a longer walltime, more ranks, or fewer events "
-                    f"(max_events) help; the last time: {error}",
+                    f"{self.num_ends} times without a checkpoint in between, which takes longer "
+                    "than they live together: a longer walltime, or another "
+                    f"training.checkpoint_minutes, helps; the last time: {error}",
                     attempts=self.num_ends,
                 ) from error
             return
         self.num_deaths += 1
         if self.num_deaths > self.max_restarts:
             raise TrainingError(
-                f"workers died {self.num_deaths} times without an epoch in between, and "
+                f"workers died {self.num_deaths} times without a checkpoint in between, and "
                 f"training.max_restarts is {self.max_restarts}; the last time: {error}",
                 attempts=self.num_deaths,
             ) from error
 
     def forget(self) -> None:
-        """An epoch was completed."""
+        """There is another checkpoint."""
         self.num_deaths = self.num_ends = 0

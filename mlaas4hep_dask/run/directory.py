@@ -20,6 +20,7 @@ STATE = "run.json"
 LOCK = ".lock"
 PASSING = (LOCK, STARTING)  # what a process leaves that has not begun to write results
 EPOCHS = "checkpoints/epochs.json"
+UNDER_WAY = "checkpoints/under-way.json"
 
 
 class RunDirectory:
@@ -74,7 +75,7 @@ class RunDirectory:
             if not earlier:
                 self.changed = "it was made by an earlier version"
             if not self.changed:
-                self.resumed = (self.path / EPOCHS).exists()
+                self.resumed = any((self.path / name).exists() for name in (EPOCHS, UNDER_WAY))
                 self.facts = {**earlier, **self.facts}
         if is_there and (self.changed or state.get("status") != "running"):
             self._move_aside()

@@ -41,7 +41,8 @@ def facts_before(dataset: Dataset, model: ModelSource, method: Method) -> dict[s
 def _without_ranks(config: Config) -> dict[str, Any]:
     """The keys that influence a result, but for the number of ranks: any may go on with a run."""
     keys = config.influential()
-    del keys["training"]["ranks"], keys["training"]["max_restarts"]
+    for name in ("ranks", "max_restarts", "checkpoint_minutes"):
+        del keys["training"][name]
     return keys
 
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Self
 
 from mlaas4hep_dask.config import Config
 from mlaas4hep_dask.objective import Objective
 from mlaas4hep_dask.train.course import Course
+from mlaas4hep_dask.train.session import EpochResult
 
 
 @dataclass(frozen=True)
@@ -19,6 +21,48 @@ class Checkpoint:
 
     record: dict[str, Any]
     state: bytes | None
+
+
+@dataclass(frozen=True)
+class UnderWay:
+    """A checkpoint within an epoch.
+
+    Parameters
+    ----------
+    epoch : int
+        Number of the epoch, from 1.
+    window : int
+        The window that comes next.
+    rounds : int
+        Rounds of the epoch, on which the order of its events depends.
+    seconds : float
+        Seconds that it has taken so far.
+    state : bytes
+        Network and optimiser.
+    parts : tuple of bytes
+        What each rank goes on from.
+    """
+
+    epoch: int
+    window: int
+    rounds: int
+    seconds: float
+    state: bytes
+    parts: tuple[bytes, ...]
+
+    @classmethod
+    def of(cls, results: Sequence[EpochResult], seconds: float) -> Self:
+        """Of what the ranks have returned, after so many seconds of the epoch."""
+        lead = results[0]
+        assert lead.state is not None  # rank 0 gives one
+        parts = tuple(result.part for result in results if result.part is not None)
+        return cls(lead.epoch, lead.window, lead.rounds, seconds, lead.state, parts)
+
+    def by_rank(self, num_ranks: int) -> list[tuple[bytes, tuple[bytes, ...]]]:
+        """What each of some ranks goes on from; all parts, if they are not as many as before."""
+        if num_ranks != len(self.parts):
+            return [(self.state, self.parts)] * num_ranks
+        return [(self.state, (part,)) for part in self.parts]
 
 
 @dataclass(frozen=True)

@@ -24,12 +24,13 @@ from mlaas4hep_dask.run.directory import EPOCHS, RunDirectory
 from mlaas4hep_dask.run.facts import facts_before, facts_of_training
 from mlaas4hep_dask.run.importing import begin_ranks
 from mlaas4hep_dask.run.method import method_of
-from mlaas4hep_dask.run.outcome import Checkpoint, Outcome
+from mlaas4hep_dask.run.outcome import Checkpoint, Outcome, UnderWay
 from mlaas4hep_dask.run.result import RunResult
 from mlaas4hep_dask.run.samples import measured, planned
 from mlaas4hep_dask.run.specs_notes import specs_line, specs_notes
 from mlaas4hep_dask.run.summary import distributions_json, plan_json, run_summary, versions
 from mlaas4hep_dask.run.training import Trainer
+from mlaas4hep_dask.run.underway import read_under_way, remove_under_way, write_under_way
 from mlaas4hep_dask.run.witness import Witness
 from mlaas4hep_dask.run.work import Work, work_on
 from mlaas4hep_dask.train.method import Method
@@ -213,13 +214,17 @@ def _train(
     num_epochs = trainer.course.epochs
     key, title = trainer.objective.headline
     done: list[Checkpoint] = []
+    under_way = None
     if folder.resumed:
-        earlier = folder.read_json(EPOCHS)
+        has_epochs = (folder.path / EPOCHS).exists()
+        earlier = folder.read_json(EPOCHS) if has_epochs else {"epochs": [], "lost": []}
         done = [_checkpoint(folder, record) for record in earlier["epochs"]]
-        lost_before = [Lost.from_json(entry) for entry in earlier["lost"]]
+        under_way, lost = read_under_way(folder, len(done) + 1)
+        lost_before = [Lost.from_json(entry) for entry in lost or earlier["lost"]]
         dataset.recall_lost(lost_before)
         witness.recall(lost_before)
-        journal.add(Message(_taken_up(folder.path, done, dataset.config.training.ranks)))
+        text = _taken_up(folder.path, done, under_way, dataset.config.training.ranks)
+        journal.add(Message(text))
         journal_epochs = {each.epoch for each in read(folder.path).epochs}
         for each in done:  # of a process that was killed just before it told of one
             if each.record["epoch"] not in journal_epochs:
@@ -231,13 +236,19 @@ def _train(
         watching(dataset.cluster, advance),
     ):
         try:
-            for last in trainer.epochs(done):
+            epochs = trainer.epochs(
+                done,
+                under_way=under_way,
+                keep=lambda way: write_under_way(folder, way, dataset.lost()),
+            )
+            for last in epochs:
                 assert last.state is not None  # it was made just now
                 records.append(last.record)
                 # A run killed between these lines goes on from the earlier checkpoint.
                 folder.write(_path(len(records)), last.state)
                 lost = [entry.as_json() for entry in dataset.lost()]
                 folder.write_json(EPOCHS, {"epochs": records, "lost": lost})
+                remove_under_way(folder)
                 needed = {_path(len(records)), _path(trainer.course.kept(records))}
                 for epoch in range(1, len(records)):
                     if _path(epoch) not in needed:
@@ -252,10 +263,13 @@ def _train(
     return records, outcome
 
 
-def _taken_up(path: Path, done: list[Checkpoint], ranks: int) -> str:
-    """After which epoch, and with how many ranks if these are others, in words."""
+def _taken_up(path: Path, done: list[Checkpoint], way: UnderWay | None, ranks: int) -> str:
+    """After which epoch or window, and with how many ranks if these are others, in words."""
     text = f"taking up the run in {path} after epoch {len(done)}"
     before = len(done[-1].record["data_wait"]) if done else ranks
+    if way is not None:
+        text = f"taking up the run in {path} within epoch {way.epoch}, after window {way.window}"
+        before = len(way.parts)
     return text if before == ranks else f"{text}; training.ranks is {ranks} now, was {before}"
 
 

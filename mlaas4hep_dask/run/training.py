@@ -23,7 +23,7 @@ from mlaas4hep_dask.journal import SPLITS
 from mlaas4hep_dask.run import amounts
 from mlaas4hep_dask.run.exporting import Exported, export_network, try_network
 from mlaas4hep_dask.run.method import method_of
-from mlaas4hep_dask.run.outcome import Checkpoint, Outcome, course_of
+from mlaas4hep_dask.run.outcome import Checkpoint, Outcome, UnderWay, course_of
 from mlaas4hep_dask.train.calls import (
     abandon,
     close,
@@ -56,7 +56,7 @@ class Trainer:
     method : Method, optional
         By default that of the configuration.
     window_bytes : int
-        Dense rows of one window; a rank holds two.
+        Dense rows of one window of all ranks; each holds its part of two.
     round_bytes : int
         Packed blocks of one round, where not all are kept; a rank holds two.
     shares : Shares
@@ -114,6 +114,7 @@ class Trainer:
         self._gang = Gang(dataset.cluster, ranks, f"training.ranks is {ranks}", timeout=timeout)
         self._keeping: Keeping | None = None
         self._session = ""
+        self._under_way: UnderWay | None = None  # how far an epoch has come
         self._memory: str | None = None  # of rank 0, for the gradients
         self._tasks: list[Any] = []
 
@@ -122,30 +123,53 @@ class Trainer:
         """Training events that all ranks together go through in an epoch, about."""
         return self.num_events * self.passes // self.num_chunks
 
-    def epochs(self, earlier: Sequence[Checkpoint] = ()) -> Iterator[Checkpoint]:
+    def epochs(
+        self,
+        earlier: Sequence[Checkpoint] = (),
+        *,
+        under_way: UnderWay | None = None,
+        keep: Callable[[UnderWay], None] = lambda _: None,
+    ) -> Iterator[Checkpoint]:
         """Train the epochs after the ``earlier`` ones, giving a `Checkpoint` after each.
 
         Then the test events are measured with the network that is kept: see `outcome`.
+
+        Parameters
+        ----------
+        earlier : sequence of Checkpoint
+            Of an earlier process.
+        under_way : UnderWay, optional
+            The last checkpoint within the epoch after these.
+        keep : callable
+            Given every such checkpoint.
 
         Raises
         ------
         ModelError
             When the trial of the network fails.
         TrainingError
-            When a rank fails, workers died more than ``training.max_restarts`` times without an
-            epoch in between, or no event of a class could be read.
+            When a rank fails, workers died more than ``training.max_restarts`` times without a
+            checkpoint in between, or no event of a class could be read.
         """
         self.end_trial()
         records = [checkpoint.record for checkpoint in earlier]
         state = earlier[-1].state if earlier else None
         kept = earlier[self.course.kept(records) - 1].state if earlier else None
+        pause = 60 * minutes if (minutes := self._config.training.checkpoint_minutes) else None
         try:
             while not self.course.is_over(records):
                 epoch = len(records) + 1
-                began = time.perf_counter()
-                results = self._by_all(run_epoch, epoch, state, f"epoch {epoch}")
+                began = time.perf_counter() - (under_way.seconds if under_way else 0.0)
+                self._under_way, under_way = under_way, None
+                while True:
+                    results = self._by_all(run_epoch, (epoch, pause), state, f"epoch {epoch}")
+                    seconds = time.perf_counter() - began
+                    if results[0].part is None:
+                        break
+                    self._under_way = UnderWay.of(results, seconds)
+                    keep(self._under_way)
+                self._under_way = None
                 self._require_events()
-                seconds = time.perf_counter() - began
                 lead = results[0]
                 num_events = sum(result.num_events for result in results)
                 state, self.rounds = lead.state, lead.rounds
@@ -351,7 +375,13 @@ class Trainer:
         self._tasks = [task.for_rank(rank, host) for rank, host in enumerate(gang.hosts)]
         self._session = task.session
         start = "ranks start"
-        facts = gang.on_each(open_rank, [(task, state) for task in self._tasks], start)
+        way, num_rounds = self._under_way, self._assignments.train.rounds or 1
+        if way is not None and way.rounds < num_rounds:
+            logger.warning("epoch %d begins anew: its blocks need %d rounds", way.epoch, num_rounds)
+            way = self._under_way = None
+        begin = [(state, ())] * gang.size if way is None else way.by_rank(gang.size)
+        arguments = zip(self._tasks, begin, strict=True)
+        facts = gang.on_each(open_rank, [(task, *each) for task, each in arguments], start)
         self._memory = None
         if gang.size > 1:
             self._memory = gang.on_each(open_memory, [(task.session, facts)], start)[0]

@@ -85,7 +85,7 @@ def open_memory(session: str, facts: Sequence[RankFacts]) -> str | None:
     return memory.path
 
 
-def open_rank(task: RankTask, state: bytes | None) -> RankFacts:
+def open_rank(task: RankTask, state: bytes | None, parts: Sequence[bytes] = ()) -> RankFacts:
     """Make a rank on this worker.
 
     Parameters
@@ -94,19 +94,21 @@ def open_rank(task: RankTask, state: bytes | None) -> RankFacts:
         What to do.
     state : bytes or None
         Checkpoint to start from.
+    parts : sequence of bytes, optional
+        Where it is one within an epoch: what this rank has left, or all of another number.
     """
     for earlier in list(_threads):
         close(earlier)
     # All epochs run in one thread: torch's number of threads is a thread's own setting.
     thread = _threads[task.session] = _Thread()
-    opened: RankFacts = thread.do(_open_rank, task, state)
+    opened: RankFacts = thread.do(_open_rank, task, state, parts)
     return opened
 
 
-def _open_rank(task: RankTask, state: bytes | None) -> RankFacts:
+def _open_rank(task: RankTask, state: bytes | None, parts: Sequence[bytes]) -> RankFacts:
     from mlaas4hep_dask.train.rank import Rank
 
-    rank = _ranks[task.session] = Rank(task, state)
+    rank = _ranks[task.session] = Rank(task, state, parts)
     return rank.facts()
 
 
@@ -115,10 +117,10 @@ def run_epoch(
     board: Board,
     progress: Callable[[int], None],
     task: RankTask,
-    epoch: int,
+    what: tuple[int, float | None],
     memory: str | None,
 ) -> EpochResult:
-    """Train one epoch on this worker as the given rank, which `open_rank` has made.
+    """Train one epoch, or a part of it, on this worker as a rank that `open_rank` has made.
 
     Parameters
     ----------
@@ -130,13 +132,13 @@ def run_epoch(
         Told numbers of events done, now and then.
     task : RankTask
         What to do.
-    epoch : int
-        Number of the epoch, from 1.
+    what : tuple of (int, float or None)
+        Number of the epoch, from 1, and after how many seconds to pause.
     memory : str or None
         Memory of rank 0 for the gradients, if all ranks can share it.
     """
     thread = _threads[task.session]
-    result: EpochResult = thread.do(_run_epoch, source, board, progress, task, epoch, memory)
+    result: EpochResult = thread.do(_run_epoch, source, board, progress, task, what, memory)
     return result
 
 
@@ -145,10 +147,10 @@ def _run_epoch(
     board: Board,
     progress: Callable[[int], None],
     task: RankTask,
-    epoch: int,
+    what: tuple[int, float | None],
     memory: str | None,
 ) -> EpochResult:
-    return _joined(board, task, memory).run_epoch(source, progress, epoch)
+    return _joined(board, task, memory).run_epoch(source, progress, *what)
 
 
 def measure_split(

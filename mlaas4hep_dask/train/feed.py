@@ -115,8 +115,16 @@ class Feed:
         self._x = [np.empty(shape, np.float32) for _ in range(num_buffers)]
         self._missing = [np.empty(shape, np.bool_) for _ in range(num_buffers * with_missing)]
 
-    def windows(self, epoch: int, *, shuffle: bool = True) -> Iterator[Window]:
-        """The windows of an epoch; each is valid until the next one is asked for."""
+    @property
+    def num_windows(self) -> int:
+        """Windows of an epoch."""
+        return self._assignment.num_windows
+
+    def windows(self, epoch: int, *, shuffle: bool = True, first: int = 0) -> Iterator[Window]:
+        """The windows of an epoch from the ``first``; each is valid until the next is asked for.
+
+        Blocks of the rounds before are not asked for.
+        """
         ready: queue.Queue[Window | BaseException] = queue.Queue(maxsize=1)
         free_buffers = threading.Semaphore(len(self._x))  # buffers that may be written
         stopped = threading.Event()
@@ -126,9 +134,10 @@ class Feed:
         def fill() -> None:
             try:
                 order = self._assignment.epoch(self._rank, epoch, shuffle=shuffle)
-                for number in range(self._assignment.num_rounds):
+                for number in range(first // per_round, self._assignment.num_rounds):
                     of_round = self._round(order, number, epoch)
-                    for window in range(number * per_round, (number + 1) * per_round):
+                    begin = max(first, number * per_round)
+                    for window in range(begin, (number + 1) * per_round):
                         free_buffers.acquire()
                         if stopped.is_set():
                             return
@@ -139,7 +148,7 @@ class Feed:
         thread = threading.Thread(target=fill, name="feed", daemon=True)
         thread.start()
         try:
-            for _ in range(self._assignment.num_windows):
+            for _ in range(first, self._assignment.num_windows):
                 began = time.perf_counter()
                 window = ready.get()
                 self.waited += time.perf_counter() - began

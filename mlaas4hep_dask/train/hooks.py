@@ -94,9 +94,12 @@ class Hooks:
         }
         self._has_begun = False
 
-    def begin_epoch(self, epoch: int) -> None:
-        """Tell that an epoch begins; before the first of this process, that training does."""
-        self.context.epoch, self.context.step = epoch, 0
+    def begin_epoch(self, epoch: int, step: int = 0) -> None:
+        """Tell that an epoch begins; before the first of this process, that training does.
+
+        It may go on after some steps of another process.
+        """
+        self.context.epoch, self.context.step = epoch, step
         if not self._has_begun:
             self._has_begun = True
             self._call("on_train_begin")

@@ -7,11 +7,13 @@ certificates, where it has them.
 
 from __future__ import annotations
 
+import socket
 import time
 from collections.abc import Callable
 from datetime import timedelta
 from typing import Protocol
 
+import psutil
 from torch.distributed import Store  # type: ignore[attr-defined]  # untyped there
 
 from mlaas4hep_dask.errors import TrainingError
@@ -89,3 +91,15 @@ class BoardStore(Store):
             time.sleep(pause)  # between looks: the others import torch, or load their checkpoint
             pause = min(2 * pause, LONGEST_PAUSE)
         return words
+
+
+def interface_of(host: str) -> str | None:
+    """The network interface that has the address of a host, which is this one; None if unknown."""
+    try:
+        addresses_of_host = {str(info[4][0]) for info in socket.getaddrinfo(host, None)}
+    except OSError:
+        return None
+    for name, addresses in psutil.net_if_addrs().items():
+        if any(address.address.partition("%")[0] in addresses_of_host for address in addresses):
+            return name
+    return None

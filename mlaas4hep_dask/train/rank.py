@@ -9,16 +9,14 @@ from __future__ import annotations
 import io
 import os
 import pickle
-import socket
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
 import numpy as np
-import psutil
 import torch
 import torch.distributed as dist
 from numpy.typing import NDArray
@@ -28,9 +26,9 @@ from mlaas4hep_dask.journal import SPLITS
 from mlaas4hep_dask.train.assign import Assignment
 from mlaas4hep_dask.train.chunks import chunk_of
 from mlaas4hep_dask.train.exchange import SharedMemoryExchange, machine
-from mlaas4hep_dask.train.feed import TRAIN, BlockSource, Feed, Window
+from mlaas4hep_dask.train.feed import BlockSource, Feed, Window
 from mlaas4hep_dask.train.learner import Learner, require_finite, unusable
-from mlaas4hep_dask.train.meeting import Board, BoardStore
+from mlaas4hep_dask.train.meeting import Board, BoardStore, interface_of
 from mlaas4hep_dask.train.sample import Sample
 from mlaas4hep_dask.train.session import (
     EpochResult,
@@ -38,6 +36,7 @@ from mlaas4hep_dask.train.session import (
     RankTask,
     SplitMetrics,
 )
+from mlaas4hep_dask.train.within import Within, own_buffers, windows_left
 
 TIMEOUT = timedelta(minutes=10)
 PROGRESS_EVERY = 0.5  # seconds
@@ -49,13 +48,20 @@ class Rank:
     exchange: SharedMemoryExchange | None = None
     _has_joined = _is_abandoned = False
 
-    def __init__(self, task: RankTask, state: bytes | None) -> None:
+    _windows: Iterator[tuple[int, Window]] | None = None  # those that are left of an epoch
+    _within: Within | None = None
+    _steps_before = 0  # of the epoch, in another process
+    _own_buffers: Sequence[torch.Tensor] = ()
+
+    def __init__(self, task: RankTask, state: bytes | None, parts: Sequence[bytes] = ()) -> None:
         self.task = task
         torch.set_num_threads(1)  # one rank per core; threads of several ranks would compete
         self.learner = Learner(task)
         self._feeds: dict[str, Feed] = {}
         if state is not None:
             self.take_up(state)
+        if parts:
+            self._go_on(parts)
 
     def take_up(self, state: bytes) -> None:
         """Go on from a checkpoint.
@@ -143,49 +149,67 @@ class Rank:
             dist.destroy_process_group()
 
     def run_epoch(
-        self, source: BlockSource, progress: Callable[[int], None], epoch: int
+        self,
+        source: BlockSource,
+        progress: Callable[[int], None],
+        epoch: int,
+        pause_after: float | None = None,
     ) -> EpochResult:
         """Learn from every training event once, then measure the validation events.
 
         As many training events, chosen at random, are measured in the same way. With chunks it is
         every event of one of them, as often as the task says.
+
+        Parameters
+        ----------
+        source : BlockSource
+            Gives blocks.
+        progress : callable
+            Told numbers of events done, now and then.
+        epoch : int
+            Number of the epoch, from 1.
+        pause_after : float, optional
+            Seconds after which the result is what to go on from, in a next call or in another
+            process, if the epoch is not over by then.
         """
         task, learner = self.task, self.learner
         train, validation, _ = SPLITS
-        torch.manual_seed(hash((task.seed, epoch, task.rank)))
-        learner.wrapped.train()
-        chunk = self._chunk(epoch)
-        feed = self._feed(train, source, chunk)
-        sample = Sample(
-            chunk.num_events(task.rank),
-            task.assignments.validation.num_events(task.rank),
-            task.row_shape,
-        )
-        waited = sum(each.waited for each in self._feeds.values())
-        num_learnt = num_reported = 0
-        loss_sums = np.zeros(2)  # of losses, of weights
-        clock = time.monotonic()
-        learner.hooks.begin_epoch(epoch)
+        chunk, within = self._chunk(epoch), self._begun(epoch)
         passes = range((epoch - 1) * task.passes + 1, epoch * task.passes + 1)
-        for number, window in ((n, window) for n in passes for window in feed.windows(n)):
+        if self._windows is None:
+            if task.num_chunks > 1:
+                self._feeds.pop(train, None)  # of the chunk before
+            self._windows = windows_left(self._feed(train, source, chunk), passes, within.window)
+        waited = sum(each.waited for each in self._feeds.values())
+        learner.wrapped.train()
+        began = clock = time.monotonic()
+        num_windows = chunk.num_windows * task.passes
+        for number, window in self._windows:
+            # Whoever begins here draws the same.
+            torch.manual_seed(hash((task.seed, epoch, task.rank, within.window)))
             weights = learner.loss_weights(window)
             for loss, end in learner.learn(window, weights):
-                loss_sums[0] += loss
+                within.loss_sums[0] += loss
                 if time.monotonic() - clock > PROGRESS_EVERY:
-                    progress(num_learnt + end - num_reported)
-                    num_reported, clock = num_learnt + end, time.monotonic()
-            num_learnt += len(window.y)
-            loss_sums[1] += weights.sum(dtype=np.float64)
+                    progress(within.num_learnt + end - within.num_reported)
+                    within.num_reported, clock = within.num_learnt + end, time.monotonic()
+            within.num_learnt += len(window.y)
+            within.loss_sums[1] += weights.sum(dtype=np.float64)
             if number == passes[-1]:
-                sample.add(window)
+                within.sample.add(window)
+            within.window += 1
+            if within.window < num_windows and self._pauses(began, pause_after):
+                within.waited += sum(each.waited for each in self._feeds.values()) - waited
+                return self._under_way(within)
+        self._windows, self._within = None, None
         self._average_buffers()
-        kept = sample.window()
+        kept = within.sample.window()
         learnt = self._measured([] if kept is None else [kept])
         measured = self._measured(self._feed(validation, source).windows(0, shuffle=False))
         learning_rate = learner.stepper.learning_rate
         learner.stepper.end_epoch(measured.as_json().get(task.monitor))
-        progress(num_learnt - num_reported)
-        sums = self._over_all_ranks(np.array([*loss_sums, num_learnt / task.passes]))
+        progress(within.num_learnt - within.num_reported)
+        sums = self._over_all_ranks(np.array([*within.loss_sums, within.num_learnt / task.passes]))
         loss, weight, num_events = sums.tolist()
         facts = {
             "num_measured": learnt.num_events,
@@ -200,9 +224,9 @@ class Rank:
         return EpochResult(
             epoch,
             splits,
-            num_learnt,
+            within.num_learnt,
             self._checkpoint(epoch) if task.rank == 0 else None,
-            sum(each.waited for each in self._feeds.values()) - waited,
+            within.waited + sum(each.waited for each in self._feeds.values()) - waited,
             chunk.num_rounds,
             self._stops(),
         )
@@ -210,10 +234,71 @@ class Rank:
     def _chunk(self, epoch: int) -> Assignment:
         """The training events of an epoch."""
         train, num_chunks = self.task.assignments.train, self.task.num_chunks
-        if num_chunks == 1:
-            return train
-        self._feeds.pop(SPLITS[TRAIN], None)  # of the chunk before
-        return chunk_of(train, epoch - 1, num_chunks)
+        return train if num_chunks == 1 else chunk_of(train, epoch - 1, num_chunks)
+
+    def _begun(self, epoch: int) -> Within:
+        """What is known of an epoch, which begins now unless it was begun."""
+        within, hooks = self._within or self._new(epoch), self.learner.hooks
+        self._within = within
+        if self._own_buffers:  # later than ranks meet, when torch copies those of rank 0 to all
+            for buffer, value in zip(self._buffers(), self._own_buffers, strict=True):
+                buffer.copy_(value)
+            self._own_buffers = ()
+        if hooks.context.epoch != epoch:
+            hooks.begin_epoch(epoch, self._steps_before)
+            self._steps_before = 0
+        return within
+
+    def _new(self, epoch: int) -> Within:
+        rank, validation = self.task.rank, self.task.assignments.validation
+        sizes = self._chunk(epoch).num_events(rank), validation.num_events(rank)
+        return Within(epoch, Sample(*sizes, self.task.row_shape))
+
+    def _pauses(self, began: float, pause_after: float | None) -> bool:
+        """Whether rank 0 wants to pause, as all ranks have to at once."""
+        if pause_after is None:
+            return False
+        pauses = torch.tensor(int(time.monotonic() - began >= pause_after))
+        if self.task.num_ranks > 1:
+            dist.broadcast(pauses, 0)
+        return bool(pauses)
+
+    def _under_way(self, within: Within) -> EpochResult:
+        """What to go on from."""
+        context, buffer = self.learner.hooks.context, io.BytesIO()
+        state = {
+            **within.state(),
+            "num_ranks": self.task.num_ranks,
+            "buffers": self._buffers(),
+            "step": context.step,
+            "stops": context.stops,
+        }
+        torch.save(state, buffer)
+        return EpochResult(
+            within.epoch,
+            {},
+            within.num_learnt,
+            self._checkpoint(within.epoch) if self.task.rank == 0 else None,
+            within.waited,
+            self.task.assignments.train.rounds or 1,
+            window=within.window,
+            part=buffer.getvalue(),
+        )
+
+    def _go_on(self, parts: Sequence[bytes]) -> None:
+        """Go on within an epoch, from what this rank has left, or all of another number."""
+        task, states = self.task, [load_state(part) for part in parts]
+        within = self._new(states[0]["epoch"])
+        within.take_up(states, task.rank, task.num_ranks)
+        self._own_buffers = own_buffers(states, task.num_ranks)
+        self._within, self._steps_before = within, states[0]["step"]
+        if any(state["stops"] for state in states):
+            self.learner.hooks.context.stop()
+
+    def _buffers(self) -> list[torch.Tensor]:
+        """Those of what learns and of what is measured."""
+        networks = dict.fromkeys((self.learner.network, self.learner.stepper.measured))
+        return [buffer for network in networks for buffer in network.buffers()]
 
     def _stops(self) -> bool:
         """Whether a hook of any rank has asked to stop."""
@@ -226,10 +311,8 @@ class Rank:
         """Give all ranks the mean of their buffers, such as the running averages of BatchNorm."""
         if self.task.num_ranks == 1:
             return
-        networks = dict.fromkeys((self.learner.network, self.learner.stepper.measured))
-        buffers = [buffer for network in networks for buffer in network.buffers()]
         others = []
-        for buffer in buffers:
+        for buffer in self._buffers():
             if buffer.is_floating_point():
                 mean = buffer.double()
                 dist.all_reduce(mean)
@@ -305,15 +388,3 @@ def _mean(total: float, weight: float) -> float | None:
 def load_state(state: bytes) -> dict[str, Any]:
     """The content of a checkpoint: plain tensors and numbers, nothing executable."""
     return torch.load(io.BytesIO(state), weights_only=True)  # type: ignore[no-any-return]
-
-
-def interface_of(host: str) -> str | None:
-    """The network interface that has the address of a host, which is this one; None if unknown."""
-    try:
-        addresses_of_host = {str(info[4][0]) for info in socket.getaddrinfo(host, None)}
-    except OSError:
-        return None
-    for name, addresses in psutil.net_if_addrs().items():
-        if any(address.address.partition("%")[0] in addresses_of_host for address in addresses):
-            return name
-    return None

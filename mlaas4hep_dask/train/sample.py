@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
+import torch
 
 from mlaas4hep_dask.train.feed import Window
 
+ROWS = ("x", "missing", "y", "w")
+NO_STEPS = (np.zeros(0, np.int64), np.zeros(0, np.int64))  # bounds and sizes
 MIN_EVENTS = 2048
 MAX_BYTES = 32 * 2**20  # of rows
 
@@ -40,8 +45,25 @@ class Sample:
         if size:
             missing = None if window.missing is None else window.missing[:size].copy()
             x, y, w = (array[:size].copy() for array in (window.x, window.y, window.w))
-            no_steps = window.bounds[:0], window.step_sizes[:0]
-            self._parts.append(Window(x, missing, y, w, *no_steps))
+            self._parts.append(Window(x, missing, y, w, *NO_STEPS))
+
+    def state(self) -> dict[str, Any]:
+        """For a checkpoint: tensors and numbers."""
+        kept = self.window()
+        arrays = {} if kept is None else {name: getattr(kept, name) for name in ROWS}
+        tensors = {
+            name: torch.from_numpy(array) for name, array in arrays.items() if array is not None
+        }
+        return {"num_seen": self._num_seen, **tensors}
+
+    def take_up(self, states: Sequence[Mapping[str, Any]]) -> None:
+        """Go on from one or several states."""
+        for state in states:
+            self._num_seen += state["num_seen"]
+            if "y" in state:
+                rows: list[Any] = [state[n].numpy() if n in state else None for n in ROWS]
+                x, missing, y, w = rows
+                self._parts.append(Window(x, missing, y, w, *NO_STEPS))
 
     def window(self) -> Window | None:
         """All of them; None where there is no event."""

@@ -141,6 +141,10 @@ class EpochResult:
         Rounds of the epoch.
     is_last : bool
         Whether a hook has asked to stop.
+    window : int
+        The window that comes next, where the epoch is not over.
+    part : bytes or None
+        What this rank goes on from, where the epoch is not over; there is nothing measured then.
     """
 
     epoch: int
@@ -150,3 +154,5 @@ class EpochResult:
     waited: float = 0.0
     rounds: int = 1
     is_last: bool = False
+    window: int = 0
+    part: bytes | None = None

@@ -133,6 +133,20 @@ def test_one_feed_serves_epoch_after_epoch(blocks):
         assert found == order(blocks, epoch=epoch)
 
 
+@pytest.mark.parametrize("rounds", [1, 4])
+def test_an_epoch_goes_on_at_any_window_without_the_rounds_before(blocks, rounds):
+    assignment = replace(assignment_of(blocks, TRAIN, ranks=1, window_events=60), rounds=rounds)
+    whole = [window.y.copy() for window in feed_of(Source(blocks), assignment).windows(3)]
+    assert len(whole) >= 8
+    for first in (0, 1, 5, len(whole) - 1, len(whole)):
+        source = Source(blocks)
+        windows = feed_of(source, assignment).windows(3, first=first)
+        rest = [window.y.copy() for window in windows]
+        assert [y.tolist() for y in rest] == [y.tolist() for y in whole[first:]]
+        announced = [call for call in source.calls if call[0] == "prefetch"]
+        assert len(announced) == assignment.num_rounds - first // assignment.windows_per_round
+
+
 def test_a_mask_is_made_only_when_it_is_asked_for(blocks):
     feed = feed_of(Source(blocks), assignment_of(blocks, TRAIN))
     assert all(window.missing is None for window in feed.windows(1))

@@ -32,8 +32,8 @@ from mlaas4hep_dask.run.method import method_of
 from mlaas4hep_dask.run.outcome import Checkpoint
 from mlaas4hep_dask.run.stages import model_of
 from mlaas4hep_dask.run.training import Trainer
+from mlaas4hep_dask.train.meeting import interface_of
 from mlaas4hep_dask.train.network import Dropout
-from mlaas4hep_dask.train.rank import interface_of
 from mlaas4hep_dask.train.shards import SHARDS
 from mlaas4hep_dask.waiting import ClusterHandle, LostWorkerError, processes
 from mlaas4hep_dask.waiting.handle import BOARDS
@@ -83,6 +83,10 @@ def summing(num_columns):
 def normed(num_columns):
     first = torch.nn.Linear(num_columns, 4)
     return torch.nn.Sequential(first, torch.nn.BatchNorm1d(4), torch.nn.Linear(4, 1))
+
+def chancy(num_columns):
+    layers = torch.nn.Linear(num_columns, 8), torch.nn.BatchNorm1d(8), torch.nn.Dropout(0.5)
+    return torch.nn.Sequential(*layers, torch.nn.Linear(8, 1))
 
 def take_memory():
     import time
@@ -136,10 +140,10 @@ def keys(cms_files, tmp_path):
 A_FEW_BLOCKS = 2**20  # bytes of a window
 
 
-def train(keys, client, *, options=None, **training):
+def train(keys, client, *, options=None, hand_over=lambda _: None, **training):
     config = Config.from_mapping({**keys, "training": {**keys["training"], **training}})
     trainer = Trainer(Dataset(config, client), model_of(config), **(options or {}))
-    return trainer, list(trainer.epochs())
+    return trainer, list(trainer.epochs(keep=hand_over))
 
 
 def measured(epochs):
@@ -186,7 +190,9 @@ def test_one_rank_and_two_ranks_learn_the_same(keys, client):
     # changes the last of 24 bits (6e-8) in each of 100 steps.
     options = {"window_bytes": A_FEW_BLOCKS}
     one, first = train(keys, client, options=options, ranks=1)
-    two, second = train(keys, client, options=options, ranks=2)
+    ways = []
+    more = {"hand_over": ways.append, "checkpoint_minutes": 1e-9}  # after every window
+    two, second = train(keys, client, options=options, ranks=2, **more)
     assert one._assignments.train.num_windows > 2
     for a, b in zip(measured(first), measured(second), strict=True):
         for split in ("train", "validation"):
@@ -195,11 +201,14 @@ def test_one_rank_and_two_ranks_learn_the_same(keys, client):
             assert a["validation"][value] == pytest.approx(b["validation"][value], rel=1e-5)
         assert a["train"]["learning_loss"] == pytest.approx(b["train"]["learning_loss"], rel=1e-5)
     assert two.outcome.test["loss"] == pytest.approx(one.outcome.test["loss"], rel=1e-5)
-    # One goes on with what two have begun.
+    # One goes on with what two have begun, in the middle of the second epoch.
     assert run_facts(one) == run_facts(two)
     again = Trainer(one._dataset, model_of(one._dataset.config), **options)
-    (last,) = again.epochs(second[:1])
+    (last,) = again.epochs(second[:1], under_way=ways[-1])
+    assert ways[-1].epoch == 2
     assert last.record["train"]["num_events"] == again.num_events
+    expected = first[1].record["train"]["learning_loss"]
+    assert last.record["train"]["learning_loss"] == pytest.approx(expected, rel=1e-5)
     assert again.outcome.test["loss"] == pytest.approx(one.outcome.test["loss"], rel=1e-5)
 
 
@@ -458,6 +467,33 @@ def test_training_goes_on_from_the_last_checkpoint_when_a_worker_dies(keys, clie
     assert all("worker tcp://" in text for text in told)  # and not what others saw of its death
     assert [epoch.record["epoch"] for epoch in epochs] == [1, 2, 3, 4]
     assert measured(epochs) == measured(undisturbed)
+
+
+@pytest.mark.timeout(250)
+def test_an_epoch_goes_on_where_it_was_when_a_rank_is_killed(keys, client, tmp_path):
+    keys["model"] = {"callable": f"{tmp_path}/networks.py:chancy"}
+    options = {"window_bytes": A_FEW_BLOCKS}
+    undisturbed, whole = train(keys, client, options=options, checkpoint_minutes=None)
+    keys["training"]["checkpoint_minutes"] = 1e-9  # after every window
+    ways = []
+    with connect(Cluster(workers=2), ranks=2) as own:
+        config = Config.from_mapping(keys)
+        trainer = Trainer(Dataset(config, own), model_of(config), **options)
+
+        def keep(way):
+            ways.append((way.epoch, way.window))
+            if len(ways) == 2:
+                (pid,) = own.run(os.getpid, workers=list(trainer._gang.workers)[1:]).values()
+                os.kill(pid, signal.SIGKILL)
+
+        epochs = list(trainer.epochs(keep=keep))
+    num_windows = trainer._assignments.train.num_windows
+    assert num_windows > 3
+    assert trainer.restarts == 1
+    # No window comes twice.
+    assert ways == [(epoch, window) for epoch in (1, 2) for window in range(1, num_windows)]
+    assert measured(epochs) == measured(whole)
+    assert trainer.outcome.test == undisturbed.outcome.test
 
 
 @pytest.mark.timeout(250)
