@@ -29,6 +29,7 @@ from services.processes import (
 MARK = MARKS[0]
 NEW_MOUNTS = 0x20000  # CLONE_NEWNS of Linux
 SECRETS = ("*.jobs/*/tls", "*.jobs/*/credentials")  # of runs
+OF_TORCH = "_remote_module_non_scriptable.py"
 SECONDS = 30  # for all to be gone
 _owned = []
 
@@ -52,6 +53,15 @@ def own_shared_memory():
 def is_own():
     """Whether this process has a /dev/shm of its own."""
     return bool(_owned)
+
+
+def left_in(folder):
+    """What lies in a folder, but for what torch leaves there.
+
+    Until some version after 2.6, and before 2.13, torch makes a temporary directory for a module of
+    its own as it is imported. A process that is killed, or that was forked, does not remove it.
+    """
+    return [path for path in Path(folder).iterdir() if not (path / OF_TORCH).exists()]
 
 
 def require_nothing(look, *, seconds=SECONDS):

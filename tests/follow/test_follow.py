@@ -13,6 +13,7 @@ from pathlib import Path
 import psutil
 import pytest
 from paths import TUTORIAL
+from remains import left_in
 
 from mlaas4hep_dask import journal
 
@@ -166,7 +167,7 @@ def test_a_run_that_is_stopped_in_training_leaves_nothing_and_who_is_attached_he
         rest = attached.stdout.read()
     assert rest.splitlines()[-1] == "interrupted; the same command takes the run up again"
     assert attached.returncode == 143
-    assert list(temporary.iterdir()) == []
+    assert left_in(temporary) == []
     assert status(tmp_path)["state"] == "interrupted"
     assert status(tmp_path)["exit_status"] == 143
 

@@ -10,6 +10,7 @@ from pathlib import Path
 import psutil
 import pytest
 from paths import TUTORIAL
+from remains import left_in
 from services.processes import wait_until
 
 from mlaas4hep_dask import entry
@@ -111,7 +112,7 @@ def test_a_run_that_is_ended_leaves_no_trace_process_or_file(
     assert "Traceback" not in rest
     assert rest.splitlines()[-1] == "interrupted; the same command takes the run up again"
     assert "Error" not in rest
-    assert list(temporary.iterdir()) == []
+    assert left_in(temporary) == []
     _, alive = psutil.wait_procs(children, timeout=20)
     assert alive == []
 
@@ -126,12 +127,12 @@ def test_what_a_killed_run_has_left_is_removed_by_the_next(tmp_path, temporary):
     killed.communicate(timeout=100)
     _, alive = psutil.wait_procs(children, timeout=60)
     assert alive == []
-    assert list(temporary.iterdir()) != []
+    assert left_in(temporary) != []
     following = began(tmp_path, temporary, *command)
     prints("dashboard: ")(following, tmp_path)
     following.terminate()
     following.communicate(timeout=100)
-    assert list(temporary.iterdir()) == []
+    assert left_in(temporary) == []
 
 
 @pytest.mark.parametrize(
