@@ -22,7 +22,7 @@ def test_the_end_of_a_lifetime_may_come_to_every_member_but_not_for_ever():
     for _ in range(4):
         attempts.count(LOST, in_order=True)
     with pytest.raises(
-        TrainingError, match=r"lifetimes, or .* 5 times .* longer walltime, more ranks"
+        TrainingError, match=r"lifetimes, or .* 5 times .* longer walltime, or another"
     ):
         attempts.count(LOST, in_order=True)
     attempts.forget()
