@@ -820,7 +820,7 @@ class Slow(torch.nn.Module):
         return torch.sigmoid(x.sum(dim=1) + rows[0, 0])
 
 
-@pytest.mark.timeout(120)
+@pytest.mark.timeout(240)
 def test_a_worker_that_dies_costs_time_but_no_event(tmp_path, client, small):
     path, files = small
     folder = with_network(path, tmp_path / "bundle", Slow(200))
