@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 import torch
@@ -62,26 +63,23 @@ class Stepper:
         self._scheduler: Any = None
         self._is_per_step, self._calls = False, 0
         if method.scheduler is not None:
-            self._schedule(method.scheduler, learning_rate, steps, epochs, is_more_better)
+            by_number = "total_steps" in method.scheduler.parameters()
+            self._is_per_step = (method.every or ("step" if by_number else "epoch")) == "step"
+            mode = "max" if is_more_better else "min"
+            self._schedule = partial(
+                self._new_schedule, method.scheduler, max_lr=learning_rate, mode=mode
+            )
+            self._schedule(steps * epochs if self._is_per_step else epochs)
         self._mean: AveragedModel | None = None
         if method.ema is not None:
             average = get_ema_multi_avg_fn(method.ema)  # type: ignore[no-untyped-call]
             self._mean = AveragedModel(network, multi_avg_fn=average, use_buffers=True)
         self.measured = network if self._mean is None else self._mean.module
 
-    def _schedule(
-        self, piece: Piece, learning_rate: float, steps: int, epochs: int, is_more_better: bool
-    ) -> None:
-        by_number = "total_steps" in piece.parameters()
-        self._is_per_step = (self._method.every or ("step" if by_number else "epoch")) == "step"
-        calls = self._calls = steps * epochs if self._is_per_step else epochs
-        self._scheduler = piece.make(
-            self.optimiser,
-            total_steps=calls,
-            T_max=calls,
-            max_lr=learning_rate,
-            mode="max" if is_more_better else "min",
-        )
+    def _new_schedule(self, piece: Piece, calls: int, **facts: Any) -> None:
+        """Make the schedule, which will be called so often."""
+        self._calls = calls
+        self._scheduler = piece.make(self.optimiser, total_steps=calls, T_max=calls, **facts)
         kinds = (torch.optim.lr_scheduler.LRScheduler, torch.optim.lr_scheduler.ReduceLROnPlateau)
         _require(piece, self._scheduler, kinds)
 
@@ -141,6 +139,7 @@ class Stepper:
         state = {"network": self.measured.state_dict(), "optimiser": self.optimiser.state_dict()}
         if self._scheduler is not None:
             state["scheduler"] = self._scheduler.state_dict()
+            state["calls"] = self._calls
         if self._scaler is not None:
             state["scaler"] = self._scaler.state_dict()
         if self._mean is not None:
@@ -149,7 +148,14 @@ class Stepper:
         return state
 
     def take_up(self, state: Mapping[str, Any]) -> None:
-        """Go on from a checkpoint."""
+        """Go on from a checkpoint.
+
+        Its schedule is as long as it was, also where an epoch has other steps by now: what is left
+        of one that has come to its end keeps the last step size.
+        """
+        # A user's function may know the length from the call that makes the schedule alone.
+        if self._scheduler is not None and state.get("calls", self._calls) != self._calls:
+            self._schedule(state["calls"])
         self.measured.load_state_dict(state["network"])
         self.optimiser.load_state_dict(state["optimiser"])
         if self._scheduler is not None:

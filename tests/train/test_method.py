@@ -24,6 +24,9 @@ def nothing(parameters):
 def halved(optimiser):
     return torch.optim.lr_scheduler.MultiplicativeLR(optimiser, lambda epoch: 0.5)
 
+def falling(optimiser, total_steps):
+    return torch.optim.lr_scheduler.LambdaLR(optimiser, lambda step: 1 - step / total_steps)
+
 class Loud(torch.optim.SGD):
     def step(self, closure=None):
         raise ValueError("no step today")
@@ -169,6 +172,27 @@ def test_a_checkpoint_has_all_that_the_next_steps_depend_on(ema):
     assert found + rates(resumed, second) == expected
     for name, value in undisturbed.state()["network"].items():
         assert torch.equal(value, resumed.state()["network"][name])
+
+
+@pytest.mark.parametrize("name", ["OneCycleLR", "own.py:falling"])
+@pytest.mark.parametrize("steps", [2, 5])
+def test_a_schedule_is_as_long_as_it_was_where_epochs_have_other_steps(name, steps, tmp_path):
+    (tmp_path / "own.py").write_text(OWN)
+    method = Method(scheduler=piece(name, "scheduler", tmp_path))
+    options = {"learning_rate": 0.1, "epochs": 4}
+    whole, first, second = linear(), linear(), linear()
+    expected = rates(Stepper(whole, method, steps=3, **options), whole, epochs=4)
+    begun = Stepper(first, method, steps=3, **options)
+    rates(begun, first)
+    resumed = Stepper(second, method, steps=steps, **options)
+    resumed.take_up(begun.state())
+    found = rates(resumed, second, steps=steps)
+    assert found[:6] == expected[6 : 6 + len(found)]
+    last = rates(resumed, second, epochs=1, steps=9)[-1]
+    assert set(found[7:]) <= {last}  # it has come to its end
+    again = Stepper(linear(), method, steps=5, **options)
+    again.take_up(resumed.state())  # a second time, from what was taken up
+    assert again.learning_rate == last
 
 
 def test_what_does_not_work_is_named(tmp_path):
