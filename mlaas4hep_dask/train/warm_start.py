@@ -68,7 +68,9 @@ class WarmStart:
         found = _below(self._tensors(), wanted)
         faults = [fault for name in wanted if (fault := _fault(name, own[name], found.get(name)))]
         if tuple(self.patterns) == ("*",):
-            faults += [f"{name} is there and not here" for name in found if name not in own]
+            # TorchScript keeps the buffers too that a network leaves out of its checkpoints.
+            known = {*own, *(name for name, _ in network.named_buffers(remove_duplicate=False))}
+            faults += [f"{name} is there and not here" for name in found if name not in known]
         if faults:
             more = len(faults) - SHOWN
             rest = f" and {more} more" if more > 0 else ""
@@ -105,7 +107,9 @@ class WarmStart:
         except Exception as error:  # torch raises many kinds
             reason = str(error).strip().partition("\n")[0]
             raise self._error(f"{self.path} holds no parameters ({reason})") from error
-        state = state.get("network", state) if isinstance(state, dict) else {}
+        state = state if isinstance(state, dict) else {}
+        inner = state.get("network")  # of a checkpoint; a network may have a parameter of that name
+        state = inner if isinstance(inner, dict) else state
         tensors = {name: each for name, each in state.items() if isinstance(each, torch.Tensor)}
         if not tensors:
             raise self._error(f"{self.path} holds no parameters")

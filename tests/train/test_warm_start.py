@@ -13,6 +13,8 @@ from test_trial import encoding_of, network, tried
 from mlaas4hep_dask.bundle import open_bundle, write_bundle
 from mlaas4hep_dask.config import Config
 from mlaas4hep_dask.config.load import load
+from mlaas4hep_dask.encode import Encoding
+from mlaas4hep_dask.encode.input_layout import input_layout
 from mlaas4hep_dask.errors import ConfigError, ModelError
 from mlaas4hep_dask.events import Events
 from mlaas4hep_dask.export import to_torchscript
@@ -24,6 +26,7 @@ from mlaas4hep_dask.train.hooks import Context, Hooks
 from mlaas4hep_dask.train.method import Method
 from mlaas4hep_dask.train.network import mlp
 from mlaas4hep_dask.train.rank import Rank
+from mlaas4hep_dask.train.views import Categories, CollectionViews
 from mlaas4hep_dask.train.warm_start import find_warm_start
 
 
@@ -36,6 +39,22 @@ class Masked(torch.nn.Module):
 
     def forward(self, x: torch.Tensor, missing: torch.Tensor) -> torch.Tensor:
         return self.inner(torch.where(missing, 0.0, x))
+
+
+class Viewed(torch.nn.Module):
+    """A network with buffers that are in no checkpoint, and in every TorchScript."""
+
+    def __init__(self, layout):
+        super().__init__()
+        self.views, self.category = CollectionViews(layout), Categories(layout.branch("nJet"))
+        self.embedding = torch.nn.Embedding(layout.branch("nJet").num_categories, 2)
+        self.last = torch.nn.Linear(2, 1)
+
+    def forward(self, x: torch.Tensor, missing: torch.Tensor) -> torch.Tensor:
+        objects = self.views(x, missing).objects["Jet"].sum(dim=1)
+        return (
+            self.last(objects) + self.embedding(self.category(x, missing)).sum(dim=(1, 2))[:, None]
+        )
 
 
 def start_of(path, *patterns):
@@ -101,6 +120,31 @@ def test_a_network_that_takes_the_mask_is_found_in_its_torchscript(tmp_path):
     other = Masked(mlp(4, hidden=[5]))
     start_of(path).fill(other)
     require_equal(network, other)
+
+
+def test_buffers_that_are_in_no_checkpoint_do_not_have_to_be_in_a_bundle_s_either(tmp_path):
+    jets = {"Jet_pt": [[3.5, 2.0], [], [1.0]], "Jet_eta": [[0.5, 0.2], [], [0.1]]}
+    columns = ak.Array({"nJet": np.array([2, 0, 1]), **jets})
+    specs = measure(Events.from_awkward(columns), sample="s")
+    encoding = Encoding.from_specs(specs)
+    layout = input_layout(encoding, specs)
+    network = Viewed(layout).eval()
+    path = tmp_path / "model.pt"
+    path.write_bytes(to_torchscript(network, encoding, BINARY))
+    other = Viewed(layout)
+    start_of(path).fill(other)
+    require_equal(network, other)
+    del other.category.low
+    with pytest.raises(ModelError, match=r"do not fit: category.low is there and not here"):
+        start_of(path).fill(other)
+
+
+def test_a_parameter_may_be_called_network(tmp_path):
+    own = torch.nn.ParameterDict({"network": torch.ones(2), "other": torch.ones(3)})
+    torch.save(own.state_dict(), tmp_path / "plain.pt")
+    other = torch.nn.ParameterDict({"network": torch.zeros(2), "other": torch.zeros(3)})
+    start_of(tmp_path / "plain.pt").fill(other)
+    require_equal(own, other)
 
 
 def test_a_checkpoint_gives_the_network_and_not_the_optimiser(tmp_path):
