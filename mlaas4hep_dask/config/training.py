@@ -80,6 +80,12 @@ def _placed(value: Any) -> Any:
     return {"path": value} if isinstance(value, str) else value
 
 
+def _or_name(section: type[Section], pattern: str) -> BeforeValidator:
+    """That a section may be written as the name of its callable alone."""
+    name = Annotated[str, Field(pattern=pattern)]
+    return BeforeValidator(_named, json_schema_input_type=section | name)
+
+
 class Training(Section):
     """How the network is trained."""
 
@@ -109,14 +115,14 @@ class Training(Section):
         "step: as if batch_size were so many times as large, with the memory of one batch.",
     )
     learning_rate: float = Field(default=1e-3, gt=0, description="Step size of the optimiser.")
-    optimiser: Annotated[Piece, BeforeValidator(_named)] | None = Field(
+    optimiser: Annotated[Piece, _or_name(Piece, PIECE)] | None = Field(
         default=None,
         description="What takes the steps: a name in torch.optim, such as AdamW, or a callable of "
         "a list of parameters; with keyword arguments as {callable: …, kwargs: {…}}. It is given "
         "learning_rate as lr. null means Adam.",
         examples=["AdamW", {"callable": "SGD", "kwargs": {"momentum": 0.9}}],
     )
-    scheduler: Annotated[Scheduler, BeforeValidator(_named)] | None = Field(
+    scheduler: Annotated[Scheduler, _or_name(Scheduler, PIECE)] | None = Field(
         default=None,
         description="What changes the size of steps: a name in torch.optim.lr_scheduler, or a "
         "callable of an optimiser. It is given total_steps, T_max and max_lr, if it takes them. "
@@ -135,7 +141,10 @@ class Training(Section):
         description="Decay of a moving average of the parameters, such as 0.999, which is measured "
         "and exported. null means that the parameters themselves are.",
     )
-    warm_start: Annotated[WarmStart, BeforeValidator(_placed)] | None = Field(
+    warm_start: (
+        Annotated[WarmStart, BeforeValidator(_placed, json_schema_input_type=WarmStart | Text)]
+        | None
+    ) = Field(
         default=None,
         description="A bundle, a run's folder or a checkpoint whose network's parameters are those "
         "with which training begins. null means those that the model makes.",
@@ -151,7 +160,7 @@ class Training(Section):
         description="Patterns of the names of parameters that stay as they are, such as "
         "embedding.*.",
     )
-    hooks: list[Annotated[Hook, BeforeValidator(_named)]] = Field(
+    hooks: list[Annotated[Hook, _or_name(Hook, CALLABLE)]] = Field(
         default=[],
         description="Callables that make objects with methods such as on_step and on_epoch_end, "
         "which are told how the training goes and may end it.",

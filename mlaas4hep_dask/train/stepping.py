@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -72,7 +72,7 @@ class Stepper:
             self._schedule(steps * epochs if self._is_per_step else epochs)
         self._mean: AveragedModel | None = None
         if method.ema is not None:
-            average = get_ema_multi_avg_fn(method.ema)  # type: ignore[no-untyped-call]
+            average = _mean_of(method.ema)
             self._mean = AveragedModel(network, multi_avg_fn=average, use_buffers=True)
         self.measured = network if self._mean is None else self._mean.module
 
@@ -174,6 +174,22 @@ class Stepper:
             function(*arguments)
         except RAISED as error:  # whatever the user's code raises
             raise piece.error("failed in a step", error) from error
+
+
+def _mean_of(decay: float) -> Callable[[Sequence[torch.Tensor], Sequence[torch.Tensor], Any], None]:
+    """Moves tensors of one kind towards those of now; what counts or indexes is as it is now."""
+    average = get_ema_multi_avg_fn(decay)  # type: ignore[no-untyped-call]
+
+    def moved(
+        means: Sequence[torch.Tensor], now: Sequence[torch.Tensor], num_averaged: Any
+    ) -> None:
+        if means[0].is_floating_point() or means[0].is_complex():
+            average(means, now, num_averaged)
+            return
+        for mean, value in zip(means, now, strict=True):
+            mean.copy_(value)
+
+    return moved
 
 
 def _require(piece: Piece, made: Any, kinds: Any) -> None:

@@ -900,9 +900,53 @@ def test_the_schema_is_valid_and_its_examples_load():
         Config.from_mapping(example)
 
 
+def _with_examples(schema):
+    """All parts of a schema that have examples."""
+    if isinstance(schema, list):
+        for each in schema:
+            yield from _with_examples(each)
+    elif isinstance(schema, dict):
+        if isinstance(schema.get("examples"), list):
+            yield schema
+        for each in schema.values():
+            yield from _with_examples(each)
+
+
+def test_the_schema_accepts_the_examples_of_its_keys():
+    schema = json_schema()
+    parts = list(_with_examples(schema))
+    assert len(parts) > 20
+    for part in parts:
+        validator = jsonschema.Draft202012Validator({**part, "$defs": schema["$defs"]})
+        for example in part["examples"]:
+            validator.validate(example)
+
+
+@pytest.mark.parametrize(
+    "short",
+    [
+        {"training": {"optimiser": "AdamW"}},
+        {"training": {"scheduler": "OneCycleLR"}},
+        {"training": {"optimiser": "steps.py:lion", "scheduler": {"callable": "StepLR"}}},
+        {"training": {"hooks": ["hooks.py:Norms", {"callable": "hooks.py:Until"}]}},
+        {"training": {"warm_start": "runs/earlier/bundle"}},
+        {"specs": "runs/ttH"},
+        {"seed": 7},
+        {"seed": {"split": 1}},
+    ],
+)
+def test_the_schema_takes_short_forms(short):
+    document = yaml.safe_load(MINIMAL) | short
+    jsonschema.validate(document, json_schema())
+    Config.from_mapping(document)
+
+
 @pytest.mark.parametrize(
     "wrong",
     [
+        {"training": {"optimiser": "a b"}},
+        {"training": {"hooks": ["Norms"]}},
+        {"training": {"warm_start": ""}},
         {"sed": 1},
         {"seed": "1"},
         {"seed": True},

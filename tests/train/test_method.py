@@ -145,6 +145,34 @@ def test_the_mean_of_the_parameters_is_measured():
     assert torch.equal(stepper.state()["network"]["bias"], stepper.measured.bias)
 
 
+class Indexed(torch.nn.Module):
+    """A network with buffers that index and count, and one that is an average."""
+
+    def __init__(self):
+        super().__init__()
+        self.bias = torch.nn.Parameter(torch.zeros(1))
+        self.register_buffer("numbers", torch.arange(1, 7), persistent=False)
+        self.register_buffer("is_used", torch.tensor([True, False]))
+        self.register_buffer("num_seen", torch.tensor(0))
+        self.register_buffer("average", torch.zeros(1))
+
+
+def test_the_mean_leaves_what_indexes_and_counts_as_it_is():
+    network = Indexed()
+    stepper = Stepper(network, Method(optimiser=piece("SGD"), ema=0.9995), learning_rate=0.1)
+    for number in range(1, 2001):
+        network.num_seen.fill_(number)
+        network.average.fill_(1.0)
+        network.bias.grad = torch.ones(1)
+        stepper.step()
+    measured = stepper.measured
+    assert measured.numbers.tolist() == [1, 2, 3, 4, 5, 6]
+    assert measured.is_used.tolist() == [True, False]
+    assert measured.num_seen == 2000
+    assert measured.average == 1.0
+    assert measured.bias > network.bias
+
+
 def test_frozen_parameters_stay_as_they_are():
     stepper, network, _ = stepped(Method(freeze=("wei*",)))
     assert torch.equal(network.weight, linear().weight)

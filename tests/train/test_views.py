@@ -12,6 +12,8 @@ from mlaas4hep_dask.encode import Encoding, encode
 from mlaas4hep_dask.encode.input_layout import input_layout
 from mlaas4hep_dask.events import Events
 from mlaas4hep_dask.specs.measure import measure
+from mlaas4hep_dask.train.method import Method
+from mlaas4hep_dask.train.stepping import Stepper
 from mlaas4hep_dask.train.views import Categories, CollectionViews
 
 ARRAY = ak.Array(
@@ -158,3 +160,16 @@ def test_views_learn_nothing_and_are_in_no_checkpoint():
     layout, _, _ = made()
     assert CollectionViews(layout).state_dict() == {}
     assert Categories(layout.branch("Jet_charge")).state_dict() == {}
+
+
+def test_the_moving_average_finds_the_same_objects_and_categories():
+    layout, x, missing = made()
+    network = Objects(layout)
+    stepper = Stepper(network, Method(ema=0.9995), learning_rate=0.0)
+    expected = network(x, missing)
+    assert network.charge.numbers.numel()
+    for _ in range(2000):
+        stepper.step()
+    for name, buffer in network.named_buffers():
+        assert torch.equal(buffer, stepper.measured.get_buffer(name)), name
+    assert torch.equal(stepper.measured(x, missing), expected)
