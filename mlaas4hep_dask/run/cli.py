@@ -173,6 +173,7 @@ def _loaded(
 ) -> Config:
     from mlaas4hep_dask.config import load
     from mlaas4hep_dask.run.directory import check_output
+    from mlaas4hep_dask.run.work import require_start_elsewhere
 
     if site is not None and cluster is None:
         from mlaas4hep_dask.cluster.sites.site import system_of
@@ -182,6 +183,7 @@ def _loaded(
     changes = [f"{key}={json.dumps(value)}" for key, value in keys.items() if value is not None]
     config = load(dataset, [*overrides, *changes])
     check_output(Path(config.output))
+    require_start_elsewhere(config, Path(config.output).absolute())
     return config
 
 

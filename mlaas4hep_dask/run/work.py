@@ -12,6 +12,7 @@ from mlaas4hep_dask.command import SUCCESS
 from mlaas4hep_dask.config import Config
 from mlaas4hep_dask.console import Reporter
 from mlaas4hep_dask.detached.telling import run_of, telling
+from mlaas4hep_dask.errors import ConfigError
 from mlaas4hep_dask.journal import End, Journal, Message
 from mlaas4hep_dask.journal.read import JOURNAL, STARTING
 from mlaas4hep_dask.run.directory import RunDirectory
@@ -80,10 +81,37 @@ def work_on(
     Raises
     ------
     ConfigError
-        When another run writes to the folder, or it holds anything else.
+        When another run writes to the folder, it holds anything else, or the configuration begins
+        with something in it.
     """
     path = Path(output if output is not None else config.output).absolute()
+    require_start_elsewhere(config, path)
     journal = Journal((reporter or Reporter()).hear)
     journal.add(run_of(config.name, command))
     with RunDirectory(path) as folder, telling(journal, path / STARTING):
         yield Work(folder, journal, command)
+
+
+def require_start_elsewhere(config: Config, output: Path) -> None:
+    """Raise for a configuration that begins with what lies in the folder of its own run.
+
+    An earlier run there is moved aside: the same command would find nothing after an interrupt, or
+    what this run has made so far.
+
+    Raises
+    ------
+    ConfigError
+        With the place of the key.
+    """
+    begin = config.training.warm_start
+    starts = {
+        "training.warm_start": None if begin is None else begin.path,
+        "specs.path": config.specs.path,
+    }
+    for key, path in starts.items():
+        if path is not None and config.resolve(path).resolve().is_relative_to(output.resolve()):
+            raise ConfigError(
+                f"{config.where(key)}: {key} is in the output of this run, {output}, which is "
+                "moved aside; name another output",
+                key=key,
+            )

@@ -8,7 +8,7 @@ import re
 import tempfile
 import warnings
 import zipfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 KEY = "training.warm_start"
 MANIFEST = "manifest.json"
+INNER = "network."  # the module of a bundle that holds what a user has made
 SHOWN = 3  # names of parameters
 
 
@@ -65,12 +66,18 @@ class WarmStart:
             if not any(fnmatchcase(name, pattern) for name in own):
                 near = did_you_mean(pattern, own)
                 raise self._error(f"no parameter's name matches {pattern!r}{near}")
-        found = _below(self._tensors(), wanted)
+        tensors = self._tensors()
+        prefix = self._prefix(tensors, wanted, own)
+        found = {
+            name[len(prefix) :]: each for name, each in tensors.items() if name.startswith(prefix)
+        }
         faults = [fault for name in wanted if (fault := _fault(name, own[name], found.get(name)))]
         if tuple(self.patterns) == ("*",):
             # TorchScript keeps the buffers too that a network leaves out of its checkpoints.
             known = {*own, *(name for name, _ in network.named_buffers(remove_duplicate=False))}
-            faults += [f"{name} is there and not here" for name in found if name not in known]
+            others = [name for name in found if name not in known]
+            others += [name for name in self._of_users(tensors) if not name.startswith(prefix)]
+            faults += [f"{name} is there and not here" for name in others]
         if faults:
             more = len(faults) - SHOWN
             rest = f" and {more} more" if more > 0 else ""
@@ -114,6 +121,32 @@ class WarmStart:
         if not tensors:
             raise self._error(f"{self.path} holds no parameters")
         return tensors
+
+    def _of_users(self, tensors: Iterable[str]) -> list[str]:
+        """Names of a user's network: a bundle has its own, such as those of a normalisation."""
+        is_script = _is_script(self.content)
+        return [name for name in tensors if not is_script or name.startswith(INNER)]
+
+    def _prefix(self, tensors: Iterable[str], wanted: Sequence[str], own: Iterable[str]) -> str:
+        """What stands before the names of a network that is part of another.
+
+        A bundle's TorchScript has its network between normalisation and activation.
+        """
+        there, own = set(tensors), list(own)
+        found: dict[tuple[int, int], list[str]] = {}
+        for prefix in {name.removesuffix(each) for name in there for each in own}:
+            if not prefix or prefix.endswith("."):
+                number = sum(f"{prefix}{each}" in there for each in wanted)
+                of_all = sum(f"{prefix}{each}" in there for each in own)
+                found.setdefault((number, of_all), []).append(prefix)
+        best = sorted(found[max(found)]) if found else [""]
+        if len(best) > 1 and best[0]:  # else they are there under their own names
+            names = " and ".join(repr(each.rstrip(".")) for each in best[:2])
+            raise self._error(
+                f"{self.path} has these parameters more than once, such as in {names}; write the "
+                "state_dict of one of them to a file"
+            )
+        return best[0]
 
     def _error(self, text: str) -> ModelError:
         return ModelError(f"{KEY}: {text}", callable=self.path)
@@ -174,25 +207,6 @@ def _is_script(content: bytes) -> bool:
         return False
     with zipfile.ZipFile(io.BytesIO(content)) as archive:
         return any("/code/" in name for name in archive.namelist())
-
-
-def _below(tensors: Mapping[str, torch.Tensor], names: Sequence[str]) -> dict[str, torch.Tensor]:
-    """The tensors of a network that is part of another, under its own names.
-
-    A bundle's TorchScript has its network between normalisation and activation.
-    """
-    prefixes = {
-        name.removesuffix(own)
-        for own in names
-        for name in tensors
-        if name == own or name.endswith(f".{own}")
-    }
-
-    def number(prefix: str) -> int:
-        return sum(f"{prefix}{own}" in tensors for own in names)
-
-    best = max(sorted(prefixes), key=number, default="")
-    return {name[len(best) :]: each for name, each in tensors.items() if name.startswith(best)}
 
 
 def _fault(name: str, own: torch.Tensor, other: torch.Tensor | None) -> str:

@@ -1,10 +1,12 @@
+import json
 import logging
 import os
 import socket
 
 import pytest
+import yaml
 
-from mlaas4hep_dask.config import Config
+from mlaas4hep_dask.config import Config, load
 from mlaas4hep_dask.errors import ConfigError, DataError
 from mlaas4hep_dask.journal import Caution, End, Message, Run, birth_of, read
 from mlaas4hep_dask.journal.read import JOURNAL, STARTING
@@ -104,3 +106,27 @@ def test_a_second_run_of_a_folder_is_refused_before_it_does_anything(tmp_path):
         ):
             pass
         assert (tmp_path / "run" / STARTING).read_bytes() == begun
+
+
+@pytest.mark.parametrize("part", ["", "bundle", "checkpoints/epoch-1.pt"])
+@pytest.mark.parametrize(
+    ("key", "section"),
+    [("training.warm_start", {"training": {"warm_start": ""}}), ("specs.path", {"specs": ""})],
+)
+def test_a_run_cannot_begin_with_what_lies_in_its_own_folder(part, key, section, tmp_path):
+    folder = tmp_path / "runs" / "t"
+    keys = {"name": "t", "samples": [{"name": "a", "label": 1, "files": "a.root"}]}
+    keys["samples"].append({"name": "b", "label": 0, "files": "b.root"})
+    keys |= json.loads(json.dumps(section).replace('""', json.dumps(f"../runs/t/{part}")))
+    (tmp_path / "analysis").mkdir()
+    file = tmp_path / "analysis" / "dataset.yaml"
+    file.write_text(yaml.safe_dump(keys, sort_keys=False))
+    config = load(file)
+    with (
+        pytest.raises(ConfigError, match=rf"yaml:\d+: {key} is in the output of this run, .*/t, "),
+        work_on(config, output=folder),
+    ):
+        pass
+    assert not folder.exists()
+    with work_on(config, output=tmp_path / "runs" / "t2"):
+        pass

@@ -209,6 +209,48 @@ def test_parameters_that_do_not_fit_are_named_in_one_line(tmp_path):
         start_of(tmp_path)
 
 
+def test_a_network_that_is_there_twice_is_not_chosen_between(tmp_path):
+    torch.manual_seed(1)
+    twice = torch.nn.ModuleDict({"main": mlp(4, hidden=[5]), "aux": mlp(4, hidden=[5])})
+    path, own = checkpoint_of(twice, tmp_path / "twice.pt"), mlp(4, hidden=[5])
+    for patterns in ((), ("0.*",)):
+        with pytest.raises(
+            ModelError, match=r"twice.pt has these parameters more than once, .* 'aux' and 'main'"
+        ):
+            start_of(path, *patterns).fill(own)
+    whole = torch.nn.ModuleDict({"aux": mlp(4, hidden=[5]), "other": mlp(3)})
+    start_of(path, "aux.*").fill(whole)
+    require_equal(whole["aux"], twice["aux"])
+    # A part is found by the names of all others, where some alone are taken.
+    again = torch.nn.ModuleDict({"net": mlp(4, hidden=[5])})
+    path = checkpoint_of(again, tmp_path / "again.pt")
+    start_of(path, "0.weight").fill(own)
+    assert torch.equal(own[0].weight, again["net"][0].weight)
+
+
+def test_what_is_beside_the_network_is_too_much(tmp_path):
+    torch.manual_seed(1)
+    both = torch.nn.ModuleDict({"body": mlp(4, hidden=[5]), "head": torch.nn.Linear(1, 2)})
+    path, own = checkpoint_of(both, tmp_path / "both.pt"), mlp(4, hidden=[5])
+    with pytest.raises(ModelError, match=r"head.weight is there and not here; head.bias is there"):
+        start_of(path).fill(own)
+    start_of(path, "?*").fill(own)
+    require_equal(own, both["body"])
+
+    class Both(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.body, self.head = mlp(4, hidden=[5]), torch.nn.Linear(1, 1)
+
+        def forward(self, x: torch.Tensor, missing: torch.Tensor) -> torch.Tensor:
+            return self.head(self.body(torch.where(missing, 0.0, x)))
+
+    path = tmp_path / "model.pt"
+    path.write_bytes(to_torchscript(Both().eval(), encoding_of(), BINARY))
+    with pytest.raises(ModelError, match=r"network.head.bias is there and not here"):
+        start_of(path).fill(own)
+
+
 def test_the_trial_tells_of_other_shapes_and_of_other_columns(tmp_path):
     text = network("return self.linear(x)")
     buffer = io.BytesIO()
