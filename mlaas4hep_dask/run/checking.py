@@ -62,6 +62,7 @@ def check_model(
         facts.learning_rate,
         specs,
         config.export.formats,
+        epochs=facts.epochs,
     )
     tried = try_model(model, examples, training)
     warnings = [f"WARNING: {warning}" for warning in tried.warnings]

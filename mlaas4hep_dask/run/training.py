@@ -35,6 +35,7 @@ from mlaas4hep_dask.train.calls import (
 from mlaas4hep_dask.train.chunks import chunk_of, num_chunks
 from mlaas4hep_dask.train.feed import TEST, VALIDATION
 from mlaas4hep_dask.train.given import Given
+from mlaas4hep_dask.train.grouping import num_steps
 from mlaas4hep_dask.train.method import Method
 from mlaas4hep_dask.train.model import ModelSource
 from mlaas4hep_dask.train.session import RankTask
@@ -208,15 +209,16 @@ class Trainer:
         if self._examples is None:
             config = self._config
             self._examples = self._dataset.examples()
+            chunk = chunk_of(self._assignments.train, 0, self.num_chunks)
             self._trial = self._cluster.submit(
                 try_network,
                 self._model,
                 self._examples,
                 self._draft(),
                 {
-                    "batches": amounts.batches(
-                        chunk_of(self._assignments.train, 0, self.num_chunks)
-                    ),
+                    "batches": amounts.batches(chunk),
+                    "steps": self.passes * num_steps(chunk, self._method.accumulate),
+                    "epochs": self.course.epochs,
                     "num_ranks": config.training.ranks,
                     "method": self._method,
                     "learning_rate": config.training.learning_rate,
@@ -338,10 +340,8 @@ class Trainer:
             packed_bytes=self.packed_bytes,
             member_bytes=member_bytes,
             owners=amounts.owners(self._assignments),
-            fractions={
-                VALIDATION: split.validation,
-                TEST: split.test,
-            },  # the oftener measured first
+            # The oftener measured first.
+            fractions={VALIDATION: split.validation, TEST: split.test},
             results=self._results,
             shares=self._shares,
         )

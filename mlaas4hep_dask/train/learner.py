@@ -7,7 +7,6 @@ import pickle
 import traceback
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext
-from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -21,6 +20,7 @@ from mlaas4hep_dask.objective.arithmetic.reconstruction import Rows
 from mlaas4hep_dask.train.arithmetic import Arithmetic
 from mlaas4hep_dask.train.chunks import chunk_of
 from mlaas4hep_dask.train.feed import Window
+from mlaas4hep_dask.train.grouping import groups, num_steps
 from mlaas4hep_dask.train.hooks import Context, Hooks
 from mlaas4hep_dask.train.session import RankTask
 from mlaas4hep_dask.train.stepping import Stepper
@@ -65,11 +65,7 @@ class Learner:
             self.network,
             task.method,
             learning_rate=task.learning_rate,
-            steps=task.passes
-            * sum(
-                len(groups(train.num_steps(window), task.method.accumulate))
-                for window in range(train.num_windows)
-            ),
+            steps=task.passes * num_steps(train, task.method.accumulate),
             epochs=task.epochs,
             is_more_better=task.is_more_better,
             scaler=self._arithmetic.scaler,
@@ -207,16 +203,6 @@ class Learner:
             raise self.task.model.error(
                 f"failed on a batch of {num_events} events of rank {self.task.rank}", error
             ) from error
-
-
-def groups(num_batches: int, accumulate: int) -> list[range]:
-    """The batches of a window in groups of at most ``accumulate``, all as equal as can be.
-
-    A step is taken for each group, by the sum of the gradients of its batches.
-    """
-    number = -(-num_batches // accumulate)
-    bounds = [num_batches * place // number for place in range(number + 1)] if number else [0]
-    return [range(*each) for each in pairwise(bounds)]
 
 
 def require_finite(loss: float, rank: int) -> None:

@@ -126,3 +126,14 @@ def learned(network: torch.nn.Module, freeze: Sequence[str]) -> list[torch.nn.Pa
     if freeze and not left:
         raise ModelError("training.freeze leaves no parameter to learn", patterns=tuple(freeze))
     return left
+
+
+def sets_seed(call: Any) -> bool:
+    """True when the random numbers behind a call do not depend on those before."""
+    states = []
+    with torch.no_grad():
+        for seed in (1, 2):
+            torch.manual_seed(seed)
+            call()
+            states.append(torch.random.get_rng_state())
+    return torch.equal(*states)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+import pickle
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
@@ -12,6 +14,11 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from mlaas4hep_dask.train.method import Method, Piece
 from mlaas4hep_dask.train.requirements import learned
 from mlaas4hep_dask.usercode import RAISED
+
+UNKNOWN_STATE = (
+    "has a state_dict that checkpoints cannot hold: tensors, numbers, texts, lists, tuples and "
+    "dictionaries of these alone are read again"
+)
 
 
 class Stepper:
@@ -61,7 +68,7 @@ class Stepper:
             self.optimiser = method.optimiser.make(self._learned, lr=learning_rate)
             _require(method.optimiser, self.optimiser, torch.optim.Optimizer)
         self._scheduler: Any = None
-        self._is_per_step, self._calls = False, 0
+        self._is_per_step, self._calls, self._called = False, 0, 0
         if method.scheduler is not None:
             by_number = "total_steps" in method.scheduler.parameters()
             self._is_per_step = (method.every or ("step" if by_number else "epoch")) == "step"
@@ -110,9 +117,8 @@ class Stepper:
             return
         if self._mean is not None:
             self._mean.update_parameters(self._network)
-        # Some chunks have a step more than the first; a schedule that counts would refuse it.
-        if self._is_per_step and self._scheduler.last_epoch < self._calls:
-            self._call(self._method.scheduler, self._scheduler.step)
+        if self._is_per_step:
+            self._go_along()
 
     def _take_step(self) -> bool:
         """Whether the optimiser has taken a step."""
@@ -130,16 +136,23 @@ class Stepper:
             return
         by_metric = isinstance(self._scheduler, torch.optim.lr_scheduler.ReduceLROnPlateau)
         if not by_metric:
-            self._call(self._method.scheduler, self._scheduler.step)
+            self._go_along()
         elif metric is not None:
-            self._call(self._method.scheduler, self._scheduler.step, metric)
+            self._go_along(metric)
+
+    def _go_along(self, *metric: float) -> None:
+        """Let the schedule go on, unless it is at its end."""
+        # Some chunks have a step more than the first; a schedule that counts would refuse it.
+        if self._called < self._calls:
+            self._called += 1
+            self._call(self._method.scheduler, self._scheduler.step, *metric)
 
     def state(self) -> dict[str, Any]:
         """For a checkpoint; ``network`` is what is measured and exported."""
         state = {"network": self.measured.state_dict(), "optimiser": self.optimiser.state_dict()}
         if self._scheduler is not None:
             state["scheduler"] = self._scheduler.state_dict()
-            state["calls"] = self._calls
+            state |= {"calls": self._calls, "called": self._called}
         if self._scaler is not None:
             state["scaler"] = self._scaler.state_dict()
         if self._mean is not None:
@@ -153,9 +166,11 @@ class Stepper:
         Its schedule is as long as it was, also where an epoch has other steps by now: what is left
         of one that has come to its end keeps the last step size.
         """
-        # A user's function may know the length from the call that makes the schedule alone.
-        if self._scheduler is not None and state.get("calls", self._calls) != self._calls:
-            self._schedule(state["calls"])
+        if self._scheduler is not None:
+            # A user's function may know the length from the call that makes the schedule alone.
+            if state.get("calls", self._calls) != self._calls:  # earlier versions did not tell
+                self._schedule(state["calls"])
+            self._called = state.get("called", state["scheduler"].get("last_epoch", 0))
         self.measured.load_state_dict(state["network"])
         self.optimiser.load_state_dict(state["optimiser"])
         if self._scheduler is not None:
@@ -165,6 +180,24 @@ class Stepper:
         if self._mean is not None:
             self._network.load_state_dict(state["learning"])
             self._mean.n_averaged.copy_(state["num_averaged"])
+
+    def require_state(self) -> None:
+        """Raise a ModelError when a checkpoint could not be gone on from."""
+        pieces = (self._method.optimiser, self._method.scheduler)
+        for piece, part in zip(pieces, (self.optimiser, self._scheduler), strict=True):
+            if piece is None:
+                continue
+            buffer = io.BytesIO()
+            try:
+                torch.save(part.state_dict(), buffer)
+                buffer.seek(0)
+                part.load_state_dict(torch.load(buffer, weights_only=True))
+            except pickle.UnpicklingError as error:
+                raise piece.error(UNKNOWN_STATE) from error
+            except RAISED as error:  # whatever the user's code raises
+                raise piece.error(
+                    "has a state_dict that is not saved and taken up again", error
+                ) from error
 
     def _call(self, piece: Piece | None, function: Any, *arguments: Any) -> None:
         if piece is None:

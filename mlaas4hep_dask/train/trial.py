@@ -37,6 +37,7 @@ from mlaas4hep_dask.train.requirements import (
     require_gradients,
     require_parameters,
     require_running_averages,
+    sets_seed,
     torch_settings,
 )
 from mlaas4hep_dask.usercode import RAISED, TRIAL_SECONDS, limited
@@ -69,6 +70,8 @@ class Training:
         In which it is exported beside TorchScript; see `to_programs`.
     seconds : float
         In which each step of the trial has to come back.
+    steps, epochs : int
+        Steps of an epoch, and epochs.
     """
 
     objective: Objective
@@ -80,6 +83,8 @@ class Training:
     specs: Specs | None = None
     formats: Sequence[str] = ()
     seconds: float = TRIAL_SECONDS
+    steps: int = 1000
+    epochs: int = 1
 
 
 @dataclass(frozen=True)
@@ -249,7 +254,7 @@ class _Trial:
         step = self._stepping(network)
         Hooks(self._training.method.hooks, Context(network, None))  # they are made alone
         warnings = []
-        if _sets_seed(lambda: call(self._x[few].clone(), self._missing[few].clone())):
+        if sets_seed(lambda: call(self._x[few].clone(), self._missing[few].clone())):
             warnings.append(
                 "sets the seed of torch's random numbers in its forward, so that dropout and the "
                 "like are the same in every step; a torch.Generator of its own does not"
@@ -280,17 +285,19 @@ class _Trial:
 
     def _stepping(self, network: torch.nn.Module) -> Callable[[], None]:
         """Takes a step as training will, or one like it where that needs no trial."""
-        method = self._training.method
+        training, method = self._training, self._training.method
         if method.optimiser is None and method.scheduler is None:
             learned(network, method.freeze)
             return lambda: _step(network)
         from mlaas4hep_dask.train.stepping import Stepper
 
-        stepper = Stepper(network, method, learning_rate=self._training.learning_rate, steps=2)
+        length = {"steps": training.steps, "epochs": training.epochs}
+        stepper = Stepper(network, method, learning_rate=training.learning_rate, **length)
 
         def step() -> None:
             stepper.step()
             stepper.end_epoch(1.0)
+            stepper.require_state()
 
         return step
 
@@ -384,14 +391,3 @@ def _step(network: torch.nn.Module) -> None:
         for parameter in network.parameters():
             if parameter.grad is not None:
                 parameter.sub_(STEP * parameter.grad.sign())
-
-
-def _sets_seed(call: Any) -> bool:
-    """True when the random numbers behind a call do not depend on those before."""
-    states = []
-    with torch.no_grad():
-        for seed in (1, 2):
-            torch.manual_seed(seed)
-            call()
-            states.append(torch.random.get_rng_state())
-    return torch.equal(*states)

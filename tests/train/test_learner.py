@@ -12,7 +12,8 @@ from mlaas4hep_dask.train.arithmetic import Arithmetic
 from mlaas4hep_dask.train.assign import Assignments, assign
 from mlaas4hep_dask.train.feed import Window
 from mlaas4hep_dask.train.given import Given
-from mlaas4hep_dask.train.learner import Learner, groups
+from mlaas4hep_dask.train.grouping import groups
+from mlaas4hep_dask.train.learner import Learner
 from mlaas4hep_dask.train.method import Method
 from mlaas4hep_dask.train.model import ModelSource
 from mlaas4hep_dask.train.session import RankTask

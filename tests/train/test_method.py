@@ -13,6 +13,7 @@ from mlaas4hep_dask.train.requirements import learned
 from mlaas4hep_dask.train.stepping import Stepper
 
 OWN = """
+import numpy
 import torch
 
 def plain(parameters, lr, slower=1.0):
@@ -26,6 +27,22 @@ def halved(optimiser):
 
 def falling(optimiser, total_steps):
     return torch.optim.lr_scheduler.LambdaLR(optimiser, lambda step: 1 - step / total_steps)
+
+def chained(optimiser):
+    schedules = torch.optim.lr_scheduler
+    parts = [schedules.ConstantLR(optimiser, 0.5, 2), schedules.ExponentialLR(optimiser, 0.5)]
+    return schedules.ChainedScheduler(parts)
+
+class Curve(torch.optim.lr_scheduler.LRScheduler):
+    def __init__(self, optimiser, total_steps):
+        self.sizes = numpy.linspace(1, 0, total_steps + 1)
+        super().__init__(optimiser)
+    def get_lr(self):
+        return [lr * float(self.sizes[self.last_epoch]) for lr in self.base_lrs]
+
+class Counting(torch.optim.SGD):
+    def state_dict(self):
+        return {**super().state_dict(), "often": lambda: 3}
 
 class Loud(torch.optim.SGD):
     def step(self, closure=None):
@@ -102,6 +119,9 @@ def test_a_scheduler_is_called_after_every_step_if_it_takes_their_number(tmp_pat
         optimiser=sgd, scheduler=piece("own.py:halved", "scheduler", tmp_path), every="step"
     )
     assert stepped(each_step)[2] == [0.1 / 2**n for n in range(6)]
+    chained = piece("own.py:chained", "scheduler", tmp_path)
+    sizes = stepped(Method(optimiser=sgd, scheduler=chained, every="step"))[2]
+    assert sizes == pytest.approx([0.05, 0.025, 0.025, 0.0125, 0.00625, 0.003125])
     cosine = Method(optimiser=sgd, scheduler=piece("CosineAnnealingLR", "scheduler"))
     assert stepped(cosine)[2][-1] == pytest.approx(0.1 * (1 + math.cos(math.pi / 2)) / 2)
 
@@ -115,7 +135,8 @@ def test_a_plateau_is_one_of_the_metric_by_which_epochs_are_compared():
     ):
         network = linear()
         method = Method(optimiser=piece("SGD"), scheduler=plateau)
-        stepper = Stepper(network, method, learning_rate=1.0, is_more_better=is_more_better)
+        facts = {"epochs": 3, "is_more_better": is_more_better}
+        stepper = Stepper(network, method, learning_rate=1.0, **facts)
         for metric in metrics:
             rates(stepper, network, epochs=1, metric=metric)
         assert (stepper.learning_rate < 1) == drops
@@ -221,6 +242,19 @@ def test_a_schedule_is_as_long_as_it_was_where_epochs_have_other_steps(name, ste
     again = Stepper(linear(), method, steps=5, **options)
     again.take_up(resumed.state())  # a second time, from what was taken up
     assert again.learning_rate == last
+
+
+def test_a_state_that_checkpoints_cannot_hold_is_named(tmp_path):
+    (tmp_path / "own.py").write_text(OWN)
+    for name in ("OneCycleLR", "ReduceLROnPlateau", "own.py:chained", "own.py:falling"):
+        method = Method(optimiser=piece("AdamW"), scheduler=piece(name, "scheduler", tmp_path))
+        stepped(method)[0].require_state()
+    curve, _, _ = stepped(Method(scheduler=piece("own.py:Curve", "scheduler", tmp_path)))
+    with pytest.raises(ModelError, match=r"scheduler 'own.py:Curve' has a state_dict that check"):
+        curve.require_state()
+    counting, _, _ = stepped(Method(optimiser=piece("own.py:Counting", folder=tmp_path)))
+    with pytest.raises(ModelError, match=r"optimiser 'own.py:Counting' has a state_dict"):
+        counting.require_state()
 
 
 def test_what_does_not_work_is_named(tmp_path):

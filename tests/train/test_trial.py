@@ -6,6 +6,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from test_method import OWN, piece
 
 from mlaas4hep_dask.encode import Encoding
 from mlaas4hep_dask.encode.examples import Examples
@@ -15,6 +16,7 @@ from mlaas4hep_dask.export.call import takes_missing
 from mlaas4hep_dask.objective import BINARY, Classes, Reconstruction, Regression
 from mlaas4hep_dask.specs.measure import measure
 from mlaas4hep_dask.train.bounds import bounds
+from mlaas4hep_dask.train.method import Method
 from mlaas4hep_dask.train.model import find_model
 from mlaas4hep_dask.train.network import mlp
 from mlaas4hep_dask.train.trial import Training, try_model
@@ -344,6 +346,23 @@ def test_the_random_numbers_of_others_are_left_alone(tmp_path):
     before = torch.random.get_rng_state()
     tried(tmp_path, network("return self.linear(x)"))
     assert torch.equal(torch.random.get_rng_state(), before)
+
+
+def test_a_schedule_is_tried_with_the_steps_that_it_will_have(tmp_path):
+    text = network("return self.linear(x)")
+    half = Method(scheduler=piece("OneCycleLR", "scheduler", pct_start=0.5))
+    assert tried(tmp_path, text, method=half).warnings == ()
+    with pytest.raises(ModelError, match=r"OneCycleLR' failed .*ZeroDivisionError"):
+        tried(tmp_path, text, method=half, steps=1, epochs=2)
+    by_epoch = Method(scheduler=piece("OneCycleLR", "scheduler"), every="epoch")
+    assert tried(tmp_path, text, method=by_epoch, batches=(100, 9), epochs=1).warnings == ()
+
+
+def test_a_state_that_checkpoints_cannot_hold_is_found_before_training(tmp_path):
+    (tmp_path / "own.py").write_text(OWN)
+    method = Method(scheduler=piece("own.py:Curve", "scheduler", tmp_path))
+    with pytest.raises(ModelError, match=r"scheduler 'own.py:Curve' has a state_dict that check"):
+        tried(tmp_path, network("return self.linear(x)"), method=method)
 
 
 def test_a_smallest_batch_that_a_network_cannot_take_is_found_before_training(tmp_path):
