@@ -291,8 +291,13 @@ class _Trial:
             return lambda: _step(network)
         from mlaas4hep_dask.train.stepping import Stepper
 
-        length = {"steps": training.steps, "epochs": training.epochs}
-        stepper = Stepper(network, method, learning_rate=training.learning_rate, **length)
+        stepper = Stepper(
+            network,
+            method,
+            learning_rate=training.learning_rate,
+            steps=training.steps,
+            epochs=training.epochs,
+        )
 
         def step() -> None:
             stepper.step()
