@@ -41,6 +41,9 @@ class InputBranch:
         value that is encoded as missing is none of them.
     bounds : tuple of (float, float)
         By value: between which numbers a column lies, ends included, where it holds that value.
+    alike : tuple of int
+        Whole numbers that are no ``values``, since a column in single precision may not tell them
+        from others, ascending.
     """
 
     name: str
@@ -50,6 +53,7 @@ class InputBranch:
     is_whole: bool = False
     values: tuple[int, ...] = ()
     bounds: tuple[tuple[float, float], ...] = ()
+    alike: tuple[int, ...] = ()
 
     @property
     def columns(self) -> range:
@@ -59,7 +63,7 @@ class InputBranch:
     @property
     def is_flag(self) -> bool:
         """True when its values are 0 and 1, or one of these."""
-        return bool(self.values) and set(self.values) <= {0, 1}
+        return bool(self.values) and {*self.values, *self.alike} <= {0, 1}
 
     @property
     def num_categories(self) -> int:
@@ -191,13 +195,26 @@ def _with_values(branch: InputBranch, specs: BranchSpecs, scaling: Scaling) -> I
     scaling = replace(scaling, clip=False, absent=None)
     lower, upper = (normalised(values + way * NEAR, scaling)[0] for way in (-1, 1))
     has_code = np.isfinite(lower) & np.isfinite(upper)  # not so of 0, where the logarithm is taken
-    bounds = np.sort(np.stack([lower, upper], axis=1)[has_code], axis=1)
+    bounds, values = np.stack([lower, upper], axis=1)[has_code], values[has_code]
+    bounds.sort(axis=1)
+    are_alike = _touch(bounds)
     return replace(
         branch,
         is_whole=is_whole,
-        values=tuple(int(value) for value in values[has_code]),
-        bounds=tuple((low, high) for low, high in bounds.tolist()),
+        values=tuple(int(value) for value in values[~are_alike]),
+        bounds=tuple((low, high) for low, high in bounds[~are_alike].tolist()),
+        alike=tuple(int(value) for value in values[are_alike]),
     )
+
+
+def _touch(bounds: NDArray[np.float32]) -> NDArray[np.bool_]:
+    """Which intervals have a number in common with another one."""
+    order = np.argsort(bounds[:, 0])
+    low, high = bounds[order].T
+    touches = np.zeros(len(bounds), bool)
+    touches[order[:-1]] |= high[:-1] >= low[1:]
+    touches[order[1:]] |= np.maximum.accumulate(high)[:-1] >= low[1:]
+    return touches
 
 
 def _whole_values(specs: BranchSpecs, drawn: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -22,7 +22,7 @@ from mlaas4hep_dask.export.programs import to_programs
 from mlaas4hep_dask.objective import Objective
 from mlaas4hep_dask.specs import Specs
 from mlaas4hep_dask.train.arithmetic import Arithmetic
-from mlaas4hep_dask.train.bounds import bounds
+from mlaas4hep_dask.train.bounds import bounds, coarse
 from mlaas4hep_dask.train.given import Given
 from mlaas4hep_dask.train.hooks import Context, Hooks
 from mlaas4hep_dask.train.method import Method
@@ -40,6 +40,7 @@ from mlaas4hep_dask.train.requirements import (
     sets_seed,
     torch_settings,
 )
+from mlaas4hep_dask.train.views import cautions_of
 from mlaas4hep_dask.usercode import RAISED, TRIAL_SECONDS, limited
 
 STEP = 1e-3  # size of the steps of a trial; a large one is no fault of the network's
@@ -195,7 +196,8 @@ class _Trial:
             lambda: to_torchscript(again, self._training.encoding, self._objective, rows=rows)
         )
         files = self._checked(lambda: self._programs(again))
-        warnings += _coarse(outputs)
+        warnings += cautions_of(again)
+        warnings += coarse(outputs)
         warnings += self._checked(lambda: bounds(network, call, rows, outputs, self._objective))
         sentences = tuple(f"model {self._model.reference!r} {each}" for each in warnings)
         return Trained(again, content, files, sentences)
@@ -371,18 +373,6 @@ IN_PLACE = (
     "changes its input in place: write x = x * 2 in place of x.mul_(2), or x = x.clone() first; "
     "so do layers with inplace=True"
 )
-
-
-def _coarse(outputs: torch.Tensor) -> list[str]:
-    """What to say of outputs that tell apart fewer events than float32 does."""
-    digits = torch.finfo(outputs.dtype)
-    if digits.eps <= torch.finfo(torch.float32).eps:
-        return []
-    text = (
-        f"gives {digits.dtype}, which tells numbers near 1 apart by {digits.eps:.1g}: events share "
-        "scores; end its forward with .float()"
-    )
-    return [text]
 
 
 def _spread(total: int, size: int) -> torch.Tensor:

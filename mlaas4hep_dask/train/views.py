@@ -6,6 +6,8 @@ import torch
 
 from mlaas4hep_dask.encode.input_layout import InputBranch, InputLayout
 
+SHOWN = 4  # of numbers that are not told apart
+
 # No `from __future__ import annotations`: TorchScript reads the annotations as types.
 
 
@@ -89,12 +91,18 @@ class Categories(torch.nn.Module):
 
     It finds the numbers back, however they are normalised: 1 for the first of ``branch.values``
     and so on, 0 for what is missing or none of them. So an embedding has
-    ``branch.num_categories`` rows.
+    ``branch.num_categories`` rows. Numbers that single precision does not tell apart, as it may be
+    beside very large ones, are none of them; a run warns of these.
 
     Parameters
     ----------
     branch : InputBranch
         The branch, from a layout.
+
+    Attributes
+    ----------
+    caution : str
+        What a user should know of numbers that are not told apart; empty if all are.
 
     Raises
     ------
@@ -110,7 +118,9 @@ class Categories(torch.nn.Module):
         super().__init__()
         if not branch.values:
             kind = "many different values" if branch.is_whole else "values that are not whole"
+            kind = "values that single precision does not tell apart" if branch.alike else kind
             raise ValueError(f"branch {branch.name!r} has {kind}, which are no categories")
+        self.caution: str = _caution(branch)
         self.first: int = branch.first
         self.stop: int = branch.first + branch.width
         low, high = torch.tensor(branch.bounds, dtype=torch.float32).unbind(dim=1)
@@ -124,3 +134,19 @@ class Categories(torch.nn.Module):
         is_it = (values >= self.low) & (values <= self.high)  # (events, objects, categories)
         numbers = (is_it * self.numbers).sum(dim=2)
         return numbers.masked_fill(missing[:, self.first : self.stop], 0)
+
+
+def _caution(branch: InputBranch) -> str:
+    if not branch.alike:
+        return ""
+    some = ", ".join(map(str, branch.alike[:SHOWN])) + " …" * (len(branch.alike) > SHOWN)
+    return (
+        f"has no categories for {some} of branch {branch.name!r}, which it does not tell apart in "
+        "single precision; another encode.normalisation of this branch may"
+    )
+
+
+def cautions_of(network: torch.nn.Module) -> list[str]:
+    """What a user should know of the categories in a network."""
+    found = (each.caution for each in network.modules() if isinstance(each, Categories))
+    return list(filter(None, dict.fromkeys(found)))

@@ -89,6 +89,22 @@ def test_a_placeholder_that_is_encoded_as_missing_is_no_value():
     assert layout.branch("n").values == (1, 2, 3)  # 0 has no logarithm
 
 
+def test_numbers_that_single_precision_does_not_tell_apart_are_no_values():
+    numbers = np.array([-211, -13, -11, 11, 13, 211, 1_000_010_020, 1_000_020_040])
+    layout, _ = laid_out({"id": np.repeat(numbers, 50)}, normalisation="standard")
+    branch = layout.branch("id")
+    assert set(branch.alike) >= {11, 13}
+    assert sorted(branch.values + branch.alike) == numbers.tolist()
+    ends = [end for interval in sorted(branch.bounds) for end in interval]
+    assert all(one < other for one, other in zip(ends[1::2], ends[2::2], strict=False))
+    far, _ = laid_out(
+        {"n": np.repeat([0, 1, 10**9, 10**9 + 1], 50)},
+        normalisation={"n": {"shift": 0, "scale": 1}},
+    )
+    assert (far.branch("n").values, far.branch("n").alike) == ((0, 1), (10**9, 10**9 + 1))
+    assert not far.branch("n").is_flag
+
+
 @given(st.data())
 @settings(max_examples=15)
 def test_a_value_lies_within_its_bounds_however_it_is_normalised(data):

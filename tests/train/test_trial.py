@@ -341,6 +341,18 @@ def test_outputs_of_half_precision_are_warned_of(last, says, tmp_path):
         assert not tried(tmp_path, network(f"return self.linear(x).{finer}()")).warnings
 
 
+def test_numbers_that_categories_do_not_tell_apart_are_warned_of(tmp_path):
+    more = (
+        "from mlaas4hep_dask.encode.input_layout import InputBranch\n"
+        "from mlaas4hep_dask.train.views import Categories\n"
+        "branch = InputBranch('id', None, 0, 1, True, (5,), ((4.5, 5.5),), (7, 8))\n"
+        "self.category = Categories(branch)"
+    )
+    text = network("return self.linear(x)", more=more)
+    (warning,) = tried(tmp_path, text).warnings
+    assert "'network.py:build' has no categories for 7, 8 of branch 'id', which it" in warning
+
+
 def test_the_random_numbers_of_others_are_left_alone(tmp_path):
     torch.manual_seed(5)
     before = torch.random.get_rng_state()

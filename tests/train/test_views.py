@@ -2,6 +2,7 @@
 
 import io
 import warnings
+from dataclasses import replace
 
 import awkward as ak
 import numpy as np
@@ -14,7 +15,7 @@ from mlaas4hep_dask.events import Events
 from mlaas4hep_dask.specs.measure import measure
 from mlaas4hep_dask.train.method import Method
 from mlaas4hep_dask.train.stepping import Stepper
-from mlaas4hep_dask.train.views import Categories, CollectionViews
+from mlaas4hep_dask.train.views import Categories, CollectionViews, cautions_of
 
 ARRAY = ak.Array(
     {
@@ -122,6 +123,22 @@ def test_a_value_that_no_event_had_is_of_no_category():
     for value, expected in ((0.0, 0), (4.0, 0), (1.5, 0), (2.0, 2)):
         x[:, column] = value
         assert vertices(x, missing).tolist() == [[expected]] * 4
+
+
+def test_numbers_that_rows_do_not_tell_apart_are_of_no_category():
+    numbers = np.array([-211, -13, -11, 11, 13, 211, 1_000_010_020, 1_000_020_040])
+    array = ak.Array({"id": np.tile(numbers, 50), "MET": np.arange(400.0)})
+    for normalisation in ("none", "auto", "minmax", "standard", "robust"):
+        layout, x, missing = made(array, normalisation=normalisation)
+        branch = layout.branch("id")
+        categories = Categories(branch)
+        expected = [branch.values.index(n) + 1 if n in branch.values else 0 for n in numbers]
+        assert categories(x, missing).flatten().tolist() == expected * 50
+        (*caution,) = cautions_of(torch.nn.Sequential(categories, Categories(branch)))
+        assert bool(caution) == bool(branch.alike) == (0 in expected)
+    layout, _, _ = made(ak.Array({"id": 10**9 + np.tile([1, 2, 10**6], 9)}), normalisation="none")
+    with pytest.raises(ValueError, match="'id' has values that single precision does not tell"):
+        Categories(replace(layout.branch("id"), values=()))
 
 
 def test_branches_that_are_no_categories_are_refused():
