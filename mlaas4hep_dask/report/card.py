@@ -8,7 +8,7 @@ from typing import Any
 import yaml
 
 from mlaas4hep_dask.report.headlines import metric_rows, objective_of
-from mlaas4hep_dask.report.quantities import input_text
+from mlaas4hep_dask.report.quantities import input_text, seed_text
 
 
 def model_card(summary: Mapping[str, Any]) -> str:
@@ -41,9 +41,9 @@ def model_card(summary: Mapping[str, Any]) -> str:
 
 ## Model
 `{summary["model"]["callable"]}` with {input_text(summary["model"])} as input. Trained for \
-{len(summary["epochs"])} epochs, of which number {summary["kept_epoch"]} is kept, \
-with a global batch of {training["batch_size"] * training.get("accumulate", 1)} on \
-{training["ranks"]} ranks, learning rate {training["learning_rate"]}, seed {summary["seed"]}.
+{_length(summary, training)} is kept, with a global batch of {_batch(training)} on \
+{training["ranks"]} ranks, learning rate {training["learning_rate"]}, \
+seed {seed_text(summary["seed"])}.
 
 ## Data
 {samples}
@@ -61,6 +61,20 @@ training, {split["validation"]:.0%} validation, {split["test"]:.0%} test.
 {objective.limits} Values outside the range of the training data are counted in every answer of \
 the server.
 """
+
+
+def _length(summary: Mapping[str, Any], training: Mapping[str, Any]) -> str:
+    number, kept = len(summary["epochs"]), summary["kept_epoch"]
+    if training.get("strategy") != "chunked":
+        return f"{number} epochs, of which number {kept}"
+    passes = f"{training['epochs']} {'pass' if training['epochs'] == 1 else 'passes'}"
+    return f"{passes} over each of {number} chunks of events; the network after number {kept}"
+
+
+def _batch(training: Mapping[str, Any]) -> str:
+    """Events of a step; a window may have fewer batches than are to be accumulated."""
+    number = training.get("accumulate", 1)
+    return f"{'at most ' if number > 1 else ''}{training['batch_size'] * number}"
 
 
 def _recipe(config: Mapping[str, Any]) -> str:

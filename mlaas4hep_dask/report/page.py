@@ -26,6 +26,7 @@ from mlaas4hep_dask.report.quantities import (
     number,
     ratio,
     rounded,
+    seed_text,
     sequence,
     total,
 )
@@ -107,6 +108,7 @@ def _template() -> jinja2.Template:
         "num_entries": _num_entries,
         "number": number,
         "rounded": rounded,
+        "seed_text": seed_text,
         "total": total,
     }
     return environment.get_template("report.html.jinja")

@@ -74,3 +74,10 @@ def input_text(facts: Mapping[str, Any]) -> str:
     if len(shape) == 3:
         return "images of " + " by ".join(map(str, shape))
     return f"{facts.get('num_columns')} columns"
+
+
+def seed_text(seed: Any) -> str:
+    """A seed of one number, or of one for each thing that chance decides."""
+    if not isinstance(seed, Mapping):
+        return str(seed)
+    return ", ".join(f"{name} {value}" for name, value in seed.items())

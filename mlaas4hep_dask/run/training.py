@@ -21,6 +21,7 @@ from mlaas4hep_dask.gang import Attempts, Gang, Keeping, forget_sources, keep, k
 from mlaas4hep_dask.gang.keeping import SHARES, Shares
 from mlaas4hep_dask.journal import SPLITS
 from mlaas4hep_dask.run import amounts
+from mlaas4hep_dask.run.cautions import training_cautions
 from mlaas4hep_dask.run.exporting import Exported, export_network, try_network
 from mlaas4hep_dask.run.method import method_of
 from mlaas4hep_dask.run.outcome import Checkpoint, Outcome, UnderWay, course_of
@@ -89,8 +90,7 @@ class Trainer:
         self._plan: BlockPlan = dataset.blocks()
         self._assignments = amounts.assignments(dataset, self._plan, window_bytes)
         self._round_bytes = round_bytes
-        sizes = dataset.split_counts()
-        self.num_events = sum(events[0] for _, events in sizes)
+        self.num_events = sum(events[0] for _, events in dataset.split_counts())
         self.objective = dataset.objective()
         self._given = Given.of(dataset.encoding(), self.objective, dataset.specs())
         self._samples = dataset.plan().supervision.samples
@@ -109,7 +109,8 @@ class Trainer:
         self.lost_samples: dict[str, int] = {}  # events of samples of which none was learned
         self._examples: Examples | None = None
         self._trial: Future | None = None
-        self.warnings: tuple[str, ...] = ()  # of the trial
+        self._chunk = chunk_of(self._assignments.train, 0, self.num_chunks)
+        self.warnings = training_cautions(self._config, self._chunk, self.num_chunks)
         ranks = dataset.config.training.ranks
         self._attempts = Attempts(ranks, dataset.config.training.max_restarts)
         self._gang = Gang(dataset.cluster, ranks, f"training.ranks is {ranks}", timeout=timeout)
@@ -207,22 +208,20 @@ class Trainer:
         may be gone.
         """
         if self._examples is None:
-            config = self._config
             self._examples = self._dataset.examples()
-            chunk = chunk_of(self._assignments.train, 0, self.num_chunks)
             self._trial = self._cluster.submit(
                 try_network,
                 self._model,
                 self._examples,
                 self._draft(),
                 {
-                    "batches": amounts.batches(chunk),
-                    "steps": self.passes * num_steps(chunk, self._method.accumulate),
+                    "batches": amounts.batches(self._chunk),
+                    "steps": self.passes * num_steps(self._chunk, self._method.accumulate),
                     "epochs": self.course.epochs,
-                    "num_ranks": config.training.ranks,
+                    "num_ranks": self._config.training.ranks,
                     "method": self._method,
-                    "learning_rate": config.training.learning_rate,
-                    "formats": config.export.formats,
+                    "learning_rate": self._config.training.learning_rate,
+                    "formats": self._config.export.formats,
                 },
                 group="trainers",
                 pure=False,
@@ -241,9 +240,10 @@ class Trainer:
         if self._trial is not None:
             seconds = TRIAL_SECONDS * len({"torchscript", *self._config.export.formats})
             try:
-                self.warnings, names = self._cluster.result(
+                warnings, names = self._cluster.result(
                     self._trial, "trying the model", group="trainers", seconds=seconds
                 )
+                self.warnings += warnings
                 self._given = self._given.only(names)
             except OverdueError as error:
                 self._cluster.let_go([self._trial])

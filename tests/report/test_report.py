@@ -12,7 +12,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from mlaas4hep_dask.config import Config
 from mlaas4hep_dask.events import Branch, Events
+from mlaas4hep_dask.report import model_card
 from mlaas4hep_dask.report.axes import MINUS, Axis, label
 from mlaas4hep_dask.report.charts import separation
 from mlaas4hep_dask.report.figures import Line, bar, line_chart, roc_curves, step_histogram
@@ -339,6 +341,47 @@ def test_every_count_of_the_summary_is_on_the_page(html, summary):
     assert f"seed {summary.pop('seed')} " in text
     missing = [n for n in numbers_in(summary) if f"{n:,}" not in words]
     assert missing == []
+
+
+def test_seeds_apart_are_said_in_words(summary, specs, distributions):
+    summary["seed"] = {"split": 1, "order": 0, "weights": 2}
+    text = Page(render_page(summary, specs, distributions)).text
+    assert "seed split 1, order 0, weights 2" in text
+    assert "seed split 1, order 0, weights 2." in card_of(summary)
+
+
+def card_of(summary, **training):
+    """The model card after a training of these keys."""
+    samples = [
+        {"name": each["name"], "label": each["label"], "files": "a.root"}
+        for each in summary["samples"]
+    ]
+    keys = {"name": "t", "samples": samples, "training": training}
+    config = Config.from_mapping(keys)
+    return model_card(
+        summary
+        | {
+            "config_yaml": config.to_yaml(),
+            "kept_epoch": 2,
+            "training": config.training.model_dump() | {"loss": "cross_entropy"},
+        }
+    )
+
+
+def test_chunks_and_accumulated_batches_are_said_as_what_they_are(summary, specs, distributions):
+    usual = card_of(summary)
+    assert "Trained for 3 epochs, of which number 2 is kept, with a global batch of 100 on" in usual
+    keys = {"strategy": "chunked", "chunk_events": 1000, "epochs": 4, "accumulate": 8}
+    card = card_of(summary, **keys)
+    assert (
+        "Trained for 4 passes over each of 3 chunks of events; the network after number 2" in card
+    )
+    assert "with a global batch of at most 800 on" in card
+    summary["training"] |= {"strategy": "chunked"}
+    summary["kept_epoch"] = 2
+    assert "3 chunks done, number 2 kept" in " ".join(
+        Page(render_page(summary, specs, distributions)).text.split()
+    )
 
 
 def test_every_name_reason_and_note_is_on_the_page(html, summary):

@@ -1,7 +1,9 @@
+import re
 from dataclasses import replace
 
 import pytest
 from alone import Memory, run_epoch, task_of
+from paths import REPOSITORY
 from test_method import KEYS, config
 from test_trial import network, tried
 
@@ -88,6 +90,21 @@ def test_a_hook_is_told_of_every_epoch_and_every_step(tmp_path):
     assert rank.learner.network.seen == [*expected, "train ends"]
     rank.measure(memory, "test")
     assert rank.learner.network.seen[-2:] == [expected[-1], "train ends"]  # it ends once
+
+
+def test_the_hooks_of_the_page_work_beside_frozen_parameters(tmp_path, capsys):
+    page = (REPOSITORY / "docs" / "how-to" / "training.md").read_text()
+    (text,) = re.findall(r"```python\n(class Norms:.*?)```", page, re.DOTALL)
+    (tmp_path / "own.py").write_text(text.replace("% 100", "% 10"))
+    until = {"callable": "own.py:Until", "kwargs": {"auc": 0.0}}
+    keys = {**KEYS, "training": {"hooks": ["own.py:Norms", until], "freeze": ["0.*"]}}
+    memory = Memory()
+    chosen = method_of(Config.from_mapping(keys, base=tmp_path))
+    result = run_epoch(Rank(task_of(memory, method=chosen), None), memory, 1)
+    printed = [line.split() for line in capsys.readouterr().out.splitlines()]
+    assert [line[:2] for line in printed] == [["1", "10"], ["1", "20"], ["1", "30"]]
+    assert all(float(norm) > 0 for *_, norm in printed)
+    assert result.is_last  # its other hook has ended the training
 
 
 def test_the_loss_that_a_hook_is_told_is_that_of_the_step(tmp_path):
