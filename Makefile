@@ -1,5 +1,6 @@
 # make demo: train on the CMS open data in workflows/heptutorial and print the result
-# make test: everything that the tests need, then the tests
+# make test: everything that the tests need, then the tests, but for those that only run nightly
+# make nightly: those, which take minutes each
 # make docs: the site of the pages in docs/, in docs/_site; every link and anchor is checked
 # make check: linters, types, and the tests that need neither a process nor a server
 # make servers: the servers of Rucio and S3 for tests that are skipped without them
@@ -33,16 +34,19 @@ MARKS := batch or cluster or ddp or server or slow
 QUICK := $(BIN)/python -m pytest --numprocesses $(PROCESSES) --dist loadfile -m "not ($(MARKS))"
 # The tests of a file, or of a batch system, go to one process.
 MARKED := $(BIN)/python -m pytest --numprocesses $(MARKED_PROCESSES) --dist loadgroup \
-  --no-loadscope-reorder -m "$(MARKS)"
+  --no-loadscope-reorder
 
-.PHONY: demo test check docs servers services root lint clean
+.PHONY: demo test nightly check docs servers services root lint clean
 .DELETE_ON_ERROR:
 
 demo: $(VENV)/.demo
 	$(BIN)/python -m mlaas4hep_dask.run workflows/heptutorial/dataset.yaml --output $(OUTPUT)
 
 test: $(VENV)/.test
-	$(QUICK); status=$$?; $(MARKED) || status=1; exit $$status
+	$(QUICK); status=$$?; $(MARKED) -m "($(MARKS)) and not nightly" || status=1; exit $$status
+
+nightly: $(VENV)/.test
+	$(MARKED) -m nightly
 
 check: lint
 	$(QUICK)

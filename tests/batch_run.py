@@ -5,10 +5,21 @@ import subprocess
 from contextlib import suppress
 
 import main_job
+import pytest
 import yaml
 from services.processes import wait_until
 
 SYSTEMS = ("slurm", "htcondor")
+NIGHTLY = pytest.mark.nightly
+
+
+def always_on(system):
+    """Parameters of a test that runs on one batch system whenever tests do, on others nightly."""
+    marks = {other: NIGHTLY for other in SYSTEMS if other != system}
+    each = [pytest.param(name, marks=marks.get(name, ())) for name in SYSTEMS]
+    return pytest.mark.parametrize("batch", each, indirect=True)
+
+
 SLOW = """
 import os, time
 

@@ -127,7 +127,8 @@ def _lacking(name: str, given: Given) -> str:
         what = "no classes are learned"
         if name in INPUTS:
             is_row = len(given.row_shape) == 1
-            what = "events are rows" if is_row else "events are images, which have no columns"
+            images = f"events are images of shape {given.row_shape}, which have no columns"
+            what = "events are rows" if is_row else images
         return f"needs {name!r}, but {what}: it may declare {either(given.by_name())}"
     near = did_you_mean(name, NAMES)
     return f"needs {name!r}, which is not in model.kwargs; it may declare {either(NAMES)}{near}"

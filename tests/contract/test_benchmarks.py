@@ -79,6 +79,7 @@ def test_a_month_counts_every_event_once_and_is_held_against_its_bounds(data_fol
 
 
 @pytest.mark.timeout(400)
+@pytest.mark.nightly
 @pytest.mark.usefixtures("slurm")
 def test_lost_jobs_are_replaced_and_workers_of_slurm_are_held_against_local_ones(data_folder):
     few = ["--events", "2000", "--repeats", "1", "--times", "1", "--data", str(data_folder)]

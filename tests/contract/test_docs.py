@@ -215,6 +215,7 @@ def test_the_notebook_runs_and_its_served_score_is_that_of_the_trained_model(tmp
 
 
 @pytest.mark.batch
+@pytest.mark.nightly
 @pytest.mark.usefixtures("slurm")
 def test_the_notebook_runs_with_workers_that_are_jobs_of_slurm(tmp_path):
     the_notebook_runs(tmp_path, 'connect("slurm", workers=2, memory_limit="1 GiB")')

@@ -65,9 +65,14 @@ def test_public_ci_runs_all_pythons_of_the_package():
     workflow = yaml.safe_load((REPOSITORY / ".github" / "workflows" / "ci.yml").read_text())
     job = workflow["jobs"]["test"]
     assert job["strategy"]["matrix"]["python"] == pythons
-    (step,) = (step for step in job["steps"] if "run" in step)
-    assert step["run"].split()[-1] == ".ci/run"
-    assert step["run"].startswith("sudo ")  # some tests need root, and may not be skipped
+    always, nightly = (step for step in job["steps"] if "run" in step)
+    assert always["run"].split()[-1] == ".ci/run"
+    assert "if" not in always
+    assert nightly["run"].split()[-2:] == ["make", "nightly"]
+    assert nightly["if"] == "github.event_name == 'schedule'"
+    assert workflow[True]["schedule"]  # YAML's "on"
+    for step in (always, nightly):
+        assert step["run"].startswith("sudo ")  # some tests need root, and may not be skipped
 
 
 def module_of(path):

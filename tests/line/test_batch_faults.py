@@ -14,7 +14,7 @@ import httpx
 import main_job
 import psutil
 import pytest
-from batch_run import SLOW, SYSTEMS, Batch, Run
+from batch_run import SLOW, SYSTEMS, Batch, Run, always_on
 from bokeh.client import pull_session
 from servers import needs_xrootd
 from services.processes import shared_by, wait_until
@@ -26,7 +26,7 @@ from mlaas4hep_dask.places import BLOCKS
 pytestmark = [pytest.mark.batch, pytest.mark.timeout(280)]
 
 
-@pytest.fixture(params=SYSTEMS)
+@pytest.fixture
 def batch(request):
     return Batch(request.param, request.getfixturevalue(request.param))
 
@@ -47,6 +47,7 @@ def is_asked_in_vain(server):
     return any(row[1].endswith(own) and row[3] == "01" and int(row[4][9:], 16) for row in rows)
 
 
+@always_on("slurm")
 @needs_xrootd
 def test_jobs_that_are_lost_or_end_together_and_a_lost_server_change_no_result(
     batch, tmp_path, expected
@@ -112,6 +113,7 @@ def shown(run):
     return set(zip(jobs["group"], jobs["state"], jobs["jobs"], strict=True))
 
 
+@always_on("htcondor")
 def test_readers_come_with_the_backlog_and_all_jobs_go_with_ctrl_c(batch, tmp_path):
     site = {
         "readers": {"minimum": 1, "maximum": 2},
@@ -135,6 +137,7 @@ def test_readers_come_with_the_backlog_and_all_jobs_go_with_ctrl_c(batch, tmp_pa
     assert first < came < second  # before there was work, one was enough
 
 
+@always_on("htcondor")
 def test_jobs_that_end_together_and_a_node_that_dies_while_ranks_train_change_no_result(
     batch, tmp_path, expected
 ):
@@ -181,6 +184,7 @@ def has_worker(processes, names):
     return False
 
 
+@always_on("slurm")
 def test_a_task_that_is_too_large_for_its_job_is_told(batch, tmp_path):
     once = tmp_path / "once"
     function = {"fat": 3 * 2**30, "once": str(once)}
@@ -201,6 +205,7 @@ def test_a_task_that_is_too_large_for_its_job_is_told(batch, tmp_path):
     assert re.search(rf"job \S+ \(readers-\S+\) {told[batch.system]}", printed)
 
 
+@always_on("htcondor")
 def test_a_driver_that_is_killed_leaves_no_job_and_its_run_goes_on(batch, tmp_path):
     config = {"training": {"epochs": 40, "ranks": 2}}
     with Run(batch, tmp_path, config=config) as run:
@@ -229,6 +234,7 @@ OTHER_PYTHON = another_python()
 NEVER = {"slurm": ["--begin=now+1hour"], "htcondor": {"requirements": "false"}}
 
 
+@always_on("slurm")
 @pytest.mark.parametrize(
     ("site", "jobs", "words"),
     [
@@ -293,6 +299,7 @@ def test_jobs_that_never_work_end_a_run_in_words(batch, tmp_path, site, jobs, wo
         assert word in printed
 
 
+@always_on("htcondor")
 def test_a_module_that_jobs_lack_is_told_before_anything_is_measured(batch, tmp_path):
     hidden = elsewhere.without(tmp_path / "site", "hypothesis")
     own = {"job-script-prologue": [f"export PYTHONPATH={hidden}:$PYTHONPATH"]}
@@ -322,6 +329,7 @@ def test_a_missing_command_ends_a_run_in_words(system, tmp_path):
     assert "Traceback" not in done.stderr
 
 
+@always_on("slurm")
 @pytest.mark.skipif(os.geteuid() != 0, reason="mounts a file system")
 def test_a_full_scratch_folder_costs_time_and_no_result(batch, tmp_path, expected):
     scratch = tmp_path / "scratch"

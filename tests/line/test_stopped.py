@@ -152,7 +152,23 @@ class Disturbance(threading.Thread):
                 os.kill(pid, self.number)
 
 
-@pytest.fixture(params=[signal.SIGKILL, signal.SIGSTOP], ids=["killed", "stopped"])
+SIGNALS = {"killed": signal.SIGKILL, "stopped": signal.SIGSTOP}
+
+
+def always(*pairs):
+    """Parameters of a test: these pairs of a pass and of how a worker is lost, others nightly."""
+    return pytest.mark.parametrize(
+        ("where", "disturb"),
+        [
+            pytest.param(where, how, marks=() if (where, how) in pairs else pytest.mark.nightly)
+            for where in {where: None for where, _ in pairs}
+            for how in SIGNALS
+        ],
+        indirect=["disturb"],
+    )
+
+
+@pytest.fixture
 def disturb(request, monkeypatch, tmp_path):
     """A cluster that soon gives up a silent worker, and what disturbs it."""
     monkeypatch.setitem(SETTINGS, "distributed.scheduler.worker-ttl", "6s")
@@ -160,7 +176,7 @@ def disturb(request, monkeypatch, tmp_path):
         threads = []
 
         def started(begin):
-            threads.append(Disturbance(client, begin, request.param, tmp_path))
+            threads.append(Disturbance(client, begin, SIGNALS[request.param], tmp_path))
             threads[-1].start()
             return threads[-1]
 
@@ -170,7 +186,7 @@ def disturb(request, monkeypatch, tmp_path):
             thread.join()
 
 
-@pytest.mark.parametrize("where", ["pass 1", "pass 2", "training"])
+@always(("pass 1", "killed"), ("pass 2", "stopped"), ("training", "killed"))
 def test_a_run_that_loses_the_worker_with_what_all_share_gives_the_same(
     where, disturb, undisturbed, tmp_path, cms_files
 ):
@@ -182,14 +198,15 @@ def test_a_run_that_loses_the_worker_with_what_all_share_gives_the_same(
     assert learned(tmp_path) == learned(undisturbed)
 
 
+@always(("predict", "stopped"))
 def test_scoring_that_loses_the_worker_with_what_all_share_gives_the_same(
-    disturb, undisturbed, tmp_path, cms_files
+    where, disturb, undisturbed, tmp_path, cms_files
 ):
     client, started = disturb
     files = [shutil.copy(file, tmp_path / f"{n}-{file.name}") for n in "abc" for file in cms_files]
     outputs = [tmp_path / "disturbed.parquet", tmp_path / "calm.parquet"]
     for output in outputs:
-        disturbance = None if output is outputs[1] else started(PASSES["predict"])
+        disturbance = None if output is outputs[1] else started(PASSES[where])
         bundle = open_bundle(undisturbed / "bundle")
         request = check_request(bundle, [str(file) for file in files], output)
         predict_files(request, output, client=client)

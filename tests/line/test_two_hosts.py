@@ -90,7 +90,14 @@ def main_job_on(hosts, folder, environment, *, epochs=2):
             process.kill()
 
 
-@pytest.mark.parametrize("named", NETWORKS)
+@pytest.mark.parametrize(
+    "named",
+    [
+        "own names on loopback",
+        pytest.param("an interface that reaches nobody", marks=pytest.mark.nightly),
+        pytest.param("no names for addresses", marks=pytest.mark.nightly),
+    ],
+)
 def test_two_hosts_find_what_one_finds_and_listen_where_they_reach_each_other(
     named, tmp_path, found_here
 ):
@@ -187,6 +194,7 @@ def test_training_goes_on_with_another_worker_when_a_host_is_cut_off(tmp_path, f
     assert found["num_epochs"] == MANY
 
 
+@pytest.mark.nightly
 def test_a_run_ends_in_words_when_no_worker_comes_for_a_host_that_was_cut_off(tmp_path):
     environment = {**make_certificates(tmp_path / "keys"), **QUICK}
     with (

@@ -37,7 +37,9 @@ def worker_process(tmp_path, file):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("ending", ENDINGS)
+@pytest.mark.parametrize(
+    "ending", [signal.SIGKILL, pytest.param(signal.SIGSTOP, marks=pytest.mark.nightly)]
+)
 def test_a_run_whose_scheduler_ends_ends_with_status_2_and_one_line(ending, tmp_path):
     settings = ["training.epochs=1000000", "training.ranks=1", "specs.cache=null"]
     (tmp_path / "dataset.yaml").write_text(load(DATASET, settings).to_yaml(absolute=True))
