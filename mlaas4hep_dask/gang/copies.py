@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import shutil
+from contextlib import suppress
 from pathlib import Path
 
-from mlaas4hep_dask.gang.diskcache import folder_of, refuse_others
+from mlaas4hep_dask.gang.diskcache import folder_of, refuse_others, remove_shared
+from mlaas4hep_dask.places import BLOCKS
 from mlaas4hep_dask.waiting import ClusterHandle, readers_that_see, size, workers_of
 
 logger = logging.getLogger(__name__)
@@ -25,7 +28,23 @@ def place_of_copies(cluster: ClusterHandle, results: Path | None) -> Path | None
     workers = workers_of(cluster.client)
     if results is None or not workers.are_jobs_with_files:
         return None
-    return workers.scratch or results
+    return results if workers.scratch is None else folder_of_run(workers.scratch, results)
+
+
+def folder_of_run(shared: Path, results: Path) -> Path:
+    """Where one run has its copies in a folder that others use too, such as those of an ensemble.
+
+    Equal data and encoding have equal names of blocks, and the first that ends removes its own.
+    """
+    run = hashlib.sha256(str(results.absolute()).encode()).hexdigest()[:12]
+    return shared / f"{BLOCKS}-of-{run}"
+
+
+def leave_word(results: Path | None, place: Path) -> None:
+    """Have a run directory tell where copies are that lie elsewhere, until they are removed."""
+    if results is not None and place != results:
+        with suppress(OSError):  # it is there from the process before; or there is no room
+            (results / place.name).symlink_to(place.absolute(), target_is_directory=True)
 
 
 def make_folder(
@@ -55,7 +74,7 @@ def make_folder(
     if not why:
         return True
     if not is_old:
-        shutil.rmtree(folder, ignore_errors=True)
+        remove_shared(str(place), token)
     logger.warning(
         "blocks are not copied into %s: %s; when all jobs end together, they are read and encoded "
         "again (the key cache takes another folder)",

@@ -15,6 +15,7 @@ import os
 import shutil
 import struct
 import uuid
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -143,6 +144,9 @@ def clear(dask_worker: Worker) -> None:
 def remove_shared(shared: str, token: str) -> None:
     """Remove the blocks of a run from a folder that all workers see."""
     shutil.rmtree(folder_of(shared, token), ignore_errors=True)
+    if Path(shared).name.startswith(BLOCKS):  # of one run, which has no others
+        with suppress(OSError):
+            Path(shared).rmdir()
 
 
 def _store(block: Block, path: Path) -> None:

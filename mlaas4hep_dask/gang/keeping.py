@@ -11,7 +11,12 @@ from typing import Any
 from distributed import Future
 
 from mlaas4hep_dask.dataset.blocks import BlockPlan
-from mlaas4hep_dask.gang.copies import make_folder, place_of_copies
+from mlaas4hep_dask.gang.copies import (
+    folder_of_run,
+    leave_word,
+    make_folder,
+    place_of_copies,
+)
 from mlaas4hep_dask.gang.diskcache import free_bytes, remove_shared
 from mlaas4hep_dask.gang.gang import Gang
 from mlaas4hep_dask.gang.source import KeptBlocks
@@ -118,12 +123,16 @@ def keep(
     gang.cluster.wait_for_workers(1, "blocks", seconds=patience.no_worker, group="readers")
     readers = gang.cluster.alive("readers")
     folder = place if "/" in place else None
+    if folder is not None and results is not None:
+        folder = str(folder_of_run(Path(folder), results))
     copies = place_of_copies(gang.cluster, results) if place == "auto" else None
     by_run = copies is not None and make_folder(
         gang.cluster, copies, block_plan.token, num_bytes=packed_bytes, share=shares.copies
     )
     if by_run:
         folder = str(copies)
+    if folder is not None:
+        leave_word(results, Path(folder))
     storage = next((each for each in STORAGES if each == place), None)
     if storage is None:  # auto, or a folder
         storage = _roomiest(gang, readers, packed_bytes, member_bytes, shares, folder)

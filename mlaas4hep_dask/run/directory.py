@@ -220,7 +220,12 @@ def check_output(path: Path) -> None:
 def _remove_blocks(path: Path) -> None:
     """Remove what only a run that goes on would need."""
     for folder in path.glob(f"{BLOCKS}-*"):
-        shutil.rmtree(folder, ignore_errors=True)
+        if folder.is_symlink():  # they are elsewhere
+            if (target := folder.readlink()).name == folder.name:
+                shutil.rmtree(target, ignore_errors=True)
+            folder.unlink()
+        else:
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 def _state(path: Path) -> dict[str, Any]:

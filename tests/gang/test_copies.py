@@ -10,7 +10,14 @@ from strategies import part_of
 from mlaas4hep_dask.encode import Block, Encoding, encode
 from mlaas4hep_dask.encode.split import event_ids
 from mlaas4hep_dask.gang import diskcache
-from mlaas4hep_dask.gang.copies import make_folder, place_of_copies
+from mlaas4hep_dask.gang.copies import (
+    folder_of_run,
+    leave_word,
+    make_folder,
+    place_of_copies,
+)
+from mlaas4hep_dask.places import BLOCKS
+from mlaas4hep_dask.run.directory import RunDirectory
 from mlaas4hep_dask.specs.measure import measure
 from mlaas4hep_dask.waiting import workers_of
 
@@ -58,9 +65,30 @@ def test_copies_belong_into_the_run_directory_of_jobs_that_see_it():
     assert place_of_copies(cluster, results) == results
     assert place_of_copies(cluster, None) is None
     workers.scratch = Path("/scratch")
-    assert place_of_copies(cluster, results) == Path("/scratch")
+    place = place_of_copies(cluster, results)
+    assert place.parent == Path("/scratch")
+    assert place == place_of_copies(cluster, results)  # the same command finds them again
+    assert place != place_of_copies(cluster, Path("member-2"))  # with the same data and encoding
     workers.are_jobs_with_files = False
     assert place_of_copies(cluster, results) is None
+
+
+def test_what_a_run_has_elsewhere_goes_with_it_alone(tmp_path):
+    cluster, runs = Cluster(), [tmp_path / "one", tmp_path / "two"]
+    places = [folder_of_run(tmp_path / "scratch", run) for run in runs]
+    for run, place in zip(runs, places, strict=True):
+        with RunDirectory(run) as directory:
+            directory.begin({"seed": 1})
+        assert make(cluster, place)
+        leave_word(run, place)
+        leave_word(run, place)  # by the process that takes it up
+    diskcache.remove_shared(str(places[0]), NAME)  # the first has ended well
+    assert [*(tmp_path / "scratch").iterdir()] == [places[1]]
+    with RunDirectory(runs[1]) as directory:
+        directory.begin({"seed": 1})
+        directory.complete()
+    assert not any((tmp_path / "scratch").iterdir())
+    assert not [*runs[1].glob(f"{BLOCKS}-*")]
 
 
 def test_a_folder_that_all_readers_see_is_this_users_alone(tmp_path, folder):
