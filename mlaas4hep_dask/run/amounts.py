@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Collection
 from itertools import chain
 
 import numpy as np
@@ -15,6 +16,7 @@ from mlaas4hep_dask.train.assign import Assignment, Assignments, assign, follow
 from mlaas4hep_dask.train.shards import part_of
 
 WINDOW_BYTES = 128 * 2**20  # dense rows of one window of all ranks; each holds its part of two
+FEW_EVENTS = 4  # in a batch of a rank
 ROUND_BYTES = 512 * 2**20  # packed blocks of one round, where not all are kept; a rank holds two
 
 
@@ -64,7 +66,10 @@ def batches(train: Assignment) -> tuple[int, int]:
     """Events of a rank in its usual step, and in the smallest of an epoch."""
     usual = math.ceil(train.batch_size / train.num_ranks)
     smallest = usual
-    for window in {0, train.num_windows - 1}:  # all between are as large as these
+    windows: Collection[int] = {0, train.num_windows - 1}  # all between are about as large
+    if usual <= FEW_EVENTS:  # one less may be none, or too few for a BatchNorm
+        windows = range(train.num_windows)
+    for window in windows:
         deal = train.deal(window)
         for rank in range(train.num_ranks):
             sizes = np.diff(deal.rows(rank)[1])

@@ -257,6 +257,7 @@ def _train(
                 witness.look("train")
         finally:
             witness.look("train")
+        advance.events = (len(records) - len(done)) * trainer.events_per_epoch
     outcome = trainer.outcome
     assert outcome is not None  # all epochs are over
     journal.add(Message(_kept(outcome, trainer, num_epochs, records)))

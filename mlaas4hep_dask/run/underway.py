@@ -34,6 +34,7 @@ def read_under_way(folder: RunDirectory, epoch: int) -> tuple[UnderWay | None, l
         return None, []
     facts = folder.read_json(UNDER_WAY)
     if facts["epoch"] != epoch:  # of one that was completed when the process was killed
+        remove_under_way(folder)
         return None, []
     try:
         state, *parts = [(folder.path / name).read_bytes() for name in facts["files"]]

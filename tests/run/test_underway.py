@@ -24,6 +24,7 @@ def test_a_checkpoint_within_an_epoch_is_read_as_it_was_written(folder):
     write_under_way(folder, WAY, [])
     assert read_under_way(folder, 3) == (WAY, [])
     assert read_under_way(folder, 4) == (None, [])  # that epoch was completed meanwhile
+    assert checkpoints(folder) == []
 
 
 def test_one_checkpoint_within_an_epoch_is_kept_and_none_when_it_is_over(folder):
