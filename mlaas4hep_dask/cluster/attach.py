@@ -36,28 +36,34 @@ CLOSE_TIMEOUT = 5  # seconds in which a scheduler that was there before says goo
 NO_LOGS = logging.CRITICAL + 1  # of Dask: errors reach the client, which reports them once
 SILENCED = ("distributed", "tornado", "bokeh", "asyncio")  # with all loggers below them
 
-# What workers import before they can measure and encode. Not torch: the ranks among them import
-# it while the others read.
+USUAL_RANKS = 2  # of a configuration that names no other number
+# What workers import before they can measure and encode.
 PRELOADED = (
     "mlaas4hep_dask.cluster.forking",
     "distributed.nanny",
     "mlaas4hep_dask.dataset.preload",
-    "mlaas4hep_dask.cluster.forked",
 )
+TORCH = "torch._dynamo"  # with what torch's optimisers import, which takes longer than torch
+READY = "mlaas4hep_dask.cluster.forked"
 
 
-def warm_up(*modules: str) -> None:
+def warm_up(*modules: str, trains: bool = False) -> None:
     """Begin, in another process, to import what the workers of a local cluster need.
 
-    They are forked from that process, so that the 2 s of imports are spent once and not by each
-    of them, and while this process does something else.
+    They are forked from that process, so that the seconds of imports are spent once and not by
+    each of them, and while this process does something else. A process has one of that kind: later
+    calls change nothing.
 
     Parameters
     ----------
     *modules : str
         What to import beside that which measures and encodes.
+    trains : bool
+        Import torch too, as each worker will be a rank. Otherwise those among them import it,
+        while the others read.
     """
-    multiprocessing.set_forkserver_preload([*PRELOADED, *modules])
+    torch = (TORCH,) if trains else ()
+    multiprocessing.set_forkserver_preload([*PRELOADED, *modules, *torch, READY])
     # A terminal sends Ctrl-C to that process too, which would print where it was. It hears no
     # interrupt until it ignores them. That the terminal was closed concerns this process alone.
     earlier = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGHUP})

@@ -67,7 +67,9 @@ class FirstWorker:
         Parameters
         ----------
         wait : bool
-            Also where the group has no worker yet, as those of a batch system may come later.
+            Also where the group has no worker yet, as those of a batch system may come later, and
+            on a local cluster, whose workers can import what this process can: there the time that
+            it takes is worth more than to know it a moment earlier.
 
         Raises
         ------
@@ -75,6 +77,9 @@ class FirstWorker:
             When the worker cannot import something (facts: module, worker, host, python), or the
             user's code has not come back.
         """
+        if not wait and self._cluster.is_local():
+            self.look()
+            return
         for group in list(self._futures)[::-1]:
             if wait or self._cluster.alive(group):
                 self._end(group)

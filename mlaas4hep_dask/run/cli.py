@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import json
+import os
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from pathlib import Path
@@ -11,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from mlaas4hep_dask.cluster import cool_down, warm_up
+from mlaas4hep_dask.cluster import USUAL_RANKS, cool_down, warm_up
 from mlaas4hep_dask.command import (
     Verb,
     announce,
@@ -127,7 +128,8 @@ def run(
     else:
         announce(f"running {dataset}")
         if changes["cluster"] in (None, LOCAL):
-            warm_up()  # before the imports below, which it then runs beside
+            # Before the imports below, which it then runs beside; where all cores will train.
+            warm_up(trains=len(os.sched_getaffinity(0)) <= USUAL_RANKS)
         _run(_loaded(dataset, **changes), line_of(context), keeps_report=keeps_report)
 
 

@@ -68,6 +68,11 @@ class ClusterHandle:
             if group is None or is_of(info, group)
         }
 
+    def is_local(self) -> bool:
+        """Whether all workers are processes that this one has started, with its own Python."""
+        processes = workers_of(self.client).processes
+        return all(processes.pid(address) is not None for address in self.alive())
+
     def num_threads(self, group: Group) -> int:
         """Threads of the workers of a group, at least 1: the first may not have come yet."""
         return max(1, sum(int(info["nthreads"]) for info in self.alive(group).values()))

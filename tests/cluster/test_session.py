@@ -1,11 +1,15 @@
 import os
+import subprocess
+import sys
 
 import psutil
 import pytest
 
 from mlaas4hep_dask import connect
+from mlaas4hep_dask.cluster import USUAL_RANKS
 from mlaas4hep_dask.cluster.session import Session
 from mlaas4hep_dask.cluster.sites.site import system_of
+from mlaas4hep_dask.config import Training
 from mlaas4hep_dask.errors import ConfigError
 from mlaas4hep_dask.places import LOCAL
 from mlaas4hep_dask.waiting import ClusterHandle
@@ -23,6 +27,34 @@ def test_a_session_is_a_handle_that_is_ended_by_one_call():
     assert cluster.client.status == "closed"
     assert not psutil.pid_exists(worker)
     cluster.close()  # again is nothing
+
+
+WARM = """
+import sys
+from mlaas4hep_dask import connect
+from mlaas4hep_dask.cluster import warm_up
+
+def is_loaded():
+    return "torch._dynamo" in sys.modules
+
+if __name__ == "__main__":
+    warm_up(trains={trains})
+    with connect(workers=2, ranks=2) as cluster:
+        print(*cluster.client.run(is_loaded).values())
+"""
+
+
+@pytest.mark.cluster
+@pytest.mark.parametrize("trains", [True, False])
+def test_workers_that_will_all_train_are_forked_from_a_process_with_torch(trains, tmp_path):
+    script = tmp_path / "warm.py"
+    script.write_text(WARM.format(trains=trains))
+    done = subprocess.run([sys.executable, script], capture_output=True, text=True, timeout=120)
+    assert done.stdout.split() == [str(trains)] * 2, done.stderr
+
+
+def test_as_many_ranks_as_a_command_expects_are_the_default():
+    assert Training().ranks == USUAL_RANKS
 
 
 def test_a_site_tells_its_batch_system():

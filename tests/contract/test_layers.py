@@ -80,7 +80,7 @@ def test_workers_are_forked_from_a_process_that_has_compiled_what_measures_and_e
         "assert any(kernel.signatures for kernel in kernels)"
     )
     assert {"mlaas4hep_dask.dataset.tasks", "uproot", "numba"} <= loaded
-    assert "torch" not in loaded  # the ranks import it while others read
+    assert "torch" not in loaded  # where only some will be ranks, these import it themselves
 
 
 def test_the_data_set_is_found_on_first_use():

@@ -45,9 +45,8 @@ def start(options: Cluster, ranks: int, jobs: Path | None = None) -> Iterator[Cl
     from mlaas4hep_dask.cluster.page import add_page
     from mlaas4hep_dask.waiting import ClusterHandle, workers_of
 
-    warm_up()
-    cores = len(os.sched_getaffinity(0))
-    number = options.workers or max(cores, ranks)
+    warm_up()  # unless a command has begun to
+    number = options.workers or max(len(os.sched_getaffinity(0)), ranks)
     with whole_stack() as stack:
         parent = dask.config.get("temporary-directory", None)
         scratch = stack.enter_context(scratch_folder(parent))
