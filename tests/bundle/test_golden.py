@@ -340,7 +340,11 @@ def model_of(files, name):
     ("name", "changes", "message"),
     [
         ("branched", {}, r"another score alone|decides by the values of events"),
-        ("batch", {}, r"another score alone than among 1,000, by up to .* on \d+ of 1,000 events"),
+        (
+            "batch",
+            {},
+            r"another score alone than among 1,000, by up to .* on [\d,]+ of 1,000 events",
+        ),
         (
             "emptied",
             {

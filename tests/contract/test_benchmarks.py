@@ -8,6 +8,7 @@ from paths import REPOSITORY, TUTORIAL
 pytestmark = pytest.mark.slow
 
 FOLDER = REPOSITORY / "benchmarks"
+NIGHTLY = pytest.mark.nightly
 COMMON = {
     "stage",
     "events",
@@ -29,21 +30,27 @@ def data_folder(tmp_path_factory):
     "command",
     [
         "read.py",
-        "read.py --compression lz4 --reference decompression",
+        pytest.param("read.py --compression lz4 --reference decompression", marks=NIGHTLY),
         "specs.py --compression zstd",
         "encode.py --image",
         "encode.py --with-read",
         "predict.py",
         "train.py",
-        "chain.py --epochs 1",
-        "graph.py --partitions 40",
+        pytest.param("chain.py --epochs 1", marks=NIGHTLY),
+        pytest.param("graph.py --partitions 40", marks=NIGHTLY),
         "windows.py --partitions 40",
         "shuffle.py --batch-size 10",
-        f"real.py --files {TUTORIAL}/data/cms_heptutorial_ww.root:events",
-        "peers.py --branches small",
-        "cluster.py --num-small 4 --times 2",
-        "projection.py --codecs lz4 --site slurm --batch-size 50",
-        "churn.py --partitions 80 --partition-events 50 --workers 2 --seconds 0 --most-growth 2",
+        pytest.param(
+            f"real.py --files {TUTORIAL}/data/cms_heptutorial_ww.root:events", marks=NIGHTLY
+        ),
+        pytest.param("peers.py --branches small", marks=NIGHTLY),
+        pytest.param("cluster.py --num-small 4 --times 2", marks=NIGHTLY),
+        pytest.param("projection.py --codecs lz4 --site slurm --batch-size 50", marks=NIGHTLY),
+        pytest.param(
+            "churn.py --partitions 80 --partition-events 50 --workers 2 --seconds 0 "
+            "--most-growth 2",
+            marks=NIGHTLY,
+        ),
     ],
 )
 def test_a_benchmark_ends_with_one_json_object(command, data_folder):
@@ -79,7 +86,7 @@ def test_a_month_counts_every_event_once_and_is_held_against_its_bounds(data_fol
 
 
 @pytest.mark.timeout(400)
-@pytest.mark.nightly
+@NIGHTLY
 @pytest.mark.usefixtures("slurm")
 def test_lost_jobs_are_replaced_and_workers_of_slurm_are_held_against_local_ones(data_folder):
     few = ["--events", "2000", "--repeats", "1", "--times", "1", "--data", str(data_folder)]
@@ -94,6 +101,7 @@ def test_lost_jobs_are_replaced_and_workers_of_slurm_are_held_against_local_ones
     assert lost["ratio"] > 0 < last["ratio"]
 
 
+@NIGHTLY
 def test_projected_seconds_are_held_against_runs_of_the_whole_command(data_folder):
     options = ["--events", "2000", "--repeats", "1", "--batch-size", "50", "--epochs", "1"]
     script = [str(FOLDER / "projection.py"), "--check", "--check-events", "3000"]

@@ -92,7 +92,13 @@ def is_in(stage):
     [
         pytest.param(imports("numpy"), signal.SIGINT, 130, id="while Dask is imported"),
         pytest.param(prints("dashboard: "), signal.SIGTERM, 143, id="while ranks import torch"),
-        pytest.param(is_in("start"), signal.SIGINT, 130, id="while files are planned"),
+        pytest.param(
+            is_in("start"),
+            signal.SIGINT,
+            130,
+            id="while files are planned",
+            marks=pytest.mark.nightly,
+        ),
         pytest.param(is_in("specs"), signal.SIGINT, 130, id="in the specs pass"),
         pytest.param(prints("epoch 1/"), signal.SIGTERM, 143, id="in training"),
         pytest.param(prints("epoch 1/"), signal.SIGHUP, 129, id="its terminal is closed"),
