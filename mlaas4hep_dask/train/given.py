@@ -84,8 +84,7 @@ def arguments_of(
     """Positional and keyword arguments of a factory, beside ``kwargs``.
 
     It is given what it declares of `NAMES` by keyword. One whose first parameter has another name
-    is given the number of columns, or the shape of images, there: unless that has a default and
-    others tell of the inputs.
+    is given the number of columns, or the shape of images, there, unless others tell of the inputs.
 
     Raises
     ------
@@ -103,8 +102,9 @@ def arguments_of(
     kinds = inspect.Parameter
     if first.kind in (kinds.POSITIONAL_ONLY, kinds.POSITIONAL_OR_KEYWORD, kinds.VAR_POSITIONAL):
         is_free = first.name not in kwargs and first.name not in names
-        is_needed = first.default is kinds.empty and first.kind is not kinds.VAR_POSITIONAL
-        if is_free and (is_needed or not names.intersection(INPUTS)):
+        # Nothing in kwargs could be meant for one that has no keyword.
+        is_needed = first.kind is kinds.POSITIONAL_ONLY and first.default is kinds.empty
+        if is_free and (is_needed or names.union(kwargs).isdisjoint(INPUTS)):
             positional = (given.size,)
     for parameter in parameters[len(positional) :]:
         is_rest = parameter.kind in (kinds.VAR_POSITIONAL, kinds.VAR_KEYWORD)

@@ -44,7 +44,7 @@ def asks(signature):
         ("*, num_columns", ROWS, {}, (), {"num_columns": 3}),
         ("width=3, *, num_columns", ROWS, {}, (), {"num_columns": 3}),
         ("width, num_columns", ROWS, {"width": 8}, (), {"num_columns": 3}),
-        ("n, num_columns", ROWS, {}, (3,), {"num_columns": 3}),
+        ("n, /, num_columns", ROWS, {}, (3,), {"num_columns": 3}),
         ("image_shape, num_classes", IMAGES, {}, (), {"image_shape": (2, 8, 8), "num_classes": 3}),
         ("image_shape=None, num_columns=0", ROWS, {}, (), {"num_columns": 3}),
         ("num_columns", ROWS, {"num_columns": 9}, (), {}),
@@ -77,6 +77,8 @@ def test_classes_are_told_where_there_are_some():
     ("signature", "given", "message"),
     [
         ("num_colums, *, layuot", ROWS, "needs 'layuot', .* did you mean 'layout'"),
+        ("width, num_columns", ROWS, "needs 'width', which is not in model.kwargs"),
+        ("hidden, *, layout", ROWS, "needs 'hidden', which is not in model.kwargs"),
         ("n, depth", ROWS, f"needs 'depth', which is not in model.kwargs; .* {NAMES[0]}, .* or"),
         ("image_shape", ROWS, "needs 'image_shape', but events are rows: it may .*num_columns"),
         ("*, layout", IMAGES, "needs 'layout', but events are images, .*may declare image_shape"),
@@ -87,6 +89,11 @@ def test_classes_are_told_where_there_are_some():
 def test_a_parameter_that_nothing_is_known_for_is_an_error(signature, given, message):
     with pytest.raises(TypeError, match=message):
         arguments_of(asks(signature), {}, given)
+
+
+def test_what_kwargs_tell_of_the_inputs_is_for_no_other_parameter():
+    with pytest.raises(TypeError, match=r"needs 'width', which is not in model\.kwargs"):
+        arguments_of(asks("width, num_columns"), {"num_columns": 9}, ROWS)
 
 
 def source_of(tmp_path, text, **kwargs):
