@@ -3,10 +3,11 @@
 A hook is any object with one or more of these methods, each of which is given a `Context`:
 
 - ``on_train_begin`` before the first epoch; again where training goes on from a checkpoint;
-- ``on_epoch_begin`` before the first step of an epoch;
+- ``on_epoch_begin`` before the first step of an epoch; again where one goes on after some steps;
 - ``on_step`` after every step of the optimiser;
 - ``on_epoch_end`` when the validation events of an epoch are measured;
-- ``on_train_end`` after the last epoch.
+- ``on_train_end`` after the last epoch, always after ``on_train_begin`` in the same process: both
+  are called once more where the test events have to be measured anew.
 
 Every rank has its own hooks.
 """
@@ -46,7 +47,8 @@ class Context:
         That of the last step: the mean over ranks is the mean loss of the events of the step.
     metrics : mapping of str to mapping
         In ``on_epoch_end`` those of ``train`` and ``validation`` over all ranks, as in
-        metrics.json; of the epoch before in other methods, and empty in the first epoch.
+        metrics.json; of the epoch before in other methods, after a resume too, and empty in the
+        first epoch.
     """
 
     network: torch.nn.Module
@@ -92,7 +94,13 @@ class Hooks:
             moment: [(piece, getattr(hook, moment)) for piece, hook in made if _has(hook, moment)]
             for moment in MOMENTS
         }
-        self._has_begun = False
+        self._has_begun = self._has_ended = False
+        self._epoch_before = 0
+
+    def take_up(self, epoch: int, metrics: Mapping[str, Mapping[str, Any]]) -> None:
+        """Go on from a checkpoint of another process, written in or after an epoch."""
+        if not self._has_begun:
+            self._epoch_before, self.context.metrics = epoch, metrics
 
     def begin_epoch(self, epoch: int, step: int = 0) -> None:
         """Tell that an epoch begins; before the first of this process, that training does.
@@ -100,9 +108,7 @@ class Hooks:
         It may go on after some steps of another process.
         """
         self.context.epoch, self.context.step = epoch, step
-        if not self._has_begun:
-            self._has_begun = True
-            self._call("on_train_begin")
+        self._begin_training()
         self._call("on_epoch_begin")
 
     def end_step(self, loss: float) -> None:
@@ -117,10 +123,18 @@ class Hooks:
         self._call("on_epoch_end")
 
     def end_training(self) -> None:
-        """Tell that training is over, once, and where it has begun in this process."""
-        if self._has_begun:
-            self._has_begun = False
-            self._call("on_train_end")
+        """Tell that training is over, once."""
+        if self._has_ended:
+            return
+        self._has_ended = True
+        self.context.epoch = self.context.epoch or self._epoch_before
+        self._begin_training()
+        self._call("on_train_end")
+
+    def _begin_training(self) -> None:
+        if not self._has_begun:
+            self._has_begun = True
+            self._call("on_train_begin")
 
     def _call(self, moment: str) -> None:
         for piece, method in self._calls[moment]:
@@ -132,7 +146,8 @@ class Hooks:
 
 def _made(piece: Piece) -> Any:
     hook = piece.make()
-    unknown = [name for name in dir(hook) if name.startswith("on_") and name not in MOMENTS]
+    names = {name for name in dir(hook) if name.startswith("on_")}
+    unknown = [name for name in sorted(names.difference(MOMENTS)) if _has(hook, name)]
     if unknown:
         near = did_you_mean(unknown[0], MOMENTS)
         raise piece.error(f"has a method {unknown[0]}, which nobody calls{near}")

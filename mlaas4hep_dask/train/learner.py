@@ -85,7 +85,7 @@ class Learner:
 
     def state(self) -> dict[str, Any]:
         """For a checkpoint."""
-        return self.stepper.state()
+        return {**self.stepper.state(), "metrics": dict(self.hooks.context.metrics)}
 
     def take_up(self, state: Mapping[str, Any]) -> None:
         """Go on from a checkpoint.
@@ -97,6 +97,7 @@ class Learner:
         """
         try:
             self.stepper.take_up(state)
+            self.hooks.take_up(state["epoch"], state.get("metrics", {}))
         except (KeyError, TypeError, ValueError, RuntimeError, pickle.UnpicklingError) as error:
             raise unusable(error, self.task.rank) from error
 

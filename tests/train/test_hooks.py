@@ -55,6 +55,22 @@ class Misspelt:
 
 class Nothing:
     pass
+
+class Told:
+    on_gpu = False
+
+    def tell(self, name, context):
+        seen = context.network.__dict__.setdefault("told", [])
+        seen.append((name, context.epoch, context.step, dict(context.metrics)))
+
+    def on_train_begin(self, context):
+        self.tell("train begins", context)
+
+    def on_epoch_begin(self, context):
+        self.tell("epoch begins", context)
+
+    def on_train_end(self, context):
+        self.tell("train ends", context)
 """
 
 
@@ -137,6 +153,37 @@ def test_what_a_hook_sets_is_in_the_checkpoint(tmp_path):
     _, memory, results = trained(tmp_path, "hooks.py:Halve")
     resumed = Rank(task_of(memory, method=method(tmp_path, "hooks.py:Halve")), results[-1].state)
     assert resumed.learner.stepper.learning_rate == pytest.approx(0.01 / 4)
+
+
+def test_a_hook_knows_the_metrics_of_the_epoch_before_after_a_resume_too(tmp_path):
+    memory, chosen = Memory(), method(tmp_path, "hooks.py:Told")
+    rank = Rank(task_of(memory, method=chosen), None)
+    first = run_epoch(rank, memory, 1)
+    metrics = {name: split.as_json() for name, split in first.splits.items()}
+    part = rank.run_epoch(memory, lambda _: None, 2, 0.0)  # a pause after its first window
+    within = Rank(rank.task, part.state, (part.part,))
+    run_epoch(within, memory, 2)
+    steps = rank.task.assignments.train.num_steps(0)
+    assert within.learner.network.told == [
+        ("train begins", 2, steps, metrics),
+        ("epoch begins", 2, steps, metrics),
+    ]
+    after = Rank(rank.task, first.state)
+    run_epoch(after, memory, 2)
+    assert after.learner.network.told[1] == ("epoch begins", 2, 0, metrics)
+
+
+def test_training_ends_for_a_hook_where_test_events_alone_are_left(tmp_path):
+    _, memory, results = trained(tmp_path, "hooks.py:Told")
+    task = task_of(memory, method=method(tmp_path, "hooks.py:Told"))
+    rank = Rank(task, results[-1].state)
+    rank.measure(memory, "test")
+    rank.measure(memory, "test")
+    metrics = {name: split.as_json() for name, split in results[-1].splits.items()}
+    assert rank.learner.network.told == [
+        ("train begins", 2, 0, metrics),
+        ("train ends", 2, 0, metrics),
+    ]
 
 
 def test_what_is_wrong_with_a_hook_is_said_with_its_line(tmp_path):
