@@ -97,7 +97,7 @@ class Learner:
         """
         try:
             self.stepper.take_up(state)
-            self.hooks.take_up(state["epoch"], state.get("metrics", {}))
+            self.hooks.take_up(state.get("epoch", 0), state.get("metrics", {}))
         except (KeyError, TypeError, ValueError, RuntimeError, pickle.UnpicklingError) as error:
             raise unusable(error, self.task.rank) from error
 
