@@ -11,7 +11,6 @@ from mlaas4hep_dask.encode.input_layout import InputLayout
 from mlaas4hep_dask.inputs.image import likely_shape
 from mlaas4hep_dask.inputs.preflight import Preflight
 from mlaas4hep_dask.inputs.prepare import HEAD_EVENTS
-from mlaas4hep_dask.specs import Specs
 from mlaas4hep_dask.train.given import Given
 from mlaas4hep_dask.train.method import Method
 from mlaas4hep_dask.train.model import ModelSource
@@ -71,6 +70,10 @@ def check_model(
 
 
 def _only_built(config: Config, model: ModelSource, plan: Plan) -> tuple[str, ...]:
+    none = f"none of the first {HEAD_EVENTS:,} events of the samples is selected: model"
+    if of_events := model.declares() & {"layout", "specs"}:
+        why = f"since {' and '.join(sorted(of_events))} would tell of them"
+        return (f"{none} {model.reference} was not built, {why}",)
     # How many objects an event can have is known from events; any width will do here.
     width = config.encode.width if isinstance(config.encode.width, int) else 4
     by_kind = sorted(plan.branches, key=lambda branch: (branch.kind == "jagged", branch.name))
@@ -78,17 +81,13 @@ def _only_built(config: Config, model: ModelSource, plan: Plan) -> tuple[str, ..
     layout = InputLayout.of(zip(by_kind, widths, strict=True))
     shape: tuple[int, ...] = (layout.num_columns,)
     objective = config.objective.unfitted(tuple(layout.columns()))
-    given = Given(shape, objective.num_outputs, len(objective.classes), layout, Specs())
+    given = Given(shape, objective.num_outputs, len(objective.classes))
     if config.image is not None:
         shape = likely_shape(config.image)
         objective = config.objective.unfitted(())
-        given = Given(shape, objective.num_outputs, len(objective.classes), specs=Specs())
+        given = Given(shape, objective.num_outputs, len(objective.classes))
     model.build(given)
-    text = (
-        f"none of the first {HEAD_EVENTS:,} events of the samples is selected: model "
-        f"{model.reference} was built for {_tried(shape)}, and tried on none"
-    )
-    return (text,)
+    return (f"{none} {model.reference} was built for {_tried(shape)}, and tried on none",)
 
 
 def _tried(shape: tuple[int, ...]) -> str:

@@ -70,11 +70,17 @@ def test_a_split_without_events_is_seen(keys, tmp_path, capsys):
 OWN = """
 import torch
 
+from mlaas4hep_dask.train.views import Categories
+
 def number(columns):
     return 3
 
 def narrow(columns):
     return torch.nn.Linear(3, 1)
+
+def counted(layout):
+    Categories(layout.branch("NJet"))
+    return torch.nn.Linear(layout.num_columns, 1)
 
 def mean(outputs, targets):
     return (outputs - targets).mean()
@@ -104,3 +110,17 @@ def test_what_fails_when_it_is_tried_is_told_with_its_line(
         n for n, line in enumerate(lines, 1) if line.startswith(f"  {next(iter(value))}: ")
     )
     assert f"error: {tmp_path}/dataset.yaml:{number}: {expected}" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("model", "told"),
+    [
+        ("own.py:counted", "was not built, since layout would tell of them"),
+        ("mlaas4hep_dask.train.network:mlp", "was built for rows (tried with "),
+    ],
+)
+def test_a_model_is_not_refused_where_no_event_is_selected(model, told, keys, tmp_path, capsys):
+    (tmp_path / "own.py").write_text(OWN)
+    keys |= {"select": "NJet > 1000", "model": {"callable": model}}
+    assert checked(keys, tmp_path) == 0
+    assert f"events of the samples is selected: model {model} {told}" in capsys.readouterr().out
