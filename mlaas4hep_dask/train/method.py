@@ -50,6 +50,11 @@ class Piece:
     code: UserCode
     kwargs: Mapping[str, Any]
 
+    @property
+    def key(self) -> str:
+        """The key of dataset.yaml that names it, such as ``training.hooks.0``."""
+        return f"training.{self.what.replace('[', '.').rstrip(']')}"
+
     def parameters(self) -> Mapping[str, inspect.Parameter]:
         """What the callable takes."""
         return inspect.signature(self._function()).parameters
@@ -83,13 +88,13 @@ class Piece:
     def error(self, what: str, cause: BaseException | None = None) -> ModelError:
         """The error that says what is wrong with it, and where in the user's code."""
         text = f"{self.what} {self.code.message(what, cause)}"
-        return ModelError(text, callable=self.code.reference)
+        return ModelError(text, callable=self.code.reference, key=self.key)
 
     def _function(self) -> Callable[..., Any]:
         try:
             return self.code.load()
         except CodeError as error:
-            raise ModelError(f"{self.what} {error.message}", **error.facts) from error
+            raise ModelError(f"{self.what} {error.message}", key=self.key, **error.facts) from error
 
 
 @dataclass(frozen=True)
@@ -143,11 +148,6 @@ class Method:
         return codes if self.loss.code is None else {"loss": self.loss.code, **codes}
 
 
-def reference_of(name: str, home: str) -> str:
-    """``module:callable`` of what dataset.yaml names; without a colon it is in torch's ``home``."""
-    return name if ":" in name else f"{home}:{name}"
-
-
 def find_piece(
     named: Named | None,
     *,
@@ -178,7 +178,8 @@ def find_piece(
     """
     if named is None:
         return None
-    reference = reference_of(named.callable, home)
+    name = named.callable
+    reference = name if ":" in name else f"{home}:{name}"
     kwargs = dict(named.kwargs)
     code = code_named(f"training.{what}", reference, resolve=resolve, where=where, values=kwargs)
     return Piece(what, code, kwargs)

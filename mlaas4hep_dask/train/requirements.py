@@ -10,6 +10,7 @@ import torch
 
 from mlaas4hep_dask.errors import ModelError, did_you_mean
 
+FREEZE = "training.freeze"
 SHOWN = 3  # names of parameters
 
 
@@ -116,15 +117,15 @@ def learned(network: torch.nn.Module, freeze: Sequence[str]) -> list[torch.nn.Pa
         names = [name for name in parameters if fnmatchcase(name, pattern)]
         if not names:
             raise ModelError(
-                f"training.freeze: no parameter's name matches {pattern!r}"
+                f"{FREEZE}: no parameter's name matches {pattern!r}"
                 f"{did_you_mean(pattern, parameters)}; there are {', '.join(parameters)}",
-                pattern=pattern,
+                key=FREEZE,
             )
         for name in names:
             parameters[name].requires_grad_(False)
     left = [parameter for parameter in parameters.values() if parameter.requires_grad]
     if freeze and not left:
-        raise ModelError("training.freeze leaves no parameter to learn", patterns=tuple(freeze))
+        raise ModelError(f"{FREEZE} leaves no parameter to learn", key=FREEZE)
     return left
 
 

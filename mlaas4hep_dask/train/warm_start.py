@@ -149,7 +149,7 @@ class WarmStart:
         return best[0]
 
     def _error(self, text: str) -> ModelError:
-        return ModelError(f"{KEY}: {text}", callable=self.path)
+        return ModelError(f"{KEY}: {text}", key=KEY)
 
 
 def find_warm_start(

@@ -26,6 +26,7 @@ from mlaas4hep_dask.train.hooks import Context, Hooks
 from mlaas4hep_dask.train.method import Method
 from mlaas4hep_dask.train.network import mlp
 from mlaas4hep_dask.train.rank import Rank
+from mlaas4hep_dask.train.requirements import learned
 from mlaas4hep_dask.train.views import Categories, CollectionViews
 from mlaas4hep_dask.train.warm_start import find_warm_start
 
@@ -290,6 +291,7 @@ training:
   warm_start: a.pt
   hooks:
     - hooks.py:Broken
+  freeze: ["*"]
 """
 
 
@@ -309,3 +311,27 @@ def test_what_fails_when_it_runs_is_said_with_the_line_of_its_key(tmp_path):
         code_at_its_line(config),
     ):
         Hooks(method.hooks, Context(mlp(4), None))
+    for pattern, said in (("*", " leaves no parameter"), ("1.*", ": no parameter's name matches")):
+        with (
+            pytest.raises(ModelError, match=rf"dataset.yaml:9: training.freeze{said}"),
+            code_at_its_line(config),
+        ):
+            learned(mlp(4), [pattern])
+
+
+def test_hooks_of_one_callable_are_told_apart(tmp_path):
+    (tmp_path / "hooks.py").write_text(
+        "class Odd:\n    def __init__(self, bad):\n        self.on_step = None if bad else print\n"
+    )
+    text = "    - callable: hooks.py:Odd\n      kwargs: {{bad: {}}}\n"
+    for first, line in (("true", 8), ("false", 10)):
+        second = "false" if first == "true" else "true"
+        hooks = text.format(first) + text.format(second)
+        yaml = YAML.partition("    - hooks")[0] + hooks
+        (tmp_path / "dataset.yaml").write_text(yaml.replace("  warm_start: a.pt", "  ranks: 1"))
+        config = load(tmp_path / "dataset.yaml")
+        with (
+            pytest.raises(ModelError, match=rf"dataset.yaml:{line}: hooks\[{line // 2 - 4}\] "),
+            code_at_its_line(config),
+        ):
+            Hooks(method_of(config).hooks, Context(mlp(4), None))
