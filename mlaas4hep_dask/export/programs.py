@@ -158,15 +158,19 @@ def _searchsorted(
     side: str | None = None,
     sorter: Any = None,
 ) -> Any:
-    """How many points are not above each value, for which ONNX has no operation of its own."""
+    """How many points are below each value, or not above it: ONNX has no operation of its own."""
     import onnxscript
 
     op: Any = onnxscript.opset18
-    assert right  # the only way in which tables are looked up
-    del out_int32, side, sorter
+    if sorter is not None:
+        raise NotImplementedError("searchsorted with sorter")
     last = op.Constant(value_ints=[-1])
-    is_reached = op.GreaterOrEqual(op.Unsqueeze(values, last), points)
-    return op.ReduceSum(op.Cast(is_reached, to=7), last, keepdims=0)  # 7 is int64
+    if len(points.shape) > 1:  # each row of values has points of its own
+        points = op.Unsqueeze(points, op.Constant(value_ints=[-2]))
+    compare = op.GreaterOrEqual if right or side == "right" else op.Greater
+    is_reached = compare(op.Unsqueeze(values, last), points)
+    to = onnxscript.INT32 if out_int32 else onnxscript.INT64
+    return op.ReduceSum(op.Cast(is_reached, to=int(to.dtype)), last, keepdims=0)
 
 
 _KINDS: Mapping[str, Callable[[Any, Tensors], tuple[bytes, Run]]] = {
@@ -196,7 +200,7 @@ def _shortened(error: Exception) -> str:
     while cause.__cause__ is not None:
         cause = cause.__cause__
     lines = [line.strip() for line in ANSI.sub("", str(cause)).splitlines() if line.strip()]
-    return f"{type(cause).__name__}: {lines[0][:300] if lines else ''}"
+    return ": ".join([type(cause).__name__, *(line[:300] for line in lines[:1])])
 
 
 @contextmanager

@@ -135,6 +135,49 @@ def test_what_cannot_be_a_program_is_an_error_that_says_why(automatic, made):
         to_programs(network, automatic, BINARY, events, formats=["torch_export"])
 
 
+class Sought(torch.nn.Module):
+    """Seeks values among points as each of some options says."""
+
+    def __init__(self, options):
+        super().__init__()
+        self.linear = torch.nn.Linear(1, 1)
+        self.register_buffer("points", torch.tensor([-1.0, 0.0, 0.0, 0.5]))
+        self.options = options
+
+    def forward(self, x, missing):
+        x = torch.where(missing, 0.0, x).round(decimals=0)  # some of them are points
+        total = torch.zeros_like(x[:, :1])
+        for each in self.options:
+            for points in (self.points, self.points + x[:, :1]):
+                found = torch.searchsorted(points.contiguous(), x, **each)
+                total = total + 0.1 * found.sum(dim=1, keepdim=True)
+        return self.linear(total)
+
+
+class SortedBy(Sought):
+    """Its points have an order of their own."""
+
+    def __init__(self):
+        super().__init__(())
+        self.register_buffer("order", torch.arange(4))
+
+    def forward(self, x, missing):
+        found = torch.searchsorted(self.points, x.contiguous(), sorter=self.order)
+        return self.linear(found.sum(dim=1, keepdim=True) * 0.1) + missing[:, :1]
+
+
+@pytest.mark.slow
+@NEEDS_ONNX
+def test_what_searches_among_points_is_in_onnx_too(automatic, made):
+    torch.manual_seed(1)
+    events = examples_of(made, automatic)
+    options = ({}, {"right": True}, {"side": "left"}, {"side": "right", "out_int32": True})
+    files = to_programs(Sought(options), automatic, BINARY, events, formats=["onnx"])
+    assert list(files) == ["model.onnx"]  # its scores were compared
+    with pytest.raises(ModelError, match=r"as onnx \(.*: searchsorted with sorter\); leave it out"):
+        to_programs(SortedBy(), automatic, BINARY, events, formats=["onnx"])
+
+
 def test_a_package_that_is_not_there_is_named(automatic, made, monkeypatch):
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
     events = examples_of(made, automatic)
