@@ -141,8 +141,7 @@ def check(
         options, input_ = cluster_of(option_of, address=address or LOCAL, site=site), no_input()
     else:
         config = load(dataset, changes)
-        references = {"model": config.model.callable, "loss": config.training.loss or ""}
-        options, input_ = config.cluster, input_of(description_of(config), references)
+        options, input_ = config.cluster, input_of(description_of(config), config)
     silence()
 
     def tell(line: Line) -> None:

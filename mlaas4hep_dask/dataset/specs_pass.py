@@ -226,17 +226,18 @@ def _overlap(part: Partition, lost: Skipped) -> bool:
 def _is_seen(cluster: ClusterHandle, folder: Path) -> bool:
     """Whether readers share the folder of the cache; those of a local cluster do."""
     hosts = {str(info["host"]) for info in cluster.alive("readers").values()}
-    if all(host.startswith(("127.", "::1", "localhost")) for host in hosts):
+    if hosts and all(host.startswith(("127.", "::1", "localhost")) for host in hosts):
         return True
     try:
         seen = readers_that_see(cluster, folder)
     except OSError as error:  # it is told later that nothing could be kept
         logger.info("%s: %s", folder, error)
         return True
-    if all(seen.values()):
+    if seen and all(seen.values()):
         return True
-    text = "%d of %d readers cannot write into the cache %s: specs are kept from here, all together"
-    logger.info(text, list(seen.values()).count(False), len(seen), folder)
+    blind = f"{list(seen.values()).count(False)} of {len(seen)} readers cannot write"
+    why = blind if seen else "no reader has said that it can write"
+    logger.info("%s into the cache %s: specs are kept from here, all together", why, folder)
     return False
 
 

@@ -20,7 +20,7 @@ def facts_before(dataset: Dataset, model: ModelSource, method: Method) -> dict[s
     checked = dataset.checked()
     facts: dict[str, Any] = {
         "mlaas4hep_dask": __version__,
-        "dataset.yaml": _without_ranks(dataset.config),
+        "dataset.yaml": keys_of(dataset.config),
         f"model {model.reference}": model.code.parts,
     }
     for what, code in method.codes.items():
@@ -38,7 +38,7 @@ def facts_before(dataset: Dataset, model: ModelSource, method: Method) -> dict[s
     return facts
 
 
-def _without_ranks(config: Config) -> dict[str, Any]:
+def keys_of(config: Config) -> dict[str, Any]:
     """The keys that influence a result, but for the number of ranks: any may go on with a run."""
     keys = config.influential()
     for name in ("ranks", "max_restarts", "checkpoint_minutes"):

@@ -17,7 +17,7 @@ from tokens import HOUR, token_of
 from mlaas4hep_dask.cluster.check import Line, as_text, is_red
 from mlaas4hep_dask.cluster.check.checking import SHORT, Asked, chosen_workers, one_of_each
 from mlaas4hep_dask.cluster.check.facts import Gpus, Scratch, listen, reach, stop_listening
-from mlaas4hep_dask.cluster.check.input import no_input
+from mlaas4hep_dask.cluster.check.input import code_needs, no_input
 from mlaas4hep_dask.cluster.check.lines import (
     gpu_lines,
     memory_line,
@@ -26,7 +26,8 @@ from mlaas4hep_dask.cluster.check.lines import (
     start_line,
 )
 from mlaas4hep_dask.cluster.sites import job_script, load_site
-from mlaas4hep_dask.config import Cluster
+from mlaas4hep_dask.config import Cluster, Config
+from mlaas4hep_dask.errors import CodeError
 from mlaas4hep_dask.places import GROUPS
 from mlaas4hep_dask.waiting import ClusterHandle
 
@@ -382,6 +383,40 @@ def test_htcondor_is_green_and_wrong_python_and_memory_are_red(htcondor, tmp_pat
         assert "ask for less memory" in line.advice
     else:
         assert "no match found" in line.text
+
+
+def test_all_code_that_a_run_imports_is_tried(tmp_path):
+    names = ("build", "small", "select", "lion", "falling", "Watch", "Until", "scaled")
+    (tmp_path / "own.py").write_text("".join(f"def {name}(): pass\n" for name in names))
+    keys = {
+        "name": "made",
+        "samples": [
+            {"name": "signal", "label": 1, "files": "s.root"},
+            {"name": "background", "label": 0, "files": "b.root"},
+        ],
+        "model": {"callable": "own.py:build"},
+        "function": {"callable": "own.py:select"},
+        "encode": {"normalisation": {"*_pt": "own.py:scaled", "*": "standard"}},
+        "training": {
+            "loss": "own.py:small",
+            "optimiser": "own.py:lion",
+            "scheduler": {"callable": "own.py:falling"},
+            "hooks": ["own.py:Watch", "own.py:Until"],
+        },
+    }
+    needs = code_needs(Config.from_mapping(keys, base=tmp_path))
+    assert sorted(need.what for need in needs) == [
+        "function 'own.py:select'",
+        "hooks[0] 'own.py:Watch'",
+        "hooks[1] 'own.py:Until'",
+        "loss 'own.py:small'",
+        "model 'own.py:build'",
+        "optimiser 'own.py:lion'",
+        "scheduler 'own.py:falling'",
+    ]
+    keys["training"] = {"optimiser": "AdamW", "hooks": ["own.py:Wach"]}
+    with pytest.raises(CodeError, match=r"Wach.*did you mean 'Watch'"):
+        code_needs(Config.from_mapping(keys, base=tmp_path))
 
 
 def test_one_worker_of_each_group_is_chosen_and_another_for_each(client):

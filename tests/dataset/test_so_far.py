@@ -12,7 +12,7 @@ from mlaas4hep_dask.dataset.measuring import measure_pieces
 from mlaas4hep_dask.dataset.plan import Skipped
 from mlaas4hep_dask.dataset.planning import check_files
 from mlaas4hep_dask.dataset.so_far import SoFar, missing
-from mlaas4hep_dask.dataset.specs_pass import file_pieces
+from mlaas4hep_dask.dataset.specs_pass import _is_seen, file_pieces
 from mlaas4hep_dask.inputs.preflight import preflight
 from mlaas4hep_dask.waiting import ClusterHandle
 
@@ -95,6 +95,37 @@ def test_a_folder_that_cannot_be_written_is_told(plan, tmp_path, caplog):
 
 def dataset_of(keys, cluster, **more):
     return Dataset(Config.from_mapping({**keys, **more}), cluster)
+
+
+class Hosts:
+    """Readers of some hosts, of which some say whether they see a folder."""
+
+    def __init__(self, hosts, seen):
+        self.hosts, self.seen = hosts, seen
+
+    def alive(self, group):
+        return {f"tcp://{host}:1 of {group}": {"host": host} for host in self.hosts}
+
+    def on_workers(self, function, path, *, workers, what):  # noqa: ARG002
+        return dict(zip(workers, self.seen, strict=False))
+
+
+@pytest.mark.parametrize(
+    ("hosts", "seen", "expected", "said"),
+    [
+        (["127.0.0.1", "127.0.0.1"], [], True, ""),
+        (["192.0.2.1", "192.0.2.2"], [True, True], True, ""),
+        (["192.0.2.1", "192.0.2.2"], [True, False], False, "1 of 2 readers cannot write into"),
+        (["192.0.2.1", "192.0.2.2"], [], False, "no reader has said that it can write into"),
+        ([], [], False, "no reader has said that it can write into"),
+    ],
+)
+def test_a_cache_is_shared_only_where_a_reader_has_said_so(
+    hosts, seen, expected, said, tmp_path, caplog
+):
+    with caplog.at_level("INFO"):
+        assert _is_seen(Hosts(hosts, seen), tmp_path) is expected
+    assert said in caplog.text
 
 
 def test_workers_that_do_not_see_the_cache_leave_it_to_the_client(keys, client):

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
 from dataclasses import dataclass
 
 from mlaas4hep_dask.catalog import DataFile, resolve_files
 from mlaas4hep_dask.cluster.check.lines import Line
+from mlaas4hep_dask.config import Config
 from mlaas4hep_dask.inputs.description import Description
 from mlaas4hep_dask.reader import Access, plan_file, reading_needs
 from mlaas4hep_dask.usercode import Need, find_code
@@ -39,15 +39,15 @@ def no_input() -> Input:
     return Input(None, Access(), (Need.of("this package", NO_DATA),))
 
 
-def input_of(description: Description, references: Mapping[str, str]) -> Input:
+def input_of(description: Description, config: Config) -> Input:
     """The first file of a data set, and what workers need for it.
 
     Parameters
     ----------
     description : Description
         What the data set is to be.
-    references : mapping of str to str
-        By what it is: ``module:callable`` of model and loss; other texts name what is ours.
+    config : Config
+        Of the run, whose code is to be imported.
 
     Raises
     ------
@@ -57,15 +57,37 @@ def input_of(description: Description, references: Mapping[str, str]) -> Input:
     files = [file for of in resolve_files(description.listing).values() for file in of]
     needs = reading_needs((file.file for file in files), description.access)
     needs.append(Need.of("training", ["torch"]))
-    by_what = dict(references)
-    if description.function is not None:
-        by_what["function"] = description.function.callable
-    needs += [
-        Need.of_code(what, find_code(reference, resolve=description.places.resolve))
-        for what, reference in by_what.items()
-        if ":" in reference
-    ]
+    needs += code_needs(config)
     return Input(files[0], description.access, tuple(needs))
+
+
+def code_needs(config: Config) -> list[Need]:
+    """The user's code that workers import; normalisations reach them as numbers.
+
+    Raises
+    ------
+    CodeError
+        When there is no such code.
+    """
+    training = config.training
+    sections = {
+        "model": config.model,
+        "function": config.function,
+        "optimiser": training.optimiser,
+        "scheduler": training.scheduler,
+        **{f"hooks[{number}]": hook for number, hook in enumerate(training.hooks)},
+    }
+    named = [
+        (what, section.callable, section.kwargs)
+        for what, section in sections.items()
+        if section is not None
+    ]
+    named.append(("loss", config.loss, {}))
+    return [
+        Need.of_code(what, find_code(reference, resolve=config.resolve, values=values))
+        for what, reference, values in named
+        if ":" in reference  # others are torch's or ours
+    ]
 
 
 def open_file(file: DataFile, access: Access) -> tuple[int, float]:
