@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from mlaas4hep_dask.config import Config
+from mlaas4hep_dask.errors import ConfigError
 from mlaas4hep_dask.train.assign import Assignment
+from mlaas4hep_dask.train.grouping import num_steps
 
 
 def training_cautions(config: Config, train: Assignment, num_chunks: int) -> tuple[str, ...]:
@@ -17,8 +19,14 @@ def training_cautions(config: Config, train: Assignment, num_chunks: int) -> tup
         The training events, of one chunk.
     num_chunks : int
         How many chunks there are.
+
+    Raises
+    ------
+    ConfigError
+        When a schedule is shorter than the training, in the middle of which it would fail.
     """
     training = config.training
+    _require_schedule(config, train, num_chunks)
     cautions = []
     if training.strategy == "chunked" and num_chunks == 1:
         cautions.append(
@@ -38,3 +46,22 @@ def training_cautions(config: Config, train: Assignment, num_chunks: int) -> tup
             "window of events has"
         )
     return tuple(cautions)
+
+
+def _require_schedule(config: Config, train: Assignment, num_chunks: int) -> None:
+    """Raise for a schedule that the user has made too short; it takes the number, or would fail."""
+    training, scheduler = config.training, config.training.scheduler
+    own = None if scheduler is None else scheduler.kwargs.get("total_steps")
+    if scheduler is None or not isinstance(own, int):
+        return
+    calls = num_chunks if training.strategy == "chunked" else training.epochs
+    if scheduler.every != "epoch":  # what takes total_steps is called after every step
+        calls *= training.passes * num_steps(train, training.accumulate)
+    if own < calls:
+        key = "training.scheduler.kwargs.total_steps"
+        raise ConfigError(
+            f"{config.where(key)}: {scheduler.callable} of training.scheduler has total_steps: "
+            f"{own:,}, but is called {calls:,} times, after every {scheduler.every or 'step'}: "
+            "leave total_steps out, and it is given that number",
+            key=key,
+        )

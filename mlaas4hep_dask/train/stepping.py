@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
+from mlaas4hep_dask.errors import ModelError
 from mlaas4hep_dask.train.method import Method, Piece
 from mlaas4hep_dask.train.requirements import learned
 from mlaas4hep_dask.usercode import RAISED
@@ -77,10 +78,7 @@ class Stepper:
                 self._new_schedule, method.scheduler, max_lr=learning_rate, mode=mode
             )
             self._schedule(steps * epochs if self._is_per_step else epochs)
-        self._mean: AveragedModel | None = None
-        if method.ema is not None:
-            average = _mean_of(method.ema)
-            self._mean = AveragedModel(network, multi_avg_fn=average, use_buffers=True)
+        self._mean = None if method.ema is None else averaged(network, method.ema)
         self.measured = network if self._mean is None else self._mean.module
 
     def _new_schedule(self, piece: Piece, calls: int, **facts: Any) -> None:
@@ -207,6 +205,24 @@ class Stepper:
             function(*arguments)
         except RAISED as error:  # whatever the user's code raises
             raise piece.error("failed in a step", error) from error
+
+
+def averaged(network: torch.nn.Module, decay: float) -> AveragedModel:
+    """A copy of a network that goes on as the moving average of its parameters.
+
+    Raises
+    ------
+    ModelError
+        When the network cannot be copied.
+    """
+    try:
+        return AveragedModel(network, multi_avg_fn=_mean_of(decay), use_buffers=True)
+    except RAISED as error:  # whatever the user's network raises
+        reason = str(error).strip().partition("\n")[0]
+        raise ModelError(
+            f"cannot be copied, as training.ema needs ({type(error).__name__}: {reason}); "
+            "torch.nn.utils.parametrizations has weight_norm and others that can"
+        ) from error
 
 
 def _mean_of(decay: float) -> Callable[[Sequence[torch.Tensor], Sequence[torch.Tensor], Any], None]:

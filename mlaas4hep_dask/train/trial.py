@@ -248,6 +248,10 @@ class _Trial:
         names = {name for name, _ in network.named_parameters()}
         before = {name: p.detach().clone() for name, p in network.named_parameters()}
         few = _spread(len(self._x), FEW)
+        if (decay := self._training.method.ema) is not None:
+            from mlaas4hep_dask.train.stepping import averaged
+
+            averaged(network, decay)  # as ranks do, before its first call
         with torch.no_grad():
             self._outputs(call, self._x[few], self._missing[few], self._refused)
         require_fixed(network, names, before, self._training.num_ranks)
@@ -288,7 +292,7 @@ class _Trial:
     def _stepping(self, network: torch.nn.Module) -> Callable[[], None]:
         """Takes a step as training will, or one like it where that needs no trial."""
         training, method = self._training, self._training.method
-        if method.optimiser is None and method.scheduler is None:
+        if method.optimiser is None and method.scheduler is None and method.ema is None:
             learned(network, method.freeze)
             return lambda: _step(network)
         from mlaas4hep_dask.train.stepping import Stepper

@@ -4,8 +4,10 @@ import pytest
 from alone import Memory
 from test_method import config
 
+from mlaas4hep_dask.errors import ConfigError
 from mlaas4hep_dask.run.cautions import training_cautions
 from mlaas4hep_dask.train.chunks import chunk_of
+from mlaas4hep_dask.train.grouping import num_steps
 
 CHUNKED = {"strategy": "chunked", "chunk_events": 200, "batch_size": 20}
 
@@ -44,3 +46,30 @@ def test_a_step_has_no_more_batches_than_a_window(accumulate):
     said = cautions(accumulate=accumulate)
     assert len(said) == (accumulate > most)
     assert all(f"accumulate is 13, but a step has at most {most} batches" in each for each in said)
+
+
+@pytest.mark.parametrize(
+    ("every", "keys", "factor"),
+    [
+        (None, {"epochs": 3}, 3),
+        ("step", {"epochs": 3, "accumulate": 4}, 3),
+        (None, {"epochs": 5, **CHUNKED}, 5),
+        ("epoch", {"epochs": 30}, None),
+    ],
+)
+def test_a_schedule_that_is_shorter_than_the_training_is_refused(every, keys, factor):
+    steps = num_steps(Memory().assignments().train, keys.get("accumulate", 1))
+    calls = 30 if factor is None else factor * steps
+
+    def of(total_steps):
+        kwargs = {"total_steps": total_steps}
+        scheduler = {"callable": "OneCycleLR", "kwargs": kwargs, "every": every}
+        return cautions(**keys, scheduler=scheduler)
+
+    of(calls)
+    of(calls + 100)
+    said = (
+        rf"OneCycleLR of training.scheduler has total_steps: {calls - 1:,}, but is called {calls:,}"
+    )
+    with pytest.raises(ConfigError, match=said):
+        of(calls - 1)

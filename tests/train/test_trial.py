@@ -370,6 +370,22 @@ def test_a_schedule_is_tried_with_the_steps_that_it_will_have(tmp_path):
     assert tried(tmp_path, text, method=by_epoch, batches=(100, 9), epochs=1).warnings == ()
 
 
+def test_a_network_that_cannot_be_copied_has_no_moving_average(tmp_path):
+    text = network(
+        "return self.linear(x)",
+        more="import warnings\n"
+        "with warnings.catch_warnings():\n"
+        "    warnings.simplefilter('ignore')\n"
+        "    torch.nn.utils.weight_norm(self.linear)",
+    )
+    assert tried(tmp_path, text).warnings == ()
+    message = refused(tmp_path, text, method=Method(ema=0.9))
+    assert "cannot be copied, as training.ema needs (RuntimeError: Only Tensors created" in message
+    assert "\n" not in message
+    other = text.replace("utils.weight_norm", "utils.parametrizations.weight_norm")
+    assert tried(tmp_path, other, method=Method(ema=0.9)).warnings == ()
+
+
 def test_a_state_that_checkpoints_cannot_hold_is_found_before_training(tmp_path):
     (tmp_path / "own.py").write_text(OWN)
     method = Method(scheduler=piece("own.py:Curve", "scheduler", tmp_path))
