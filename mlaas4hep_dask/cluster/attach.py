@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import logging
 import multiprocessing
+import os
 import signal
 import tempfile
 import warnings
@@ -44,6 +45,7 @@ PRELOADED = (
     "mlaas4hep_dask.dataset.preload",
 )
 TORCH = "torch._dynamo"  # with what torch's optimisers import, which takes longer than torch
+TORCH_VARIABLE = "TORCHINDUCTOR_CACHE_DIR"
 READY = "mlaas4hep_dask.cluster.forked"
 
 
@@ -68,19 +70,36 @@ def warm_up(*modules: str, trains: bool = False) -> None:
     # interrupt until it ignores them. That the terminal was closed concerns this process alone.
     earlier = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGHUP})
     try:
-        socket_folder()
+        folder = socket_folder()
         resource_tracker.ensure_running()  # which would let interrupts through again
         signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-        forkserver.ensure_running()
+        with _torch_folder(folder / "torch"):
+            forkserver.ensure_running()
     except OSError as error:
-        folder = tempfile.gettempdir()
-        too_long = "has too long a path for sockets" if len(folder) > LONG_PATH else f"({error})"
+        parent = tempfile.gettempdir()
+        too_long = "has too long a path for sockets" if len(parent) > LONG_PATH else f"({error})"
         raise ClusterError(
-            f"the temporary directory {folder} {too_long}; set TMPDIR to another one",
-            folder=folder,
+            f"the temporary directory {parent} {too_long}; set TMPDIR to another one",
+            folder=parent,
         ) from error
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, earlier)
+
+
+@contextmanager
+def _torch_folder(folder: Path) -> Iterator[None]:
+    """Have what is started within keep torch's folder for a compiler where it is removed at exit.
+
+    torch makes it when it is imported, though nobody here uses it.
+    """
+    if TORCH_VARIABLE in os.environ:
+        yield
+        return
+    os.environ[TORCH_VARIABLE] = str(folder)
+    try:
+        yield
+    finally:
+        del os.environ[TORCH_VARIABLE]
 
 
 def silence() -> None:

@@ -141,7 +141,8 @@ def check(
         options, input_ = cluster_of(option_of, address=address or LOCAL, site=site), no_input()
     else:
         config = load(dataset, changes)
-        options, input_ = config.cluster, input_of(description_of(config), config)
+        sections = (config.model, config.training, config.loss)
+        options, input_ = config.cluster, input_of(description_of(config), *sections)
     silence()
 
     def tell(line: Line) -> None:

@@ -27,6 +27,7 @@ from mlaas4hep_dask.cluster.check.lines import (
 )
 from mlaas4hep_dask.cluster.sites import job_script, load_site
 from mlaas4hep_dask.config import Cluster, Config
+from mlaas4hep_dask.dataset.description import description_of
 from mlaas4hep_dask.errors import CodeError
 from mlaas4hep_dask.places import GROUPS
 from mlaas4hep_dask.waiting import ClusterHandle
@@ -385,6 +386,10 @@ def test_htcondor_is_green_and_wrong_python_and_memory_are_red(htcondor, tmp_pat
         assert "no match found" in line.text
 
 
+def needs_of(config):
+    return code_needs(description_of(config), config.model, config.training, config.loss)
+
+
 def test_all_code_that_a_run_imports_is_tried(tmp_path):
     names = ("build", "small", "select", "lion", "falling", "Watch", "Until", "scaled")
     (tmp_path / "own.py").write_text("".join(f"def {name}(): pass\n" for name in names))
@@ -404,7 +409,7 @@ def test_all_code_that_a_run_imports_is_tried(tmp_path):
             "hooks": ["own.py:Watch", "own.py:Until"],
         },
     }
-    needs = code_needs(Config.from_mapping(keys, base=tmp_path))
+    needs = needs_of(Config.from_mapping(keys, base=tmp_path))
     assert sorted(need.what for need in needs) == [
         "function 'own.py:select'",
         "hooks[0] 'own.py:Watch'",
@@ -416,7 +421,7 @@ def test_all_code_that_a_run_imports_is_tried(tmp_path):
     ]
     keys["training"] = {"optimiser": "AdamW", "hooks": ["own.py:Wach"]}
     with pytest.raises(CodeError, match=r"Wach.*did you mean 'Watch'"):
-        code_needs(Config.from_mapping(keys, base=tmp_path))
+        needs_of(Config.from_mapping(keys, base=tmp_path))
 
 
 def test_one_worker_of_each_group_is_chosen_and_another_for_each(client):

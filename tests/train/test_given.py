@@ -81,7 +81,11 @@ def test_classes_are_told_where_there_are_some():
         ("hidden, *, layout", ROWS, "needs 'hidden', which is not in model.kwargs"),
         ("n, depth", ROWS, f"needs 'depth', which is not in model.kwargs; .* {NAMES[0]}, .* or"),
         ("image_shape", ROWS, "needs 'image_shape', but events are rows: it may .*num_columns"),
-        ("*, layout", IMAGES, "needs 'layout', but events are images of .*, which .*may declare image_shape"),
+        (
+            "*, layout",
+            IMAGES,
+            "needs 'layout', but events are images of .*, which .*may declare image_shape",
+        ),
         ("num_columns", IMAGES, "needs 'num_columns', but events are images"),
         ("n, *, num_classes", Given((4,)), "needs 'num_classes', but no classes are learned"),
     ],

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from mlaas4hep_dask.catalog import DataFile, resolve_files
 from mlaas4hep_dask.cluster.check.lines import Line
-from mlaas4hep_dask.config import Config
+from mlaas4hep_dask.config import Model, Training
 from mlaas4hep_dask.inputs.description import Description
 from mlaas4hep_dask.reader import Access, plan_file, reading_needs
 from mlaas4hep_dask.usercode import Need, find_code
@@ -39,40 +39,40 @@ def no_input() -> Input:
     return Input(None, Access(), (Need.of("this package", NO_DATA),))
 
 
-def input_of(description: Description, config: Config) -> Input:
+def input_of(description: Description, model: Model, training: Training, loss: str) -> Input:
     """The first file of a data set, and what workers need for it.
 
     Parameters
     ----------
     description : Description
         What the data set is to be.
-    config : Config
-        Of the run, whose code is to be imported.
+    model, training
+        Sections of the configuration whose code is to be imported.
+    loss : str
+        The name of the loss, or the reference of a user's own.
 
     Raises
     ------
-    MLaaSError
-        When there is no file, or code that is not there.
+    InputError
+        When there is no such file.
+    CodeError
+        When there is no such code.
     """
     files = [file for of in resolve_files(description.listing).values() for file in of]
     needs = reading_needs((file.file for file in files), description.access)
     needs.append(Need.of("training", ["torch"]))
-    needs += code_needs(config)
+    needs += code_needs(description, model, training, loss)
     return Input(files[0], description.access, tuple(needs))
 
 
-def code_needs(config: Config) -> list[Need]:
-    """The user's code that workers import; normalisations reach them as numbers.
+def code_needs(description: Description, model: Model, training: Training, loss: str) -> list[Need]:
+    """The user's code that workers import, as of `input_of`.
 
-    Raises
-    ------
-    CodeError
-        When there is no such code.
+    Normalisations reach them as numbers.
     """
-    training = config.training
     sections = {
-        "model": config.model,
-        "function": config.function,
+        "model": model,
+        "function": description.function,
         "optimiser": training.optimiser,
         "scheduler": training.scheduler,
         **{f"hooks[{number}]": hook for number, hook in enumerate(training.hooks)},
@@ -82,9 +82,10 @@ def code_needs(config: Config) -> list[Need]:
         for what, section in sections.items()
         if section is not None
     ]
-    named.append(("loss", config.loss, {}))
+    named.append(("loss", loss, {}))
+    resolve = description.places.resolve
     return [
-        Need.of_code(what, find_code(reference, resolve=config.resolve, values=values))
+        Need.of_code(what, find_code(reference, resolve=resolve, values=values))
         for what, reference, values in named
         if ":" in reference  # others are torch's or ours
     ]

@@ -10,7 +10,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mlaas4hep_dask.cluster.attach import NO_LOGS, cool_down, warm_up
+from mlaas4hep_dask.cluster.attach import NO_LOGS, TORCH_VARIABLE, cool_down, warm_up
 from mlaas4hep_dask.cluster.reach import BOUNDS
 from mlaas4hep_dask.cluster.scratch import scratch_folder
 from mlaas4hep_dask.cluster.settings import SETTINGS
@@ -32,7 +32,7 @@ FORKED = {
     # again after a second one, closes its nanny for good.
     "distributed.deploy.lost-worker-timeout": "1000h",
 }
-TORCH_FOLDER = "distributed.nanny.environ.TORCHINDUCTOR_CACHE_DIR"
+TORCH_FOLDER = f"distributed.nanny.environ.{TORCH_VARIABLE}"
 
 
 @contextmanager
