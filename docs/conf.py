@@ -2,6 +2,7 @@
 
 import re
 from pathlib import Path
+from typing import Any
 
 ROOT = Path(__file__).parent.parent
 
@@ -39,3 +40,15 @@ autoapi_own_page_level = "module"
 autoapi_python_class_content = "class"
 autoapi_member_order = "bysource"
 autoapi_options = ["members", "show-inheritance", "show-module-summary"]
+
+
+def setup(app: Any) -> None:
+    """Keep the tree beside a page short: all modules beside each of them took minutes to write."""
+    app.connect("html-page-context", _with_short_tree, priority=100)  # before the theme
+
+
+def _with_short_tree(_app: Any, page: str, _template: str, context: Any, _doctree: Any) -> None:
+    tree = context.get("toctree")
+    if tree is not None:
+        limits = {"collapse": True} if page.startswith(autoapi_root) else {"maxdepth": 2}
+        context["toctree"] = lambda **options: tree(**{**options, **limits})

@@ -66,6 +66,7 @@ def test_a_benchmark_ends_with_one_json_object(command, data_folder):
     assert found["ratio"] > 0
 
 
+@NIGHTLY
 def test_a_month_counts_every_event_once_and_is_held_against_its_bounds(data_folder):
     size = ["--partitions", "80", "--partition-events", "50", "--workers", "2", "--seconds", "0.1"]
     lives = ["--shortest", "2", "--longest", "4", "--data", str(data_folder)]
