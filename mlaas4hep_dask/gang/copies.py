@@ -42,7 +42,7 @@ def folder_of_run(shared: Path, results: Path) -> Path:
 
 def leave_word(results: Path | None, place: Path) -> None:
     """Have a run directory tell where copies are that lie elsewhere, until they are removed."""
-    if results is not None and place != results:
+    if results is not None and results not in (place, place.parent):
         with suppress(OSError):  # it is there from the process before; or there is no room
             (results / place.name).symlink_to(place.absolute(), target_is_directory=True)
 
