@@ -92,7 +92,7 @@ class Trainer:
         self._round_bytes = round_bytes
         self.num_events = sum(events[0] for _, events in dataset.split_counts())
         self.objective = dataset.objective()
-        self._given = Given.of(dataset.encoding(), self.objective, dataset.specs())
+        self._given = Given.of(dataset.encoding(), self.objective)  # more if it is asked
         self._samples = dataset.plan().supervision.samples
         self.weights = dataset.training_weights()
         self.packed_bytes = amounts.packed_bytes(dataset)
@@ -102,9 +102,8 @@ class Trainer:
         self.outcome: Outcome | None = None  # once all epochs are over
         self.restarts = 0
         self.rounds = 1  # of an epoch, once one is over
-        cache = dataset.config.cache
+        cache = self.cache = dataset.config.cache  # what that has become, once training has begun
         self._place = str(self._config.resolve(cache)) if "/" in cache else cache
-        self.cache = cache  # what `auto` or a folder has become, once training has begun
         self.counts: dict[int, EncodeCounts] = {}  # by block: what encoding it lost
         self.lost_samples: dict[str, int] = {}  # events of samples of which none was learned
         self._examples: Examples | None = None
@@ -244,7 +243,8 @@ class Trainer:
                     self._trial, "trying the model", group="trainers", seconds=seconds
                 )
                 self.warnings += warnings
-                self._given = self._given.only(names)
+                facts = (self._dataset.encoding(), self.objective, self._dataset.specs())
+                self._given = Given.of(*facts, names=names)
             except OverdueError as error:
                 self._cluster.let_go([self._trial])
                 raise self._model.error(

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import base64
 import math
+from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -93,11 +94,31 @@ def _at(classes: NDArray[np.uint8] | None, places: NDArray[np.intp]) -> NDArray[
 def merge_draws(draws: Sequence[Draw]) -> tuple[Draw, NDArray[np.intp]]:
     """The draw of all, and where its members stand among all members, one draw after another."""
     keys = np.concatenate([draw.keys for draw in draws])
-    limit, drawn_keys, members = _members(keys, np.uint64(min(draw.limit for draw in draws)))
+    limit = _common_limit(keys, np.uint64(min(draw.limit for draw in draws)))
+    members = np.flatnonzero(keys < limit)
     classes = None
     if any(draw.class_numbers is not None for draw in draws):
         classes = np.concatenate([draw.classes for draw in draws])[members]
-    return Draw(limit, drawn_keys, classes), members
+    return Draw(int(limit), keys[members], classes), members
+
+
+def _common_limit(keys: NDArray[np.uint64], limit: np.uint64) -> np.uint64:
+    """As `_limit`, of the few keys of draws.
+
+    Without numba, which a client that merges would load and start for this alone, in a second.
+    """
+    if np.count_nonzero(keys < limit) <= SIZE:
+        return limit
+    round_number = _round_number.py_func
+
+    def is_low(number: int) -> bool:
+        rounded = round_number(number)
+        return bool(rounded < limit and np.count_nonzero(keys < rounded) <= SIZE)
+
+    # The first of the numbers that is too high, of which all above are.
+    high = bisect_left(range(1, _NUM_ROUND), True, key=lambda number: not is_low(number)) + 1
+    rounded: np.uint64 = round_number(high - 1)
+    return rounded
 
 
 def draw_events(keys: NDArray[np.uint64]) -> tuple[Draw, NDArray[np.intp]]:

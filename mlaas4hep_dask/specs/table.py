@@ -6,7 +6,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numba
 import numpy as np
 from numpy.typing import NDArray
 
@@ -219,16 +218,8 @@ def _picked(parts: Sequence[NDArray[Any]], order: NDArray[np.intp] | None) -> ND
     ends = np.cumsum([0, *(part.shape[1] for part in parts)])
     places = np.searchsorted(order, ends).tolist()
     for part, begin, start, stop in zip(parts, ends.tolist(), places, places[1:], strict=False):
-        pick(part, order[start:stop] - begin, picked[:, start:stop])
+        picked[:, start:stop] = part[:, order[start:stop] - begin]
     return picked
-
-
-@numba.njit(nogil=True, cache=True)  # type: ignore[untyped-decorator]
-def pick(values: NDArray[Any], places: NDArray[np.intp], out: NDArray[Any]) -> None:
-    """Copy some columns of a matrix."""
-    for row in range(values.shape[0]):
-        for i in range(places.size):
-            out[row, i] = values[row, np.uint64(places[i])]
 
 
 def group_rows(branches: Sequence[Branch]) -> dict[tuple[str, str], list[int]]:

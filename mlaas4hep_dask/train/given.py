@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 from mlaas4hep_dask.encode.encoding import Encoding
@@ -42,12 +42,24 @@ class Given:
     specs: Specs | None = None
 
     @classmethod
-    def of(cls, encoding: Encoding, objective: Objective, specs: Specs | None = None) -> Given:
-        """What is known of events that are encoded so, and of what is learned from them."""
+    def of(
+        cls,
+        encoding: Encoding,
+        objective: Objective,
+        specs: Specs | None = None,
+        *,
+        names: Collection[str] = NAMES,
+    ) -> Given:
+        """What is known of events that are encoded so, and of what is learned from them.
+
+        Of the layout, which takes time, and the specs, which are large, only what is among the
+        names.
+        """
         layout = None
-        if specs is not None and encoding.image is None:
+        if specs is not None and encoding.image is None and "layout" in names:
             layout = input_layout(encoding, specs)
         num_classes = len(objective.classes)
+        specs = specs if "specs" in names else None
         return cls(encoding.row_shape, objective.num_outputs, num_classes, layout, specs)
 
     @property
@@ -62,10 +74,6 @@ class Given:
         found |= {"num_classes": self.num_classes} if self.num_classes else {}
         others = {"layout": self.layout, "specs": self.specs}
         return found | {name: value for name, value in others.items() if value is not None}
-
-    def only(self, names: Collection[str]) -> Given:
-        """The same without the specs, which are large, unless they are among the names."""
-        return self if "specs" in names else replace(self, specs=None)
 
 
 def declared(factory: Callable[..., Any], kwargs: Mapping[str, Any]) -> frozenset[str]:

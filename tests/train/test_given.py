@@ -61,8 +61,9 @@ def test_layout_and_specs_are_given_where_they_are_known():
     assert keywords["layout"].columns() == ["MET_pt", "Jet_pt[0]", "Jet_pt[1]"]
     assert keywords["specs"] is SPECS
     assert "layout" not in IMAGES.by_name()
-    assert ROWS.only({"layout"}).by_name().keys() == ROWS.by_name().keys() - {"specs"}
-    assert ROWS.only({"specs"}) is ROWS
+    facts = (Encoding.from_specs(SPECS), BINARY, SPECS)
+    for name, other in (("layout", "specs"), ("specs", "layout")):
+        assert Given.of(*facts, names={name}).by_name().keys() == ROWS.by_name().keys() - {other}
 
 
 def test_classes_are_told_where_there_are_some():
