@@ -6,6 +6,8 @@ from pathlib import Path
 import pytest
 from paths import REPOSITORY
 
+from mlaas4hep_dask.specs.measure import measure
+
 pytestmark = pytest.mark.slow
 
 HEAVY = ("dask", "distributed", "dask_awkward", "uproot", "torch", "awkward", "numba", "pandas")
@@ -81,6 +83,16 @@ def test_workers_are_forked_from_a_process_that_has_compiled_what_measures_and_e
     )
     assert {"mlaas4hep_dask.dataset.tasks", "uproot", "numba"} <= loaded
     assert "torch" not in loaded  # where only some will be ranks, these import it themselves
+
+
+def test_a_client_that_merges_specs_does_not_start_numba(tmp_path, cms_parts):
+    file = tmp_path / "specs.json"
+    part = next(iter(cms_parts.values()))[0]
+    file.write_text(measure(part, sample="s").to_json())
+    read = f"a = Specs.from_json(open({str(file)!r}).read())"
+    loaded = loaded_after(f"from mlaas4hep_dask.specs.specs import *\n{read}\nmerge(a, a)")
+    assert "numba" in loaded  # what measures is compiled when it is called
+    assert "awkward._connect.numba.layout" not in loaded  # which numba loads when it starts
 
 
 def test_the_data_set_is_found_on_first_use():
