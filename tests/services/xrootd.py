@@ -25,6 +25,7 @@ _LAUNCH_THERE = (
     f"os.dup2(listening.fileno(), 3); os.set_inheritable(3, True); {_START}"
 )
 PORT = 1094  # on a host of its own
+ATTEMPTS = 3  # Debian's xrootd 5.5 ends now and then with a segmentation fault before it listens
 
 
 class XRootDServer:
@@ -32,34 +33,43 @@ class XRootDServer:
         # It sets the mode of every folder above its own ones, so these lie directly in /tmp.
         self._own = Path(tempfile.mkdtemp(prefix="xrd", dir="/tmp"))
         self._own.chmod(0o1777)
-        address = "127.0.0.1" if host is None else host.address
+        self._folder, self._host = folder, host
+        self._address = "127.0.0.1" if host is None else host.address
+        self.port = port
+        for attempt in range(ATTEMPTS):
+            self._start()
+            try:
+                self._wait()
+                break
+            except BaseException:
+                is_fault = self._process.poll() == -signal.SIGSEGV
+                if not is_fault or attempt == ATTEMPTS - 1:
+                    self.end()
+                    raise
+        self.url = f"root://{self._address}:{self.port}/"
+
+    def _start(self):
         with socket.socket() as listening, (self._own / "log-printed").open("w") as printed:
             options = {"cwd": self._own, "stdout": printed, "stderr": printed}
-            if host is None:
+            if self._host is None:
                 listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-                listening.bind((address, port))
+                listening.bind((self._address, self.port))
                 listening.listen(128)
                 self.port = listening.getsockname()[1]
                 start = [sys.executable, "-c", _LAUNCH, str(listening.fileno())]
-                command = [*start, *self._command(folder, "127.0.0.1", "localhost")]
+                command = [*start, *self._command("127.0.0.1", "localhost")]
                 options["pass_fds"] = [listening.fileno()]
                 self._process = subprocess.Popen(command, **options)
             else:
-                self.port = port or PORT
-                start = [sys.executable, "-c", _LAUNCH_THERE, f"{address}:{self.port}"]
-                self._process = host.popen([*start, *self._command(folder)], **options)
-        self.url = f"root://{address}:{self.port}/"
-        try:
-            self._wait()
-        except BaseException:
-            self.end()
-            raise
+                self.port = self.port or PORT
+                start = [sys.executable, "-c", _LAUNCH_THERE, f"{self._address}:{self.port}"]
+                self._process = self._host.popen([*start, *self._command()], **options)
 
-    def _command(self, folder, *allowed):
+    def _command(self, *allowed):
         config = self._own / "xrootd.cfg"
         hosts = "".join(f"xrd.allow host {each}\n" for each in allowed)
         config.write_text(
-            f"oss.localroot {folder}\nall.export / r/o nolock\nall.adminpath {self._own}\n"
+            f"oss.localroot {self._folder}\nall.export / r/o nolock\nall.adminpath {self._own}\n"
             f"all.pidpath {self._own}\nxrd.port {self.port}\nxrd.network nodnr norpipa\n"
             f"{hosts}xrootd.async off\n"
         )
