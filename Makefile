@@ -35,6 +35,7 @@ QUICK := $(BIN)/python -m pytest --numprocesses $(PROCESSES) --dist loadfile -m 
 # The tests of a file, or of a batch system, go to one process.
 MARKED := $(BIN)/python -m pytest --numprocesses $(MARKED_PROCESSES) --dist loadgroup \
   --no-loadscope-reorder
+ALONE := $(BIN)/python -m pytest --last-failed --last-failed-no-failures none --exitfirst
 
 .PHONY: demo test nightly check docs servers services root lint clean
 .DELETE_ON_ERROR:
@@ -42,8 +43,12 @@ MARKED := $(BIN)/python -m pytest --numprocesses $(MARKED_PROCESSES) --dist load
 demo: $(VENV)/.demo
 	$(BIN)/python -m mlaas4hep_dask.run workflows/heptutorial/dataset.yaml --output $(OUTPUT)
 
+# Those with marks time real processes, which stand still where three tests share two cores. What
+# failed beside others runs once more, alone: both are told, and the second decides.
 test: $(VENV)/.test
-	$(QUICK); status=$$?; $(MARKED) -m "($(MARKS)) and not nightly" || status=1; exit $$status
+	@$(QUICK); status=$$?; chosen="($(MARKS)) and not nightly"; \
+	$(MARKED) -m "$$chosen" || { echo "what failed above, alone:"; $(ALONE) -m "$$chosen"; } || status=1; \
+	exit $$status
 
 nightly: $(VENV)/.test
 	$(MARKED) -m nightly

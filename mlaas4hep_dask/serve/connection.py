@@ -248,6 +248,8 @@ class Connection(HttpToolsProtocol):
         elif self._close_by is not None:
             if now > self._close_by and not unread:
                 self._wrapped.transport.abort()
+        elif self._front.is_draining:
+            pass  # the server says when it is over, and that it ends
         elif self.is_answering or self.timeout_keep_alive_task is not None:
             self._waited = None
         elif self._waited is None or self._waited[1] != self._num_heads:

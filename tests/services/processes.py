@@ -72,7 +72,7 @@ def wait_until(is_so, what, *, seconds=60, pause=0.05, log=None):
 def _ends(log):
     if log is None:
         return ""
-    files = sorted(log.rglob("*")) if log.is_dir() else [log]
+    files = sorted(file for file in log.rglob("*") if file.is_file()) if log.is_dir() else [log]
     texts = {file: file.read_bytes()[-2000:].decode(errors="replace") for file in files}
     return "\n".join(f"{file}:\n{text}" for file, text in texts.items())
 

@@ -49,7 +49,7 @@ SchedulerParameters=batch_sched_delay=0,sched_interval=1
 SlurmdParameters=config_overrides
 PropagateResourceLimits=NONE
 SlurmdTimeout={node_timeout}
-KillWait=2
+KillWait=20
 ReturnToService=2
 JobRequeue=0
 {nodes}

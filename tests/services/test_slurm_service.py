@@ -110,7 +110,9 @@ def test_a_stopped_slurm_leaves_nothing(slurm, tmp_path):
         script = "setsid sleep 1000 & echo $CUDA_VISIBLE_DEVICES; sleep 1000"
         number = submitted(other, script, tmp_path, "--gres=gpu:1")
         out = tmp_path / f"{number}.out"
-        wait_until(lambda: out.exists() and out.read_text(), "the job has started")
+        wait_until(
+            lambda: out.exists() and out.read_text(), "the job has started", log=other.folder
+        )
         assert out.read_text() == "0\n"
         refused = other.run("sbatch", "--gres=gpu:2", "--wrap=true", check=False)
         assert refused.returncode != 0
