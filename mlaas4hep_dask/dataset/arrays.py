@@ -22,7 +22,8 @@ class DaskArrays(NamedTuple):
     ``x`` float32 (events, columns), normalised, 0 where missing; ``missing`` bool (events,
     columns), True for padding and NaN; ``y`` float32, labels of shape
     (events,) or targets of shape (events, targets); ``w`` float32 (events,); ``id`` uint64
-    (events, 2), the file's id and the entry. With an image, ``x`` and ``missing`` have the shape
+    (events, 2), the file's id and the entry; ``split`` uint8 (events,), 0 for training, 1 for
+    validation, 2 for test. With an image, ``x`` and ``missing`` have the shape
     (events, channels, ny, nx), and empty cells are missing.
     """
 
@@ -31,6 +32,7 @@ class DaskArrays(NamedTuple):
     y: da.Array
     w: da.Array
     id: da.Array
+    split: da.Array
 
     def _repr_html_(self) -> str:
         rows = "".join(
@@ -75,6 +77,7 @@ def lazy_arrays(
         "y": (attrgetter("y"), (sizes, *targets), np.float32),
         "w": (attrgetter("w"), (sizes,), np.float32),
         "id": (attrgetter("id"), (sizes, (2,)), np.uint64),
+        "split": (attrgetter("split"), (sizes,), np.uint8),
     }
     arrays = {}
     for part, (function, chunks, dtype) in parts.items():

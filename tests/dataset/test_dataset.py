@@ -18,6 +18,7 @@ from mlaas4hep_dask.config import Config
 from mlaas4hep_dask.dataset import Dataset
 from mlaas4hep_dask.dataset.description import description_of
 from mlaas4hep_dask.encode import encode
+from mlaas4hep_dask.encode.split import split_of
 from mlaas4hep_dask.errors import ConfigError, DataError, EncodeError, UnreadableFileError
 from mlaas4hep_dask.inputs.preflight import preflight
 from mlaas4hep_dask.specs import Specs
@@ -97,17 +98,16 @@ def test_lazy_arrays_hold_the_encoded_events_whatever_the_partitions(
     width = encoding.layout.num_columns
     assert arrays.x.shape == arrays.missing.shape == (16_052, width)
     assert arrays.x.chunks[0] == tuple(map(len, dataset.plan().partitions))
-    assert [array.shape for array in arrays[2:]] == [(16_052,), (16_052,), (16_052, 2)]
-    x, missing, y, ids = (
-        future.result()
-        for future in client.compute([arrays.x, arrays.missing, arrays.y, arrays.id])
-    )
+    assert [array.shape for array in arrays[2:]] == [(16_052,), (16_052,), (16_052, 2), (16_052,)]
+    x, missing, y, _, ids, split = client.gather(client.compute([*arrays]))
     encoded = encode(cms_events, encoding)
     np.testing.assert_array_equal(x, encoded.dense())
     np.testing.assert_array_equal(missing, encoded.missing())
     assert (x.dtype, missing.dtype, y.dtype, ids.dtype) == ("f4", "?", "f4", "u8")
     assert y.sum() == 5_684
     assert len(np.unique(ids, axis=0)) == 16_052
+    np.testing.assert_array_equal(split, split_of(ids, (0.64, 0.16, 0.2), seed=0))
+    assert split.dtype == "u1"
 
 
 UNIFORM = """

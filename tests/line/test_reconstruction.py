@@ -94,10 +94,11 @@ def weighted_quantile(values, weights, quantile):
 
 def test_the_metrics_of_a_run_are_those_of_its_network_on_the_test_events(finished):
     result, dataset, network = finished
-    x, missing, y, w, ids = (array.compute() for array in dataset.to_dask())
+    x, missing, y, w, ids, stored = (array.compute() for array in dataset.to_dask())
     split = dataset.config.split
     fractions = (split.train, split.validation, split.test)
     chosen = split_of(ids, fractions, seed=dataset.config.seed.split) == 2
+    np.testing.assert_array_equal(stored == 2, chosen)
     x, missing, y, w = (array[chosen] for array in (x, missing, y, w.astype(np.float64)))
     rows = given(network, x)
     errors = errors_of(rows, x, missing)
