@@ -9,10 +9,12 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from mlaas4hep_dask.config.training import Training
 from mlaas4hep_dask.gang.keeping import SHARES
 
 HOUR = 3600.0  # seconds
 TRAINING_FRACTION = 0.64  # of all events, by default
+CHECKPOINT = 60.0 * (Training().checkpoint_minutes or math.inf)  # seconds, by default
 
 
 @dataclass(frozen=True)
@@ -83,6 +85,8 @@ class Place:
         Events of one rank in a step.
     exchange : float
         Seconds in which the ranks average their gradients, in every step.
+    checkpoint : float
+        Seconds between two checkpoints of the ranks.
     """
 
     name: str
@@ -100,6 +104,7 @@ class Place:
     dispatch: float = 0.0
     batch: int = 1000
     exchange: float = 0.0
+    checkpoint: float = CHECKPOINT
 
 
 @dataclass(frozen=True)
@@ -107,8 +112,8 @@ class Phase:
     """Seconds of a phase, what bounds it, and which of its seconds were lost by walltimes.
 
     ``bound`` is ``compute``, ``network`` (of the workers), ``storage``, ``scheduler``,
-    ``gradients``, or ``walltime`` where the phase never ends because a piece of it is longer than
-    a worker lives.
+    ``gradients``, or ``walltime`` where the phase never ends because a worker does not live until
+    something of it is kept.
     """
 
     seconds: float
@@ -134,11 +139,14 @@ class Projection:
 def project(events: float, rates: Rates, place: Place, *, epochs: int) -> Projection:
     """The seconds of a run over so many events."""
     first, second = (
-        interrupted(one_pass(events, cost, rates.stored, place), place, cost)
+        interrupted(one_pass(events, cost, rates.stored, place), place, place.partition * cost)
         for cost in (rates.specs, rates.encode)
     )
     where = kept(events, rates, place)
-    train = whole_pieces(epoch_phases(events, rates, place, epochs, where), place)
+    phases = epoch_phases(events, rates, place, epochs, where)
+    slowest = max(phases, key=lambda phase: phase.seconds)
+    learning = Phase(sum(phase.seconds for phase in phases), slowest.bound)
+    train = interrupted(learning, place, min(place.checkpoint, slowest.seconds))
     total = place.wait + place.start + first.seconds + train.seconds
     return Projection(events, first, second, train, total, where)
 
@@ -157,18 +165,18 @@ def one_pass(events: float, cost: float, stored: float, place: Place) -> Phase:
     return max(workers, storage, scheduler, key=lambda phase: phase.seconds)
 
 
-def interrupted(phase: Phase, place: Place, cost: float) -> Phase:
+def interrupted(phase: Phase, place: Place, piece: float) -> Phase:
     """The same by workers that end after their lifetime, and whose next job waits in the queue.
 
-    What a worker has finished is kept; half a task is done again.
+    What is complete of it is kept, in pieces of so many seconds: tasks, or what lies between two
+    checkpoints. Half a piece is done again.
     """
-    half = place.partition * cost / 2
-    useful = place.lifetime - place.start - half
+    useful = place.lifetime - place.start - piece / 2
     if useful <= 0:
         return Phase(math.inf, "walltime", math.inf)
     ends = max(math.ceil(phase.seconds / useful) - 1, 0)
-    lost = ends * (place.wait + place.start + half)
-    return Phase(phase.seconds + lost, phase.bound, ends * half)
+    lost = ends * (place.wait + place.start + piece / 2)
+    return Phase(phase.seconds + lost, phase.bound, ends * piece / 2)
 
 
 def kept(events: float, rates: Rates, place: Place) -> str:
@@ -209,21 +217,3 @@ def epoch_phases(
             others.append(Phase(packed / place.worker_bandwidth, "network"))
         phases.append(max(others, key=lambda phase: phase.seconds))
     return phases
-
-
-def whole_pieces(phases: Sequence[Phase], place: Place) -> Phase:
-    """Epochs by ranks that end after their lifetime: one that is not complete is begun again."""
-    slowest = max(phases, key=lambda phase: phase.seconds)
-    useful = place.lifetime - place.start
-    if slowest.seconds > useful:
-        return Phase(math.inf, "walltime", math.inf)
-    seconds = redone = 0.0
-    left = useful
-    for phase in phases:
-        if phase.seconds > left:
-            seconds += left + place.wait + place.start
-            redone += left
-            left = useful
-        seconds += phase.seconds
-        left -= phase.seconds
-    return Phase(seconds, slowest.bound, redone)

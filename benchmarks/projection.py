@@ -20,7 +20,7 @@ from typing import Any
 import common
 import data
 from dask.utils import parse_bytes, parse_timedelta
-from hours import HOUR, Phase, Place, Projection, Rates, project
+from hours import CHECKPOINT, HOUR, Phase, Place, Projection, Rates, project
 from rates import Meter
 from stages import Stage, run_stages
 
@@ -117,6 +117,7 @@ def _options() -> argparse.Namespace:
         queue_wait={"default": "0.5 h", "help": "that each job is in the queue"},
         walltime={"help": "of a job; by default the site's, or 24 h"},
         start={"default": "30 s", "help": "from the start of a job to its first task"},
+        checkpoint={"default": f"{CHECKPOINT:g} s", "help": "between two checkpoints of the ranks"},
         dispatch={"default": "2 ms", "help": "that the scheduler takes for a task (cluster.py)"},
         latency={"default": "100 us", "help": "of a message between two ranks"},
         epochs={"type": int, "default": 5, "help": "epochs"},
@@ -180,6 +181,7 @@ def sites(parsed: argparse.Namespace) -> list[Place]:
             # Every rank sends and receives all gradients, in a ring.
             exchange=2 * GRADIENTS / bandwidth + 2 * (ranks - 1) * latency,
             dispatch=parse_timedelta(parsed.dispatch),
+            checkpoint=parse_timedelta(parsed.checkpoint),
         )
         for number in readers
         for ranks in [trainers or min(max(number // 10, 1), 32)]

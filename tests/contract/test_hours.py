@@ -90,17 +90,25 @@ def test_work_longer_than_a_lifetime_waits_in_the_queue_again_and_does_half_task
     assert found.specs == hours.Phase(200.0 + 10.0 + 1.0, "compute", 1.0)
 
 
-def test_an_epoch_that_a_rank_does_not_live_to_see_ends_is_begun_again():
-    phases = [hours.Phase(60.0, "compute")] * 3
-    place = replace(PLAIN, lifetime=100.0, wait=5.0)
-    found = hours.whole_pieces(phases, place)
-    assert found == hours.Phase(3 * 60.0 + 2 * (40.0 + 5.0), "compute", 80.0)
+def test_epochs_longer_than_a_lifetime_go_on_from_the_last_checkpoint():
+    # Lives of 1,000 s, of which the last 50 s are lost: 950 s of use in each.
+    place = replace(PLAIN, lifetime=1000.0, wait=5.0, checkpoint=100.0)
+    found = hours.project(1e9, RATES, place, epochs=1).train
+    plain = hours.project(1e9, RATES, PLAIN, epochs=1).train.seconds  # one epoch, of 3,500 s
+    assert plain > 3 * 1000.0
+    assert found == hours.Phase(plain + 3 * (5.0 + 50.0), "compute", 3 * 50.0)
 
 
-def test_an_epoch_longer_than_a_lifetime_never_ends():
-    found = hours.whole_pieces([hours.Phase(200.0, "compute")], replace(PLAIN, lifetime=100.0))
-    assert found.bound == "walltime"
-    assert math.isinf(found.seconds)
+def test_a_worker_that_ends_before_anything_is_kept_never_gets_on():
+    short = replace(PLAIN, lifetime=40.0, checkpoint=100.0)
+    found = hours.project(1e9, RATES, short, epochs=1).train
+    assert found == hours.Phase(math.inf, "walltime", math.inf)
+
+
+def test_an_epoch_shorter_than_the_time_between_checkpoints_is_what_is_done_again():
+    place = replace(PLAIN, lifetime=50.0, checkpoint=1e6)
+    found = hours.project(1e7, RATES, place, epochs=3).train  # 30, 30 and 35 s
+    assert found == hours.Phase(95.0 + 2 * 17.5, "compute", 2 * 17.5)
 
 
 def test_blocks_without_room_are_read_in_every_epoch():
@@ -133,16 +141,16 @@ def test_more_events_never_make_a_pass_shorter(number, place, factor):
         assert many >= few * (1 - 1e-12)
 
 
-@given(st.lists(times, min_size=1, max_size=8), st.floats(1.0, 2e5), times, times)
+@given(times, st.floats(1.0, 1e6), st.floats(1.0, 2e5), times, times)
 def test_what_walltimes_cost_is_waiting_starting_and_what_is_done_again(
-    lengths, lifetime, wait, start
+    length, piece, lifetime, wait, start
 ):
     place = replace(PLAIN, lifetime=lifetime, wait=wait, start=start)
-    found = hours.whole_pieces([hours.Phase(each, "compute") for each in lengths], place)
+    found = hours.interrupted(hours.Phase(length, "compute"), place, piece)
     if math.isinf(found.seconds):
-        assert max(lengths) > lifetime - start
+        assert piece / 2 >= lifetime - start
         return
-    lives = round((found.seconds - sum(lengths) - found.redone) / (wait + start))
-    assert 0 <= lives < len(lengths)
-    assert found.seconds == pytest.approx(sum(lengths) + found.redone + lives * (wait + start))
-    assert found.redone <= lives * (lifetime - start)
+    ends = round(found.redone / (piece / 2))
+    assert found.seconds == pytest.approx(length + found.redone + ends * (wait + start))
+    useful = lifetime - start - piece / 2
+    assert ends * useful <= length * (1 + 1e-9) <= (ends + 1) * useful * (1 + 2e-9)
