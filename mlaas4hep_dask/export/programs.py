@@ -24,6 +24,7 @@ from mlaas4hep_dask.objective import Objective
 
 SIZES = (1, 2, 7)  # of batches, beside all events at once
 FEW = 3  # events of the trace
+TRIED = (2, 13)  # PyTorch with which all this was tried; 2.6 cannot
 ANSI = re.compile(r"\x1b\[[0-9;]*m")
 
 Tensors = tuple[torch.Tensor, ...]
@@ -90,12 +91,19 @@ def to_programs(
             raise ModelError(
                 f"cannot be exported as {name} ({_shortened(error)}); leave it out of "
                 "export.formats, or let forward use operations of torch alone, and shapes of its "
-                "inputs: no numbers taken out of tensors"
+                f"inputs: no numbers taken out of tensors{_hint()}"
             ) from error
         if apart:
             raise ModelError(f"gives other scores as {name}, {apart}")
         files[EXPORTS[name]] = content
     return files
+
+
+def _hint() -> str:
+    version = str(torch.__version__)
+    is_older = tuple(map(int, version.split(".")[:2])) < TRIED
+    tried = ".".join(map(str, TRIED))
+    return f"; here is PyTorch {version}, and later ones can more (tried: {tried})" * is_older
 
 
 def _require_packages(name: str) -> None:

@@ -15,12 +15,16 @@ from mlaas4hep_dask.encode.examples import Examples
 from mlaas4hep_dask.encode.raw import raw_columns
 from mlaas4hep_dask.errors import ModelError
 from mlaas4hep_dask.events import Events
-from mlaas4hep_dask.export.programs import to_programs
+from mlaas4hep_dask.export.programs import TRIED, to_programs
 from mlaas4hep_dask.formats import EXPORTS
 from mlaas4hep_dask.objective import BINARY, Classes
 from mlaas4hep_dask.specs.measure import measure
 from mlaas4hep_dask.train.network import cnn, mlp
 
+NEEDS_LATER_TORCH = pytest.mark.skipif(
+    tuple(map(int, str(torch.__version__).split(".")[:2])) < TRIED,
+    reason=f"PyTorch {torch.__version__} exports fewer networks",
+)
 NEEDS_ONNX = pytest.mark.usefixtures("onnx")
 
 
@@ -86,6 +90,7 @@ def test_raw_columns_are_the_values_that_rows_are_made_of(cms_events):
     assert np.array_equal(np.nan_to_num(raw[:, first]), np.ma.filled(energies, 0.0))
 
 
+@NEEDS_LATER_TORCH
 @pytest.mark.slow
 @NEEDS_ONNX
 def test_a_program_scores_raw_events_as_the_network_does(automatic, made):
@@ -114,6 +119,7 @@ def test_a_program_scores_raw_events_as_the_network_does(automatic, made):
     assert expected.std() > 0.01
 
 
+@NEEDS_LATER_TORCH
 @pytest.mark.slow
 def test_images_have_programs_too(cms_events):
     axes = {axis: {"branches": f"Jet_P{axis}"} for axis in "xy"}
@@ -166,6 +172,7 @@ class SortedBy(Sought):
         return self.linear(found.sum(dim=1, keepdim=True) * 0.1) + missing[:, :1]
 
 
+@NEEDS_LATER_TORCH
 @pytest.mark.slow
 @NEEDS_ONNX
 def test_what_searches_among_points_is_in_onnx_too(automatic, made):

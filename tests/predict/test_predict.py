@@ -814,9 +814,9 @@ class Slow(torch.nn.Module):
         self.steps: int = steps
 
     def forward(self, x):
-        rows = torch.ones(400, 400)
+        rows = torch.ones(1_600, 800)  # products of matrices take ten times as long with some BLAS
         for _ in range(self.steps if x.shape[0] > 100 else 1):  # not the model's first trial
-            rows = (rows @ rows).clamp(-1.0, 1.0)
+            rows = torch.sin(rows)
         return torch.sigmoid(x.sum(dim=1) + rows[0, 0])
 
 
