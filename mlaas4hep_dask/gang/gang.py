@@ -10,7 +10,8 @@ from typing import Any
 from mlaas4hep_dask.errors import ClusterError, MLaaSError, TrainingError
 from mlaas4hep_dask.gang.members import run_members
 from mlaas4hep_dask.gang.source import KeptBlocks
-from mlaas4hep_dask.waiting import ClusterHandle, LostWorkerError, processes
+from mlaas4hep_dask.gang.standings import HANGS
+from mlaas4hep_dask.waiting import ClusterHandle, LostWorkerError, OverdueError, processes
 
 logger = logging.getLogger(__name__)
 
@@ -66,6 +67,7 @@ class Gang:
         # Those that have been members keep what they have imported.
         self.info = self.cluster.choose(self.size, "trainers", rather=self.workers)
         self.workers = processes(self.info)
+        self.cluster.call({worker: f"rank {rank}" for rank, worker in enumerate(self.workers)})
         self.cluster.tell_ends()
 
     @property
@@ -101,7 +103,15 @@ class Gang:
             for worker, arguments_of_member in zip(self.workers, arguments, strict=False)
         ]
         try:
-            return self.cluster.gather(futures, what, on=self.workers)
+            return self.cluster.gather(futures, what, on=self.workers, seconds=HANGS)
+        except OverdueError as error:
+            names = [
+                self.cluster.name(worker)
+                for worker, future in zip(self.workers, futures, strict=False)
+                if future.status == "pending"
+            ]
+            self.cluster.let_go(futures)
+            raise TrainingError(f"{error}: {', '.join(names)}") from error
         except BaseException:
             self.cluster.let_go(futures)
             raise

@@ -11,6 +11,7 @@ from distributed import get_client, get_worker, secede
 
 from mlaas4hep_dask.dataset.progress import PROGRESS
 from mlaas4hep_dask.gang.source import KeptBlocks, source_of
+from mlaas4hep_dask.gang.standings import STANDINGS, watched
 from mlaas4hep_dask.waiting import ClusterHandle
 
 
@@ -46,6 +47,8 @@ def run_members(
 
     Raises
     ------
+    TrainingError
+        When one of several that wait for each other hangs; see `standings`.
     LostWorkerError
         When a worker dies, be it after its member has ended and before its result was fetched;
         Dask by itself would wait for it for ever.
@@ -69,7 +72,8 @@ def run_members(
         for number, (worker, member) in enumerate(zip(workers, arguments, strict=True))
     ]
     try:
-        return cluster.gather(futures, what, on=workers)
+        with watched(cluster, run, what, list(workers)):
+            return cluster.gather(futures, what, on=workers)
     except BaseException:
         cluster.let_go(futures)
         raise
@@ -99,6 +103,10 @@ class MembersBoard:
     def clear(self) -> None:
         """Take everything away."""
         self._cluster.clear(self._run)
+
+    def tell(self, facts: dict[str, Any]) -> None:
+        """Tell the client where a member stands that does not get on."""
+        get_worker().log_event(f"{STANDINGS}-{self._run}", facts)
 
 
 def _member(

@@ -303,8 +303,8 @@ class Trainer:
             except Exception as error:
                 if not self._gang.has_lost(error):
                     raise
+                self._abandon()  # first: the others wait
                 error = self._gang.why(error)
-                self._abandon()
                 self.restarts += 1
                 self._attempts.count(error, in_order=self._gang.ended_in_order())
                 logger.warning("starting %s again: %s", words, error)
@@ -391,10 +391,9 @@ class Trainer:
         self._session = ""
 
     def _close(self) -> None:
-        self._gang.on_survivors(
-            abandon, self._session
-        )  # after an interrupt ranks are still at work
+        self._gang.on_survivors(abandon, self._session)  # after an interrupt they are at work
         self._gang.on_survivors(close, self._session)
         self._gang.on_survivors(forget_sources)
+        self._cluster.call({})  # they are ranks no more
         self._keeping = None
         self._session = ""

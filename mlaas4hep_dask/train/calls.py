@@ -9,11 +9,12 @@ import importlib
 import queue
 import threading
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future
+from concurrent.futures import Future, wait
 from typing import TYPE_CHECKING, Any
 
 from mlaas4hep_dask.train.feed import BlockSource
 from mlaas4hep_dask.train.session import EpochResult, RankFacts, RankTask, SplitMetrics
+from mlaas4hep_dask.train.standing import LOOK_EVERY, look_at
 
 if TYPE_CHECKING:
     from mlaas4hep_dask.train.exchange import SharedMemory
@@ -35,7 +36,10 @@ class _Thread:
     def __init__(self) -> None:
         self._work: queue.SimpleQueue[tuple[Future[Any], Callable[[], Any]] | None]
         self._work = queue.SimpleQueue()
-        threading.Thread(target=self._run, name="rank", daemon=True).start()
+        thread = threading.Thread(target=self._run, name="rank", daemon=True)
+        thread.start()
+        assert thread.ident is not None  # it has been started
+        self._ident = thread.ident
 
     def _run(self) -> None:
         while (item := self._work.get()) is not None:
@@ -45,10 +49,17 @@ class _Thread:
             except BaseException as error:  # handed to who has asked
                 future.set_exception(error)
 
-    def do(self, function: Callable[..., Any], *arguments: Any) -> Any:
-        """What a function returns."""
+    def do(
+        self,
+        function: Callable[..., Any],
+        *arguments: Any,
+        look: Callable[[int], None] = lambda _: None,
+    ) -> Any:
+        """What a function returns; ``look`` is given the thread's number now and then."""
         future: Future[Any] = Future()
         self._work.put((future, lambda: function(*arguments)))
+        while not wait([future], LOOK_EVERY).done:
+            look(self._ident)
         return future.result()
 
     def end(self) -> None:
@@ -138,7 +149,9 @@ def run_epoch(
         Memory of rank 0 for the gradients, if all ranks can share it.
     """
     thread = _threads[task.session]
-    result: EpochResult = thread.do(_run_epoch, source, board, progress, task, what, memory)
+    result: EpochResult = thread.do(
+        _run_epoch, source, board, progress, task, what, memory, look=_look(board, task)
+    )
     return result
 
 
@@ -172,7 +185,7 @@ def measure_split(
     """
     del progress
     result: SplitMetrics = _threads[task.session].do(
-        _measure_split, source, board, task, what, memory
+        _measure_split, source, board, task, what, memory, look=_look(board, task)
     )
     return result
 
@@ -189,6 +202,18 @@ def _measure_split(
     if state is not None:
         rank.take_up(state)
     return rank.measure(source, split)
+
+
+def _look(board: Board, task: RankTask) -> Callable[[int], None]:
+    """What tells of a rank that does not get on, given the number of its thread."""
+    rank = _ranks[task.session]
+
+    def look(thread: int) -> None:
+        by_gloo = task.num_ranks > 1 and rank.exchange is None
+        if (facts := look_at(thread, rank.learner.pulse, by_gloo=by_gloo)) is not None:
+            board.tell({"rank": task.rank, **facts})
+
+    return look
 
 
 def _joined(board: Board, task: RankTask, memory: str | None) -> Rank:

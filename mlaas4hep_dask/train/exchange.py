@@ -25,6 +25,7 @@ import platform
 import re
 import time
 from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +39,9 @@ from mlaas4hep_dask.errors import TrainingError
 
 NAME = "mlaas4hep_dask"  # of the memory, to be seen in /proc
 SPINS = 20_000  # about 10 µs; then the core is given to others between looks
-GIVE_UP = 600.0  # seconds
+# For another rank, which may wait for events until there are readers again. Who started the ranks
+# ends such waits much sooner where one hangs; this is for ranks that nobody waits for any more.
+LAST = timedelta(days=1)
 
 
 @numba.njit(nogil=True, cache=True)  # type: ignore[untyped-decorator]
@@ -149,7 +152,13 @@ class SharedMemoryExchange:
     """
 
     def __init__(
-        self, path: str, *, rank: int, num_ranks: int, capacity: int, give_up: float = GIVE_UP
+        self,
+        path: str,
+        *,
+        rank: int,
+        num_ranks: int,
+        capacity: int,
+        give_up: float = LAST.total_seconds(),
     ) -> None:
         self.give_up = give_up
         descriptor = _open(path, self.nbytes(num_ranks=num_ranks, capacity=capacity))

@@ -23,6 +23,7 @@ from mlaas4hep_dask.train.feed import Window
 from mlaas4hep_dask.train.grouping import groups, num_steps
 from mlaas4hep_dask.train.hooks import Context, Hooks
 from mlaas4hep_dask.train.session import RankTask
+from mlaas4hep_dask.train.standing import Pulse
 from mlaas4hep_dask.train.stepping import Stepper
 from mlaas4hep_dask.usercode import RAISED
 
@@ -49,10 +50,12 @@ class Learner:
         Whether windows need the missing mask.
     hooks : Hooks
         The user's, which are told of every step.
+    pulse : Pulse
+        How it gets on.
     """
 
     def __init__(self, task: RankTask) -> None:
-        self.task = task
+        self.task, self.pulse = task, Pulse()
         torch.manual_seed(task.seed)  # equal initial weights on all ranks
         objective = task.objective
         self.network = task.model.build(task.given)
@@ -127,6 +130,7 @@ class Learner:
             total = 0.0
             for step in group:
                 begin, end = bounds[step], bounds[step + 1]
+                self.pulse.beat(end - begin)
                 alone = nullcontext() if step == group[-1] else self._alone()
                 with alone:
                     value = self._add_gradient(batch, begin, end, factor)
@@ -135,6 +139,7 @@ class Learner:
                     self.stepper.step()
                     self.hooks.end_step(total * float(factor))
                 yield value, end
+        self.pulse.beat()
 
     def _alone(self) -> AbstractContextManager[None]:
         """In which gradients are added up at this rank, and not averaged over all."""
@@ -172,6 +177,7 @@ class Learner:
             for begin in range(0, len(output), EVALUATION_ROWS):
                 part = slice(begin, begin + EVALUATION_ROWS)
                 inputs, truth, w = batch(part)
+                self.pulse.beat(len(w))
                 try:
                     outputs = network(*inputs).reshape(-1, *self.output_tail)
                 except RAISED as error:  # whatever the user's code raises
@@ -179,6 +185,7 @@ class Learner:
                     raise
                 output[part] = outputs.numpy()
                 total += float(self.loss(outputs, truth, w))
+        self.pulse.beat()
         return output, total
 
     def _cutter(self, window: Window, weights: NDArray[np.float32]) -> Callable[[slice], Any]:

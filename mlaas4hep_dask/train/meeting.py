@@ -11,7 +11,7 @@ import socket
 import time
 from collections.abc import Callable
 from datetime import timedelta
-from typing import Protocol
+from typing import Any, Protocol
 
 import psutil
 from torch.distributed import Store  # type: ignore[attr-defined]  # untyped there
@@ -32,6 +32,9 @@ class Board(Protocol):
 
     def clear(self) -> None:
         """Take everything away."""
+
+    def tell(self, facts: dict[str, Any]) -> None:
+        """Tell who started the members where one stands that does not get on."""
 
 
 class BoardStore(Store):

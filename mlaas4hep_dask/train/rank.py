@@ -10,7 +10,7 @@ import io
 import os
 import pickle
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence, Set
 from contextlib import suppress
 from dataclasses import replace
 from datetime import timedelta
@@ -25,9 +25,10 @@ from torch.nn.parallel import DistributedDataParallel
 from mlaas4hep_dask.journal import SPLITS
 from mlaas4hep_dask.train.assign import Assignment
 from mlaas4hep_dask.train.chunks import chunk_of
-from mlaas4hep_dask.train.exchange import SharedMemoryExchange, machine
+from mlaas4hep_dask.train.exchange import LAST, SharedMemoryExchange, machine
 from mlaas4hep_dask.train.feed import BlockSource, Feed, Window
 from mlaas4hep_dask.train.learner import Learner, require_finite, unusable
+from mlaas4hep_dask.train.links import Place, cut, listening
 from mlaas4hep_dask.train.meeting import Board, BoardStore, interface_of
 from mlaas4hep_dask.train.sample import Sample
 from mlaas4hep_dask.train.session import (
@@ -38,7 +39,7 @@ from mlaas4hep_dask.train.session import (
 )
 from mlaas4hep_dask.train.within import Within, own_buffers, windows_left
 
-TIMEOUT = timedelta(minutes=10)
+MEETING = timedelta(minutes=10)  # for the others to join
 PROGRESS_EVERY = 0.5  # seconds
 
 
@@ -47,6 +48,7 @@ class Rank:
 
     exchange: SharedMemoryExchange | None = None
     _has_joined = _is_abandoned = False
+    _links: Set[Place] = frozenset()  # where ranks of its group listen
 
     _windows: Iterator[tuple[int, Window]] | None = None  # those that are left of an epoch
     _within: Within | None = None
@@ -103,15 +105,20 @@ class Rank:
         if dist.is_initialized():  # a session that broke off while it was being opened
             dist.destroy_process_group()
         store = BoardStore(
-            board, rank=task.rank, timeout=TIMEOUT, is_abandoned=lambda: self._is_abandoned
+            board, rank=task.rank, timeout=MEETING, is_abandoned=lambda: self._is_abandoned
         )
         # By default gloo takes the address that this machine's name has, which may be a loopback
         # address that other machines cannot reach.
         if (interface := interface_of(task.host)) and "GLOO_SOCKET_IFNAME" not in os.environ:
             os.environ["GLOO_SOCKET_IFNAME"] = interface
+        before = listening()
         dist.init_process_group(
-            "gloo", store=store, rank=task.rank, world_size=task.num_ranks, timeout=TIMEOUT
+            "gloo", store=store, rank=task.rank, world_size=task.num_ranks, timeout=LAST
         )
+        self._links = listening() - before
+        places: list[Any] = [None] * task.num_ranks
+        dist.all_gather_object(places, self._links)
+        self._links = set().union(*places)
         wrapped = DistributedDataParallel(self.learner.network, gradient_as_bucket_view=True)
         # Buffers are averaged after every epoch: those of one rank alone know its events alone. As
         # an argument this has one name until torch 2.12, and another one after.
@@ -129,6 +136,8 @@ class Rank:
         self._is_abandoned = True
         if self.exchange is not None:
             self.exchange.abandoned = True
+        if self._links:
+            cut(self._links)
 
     def _share_memory(self, memory: str | None) -> SharedMemoryExchange | None:
         """The exchange through shared memory, if every rank can open it."""
@@ -144,7 +153,8 @@ class Rank:
         return exchange if num_open == task.num_ranks else None
 
     def close(self) -> None:
-        """Leave the process group."""
+        """Leave the process group, and whatever wait a thread of this rank is still in."""
+        self.abandon()
         if self.task.num_ranks > 1 and dist.is_initialized():
             dist.destroy_process_group()
 

@@ -141,6 +141,14 @@ class ClusterHandle:
         self._is_separated = True
         return True
 
+    def call(self, roles: Mapping[str, str]) -> None:
+        """Call workers, by address, after what they do from now on."""
+        workers_of(self.client).roles = roles
+
+    def name(self, address: str) -> str:
+        """A worker as one finds it: what it is called, its address, host and process."""
+        return workers_of(self.client).name(address)
+
     def fates(self, addresses: Sequence[str]) -> str:
         """What is known of the end of some workers, for a message."""
         return workers_of(self.client).fates(self.client, addresses)

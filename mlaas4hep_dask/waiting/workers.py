@@ -58,6 +58,8 @@ class Workers:
         They are jobs, which may end all at once, and see the files of this machine.
     scratch : Path or None
         Where they see a folder for much data.
+    roles : dict of str to str
+        By address: what a worker is called after what it does, such as ``"rank 1"``.
     """
 
     facts: dict[str, Mapping[str, Any]] = field(default_factory=dict)
@@ -70,6 +72,7 @@ class Workers:
     beside: list[Callable[[], None]] = field(default_factory=list)
     are_jobs_with_files: bool = False
     scratch: Path | None = None
+    roles: Mapping[str, str] = field(default_factory=dict)
     _place: str = "the scheduler"
 
     def look(self, client: Client) -> dict[str, Mapping[str, Any]]:
@@ -130,7 +133,11 @@ class Workers:
         facts = [f"{word} {worker[word]}" for word in words]
         if pid is not None:
             facts.append(f"pid {pid}")
-        return f"worker {address} ({', '.join(facts)})"
+        return f"{self._worker(address)} ({', '.join(facts)})"
+
+    def _worker(self, address: str) -> str:
+        role = self.roles.get(address)
+        return f"{role}'s worker {address}" if role else f"worker {address}"
 
     def fates(self, client: Client, addresses: Sequence[str]) -> str:
         """What is known of the end of some workers, for a message."""
@@ -141,15 +148,15 @@ class Workers:
         worker = self.facts.get(address, {})
         limit = worker.get("memory_limit") or 0
         if words := in_order.get(str(worker.get("local_directory"))):
-            return f"worker {address} {words}"
+            return f"{self._worker(address)} {words}"
         if address in ended:
             return (
-                f"worker {address} was ended for memory: it used {size(ended[address])} of its "
-                f"limit of {size(limit)}"
+                f"{self._worker(address)} was ended for memory: it used {size(ended[address])} of "
+                f"its limit of {size(limit)}"
             )
         memory = worker.get("metrics", {}).get("memory", 0)
         end = self.processes.end(address)
-        text = f"worker {address} {end or 'left'}"
+        text = f"{self._worker(address)} {end or 'left'}"
         if memory and limit:
             text += f", with {size(memory)} of its limit of {size(limit)} of memory in use"
             if memory > MUCH * limit and not end:

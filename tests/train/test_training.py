@@ -26,6 +26,7 @@ from mlaas4hep_dask.gang import KeptBlocks, diskcache
 from mlaas4hep_dask.gang import source as source_module
 from mlaas4hep_dask.gang.keeping import Shares
 from mlaas4hep_dask.gang.members import run_members
+from mlaas4hep_dask.gang.standings import HANGS
 from mlaas4hep_dask.run.facts import facts_before, facts_of_training
 from mlaas4hep_dask.run.importing import begin_ranks
 from mlaas4hep_dask.run.method import method_of
@@ -723,6 +724,32 @@ def test_a_gang_ends_when_one_member_dies(keys):
                 blocks=blocks,
                 what="a test",
             )
+
+
+def _hang(source, board, progress, number):
+    del source, progress
+    if number == 1:
+        facts = {"waits_for": "work", "place": "line 3 of loss.py", "slowest": 0.0}
+        board.tell({"rank": 1, "pid": os.getpid(), "seconds": HANGS + 1, **facts})
+    threading.Event().wait(5)
+
+
+def test_a_gang_ends_when_one_member_hangs(keys, client):
+    blocks = KeptBlocks.of(Dataset(Config.from_mapping(keys), client).blocks())
+    workers = processes(living(client))
+    words = (
+        rf"a test: worker {list(workers)[1]} \(.*, pid \d+\) has .* line 3 of loss.py, for 1801 s"
+    )
+    with pytest.raises(TrainingError, match=words) as caught:
+        run_members(
+            ClusterHandle(client),
+            _hang,
+            [(0,), (1,)],
+            workers=workers,
+            blocks=blocks,
+            what="a test",
+        )
+    assert caught.value.ranks == [1]
 
 
 def _fail(source, board, progress, number):
