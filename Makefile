@@ -21,9 +21,9 @@ VENV_ARGS ?=
 # The versions that pip installs
 CONSTRAINTS ?= constraints.txt
 OUTPUT ?= runs/single-top
-# Processes for the tests without marks, and for those with marks, which mostly wait
+# Processes for the tests without marks, and for those with marks, which start others themselves
 PROCESSES ?= 2
-MARKED_PROCESSES ?= 3
+MARKED_PROCESSES ?= 2
 
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
@@ -43,7 +43,7 @@ ALONE := $(BIN)/python -m pytest --last-failed --last-failed-no-failures none --
 demo: $(VENV)/.demo
 	$(BIN)/python -m mlaas4hep_dask.run workflows/heptutorial/dataset.yaml --output $(OUTPUT)
 
-# Those with marks time real processes, which stand still where three tests share two cores. What
+# Those with marks time real processes, which stand still where tests share two cores. What
 # failed beside others runs once more, alone: both are told, and the second decides.
 test: $(VENV)/.test
 	@$(QUICK); status=$$?; chosen="($(MARKS)) and not nightly"; \
