@@ -57,14 +57,14 @@ def test_a_file_that_breaks_in_pass_2_is_reported_and_its_events_weigh_nothing(
     dataset = Dataset(config_of(cms_files, base), client)
     arrays = dataset.to_dask()
     end()
-    x, missing, y, w, ids = (array.compute() for array in arrays)
+    x, missing, y, w, ids, split = (array.compute() for array in arrays)
     remote = [sum(c) for sample, c in dataset.split_counts() if sample == "remote"]
     num_lost = sum(remote)
     assert 0 < num_lost < 2_421
     assert [entry.num_events for entry in dataset.lost()] == remote
     assert all(base in entry.skipped.reason for entry in dataset.lost())
     assert dataset.skipped() == ()
-    assert len(x) == len(y) == len(ids) == len(w)
+    assert len(x) == len(y) == len(ids) == len(w) == len(split)
     assert np.array_equal(np.flatnonzero(w == 0), np.arange(len(w) - num_lost, len(w)))
     assert missing[-num_lost:].all()
     assert not x[-num_lost:].any()
