@@ -75,7 +75,12 @@ def build_app(
         exception_handlers=ERROR_HANDLERS,
         lifespan=lifespan,
     )
-    app.state.drain = service.drain
+
+    def drain() -> None:
+        service.drain()
+        backing.bodies.drain()
+
+    app.state.drain = drain
     app.state.give_up = service.give_up
     return app
 

@@ -11,6 +11,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 
 from mlaas4hep_dask.errors import BusyError
+from mlaas4hep_dask.serve.limits import STOPPING
 
 MAX_BODY_BYTES = 16 * 1024**2
 MAX_BODIES = 16  # of the largest size, held at once by all requests together
@@ -66,6 +67,11 @@ class Bodies:
         self._max_held = MAX_BODIES * max_bytes
         self._held = 0
         self._arriving: set[_Arrival] = set()  # those that are not small
+        self._is_draining = False
+
+    def drain(self) -> None:
+        """Say of bodies that come too late from now on that the server ends."""
+        self._is_draining = True
 
     @asynccontextmanager
     async def read(self, request: Request) -> AsyncIterator[bytearray]:
@@ -109,6 +115,8 @@ class Bodies:
         except TimeoutError:
             if arrival.is_given_up:
                 raise self._no_room() from None
+            if self._is_draining:
+                raise BusyError(STOPPING) from None
             raise HTTPException(
                 408,
                 f"the body took longer than {allowed:.3g} s: {len(body)} bytes came; send "

@@ -714,6 +714,17 @@ def test_a_body_that_takes_too_long_is_refused():
     assert caught.value.status_code == 408
 
 
+def test_a_body_that_takes_too_long_while_the_server_ends_is_told_so():
+    async def read():
+        bodies = Bodies(max_seconds=0.05)
+        bodies.drain()
+        async with bodies.read(request_of(b"{")):
+            pass
+
+    with pytest.raises(BusyError, match="shutting down"):
+        asyncio.run(read())
+
+
 def test_bodies_held_at_once_are_bounded_and_let_go():
     bodies = Bodies(max_bytes=10)
 
