@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 KEY = "training.warm_start"
 MANIFEST = "manifest.json"
 INNER = "network."  # the module of a bundle that holds what a user has made
+COUNT = "n_averaged"  # beside the network in torch's AveragedModel
 SHOWN = 3  # names of parameters
 
 
@@ -76,7 +77,12 @@ class WarmStart:
             # TorchScript keeps the buffers too that a network leaves out of its checkpoints.
             known = {*own, *(name for name, _ in network.named_buffers(remove_duplicate=False))}
             others = [name for name in found if name not in known]
-            others += [name for name in self._of_users(tensors) if not name.startswith(prefix)]
+            beside = {COUNT} if prefix == "module." else set()
+            others += [
+                name
+                for name in self._of_users(tensors)
+                if not name.startswith(prefix) and name not in beside
+            ]
             faults += [f"{name} is there and not here" for name in others]
         if faults:
             more = len(faults) - SHOWN

@@ -229,6 +229,16 @@ def test_a_network_that_is_there_twice_is_not_chosen_between(tmp_path):
     assert torch.equal(own[0].weight, again["net"][0].weight)
 
 
+def test_a_moving_average_of_torch_gives_its_network(tmp_path):
+    trained = torch.nn.Linear(3, 1)
+    mean = torch.optim.swa_utils.AveragedModel(trained)
+    mean.update_parameters(trained)
+    torch.save(mean.state_dict(), tmp_path / "mean.pt")
+    fresh = torch.nn.Linear(3, 1)
+    start_of(tmp_path / "mean.pt").fill(fresh)
+    require_equal(trained, fresh)
+
+
 def test_what_is_beside_the_network_is_too_much(tmp_path):
     torch.manual_seed(1)
     both = torch.nn.ModuleDict({"body": mlp(4, hidden=[5]), "head": torch.nn.Linear(1, 2)})
