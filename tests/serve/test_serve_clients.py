@@ -578,5 +578,6 @@ def test_a_large_body_is_scored_as_its_events_alone(server, events):
         few = client.post(server.predict, json={"events": posted[:20]})
     assert answer.status_code == 200
     found = np.array(answer.json()["scores"]).reshape(30, len(posted))
-    assert (found == found[0]).all()
+    # A product of matrices may round an event otherwise at another place, as with Debian's PyTorch.
+    np.testing.assert_allclose(found, np.broadcast_to(found[0], found.shape), atol=1e-6)
     np.testing.assert_allclose(found[0, :20], few.json()["scores"], atol=1e-6)
