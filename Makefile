@@ -54,7 +54,7 @@ nightly: $(VENV)/.test
 	$(MARKED) -m nightly
 
 check: lint
-	$(QUICK)
+	$(QUICK) --hypothesis-profile quick
 
 docs: .venv-docs/.done
 	.venv-docs/bin/sphinx-build --fail-on-warning --keep-going --quiet --jobs auto docs docs/_site

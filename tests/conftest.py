@@ -25,6 +25,7 @@ from mlaas4hep_dask.reader import Pace, access, plan_file, read
 settings.register_profile(
     "suite", deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow]
 )
+settings.register_profile("quick", settings.get_profile("suite"), max_examples=20)
 settings.load_profile("suite")
 
 PROCESSES = {"batch", "cluster", "ddp", "server", "slow"}  # marks of tests that may start some

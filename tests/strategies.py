@@ -4,6 +4,7 @@ import math
 from itertools import pairwise
 
 import numpy as np
+from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
@@ -25,6 +26,11 @@ BRANCHES = (
     Branch("Jet_id", "jagged", "int32", "Jet"),
     Branch("Muon_pt", "jagged", "float64", "Muon"),
 )
+
+
+def num_examples(number, **options):
+    """As many of every 100 that the profile makes: `make check` makes fewer."""
+    return settings(max_examples=max(number * settings.default.max_examples // 100, 5), **options)
 
 
 def values(dtype, size, *, finite=False):

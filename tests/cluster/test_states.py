@@ -3,8 +3,9 @@ from dataclasses import replace
 from itertools import pairwise
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
+from strategies import num_examples
 
 from mlaas4hep_dask.cluster.batch.actions import Cancel, GiveUp, Gone, Submit, Tell
 from mlaas4hep_dask.cluster.batch.limits import Limits, Size
@@ -192,7 +193,7 @@ def test_a_job_that_comes_back_is_taken_back_and_what_is_one_too_many_ends(world
     ),
     st.booleans(),
 )
-@settings(max_examples=200)
+@num_examples(200)
 def test_after_short_answers_no_job_is_forgotten_and_no_worker_lost(answers, are_connected):
     world = World(replace(LIMITS, max_losses=1_000_000))
     if are_connected:
@@ -219,7 +220,7 @@ def many(number):
 
 
 @given(st.integers(1, 60), st.integers(0, 60))
-@settings(max_examples=60)
+@num_examples(60)
 def test_any_number_of_workers_lost_at_once_never_ends_a_run_in_which_work_is_done(lost, kept):
     world = many(lost + kept)
     for _ in range(3 * world.limits.max_losses):
@@ -235,7 +236,7 @@ def test_any_number_of_workers_lost_at_once_never_ends_a_run_in_which_work_is_do
 
 
 @given(st.integers(1, 60))
-@settings(max_examples=30)
+@num_examples(30)
 def test_workers_that_are_lost_at_once_again_and_again_without_work_end_a_run(number):
     world = many(number)
     for _ in range(world.limits.max_losses):
@@ -507,7 +508,7 @@ EVENTS = st.lists(
 
 
 @given(EVENTS)
-@settings(max_examples=400)
+@num_examples(400)
 def test_whatever_happens_no_loss_is_silent_and_no_group_grows_over_its_maximum(events):
     world = World()
     for what, which, word, flag, seconds in events:

@@ -9,10 +9,11 @@ from typing import get_args, get_origin
 import jsonschema
 import pytest
 import yaml
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from paths import REPOSITORY
 from pydantic import BaseModel
+from strategies import num_examples
 
 from mlaas4hep_dask.config import (
     Branches,
@@ -252,7 +253,7 @@ _documents = st.fixed_dictionaries(
 )
 
 
-@settings(deadline=None, max_examples=60)
+@num_examples(60)
 @given(document=_documents)
 def test_the_yaml_of_a_config_loads_back_to_it(tmp_path_factory, document):
     config = Config.from_mapping(document)
@@ -262,7 +263,7 @@ def test_the_yaml_of_a_config_loads_back_to_it(tmp_path_factory, document):
     assert load(path).digest() == config.digest()
 
 
-@settings(deadline=None, max_examples=60)
+@num_examples(60)
 @given(document=_documents)
 def test_the_schema_accepts_what_the_models_accept(document):
     config = Config.from_mapping(document)
@@ -271,7 +272,7 @@ def test_the_schema_accepts_what_the_models_accept(document):
     validator.validate(json.loads(config.model_dump_json()))
 
 
-@settings(deadline=None, max_examples=60)
+@num_examples(60)
 @given(
     change=st.sampled_from(
         [

@@ -7,9 +7,9 @@ import awkward as ak
 import numpy as np
 import pytest
 import torch
-from hypothesis import assume, given, settings
+from hypothesis import assume, given
 from hypothesis import strategies as st
-from strategies import encoding_of, events
+from strategies import encoding_of, events, num_examples
 
 from mlaas4hep_dask.derive.recipe import Prepared, Recipe
 from mlaas4hep_dask.encode import Block, decode, encode
@@ -19,7 +19,7 @@ from mlaas4hep_dask.events import Branch, Events
 from mlaas4hep_dask.score.script import Script
 from mlaas4hep_dask.specs.measure import measure
 
-MANY = settings(deadline=None, max_examples=25)
+MANY = num_examples(25)
 CHANGES = st.sampled_from(["shorter", "longer", "empty", "another axis"])
 
 

@@ -6,9 +6,9 @@ import warnings
 import awkward as ak
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
-from strategies import BRANCHES, events
+from strategies import BRANCHES, events, num_examples
 
 from mlaas4hep_dask.derive import Expression
 from mlaas4hep_dask.derive.grammar import MAX_DEPTH, parse, shown
@@ -68,7 +68,7 @@ PAIRS = {
 
 @pytest.mark.parametrize("text", PAIRS)
 @given(made=events(finite=True))
-@settings(max_examples=20)
+@num_examples(20)
 def test_expressions_give_what_awkward_gives(text, made):
     value = Expression(text).value(made)
     with np.errstate(all="ignore"), warnings.catch_warnings():

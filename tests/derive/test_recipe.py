@@ -3,8 +3,8 @@
 import awkward as ak
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from strategies import BRANCHES, events, split_events
+from hypothesis import given
+from strategies import BRANCHES, events, num_examples, split_events
 
 from mlaas4hep_dask.derive.recipe import Recipe
 from mlaas4hep_dask.errors import ExpressionError
@@ -56,7 +56,7 @@ def assert_same(a, b):
 
 
 @given(split_events())
-@settings(max_examples=60, deadline=None)  # the first example compiles
+@num_examples(60)
 def test_preparing_parts_is_preparing_the_whole(whole_and_parts):
     whole, parts = whole_and_parts
     together = FULL.prepare(whole, KEEP)
@@ -73,7 +73,7 @@ def test_preparing_parts_is_preparing_the_whole(whole_and_parts):
 
 
 @given(events())
-@settings(max_examples=60, deadline=None)  # the first example compiles
+@num_examples(60)
 def test_a_recipe_does_what_one_would_write_with_awkward(made):
     prepared = FULL.prepare(made, KEEP)
     with np.errstate(all="ignore"):

@@ -4,8 +4,9 @@ from itertools import pairwise
 import awkward as ak
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
+from strategies import num_examples
 
 from mlaas4hep_dask.dataset.binning import NUM_BINS, bins_of, equal_edges, filled, populations
 from mlaas4hep_dask.encode import Encoding, decode, encode
@@ -87,7 +88,7 @@ NUMBERS = (
 
 
 @given(st.lists(NUMBERS, min_size=1, max_size=60), st.lists(NUMBERS, max_size=5))
-@settings(max_examples=300, deadline=None)
+@num_examples(300)
 def test_any_values_get_finite_rows_in_order_that_lead_back(values, others):
     given = np.array(values)
     encoding = Encoding.from_specs(specs_of(given))
@@ -187,7 +188,7 @@ def test_many_equal_values_leave_rows_finite_and_small(share):
     st.integers(0, 400),
     NUMBERS.filter(np.isfinite),
 )
-@settings(max_examples=100, deadline=None)
+@num_examples(100)
 def test_many_equal_values_among_any_get_finite_rows_in_order(values, times, same):
     given = np.array([*values, *[same] * times])
     rows = rows_of(given)
@@ -265,7 +266,7 @@ def test_the_picture_leaves_outliers_out_and_counts_them():
 
 
 @given(st.lists(NUMBERS.filter(np.isfinite), min_size=1, max_size=80))
-@settings(max_examples=300, deadline=None)
+@num_examples(300)
 def test_bins_of_any_values_have_a_width_and_hold_all_values(values):
     given = np.array(values)
     own = bins_of(specs_of(given))["x"]

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
-from strategies import BRANCHES, events, part_of, split_events
+from strategies import BRANCHES, events, num_examples, part_of, split_events
 
 from mlaas4hep_dask.encode import EncodeCounts, Encoding, decode, encode, scatter
 from mlaas4hep_dask.encode.normalise import normalised
@@ -71,7 +71,7 @@ def by_plain_numpy(array, layout, *, normalisation, cap="max"):
 
 @pytest.mark.parametrize("normalisation", NORMALISATIONS)
 @given(split=split_events(), width=WIDTHS)
-@settings(max_examples=50, deadline=None)
+@num_examples(50)
 def test_encoding_parts_equals_encoding_the_whole(normalisation, split, width):
     whole, parts = split
     options = {"normalisation": normalisation, "width": width}
@@ -128,7 +128,7 @@ def test_standard_rows_of_real_files_have_mean_0_and_deviation_1(cms_events):
 
 
 @given(events(), WIDTHS)
-@settings(max_examples=100, deadline=None)
+@num_examples(100)
 def test_dense_rows_equal_padding_by_awkward(events, width):
     encoded = encode(events, encoding_of(events, width=width))
     x, missing = by_plain_numpy(
@@ -139,7 +139,7 @@ def test_dense_rows_equal_padding_by_awkward(events, width):
 
 
 @given(events(min_events=1), st.data())
-@settings(max_examples=60, deadline=None)
+@num_examples(60)
 def test_chosen_rows_go_to_chosen_places_and_nowhere_else(events, data):
     encoded = encode(events, encoding_of(events))
     rows = np.array(
@@ -277,7 +277,7 @@ def test_shuffled_rows_are_those_of_their_events(cms_events):
 
 @pytest.mark.parametrize("normalisation", NORMALISATIONS)
 @given(data=st.data())
-@settings(max_examples=60, deadline=None)
+@num_examples(60)
 def test_decoding_gives_back_the_events(normalisation, data):
     made = data.draw(events())
     encoding = encoding_of(made, normalisation=normalisation)
@@ -322,7 +322,7 @@ def test_values_whose_squares_are_too_small_for_float64_are_told_apart():
 
 
 @given(events(finite=True))
-@settings(max_examples=60, deadline=None)
+@num_examples(60)
 def test_multiplicities_follow_from_the_missing_mask(events):
     encoding = encoding_of(events)
     assume(not inexact_branches(encoding))
@@ -345,7 +345,7 @@ def test_rows_of_another_shape_cannot_be_decoded():
 
 
 @given(events(), WIDTHS, st.sampled_from(NORMALISATIONS))
-@settings(max_examples=60, deadline=None)
+@num_examples(60)
 def test_what_encoding_counts_is_what_specs_foretell(events, width, normalisation):
     specs = measure(events, sample="s")
     encoding = Encoding.from_specs(specs, width=width, normalisation=normalisation)
@@ -498,7 +498,7 @@ def _rows(events):
 
 
 @given(events(), st.permutations(BRANCHES))
-@settings(max_examples=40, deadline=None)
+@num_examples(40)
 def test_columns_do_not_depend_on_the_order_of_branches(events, order):
     turned = replace(
         events,

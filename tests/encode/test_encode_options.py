@@ -7,9 +7,17 @@ from itertools import pairwise
 import awkward as ak
 import numpy as np
 import pytest
-from hypothesis import assume, given, settings
+from hypothesis import assume, given
 from hypothesis import strategies as st
-from strategies import encode_options, encoding_of, events, part_of, sorted_by_python, split_events
+from strategies import (
+    encode_options,
+    encoding_of,
+    events,
+    num_examples,
+    part_of,
+    sorted_by_python,
+    split_events,
+)
 
 from mlaas4hep_dask.encode import EncodeCounts, Encoding, decode, encode
 from mlaas4hep_dask.encode.encoding import transforms_of
@@ -69,7 +77,7 @@ def test_every_normalisation_equals_that_of_plain_numpy(how, dtype):
 
 @pytest.mark.slow
 @given(st.data())
-@settings(max_examples=150, deadline=None)
+@num_examples(150)
 def test_decoding_gives_back_what_was_kept_with_any_options(data):
     made = data.draw(events())
     options = data.draw(encode_options(made))
@@ -106,7 +114,7 @@ def test_decoding_gives_back_what_was_kept_with_any_options(data):
 
 
 @given(st.data())
-@settings(max_examples=60, deadline=None)
+@num_examples(60)
 def test_each_branch_is_clipped_or_passed_as_if_all_were(data):
     known, other = data.draw(events(min_events=1, finite=True)), data.draw(events())
     options = data.draw(encode_options(known))
@@ -139,7 +147,7 @@ def forward(values, scaling):
 
 
 @given(st.data())
-@settings(max_examples=60, deadline=None)
+@num_examples(60)
 def test_parts_are_encoded_as_the_whole_is_with_any_options(data):
     whole, parts = data.draw(split_events())
     options = data.draw(encode_options(whole))
@@ -158,7 +166,7 @@ ALL = ["met", "mass", "run", "trigger", "Jet_pt", "Jet_id", "Muon_pt"]
 
 
 @given(split_events(), st.sampled_from(["log", "symlog"]))
-@settings(max_examples=60, deadline=None)
+@num_examples(60)
 def test_moments_of_logarithms_merge_and_travel_as_text(split, transform):
     whole, parts = split
     transforms = dict.fromkeys(ALL, transform)
@@ -269,7 +277,7 @@ def test_cut_objects_take_no_room():
 
 
 @given(events(), st.sampled_from(["Jet_pt", "Jet_id"]), st.booleans())
-@settings(max_examples=60, deadline=None)
+@num_examples(60)
 def test_objects_are_sorted_as_python_sorts_them(made, key, descending):
     sort = {"Jet": f"-{key}" if descending else key}
     ordered = sorted_by_python(made, sort)
@@ -280,7 +288,7 @@ def test_objects_are_sorted_as_python_sorts_them(made, key, descending):
 
 
 @given(st.data())
-@settings(max_examples=60, deadline=None)
+@num_examples(60)
 def test_long_lists_are_sorted_stably_with_nan_last(data):
     sizes = data.draw(st.lists(st.sampled_from([0, 1, 15, 16, 17, 100, 257]), max_size=4))
     offsets = offsets_of(np.array(sizes, dtype=np.int64))

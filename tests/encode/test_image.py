@@ -4,10 +4,10 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
-from strategies import part_of
+from strategies import num_examples, part_of
 
 from mlaas4hep_dask.encode import EncodeCounts, Encoding, encode
 from mlaas4hep_dask.encode.encoded_images import granularity, suggested_factor
@@ -111,7 +111,7 @@ def by_numpy(events, encoding):
 
 
 @pytest.mark.slow
-@settings(deadline=None, max_examples=60)
+@num_examples(60)
 @given(drawn_events())
 def test_images_are_those_of_numpy(events):
     specs = measure(events, sample="s")
@@ -130,7 +130,7 @@ def test_images_are_those_of_numpy(events):
             assert found.counts.not_finite.get(branch, 0) == nans
 
 
-@settings(deadline=None, max_examples=30)
+@num_examples(30)
 @given(drawn_events(), st.data())
 def test_an_image_depends_on_its_event_alone(events, data):
     encoding = Encoding.from_specs(measure(events, sample="s"), image=OPTIONS)

@@ -3,9 +3,9 @@ import pickle
 import awkward as ak
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
-from strategies import encode_options, encoding_of, events
+from strategies import encode_options, encoding_of, events, num_examples
 
 from mlaas4hep_dask.encode import Encoding, encode
 from mlaas4hep_dask.encode.input_layout import MOST_VALUES, InputLayout, input_layout
@@ -106,7 +106,7 @@ def test_numbers_that_single_precision_does_not_tell_apart_are_no_values():
 
 
 @given(st.data())
-@settings(max_examples=15)
+@num_examples(15)
 def test_a_value_lies_within_its_bounds_however_it_is_normalised(data):
     made = data.draw(events(min_events=1, finite=True))
     encoding = encoding_of(made, **data.draw(encode_options(made)))

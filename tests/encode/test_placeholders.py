@@ -8,8 +8,9 @@ import awkward as ak
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
+from strategies import num_examples
 
 from mlaas4hep_dask.encode import Encoding, decode, encode
 from mlaas4hep_dask.encode.placeholders import roles_of, set_aside
@@ -100,7 +101,7 @@ def test_one_class_of_many_is_enough_to_differ():
 
 
 @given(st.lists(st.integers(0, NUM), max_size=4), st.randoms(use_true_random=False))
-@settings(max_examples=15, deadline=None)
+@num_examples(15)
 def test_roles_and_classes_do_not_depend_on_partitions_or_their_order(cuts, random):
     ids = event_ids("6a1e0d2a-9c0b-11ef-8a4a-000000000000", 0, NUM)
     whole = specs_of(ids=ids)
@@ -283,7 +284,7 @@ def test_placeholders_are_found_wherever_counting_finds_them():
 
 
 @given(st.lists(st.integers(0, 4), min_size=1, max_size=40), st.data())
-@settings(max_examples=40, deadline=None)
+@num_examples(40)
 def test_objects_are_of_the_class_of_their_event(counts, data):
     labels = data.draw(st.lists(st.integers(0, 3), min_size=len(counts), max_size=len(counts)))
     owners = np.repeat(np.arange(len(counts)), counts)

@@ -5,9 +5,9 @@ import awkward as ak
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
-from strategies import encode_options, encoding_of, events, sorted_by_python
+from strategies import encode_options, encoding_of, events, num_examples, sorted_by_python
 
 from mlaas4hep_dask.encode import Encoding, encode
 from mlaas4hep_dask.errors import ModelError
@@ -142,7 +142,7 @@ def test_raw_and_encoded_events_get_the_network_s_own_scores(options, build, enc
 
 @pytest.mark.slow
 @given(st.data())
-@settings(max_examples=40, deadline=None)
+@num_examples(40)
 def test_any_raw_values_are_scored_as_their_encoding_is(data):
     known, other = data.draw(events(min_events=1, finite=True)), data.draw(events(min_events=1))
     options = data.draw(encode_options(known))

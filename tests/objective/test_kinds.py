@@ -3,9 +3,10 @@ import re
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from paths import REPOSITORY
+from strategies import num_examples
 
 from mlaas4hep_dask.errors import DataError
 from mlaas4hep_dask.objective import (
@@ -75,7 +76,7 @@ def test_a_kind_keeps_what_it_promises(objective):
 
 
 @KIND
-@settings(max_examples=20, deadline=None)
+@num_examples(20)
 @given(size=st.integers(2, 40), seed=st.integers(0, 2**16))
 def test_a_loss_is_the_sum_of_those_of_its_events(objective, size, seed):
     rng = np.random.default_rng(seed)

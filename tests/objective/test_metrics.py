@@ -1,8 +1,9 @@
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
+from strategies import num_examples
 
 from mlaas4hep_dask.objective.arithmetic.curves import (
     NUM_BINS,
@@ -71,7 +72,7 @@ def test_without_both_labels_there_is_no_area_and_no_curve(y):
 
 
 @given(st.lists(FLOATS, min_size=1, max_size=50))
-@settings(max_examples=300)
+@num_examples(300)
 def test_a_larger_logit_never_has_a_smaller_bin(logits):
     logits = np.sort(np.array(logits, dtype=np.float32))
     bins = bin_of(logits)
@@ -97,7 +98,7 @@ def test_values_in_one_bin_differ_by_one_part_in_128_at_most(value, negative):
         )
     )
 )
-@settings(max_examples=50, deadline=None)
+@num_examples(50)
 def test_histograms_of_parts_add_up_to_that_of_the_whole(made):
     logits, y, w, cut = made
     whole = histogram_of(logits, y, w)
@@ -109,7 +110,7 @@ def test_histograms_of_parts_add_up_to_that_of_the_whole(made):
 
 
 @given(st.integers(0, 2**31), st.integers(2, 3000), st.floats(-3, 3))
-@settings(max_examples=40, deadline=None)
+@num_examples(40)
 def test_a_curve_rises_from_0_to_1_and_holds_the_area(seed, size, separation):
     logits, y, w = samples(separation, size=size, seed=seed)
     y[0], y[-1] = 0, 1

@@ -1,8 +1,9 @@
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
+from strategies import num_examples
 
 from mlaas4hep_dask.errors import EncodeError
 from mlaas4hep_dask.objective import (
@@ -111,7 +112,7 @@ def test_tallies_of_parts_add_up_and_an_empty_one_has_no_metrics(objective):
 
 
 @given(st.integers(0, NUM_BINS - 1))
-@settings(max_examples=200)
+@num_examples(200)
 def test_a_bin_begins_where_its_edge_says(number):
     edge = bin_edges(np.array([number]))
     if np.isfinite(edge).all() and number != NUM_BINS // 2 - 1:  # -0 belongs to the bin of 0

@@ -17,12 +17,13 @@ import httpx
 import numpy as np
 import pytest
 import torch
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, given
 from hypothesis import strategies as st
 from served import as_json, make_array, make_bundle, serving
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.routing import Route
+from strategies import num_examples
 
 from mlaas4hep_dask.bundle import open_bundle, write_bundle
 from mlaas4hep_dask.encode import EncodeCounts, Encoding, encode
@@ -363,9 +364,7 @@ bodies = (
 )
 
 
-@settings(
-    max_examples=300, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None
-)
+@num_examples(300, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(body=bodies)
 def test_no_body_makes_the_server_fail(server, client, body):
     answer = client.post(server.predict, content=body, headers=JSON)
@@ -374,9 +373,7 @@ def test_no_body_makes_the_server_fail(server, client, body):
         error_of(answer, answer.status_code)
 
 
-@settings(
-    max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None
-)
+@num_examples(150, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(changes=st.dictionaries(st.sampled_from(ak.fields(make_array(1))), json_values))
 def test_no_event_makes_the_server_fail(server, client, events, changes):
     body = json.dumps({"events": [as_json(events[:1])[0] | changes]}).encode()

@@ -13,9 +13,10 @@ import numpy as np
 import psutil
 import pytest
 import torch
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, given
 from hypothesis import strategies as st
 from served import as_json, make_array, make_bundle, serving
+from strategies import num_examples
 
 from mlaas4hep_dask.bundle import open_bundle
 from mlaas4hep_dask.encode import encode
@@ -244,9 +245,7 @@ VALID = (
 )
 
 
-@settings(
-    max_examples=300, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None
-)
+@num_examples(300, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     place=st.integers(0, len(VALID)),
     removed=st.integers(0, 40),

@@ -6,9 +6,9 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
-from strategies import events, part_of
+from strategies import events, num_examples, part_of
 
 from mlaas4hep_dask.encode.split import event_ids, split_of
 from mlaas4hep_dask.errors import SpecsError
@@ -72,7 +72,7 @@ def assert_same_draw(a, b):
 
 
 @given(st.lists(st.integers(0, NUM_EVENTS), max_size=6), st.randoms())
-@settings(max_examples=25, deadline=None)
+@num_examples(25)
 def test_the_draw_does_not_depend_on_partitions_or_their_order(cuts, random):
     parts = measured(cuts)
     random.shuffle(parts)
@@ -88,7 +88,7 @@ def with_ids(events, number):
 
 
 @given(events(), events(), events())
-@settings(max_examples=60, deadline=None)
+@num_examples(60)
 def test_draws_of_any_events_merge_exactly(a, b, c):
     a, b, c = (with_ids(part, number) for number, part in enumerate((a, b, c)))
     assert_same_draw(merge(merge(a, b), c), merge(a, merge(b, c)))
@@ -97,7 +97,7 @@ def test_draws_of_any_events_merge_exactly(a, b, c):
 
 
 @given(events())
-@settings(max_examples=60, deadline=None)
+@num_examples(60)
 def test_quantiles_of_few_values_are_exact(events):
     specs = measure(events, sample="s")
     for name, entry in specs.branches.items():
@@ -188,7 +188,7 @@ def test_large_specs_survive_json_and_merging_afterwards():
 
 
 @given(events())
-@settings(max_examples=30, deadline=None)
+@num_examples(30)
 def test_specs_survive_pickling(events):
     specs = measure(events, sample="s")
     assert pickle.loads(pickle.dumps(specs)) == specs  # noqa: S301  # made here

@@ -7,9 +7,9 @@ from itertools import accumulate, pairwise
 import awkward as ak
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
-from strategies import events, part_of, split_events
+from strategies import events, num_examples, part_of, split_events
 
 from mlaas4hep_dask.errors import DataError, SpecsError
 from mlaas4hep_dask.events import Branch, Events
@@ -53,7 +53,7 @@ def assert_same(a, b, *, events):
 
 @pytest.mark.slow
 @given(events(), events(), events())
-@settings(max_examples=60, deadline=None)
+@num_examples(60)
 def test_merge_is_associative_and_commutative_and_has_an_identity(a, b, c):
     everything, both = concatenate([a, b, c]), concatenate([a, b])
     a, b, c = (measure(part, sample="s") for part in (a, b, c))
@@ -64,7 +64,7 @@ def test_merge_is_associative_and_commutative_and_has_an_identity(a, b, c):
 
 
 @given(split_events())
-@settings(max_examples=60, deadline=None)
+@num_examples(60)
 def test_specs_of_parts_merge_to_the_specs_of_the_whole(split):
     whole, parts = split
     merged = merge_all([measure(part, sample="s") for part in parts])
@@ -72,7 +72,7 @@ def test_specs_of_parts_merge_to_the_specs_of_the_whole(split):
 
 
 @given(st.permutations(range(4)), split_events())
-@settings(max_examples=30, deadline=None)
+@num_examples(30)
 def test_merge_does_not_depend_on_order(order, split):
     whole, parts = split
     parts = [measure(part, sample=f"s{i % 2}") for i, part in enumerate(parts)]
@@ -81,7 +81,7 @@ def test_merge_does_not_depend_on_order(order, split):
 
 
 @given(events())
-@settings(max_examples=60, deadline=None)
+@num_examples(60)
 def test_infinities_and_nan_are_counted_and_never_reach_the_moments(events):
     specs = measure(events, sample="s")
     for name, entry in specs.branches.items():
@@ -178,7 +178,7 @@ def test_real_files_have_the_specs_of_one_partition_whatever_the_partitions(cms_
 
 
 @given(events())
-@settings(max_examples=60, deadline=None)
+@num_examples(60)
 def test_json_gives_back_the_same_specs_and_never_holds_nan(events):
     specs = measure(events, sample="ttH")
     counts = replace(specs.samples["ttH"], num_read=99, sum_weights=0.1)
@@ -254,7 +254,7 @@ def test_a_bad_file_is_a_specs_error_that_names_it(text, tmp_path):
 
 
 @given(st.integers(0, len(GOOD) - 1), st.characters(codec="ascii"))
-@settings(max_examples=300, deadline=None)
+@num_examples(300)
 def test_one_altered_character_gives_specs_or_a_specs_error(place, character):
     with suppress(SpecsError):
         Specs.from_json(GOOD[:place] + character + GOOD[place + 1 :]).to_json()
@@ -322,7 +322,7 @@ def test_moments_of_nothing_are_those_of_the_identity():
 
 
 @given(events())
-@settings(max_examples=40, deadline=None)
+@num_examples(40)
 def test_events_become_awkward_arrays_and_back(events):
     array = events.to_awkward()
     assert len(array) == len(events)
@@ -337,7 +337,7 @@ def test_events_become_awkward_arrays_and_back(events):
 
 
 @given(split_events())
-@settings(max_examples=40, deadline=None)
+@num_examples(40)
 def test_concatenated_parts_are_the_whole(split):
     whole, parts = split
     back = concatenate(parts)

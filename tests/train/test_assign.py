@@ -5,8 +5,9 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
+from strategies import num_examples
 
 from mlaas4hep_dask.train.assign import MAX_PIECES, assign, follow
 from mlaas4hep_dask.train.shards import SHARDS, part_of, shards_of
@@ -77,7 +78,7 @@ def batches_of(assignment, counts, *, epoch):
 
 
 @given(assignments(), st.integers(1, 20), st.integers(0, 3))
-@settings(max_examples=40, deadline=None)
+@num_examples(40)
 def test_the_events_of_a_batch_do_not_depend_on_the_number_of_ranks(made, num_ranks, epoch):
     counts, _options, assignment = made
     other = replace(assignment, num_ranks=num_ranks)
@@ -109,7 +110,7 @@ def test_a_rank_has_whole_shards_where_ranks_divide_them():
 
 
 @given(assignments(), st.integers(0, 3), st.booleans())
-@settings(max_examples=150, deadline=None)
+@num_examples(150)
 def test_every_event_is_used_exactly_once_per_epoch(made, epoch, shuffle):
     counts, _options, assignment = made
     used = [
@@ -122,7 +123,7 @@ def test_every_event_is_used_exactly_once_per_epoch(made, epoch, shuffle):
 
 
 @given(assignments(), st.integers(0, 3), st.booleans())
-@settings(max_examples=150, deadline=None)
+@num_examples(150)
 def test_windows_have_equal_parts_of_every_block_of_their_round(made, epoch, shuffle):
     _, _, assignment = made
     for rank in range(assignment.num_ranks):
@@ -140,7 +141,7 @@ def test_windows_have_equal_parts_of_every_block_of_their_round(made, epoch, shu
 
 
 @given(assignments())
-@settings(max_examples=100, deadline=None)
+@num_examples(100)
 def test_shards_have_equal_parts_of_every_file(made):
     counts, options, assignment = made
     for file in {
@@ -223,7 +224,7 @@ def test_the_work_of_an_epoch_grows_with_the_number_of_partitions_alone():
 
 
 @given(assignments(), st.sampled_from([1, 2, 4, 8]))
-@settings(max_examples=100, deadline=None)
+@num_examples(100)
 def test_an_event_belongs_to_one_rank_for_the_whole_run(made, num_ranks):
     counts, _options, assignment = made
     assignment = replace(assignment, num_ranks=num_ranks)
@@ -242,7 +243,7 @@ def test_an_event_belongs_to_one_rank_for_the_whole_run(made, num_ranks):
 
 
 @given(assignments())
-@settings(max_examples=150, deadline=None)
+@num_examples(150)
 def test_all_ranks_take_equally_many_steps_and_no_step_is_empty(made):
     counts, options, assignment = made
     for window in range(assignment.num_windows):
@@ -262,7 +263,7 @@ def test_all_ranks_take_equally_many_steps_and_no_step_is_empty(made):
 
 
 @given(assignments())
-@settings(max_examples=150, deadline=None)
+@num_examples(150)
 def test_windows_mix_samples_in_proportion_and_fit_in_memory(made):
     counts, options, assignment = made
     samples = sorted({sample for sample, size in counts if size})
@@ -281,7 +282,7 @@ def test_windows_mix_samples_in_proportion_and_fit_in_memory(made):
 
 
 @given(assignments())
-@settings(max_examples=100, deadline=None)
+@num_examples(100)
 def test_shards_have_equal_parts_of_every_sample(made):
     counts, _options, assignment = made
     for number, sample in enumerate(sorted({name for name, size in counts if size})):
@@ -304,7 +305,7 @@ def order_of(*, seed, epoch, shuffle=True):
 
 
 @given(assignments(), st.data())
-@settings(max_examples=150, deadline=None)
+@num_examples(150)
 def test_events_of_another_split_are_each_at_one_rank_that_has_their_block(made, data):
     counts, options, leader = made
     sizes = st.lists(st.integers(0, 40), min_size=len(counts), max_size=len(counts))

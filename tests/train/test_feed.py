@@ -4,9 +4,9 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
-from strategies import part_of
+from strategies import num_examples, part_of
 
 from mlaas4hep_dask.encode import Block, Encoding, encode
 from mlaas4hep_dask.encode.split import event_ids, split_of
@@ -90,7 +90,7 @@ def feed_threads():
     st.integers(0, 5),
     st.booleans(),
 )
-@settings(max_examples=30, deadline=None)
+@num_examples(30)
 def test_every_event_of_the_split_comes_once_with_its_own_values(
     blocks, rows, split, ranks, window_events, rounds, epoch, shuffle
 ):

@@ -4,8 +4,9 @@ import awkward as ak
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
+from strategies import num_examples
 from test_method import OWN, piece
 
 from mlaas4hep_dask.encode import Encoding
@@ -489,7 +490,7 @@ def test_a_forward_that_cannot_be_given_what_it_asks_for_is_refused(signature, m
 
 
 @given(st.floats(0.01, 100), st.integers(0, 2**16), st.sampled_from([BINARY, REGRESSION, ROWS]))
-@settings(max_examples=25, deadline=None)
+@num_examples(25)
 def test_no_plain_network_is_refused_for_its_rounding(size, seed, objective):
     from mlaas4hep_dask.export.contract import outputs_of
 
