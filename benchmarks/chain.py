@@ -58,7 +58,7 @@ def main() -> None:
     settings = {"epochs": parsed.epochs, "batch_size": parsed.batch_size}
     summaries: list[dict[str, Any]] = []
     with tempfile.TemporaryDirectory() as folder:
-        sections = {"training": {**settings, "ranks": parsed.ranks}}
+        sections = common.published(**settings, ranks=parsed.ranks)
         file = common.write_config(Path(folder, "chain.yaml"), files.paths, **sections)
 
         def whole_command() -> None:

@@ -31,6 +31,16 @@ from mlaas4hep_dask.reader import Partition, plan_file, read
 LIBRARIES = ("mlaas4hep_dask", "awkward", "dask", "numba", "numpy", "torch", "uproot")
 LARGE = 256 * 2**20  # bytes of files of which no pages stay mapped
 INPUTS = ["flat_*", "*_v*"]  # not the counters nElectron, nJet, …
+PUBLISHED: dict[str, dict[str, Any]] = {  # sections of dataset.yaml
+    "model": {"callable": "mlaas4hep_dask.train.network:mlp"},
+    "training": {
+        "epochs": 5,
+        "batch_size": 100,
+        "learning_rate": 1e-3,
+        "optimiser": {"callable": "Adam", "kwargs": {"fused": True}},
+        "scheduler": None,
+    },
+}
 
 
 def options(description: str, **more: dict[str, Any]) -> argparse.Namespace:
@@ -182,6 +192,20 @@ def planned_files(parsed: argparse.Namespace) -> Files:
             num_entries=plan.num_entries,
         )
     return Files(paths, partitions, branches)
+
+
+def published(**training: Any) -> dict[str, dict[str, Any]]:
+    """Sections of dataset.yaml for the published network, with other keys of its training."""
+    return {**PUBLISHED, "training": {**PUBLISHED["training"], **training}}
+
+
+def as_options(sections: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """The same as --set takes it."""
+    return [
+        f"{section}.{key}={json.dumps(value)}"
+        for section, keys in sections.items()
+        for key, value in keys.items()
+    ]
 
 
 def write_config(file: Path, paths: list[Path], **sections: Any) -> Path:

@@ -254,14 +254,12 @@ def check(parsed: argparse.Namespace) -> None:
     Rates are measured before and after every run, since the speed of shared machines drifts. The
     seconds that do not depend on the number of events are those of a run of few events.
     """
-    settings = {
-        "training": {
-            "epochs": parsed.epochs,
-            "batch_size": parsed.batch_size * parsed.workers,
-            "ranks": parsed.workers,
-        },
-        "cluster": {"workers": parsed.workers},
-    }
+    training = common.published(
+        epochs=parsed.epochs,
+        batch_size=parsed.batch_size * parsed.workers,
+        ranks=parsed.workers,
+    )
+    settings = {**training, "cluster": {"workers": parsed.workers}}
     codec = parsed.compression
 
     def run(events: int) -> dict[str, Stage]:

@@ -82,7 +82,7 @@ class Meter:
 
     def __enter__(self) -> Self:
         with tempfile.TemporaryDirectory() as folder:
-            settings = {"training": {"batch_size": self._batch, "ranks": 1, "epochs": EPOCHS}}
+            settings = common.published(batch_size=self._batch, ranks=1, epochs=EPOCHS)
             config = common.write_config(Path(folder) / "rates.yaml", self._paths, **settings)
             with connect(Cluster(workers=1), ranks=1) as client:
                 dataset = Dataset.from_yaml(config, client)

@@ -29,11 +29,17 @@ from mlaas4hep_dask.specs.specs import merge_all
 from mlaas4hep_dask.train.assign import Assignments, assign
 from mlaas4hep_dask.train.feed import TRAIN, Feed, Window
 from mlaas4hep_dask.train.given import Given
-from mlaas4hep_dask.train.method import Method
+from mlaas4hep_dask.train.method import OPTIMISERS, Method, Piece
 from mlaas4hep_dask.train.model import ModelSource
 from mlaas4hep_dask.train.rank import Rank
 from mlaas4hep_dask.train.session import RankTask
 from mlaas4hep_dask.usercode import find_code
+
+ADAM = Piece(
+    "optimiser",
+    find_code(f"{OPTIMISERS}:Adam", resolve=Path),
+    common.PUBLISHED["training"]["optimiser"]["kwargs"],
+)
 
 
 class BlocksInMemory:
@@ -78,7 +84,7 @@ def rank_task(
         mean_weight=1.0,
         assignments=assignments,
         objective=TwoClasses(("background", "signal")),
-        method=Method(precision=precision),
+        method=Method(optimiser=ADAM, precision=precision),
     )
 
 

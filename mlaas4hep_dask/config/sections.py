@@ -156,7 +156,7 @@ class Model(Section):
     """The function that builds the network."""
 
     callable: str = Field(
-        default="mlaas4hep_dask.train.network:mlp",
+        default="mlaas4hep_dask.train.network:dense",
         pattern=CALLABLE,
         description="module:callable, or path/to/file.py:callable relative to the folder of this "
         "file.",

@@ -21,6 +21,9 @@ _LOSS_SCHEMA = {
 }
 
 
+SCHEDULER = "OneCycleLR"  # of torch: from small steps to large and back to very small ones
+
+
 class Piece(Section):
     """A callable of torch or of your own, with its keyword arguments; or its name alone."""
 
@@ -90,7 +93,7 @@ class Training(Section):
     """How the network is trained."""
 
     epochs: int = Field(
-        default=5,
+        default=15,
         ge=1,
         description="Passes over the training events; with strategy: chunked over each chunk.",
     )
@@ -106,7 +109,7 @@ class Training(Section):
         "file. Each chunk counts as an epoch: it is validated once.",
     )
     batch_size: int = Field(
-        default=100, ge=1, description="Events per batch, over all ranks together."
+        default=256, ge=1, description="Events per batch, over all ranks together."
     )
     accumulate: int = Field(
         default=1,
@@ -114,20 +117,24 @@ class Training(Section):
         description="Batches of which the gradients are added up before the optimiser takes a "
         "step: as if batch_size were so many times as large, with the memory of one batch.",
     )
-    learning_rate: float = Field(default=1e-3, gt=0, description="Step size of the optimiser.")
+    learning_rate: float = Field(
+        default=3e-3,
+        gt=0,
+        description="Step size of the optimiser: with the default scheduler the largest.",
+    )
     optimiser: Annotated[Piece, _or_name(Piece, PIECE)] | None = Field(
         default=None,
-        description="What takes the steps: a name in torch.optim, such as AdamW, or a callable of "
+        description="What takes the steps: a name in torch.optim, such as Adam, or a callable of "
         "a list of parameters; with keyword arguments as {callable: …, kwargs: {…}}. It is given "
-        "learning_rate as lr. null means Adam.",
-        examples=["AdamW", {"callable": "SGD", "kwargs": {"momentum": 0.9}}],
+        "learning_rate as lr. null means AdamW.",
+        examples=["Adam", {"callable": "SGD", "kwargs": {"momentum": 0.9}}],
     )
     scheduler: Annotated[Scheduler, _or_name(Scheduler, PIECE)] | None = Field(
-        default=None,
+        default=Scheduler(callable=SCHEDULER),
         description="What changes the size of steps: a name in torch.optim.lr_scheduler, or a "
         "callable of an optimiser. It is given total_steps, T_max and max_lr, if it takes them. "
         "null means that they stay as large.",
-        examples=["OneCycleLR", {"callable": "StepLR", "kwargs": {"step_size": 3}}],
+        examples=["CosineAnnealingLR", {"callable": "StepLR", "kwargs": {"step_size": 3}}],
     )
     clip_norm: float | None = Field(
         default=None,

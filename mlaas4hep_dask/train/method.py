@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from mlaas4hep_dask.train.warm_start import WarmStart
 
 OPTIMISERS = "torch.optim"
+SCHEDULER = "OneCycleLR"  # by default
 SCHEDULERS = "torch.optim.lr_scheduler"
 
 
@@ -99,7 +100,7 @@ class Piece:
 
 @dataclass(frozen=True)
 class Method:
-    """How a network learns; the default is that of `torch.optim.Adam` with the usual loss.
+    """How a network learns; by default by `torch.optim.AdamW` with the usual loss.
 
     Parameters
     ----------
@@ -139,6 +140,15 @@ class Method:
     precision: str = "float32"
     hooks: tuple[Piece, ...] = ()
     warm_start: WarmStart | None = None
+
+    @property
+    def is_usual(self) -> bool:
+        """Whether nothing but torch's own parts, as they are, takes the steps."""
+        usual = f"{SCHEDULERS}:{SCHEDULER}"
+        is_scheduled_so = self.scheduler is None or (
+            self.scheduler.code.reference == usual and not self.scheduler.kwargs
+        )
+        return self.optimiser is None and self.ema is None and is_scheduled_so
 
     @property
     def codes(self) -> dict[str, UserCode]:

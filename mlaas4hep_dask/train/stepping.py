@@ -64,7 +64,7 @@ class Stepper:
         self._network, self._method, self._scaler = network, method, scaler
         self._learned = learned(network, method.freeze)
         if method.optimiser is None:
-            self.optimiser: Any = torch.optim.Adam(self._learned, lr=learning_rate, fused=True)
+            self.optimiser: Any = torch.optim.AdamW(self._learned, lr=learning_rate, fused=True)
         else:
             self.optimiser = method.optimiser.make(self._learned, lr=learning_rate)
             _require(method.optimiser, self.optimiser, torch.optim.Optimizer)

@@ -292,7 +292,7 @@ class _Trial:
     def _stepping(self, network: torch.nn.Module) -> Callable[[], None]:
         """Takes a step as training will, or one like it where that needs no trial."""
         training, method = self._training, self._training.method
-        if method.optimiser is None and method.scheduler is None and method.ema is None:
+        if method.is_usual:
             learned(network, method.freeze)
             return lambda: _step(network)
         from mlaas4hep_dask.train.stepping import Stepper

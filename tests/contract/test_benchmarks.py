@@ -37,6 +37,7 @@ def data_folder(tmp_path_factory):
         "predict.py",
         "train.py",
         pytest.param("chain.py --epochs 1", marks=NIGHTLY),
+        pytest.param("learned.py --sets heavy-tails", marks=NIGHTLY),
         pytest.param("graph.py --partitions 40", marks=NIGHTLY),
         "windows.py --partitions 40",
         "shuffle.py --batch-size 10",

@@ -24,7 +24,7 @@ from mlaas4hep_dask.run.stages import fit
 from mlaas4hep_dask.score.example import example_of
 from mlaas4hep_dask.score.opening import open_scorer
 from mlaas4hep_dask.score.parts import Records
-from mlaas4hep_dask.train.network import mlp
+from mlaas4hep_dask.train.network import dense
 from mlaas4hep_dask.waiting import ClusterHandle
 
 CUTS = {
@@ -155,7 +155,7 @@ def test_the_served_score_of_a_raw_event_is_that_of_the_trained_network(keys, cl
     bundle = result.bundle
     expected_reads = ["Jet_Px", "Jet_Py", "Muon_E", "Muon_Px", "Muon_Py", "Muon_Pz", "NJet"]
     assert [branch.name for branch in bundle.reads] == expected_reads
-    network = mlp(bundle.encoding.layout.num_columns)
+    network = dense(bundle.encoding.layout.num_columns)
     state = torch.load(tmp_path / "run" / "checkpoints" / "epoch-1.pt", weights_only=True)
     network.load_state_dict(state["network"])
     network.eval()

@@ -17,7 +17,7 @@ from mlaas4hep_dask.encode import encode
 from mlaas4hep_dask.errors import ConfigError, DataError
 from mlaas4hep_dask.inputs.preflight import preflight
 from mlaas4hep_dask.run.stages import fit
-from mlaas4hep_dask.train.network import mlp
+from mlaas4hep_dask.train.network import dense
 from mlaas4hep_dask.waiting import ClusterHandle
 
 TRUTH = ["MC*"]
@@ -52,7 +52,7 @@ def dataset_of(keys, client):
 
 def trained_logits(run, bundle, events):
     """What the network of the checkpoint gives, without any of the export's code."""
-    network = mlp(bundle.encoding.layout.num_columns, num_outputs=bundle.objective.num_outputs)
+    network = dense(bundle.encoding.layout.num_columns, num_outputs=bundle.objective.num_outputs)
     state = torch.load(next((run / "checkpoints").glob("*.pt")), weights_only=True)
     network.load_state_dict(state["network"])
     network.eval()

@@ -370,13 +370,13 @@ def card_of(summary, **training):
 
 def test_chunks_and_accumulated_batches_are_said_as_what_they_are(summary, specs, distributions):
     usual = card_of(summary)
-    assert "Trained for 3 epochs, of which number 2 is kept, with a global batch of 100 on" in usual
+    assert "Trained for 3 epochs, of which number 2 is kept, with a global batch of 256 on" in usual
     keys = {"strategy": "chunked", "chunk_events": 1000, "epochs": 4, "accumulate": 8}
     card = card_of(summary, **keys)
     assert (
         "Trained for 4 passes over each of 3 chunks of events; the network after number 2" in card
     )
-    assert "with a global batch of at most 800 on" in card
+    assert "with a global batch of at most 2048 on" in card
     summary["training"] |= {"strategy": "chunked"}
     summary["kept_epoch"] = 2
     assert "3 chunks done, number 2 kept" in " ".join(

@@ -32,7 +32,7 @@ from mlaas4hep_dask.reader import plan_file, read
 from mlaas4hep_dask.report import model_card, render
 from mlaas4hep_dask.run.cli import main
 from mlaas4hep_dask.run.directory import RunDirectory
-from mlaas4hep_dask.train.network import mlp
+from mlaas4hep_dask.train.network import dense
 
 pytestmark = pytest.mark.cluster
 
@@ -79,6 +79,7 @@ def test_generator_truth_and_weights_are_not_inputs(finished):
 def test_the_run_directory_holds_everything_and_no_half_written_file(finished):
     path, _ = finished
     names = {str(p.relative_to(path)) for p in path.rglob("*") if p.is_file()}
+    kept = json.loads((path / "metrics.json").read_text())["kept_epoch"]
     assert names == {
         ".lock",
         "bundle/golden.json",
@@ -86,7 +87,8 @@ def test_the_run_directory_holds_everything_and_no_half_written_file(finished):
         "bundle/model.pt",
         "bundle/model_card.md",
         "bundle/specs.json",
-        "checkpoints/epoch-5.pt",
+        "checkpoints/epoch-15.pt",
+        f"checkpoints/epoch-{kept}.pt",
         "checkpoints/epochs.json",
         "config.yaml",
         "distributions.json",
@@ -119,10 +121,14 @@ assert not loaded, loaded
 
 def test_the_model_card_is_made_again_from_the_numbers_of_the_run(finished):
     path, _ = finished
-    card = model_card(json.loads((path / "metrics.json").read_text()))
+    metrics = json.loads((path / "metrics.json").read_text())
+    card = model_card(metrics)
     assert card == (path / "bundle/model_card.md").read_text()
-    assert "Trained for 5 epochs, of which number 5 is kept, with a global batch of 100" in card
-    assert "on 2 ranks, learning rate 0.001, seed 0." in card
+    losses = [epoch["validation"]["loss"] for epoch in metrics["epochs"]]
+    best = losses.index(min(losses)) + 1
+    said = f"Trained for 15 epochs, of which number {best} is kept, with a global batch of 256"
+    assert said in card
+    assert "on 2 ranks, learning rate 0.003, seed 0." in card
 
 
 def test_the_journal_tells_what_the_console_said_and_metrics_hold(finished):
@@ -172,8 +178,9 @@ def test_the_served_score_is_the_score_of_the_trained_network(finished, cms_file
     path, _ = finished
     bundle = open_bundle(path / "bundle")
     names = [branch.name for branch in bundle.encoding.branches]
-    network = mlp(bundle.encoding.layout.num_columns)
-    state = torch.load(path / "checkpoints" / "epoch-5.pt", weights_only=True)
+    network = dense(bundle.encoding.layout.num_columns)
+    kept = json.loads((path / "metrics.json").read_text())["kept_epoch"]
+    state = torch.load(path / "checkpoints" / f"epoch-{kept}.pt", weights_only=True)
     network.load_state_dict(state["network"])
     network.eval()
     for file in cms_files:
@@ -183,8 +190,8 @@ def test_the_served_score_is_the_score_of_the_trained_network(finished, cms_file
         )
         events = read(planned[1], [plan.branches[name] for name in names])
         with torch.no_grad():
-            dense = torch.from_numpy(encode(events, bundle.encoding).dense())
-            trained = torch.sigmoid(network(dense)).reshape(-1).numpy()
+            rows = torch.from_numpy(encode(events, bundle.encoding).dense())
+            trained = torch.sigmoid(network(rows)).reshape(-1).numpy()
         process, url = serve(path / "bundle")
         try:
             payload = {"events": ak.to_list(events.to_awkward())}
@@ -254,7 +261,7 @@ def test_a_run_killed_before_its_report_is_taken_up(finished, tmp_path):
     (tmp_path / "run/report.html").unlink()
     done = run(DATASET, "--output", "run", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
-    assert "after epoch 5" in done.stdout
+    assert "after epoch 15" in done.stdout
     assert (tmp_path / "run/report.html").exists()
     assert measured(tmp_path / "run") == measured(path)
 

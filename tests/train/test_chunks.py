@@ -115,7 +115,7 @@ def test_dataset_yaml_tells_how_large_chunks_are():
     for wrong, words in (
         ({"strategy": "chunked"}, "chunk_events: is needed with strategy: chunked"),
         ({"chunk_events": 500}, "chunk_events: has no use without strategy: chunked"),
-        ({"strategy": "chunked", "chunk_events": 5}, r"at least one batch \(100\), found 5"),
+        ({"strategy": "chunked", "chunk_events": 5}, r"at least one batch \(256\), found 5"),
         ({"strategy": "chunks"}, "'chunked'"),
     ):
         with pytest.raises(ConfigError, match=words):

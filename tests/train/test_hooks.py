@@ -76,7 +76,7 @@ class Told:
 
 def method(folder, *hooks):
     (folder / "hooks.py").write_text(HOOKS)
-    keys = {**KEYS, "training": {"hooks": list(hooks)}}
+    keys = {**KEYS, "training": {"hooks": list(hooks), "scheduler": None}}
     return method_of(Config.from_mapping(keys, base=folder))
 
 
@@ -213,7 +213,7 @@ def test_a_changed_hook_changes_what_a_run_is_known_by(tmp_path):
     before = method(tmp_path, "hooks.py:Watch", "hooks.py:Halve").codes
     assert set(before) == {"hooks[0]", "hooks[1]"}
     (tmp_path / "hooks.py").write_text(HOOKS + "# more\n")
-    keys = {**KEYS, "training": {"hooks": ["hooks.py:Watch"]}}
+    keys = {**KEYS, "training": {"hooks": ["hooks.py:Watch"], "scheduler": None}}
     after = method_of(Config.from_mapping(keys, base=tmp_path)).codes
     assert after["hooks[0]"].digest != before["hooks[0]"].digest
 

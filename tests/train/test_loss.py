@@ -150,7 +150,7 @@ def test_a_run_learns_by_a_loss_of_ones_own(cms_files, client, tmp_path):
 @pytest.mark.parametrize(
     ("function", "message"),
     [
-        ("fails", f"failed on 100 events in line {LINE} of losses.py (IndexError"),
+        ("fails", f"failed on 256 events in line {LINE} of losses.py (IndexError"),
         ("infinite", "a loss that is not finite"),
         ("focale", "losses.py has no 'focale'; did you mean 'focal'?"),
     ],

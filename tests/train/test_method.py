@@ -301,7 +301,12 @@ def test_dataset_yaml_names_the_pieces():
     assert method.freeze == ("first.*",)
     assert (method.accumulate, method.precision) == (4, "bfloat16")
     assert set(method.codes) == {"optimiser", "scheduler"}
-    assert method_of(config()) == Method(method_of(config()).loss)
+    usual = method_of(config())
+    assert usual == Method(usual.loss, scheduler=usual.scheduler)
+    assert usual.scheduler.code.reference == "torch.optim.lr_scheduler:OneCycleLR"
+    assert usual.is_usual
+    assert not method.is_usual
+    assert method_of(config(scheduler=None)) == Method(usual.loss)
 
 
 @pytest.mark.parametrize(

@@ -134,7 +134,14 @@ def keys(cms_files, tmp_path):
         "branches": {"exclude": ["MC*", "EventWeight"]},
         "partition": {"max_events": 2_000},
         "model": {"callable": f"{tmp_path}/networks.py:linear"},
-        "training": {"epochs": 2, "batch_size": 200, "ranks": 2},
+        "training": {
+            "epochs": 2,
+            "batch_size": 200,
+            "ranks": 2,
+            "learning_rate": 0.001,
+            "optimiser": {"callable": "Adam", "kwargs": {"fused": True}},
+            "scheduler": None,
+        },
     }
 
 
@@ -278,7 +285,7 @@ def test_a_network_that_fails_on_a_batch_is_named(keys, client, tmp_path):
 
 def test_a_loss_that_is_not_finite_stops_the_training(keys, client):
     with pytest.raises(TrainingError, match="loss is not finite"):
-        train(keys, client, learning_rate=1e38)
+        train(keys, client, learning_rate=1e38, optimiser=None)
 
 
 def test_more_ranks_than_workers_is_an_error(keys, client):
