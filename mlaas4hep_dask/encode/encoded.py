@@ -97,21 +97,31 @@ class Encoded(Packed):
 
     def chosen(self, selected: NDArray[np.bool_]) -> Encoded:
         """A copy of the events where ``selected``, shape (events,), is True; without counts."""
-        first, last = runs_of(selected)
-        offsets = np.zeros((len(self.offsets), np.count_nonzero(selected) + 1), dtype=np.int64)
-        np.cumsum(self.multiplicities()[:, selected], axis=1, out=offsets[:, 1:])
+        return self._copy(runs_of(selected), self.multiplicities()[:, selected])
+
+    def taken(self, rows: NDArray[np.int64]) -> Encoded:
+        """As `Packed.taken`."""
+        ends = rows + 1
+        return self._copy((rows, ends), self.offsets[:, ends] - self.offsets[:, rows])
+
+    def _copy(
+        self, runs: tuple[NDArray[np.int64], NDArray[np.int64]], counts: NDArray[np.int64]
+    ) -> Encoded:
+        """A copy of runs of events, which have so many objects, shape (collections, events)."""
+        offsets = np.zeros((counts.shape[0], counts.shape[1] + 1), dtype=np.int64)
+        np.cumsum(counts, axis=1, out=offsets[:, 1:])
         num_flat = len(self.layout.flat)
         parts = []
         for index, start in enumerate(self.starts.tolist()):
-            runs = first, last
+            first, last = runs
             if index >= num_flat:
                 ends = self.offsets[self.layout.collection_rows[index - num_flat]]
-                runs = ends[first], ends[last]
-            parts.append(copied(self.values[start:], *runs))
+                first, last = ends[first], ends[last]
+            parts.append(copied(self.values[start:], first, last))
         starts = np.zeros_like(self.starts)
         np.cumsum([part.size for part in parts[:-1]], out=starts[1:])
         values = np.concatenate(parts) if parts else self.values
-        return Encoded(offsets.shape[1] - 1, self.layout, values, starts, offsets)
+        return Encoded(counts.shape[1], self.layout, values, starts, offsets)
 
     def overflow(self) -> tuple[int, str] | None:
         """Event and branch of the first value that is too large for float32, if there is one."""

@@ -105,12 +105,20 @@ class EncodedImages(Packed):
 
     def chosen(self, selected: NDArray[np.bool_]) -> EncodedImages:
         """A copy of the events where ``selected``, shape (events,), is True; without counts."""
-        first, last = runs_of(selected)
-        runs = self.offsets[first], self.offsets[last]
-        offsets = offsets_of(np.diff(self.offsets)[selected])
-        cells, values = copied(self.cells, *runs), copied(self.values, *runs)
-        flat = self.flat[selected]
-        return EncodedImages(len(flat), self.image, offsets, cells, values, flat)
+        return self._copy(runs_of(selected), np.flatnonzero(selected))
+
+    def taken(self, rows: NDArray[np.int64]) -> EncodedImages:
+        """As `Packed.taken`."""
+        return self._copy((rows, rows + 1), rows)
+
+    def _copy(
+        self, runs: tuple[NDArray[np.int64], NDArray[np.int64]], rows: NDArray[np.int64]
+    ) -> EncodedImages:
+        """A copy of runs of events, which are those of ``rows``."""
+        first, last = (self.offsets[ends] for ends in runs)
+        offsets = offsets_of(self.offsets[rows + 1] - self.offsets[rows])
+        cells, values = copied(self.cells, first, last), copied(self.values, first, last)
+        return EncodedImages(rows.size, self.image, offsets, cells, values, self.flat[rows])
 
     def overflow(self) -> tuple[int, str] | None:
         """Event and channel of the first value that is too large for float32, if there is one."""

@@ -27,6 +27,16 @@ class Packed(ABC):
     def __len__(self) -> int:
         return self.num_events
 
+    @abstractmethod
+    def taken(self, rows: NDArray[np.int64]) -> Packed:
+        """A copy of some events in the order of ``rows``, without counts; fastest when ascending.
+
+        Parameters
+        ----------
+        rows : ndarray of int64, shape (rows,)
+            Which, each below the number of events.
+        """
+
     def dense(
         self,
         rows: NDArray[np.int64] | None = None,
