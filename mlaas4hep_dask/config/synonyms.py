@@ -60,6 +60,7 @@ KEYS = {
     "training.batch_size": "batch batchsize bs minibatch minibatch_size train_batch_size",
     "training.chunk_events": "chunk_size nchunk",
     "training.clip_norm": "clip clip_grad clip_gradients grad_clip gradient_clip_val max_grad_norm",
+    "training.device": "accelerator cuda gpu use_gpu",
     "training.early_stopping": "early_stop patience",
     "training.ema": "ema_decay moving_average",
     "training.epochs": "epoch max_epochs n_epochs nepochs num_epochs",
@@ -80,7 +81,7 @@ _ABSENT = {
     "augment augmentation": "a function (key 'function') may change events",
     "betas momentum weight_decay wd": "these are arguments of the optimiser: "
     "training.optimiser.kwargs",
-    "cuda device gpu use_gpu": "training runs on CPUs",
+    "device": "it is training.device",
     "dropout activation hidden layers n_layers units": "these are arguments of the network: "
     "model.kwargs",
     "metrics": "the report has those that fit the target",

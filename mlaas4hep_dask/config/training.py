@@ -9,6 +9,7 @@ from pydantic import BeforeValidator, Field, JsonValue, WithJsonSchema, model_va
 from mlaas4hep_dask.config.fields import Text
 from mlaas4hep_dask.config.problems import CALLABLE, PIECE, Problem, invalid
 from mlaas4hep_dask.config.section import Section
+from mlaas4hep_dask.devices import Device
 from mlaas4hep_dask.objective import loss_names, metric_names
 
 _LOSS_SCHEMA = {
@@ -174,6 +175,11 @@ class Training(Section):
         examples=[["hooks.py:Watch", {"callable": "hooks.py:Norms", "kwargs": {"every": 10}}]],
     )
     ranks: int = Field(default=2, ge=1, description="Torch processes that train together.")
+    device: Device = Field(
+        default="auto",
+        description="What ranks compute on. cuda gives each a GPU of its own, and is an error "
+        "where there are fewer; auto is cuda where every rank can have one, else cpu.",
+    )
     max_restarts: int = Field(
         default=2,
         ge=0,

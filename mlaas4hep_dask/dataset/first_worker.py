@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from distributed import Future, get_worker
 
@@ -32,6 +32,8 @@ class FirstWorker:
         Address of the worker that is rather taken.
     seconds : float
         In which the imports have to come back.
+    lacking : callable, optional
+        Tells on a worker of the group what else it lacks, if anything.
     """
 
     def __init__(
@@ -42,7 +44,9 @@ class FirstWorker:
         *,
         near: str | None = None,
         seconds: float = TRIAL_SECONDS,
+        lacking: Callable[[], str] | None = None,
     ) -> None:
+        self._lacking = lacking
         self._seconds = seconds
         self._cluster, self._needs, self._group = cluster, needs, group
         self._futures: dict[Group, Future] = {group: self._submit(group, near)}
@@ -51,8 +55,9 @@ class FirstWorker:
 
     def _submit(self, group: Group, near: str | None) -> Future:
         needs = tuple(self._needs)
+        lacking = self._lacking if group == self._group else None
         return self._cluster.submit(
-            _try_here, needs, group=group, near=near, pure=False, priority=20
+            _try_here, needs, lacking, group=group, near=near, pure=False, priority=20
         )
 
     def look(self) -> None:
@@ -74,8 +79,8 @@ class FirstWorker:
         Raises
         ------
         ClusterError
-            When the worker cannot import something (facts: module, worker, host, python), or the
-            user's code has not come back.
+            When the worker cannot import something (facts: module, worker, host, python) or lacks
+            what else is needed, or the user's code has not come back.
         """
         if not wait and self._cluster.is_local():
             self.look()
@@ -86,7 +91,7 @@ class FirstWorker:
 
     def _end(self, group: Group) -> None:
         future = self._futures.pop(group)  # once, whatever it tells
-        address, tried = self._result(future, group)
+        address, tried, lack = self._result(future, group)
         where = _described(address, tried, "" if group == self._group else self._group)
         if tried.lacks:
             first = tried.lacks[0]
@@ -97,6 +102,8 @@ class FirstWorker:
                 host=tried.host,
                 python=tried.python,
             )
+        if lack:
+            raise ClusterError(f"{lack} ({where})", worker=address, host=tried.host)
         if tried.versions:
             here = {n: v for need in self._needs for n, v in need.packages.items()}
             pairs = (f"{n} {v} ({here[n]} here)" for n, v in sorted(tried.versions.items()))
@@ -111,9 +118,9 @@ class FirstWorker:
                 where,
             )
 
-    def _result(self, future: Future, group: Group) -> tuple[str, Tried]:
+    def _result(self, future: Future, group: Group) -> tuple[str, Tried, str]:
         try:
-            result: tuple[str, Tried] = self._cluster.result(
+            result: tuple[str, Tried, str] = self._cluster.result(
                 future, "trying imports", group=group, seconds=self._seconds
             )
         except OverdueError as error:
@@ -151,5 +158,5 @@ def _described(address: str, tried: Tried, instead_of: str) -> str:
     return f"worker {address} ({facts})"
 
 
-def _try_here(needs: Sequence[Need]) -> tuple[str, Tried]:
-    return get_worker().address, try_imports(needs)
+def _try_here(needs: Sequence[Need], lacking: Callable[[], str] | None) -> tuple[str, Tried, str]:
+    return get_worker().address, try_imports(needs), "" if lacking is None else lacking()

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from mlaas4hep_dask.bundle import Bundle
 from mlaas4hep_dask.bundle.golden import Golden
+from mlaas4hep_dask.devices import gpus_here
 from mlaas4hep_dask.encode.examples import Examples
 from mlaas4hep_dask.errors import EventError, ModelError
 from mlaas4hep_dask.score.parts import Records
@@ -54,7 +55,8 @@ def try_network(
     draft : Bundle
         From `draft_bundle`.
     facts : dict
-        Further arguments of `mlaas4hep_dask.train.trial.Training`.
+        Further arguments of `mlaas4hep_dask.train.trial.Training`; ``device`` is
+        ``training.device``, which says whether a GPU that is here takes part.
 
     Raises
     ------
@@ -64,7 +66,9 @@ def try_network(
     from mlaas4hep_dask.train.trial import Training, try_model
 
     _one_thread()
-    training = Training(draft.objective, draft.encoding, specs=draft.specs, **facts)
+    wish = facts.pop("device")
+    device = "cpu" if wish == "cpu" or gpus_here().error else "cuda"
+    training = Training(draft.objective, draft.encoding, specs=draft.specs, device=device, **facts)
     trained = try_model(model, examples, training)
     _golden(trained, examples, draft)
     return trained.warnings, model.declares()

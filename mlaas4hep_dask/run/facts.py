@@ -39,9 +39,9 @@ def facts_before(dataset: Dataset, model: ModelSource, method: Method) -> dict[s
 
 
 def keys_of(config: Config) -> dict[str, Any]:
-    """The keys that influence a result, but for the number of ranks: any may go on with a run."""
+    """The keys that influence a result, but for ranks and device: any may go on with a run."""
     keys = config.influential()
-    for name in ("ranks", "max_restarts", "checkpoint_minutes"):
+    for name in ("ranks", "device", "max_restarts", "checkpoint_minutes"):
         del keys["training"][name]
     return keys
 

@@ -8,6 +8,7 @@ from distributed import Future
 
 from mlaas4hep_dask.dataset import Dataset
 from mlaas4hep_dask.dataset.first_worker import FirstWorker
+from mlaas4hep_dask.devices import gpu_lacking
 from mlaas4hep_dask.formats import ONNX_PACKAGES
 from mlaas4hep_dask.train.calls import import_rank
 from mlaas4hep_dask.train.method import Method
@@ -30,15 +31,17 @@ def begin_ranks(
     Raises
     ------
     ClusterError
-        When the trial has ended already, and the worker cannot.
+        When the trial has ended already, and the worker cannot, or has no GPU where it needs one.
     """
     cluster = dataset.cluster
-    ranks = cluster.choose(dataset.config.training.ranks, "trainers")
+    training = dataset.config.training
+    ranks = cluster.choose(training.ranks, "trainers")
     needs = [Need.of("training", ["numpy", "torch"]), Need.of_code("model", model.code)]
     if "onnx" in dataset.config.export.formats:
         needs.append(Need.of("export.formats", ONNX_PACKAGES))
     needs += [Need.of_code(what, code) for what, code in method.codes.items()]
-    trial = FirstWorker(cluster, needs, "trainers", near=next(iter(ranks), None))
+    lacking = gpu_lacking if training.device == "cuda" else None
+    trial = FirstWorker(cluster, needs, "trainers", near=next(iter(ranks), None), lacking=lacking)
     importing = [
         cluster.submit(import_rank, workers=[worker], pure=False, priority=20) for worker in ranks
     ]

@@ -85,6 +85,7 @@ def run_summary(
                 *map(str, dataset.cell_suggestions()),
                 *_weight_notes(dataset),
                 *_class_notes(classes),
+                *([trainer.choice.words] if trainer.choice.kind == "cuda" else []),
                 *_loss_notes(dataset, trainer),
                 *(f"WARNING: {warning}" for warning in trainer.warnings),
                 *_one_class_notes(dataset, trainer, outcome),
@@ -117,6 +118,7 @@ def run_summary(
         "training": {
             **config.training.model_dump(),
             "loss": config.loss,  # the usual one, where the section names none
+            "device": trainer.choice.kind,
             "restarts": trainer.restarts,
             "cache": trainer.cache,
             "packed_bytes": trainer.packed_bytes,

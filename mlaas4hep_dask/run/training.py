@@ -14,7 +14,7 @@ from distributed import Future
 from mlaas4hep_dask.bundle import Bundle, draft_bundle
 from mlaas4hep_dask.dataset import Dataset
 from mlaas4hep_dask.dataset.blocks import BlockPlan
-from mlaas4hep_dask.dataset.lost import lost_samples, require_events
+from mlaas4hep_dask.devices import Choice
 from mlaas4hep_dask.encode import EncodeCounts
 from mlaas4hep_dask.encode.examples import Examples
 from mlaas4hep_dask.gang import Attempts, Gang, Keeping, forget_sources, keep, known_counts
@@ -22,7 +22,9 @@ from mlaas4hep_dask.gang.keeping import SHARES, Shares
 from mlaas4hep_dask.journal import SPLITS
 from mlaas4hep_dask.run import amounts
 from mlaas4hep_dask.run.cautions import training_cautions
+from mlaas4hep_dask.run.devices import devices_of
 from mlaas4hep_dask.run.exporting import Exported, export_network, try_network
+from mlaas4hep_dask.run.losses import require_samples
 from mlaas4hep_dask.run.method import method_of
 from mlaas4hep_dask.run.outcome import Checkpoint, Outcome, UnderWay, course_of
 from mlaas4hep_dask.train.calls import (
@@ -102,6 +104,7 @@ class Trainer:
         self.outcome: Outcome | None = None  # once all epochs are over
         self.restarts = 0
         self.rounds = 1  # of an epoch, once one is over
+        self.choice = Choice()  # of what ranks compute on, once there are some
         cache = self.cache = dataset.config.cache  # what that has become, once training has begun
         self._place = str(self._config.resolve(cache)) if "/" in cache else cache
         self.counts: dict[int, EncodeCounts] = {}  # by block: what encoding it lost
@@ -170,7 +173,7 @@ class Trainer:
                     self._under_way = UnderWay.of(results, seconds)
                     keep(self._under_way)
                 self._under_way = None
-                self._require_events()
+                require_samples(self._dataset, self._plan, self.lost_samples)
                 lead = results[0]
                 num_events = sum(result.num_events for result in results)
                 state, self.rounds = lead.state, lead.rounds
@@ -221,6 +224,7 @@ class Trainer:
                     "method": self._method,
                     "learning_rate": self._config.training.learning_rate,
                     "formats": self._config.export.formats,
+                    "device": self._config.training.device,
                 },
                 group="trainers",
                 pure=False,
@@ -312,26 +316,10 @@ class Trainer:
                 self._attempts.forget()
                 return results
 
-    def _require_events(self) -> None:
-        """Stop where a class is lost; warn where its other samples are left."""
-        blocks, dataset = self._plan, self._dataset
-        lost = lost_samples(dataset.lost(), blocks.partitions, blocks.split_counts)
-        if not lost:
-            return
-        require_events(lost, self._config.classes, dataset.class_sums())
-        for sample, entries in lost.items():
-            if sample not in self.lost_samples:
-                self.lost_samples[sample] = sum(entry.num_events for entry in entries)
-                logger.warning(
-                    "sample %s: none of its training events could be read; the network learns "
-                    "from the other samples alone (%s)",
-                    sample,
-                    entries[0].skipped.reason,
-                )
-
     def _open(self, state: bytes | None) -> None:
         gang, split = self._gang, self._config.split
         gang.meet()
+        self.choice = devices_of(gang, self._config.training.device)
         member_bytes = self.packed_bytes * amounts.largest_part(self._assignments, self._plan)
         self._keeping = keep(
             self._plan,
@@ -372,7 +360,8 @@ class Trainer:
             balance=self.weights.balance,
             samples=self._samples,
         )
-        self._tasks = [task.for_rank(rank, host) for rank, host in enumerate(gang.hosts)]
+        places = zip(gang.hosts, self.choice.devices, strict=True)
+        self._tasks = [task.for_rank(rank, *place) for rank, place in enumerate(places)]
         self._session = task.session
         start = "ranks start"
         way, num_rounds = self._under_way, self._assignments.train.rounds or 1

@@ -209,8 +209,8 @@ def _look(board: Board, task: RankTask) -> Callable[[int], None]:
     rank = _ranks[task.session]
 
     def look(thread: int) -> None:
-        by_gloo = task.num_ranks > 1 and rank.exchange is None
-        if (facts := look_at(thread, rank.learner.pulse, by_gloo=by_gloo)) is not None:
+        by_torch = task.num_ranks > 1 and rank.group.exchange is None
+        if (facts := look_at(thread, rank.learner.pulse, by_torch=by_torch)) is not None:
             board.tell({"rank": task.rank, **facts})
 
     return look
@@ -229,7 +229,7 @@ def abandon(session: str) -> None:
     """Make this worker's rank of the session stop waiting for others."""
     rank = _ranks.get(session)
     if rank is not None:
-        rank.abandon()
+        rank.group.abandon()
 
 
 def close(session: str) -> None:
@@ -238,7 +238,7 @@ def close(session: str) -> None:
         memory.close()
     rank = _ranks.pop(session, None)
     if rank is not None:
-        rank.close()
+        rank.group.close()
     thread = _threads.pop(session, None)
     if thread is not None:
         thread.end()

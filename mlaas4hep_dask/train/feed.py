@@ -5,15 +5,17 @@ from __future__ import annotations
 import queue
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from itertools import groupby
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from mlaas4hep_dask.encode.block import Block
+from mlaas4hep_dask.encode.packed import Packed
 from mlaas4hep_dask.errors import DataError
 from mlaas4hep_dask.journal import SPLITS
 from mlaas4hep_dask.train.assign import Assignment
@@ -42,9 +44,9 @@ class Window:
 
     Parameters
     ----------
-    x : ndarray of float32, shape (events, columns) or (events, channels, ny, nx)
-        Inputs, 0 where missing.
-    missing : ndarray of bool, of the same shape, or None
+    x : ndarray or Tensor of float32, shape (events, columns) or (events, channels, ny, nx)
+        Inputs, 0 where missing; a tensor where they are made on the device that learns.
+    missing : ndarray or Tensor of bool, of the same shape, or None
         Missing mask, if it was asked for.
     y : ndarray of float32, shape (events,) or (events, targets)
         Labels, or targets of a regression; numbers of samples of a reconstruction.
@@ -56,12 +58,55 @@ class Window:
         Events over all ranks in each step.
     """
 
-    x: NDArray[np.float32]
-    missing: NDArray[np.bool_] | None
+    x: Any
+    missing: Any
     y: NDArray[np.float32]
     w: NDArray[np.float32]
     bounds: NDArray[np.int64]
     step_sizes: NDArray[np.int64]
+
+
+class Rows:
+    """Where windows have their dense rows, which take turns: here in the memory of the CPU.
+
+    Parameters
+    ----------
+    shape : tuple of int
+        Of the largest window.
+    num_buffers : int
+        How many windows there are at once.
+    with_missing : bool
+        Make the missing mask too.
+    """
+
+    def __init__(self, shape: tuple[int, ...], num_buffers: int, *, with_missing: bool) -> None:
+        self._x = [np.empty(shape, np.float32) for _ in range(num_buffers)]
+        self._missing = [np.empty(shape, np.bool_) for _ in range(num_buffers * with_missing)]
+
+    def written(self, number: int, size: int) -> AbstractContextManager[tuple[Any, Any]]:
+        """Within it rows and mask of a window are written, which may be those of an earlier one."""
+        place = number % len(self._x)
+        return nullcontext(
+            (self._x[place][:size], self._missing[place][:size] if self._missing else None)
+        )
+
+    def write(
+        self,
+        events: Packed,
+        rows: NDArray[np.int64],
+        positions: NDArray[np.int64],
+        x: Any,
+        missing: Any,
+    ) -> None:
+        """Write the dense rows of some events to their positions in a window."""
+        events.dense(rows, positions=positions, out=x)
+        if missing is not None:
+            events.missing(rows, positions=positions, out=missing)
+
+    def used(self, number: int) -> AbstractContextManager[None]:
+        """Within it the rows of a window are used."""
+        del number
+        return nullcontext()
 
 
 class Feed:
@@ -86,6 +131,8 @@ class Feed:
         Make the missing mask too.
     y_tail : tuple of int
         Shape of what is kept of one event to learn: (targets,), or () of a label.
+    rows : callable
+        Makes `Rows`, on the device that learns.
 
     Attributes
     ----------
@@ -103,6 +150,7 @@ class Feed:
         row_shape: tuple[int, ...],
         with_missing: bool = False,
         y_tail: tuple[int, ...] = (),
+        rows: Callable[..., Rows] = Rows,
     ) -> None:
         self.source = source
         self.waited = 0.0
@@ -111,9 +159,8 @@ class Feed:
         self._split = split
         self._y_tail = y_tail
         shape = (assignment.most_events(rank), *row_shape)
-        num_buffers = min(2, assignment.num_windows)
-        self._x = [np.empty(shape, np.float32) for _ in range(num_buffers)]
-        self._missing = [np.empty(shape, np.bool_) for _ in range(num_buffers * with_missing)]
+        self._num_buffers = min(2, assignment.num_windows)
+        self._rows = rows(shape, self._num_buffers, with_missing=with_missing)
 
     @property
     def num_windows(self) -> int:
@@ -126,7 +173,7 @@ class Feed:
         Blocks of the rounds before are not asked for.
         """
         ready: queue.Queue[Window | BaseException] = queue.Queue(maxsize=1)
-        free_buffers = threading.Semaphore(len(self._x))  # buffers that may be written
+        free_buffers = threading.Semaphore(self._num_buffers)  # buffers that may be written
         stopped = threading.Event()
 
         per_round = self._assignment.windows_per_round
@@ -148,13 +195,14 @@ class Feed:
         thread = threading.Thread(target=fill, name="feed", daemon=True)
         thread.start()
         try:
-            for _ in range(first, self._assignment.num_windows):
+            for number in range(first, self._assignment.num_windows):
                 began = time.perf_counter()
                 window = ready.get()
                 self.waited += time.perf_counter() - began
                 if isinstance(window, BaseException):
                     raise window
-                yield window
+                with self._rows.used(number):
+                    yield window
                 free_buffers.release()
         finally:
             stopped.set()
@@ -192,26 +240,24 @@ class Feed:
         of_round, orders = ready
         places, bounds = assignment.rows(self._rank, number, epoch=epoch, shuffle=shuffle)
         size = int(bounds[-1])
-        x = self._x[number % len(self._x)][:size]
-        missing = self._missing[number % len(self._x)][:size] if self._missing else None
         y = np.empty((size, *self._y_tail), np.float32)
         w = np.empty(size, np.float32)
         dealt = of_round.window(number % of_round.num_windows)
-        for number_of_block, some in groupby(dealt, lambda d: of_round.shares[d[0]].piece.block):
-            block = self.source.get(number_of_block, self._split)
-            parts = []
-            for share, offset, begin, num in some:
-                # Sorted, as memory is read fastest, but within the share: which of its events
-                # stands where does not depend on the ranks.
-                part = np.sort(orders[share][offset :: of_round.num_windows])
-                parts.append((part, places[begin : begin + num]))
-            rows, positions = map(np.concatenate, zip(*parts, strict=True))
-            rows = rows.astype(np.int64)
-            if (positions < 0).any():
-                rows, positions = rows[positions >= 0], positions[positions >= 0]
-            block.encoded.dense(rows, positions=positions, out=x)
-            if missing is not None:
-                block.encoded.missing(rows, positions=positions, out=missing)
-            y[positions] = block.y[rows]
-            w[positions] = block.w[rows]
+        by_block = groupby(dealt, lambda d: of_round.shares[d[0]].piece.block)
+        with self._rows.written(number, size) as (x, missing):
+            for number_of_block, some in by_block:
+                block = self.source.get(number_of_block, self._split)
+                parts = []
+                for share, offset, begin, num in some:
+                    # Sorted, as memory is read fastest, but within the share: which of its events
+                    # stands where does not depend on the ranks.
+                    part = np.sort(orders[share][offset :: of_round.num_windows])
+                    parts.append((part, places[begin : begin + num]))
+                rows, positions = map(np.concatenate, zip(*parts, strict=True))
+                rows = rows.astype(np.int64)
+                if (positions < 0).any():
+                    rows, positions = rows[positions >= 0], positions[positions >= 0]
+                self._rows.write(block.encoded, rows, positions, x, missing)
+                y[positions] = block.y[rows]
+                w[positions] = block.w[rows]
         return Window(x, missing, y, w, bounds, assignment.step_sizes(number))

@@ -19,6 +19,7 @@ from mlaas4hep_dask.export.call import takes_missing
 from mlaas4hep_dask.objective.arithmetic.reconstruction import Rows
 from mlaas4hep_dask.train.arithmetic import Arithmetic
 from mlaas4hep_dask.train.chunks import chunk_of
+from mlaas4hep_dask.train.densify import host
 from mlaas4hep_dask.train.feed import Window
 from mlaas4hep_dask.train.grouping import groups, num_steps
 from mlaas4hep_dask.train.hooks import Context, Hooks
@@ -28,6 +29,7 @@ from mlaas4hep_dask.train.stepping import Stepper
 from mlaas4hep_dask.usercode import RAISED
 
 EVALUATION_ROWS = 4096  # rows per forward pass when nothing is learned
+LOOK_EVERY = 64  # batches; whoever looks at a loss on a GPU waits for it
 # A RuntimeError may come from a lost rank: whether it is the network's, the traceback tells.
 USER_ERRORS = (ValueError, TypeError, LookupError, AttributeError, ArithmeticError, SystemExit)
 
@@ -42,6 +44,8 @@ class Learner:
 
     Attributes
     ----------
+    device : torch.device
+        On which all of it is.
     network : torch.nn.Module
         The user's.
     wrapped : torch.nn.Module
@@ -56,14 +60,16 @@ class Learner:
 
     def __init__(self, task: RankTask) -> None:
         self.task, self.pulse = task, Pulse()
+        self.device = torch.device(task.device)
         torch.manual_seed(task.seed)  # equal initial weights on all ranks
         objective = task.objective
         self.network = task.model.build(task.given)
         if task.method.warm_start is not None:
             task.method.warm_start.fill(self.network)
+        task.model.move(self.network, self.device)
         self.wrapped: torch.nn.Module = self.network
         train = chunk_of(task.assignments.train, 0, task.num_chunks)  # others have about as many
-        self._arithmetic = Arithmetic(task.method.precision)
+        self._arithmetic = Arithmetic(task.method.precision, self.device.type)
         self.stepper = Stepper(
             self.network,
             task.method,
@@ -75,10 +81,13 @@ class Learner:
         )
         context = Context(self.network, self.stepper.optimiser, task.rank, task.num_ranks)
         self.hooks = Hooks(task.method.hooks, context)
-        self.loss = task.method.loss.batch_loss(objective)
+        with self.device:  # what it consists of is there too
+            self.loss = task.method.loss.batch_loss(objective)
         self.output_tail = objective.output_tail
         self._balance = np.array(task.balance, np.float32)  # (classes,), empty when all are 1
         self._takes_missing = takes_missing(self.network)
+        is_told = self.device.type == "cpu" or bool(task.method.hooks)
+        self._look_every = 1 if is_told else LOOK_EVERY
         self._learns_rows = objective.gives_rows
         self.needs_missing = self._takes_missing or self._learns_rows
 
@@ -109,7 +118,7 @@ class Learner:
         if not self._learns_rows:
             return window.y
         assert window.missing is not None  # the feed makes it
-        return Rows(window.x, window.missing, window.y)
+        return Rows(host(window.x), host(window.missing), window.y)
 
     def loss_weights(self, window: Window) -> NDArray[np.float32]:
         """The weights in the loss: those of the events, times what balances the classes."""
@@ -118,9 +127,13 @@ class Learner:
         return window.w * self._balance[window.y.astype(np.int64)]
 
     def learn(self, window: Window, weights: NDArray[np.float32]) -> Iterator[tuple[float, int]]:
-        """Take every step of a window; gives of every batch its loss and how far it has come."""
+        """Take every step of a window; gives losses, and how far it has come.
+
+        The losses are those of every batch on a CPU, or where there are hooks; else sums of some.
+        """
         batch = self._cutter(window, weights)
         bounds = window.bounds.tolist()
+        unseen, last = None, len(bounds) - 2
         for group in groups(len(bounds) - 1, self.task.method.accumulate):
             size = int(window.step_sizes[group.start : group.stop].sum())
             # The gradients of all ranks are averaged. This factor makes the average the gradient
@@ -133,13 +146,24 @@ class Learner:
                 self.pulse.beat(end - begin)
                 alone = nullcontext() if step == group[-1] else self._alone()
                 with alone:
-                    value = self._add_gradient(batch, begin, end, factor)
-                total += value
+                    loss = self._add_gradient(batch, begin, end, factor.to(self.device))
+                unseen = loss if unseen is None else unseen.double() + loss
+                value = None
+                if (step + 1) % self._look_every == 0 or step == last:
+                    value, unseen = self._seen(unseen), None
+                    total += value
                 if step == group[-1]:
                     self.stepper.step()
                     self.hooks.end_step(total * float(factor))
-                yield value, end
+                if value is not None:
+                    yield value, end
         self.pulse.beat()
+
+    def _seen(self, loss: torch.Tensor) -> float:
+        """A loss, or a sum of some, once it is there."""
+        value = float(loss)
+        require_finite(value, self.task.rank)
+        return value
 
     def _alone(self) -> AbstractContextManager[None]:
         """In which gradients are added up at this rank, and not averaged over all."""
@@ -149,7 +173,7 @@ class Learner:
 
     def _add_gradient(
         self, batch: Callable[[slice], Any], begin: int, end: int, factor: torch.Tensor
-    ) -> float:
+    ) -> torch.Tensor:
         """Add to the gradients ``factor`` times that of the loss of some rows, which it returns."""
         wrapped: Any = self.wrapped
         inputs, truth, w = batch(slice(begin, end))
@@ -163,9 +187,7 @@ class Learner:
         except RAISED as error:  # whatever the user's code raises
             self._blame(error, end - begin)
             raise
-        value = float(loss.detach())
-        require_finite(value, self.task.rank)
-        return value
+        return loss.detach()  # type: ignore[no-any-return]
 
     def outputs(
         self, window: Window, weights: NDArray[np.float32]
@@ -183,17 +205,16 @@ class Learner:
                 except RAISED as error:  # whatever the user's code raises
                     self._blame(error, len(w))
                     raise
-                output[part] = outputs.numpy()
+                output[part] = outputs.cpu().numpy()
                 total += float(self.loss(outputs, truth, w))
         self.pulse.beat()
         return output, total
 
     def _cutter(self, window: Window, weights: NDArray[np.float32]) -> Callable[[slice], Any]:
         """Gives of some rows the network's inputs, what the loss compares with, and weights."""
-        x, y, w = map(torch.from_numpy, (window.x, window.y, weights))
-        rows: tuple[torch.Tensor, ...] = (x,)
-        if window.missing is not None:
-            rows += (torch.from_numpy(window.missing),)
+        arrays = (window.x, window.y, weights, window.missing)
+        x, y, w, *mask = (torch.as_tensor(a).to(self.device) for a in arrays if a is not None)
+        rows = (x, *mask)
         num_inputs = 2 if self._takes_missing else 1
 
         def cut(part: slice) -> tuple[Any, Any, torch.Tensor]:

@@ -38,7 +38,7 @@ class Board(Protocol):
 
 
 class BoardStore(Store):
-    """A store of torch's, as far as gloo uses one, on a board.
+    """A store of torch's, as far as gloo and NCCL use one, on a board.
 
     Parameters
     ----------
@@ -79,6 +79,14 @@ class BoardStore(Store):
         """Wait until all keys have values; raises as `get`."""
         for key in keys:
             self._wait(key, timeout or self._timeout)
+
+    def check(self, keys: list[str]) -> bool:
+        """Whether all keys have values; a thread of NCCL's looks now and then."""
+        return all(self._board.find(key) is not None for key in keys)
+
+    def clone(self) -> BoardStore:
+        """The same store: it may be used by several threads."""
+        return self
 
     def _wait(self, key: str, timeout: timedelta) -> bytes:
         began, pause = time.monotonic(), PAUSE

@@ -72,6 +72,19 @@ class ModelSource:
         self._shape_lazy(network, given.row_shape)
         return network
 
+    def move(self, network: torch.nn.Module, device: torch.device) -> None:
+        """Bring a network that this made to a device.
+
+        Raises
+        ------
+        ModelError
+            When it does not go there, or has no room.
+        """
+        try:
+            network.to(device)
+        except RAISED as error:  # whatever the user's network, or the device, raises
+            raise self.error(f"cannot be brought to {device}", error) from error
+
     def declares(self) -> frozenset[str]:
         """Which of `given.NAMES` the callable declares.
 

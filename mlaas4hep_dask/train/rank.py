@@ -7,29 +7,28 @@ network and the buffers are made once; each epoch is one call that returns a che
 from __future__ import annotations
 
 import io
-import os
 import pickle
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence, Set
-from contextlib import suppress
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from copy import copy
 from dataclasses import replace
-from datetime import timedelta
+from functools import partial
 from typing import Any
 
 import numpy as np
 import torch
 import torch.distributed as dist
 from numpy.typing import NDArray
-from torch.nn.parallel import DistributedDataParallel
 
 from mlaas4hep_dask.journal import SPLITS
 from mlaas4hep_dask.train.assign import Assignment
 from mlaas4hep_dask.train.chunks import chunk_of
-from mlaas4hep_dask.train.exchange import LAST, SharedMemoryExchange, machine
-from mlaas4hep_dask.train.feed import BlockSource, Feed, Window
+from mlaas4hep_dask.train.device_rows import DeviceRows
+from mlaas4hep_dask.train.exchange import machine
+from mlaas4hep_dask.train.feed import BlockSource, Feed, Rows, Window
+from mlaas4hep_dask.train.group import Group
 from mlaas4hep_dask.train.learner import Learner, require_finite, unusable
-from mlaas4hep_dask.train.links import Place, cut, listening
-from mlaas4hep_dask.train.meeting import Board, BoardStore, interface_of
+from mlaas4hep_dask.train.meeting import Board
 from mlaas4hep_dask.train.sample import Sample
 from mlaas4hep_dask.train.session import (
     EpochResult,
@@ -39,16 +38,11 @@ from mlaas4hep_dask.train.session import (
 )
 from mlaas4hep_dask.train.within import Within, own_buffers, windows_left
 
-MEETING = timedelta(minutes=10)  # for the others to join
 PROGRESS_EVERY = 0.5  # seconds
 
 
 class Rank:
     """What learns, and its place among the other ranks."""
-
-    exchange: SharedMemoryExchange | None = None
-    _has_joined = _is_abandoned = False
-    _links: Set[Place] = frozenset()  # where ranks of its group listen
 
     _windows: Iterator[tuple[int, Window]] | None = None  # those that are left of an epoch
     _within: Within | None = None
@@ -58,6 +52,9 @@ class Rank:
     def __init__(self, task: RankTask, state: bytes | None, parts: Sequence[bytes] = ()) -> None:
         self.task = task
         torch.set_num_threads(1)  # one rank per core; threads of several ranks would compete
+        if task.device != "cpu":
+            torch.cuda.set_device(task.device)  # of this thread, in which all of a rank is done
+        self.group = Group(task)
         self.learner = Learner(task)
         self._feeds: dict[str, Feed] = {}
         if state is not None:
@@ -85,7 +82,7 @@ class Rank:
     def facts(self) -> RankFacts:
         """What has to be known of all ranks before they can meet."""
         parameters = self.learner.parameters()
-        is_shareable = all(p.dtype == torch.float32 for p in parameters)
+        is_shareable = all(p.dtype == torch.float32 and p.is_cpu for p in parameters)
         num_values = sum(p.numel() for p in parameters)
         return RankFacts(machine(), num_values if is_shareable else None)
 
@@ -94,69 +91,13 @@ class Rank:
 
         Parameters
         ----------
-        board : Board
-            Where they leave their addresses for each other.
-        memory : str or None
-            Memory of rank 0 for the gradients, if all ranks can share it.
+        board, memory
+            As of `Group.join`.
         """
-        if self._has_joined or self.task.num_ranks == 1:
-            return
-        task = self.task
-        if dist.is_initialized():  # a session that broke off while it was being opened
-            dist.destroy_process_group()
-        store = BoardStore(
-            board, rank=task.rank, timeout=MEETING, is_abandoned=lambda: self._is_abandoned
-        )
-        # By default gloo takes the address that this machine's name has, which may be a loopback
-        # address that other machines cannot reach.
-        if (interface := interface_of(task.host)) and "GLOO_SOCKET_IFNAME" not in os.environ:
-            os.environ["GLOO_SOCKET_IFNAME"] = interface
-        before = listening()
-        dist.init_process_group(
-            "gloo", store=store, rank=task.rank, world_size=task.num_ranks, timeout=LAST
-        )
-        self._links = listening() - before
-        places: list[Any] = [None] * task.num_ranks
-        dist.all_gather_object(places, self._links)
-        self._links = set().union(*places)
-        wrapped = DistributedDataParallel(self.learner.network, gradient_as_bucket_view=True)
-        # Buffers are averaged after every epoch: those of one rank alone know its events alone. As
-        # an argument this has one name until torch 2.12, and another one after.
-        wrapped.broadcast_buffers = False
-        self.exchange = self._share_memory(memory)  # all have met after this
-        if self.exchange is not None:
-            wrapped.register_comm_hook(None, self.exchange.hook)
-        self.learner.wrapped = wrapped
-        self._has_joined = True
-        if task.rank == 0:
-            board.clear()
-
-    def abandon(self) -> None:
-        """Wait for other ranks no more."""
-        self._is_abandoned = True
-        if self.exchange is not None:
-            self.exchange.abandoned = True
-        if self._links:
-            cut(self._links)
-
-    def _share_memory(self, memory: str | None) -> SharedMemoryExchange | None:
-        """The exchange through shared memory, if every rank can open it."""
-        task, capacity = self.task, self.facts().num_values
-        exchange = None
-        if memory is not None and capacity is not None:
-            with suppress(OSError):
-                exchange = SharedMemoryExchange(
-                    memory, rank=task.rank, num_ranks=task.num_ranks, capacity=capacity
-                )
-        num_open = torch.tensor(0 if exchange is None else 1)
-        dist.all_reduce(num_open)
-        return exchange if num_open == task.num_ranks else None
-
-    def close(self) -> None:
-        """Leave the process group, and whatever wait a thread of this rank is still in."""
-        self.abandon()
-        if self.task.num_ranks > 1 and dist.is_initialized():
-            dist.destroy_process_group()
+        network, num_values = self.learner.network, self.facts().num_values
+        wrapped = self.group.join(board, memory, network, num_values)
+        if wrapped is not None:
+            self.learner.wrapped = wrapped
 
     def run_epoch(
         self,
@@ -279,7 +220,7 @@ class Rank:
         state = {
             **within.state(),
             "num_ranks": self.task.num_ranks,
-            "buffers": self._buffers(),
+            "buffers": on_cpu(self._buffers()),
             "step": context.step,
             "stops": context.stops,
         }
@@ -324,12 +265,12 @@ class Rank:
         others = []
         for buffer in self._buffers():
             if buffer.is_floating_point():
-                mean = buffer.double()
+                mean = buffer.double().cpu()
                 dist.all_reduce(mean)
                 buffer.copy_(mean / self.task.num_ranks)
             else:  # such as numbers of steps: those of rank 0
                 others.append(buffer)
-        values: list[Any] = [[buffer.clone() for buffer in others]]
+        values: list[Any] = [[buffer.cpu().clone() for buffer in others]]
         dist.broadcast_object_list(values)
         for buffer, value in zip(others, values[0], strict=True):
             buffer.copy_(value)
@@ -367,10 +308,17 @@ class Rank:
                 row_shape=self.task.row_shape,
                 with_missing=self.learner.needs_missing,
                 y_tail=self.task.objective.y_tail,
+                rows=self._rows,
             )
         feed = self._feeds[name]
         feed.source = source
         return feed
+
+    @property
+    def _rows(self) -> Callable[..., Rows]:
+        """What makes dense rows where they are learned from."""
+        device = self.learner.device
+        return Rows if device.type == "cpu" else partial(DeviceRows, device=device)
 
     def _over_all_ranks(self, sums: NDArray[np.float64]) -> NDArray[np.float64]:
         """The sums of all ranks, of which the first is that of losses."""
@@ -383,7 +331,7 @@ class Rank:
     def _checkpoint(self, epoch: int) -> bytes:
         buffer = io.BytesIO()
         state = {
-            **self.learner.state(),
+            **on_cpu(self.learner.state()),
             "epoch": epoch,
             "rounds": self.task.assignments.train.rounds,  # on which the order of events depends
         }
@@ -397,4 +345,16 @@ def _mean(total: float, weight: float) -> float | None:
 
 def load_state(state: bytes) -> dict[str, Any]:
     """The content of a checkpoint: plain tensors and numbers, nothing executable."""
-    return torch.load(io.BytesIO(state), weights_only=True)  # type: ignore[no-any-return]
+    stream = io.BytesIO(state)
+    return torch.load(stream, map_location="cpu", weights_only=True)  # type: ignore[no-any-return]
+
+
+def on_cpu(value: Any) -> Any:
+    """The same with all its tensors on the CPU, so that any machine loads it."""
+    if isinstance(value, torch.Tensor):
+        return value.cpu()
+    if isinstance(value, dict):
+        same = copy(value)  # with what torch has noted on it
+        same.update((key, on_cpu(each)) for key, each in value.items())
+        return same
+    return type(value)(map(on_cpu, value)) if type(value) in (list, tuple) else value

@@ -47,7 +47,10 @@ def require_cpu(network: torch.nn.Module) -> None:
     """Raise for a network with tensors elsewhere."""
     for name, tensor in (*network.named_parameters(), *network.named_buffers()):
         if tensor.device.type != "cpu":
-            raise ModelError(f"has its {name} on {tensor.device}; training runs on the CPU")
+            raise ModelError(
+                f"has its {name} on {tensor.device}; leave it on the CPU, from which training "
+                "brings it to its device (training.device)"
+            )
 
 
 def require_running_averages(network: torch.nn.Module) -> None:

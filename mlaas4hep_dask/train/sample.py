@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from mlaas4hep_dask.train.densify import host
 from mlaas4hep_dask.train.feed import Window
 
 ROWS = ("x", "missing", "y", "w")
@@ -43,8 +44,8 @@ class Sample:
         self._num_seen += len(window.y)
         size = self._num_seen * self._size // max(self._num_events, 1) - before
         if size:
-            missing = None if window.missing is None else window.missing[:size].copy()
-            x, y, w = (array[:size].copy() for array in (window.x, window.y, window.w))
+            missing = None if window.missing is None else host(window.missing[:size]).copy()
+            x, y, w = (host(rows[:size]).copy() for rows in (window.x, window.y, window.w))
             self._parts.append(Window(x, missing, y, w, *NO_STEPS))
 
     def state(self) -> dict[str, Any]:

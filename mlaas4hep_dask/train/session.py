@@ -15,7 +15,7 @@ from mlaas4hep_dask.train.model import ModelSource
 
 @dataclass(frozen=True)
 class RankTask:
-    """All that a rank has to know; the same for every rank but for ``rank`` and ``host``.
+    """All that a rank has to know; the same for every rank but for its place and device.
 
     Parameters
     ----------
@@ -56,6 +56,8 @@ class RankTask:
         By label, the factor on the weights in the loss; empty when all are 1.
     samples : tuple of str
         Names of all samples in their order.
+    device : str
+        What this rank computes on, as torch calls it.
     """
 
     session: str
@@ -77,15 +79,16 @@ class RankTask:
     is_more_better: bool = False
     balance: tuple[float, ...] = ()
     samples: tuple[str, ...] = ()
+    device: str = "cpu"
 
     @property
     def row_shape(self) -> tuple[int, ...]:
         """Shape of one event: (columns,), or (channels, ny, nx) of an image."""
         return self.given.row_shape
 
-    def for_rank(self, rank: int, host: str) -> RankTask:
+    def for_rank(self, rank: int, host: str, device: str = "cpu") -> RankTask:
         """The same task for another rank."""
-        return replace(self, rank=rank, host=host)
+        return replace(self, rank=rank, host=host, device=device)
 
 
 @dataclass(frozen=True)

@@ -17,11 +17,13 @@ QUIET = 30.0  # seconds without getting on, after which it is told
 RANKS, ROWS, WORK = "ranks", "rows", "work"  # what a rank waits for, or its own work
 OUR = "mlaas4hep_dask.train."
 BACKWARD = ("torch.autograd.graph", "_engine_run_backward")
+SEEN = (f"{OUR}learner", "_seen")  # which waits on a GPU alone
 WAITS = {  # by module and function: what is waited for there, and in words
     (f"{OUR}exchange", "_wait"): (RANKS, "the exchange of gradients"),
     (f"{OUR}meeting", "_wait"): (RANKS, "the meeting of all ranks"),
     (f"{OUR}feed", "windows"): (ROWS, "the next window"),
     BACKWARD: (RANKS, "a backward pass, in which gradients are exchanged"),
+    SEEN: (RANKS, "the loss of a step on a GPU, in which gradients are exchanged"),
 }
 
 
@@ -55,14 +57,14 @@ class Pulse:
         return (self._slowest or 0.0) * self.num_rows
 
 
-def standing(frame: FrameType | None, *, by_gloo: bool) -> tuple[str, str]:
+def standing(frame: FrameType | None, *, by_torch: bool) -> tuple[str, str]:
     """What a thread waits for, and where it is, in words; of its frames the innermost tells.
 
     Parameters
     ----------
     frame : frame
         The innermost.
-    by_gloo : bool
+    by_torch : bool
         Gradients are exchanged within torch, so that a backward pass may be a wait.
 
     Returns
@@ -81,14 +83,14 @@ def standing(frame: FrameType | None, *, by_gloo: bool) -> tuple[str, str]:
             return waits_for or WORK, place
         if not waits_for and name.startswith("torch.distributed."):
             waits_for, words = RANKS, "a sum over all ranks"
-        elif not waits_for and (by_gloo or (name, function) != BACKWARD):
+        elif not waits_for and (by_torch or (name, function) not in (BACKWARD, SEEN)):
             waits_for, words = WAITS.get((name, function), ("", ""))
         frame = frame.f_back
     return waits_for or WORK, words or innermost
 
 
 def look_at(
-    thread: int, pulse: Pulse, *, by_gloo: bool, quiet: float = QUIET
+    thread: int, pulse: Pulse, *, by_torch: bool, quiet: float = QUIET
 ) -> dict[str, Any] | None:
     """Where a rank stands that has stood there for a while, as plain values; None of others.
 
@@ -98,7 +100,7 @@ def look_at(
         The thread that it trains in.
     pulse : Pulse
         Of the rank.
-    by_gloo : bool
+    by_torch : bool
         As of `standing`.
     quiet : float
         Seconds of that while.
@@ -112,7 +114,7 @@ def look_at(
     seconds = time.monotonic() - pulse.began
     if seconds < quiet:
         return None
-    waits_for, place = standing(sys._current_frames().get(thread), by_gloo=by_gloo)
+    waits_for, place = standing(sys._current_frames().get(thread), by_torch=by_torch)
     return {
         "pid": os.getpid(),
         "waits_for": waits_for,

@@ -23,6 +23,7 @@ from mlaas4hep_dask.objective import Objective
 from mlaas4hep_dask.specs import Specs
 from mlaas4hep_dask.train.arithmetic import Arithmetic
 from mlaas4hep_dask.train.bounds import bounds, coarse
+from mlaas4hep_dask.train.elsewhere import learn_on
 from mlaas4hep_dask.train.given import Given
 from mlaas4hep_dask.train.hooks import Context, Hooks
 from mlaas4hep_dask.train.method import Method
@@ -73,6 +74,8 @@ class Training:
         In which each step of the trial has to come back.
     steps, epochs : int
         Steps of an epoch, and epochs.
+    device : str
+        On which it learns, as torch calls it. It is scored and exported on the CPU.
     """
 
     objective: Objective
@@ -86,6 +89,7 @@ class Training:
     seconds: float = TRIAL_SECONDS
     steps: int = 1000
     epochs: int = 1
+    device: str = "cpu"
 
 
 @dataclass(frozen=True)
@@ -180,6 +184,7 @@ class _Trial:
         self._refused = f"does not accept {described(self._given.row_shape)}"
 
     def run(self) -> Trained:
+        training = self._training
         network = self._network()
         call = self._checked(lambda: call_of(network))
         self._checked(lambda: require_cpu(network))
@@ -189,9 +194,12 @@ class _Trial:
         warnings += self._checked(lambda: self._train(network, call))
         network.eval()
         outputs = self._checked(lambda: self._score(network, call))
+        rows = (self._x, self._missing)
+        if (device := training.device) != "cpu":
+            what = (self._model, self._given, self._objective, training.method)
+            self._checked(lambda: learn_on(device, *what, (*rows, self._y, self._w)))
         again = self._network()
         self._checked(lambda: self._require_same(again, network, outputs))
-        rows = (self._x, self._missing)
         content = self._checked(
             lambda: to_torchscript(again, self._training.encoding, self._objective, rows=rows)
         )

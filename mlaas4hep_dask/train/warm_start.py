@@ -114,9 +114,11 @@ class WarmStart:
                     # torch.jit is deprecated in favour of torch.export; bundles are TorchScript.
                     for kind in (DeprecationWarning, FutureWarning):
                         warnings.simplefilter("ignore", kind)
-                    script: Any = torch.jit.load(io.BytesIO(self.content))  # type: ignore[no-untyped-call]
+                    script: Any = torch.jit.load(  # type: ignore[no-untyped-call]
+                        io.BytesIO(self.content), map_location="cpu"
+                    )
                 return dict(script.state_dict())
-            state = torch.load(io.BytesIO(self.content), weights_only=True)
+            state = torch.load(io.BytesIO(self.content), map_location="cpu", weights_only=True)
         except Exception as error:  # torch raises many kinds
             reason = str(error).strip().partition("\n")[0]
             raise self._error(f"{self.path} holds no parameters ({reason})") from error

@@ -678,7 +678,7 @@ def test_all_problems_are_listed_in_the_order_of_the_file(refused):
         ("cuts: x > 1", "cuts: unknown key; did you mean 'select'?"),
         ("training: {loss_fn: mse}", "training.loss_fn: unknown key; did you mean 'loss'?"),
         ("training: {optimizer: sgd}", "unknown key; did you mean 'optimiser'?"),
-        ("device: cuda", "device: unknown key; training runs on CPUs; keys at the top level: name"),
+        ("device: cuda", "device: unknown key; it is training.device; keys at the top level: name"),
         ("cluster: {n_workers: 3}", "cluster.n_workers: unknown key; did you mean 'workers'?"),
         ("cluster: {zz: 3}", "unknown key; keys here: " + ", ".join(Cluster.model_fields)),
     ],

@@ -1,9 +1,11 @@
 import threading
 from dataclasses import replace
+from functools import partial
 from itertools import pairwise
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from strategies import num_examples, part_of
@@ -13,7 +15,9 @@ from mlaas4hep_dask.encode.split import event_ids, split_of
 from mlaas4hep_dask.errors import DataError
 from mlaas4hep_dask.specs.measure import measure
 from mlaas4hep_dask.train.assign import assign
-from mlaas4hep_dask.train.feed import TEST, TRAIN, VALIDATION, Feed
+from mlaas4hep_dask.train.densify import host
+from mlaas4hep_dask.train.device_rows import DeviceRows
+from mlaas4hep_dask.train.feed import TEST, TRAIN, VALIDATION, Feed, Rows
 
 NUM_EVENTS = 900
 
@@ -66,7 +70,10 @@ def assignment_of(blocks, split, *, ranks=2, batch_size=64, window_events=150, s
     )
 
 
-def feed_of(source, assignment, *, rank=0, split=TRAIN, with_missing=False):
+ON_A_DEVICE = partial(DeviceRows, device=torch.device("cpu"))
+
+
+def feed_of(source, assignment, *, rank=0, split=TRAIN, with_missing=False, rows=Rows):
     num_columns = source.blocks[0].encoded.layout.num_columns
     return Feed(
         source,
@@ -75,6 +82,7 @@ def feed_of(source, assignment, *, rank=0, split=TRAIN, with_missing=False):
         split=split,
         row_shape=(num_columns,),
         with_missing=with_missing,
+        rows=rows,
     )
 
 
@@ -89,19 +97,23 @@ def feed_threads():
     st.integers(1, 3) | st.none(),
     st.integers(0, 5),
     st.booleans(),
+    st.sampled_from([Rows, ON_A_DEVICE]),
 )
 @num_examples(30)
 def test_every_event_of_the_split_comes_once_with_its_own_values(
-    blocks, rows, split, ranks, window_events, rounds, epoch, shuffle
+    blocks, rows, split, ranks, window_events, rounds, epoch, shuffle, kind
 ):
     assignment = assignment_of(blocks, split, ranks=ranks, window_events=window_events)
     assignment = replace(assignment, rounds=rounds)
     numbers = []
     for rank in range(ranks):
-        feed = feed_of(Source(blocks), assignment, rank=rank, split=split, with_missing=True)
+        feed = feed_of(
+            Source(blocks), assignment, rank=rank, split=split, with_missing=True, rows=kind
+        )
         windows = 0
         for window in feed.windows(epoch, shuffle=shuffle):
             event = window.y.astype(int)
+            assert isinstance(window.x, torch.Tensor) == (kind is ON_A_DEVICE)
             np.testing.assert_array_equal(window.x, rows[0][event])
             np.testing.assert_array_equal(window.missing, rows[1][event])
             np.testing.assert_array_equal(window.w, window.y / 2 + 1)
@@ -152,11 +164,12 @@ def test_a_mask_is_made_only_when_it_is_asked_for(blocks):
     assert all(window.missing is None for window in feed.windows(1))
 
 
-def test_a_window_stays_as_it_is_until_the_next_is_asked_for(blocks):
-    feed = feed_of(Source(blocks), assignment_of(blocks, TRAIN, window_events=40))
+@pytest.mark.parametrize("kind", [Rows, ON_A_DEVICE])
+def test_a_window_stays_as_it_is_until_the_next_is_asked_for(blocks, kind):
+    feed = feed_of(Source(blocks), assignment_of(blocks, TRAIN, window_events=40), rows=kind)
     assert feed._assignment.num_windows > 4
     for window in feed.windows(1):
-        before = window.x.copy()
+        before = host(window.x).copy()
         for thread in feed_threads():
             thread.join(0.02)  # time to write the window after the next
         np.testing.assert_array_equal(window.x, before)

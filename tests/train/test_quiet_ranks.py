@@ -39,7 +39,7 @@ def waits(*functions):
     assert begun.wait(30)
     try:
         frame = sys._current_frames()[thread.ident]
-        return [standing.standing(frame, by_gloo=by_gloo) for by_gloo in (False, True)]
+        return [standing.standing(frame, by_torch=by_torch) for by_torch in (False, True)]
     finally:
         over.set()
         thread.join()
@@ -72,15 +72,15 @@ def test_the_innermost_frame_tells_what_is_waited_for(functions, expected):
 
 
 def test_a_backward_pass_may_be_a_wait_where_torch_exchanges_gradients():
-    alone, by_gloo = waits(LEARNER, BACKWARD)
+    alone, by_torch = waits(LEARNER, BACKWARD)
     assert alone[0] == WORK
-    assert by_gloo == (RANKS, "a backward pass, in which gradients are exchanged")
+    assert by_torch == (RANKS, "a backward pass, in which gradients are exchanged")
 
 
 def test_only_a_rank_that_has_not_got_on_for_a_while_tells():
     pulse = Pulse()
-    assert look_at(threading.get_ident(), pulse, by_gloo=False) is None
-    facts = look_at(threading.get_ident(), pulse, by_gloo=False, quiet=0.0)
+    assert look_at(threading.get_ident(), pulse, by_torch=False) is None
+    facts = look_at(threading.get_ident(), pulse, by_torch=False, quiet=0.0)
     assert facts["waits_for"] == WORK
     assert facts["place"].endswith("of standing.py")  # looked at from its own thread
 
@@ -127,7 +127,7 @@ def test_a_queue_that_stays_empty_is_seen_where_rows_are_waited_for():
     told = ("", "")
     while told[0] != ROWS and time.monotonic() < deadline:
         time.sleep(0.01)  # until it waits
-        told = standing.standing(sys._current_frames().get(thread.ident), by_gloo=True)
+        told = standing.standing(sys._current_frames().get(thread.ident), by_torch=True)
     over.set()
     thread.join()
     assert told == (ROWS, "the next window")

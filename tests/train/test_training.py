@@ -2,6 +2,7 @@ import asyncio
 import io
 import logging
 import os
+import re
 import shutil
 import signal
 import threading
@@ -291,6 +292,17 @@ def test_a_loss_that_is_not_finite_stops_the_training(keys, client):
 def test_more_ranks_than_workers_is_an_error(keys, client):
     with pytest.raises(ClusterError, match=r"ranks is 3: 3 workers needed, .* has 2"):
         train(keys, client, options={"timeout": 0.5}, ranks=3)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_a_gpu_that_no_worker_has_is_told_before_any_event_is_read(keys, client):
+    words = rf"training\.device is cuda, .*PyTorch {re.escape(torch.__version__)} was built without"
+    config = Config.from_mapping({**keys, "training": {**keys["training"], "device": "cuda"}})
+    with pytest.raises(ClusterError, match=words):
+        begin_ranks(Dataset(config, client), model_of(config), method_of(config))
+    with pytest.raises(TrainingError, match=words) as caught:  # where workers come later
+        train(keys, client, device="cuda")
+    assert "rank 0's worker tcp://" in str(caught.value)
 
 
 @pytest.mark.parametrize(

@@ -161,7 +161,7 @@ FAULTS = {
     ),
     "another device": (
         network("return self.linear(x)", more="self.other = torch.nn.Linear(2, 2, device='meta')"),
-        "on meta; training runs on the CPU",
+        "on meta; leave it on the CPU, from which training brings it",
     ),
     "the dtype of all": (
         network("torch.set_default_dtype(torch.float64)\nreturn self.linear(x)"),

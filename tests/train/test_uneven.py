@@ -143,13 +143,13 @@ def processes():
     return context
 
 
-def learn(memory, folder, path, rank, num_ranks):
+def learn(memory, folder, path, rank, num_ranks, **more):
     """What a rank measures after each epoch, and its parameters at the end."""
-    learner = Rank(task_for(memory, rank, num_ranks), None)
+    learner = Rank(task_for(memory, rank, num_ranks, **more), None)
     learner.join(FolderBoard(folder), path)
-    assert (learner.exchange is not None) == (path is not None)
+    assert (learner.group.exchange is not None) == (path is not None)
     results = [learner.run_epoch(memory, lambda _: None, n) for n in range(1, EPOCHS + 1)]
-    learner.close()
+    learner.group.close()
     records = [
         [
             result.splits[SPLITS[0]].values["learning_loss"],
@@ -157,7 +157,7 @@ def learn(memory, folder, path, rank, num_ranks):
         ]
         for result in results
     ]
-    return records, flat(learner.learner.parameters()).numpy()
+    return records, flat(learner.learner.parameters()).cpu().numpy()
 
 
 def wait_while_one_dies(memory, folder, rank, num_ranks):
@@ -168,7 +168,7 @@ def wait_while_one_dies(memory, folder, rank, num_ranks):
     if rank == 1:
         os._exit(1)
     if rank == 3:  # its neighbours in the ring, 0 and 2, know and have left
-        threading.Timer(1.0, learner.abandon).start()
+        threading.Timer(1.0, learner.group.abandon).start()
     try:
         torch.distributed.all_reduce(values)
     except RuntimeError as error:

@@ -11,7 +11,6 @@ import importlib
 import os
 import shutil
 import socket
-import subprocess
 import tempfile
 import threading
 import time
@@ -22,6 +21,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
+from mlaas4hep_dask.devices import gpus_here
 from mlaas4hep_dask.usercode import Need, Tried, try_imports
 
 WRITTEN = 16 * 2**20  # bytes that are written to see whether there is room
@@ -113,7 +113,7 @@ def facts_of_worker(needs: Sequence[Need], folder: str, *, gpus: bool) -> Facts:
         os.getpid(),
         len(os.sched_getaffinity(0)),
         tuple(map(scratch_of, folders)),
-        gpus_here() if gpus else None,
+        gpus_of_worker() if gpus else None,
     )
 
 
@@ -175,35 +175,15 @@ def reach(host: str, port: int, seconds: float) -> str:
         return error.strerror or str(error)
 
 
-def gpus_here() -> Gpus:
+def gpus_of_worker() -> Gpus:
     """What torch sees of GPUs, and whether NCCL works on the first."""
+    seen = gpus_here()
+    if seen.error:
+        return Gpus((), error=seen.error)
     try:
-        torch = importlib.import_module("torch")
-        names = tuple(
-            torch.cuda.get_device_name(number) for number in range(torch.cuda.device_count())
-        )
-        if not names or not torch.cuda.is_available():
-            return Gpus((), error=_why_no_gpu(torch))
+        return Gpus(seen.names, nccl=_nccl_here(importlib.import_module("torch")))
     except Exception as error:  # of a driver, of which there are many kinds
-        return Gpus((), error=f"{type(error).__name__}: {error}")
-    try:
-        return Gpus(names, nccl=_nccl_here(torch))
-    except Exception as error:  # as above
-        return Gpus(names, nccl_error=f"{type(error).__name__}: {error}")
-
-
-def _why_no_gpu(torch: Any) -> str:
-    version = getattr(getattr(torch, "version", None), "cuda", None)
-    if version is None:
-        return "torch here is a build without CUDA"
-    devices = os.environ.get("CUDA_VISIBLE_DEVICES")
-    if devices == "":
-        return "CUDA_VISIBLE_DEVICES is empty: the job was given none"
-    smi = shutil.which("nvidia-smi")
-    if smi is None:
-        return "torch sees none, and there is no nvidia-smi: the node or the container has none"
-    process = subprocess.run([smi, "-L"], capture_output=True, text=True, check=False)  # noqa: S603
-    return f"torch sees none, nvidia-smi says: {(process.stdout or process.stderr).strip()[:200]}"
+        return Gpus(seen.names, nccl_error=f"{type(error).__name__}: {error}")
 
 
 def _nccl_here(torch: Any) -> str:

@@ -171,16 +171,7 @@ def gpu_lines(group: str, gpus: Gpus) -> list[Line]:
             "and give a container its option (--nv)"
         )
         return [Line("red", group, "GPU", gpus.error, advice)]
-    lines = [
-        Line("green", group, "GPU", ", ".join(gpus.names)),
-        Line(
-            "yellow",
-            group,
-            "GPU",
-            "training computes on CPUs, and leaves them idle",
-            "ask for none (gpus: 0 of the group in the site's file), unless your function uses it",
-        ),
-    ]
+    lines = [Line("green", group, "GPU", ", ".join(gpus.names))]
     if gpus.nccl_error:
         advice = (
             "NCCL_DEBUG=INFO in environment of the site's file shows why; NCCL_SOCKET_IFNAME names "

@@ -35,7 +35,7 @@ from mlaas4hep_dask.cluster.systems.registry import QUEUES
 from mlaas4hep_dask.command import signals_wait, whole_stack
 from mlaas4hep_dask.errors import ClusterError, writing
 from mlaas4hep_dask.journal import birth_of
-from mlaas4hep_dask.places import GROUPS, VARIABLE
+from mlaas4hep_dask.places import VARIABLE
 
 if TYPE_CHECKING:
     from distributed import Client
@@ -88,10 +88,9 @@ def start(options: Cluster, ranks: int, jobs: Path | None) -> Iterator[Client]:
     require_commands(queue)
     for warning in check_credentials(site):
         logger.warning("%s", warning)
-    for group in GROUPS:
-        if num := site.gpus(group):
-            text = "site %s asks for GPUs (%d for each of its %s), and training leaves them idle"
-            logger.warning(text, site.name, num, group)
+    if num := site.gpus("readers"):
+        text = "site %s asks for GPUs for its readers (%d for each), which leave them idle"
+        logger.warning(text, site.name, num)
     run = secrets.token_hex(3)
     clusters = (jobs or Path("mlaas4hep.jobs")).absolute()
     end_earlier(clusters)

@@ -47,8 +47,8 @@ class Group(Head):
     gpus: int = Field(
         default=0,
         ge=0,
-        description="GPUs of each job. Training computes on CPUs so far; what is asked for "
-        "here is for your own functions.",
+        description="GPUs of each job. Ranks use those of trainers, see training.device; readers "
+        "use none, unless your own function does.",
     )
 
 
