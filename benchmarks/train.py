@@ -5,7 +5,8 @@ there already. A second one is to our own loop over them: the difference is what
 shuffling and writing the dense rows of each window. All run the published network with Adam on
 one core; reading and encoding are done before.
 
-With --precision our own loop over rows in memory is compared with the same in float32.
+With --precision our own loop over rows in memory is compared with the same in float32, with
+--device cuda our loop with its feed on a GPU with the same on the CPU.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ import numpy as np
 import plain
 import torch
 
+from mlaas4hep_dask.devices import gpus_here
 from mlaas4hep_dask.encode import Block, Encoding, encode
 from mlaas4hep_dask.encode.split import event_ids, split_of
 from mlaas4hep_dask.objective import TwoClasses
@@ -27,6 +29,7 @@ from mlaas4hep_dask.reader import Partition, read
 from mlaas4hep_dask.specs.measure import measure
 from mlaas4hep_dask.specs.specs import merge_all
 from mlaas4hep_dask.train.assign import Assignments, assign
+from mlaas4hep_dask.train.device_rows import DeviceRows
 from mlaas4hep_dask.train.feed import TRAIN, Feed, Window
 from mlaas4hep_dask.train.given import Given
 from mlaas4hep_dask.train.method import OPTIMISERS, Method, Piece
@@ -69,7 +72,11 @@ def encoded_block(files: common.Files, partition: Partition, encoding: Encoding)
 
 
 def rank_task(
-    assignments: Assignments, num_columns: int, precision: str = "float32", **kwargs: Any
+    assignments: Assignments,
+    num_columns: int,
+    precision: str = "float32",
+    device: str = "cpu",
+    **kwargs: Any,
 ) -> RankTask:
     """What the only rank of a training of the published network is told."""
     return RankTask(
@@ -85,6 +92,7 @@ def rank_task(
         assignments=assignments,
         objective=TwoClasses(("background", "signal")),
         method=Method(optimiser=ADAM, precision=precision),
+        device=device,
     )
 
 
@@ -93,8 +101,11 @@ def main() -> None:
         __doc__.splitlines()[0],
         batch_size={"type": int, "default": 100, "help": "events per step"},
         precision={"choices": ("bfloat16", "float16"), "help": "against float32"},
+        device={"choices": ("cuda",), "help": "against the CPU; with --precision in that there"},
         hidden={"type": int, "nargs": "+", "default": [128, 64], "help": "width of the layers"},
     )
+    if parsed.device and (error := gpus_here().error):
+        raise SystemExit(f"--device {parsed.device}: there is no GPU: {error}")
     common.pin_to_one_core()
     files = common.planned_files(parsed)
     specs = merge_all(measure(read(p, files.branches), sample=p.sample) for p in files.partitions)
@@ -114,7 +125,10 @@ def main() -> None:
     )
     assignments = Assignments(assignment, assignment, assignment)
     task = rank_task(assignments, num_columns, hidden=parsed.hidden)
-    feed = Feed(BlocksInMemory(blocks), assignment, rank=0, split=TRAIN, row_shape=(num_columns,))
+    feed_of = partial(
+        Feed, BlocksInMemory(blocks), assignment, rank=0, split=TRAIN, row_shape=(num_columns,)
+    )
+    feed = feed_of()
     first = next(iter(feed.windows(1)))
     in_memory = Window(*(None if a is None else np.copy(a) for a in vars(first).values()))
     events = assignment.num_events(0)
@@ -123,7 +137,7 @@ def main() -> None:
         for _ in rank.learner.learn(window, window.w):
             pass
 
-    def ours() -> None:
+    def ours(task: RankTask = task, feed: Feed = feed) -> None:
         rank = Rank(task, None)
         for window in feed.windows(1):
             learn(rank, window)
@@ -143,7 +157,14 @@ def main() -> None:
     compared: Callable[[], None] = ours
     references = {"bare loop": bare_loop, "rows in memory": tensors_in_memory}
     reference = "a bare loop of the same network, loss and optimiser on tensors in memory"
-    if parsed.precision:
+    if parsed.device:
+        device = "cuda:0"
+        precision = parsed.precision or "float32"
+        there = rank_task(assignments, num_columns, precision, device, hidden=parsed.hidden)
+        rows = partial(DeviceRows, device=torch.device(device))
+        compared = partial(ours, there, feed_of(rows=rows))
+        references, reference = {"CPU": ours}, "the same loop with its feed on one core"
+    elif parsed.precision:
         lower = rank_task(assignments, num_columns, parsed.precision, hidden=parsed.hidden)
         compared, references = partial(tensors_in_memory, lower), {"float32": tensors_in_memory}
         reference = "the same loop in float32"
@@ -161,6 +182,7 @@ def main() -> None:
         batch_size=parsed.batch_size,
         hidden=parsed.hidden,
         precision=parsed.precision or "float32",
+        device=parsed.device or "cpu",
     )
 
 

@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
-from strategies import encode_options, encoding_of, events, part_of
+from strategies import encode_options, encoding_of, events, num_examples, part_of
 
 from mlaas4hep_dask.encode import Encoding, encode
 from mlaas4hep_dask.specs.measure import measure
@@ -43,7 +43,7 @@ def places(draw, num_events):
 
 
 @given(st.data())
-@settings(max_examples=60, deadline=None)
+@num_examples(60)
 def test_rows_are_those_of_the_kernels(data):
     made = data.draw(events())
     encoded = encode(made, encoding_of(made, **data.draw(encode_options(made))))
@@ -51,7 +51,7 @@ def test_rows_are_those_of_the_kernels(data):
 
 
 @given(st.data())
-@settings(max_examples=30, deadline=None)
+@num_examples(30)
 def test_images_are_those_of_the_kernels(data):
     made = data.draw(events(min_events=1, finite=True))
     axes = {
@@ -73,7 +73,7 @@ def test_rows_of_real_files_are_those_of_the_kernels(cms_events):
 
 
 @given(events(min_events=1), st.data())
-@settings(max_examples=30, deadline=None)
+@num_examples(30)
 def test_events_that_are_taken_have_the_rows_that_they_had(made, data):
     encoded = encode(made, encoding_of(made, width=2))
     rows, _, _ = data.draw(places(len(made)))

@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 import torch
 from alone import Memory, run_epoch, task_of
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
+from strategies import num_examples
 from test_learner import parameters_of, window_of
 from test_learner import task_of as learner_task
 from test_method import piece
@@ -69,7 +70,7 @@ def test_every_rank_has_a_gpu_of_its_own(wish, seen, devices):
 
 
 @given(st.lists(st.sets(st.sampled_from("abcd"), min_size=1), min_size=1, max_size=4))
-@settings(deadline=None)
+@num_examples(100)
 def test_ranks_share_gpus_out_if_there_is_any_way_to(seen):
     is_possible = any(
         all(gpu in sees for gpu, sees in zip(way, seen, strict=True))
