@@ -43,7 +43,7 @@ from mlaas4hep_dask.run import fit
 from mlaas4hep_dask.score.opening import open_scorer
 from mlaas4hep_dask.score.parts import Records
 from mlaas4hep_dask.specs.measure import measure
-from mlaas4hep_dask.train.network import mlp
+from mlaas4hep_dask.train.network import dense, mlp
 from mlaas4hep_dask.waiting import ClusterHandle, Patience
 from mlaas4hep_dask.writer import write_events
 
@@ -518,7 +518,7 @@ def given_by_hand(run, bundle, files):
     by_branch = {"nJet": counts, "Jet_pt": scaled}
     order = dict.fromkeys(column.partition("[")[0] for column in bundle.encoding.columns())
     rows = np.concatenate([by_branch[name] for name in order], axis=1).astype(np.float32)
-    network = mlp(rows.shape[1], num_outputs=bundle.objective.num_outputs).eval()
+    network = dense(rows.shape[1], num_outputs=bundle.objective.num_outputs).eval()
     state = torch.load(next((run / "checkpoints").glob("*.pt")), weights_only=True)
     network.load_state_dict(state["network"])
     with torch.no_grad():
