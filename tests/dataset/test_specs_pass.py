@@ -549,8 +549,9 @@ def test_a_subset_does_not_depend_on_partitions_or_the_order_of_samples(large, c
         samples=large["samples"][::-1],
     ).specs()
     assert_same(first, turned)
-    other_seed = dataset_of(large, client, specs=subset, seed=1).specs()
-    assert other_seed.branches["normal"].mean != first.branches["normal"].mean
+    # Of a few parts of each file, two seeds may draw the same.
+    others = (dataset_of(large, client, specs=subset, seed=seed).specs() for seed in range(1, 7))
+    assert any(other.branches["normal"].mean != first.branches["normal"].mean for other in others)
 
 
 def test_what_is_selected_is_counted_in_all_files_though_a_subset_is_measured(large, client):
