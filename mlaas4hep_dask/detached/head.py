@@ -117,7 +117,11 @@ class Head:
         if queue is None:
             return ""
         job = self._in(queue)
-        return "it has left the queue" if job is None else f"{job.state} {job.reason}".strip()
+        if job is None:
+            return "it has left the queue"
+        if job.is_ending:
+            return f"ending, {job.reason}".rstrip(", ")
+        return f"{job.state} {job.reason}".strip()
 
     def _in(self, queue: Mapping[str, Seen]) -> Seen | None:
         """What a queue says of it; a job of another name has its id by now."""

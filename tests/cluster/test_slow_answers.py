@@ -124,6 +124,19 @@ def test_states_of_slurm_are_sorted_by_what_they_mean_for_a_worker(state, expect
     assert seen.reason or expected not in ("held", "gone")
 
 
+@pytest.mark.parametrize(
+    ("reason", "words"),
+    [
+        ("None", ""),
+        ("NonZeroExitCode", "NonZeroExitCode"),
+        ("TimeLimit", "reached its walltime, TimeLimit"),
+    ],
+)
+def test_a_job_of_slurm_whose_processes_end_says_why(reason, words, place):
+    (place / "job-1").write_text(f"COMPLETING|{reason}|readers-r-0")
+    assert QUEUES["slurm"]().seen()["1"] == Seen("running", words, is_ending=True)
+
+
 @pytest.mark.parametrize("status", range(1, 8))
 def test_states_of_htcondor_are_sorted_by_what_they_mean_for_a_worker(status, place):
     command(place, "condor_q", f'echo \'[{{"ClusterId":1,"ProcId":0,"JobStatus":{status}}}]\'')

@@ -184,6 +184,7 @@ def test_a_run_in_a_job_of_slurm_is_ended_reaches_its_walltime_and_is_taken_up(
 ):
     def lose(job):
         slurm.run("scontrol", "update", f"JobId={job}", "EndTime=now+10")
+        wait_until(lambda: job not in slurm.jobs(), "the head has ended", seconds=120)
         return "(reached its walltime, TimeLimit)"
 
     def in_queue():

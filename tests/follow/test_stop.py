@@ -203,6 +203,18 @@ def test_no_copy_of_a_token_stays_when_a_head_is_stopped_that_has_not_begun(
     assert copies(tmp_path) == []
 
 
+def test_a_head_that_ends_at_its_walltime_says_so_before_and_after_it_has_left(
+    place, detach, tmp_path
+):
+    detach()
+    job = place / "job-1"
+    name = job.read_text().rpartition("|")[2]
+    job.write_text(f"COMPLETING|TimeLimit|{name}")
+    assert head_of(tmp_path / "run").reason() == "ending, reached its walltime, TimeLimit"
+    job.write_text(f"TIMEOUT|TimeLimit|{name}")
+    assert head_of(tmp_path / "run").reason() == "gone reached its walltime, TimeLimit"
+
+
 def test_the_copy_of_a_head_that_died_is_removed_by_the_next_and_that_of_one_that_lives_stays(
     place, detach
 ):

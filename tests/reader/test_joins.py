@@ -288,4 +288,5 @@ def test_a_model_scores_the_same_events_whatever_counts_them(tmp_path, client):
         scores[name] = pq.read_table(output)["score"].to_numpy()
     for name in KINDS:
         np.testing.assert_array_equal(scores[name], scores["counted"])
-    np.testing.assert_array_equal(scores["few"], scores["counted"][2:3])
+    # A product of matrices rounds a single row otherwise than many.
+    np.testing.assert_allclose(scores["few"], scores["counted"][2:3], rtol=1e-6)

@@ -18,6 +18,10 @@ def submitted(slurm, script, folder, *options):
     return told.stdout.strip()
 
 
+def sleeping(slurm):
+    return [one for one in slurm.processes() if one.name() == "sleep"]
+
+
 def is_in(slurm, number, *states):
     return slurm.job(number)["JobState"] in states
 
@@ -40,11 +44,12 @@ def test_jobs_run_on_both_nodes_at_the_same_time(slurm, tmp_path):
 def test_a_cancelled_job_ends_with_its_processes(slurm, tmp_path):
     number = submitted(slurm, "sleep 1000", tmp_path)
     wait_for(slurm, number, "RUNNING")
-    wait_until(lambda: len(slurm.processes("n1")) > 1, "the job has processes")
+    # What a shell forks while SLURM reads the tree of its processes is not ended with them.
+    wait_until(lambda: sleeping(slurm), "the job sleeps")
     slurm.run("scancel", number)
     wait_for(slurm, number, "CANCELLED")
     wait_until(lambda: not slurm.jobs(), "the queue is empty")
-    assert not [one for one in slurm.processes() if one.name() == "sleep"]
+    assert not sleeping(slurm)
 
 
 def test_a_job_over_its_memory_is_killed(slurm, tmp_path):

@@ -123,6 +123,8 @@ class SlurmQueue(Queue):
         "REVOKED": "revoked",
         "TIMEOUT": "reached its walltime",
     }
+    # While processes of a job end, its state tells that alone; the reason has SLURM's own words.
+    _ENDING: ClassVar[Mapping[str, str]] = {"TimeLimit": "reached its walltime"}
     _HELD: ClassVar[Mapping[str, str]] = {
         "LAUNCH_FAILED": "its launch failed",
         "RECONFIG_FAIL": "its node could not be set up",
@@ -156,18 +158,17 @@ class SlurmQueue(Queue):
                 self.unreadable("squeue", text)
                 return None
             job, state, reason, name = row.groups()
-            is_ending = state == "COMPLETING"
-            jobs[job] = replace(self._seen(state, reason), name=name, is_ending=is_ending)
+            jobs[job] = replace(self._seen(state, reason), name=name)
         return jobs
 
     def _seen(self, state: str, reason: str) -> Seen:
         why = "" if reason in ("None", "") else reason
         if state in self._ENDED:
-            words = self._ENDED[state]
-            return Seen("gone", f"{words}, {why}" if why else words, state == "TIMEOUT")
+            return Seen("gone", _words(self._ENDED[state], why), state == "TIMEOUT")
+        if state == "COMPLETING":
+            return Seen("running", _words(self._ENDING.get(why, ""), why), is_ending=True)
         if state in self._HELD or "held" in why.lower():
-            words = self._HELD.get(state, "")
-            return Seen("held", ", ".join(filter(None, (words, why))))
+            return Seen("held", _words(self._HELD.get(state, ""), why))
         if state in self._SUSPENDED:
             return Seen("suspended", why)
         return Seen("pending" if state in self._WAITING else "running", why)
@@ -192,6 +193,10 @@ class SlurmQueue(Queue):
         text = self.output_of("scontrol", *self.options, "show", "job", job) or ""
         beginnings = ("JobState=", "Reason=", "Partition=", "ReqTRES=", "TRES=", "NumNodes=")
         return " ".join(word for word in text.split() if word.startswith(beginnings))
+
+
+def _words(*parts: str) -> str:
+    return ", ".join(filter(None, parts))
 
 
 def _directive(option: str) -> str:
