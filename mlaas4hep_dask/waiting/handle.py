@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable, Collection, Iterator, Mapping, 
 from contextlib import contextmanager
 from typing import Any
 
+import dask
 from distributed import Client, Future
 
 from mlaas4hep_dask.places import Group
@@ -19,6 +20,9 @@ from mlaas4hep_dask.waiting.taking import Work
 from mlaas4hep_dask.waiting.watch import LOOK_EVERY
 from mlaas4hep_dask.waiting.workers import living, workers_of
 
+# Networks and examples travel with their tasks, once each; Dask warns its users of 10 MB, who can
+# do nothing about it here.
+LARGE = {"distributed.admin.large-graph-warning-threshold": "1 GiB"}
 BOARDS = "mlaas4hep_dask-boards"  # among what Dask's scheduler keeps for its clients
 
 
@@ -116,7 +120,8 @@ class ClusterHandle:
             options["resources"] = needed(group)
         elif near is not None:
             options |= {"workers": [near], "allow_other_workers": True}
-        return self.client.submit(function, *arguments, **options)
+        with dask.config.set(LARGE):
+            return self.client.submit(function, *arguments, **options)
 
     def compute(self, graph: Any, key: Any, *, group: Group | None = None) -> Future:
         """A future of a key of a graph, whose tasks run as those that `submit` gives a group.
@@ -125,7 +130,8 @@ class ClusterHandle:
         """
         is_apart = group is not None and self._is_apart(group)
         resources = needed(group) if group is not None and is_apart else None
-        return self.client.get(graph, key, sync=False, resources=resources, fifo_timeout=0)
+        with dask.config.set(LARGE):
+            return self.client.get(graph, key, sync=False, resources=resources, fifo_timeout=0)
 
     def _is_apart(self, group: Group) -> bool:
         """True when some workers are not of a group; looked up at most once in `LOOK_EVERY`."""

@@ -51,6 +51,11 @@ def client(cluster):
 SOON = Patience(first_word=0.5, no_worker=2.0, paused=2.0)  # words and bounds within seconds
 
 
+def test_large_arguments_are_sent_without_a_word_of_dask(client):
+    content = bytes(12 << 20)  # a warning would be an error
+    assert ClusterHandle(client).submit(len, content).result(timeout=60) == len(content)
+
+
 def crash(number):
     os.kill(os.getpid(), number)
 
