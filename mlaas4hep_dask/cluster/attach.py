@@ -42,6 +42,7 @@ USUAL_RANKS = 2  # of a configuration that names no other number
 PRELOADED = (
     "mlaas4hep_dask.cluster.forking",
     "distributed.nanny",
+    "pandas",  # if it is there: of which each worker of Dask tells the version
     "mlaas4hep_dask.dataset.preload",
 )
 TORCH = "torch._dynamo"  # with what torch's optimisers import, which takes longer than torch

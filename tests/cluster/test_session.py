@@ -45,7 +45,7 @@ if __name__ == "__main__":
 
 
 @pytest.mark.cluster
-@pytest.mark.parametrize("trains", [True, False])
+@pytest.mark.parametrize("trains", [True, pytest.param(False, marks=pytest.mark.nightly)])
 def test_workers_that_will_all_train_are_forked_from_a_process_with_torch(trains, tmp_path):
     script = tmp_path / "warm.py"
     script.write_text(WARM.format(trains=trains))

@@ -99,7 +99,9 @@ def is_in(stage):
             id="while files are planned",
             marks=pytest.mark.nightly,
         ),
-        pytest.param(is_in("specs"), signal.SIGINT, 130, id="in the specs pass"),
+        pytest.param(
+            is_in("specs"), signal.SIGINT, 130, id="in the specs pass", marks=pytest.mark.nightly
+        ),
         pytest.param(prints("epoch 1/"), signal.SIGTERM, 143, id="in training"),
         pytest.param(prints("epoch 1/"), signal.SIGHUP, 129, id="its terminal is closed"),
     ],

@@ -517,7 +517,10 @@ def test_an_epoch_goes_on_where_it_was_when_a_rank_is_killed(keys, client, tmp_p
 
 
 @pytest.mark.timeout(250)
-@pytest.mark.parametrize("memory_share", [0.4, 0.0], ids=["memory", "disk"])
+@pytest.mark.parametrize(
+    "memory_share",
+    [pytest.param(0.4, id="memory", marks=pytest.mark.nightly), pytest.param(0.0, id="disk")],
+)
 def test_blocks_in_a_folder_outlast_all_workers_and_the_run(keys, client, tmp_path, memory_share):
     keys["training"]["epochs"] = 3
     folder = tmp_path / "shared" / "blocks"

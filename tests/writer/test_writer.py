@@ -195,7 +195,7 @@ print(data.Count().GetValue(), *(total.GetValue() for total in sums))
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("root_format", ["auto", "ttree"])
+@pytest.mark.parametrize("root_format", ["auto", pytest.param("ttree", marks=pytest.mark.nightly)])
 def test_root_opens_what_has_many_branches_and_finds_them_in_their_order(tmp_path, root_format):
     path = tmp_path / "out.root"
     events, form = write_wide(path, 600, root_format=root_format)
