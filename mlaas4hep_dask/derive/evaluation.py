@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from mlaas4hep_dask.derive import functions, momenta
 from mlaas4hep_dask.derive.grammar import Apply, Name, Node, Number, Pick, Slice, shown
 from mlaas4hep_dask.derive.momenta import Momenta, members_of
+from mlaas4hep_dask.derive.whole import arithmetic
 from mlaas4hep_dask.errors import ExpressionError, did_you_mean, nearest
 from mlaas4hep_dask.events.events import Events, offsets_of
 
@@ -92,11 +93,11 @@ class Evaluation:
         if any(operand.kind == "p" for operand in operands) or name in _OF_MOMENTA:
             return self._of_momenta(name, operands)
         if name in functions.ARITHMETIC:
-            return self._elementwise(functions.ARITHMETIC[name], operands, dtype=np.float64)
+            return self._elementwise(partial(arithmetic, functions.ARITHMETIC[name]), operands)
         if name == "-":
             if len(operands) == 1:
                 return self._elementwise(lambda x: np.negative(_floating(x)), operands)
-            return self._elementwise(np.subtract, operands, dtype=np.float64)
+            return self._elementwise(partial(arithmetic, np.subtract), operands)
         if name in functions.COMPARISONS:
             if len({operand.kind == "b" for operand in operands}) > 1:
                 operands = [_number(operand) for operand in operands]
@@ -208,7 +209,7 @@ class Evaluation:
         self.offsets[collection] = offsets_of(multiplicities)
         return Operand(values, collection)
 
-    def _elementwise(self, function: Any, operands: list[Operand], **options: Any) -> Operand:
+    def _elementwise(self, function: Any, operands: list[Operand]) -> Operand:
         """A function of values that belong together, one by one."""
         collections = list(dict.fromkeys(o.collection for o in operands if o.collection))
         if len(collections) > 1:
@@ -224,7 +225,7 @@ class Evaluation:
                 multiplicities = np.diff(self.offsets[collection])
                 values = operand.of_each(partial(np.repeat, repeats=multiplicities))
             arrays.append(values)
-        result = function(*arrays, **options)
+        result = function(*arrays)
         if not any(map(_is_array, arrays)) and not isinstance(result, Momenta):
             result = np.asarray(result).item()
         return Operand(result, collection)

@@ -141,8 +141,14 @@ def delta_phi(a: NDArray[Any], b: NDArray[Any]) -> NDArray[np.float64]:
 
 
 def sums(values: NDArray[Any], offsets: NDArray[np.int64]) -> NDArray[Any]:
-    """The sum of every event's values, 0 where there is none; whole numbers stay whole."""
+    """The sum of every event's values, 0 where there is none; whole numbers stay whole.
+
+    Sums that int64 may not hold, as of times in nanoseconds, are of float64.
+    """
     whole = values.dtype.kind in "bi" or (values.dtype.kind == "u" and values.itemsize < 8)
+    if whole and values.itemsize == 8 and len(values):
+        longest = int(np.diff(offsets).max())
+        whole = max(abs(int(values.min())), abs(int(values.max()))) * longest < 2**63
     return _reduced(np.add, values.astype(np.int64 if whole else np.float64), offsets, 0)
 
 

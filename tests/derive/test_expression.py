@@ -2,6 +2,7 @@
 
 import pickle
 import warnings
+from operator import add, floordiv, mod, mul, sub
 
 import awkward as ak
 import numpy as np
@@ -191,6 +192,44 @@ def test_whole_numbers_are_exact_up_to_uint64(text, expected):
         }
     )
     assert Expression(text).value(Events.from_awkward(array)).values.tolist() == expected
+
+
+EXACTLY = {"+": add, "-": sub, "*": mul, "//": floordiv, "%": mod}
+WHOLE = st.one_of(st.integers(-(2**63), 2**63 - 1), st.integers(-9, 9), st.integers(2**53, 2**55))
+
+
+@num_examples(200)
+@given(
+    st.lists(st.tuples(WHOLE, WHOLE), min_size=1, max_size=5),
+    st.sampled_from(sorted(EXACTLY)),
+    st.booleans(),
+)
+def test_arithmetic_of_long_whole_numbers_is_rounded_once(pairs, operator, is_unsigned):
+    """Python's integers have no largest one."""
+    x, y = zip(*pairs, strict=True)
+    x = [each % 2**64 for each in x] if is_unsigned else list(x)
+    columns = {"x": np.array(x, dtype=np.uint64 if is_unsigned else np.int64), "y": np.array(y)}
+    events = Events.from_awkward(ak.Array(columns))
+    same = [abs(y[0])] * len(x)
+    for text, others in ((f"x {operator} y", y), (f"x {operator} {same[0]}", same)):
+        with np.errstate(divide="ignore", invalid="ignore"):
+            values = Expression(text).value(events).values
+        assert values.dtype == np.float64
+        for value, one, other in zip(values.tolist(), x, others, strict=True):
+            if other or operator not in ("//", "%"):
+                assert value == float(EXACTLY[operator](one, other))
+
+
+def test_the_parity_of_an_event_number_beyond_float64_is_right():
+    events = Events.from_awkward(ak.Array({"event": np.arange(2**60, 2**60 + 4)}))
+    assert Expression("event % 2").value(events).values.tolist() == [0, 1, 0, 1]
+    assert Expression(f"event - {2**60}").value(events).values.tolist() == [0, 1, 2, 3]
+
+
+def test_sums_beyond_int64_do_not_wrap_around():
+    times = ak.Array({"Hit_time": [[17 * 10**17] * 8, [], [17 * 10**17]]})
+    sums = Expression("sum(Hit_time)").value(Events.from_awkward(times)).values
+    assert sums.tolist() == [8 * 1.7e18, 0, 1.7e18]
 
 
 def test_conditions_joined_at_the_top_come_one_by_one():
