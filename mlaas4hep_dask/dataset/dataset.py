@@ -179,8 +179,7 @@ class Dataset:
             Counts of blocks that have been made already. Unless the specs are those of all
             events, and so tell the counts of rows, all other blocks are made for it.
         """
-        of_all = self.config.specs.mode == "full" and self.config.specs.path is None
-        if of_all and self.config.image is None:
+        if self._has_whole_specs() and self.config.image is None:
             return EncodeCounts.from_specs(self.specs(), self.encoding())
         by_block = by_block or {}
         blocks = self.blocks()
@@ -196,6 +195,10 @@ class Dataset:
             ],
             EncodeCounts(),
         )
+
+    def _has_whole_specs(self) -> bool:
+        """Whether the specs are those of all selected events."""
+        return self.config.specs.mode == "full" and self.config.specs.path is None
 
     def _measure(self, progress: Callable[[int], None] | None = None) -> Measured:
         if self._measured is None:
@@ -297,7 +300,11 @@ class Dataset:
         topic = f"mlaas4hep_dask-lost-{token}"
         self._listener.listen(self.cluster, topic)
         context = replace(
-            self.plan().context, encoding=self.encoding(), supervision=supervision, topic=topic
+            self.plan().context,
+            encoding=self.encoding(),
+            whole_specs=self._has_whole_specs(),
+            supervision=supervision,
+            topic=topic,
         )
         split_counts = tuple(split_counts for _, split_counts in self.split_counts())
         return BlockPlan(token, readable, context, split_counts)

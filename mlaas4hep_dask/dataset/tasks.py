@@ -22,6 +22,11 @@ from mlaas4hep_dask.specs import SampleSpecs, Specs
 from mlaas4hep_dask.specs.measure import measure
 from mlaas4hep_dask.specs.specs import merge_all
 
+_CHANGED = (
+    "something has changed that they depend on, such as an environment variable or a file that the "
+    "function reads; run again with --set specs.cache=null, since the cache does not know it"
+)
+
 
 @dataclass(frozen=True)
 class Measured:
@@ -143,7 +148,8 @@ def make_block(
     Raises
     ------
     DataError
-        When other events are selected than in pass 1.
+        When other events are selected than in pass 1, or values are outside the extremes that it
+        found in all of them.
     """
     assert context.encoding is not None  # set by the data set once it has specs
     try:
@@ -158,13 +164,31 @@ def make_block(
         _require_counts(partition, split_counts(labelled.split), sizes)
     tell(context.topic, partition, len(labelled.events), read_counts, "")
     tell_sample("blocks", len(partition), partition.sample)
+    encoded = encode(labelled.events, context.encoding)
+    if sizes is not None and context.whole_specs:
+        _require_range(partition, encoded.counts.out_of_range)
     weights = labelled.weights * context.supervision.factors[partition.sample]
     return Block(
-        encode(labelled.events, context.encoding),
+        encoded,
         labelled.learned,
         weights.astype(np.float32),
         labelled.ids,
         labelled.split,
+    )
+
+
+def _require_range(partition: Partition, outside: Mapping[str, int]) -> None:
+    """No value of events that the specs were measured on can be outside of their extremes."""
+    if not outside:
+        return
+    branch, number = next(iter(outside.items()))
+    more = f" and {len(outside) - 1} more" if len(outside) > 1 else ""
+    raise DataError.in_tree(
+        partition,
+        f"{partition}: {number:,} values of branch {branch!r}{more} are outside the extremes that "
+        f"the specs pass found in these events: {_CHANGED}",
+        entries=(partition.entry_start, partition.entry_stop),
+        branch=branch,
     )
 
 
@@ -177,9 +201,7 @@ def _require_counts(
     raise DataError.in_tree(
         partition,
         f"{partition}: the specs pass selected {sum(sizes):,} events ({then} for training, "
-        f"validation and test), and now they are {sum(recount):,} ({now}): something has changed "
-        "that the selection depends on, such as an environment variable or a file that the "
-        "function reads; run again",
+        f"validation and test), and now they are {sum(recount):,} ({now}): {_CHANGED}",
         entries=(partition.entry_start, partition.entry_stop),
         counted=sizes,
         found=recount,

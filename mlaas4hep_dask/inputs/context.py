@@ -32,6 +32,8 @@ class Context:
         By input: the function that its normalisation takes, which is measured too.
     encoding : Encoding or None
         Set once the specs are known.
+    whole_specs : bool
+        The encoding comes from specs of all events, so that no value is outside of their extremes.
     topic : str
         Topic of Dask events under which pass 2 tells what it could not read.
     """
@@ -44,4 +46,5 @@ class Context:
     skip: bool
     transforms: Mapping[str, str] = field(default_factory=dict)
     encoding: Encoding | None = None
+    whole_specs: bool = False
     topic: str = ""

@@ -29,6 +29,11 @@ def select(events):
 
 def by_environment(events):
     return events[events.MET > float(os.environ.get("STALE_CUT", "0"))]
+
+
+def scaled(events):
+    events["MET"] = events.MET * float(os.environ.get("STALE_SCALE", "1"))
+    return events
 """
 CUTS = """
 import awkward as ak
@@ -109,6 +114,21 @@ def test_a_selection_that_changes_between_the_passes_is_an_error_with_both_numbe
     file = uproot.open(error.file)["Events"].arrays(["MET"])[slice(*error.entries)]
     assert sum(error.counted) == int(ak.sum(file.MET > 0))
     assert sum(error.found) == int(ak.sum(file.MET > 30))
+
+
+def test_values_that_change_between_the_passes_are_an_error(keys, tmp_path, client):
+    keys["function"] = {"callable": "analysis.py:scaled"}
+    dataset = Dataset(Config.from_mapping(keys, base=tmp_path), client)
+    lazy = dataset.to_dask()
+    try:
+        client.run(lambda: os.environ.update(STALE_SCALE="3"))
+        expected = (
+            r"\d+ values of branch 'MET' are outside .* run again with --set specs.cache=null"
+        )
+        with pytest.raises(DataError, match=expected):
+            client.compute(lazy.x).result()
+    finally:
+        client.run(lambda: os.environ.pop("STALE_SCALE"))
 
 
 NORMALISE = """
