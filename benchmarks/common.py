@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import argparse
 import json
-import mmap
 import os
 import platform
 import statistics
-import struct
 import sys
 import tempfile
 import time
@@ -16,20 +14,17 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
-import cramjam
 import data
-import deflate
 import uproot
-import zstandard
+from baskets import compressed_blocks, decompress, passes
 
 from mlaas4hep_dask.config.sections import Partitioning
 from mlaas4hep_dask.events import Branch
 from mlaas4hep_dask.reader import Partition, plan_file, read
 
 LIBRARIES = ("mlaas4hep_dask", "awkward", "dask", "numba", "numpy", "torch", "uproot")
-LARGE = 256 * 2**20  # bytes of files of which no pages stay mapped
 INPUTS = ["flat_*", "*_v*"]  # not the counters nElectron, nJet, …
 PUBLISHED: dict[str, dict[str, Any]] = {  # sections of dataset.yaml
     "model": {"callable": "mlaas4hep_dask.train.network:mlp"},
@@ -260,6 +255,8 @@ READ_REFERENCES = {
     "uproot": "uproot.iterate as it comes, one cluster at a time, memory-mapped",
     "uproot-isal": "the same with isal, the fastest that uproot can use for zlib",
     "decompression": "decompression of the same baskets, with the same libraries, unchecked",
+    "passes": "a loop that copies the same baskets from the file, compares the checksums of lz4, "
+    "decompresses and copies to native byte order, and does nothing else",
     "read": "our own read of the same partitions",
 }
 
@@ -285,11 +282,12 @@ def close_read(
 
     ``others`` are compared too, but are nothing that --reference can choose.
     """
-    blocks, maps = compressed_blocks(files)
+    blocks, maps = compressed_blocks(files.paths)
     references: dict[str, Callable[[], object]] = {
         "uproot": lambda: uproot_iterate(files),
         "uproot-isal": lambda: uproot_iterate(files, "isal"),
         "decompression": lambda: decompress(blocks, maps),
+        "passes": lambda: passes(blocks, maps),
         "read": lambda: read_all(files),
     }
     if parsed.compression != "zlib":
@@ -307,60 +305,3 @@ def close_read(
         **ratios(results),
         **more,
     )
-
-
-class Block(NamedTuple):
-    """A compressed block of a basket."""
-
-    algorithm: bytes
-    content: memoryview
-    size: int  # bytes when uncompressed
-
-
-def compressed_blocks(files: Files) -> tuple[list[Block], list[mmap.mmap]]:
-    """All blocks of all baskets that reading the files takes, counters included, and the files."""
-    blocks, maps = [], []
-    for path in files.paths:
-        with path.open("rb") as file:
-            maps.append(mmap.mmap(file.fileno(), 0, prot=mmap.PROT_READ))
-        content = memoryview(maps[-1])
-        with uproot.open({str(path): "Events"}) as tree:
-            for branch in tree.branches:
-                seeks, sizes = branch.member("fBasketSeek"), branch.member("fBasketBytes")
-                for seek, size in zip(seeks, sizes[: branch.num_baskets], strict=False):
-                    blocks += _blocks(content[seek : seek + size])
-    return blocks, maps
-
-
-def _blocks(basket: memoryview) -> list[Block]:
-    header = struct.Struct(">ihiIh")  # fNbytes, fVersion, fObjlen, fDatime, fKeylen
-    nbytes, _, objlen, _, keylen = header.unpack_from(basket)
-    blocks: list[Block] = []
-    if nbytes - keylen == objlen:
-        return blocks
-    while keylen < nbytes:
-        sizes = basket[keylen + 3 : keylen + 9]
-        compressed, size = (int.from_bytes(sizes[i : i + 3], "little") for i in (0, 3))
-        content = basket[keylen + 9 : keylen + 9 + compressed]
-        blocks.append(Block(bytes(basket[keylen : keylen + 2]), content, size))
-        keylen += 9 + compressed
-    return blocks
-
-
-def decompress(blocks: list[Block], maps: list[mmap.mmap]) -> None:
-    """Decompress every block, into one buffer where the library allows; check nothing.
-
-    It lets the pages of large files go, so that it gets the bytes anew, as our reader does.
-    """
-    zstd = zstandard.ZstdDecompressor()
-    buffer = memoryview(bytearray(max((block.size for block in blocks), default=0)))
-    for algorithm, content, size in blocks:
-        if algorithm == b"ZL":
-            deflate.zlib_decompress(content, size)
-        elif algorithm == b"ZS":
-            zstd.decompress(content, max_output_size=size)
-        else:  # lz4, after 8 bytes of checksum
-            cramjam.lz4.decompress_block_into(content[8:], buffer[:size])
-    if sum(map(len, maps)) > LARGE:
-        for mapped in maps:
-            mapped.madvise(mmap.MADV_DONTNEED)
