@@ -239,40 +239,58 @@ def running_on(slurm):
     return slurm.run("squeue", "--noheader", "--format=%i", states).stdout.split()
 
 
-def test_jobs_of_slurm_that_a_killed_run_has_left_are_told_and_ended(slurm, tmp_path):
+@pytest.fixture
+def temporary():
+    """A temporary directory whose path is short enough for sockets, and that no other test uses."""
+    with tempfile.TemporaryDirectory(prefix="f-", dir="/tmp") as folder:
+        yield Path(folder)
+
+
+def test_jobs_of_slurm_that_a_killed_run_has_left_are_told_and_ended(slurm, tmp_path, temporary):
     write(tmp_path, "slurm", epochs=500)
     with (tmp_path / "said").open("w") as said:
         run = subprocess.Popen(
             [sys.executable, "-m", "mlaas4hep_dask", *words("run", "slurm")],
             cwd=tmp_path,
+            env={**os.environ, "TMPDIR": str(temporary)},
             stdout=said,
             stderr=said,
             start_new_session=True,
         )
+    started = [psutil.Process(run.pid)]
     try:
         wait_for_epoch(tmp_path, 1, lambda: run.poll() is None)
         (tmp_path / "hold").touch()
         groups(tmp_path, readers={"connected": 1}, trainers={"connected": 2})
-        started = psutil.Process(run.pid).children(recursive=True)
-        for process in started:  # as in a power cut: the scheduler would end the jobs
+        started += started[0].children(recursive=True)
+        # As in a power cut: the scheduler would end the jobs, and workers whose connections are
+        # closed would end by themselves.
+        for process in started[1:]:
             process.suspend()
-    finally:
-        os.killpg(run.pid, signal.SIGKILL)
+        run.kill()
         run.wait()
-    for process in started:
-        with suppress(psutil.NoSuchProcess):
-            process.kill()
-    psutil.wait_procs(started, timeout=30)
-    # A machine without power has no temporary files either.
-    shutil.rmtree(Path(tempfile.gettempdir()) / "dask-scratch-space")
-    told = status(tmp_path)
+        for path in temporary.iterdir():  # a machine without power has no temporary files either
+            shutil.rmtree(path)
+        is_told_and_ended(tmp_path, slurm)
+    finally:
+        with suppress(ProcessLookupError):
+            os.killpg(run.pid, signal.SIGKILL)
+        for process in started:
+            with suppress(psutil.NoSuchProcess):
+                process.kill()
+        run.wait()
+        psutil.wait_procs(started, timeout=30)
+
+
+def is_told_and_ended(folder, slurm):
+    told = status(folder)
     assert told["state"] == "killed"
     assert told["jobs"]["groups"]["readers"] == {"connected": 1}  # still in the queue
     assert told["jobs"]["groups"]["trainers"] == {"connected": 2}
     assert len(running_on(slurm)) == 3
-    ended = asked(tmp_path, "stop")
+    ended = asked(folder, "stop")
     assert ended.returncode == 0, ended.stderr
     assert ended.stdout.startswith("nothing to end: killed: ")
     assert "ending 3 jobs that it left in the queue" in ended.stdout
     assert running_on(slurm) == []
-    assert status(tmp_path)["jobs"]["groups"] == {"readers": {"gone": 1}, "trainers": {"gone": 2}}
+    assert status(folder)["jobs"]["groups"] == {"readers": {"gone": 1}, "trainers": {"gone": 2}}
