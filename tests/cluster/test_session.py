@@ -76,3 +76,33 @@ def test_arguments_that_are_wrong_are_told_by_their_names(options, words):
     with pytest.raises(ConfigError, match=words) as caught:
         connect(**options)
     assert str(caught.value).startswith("connect: ")
+
+
+UNGUARDED = """
+from mlaas4hep_dask import connect
+
+
+def double(number):
+    return 2 * number
+
+
+with connect(workers=1, ranks=1) as client:
+    print(client.submit(double, 21).result())
+"""
+
+
+@pytest.mark.cluster
+@pytest.mark.parametrize("is_file", [True, False])
+def test_workers_do_not_run_the_script_that_connects(is_file, tmp_path):
+    (tmp_path / "script.py").write_text(UNGUARDED)
+    done = subprocess.run(
+        [sys.executable, "script.py" if is_file else "-"],
+        input=UNGUARDED,
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert (done.stdout, done.returncode) == ("42\n", 0), done.stderr
+    assert "Traceback" not in done.stderr

@@ -7,8 +7,9 @@ import os
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from multiprocessing import spawn
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from mlaas4hep_dask.cluster.attach import NO_LOGS, TORCH_VARIABLE, cool_down, warm_up
 from mlaas4hep_dask.cluster.reach import BOUNDS
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 CLOSE_TIMEOUT = 20.0  # seconds in which workers have to end; less than a command has to clean up
+WORKERS = "Dask Worker"  # how Dask calls their processes
 LARGEST_WEIGHT = 0.5  # of its memory limit that an idle worker may take; Dask pauses it at 0.8
 FORKED = {
     "distributed.worker.multiprocessing-method": "forkserver",  # see attach.warm_up
@@ -55,6 +57,7 @@ def start(options: Cluster, ranks: int, jobs: Path | None = None) -> Iterator[Cl
         stack.enter_context(dask.config.set(settings))
         # torch makes a folder for a compiler that nobody here uses, and would leave it behind.
         stack.enter_context(dask.config.set({TORCH_FOLDER: str(scratch / "torch")}))
+        stack.enter_context(_without_main())
         with signals_wait():  # Dask leaves a cluster that is half started with tracebacks, at exit
             try:
                 cluster = LocalCluster(
@@ -80,6 +83,30 @@ def start(options: Cluster, ranks: int, jobs: Path | None = None) -> Iterator[Cl
         ClusterHandle(client).wait_for_workers(number, "the local cluster", seconds=BOUNDS.worker)
         _require_room(client)
         yield client
+
+
+@contextmanager
+def _without_main() -> Iterator[None]:
+    """Have workers that are started within not run the script of this process again.
+
+    multiprocessing imports it in every process that it begins. A script that connects without
+    asking for ``__name__`` would so connect in its workers, and one from standard input has no
+    file: no worker would ever come. Functions of a script are sent as they are, by cloudpickle.
+    """
+    prepared = spawn.get_preparation_data
+
+    def without_main(name: str) -> dict[str, Any]:
+        data = prepared(name)
+        if name.startswith(WORKERS):
+            data.pop("init_main_from_path", None)
+            data.pop("init_main_from_name", None)
+        return data
+
+    spawn.get_preparation_data = without_main
+    try:
+        yield
+    finally:
+        spawn.get_preparation_data = prepared
 
 
 def _close(cluster: LocalCluster) -> None:
