@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import uuid
+from collections.abc import Iterable
 from typing import Any, TypeVar
 
 from distributed import Client, Future
@@ -36,3 +37,15 @@ def same(value: T) -> T:
 def is_given_up(error: BaseException | None) -> bool:
     """True for the error of tasks whose shared value was given up."""
     return isinstance(error, KilledWorker) and str(error.task).startswith(f"{PREFIX}-")
+
+
+async def run_again(client: Client, futures: Iterable[Future]) -> None:
+    """Have tasks that were given up run again, and those that they refer to.
+
+    `Client.retry` does the same, and fails where what is referred to has no future any more, as a
+    shared value of which this process has forgotten its own.
+    """
+    keys = list({future.key for future in futures})
+    for key in await client.scheduler.retry(keys=keys, client=client.id):
+        if state := client.futures.get(key):
+            state.retry()

@@ -24,7 +24,7 @@ from mlaas4hep_dask.places import Group
 from mlaas4hep_dask.waiting.deaths import Deaths
 from mlaas4hep_dask.waiting.groups import is_of
 from mlaas4hep_dask.waiting.patience import PATIENCE, Patience
-from mlaas4hep_dask.waiting.shared import is_given_up
+from mlaas4hep_dask.waiting.shared import is_given_up, run_again
 from mlaas4hep_dask.waiting.waits import awaited, cancelled, fetch, killed, let_go
 from mlaas4hep_dask.waiting.watch import LOOK_EVERY, Watch
 from mlaas4hep_dask.waiting.workers import memory_ends
@@ -214,4 +214,4 @@ class _Basket:
         """Have shared values made again that were given up."""
         for future in shared:
             if future.status == "error":
-                await self._client.retry([future], asynchronous=True)
+                await run_again(self._client, [future])

@@ -19,6 +19,7 @@ from mlaas4hep_dask.places import Group
 from mlaas4hep_dask.waiting.deaths import Deaths
 from mlaas4hep_dask.waiting.groups import is_of
 from mlaas4hep_dask.waiting.patience import PATIENCE, Patience
+from mlaas4hep_dask.waiting.shared import run_again
 from mlaas4hep_dask.waiting.watch import LOOK_EVERY, Watch, ended_for_memory, num_workers
 from mlaas4hep_dask.waiting.workers import living, workers_of
 
@@ -90,7 +91,7 @@ def gather(
             ):
                 break
             logger.info("%s: %r is sent again, after deaths of workers", what, error.task)
-            await client.retry(_failed(futures), asynchronous=True)
+            await run_again(client, _failed(futures))
         return await fetch(client, failed or futures)  # or raises
 
     watch = Watch(client, what, on=on, group=group, seconds=seconds, patience=patience)

@@ -11,6 +11,7 @@ from distributed import Client, LocalCluster
 
 from mlaas4hep_dask.errors import ClusterError
 from mlaas4hep_dask.waiting import ClusterHandle, OverdueError
+from mlaas4hep_dask.waiting.shared import run_again
 from mlaas4hep_dask.waiting.taking import Work
 from mlaas4hep_dask.waiting.waits import fetch
 from mlaas4hep_dask.waiting.watch import Watch
@@ -59,6 +60,22 @@ def test_the_reason_of_a_cancelled_task_is_told(client):
 
 def reciprocal(number):
     return 1 / number
+
+
+def second_time(path):
+    if not path.exists():
+        path.touch()
+        raise OSError("its worker died")
+    return 4
+
+
+def test_a_task_runs_again_whose_shared_value_this_process_has_forgotten(client, tmp_path):
+    shared = client.submit(second_time, tmp_path / "once", key="shared-forgotten")
+    future = client.submit(reciprocal, shared)
+    assert isinstance(future.exception(), OSError)
+    del shared
+    client.sync(run_again, client, [future])
+    assert future.result() == 0.25
 
 
 def test_the_time_of_work_counts_only_while_somebody_could_do_it():
