@@ -32,14 +32,16 @@ def note(values: NDArray[Any], first: int, watch: Watch) -> None:
     watch : Watch
         What was seen so far.
     """
-    if values.size:
-        _note(values, first, *watch)
+    if values.size:  # NumPy has vectors for extremes on processors where a compiled loop has none
+        _note(values, first, float(values.min()), float(values.max()), *watch)
 
 
 @numba.njit(nogil=True, cache=True)  # type: ignore[untyped-decorator]  # numba is not annotated
 def _note(
     values: NDArray[Any],
     first: int,
+    low: float,
+    high: float,
     row_of_branch: int,
     numbers: NDArray[np.float64],
     places: NDArray[np.intp],
@@ -48,7 +50,7 @@ def _note(
     begin, end = _first_from(places, first), _first_from(places, first + values.size)
     for i in range(begin, end):
         draws[row_of_branch, i] = values[np.uint64(places[i] - first)]  # unsigned: none is negative
-    low, high, total, squares = _sums(values)
+    total, squares = _sums(values)
     mean = total / values.size
     spread = squares - mean * mean * values.size
     row = np.zeros(8)
@@ -74,26 +76,22 @@ def _first_from(places: NDArray[np.intp], least: int) -> int:
 
 # The compiler makes vectors of neighbouring lanes. Fused instructions are all that it may change.
 @numba.njit(nogil=True, cache=True, fastmath={"contract"})  # type: ignore[untyped-decorator]
-def _sums(values: NDArray[Any]) -> tuple[float, float, float, float]:
-    """Extremes, sum and sum of squares; the sums are not finite unless all values are."""
-    low, high = np.full(LANES, values[0]), np.full(LANES, values[0])
+def _sums(values: NDArray[Any]) -> tuple[float, float]:
+    """Sum and sum of squares, which are not finite unless all values are."""
     total, squares = np.zeros(LANES), np.zeros(LANES)
     for begin in range(0, values.size, LANES):
         row = values[begin : begin + LANES]
         for i in range(row.size):
-            low[i] = row[i] if row[i] < low[i] else low[i]
-            high[i] = row[i] if row[i] > high[i] else high[i]
             number = np.float64(row[i])
             total[i] += number
             squares[i] += number * number
     half = LANES // 2
     while half > 0:
         for i in range(half):
-            low[i], high[i] = min(low[i], low[half + i]), max(high[i], high[half + i])
             total[i] += total[half + i]
             squares[i] += squares[half + i]
         half //= 2
-    return np.float64(low[0]), np.float64(high[0]), total[0], squares[0]
+    return total[0], squares[0]
 
 
 # No flag lets LLVM assume that there are no NaN or infinities. Nothing branches on a value: which
