@@ -33,6 +33,7 @@ def check_encode(
     inputs: Sequence[Branch],
     available: Mapping[str, Branch],
     places: Places,
+    left_out: Mapping[str, str],
 ) -> tuple[Branch, ...]:
     """The branches to sort by that are no inputs, once all of ``encode`` fits the branches.
 
@@ -46,6 +47,8 @@ def check_encode(
         All branches that could be read.
     places : Places
         Where keys were written, for errors.
+    left_out : mapping of str to str
+        Branches that cannot be read, with the reason.
 
     Raises
     ------
@@ -69,6 +72,8 @@ def check_encode(
         hint = ""
         if matched and not set(matched) & set(names):
             hint = f"; {matched[0]!r} is not among the inputs that branches.include names"
+        for name in {key.removeprefix("-") for key in encode.sort.values()} & left_out.keys():
+            hint = f"; the branch {name!r} is {left_out[name]}" if error.option == "sort" else hint
         raise places.error(key, f"encode.{error}{hint}") from error
     keys = {sort.branch.name: sort.branch for sort in sorts if sort.branch.name not in names}
     return tuple(keys[name] for name in sorted(keys))

@@ -202,7 +202,7 @@ def preflight(description: Description) -> Preflight:
     selection = with_image_inputs(description.image, selection, recipe.branches, places)
     inputs = [recipe.branches[name] for name in selection.inputs]
     encode = description.encode
-    keys = check_encode(encode, inputs, recipe.branches, places)
+    keys = check_encode(encode, inputs, recipe.branches, places, left_out)
     normalisers = find_normalisers(encode.callables(), places)
     specs = None
     if (path := description.specs_path) is not None:

@@ -41,7 +41,7 @@ def befriended(file_plan: FilePlan, friend: FriendFiles, plans: Sequence[FilePla
         collection = None if branch.collection is None else f"{first.tree}.{branch.collection}"
         new[full_name] = replace(branch, name=full_name, collection=collection)
     left_out |= {
-        f"{friend.prefix}{name}": why
+        f"{friend.prefix}{name}": f"{why} of its friend tree" if name in first.filled else why
         for name, why in first.left_out.items()
         if f"{friend.prefix}{name}" not in file_plan.branches
     }

@@ -78,7 +78,10 @@ def _ttree(tree: Any) -> Catalogue:
             offers.append((key, _FURTHER))
         elif short:
             filled[key] = short[0]
-            offers.append((key, f"filled for {filled[key]} of {tree.num_entries} entries"))
+            whose = ""
+            if owner is not None and numbers[0] == tree.num_entries:
+                whose = f"counted by {keys[owner]!r}, which is "
+            offers.append((key, f"{whose}filled for {short[0]} of {tree.num_entries} entries"))
         else:
             counter = None if owner is None else keys[owner]
             offers += _sources(node.branch, key, counter)

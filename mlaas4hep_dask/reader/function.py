@@ -189,6 +189,11 @@ def _selected(result: ak.Array, num_events: int, function: UserFunction) -> NDAr
     entries = ak.to_numpy(result[ENTRY])
     if np.any(np.diff(entries) <= 0):
         raise function.error("changed the order of events")
+    if len(entries) and not 0 <= entries[0] <= entries[-1] < num_events:
+        raise function.error(
+            f"gives events the {ENTRY!r} {entries[0]} to {entries[-1]}, expected numbers from 0 to "
+            f"{num_events - 1}, as they were: it tells which event of the partition each is"
+        )
     selected = np.zeros(num_events, dtype=np.bool_)
     selected[entries] = True
     return selected
@@ -246,5 +251,10 @@ def _blame(function: UserFunction, partition: Partition) -> Iterator[None]:
         near = ""
         if isinstance(error, AttributeError) and isinstance(error.obj, ak.Array):
             near = did_you_mean(str(error.name), ak.fields(error.obj))
+        if isinstance(error, ModuleNotFoundError):  # of packages it is known beforehand
+            near = (
+                "; a module of yours that is imported by a computed name is not sent: name it in "
+                "an import statement too"
+            )
         where = function.code.where(error)
         raise function.error(f"failed{where} for {partition}: {reason}{near}") from error

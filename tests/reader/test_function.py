@@ -17,6 +17,8 @@ from mlaas4hep_dask.reader import plan_file, read
 from mlaas4hep_dask.writer import write_events
 
 CODE = """
+import importlib
+
 import awkward as ak
 
 
@@ -79,6 +81,15 @@ def broken(events):
 
 def ending(events):
     raise SystemExit("no events")
+
+
+def shifted(events):
+    events["mlaas4hep_entry"] = events.mlaas4hep_entry - 1
+    return events
+
+
+def computed(events):
+    return importlib.import_module("cuts_" + "2018").passed(events)
 """
 
 
@@ -248,6 +259,8 @@ def test_a_function_that_returns_all_events_may_build_new_records(keys, tmp_path
         ("number", "returned int, expected an array"),
         ("broken", "AttributeError: no field named 'Jet_Pt'"),
         ("ending", "SystemExit: no events"),
+        ("shifted", "gives events the 'mlaas4hep_entry' -1 to "),
+        ("computed", "imported by a computed name is not sent: name it in an import statement"),
     ],
 )
 def test_a_function_that_fails_is_named(keys, tmp_path, name, message):

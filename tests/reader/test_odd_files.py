@@ -137,8 +137,25 @@ def test_a_short_branch_that_is_excluded_does_no_harm(tmp_path):
     np.testing.assert_array_equal(events.contents["met"], ENTRIES % 17 + 1)
 
 
+def test_a_short_branch_of_a_friend_is_told_as_one(tmp_path):
+    files = [tmp_path / f"jets_{label}.root" for label in (0, 1)]
+    columns = {"Jet_pt": ak.Array([[1.0, 2.0]] * 300), "weight": np.ones(300, np.float32)}
+    for file in files:
+        with uproot.recreate(file) as out:
+            out.mktree("Events", {"Jet_pt": "var * float64", "weight": "float32"})
+            out["Events"].extend(columns)
+    friends = f"friends: [{{files: {{'jets_*.root': '{FAULTS}/g12_*.root'}}}}]"
+    expected = r"'late' is filled for 200 of 300 entries of its friend tree"
+    with pytest.raises(DataError, match=expected):
+        preflight(description_of(configured(tmp_path, files, friends)))
+    lines = ("branches: {include: [Jet_pt]}", "encode: {sort: {Jet_pt: -late}}")
+    with pytest.raises(ConfigError, match=r"encode.sort: branch 'late' is not in .*" + expected):
+        preflight(description_of(configured(tmp_path, files, friends, *lines)))
+
+
 @pytest.mark.slow
-def test_a_list_is_left_out_when_its_counter_has_fewer_entries(tmp_path):
+@pytest.mark.parametrize("is_whole", [True, False])
+def test_a_list_is_left_out_when_its_counter_has_fewer_entries(is_whole, tmp_path):
     file = tmp_path / "short.root"
     script = """
 from array import array
@@ -153,14 +170,17 @@ for i in range(30):
     if i < 20:
         n[0] = i % 4
         n_branch.Fill()
+    if i < 20 or sys.argv[2] == "True":
         pt_branch.Fill()
 tree.SetEntries(30)
 tree.Write()
 file.Close()
 """
-    run_in_root(script, str(file))
+    run_in_root(script, str(file), str(is_whole))
     plan, events = events_of(file)
-    assert plan.left_out == dict.fromkeys(["n", "pt"], "filled for 20 of 30 entries")
+    reason = "filled for 20 of 30 entries"
+    of_list = f"counted by 'n', which is {reason}" if is_whole else reason
+    assert plan.left_out == {"n": reason, "pt": of_list}
     assert events.contents["met"].tolist() == list(range(30))
 
 
@@ -360,7 +380,9 @@ file.Close()
                 read(part, [plan.branches[name]])
     if is_flushed:
         assert list(plan.branches) == ["x"]
-        assert plan.left_out == dict.fromkeys(("y", "n", "pt"), "filled for 200 of 300 entries")
+        reason = "filled for 200 of 300 entries"
+        of_list = f"counted by 'n', which is {reason}"
+        assert plan.left_out == {"y": reason, "n": reason, "pt": of_list}
 
 
 @pytest.mark.slow
