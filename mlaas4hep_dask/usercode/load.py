@@ -11,12 +11,12 @@ import sys
 import traceback
 from collections.abc import Callable, Mapping, Sequence
 from importlib.abc import InspectLoader, MetaPathFinder
-from importlib.machinery import ModuleSpec
+from importlib.machinery import ModuleSpec, PathFinder
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from mlaas4hep_dask.usercode.installed import PACKAGE, version_of
+from mlaas4hep_dask.usercode.installed import PACKAGE, is_installed, version_of
 from mlaas4hep_dask.usercode.source import Source
 
 PREFIX = "mlaas4hep_usercode_"
@@ -126,7 +126,8 @@ class _Loader(InspectLoader):
         module.__file__ = file
         space = vars(module)
         root = module.__name__.partition(".")[0]
-        space["__builtins__"] = {**vars(builtins), "__import__": _import_in(root, self._tops)}
+        own_import = _import_in(root, self._tops)
+        space["__builtins__"] = {**vars(builtins), "__import__": own_import}
         exec(compile(text, label, "exec", dont_inherit=True), space)  # noqa: S102  # the user's own code
 
 
@@ -138,11 +139,47 @@ def _import_in(root: str, tops: set[str]) -> Callable[..., Any]:
     ) -> Any:
         top = name.partition(".")[0]
         if level or top not in tops:
-            return __import__(name, space, local, fromlist, level)
+            module = __import__(name, space, local, fromlist, level)
+            return module if level or top != "importlib" else _importlib(module, root, tops)
         module = __import__(f"{root}.{name}", space, local, fromlist, 0)
         return module if fromlist else sys.modules[f"{root}.{top}"]
 
     return own_import
+
+
+def _importlib(module: ModuleType, root: str, tops: set[str]) -> ModuleType:
+    """A copy of importlib, or a module of it, whose ``import_module`` finds the user's own modules.
+
+    By a name that is computed it may ask for one that has not been sent. Where its file can be
+    found, it is made anew of that, so that an earlier version that was imported once in this
+    process is not taken: the digest holds all that may be meant.
+    """
+
+    def import_module(name: str, package: str | None = None) -> ModuleType:
+        top = name.partition(".")[0]
+        if top and top not in tops and _adopted(top, root):
+            tops.add(top)
+        return importlib.import_module(f"{root}.{name}" if top in tops else name, package)
+
+    if not hasattr(module, "import_module"):
+        return module
+    copy = ModuleType(module.__name__)
+    vars(copy).update(vars(module), import_module=import_module)
+    return copy
+
+
+def _adopted(name: str, root: str) -> bool:
+    """True for a module of the user's own that was not sent; its text is that of its file now."""
+    spec = None if name in sys.builtin_module_names else PathFinder.find_spec(name)
+    if spec is None or is_installed(spec):
+        return False
+    is_package = spec.submodule_search_locations is not None
+    file = spec.origin or ""
+    if not file.endswith(".py"):
+        return False
+    text = Path(file).read_text(encoding="utf-8")
+    _FINDER.sources[root][name] = Source(name, file, text, is_package)
+    return True
 
 
 _FINDER = _Finder()

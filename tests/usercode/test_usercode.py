@@ -1,3 +1,4 @@
+import math
 import os
 import subprocess
 import sys
@@ -154,6 +155,34 @@ def test_computed_imports_make_all_files_of_the_folder_count(tmp_path):
     first = found(tmp_path)
     write(tmp_path, cuts="LIMIT = 4\n")
     assert found(tmp_path).digest != first.digest
+
+
+@pytest.mark.parametrize(
+    "line",
+    ["import importlib", "from importlib import util\nimport importlib.machinery, importlib"],
+)
+def test_a_computed_import_gives_no_earlier_version(line, tmp_path, monkeypatch):
+    """As on a worker of a long-living cluster that has the folder on its path."""
+    monkeypatch.syspath_prepend(tmp_path)
+    body = f"{line}\nNUMBER = 7\ndef select():\n    return importlib.import_module"
+    for number in (3, 4, 5):
+        write(
+            tmp_path,
+            analysis=body + "('computed_%d' % NUMBER).limit()\n",
+            computed_7=f"def limit():\n    return {number}\n",
+        )
+        assert found(tmp_path).load()() == number
+    assert "computed_7" not in sys.modules
+
+
+def test_importlib_finds_modules_that_were_sent(tmp_path):
+    write(
+        tmp_path,
+        analysis="from importlib import import_module\ndef select():\n"
+        "    return import_module('sent_cuts').LIMIT, import_module('math').pi\n",
+        sent_cuts="LIMIT = 3\n",
+    )
+    assert found(tmp_path).load()() == (3, math.pi)
 
 
 def test_a_module_that_values_name_counts(tmp_path):
