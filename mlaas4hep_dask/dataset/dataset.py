@@ -179,7 +179,7 @@ class Dataset:
             Counts of blocks that have been made already. Unless the specs are those of all
             events, and so tell the counts of rows, all other blocks are made for it.
         """
-        if self._has_whole_specs() and self.config.image is None:
+        if self._has_whole_specs():
             return EncodeCounts.from_specs(self.specs(), self.encoding())
         by_block = by_block or {}
         blocks = self.blocks()
@@ -197,8 +197,9 @@ class Dataset:
         )
 
     def _has_whole_specs(self) -> bool:
-        """Whether the specs are those of all selected events."""
-        return self.config.specs.mode == "full" and self.config.specs.path is None
+        """Whether the specs are those of all selected events; rows of images hold other values."""
+        config = self.config
+        return config.specs.mode == "full" and config.specs.path is None and config.image is None
 
     def _measure(self, progress: Callable[[int], None] | None = None) -> Measured:
         if self._measured is None:
