@@ -55,7 +55,7 @@ def compared(
     """How far scores differ by more than rounding explains.
 
     Rounding grows with the largest value of an event's row, in the unit of a target, and with a
-    score that has no bounds.
+    score that has no bounds; scores in half precision have steps of their own.
 
     Parameters
     ----------
@@ -71,6 +71,7 @@ def compared(
     total = len(x)
     if total == 0:
         return Difference(0.0, 0, 0)
+    absolute = max(absolute, *(torch.finfo(each.dtype).eps for each in (outputs, expected)))
     outputs, expected = (each.reshape(total, -1).double() for each in (outputs, expected))
     size = x.reshape(total, -1).double().abs().nan_to_num().amax(dim=1, keepdim=True).clamp(min=1)
     unit = torch.tensor(objective.units, dtype=torch.float64)
