@@ -24,7 +24,8 @@ from mlaas4hep_dask.specs.specs import merge_all
 
 _CHANGED = (
     "something has changed that they depend on, such as an environment variable or a file that the "
-    "function reads; run again with --set specs.cache=null, since the cache does not know it"
+    "function reads, or it draws random numbers without a seed of its own for each partition; run "
+    "again with --set specs.cache=null, since the cache does not know it"
 )
 
 
