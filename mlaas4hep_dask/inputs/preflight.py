@@ -274,11 +274,15 @@ def _beside(
     """What may tell of targets though they are not made of it.
 
     Of numbers of objects that are all branches of the collection, for a row shows how many there
-    are. If a function makes what targets are made of, that is all that it makes: nothing tells
-    what of.
+    are; and so of a collection whose objects are cut by what tells. If a function makes what
+    targets are made of, that is all that it makes: nothing tells what of.
     """
     names = supervision.target_names
     telling = recipe.collections_of(names, supervision.counted)
+    told = recipe.giving_away(names) if names else set()
+    for collection, cut in recipe.objects.items():
+        if any(recipe.branches[each].collection != collection for each in told & {*cut.names}):
+            telling.add(collection)
     beside = {name for name, each in recipe.branches.items() if each.collection in telling}
     if traced is not None:
         made = traced.branches.keys() - traced.tree

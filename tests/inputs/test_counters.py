@@ -86,6 +86,18 @@ def test_what_counts_the_same_objects_as_the_target_is_no_input_by_wildcard(coun
     assert weighted.selection.inputs == ["jet_eta", "jet_pt"]
 
 
+def test_objects_that_a_cut_compares_with_the_target_are_no_inputs_by_wildcard(counted):
+    file = counted[0]
+    plain = checked(file, target=regression("met"))
+    (collection,) = {each.collection for each in plain.branches} - {None}
+    for name, derive in (("met", {}), ("twice", {"twice": "2 * met"})):
+        cut = {collection: f"jet_pt > {name}"}
+        found = checked(file, target=regression("met"), objects=cut, derive=derive)
+        assert not {"jet_pt", "jet_eta", "met", "twice"} & {*found.selection.inputs}
+    own = checked(file, target=regression("sum(jet_pt)"), objects={collection: "jet_pt > 30"})
+    assert {"met", "jet_eta"} <= {*own.selection.inputs}
+
+
 def test_a_number_that_seems_to_count_a_list_is_told_of(tmp_path):
     rng = np.random.default_rng(2)
     numbers = rng.poisson(2, 200)
