@@ -94,6 +94,10 @@ class Scorer(torch.nn.Module):
         self.low[~torch.from_numpy(clip)] = -torch.inf
         self.high[~torch.from_numpy(clip)] = torch.inf
         self.clip: bool = bool(clip.any())
+        # What counts as out of range, by the specs of this model; not all numbers tell it.
+        for key, end in (("least", "low"), ("greatest", "high")):
+            ends = np.array([getattr(scaling, end) for scaling in encoding.scalings])[branch]
+            self.register_buffer(key, torch.as_tensor(ends, dtype=torch.float64))
         self.network = network
         self.activation = objective.activation()
 

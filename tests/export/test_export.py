@@ -11,8 +11,11 @@ from strategies import encode_options, encoding_of, events, num_examples, sorted
 
 from mlaas4hep_dask.encode import Encoding, encode
 from mlaas4hep_dask.errors import ModelError
+from mlaas4hep_dask.events import Events
 from mlaas4hep_dask.export import to_torchscript
 from mlaas4hep_dask.export.call import takes_missing
+from mlaas4hep_dask.export.scorer import contradiction
+from mlaas4hep_dask.objective import BINARY
 from mlaas4hep_dask.specs.measure import measure
 from mlaas4hep_dask.train.network import mlp
 
@@ -237,3 +240,15 @@ def test_a_second_parameter_of_forward_asks_for_the_mask():
     assert takes_missing(Masked(3))
     assert not takes_missing(OneColumn(3))
     assert not takes_missing(mlp(3))
+
+
+@pytest.mark.parametrize("numbers", [{"shift": 1.0, "scale": 2.0}, {"x": [0, 5], "y": [0, 1]}])
+def test_specs_of_other_events_contradict_a_model_though_its_numbers_stay(numbers):
+    def known(values):
+        events = Events.from_awkward(ak.Array({"met": values}))
+        return Encoding.from_specs(measure(events, sample="s"), normalisation={"met": numbers})
+
+    exported = load(to_torchscript(mlp(1), known([0.0, 3.0, 5.0])))
+    assert contradiction(exported, known([5.0, 1.0, 0.0]), BINARY) is None
+    told = contradiction(exported, known([0.0, 3.0, 4.0]), BINARY)
+    assert told == "greatest of met is 5.0 in model.pt, 4.0 by specs.json and manifest.json"
