@@ -177,7 +177,7 @@ def test_what_trainers_will_lack_is_told_before_they_come_or_while_others_read(t
 
 
 def test_a_module_that_no_import_names_is_told_with_what_to_do(place, tmp_path):
-    text = "import importlib\nhidden = importlib.import_module('hid' + 'den')\n" + NETWORK
+    text = "import importlib\nhidden = importlib.import_module('neddih'[::-1])\n" + NETWORK
     keys = {"model": {"callable": "network.py:build"}}
     folder = tmp_path / "analysis"
     file = write(folder, keys, network=text, layers=LAYERS, hidden="")

@@ -42,7 +42,7 @@ def test_a_helper_beside_the_file_counts_and_travels(tmp_path):
     [
         "def select():\n    import cuts\n    return cuts.LIMIT\n",
         "import cuts as c\ndef select(): return c.LIMIT\n",
-        "try: import absent\nexcept ImportError: from cuts import *\ndef select(): return LIMIT\n",
+        "try: import nowhere\nexcept ImportError: from cuts import *\ndef select(): return LIMIT\n",
         "import tools.deep.inner\ndef select(): return tools.deep.inner.LIMIT\n",
         "from tools.deep import inner\ndef select(): return inner.LIMIT\n",
         "from tools import deep\ndef select(): return deep.inner.LIMIT\n",
@@ -179,7 +179,7 @@ def test_importlib_finds_modules_that_were_sent(tmp_path):
     write(
         tmp_path,
         analysis="from importlib import import_module\ndef select():\n"
-        "    return import_module('sent_cuts').LIMIT, import_module('math').pi\n",
+        "    return import_module('sent_' + 'cuts').LIMIT, import_module('math').pi\n",
         sent_cuts="LIMIT = 3\n",
     )
     assert found(tmp_path).load()() == (3, math.pi)
