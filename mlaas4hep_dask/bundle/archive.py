@@ -202,3 +202,16 @@ def _reading(archive: Path) -> Iterator[None]:
         yield
     except (*_FAILURES, RecursionError) as error:
         raise BundleError.at(archive, f"cannot be unpacked ({error})") from error
+
+
+@contextmanager
+def naming(source: Path, folder: Path) -> Iterator[None]:
+    """Errors of a bundle's folder are told as those of the archive that was unpacked to it."""
+    try:
+        yield
+    except BundleError as error:
+        facts = dict(error.facts)
+        if folder == source or facts.pop("path", None) != str(folder):
+            raise
+        text = error.message.removeprefix(f"{folder}: ").replace(f"{folder}/", "")
+        raise BundleError.at(source, text, **facts) from error

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mlaas4hep_dask import __version__
-from mlaas4hep_dask.bundle.archive import MANIFEST, require_bounded, unpack
+from mlaas4hep_dask.bundle.archive import MANIFEST, naming, require_bounded, unpack
 from mlaas4hep_dask.bundle.golden import GOLDEN, Golden
 from mlaas4hep_dask.bundle.members import open_member, read_member, require_unaltered, strict_json
 from mlaas4hep_dask.encode.encoding import Encoding
@@ -259,11 +259,16 @@ def open_bundle(path: str | Path, *, unpack_to: Path | None = None) -> Bundle:
         When a file is missing, has another checksum or another format, or when an archive holds
         anything but plain files.
     """
-    path = Path(path)
-    if path.is_file():
-        path = _unpacked(path, unpack_to)
-    if not path.is_dir():
-        raise BundleError.at(path, "no such bundle (a folder or a .tar.gz)")
+    source = Path(path)
+    folder = _unpacked(source, unpack_to) if source.is_file() else source
+    if not folder.is_dir():
+        raise BundleError.at(source, "no such bundle (a folder or a .tar.gz)")
+    with naming(source, folder):
+        return _opened(folder)
+
+
+def _opened(path: Path) -> Bundle:
+    """The verified bundle in a folder."""
     manifest = _read_manifest(path)
     require_unaltered(path, manifest["files"])
     _require_bounded_model(path)

@@ -199,9 +199,9 @@ class Plan:
         lines = {
             "classes": list(recipe.objective.classes),
             "target": [expression.written for expression in recipe.targets],
-            "not inputs unless named, since the target reads them": selection.targets,
+            "not inputs unless named, since they tell of the target": selection.targets,
             "weight": [recipe.weight.written] if recipe.weight else [],
-            "not inputs unless named, since the weight reads them": selection.weights,
+            "not inputs unless named, since they tell of the weight": selection.weights,
         }
         return [(title, names) for title, names in lines.items() if names]
 

@@ -23,9 +23,10 @@ from mlaas4hep_dask.specs.measure import measure
 from mlaas4hep_dask.specs.specs import merge_all
 
 _CHANGED = (
-    "something has changed that they depend on, such as an environment variable or a file that the "
-    "function reads, or it draws random numbers without a seed of its own for each partition; run "
-    "again with --set specs.cache=null, since the cache does not know it"
+    "the two passes do not see the same. Either something has changed that the function depends "
+    "on, such as an environment variable or a file: run again with --set specs.cache=null, since "
+    "the cache does not know it. Or the function draws random numbers: take the seed of its "
+    "generator from the events, such as the number of the first one"
 )
 
 

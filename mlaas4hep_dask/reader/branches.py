@@ -14,7 +14,7 @@ from mlaas4hep_dask.reader.lists import containers_of_numbers
 from mlaas4hep_dask.reader.ntuple import fields_of, late_fields
 from mlaas4hep_dask.reader.objects import is_leaf_list
 from mlaas4hep_dask.reader.reduced import reduced_precision
-from mlaas4hep_dask.reader.shapes import Inside, numbers_in, numbers_of
+from mlaas4hep_dask.reader.shapes import OF_TOBJECT, Inside, numbers_in, numbers_of
 from mlaas4hep_dask.reader.source import Catalogue, Source, distinct
 from mlaas4hep_dask.reader.truncated import Lists
 from mlaas4hep_dask.reader.vectors import bare, tidied
@@ -89,11 +89,12 @@ def _ttree(tree: Any) -> Catalogue:
 
 
 def _is_bookkeeping(branch: Any) -> bool:
-    """True for the bits of a TObject, which are no data and not always of one length.
+    """True for the number and the bits of a TObject, which are no data.
 
-    ROOT writes two bytes more for an object that others refer to.
+    The bits are not always of one length: ROOT writes two bytes more for an object that others
+    refer to. The number counts objects of a process, by which it can tell samples apart.
     """
-    return branch.streamer is not None and branch.streamer.name == "fBits"
+    return branch.streamer is not None and branch.streamer.name in OF_TOBJECT
 
 
 def _num_filled(branch: Any, expected: int) -> int:

@@ -293,6 +293,26 @@ def test_an_archive_that_holds_a_file_twice_is_refused(bundle, tmp_path):
         open_bundle(archive, unpack_to=tmp_path / "unpacked")
 
 
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda manifest: manifest.pop("encode"),
+        lambda manifest: manifest.update(version=99),
+        lambda manifest: manifest["encode"].update(normalise="none of these"),
+        lambda manifest: manifest["files"]["specs.json"].update(sha256="0" * 64),
+        lambda manifest: manifest["files"].update({"../evil": {"bytes": 1, "sha256": ""}}),
+    ],
+)
+def test_what_is_wrong_in_an_archive_is_told_as_the_archive_s(change, bundle, tmp_path):
+    edit_manifest(bundle, change)
+    archive = pack(tmp_path / "bundle.tar.gz", contents_of(bundle))
+    with pytest.raises(BundleError) as caught:
+        open_bundle(archive, unpack_to=tmp_path / "unpacked")
+    assert str(caught.value).startswith(f"{archive}: ")
+    assert "unpacked" not in str(caught.value)
+    assert caught.value.path == str(archive)
+
+
 def test_an_archive_of_too_many_files_is_refused(bundle, tmp_path):
     more = [(f"file{i}", b"") for i in range(MAX_MEMBERS)]
     archive = pack(tmp_path / "bundle.tar.gz", contents_of(bundle) + more)

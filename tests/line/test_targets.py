@@ -95,7 +95,7 @@ def test_a_regression_from_yaml_to_served_values(keys, client, cms_files, tmp_pa
     inputs = {branch.name for branch in dataset.plan().branches}
     # twice gives MET_px away
     assert not inputs & {"Jet_E", "MET_px", "MET_py", "Jet_E_sum", "twice"}
-    text = "not inputs unless named, since the target reads them: Jet_E, Jet_E_sum, MET_px"
+    text = "not inputs unless named, since they tell of the target: Jet_E, Jet_E_sum, MET_px"
     assert text in dataset.plan().to_text()
     dataset = dataset_of(
         {**keys, "branches": {"include": ["*", "Jet_E"], **keys["branches"]}}, client
@@ -367,7 +367,7 @@ def test_what_target_and_weight_are_made_of_is_no_input_by_wildcard(made, tmp_pa
     assert [branch.name for branch in plan.branches] == ["noise", "seen", "x"]
     assert plan.selection.targets == ["flavour", "half", "kind", "third"]
     assert plan.selection.weights == ["heavy", "w"]
-    assert "since the target reads them: flavour, half, kind, third" in plan.to_text()
+    assert "since they tell of the target: flavour, half, kind, third" in plan.to_text()
     assert not plan.notes
     made["branches"] = {"include": ["*", "flavour", "w"]}
     plan = check_files(
