@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import re
 import sys
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
@@ -97,7 +98,7 @@ def find_code(
         text = _text_of(path, reference)
         entry = path.stem.replace(".", "_")
         closure.roots.insert(0, path.parent)
-        source = Source(entry, str(path), text)
+        source, is_own = Source(entry, str(path), text), True
     else:
         entry, spec = module, closure.spec(module)
         if spec is None:
@@ -108,19 +109,10 @@ def find_code(
             )
         is_text = spec.origin is not None and spec.origin.endswith(".py")
         text = _text_of(Path(str(spec.origin)), reference) if is_text else ""
-        source = Source(entry, str(spec.origin or ""), text)
-    try:
-        names = top_level_names(text)
-    except (SyntaxError, ValueError) as error:
-        line = getattr(error, "lineno", None)
-        where = "" if line is None else f"line {line}: "
-        raise CodeError(
-            f"{reference!r}: {where}{getattr(error, 'msg', error)}", callable=reference
-        ) from error
-    if text and function not in names and "*" not in names:
-        raise CodeError(
-            f"{module} has no {function!r}{did_you_mean(function, names)}", callable=reference
-        )
+        source, is_own = Source(entry, str(spec.origin or ""), text), not is_installed(spec)
+    # An installed module, as torch's losses, may have thousands of lines to parse.
+    if is_own or not re.search(rf"^(?:def|class) {re.escape(function)}\b", text, re.MULTILINE):
+        _require_name(reference, text)
     if module.endswith(".py"):
         closure.add(source)
     else:
@@ -329,6 +321,23 @@ class _Closure:
                     self._look(source_in(path), path.parent, "")
             if digests:
                 self.facts[f"{kind} {name}"] = ", ".join(digests)
+
+
+def _require_name(reference: str, text: str) -> None:
+    """Raise unless the text of a module has what the reference names."""
+    module, _, function = reference.rpartition(":")
+    try:
+        names = top_level_names(text)
+    except (SyntaxError, ValueError) as error:
+        line = getattr(error, "lineno", None)
+        where = "" if line is None else f"line {line}: "
+        raise CodeError(
+            f"{reference!r}: {where}{getattr(error, 'msg', error)}", callable=reference
+        ) from error
+    if text and function not in names and "*" not in names:
+        raise CodeError(
+            f"{module} has no {function!r}{did_you_mean(function, names)}", callable=reference
+        )
 
 
 def _in_folders(name: str, folders: Iterable[str]) -> ModuleSpec | None:

@@ -85,6 +85,10 @@ def test_workers_are_forked_from_a_process_that_has_compiled_what_measures_and_e
     assert "torch" not in loaded  # where only some will be ranks, these import it themselves
 
 
+def test_the_nanny_of_a_worker_in_a_job_loads_nothing_that_only_the_worker_needs():
+    assert not loaded_after("import mlaas4hep_dask.cluster.worker_setup") & {*HEAVY, "numpy"}
+
+
 def test_a_client_that_merges_specs_does_not_start_numba(tmp_path, cms_parts):
     file = tmp_path / "specs.json"
     part = next(iter(cms_parts.values()))[0]

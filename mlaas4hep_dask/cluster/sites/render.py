@@ -29,7 +29,7 @@ from mlaas4hep_dask.errors import ClusterError
 if TYPE_CHECKING:
     from distributed.security import Security
 
-PRELOAD = "mlaas4hep_dask.dataset.preload"
+PRELOAD = "mlaas4hep_dask.cluster.worker_setup"
 PLACES = {"--host", "--interface", "--contact-address"}  # options that say where a worker listens
 VARIABLE = "MLAAS4HEP_HOST"
 OWN_HOST = f'${{{VARIABLE}:+--host "${VARIABLE}"}}'
