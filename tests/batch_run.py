@@ -14,7 +14,10 @@ NIGHTLY = pytest.mark.nightly
 
 
 def always_on(system):
-    """Parameters of a test that runs on one batch system whenever tests do, on others nightly."""
+    """Parameters of a test that runs on one batch system whenever tests do, on others nightly.
+
+    None runs it on none but nightly.
+    """
     marks = {other: NIGHTLY for other in SYSTEMS if other != system}
     each = [pytest.param(name, marks=marks.get(name, ())) for name in SYSTEMS]
     return pytest.mark.parametrize("batch", each, indirect=True)

@@ -371,6 +371,7 @@ def test_slurm_is_green_and_wrong_python_and_memory_are_red(slurm, tmp_path):
 
 
 @needs_xrootd
+@pytest.mark.nightly
 @pytest.mark.timeout(290)
 def test_htcondor_is_green_and_wrong_python_and_memory_are_red(htcondor, tmp_path):
     def jobs():

@@ -145,6 +145,7 @@ def test_workers_on_slurm_join_and_are_replaced(slurm, scheduler, tmp_path, capl
     workers_join_and_are_replaced("slurm", scheduler, tmp_path, caplog)
 
 
+@pytest.mark.nightly
 def test_workers_on_htcondor_join_and_are_replaced(htcondor, scheduler, tmp_path, caplog):
     workers_join_and_are_replaced("htcondor", scheduler, tmp_path, caplog)
 

@@ -113,7 +113,7 @@ def shown(run):
     return set(zip(jobs["group"], jobs["state"], jobs["jobs"], strict=True))
 
 
-@always_on("htcondor")
+@always_on(None)
 def test_readers_come_with_the_backlog_and_all_jobs_go_with_ctrl_c(batch, tmp_path):
     site = {
         "readers": {"minimum": 1, "maximum": 2},
@@ -137,7 +137,7 @@ def test_readers_come_with_the_backlog_and_all_jobs_go_with_ctrl_c(batch, tmp_pa
     assert first < came < second  # before there was work, one was enough
 
 
-@always_on("htcondor")
+@always_on(None)
 def test_jobs_that_end_together_and_a_node_that_dies_while_ranks_train_change_no_result(
     batch, tmp_path, expected
 ):
@@ -184,7 +184,7 @@ def has_worker(processes, names):
     return False
 
 
-@always_on("slurm")
+@always_on(None)
 def test_a_task_that_is_too_large_for_its_job_is_told(batch, tmp_path):
     once = tmp_path / "once"
     function = {"fat": 3 * 2**30, "once": str(once)}
@@ -205,7 +205,7 @@ def test_a_task_that_is_too_large_for_its_job_is_told(batch, tmp_path):
     assert re.search(rf"job \S+ \(readers-\S+\) {told[batch.system]}", printed)
 
 
-@always_on("htcondor")
+@always_on(None)
 def test_a_driver_that_is_killed_leaves_no_job_and_its_run_goes_on(batch, tmp_path):
     config = {"training": {"epochs": 40, "ranks": 2}}
     with Run(batch, tmp_path, config=config) as run:

@@ -94,10 +94,11 @@ def main_job_on(hosts, folder, environment, *, epochs=2):
     "named",
     [
         "own names on loopback",
-        pytest.param("an interface that reaches nobody", marks=pytest.mark.nightly),
-        pytest.param("no names for addresses", marks=pytest.mark.nightly),
+        "an interface that reaches nobody",
+        "no names for addresses",
     ],
 )
+@pytest.mark.nightly
 def test_two_hosts_find_what_one_finds_and_listen_where_they_reach_each_other(
     named, tmp_path, found_here
 ):
@@ -138,6 +139,7 @@ os._exit(0)
 """
 
 
+@pytest.mark.nightly
 def test_a_stranger_reaches_neither_the_scheduler_nor_what_ranks_tell_each_other(tmp_path):
     environment = make_certificates(tmp_path / "keys")
     others = make_certificates(tmp_path / "others")

@@ -94,6 +94,7 @@ def test_the_pool_tells_why_a_job_fits_no_node(htcondor, tmp_path):
     htcondor.clear()
 
 
+@pytest.mark.nightly
 def test_the_job_of_a_killed_node_is_queued_again_and_the_other_goes_on(htcondor, tmp_path):
     numbers = [submitted(htcondor, "sleep 1000", tmp_path, **WHOLE) for _ in "12"]
     for number in numbers:
@@ -130,6 +131,7 @@ def test_a_stopped_pool_leaves_nothing(htcondor, tmp_path):
     assert not ports & left
 
 
+@pytest.mark.nightly
 def test_nodes_may_be_hosts_of_their_own(hosts, tmp_path):
     with HTCondor(hosts=hosts) as pool:
         both = f"[ -e {tmp_path}/1 ] && [ -e {tmp_path}/2 ]"

@@ -72,6 +72,7 @@ def test_a_job_for_which_no_node_is_large_enough_is_refused(slurm, tmp_path):
     assert "Memory specification can not be satisfied" in done.stderr
 
 
+@pytest.mark.nightly
 def test_the_job_of_a_killed_node_fails_and_the_other_goes_on(slurm, tmp_path):
     numbers = [submitted(slurm, "sleep 1000", tmp_path, f"--nodelist={n}") for n in slurm.nodes]
     for number in numbers:
@@ -95,6 +96,7 @@ def test_jobs_outlive_their_controller(slurm, tmp_path):
     slurm.clear()
 
 
+@pytest.mark.nightly
 def test_nodes_may_be_hosts_of_their_own(hosts, tmp_path):
     with Slurm(hosts=hosts) as slurm:
         assert sorted(slurm.run("srun", "-N2", "hostname").stdout.split()) == ["host1", "host2"]
