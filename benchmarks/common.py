@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import data
-import uproot
+import plain
 from baskets import compressed_blocks, decompress, passes
 
 from mlaas4hep_dask.config.sections import Partitioning
@@ -224,25 +224,9 @@ def write_config(file: Path, paths: list[Path], **sections: Any) -> Path:
 
 
 def uproot_iterate(files: Files, zlib_library: str = "zlib") -> int:
-    """Events read by bare uproot, cluster by cluster.
-
-    ``uproot.ZLIB.library`` has no effect on reading; the instance that reads has its own.
-    """
-    reader = uproot.compression._decompress_ZLIB
-    earlier, reader.library = reader.library, zlib_library
-    try:
-        names = [branch.name for branch in files.branches]
-        return sum(
-            len(events)
-            for events in uproot.iterate(
-                {str(path): "Events" for path in files.paths},
-                expressions=names,
-                step_size=data.CLUSTER_EVENTS,
-                handler=uproot.MemmapSource,
-            )
-        )
-    finally:
-        reader.library = earlier
+    """Events read by bare uproot, cluster by cluster."""
+    names = [branch.name for branch in files.branches]
+    return plain.read(files.paths, names, zlib_library=zlib_library)
 
 
 def read_all(files: Files) -> None:

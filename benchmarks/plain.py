@@ -1,12 +1,43 @@
-"""A plain loop of torch over dense rows in memory, as one would write it in a notebook."""
+"""What one would write in a notebook: uproot reads files, torch learns from rows in memory.
+
+As a script it does both, once: ``plain.py ROWS EPOCHS BATCH_SIZE FILE ...``. ROWS is a file of
+`numpy.savez` with the rows, which somebody else has made, and the names of the branches to read.
+"""
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Sequence
 from itertools import pairwise
+from pathlib import Path
 
+import data
+import numpy as np
 import torch
+import uproot
 
 HIDDEN = (128, 64)
+
+
+def read(paths: Sequence[Path], names: Sequence[str], *, zlib_library: str = "zlib") -> int:
+    """Events read by bare uproot, cluster by cluster.
+
+    ``uproot.ZLIB.library`` has no effect on reading; the instance that reads has its own.
+    """
+    reader = uproot.compression._decompress_ZLIB
+    earlier, reader.library = reader.library, zlib_library
+    try:
+        return sum(
+            len(events)
+            for events in uproot.iterate(
+                {str(path): "Events" for path in paths},
+                expressions=names,
+                step_size=data.CLUSTER_EVENTS,
+                handler=uproot.MemmapSource,
+            )
+        )
+    finally:
+        reader.library = earlier
 
 
 def network(num_columns: int) -> torch.nn.Module:
@@ -61,3 +92,16 @@ def learn(
             learning.eval()
             with torch.inference_mode():
                 loss_of(learning(validation[0]).squeeze(1), validation[1])
+
+
+def main(rows: str, epochs: str, batch_size: str, *files: str) -> None:
+    """Read all events, and learn from the rows."""
+    known = np.load(rows)
+    read(list(map(Path, files)), known["names"].tolist(), zlib_library="isal")
+    x, y, *validation = (torch.from_numpy(known[name]) for name in ("x", "y", "vx", "vy"))
+    sizes = {"batch_size": int(batch_size), "epochs": int(epochs)}
+    learn(network(x.shape[1]), x, y, **sizes, validation=(validation[0], validation[1]))
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
