@@ -1,4 +1,4 @@
-"""ROOT to shuffled torch batches on one core, against weaver-core, f9columnar and bare uproot.
+"""ROOT to shuffled torch batches on one core, against the loaders of others and bare uproot.
 
 Each loader is a process of its own; they take turns, an epoch each, over the same files, branches,
 widths and batch size. Prints one JSON line per comparison. Peers come from
@@ -21,11 +21,15 @@ HERE = Path(__file__).parent / "peers"
 LOADERS = {
     "ours": ("ours.py", None),
     "uproot": ("uproot_padding.py", None),
+    "DataLoader": ("torch_dataloader.py", None),
+    "RDataLoader": ("rdataloader.py", "ROOT"),
     "weaver-core": ("weaver_core.py", "weaver-core"),
     "f9columnar": ("f9columnar_padding.py", "f9columnar"),
 }
 REFERENCES = {
     "uproot": "uproot.iterate and vectorised padding",
+    "DataLoader": "torch's DataLoader over events that uproot reads and awkward pads",
+    "RDataLoader": "ROOT 6.40's RDataLoader, as many batches in memory as a cluster has",
     "weaver-core": "weaver-core 0.5.3, one file at a time",
     "f9columnar": "f9columnar 0.9.0, padding, one cluster at a time",
 }

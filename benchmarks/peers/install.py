@@ -14,7 +14,7 @@ import venv
 from pathlib import Path
 
 HERE = Path(__file__).parent
-PEERS = ("weaver-core", "f9columnar")
+PEERS = ("weaver-core", "f9columnar", "ROOT")
 TORCH = "torch==2.13.0"
 
 
