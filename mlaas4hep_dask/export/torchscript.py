@@ -33,6 +33,7 @@ def to_torchscript(
     objective: Objective = BINARY,
     *,
     rows: tuple[torch.Tensor, torch.Tensor] | None = None,
+    is_known: bool = False,
 ) -> bytes:
     """A TorchScript file of ``network`` between an encoding and what its outputs mean.
 
@@ -54,6 +55,8 @@ def to_torchscript(
     rows : (Tensor of float32, Tensor of bool), optional
         Encoded events and their missing mask, on which the scores are compared, each alone and in
         batches; by default random ones.
+    is_known : bool
+        As for `outputs_of`. What comes out is asked for all events alone in any case.
 
     Raises
     ------
@@ -67,7 +70,7 @@ def to_torchscript(
     problems = []
     with _without_warnings():
         with torch.no_grad():
-            outputs = outputs_of(call_of(network), x, missing, objective)
+            outputs = outputs_of(call_of(network), x, missing, objective, is_known=is_known)
         for make in (_scripted, _traced):
             try:
                 content = _content(make(wrapped, x, missing), encoding, objective)

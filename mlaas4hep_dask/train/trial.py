@@ -164,7 +164,7 @@ def exported(
     network.load_state_dict(torch.load(io.BytesIO(state), weights_only=True)["network"])
     rows = (torch.tensor(events.x), torch.tensor(events.missing))
     try:
-        content = to_torchscript(network, encoding, objective, rows=rows)
+        content = to_torchscript(network, encoding, objective, rows=rows, is_known=True)
         return Trained(
             network, content, to_programs(network, encoding, objective, events, formats=formats)
         )
@@ -200,9 +200,8 @@ class _Trial:
             self._checked(lambda: learn_on(device, *what, (*rows, self._y, self._w)))
         again = self._network()
         self._checked(lambda: self._require_same(again, network, outputs))
-        content = self._checked(
-            lambda: to_torchscript(again, self._training.encoding, self._objective, rows=rows)
-        )
+        facts = (again, self._training.encoding, self._objective)
+        content = self._checked(lambda: to_torchscript(*facts, rows=rows, is_known=True))
         files = self._checked(lambda: self._programs(again))
         warnings += cautions_of(again)
         warnings += coarse(outputs)
