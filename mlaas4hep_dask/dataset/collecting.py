@@ -12,7 +12,6 @@ from collections import deque
 from collections.abc import Sequence
 from dataclasses import replace
 
-import dask
 from distributed import Future
 
 from mlaas4hep_dask.dataset.measuring import Piece, keep_piece, measure_pieces
@@ -99,8 +98,7 @@ def _keeping(cluster: ClusterHandle, measured: Measured, file: Piece) -> Work:
     """Work that lets the cache keep a file, of which a worker can write the entry."""
 
     def send(_: int) -> Future:
-        with dask.config.set({"distributed.admin.large-graph-warning-threshold": "8 GiB"}):
-            return cluster.submit(keep_piece, measured, file, group="readers", pure=False)
+        return cluster.submit(keep_piece, measured, file, group="readers", pure=False)
 
     return Work(send, place=lambda _: file.partitions[0].file)
 

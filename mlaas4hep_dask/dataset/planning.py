@@ -172,14 +172,13 @@ def _require_distinct(files: Sequence[PlannedFile]) -> list[str]:
         if earlier is file or file.num_entries == 0:
             continue
         if earlier.sample != file.sample:
+            which, other = file.file, f"has the UUID of {earlier.file} of sample {earlier.sample!r}"
             if earlier.file == file.file:
-                whose = f"tree {file.tree!r} of {file.file} is in sample {earlier.sample!r} too"
+                which = f"tree {file.tree!r} of {file.file}"
+                other = f"is in sample {earlier.sample!r} too"
             else:
-                whose = (
-                    f"{file.file} has the UUID of {earlier.file} of sample {earlier.sample!r}: "
-                    "one is a copy of the other"
-                )
-            raise DataError(f"sample {file.sample!r}: {whose}", file=file.file)
+                other += ": one is a copy of the other"
+            raise DataError(f"{which} of sample {file.sample!r} {other}", file=file.file)
         notes.append(f"{file.file} has the UUID of {earlier.file}: its events may count twice")
     return together(notes)
 

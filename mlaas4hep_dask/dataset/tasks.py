@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,9 +13,11 @@ from numpy.typing import NDArray
 from mlaas4hep_dask.dataset.lost import empty_events, tell
 from mlaas4hep_dask.dataset.plan import Skipped
 from mlaas4hep_dask.dataset.progress import tell_progress, tell_sample
-from mlaas4hep_dask.encode import Block, EncodeCounts, encode
+from mlaas4hep_dask.encode import Block, EncodeCounts, Encoding, encode
+from mlaas4hep_dask.encode.scaling import Scaling
 from mlaas4hep_dask.encode.split import event_ids
 from mlaas4hep_dask.errors import DataError, UnreadableFileError
+from mlaas4hep_dask.events import Events
 from mlaas4hep_dask.inputs.context import Context
 from mlaas4hep_dask.inputs.labelled import Labelled, label
 from mlaas4hep_dask.reader import Partition, ReadCounts, counting
@@ -22,11 +25,12 @@ from mlaas4hep_dask.specs import SampleSpecs, Specs
 from mlaas4hep_dask.specs.measure import measure
 from mlaas4hep_dask.specs.specs import merge_all
 
+ROUNDING = 1e-4  # of the larger extreme: a difference of large numbers loses most of its bits
 _CHANGED = (
-    "the two passes do not see the same. Either something has changed that the function depends "
-    "on, such as an environment variable or a file: run again with --set specs.cache=null, since "
-    "the cache does not know it. Or the function draws random numbers: take the seed of its "
-    "generator from the events, such as the number of the first one"
+    "the two passes do not see the same. Either something has changed that a function depends on, "
+    "such as an environment variable or a file: run again with --set specs.cache=null, since the "
+    "cache does not know it. Or a function draws random numbers: take the seed of its generator "
+    "from the events, such as the number of the first one"
 )
 
 
@@ -168,7 +172,7 @@ def make_block(
     tell_sample("blocks", len(partition), partition.sample)
     encoded = encode(labelled.events, context.encoding)
     if sizes is not None and context.whole_specs:
-        _require_range(partition, encoded.counts.out_of_range)
+        _require_range(partition, labelled.events, context.encoding, encoded.counts.out_of_range)
     weights = labelled.weights * context.supervision.factors[partition.sample]
     return Block(
         encoded,
@@ -179,12 +183,22 @@ def make_block(
     )
 
 
-def _require_range(partition: Partition, outside: Mapping[str, int]) -> None:
-    """No value of events that the specs were measured on can be outside of their extremes."""
+def _require_range(
+    partition: Partition, events: Events, encoding: Encoding, outside: Mapping[str, int]
+) -> None:
+    """No value of events that the specs were measured on can be outside of their extremes.
+
+    Other processors round logarithms and angles otherwise, in the last bits.
+    """
     if not outside:
         return
-    branch, number = next(iter(outside.items()))
-    more = f" and {len(outside) - 1} more" if len(outside) > 1 else ""
+    scalings = dict(zip(encoding.layout.branches, encoding.scalings, strict=True))
+    far = {name: _num_far(events.contents[name], scalings[name]) for name in outside}
+    far = {name: number for name, number in far.items() if number}
+    if not far:
+        return
+    branch, number = next(iter(far.items()))
+    more = f" and {len(far) - 1} more" if len(far) > 1 else ""
     raise DataError.in_tree(
         partition,
         f"{partition}: {number:,} values of branch {branch!r}{more} are outside the extremes that "
@@ -192,6 +206,16 @@ def _require_range(partition: Partition, outside: Mapping[str, int]) -> None:
         entries=(partition.entry_start, partition.entry_stop),
         branch=branch,
     )
+
+
+def _num_far(content: NDArray[Any], scaling: Scaling) -> int:
+    """Values that are further outside of the extremes than rounding can move them."""
+    rounding = ROUNDING * max(abs(scaling.low), abs(scaling.high))
+    values = content[~scaling.is_missing(content)]
+    if scaling.absent is not None:
+        values = values[values != scaling.absent]
+    is_far = (values < scaling.low - rounding) | (values > scaling.high + rounding)
+    return int(is_far.sum())
 
 
 def _require_counts(

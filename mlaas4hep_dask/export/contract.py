@@ -55,7 +55,7 @@ def compared(
     """How far scores differ by more than rounding explains.
 
     Rounding grows with the largest value of an event's row, in the unit of a target, and with a
-    score that has no bounds; scores in half precision have steps of their own.
+    score that has no bounds.
 
     Parameters
     ----------
@@ -71,7 +71,6 @@ def compared(
     total = len(x)
     if total == 0:
         return Difference(0.0, 0, 0)
-    absolute = max(absolute, *(torch.finfo(each.dtype).eps for each in (outputs, expected)))
     outputs, expected = (each.reshape(total, -1).double() for each in (outputs, expected))
     size = x.reshape(total, -1).double().abs().nan_to_num().amax(dim=1, keepdim=True).clamp(min=1)
     unit = torch.tensor(objective.units, dtype=torch.float64)
@@ -125,6 +124,7 @@ def outputs_of(
         rows, mask = x[part].clone(), missing[part].clone()
         outputs = call(rows, mask)
         require_shape(outputs, len(rows), width, is_row=objective.gives_rows)
+        _require_fine(outputs)
         if not (torch.equal(rows, x[part]) and torch.equal(mask, missing[part])):
             raise ModelError(
                 "changes its input in place, which is what it is compared with and what others "
@@ -196,6 +196,15 @@ def require_shape(outputs: Any, num_events: int, width: int, *, is_row: bool = F
     if not outputs.dtype.is_floating_point:
         raise ModelError(
             f"gives {str(outputs.dtype).removeprefix('torch.')}, expected floating point numbers"
+        )
+
+
+def _require_fine(outputs: torch.Tensor) -> None:
+    digits = torch.finfo(outputs.dtype)
+    if digits.eps > torch.finfo(torch.float32).eps:
+        raise ModelError(
+            f"gives {digits.dtype}, which tells numbers near 1 apart by {digits.eps:.1g}: events "
+            "share scores, and get others among other events; end its forward with .float()"
         )
 
 

@@ -279,10 +279,18 @@ def _beside(
     """
     names = supervision.target_names
     telling = recipe.collections_of(names, supervision.counted)
-    told = recipe.giving_away(names) if names else set()
-    for collection, cut in recipe.objects.items():
-        if any(recipe.branches[each].collection != collection for each in told & {*cut.names}):
-            telling.add(collection)
+    told = recipe.giving_away(names, supervision.counted) if names else set()
+    cuts = {each: recipe.operands(cut.names) for each, cut in recipe.objects.items()}
+    while cut_by_it := {
+        collection
+        for collection, operands in cuts.items()
+        if any(recipe.branches[each].collection != collection for each in told & operands)
+    }:
+        # How many objects are left tells too, and what other collections are cut by of them.
+        telling |= cut_by_it
+        members = [name for name, each in recipe.branches.items() if each.collection in cut_by_it]
+        told |= recipe.giving_away(members, members)
+        cuts = {collection: cut for collection, cut in cuts.items() if collection not in cut_by_it}
     beside = {name for name, each in recipe.branches.items() if each.collection in telling}
     if traced is not None:
         made = traced.branches.keys() - traced.tree

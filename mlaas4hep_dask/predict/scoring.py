@@ -9,7 +9,6 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import dask
 from distributed import Client
 
 from mlaas4hep_dask import __version__
@@ -143,7 +142,7 @@ def predict_files(
         ) as file,
         journal.stage("predict", total) as advance,
     ):
-        shared = _share(cluster, scoring)
+        shared = cluster.share(scoring)
         arguments = ((partition, number, shared) for partition, number in parts)
         results = in_order(cluster, score_partition, arguments, "predict", shared=[shared])
         for (partition, _), part in zip(parts, results, strict=True):
@@ -198,7 +197,7 @@ def _scoring(
         require_exact(bundle.encoding)
     columns = bundle.encoding.layout.num_columns
     scoring = replace(scoring, decode=decode)
-    shared = _share(cluster, scoring)
+    shared = cluster.share(scoring)
     future = cluster.submit(
         num_outputs, shared, bundle, bundle.golden(), group="readers", pure=False
     )
@@ -233,12 +232,6 @@ def _require_distinct(scoring: Scoring) -> None:
             f"collection {both.pop()!r} is copied from the files and decoded too, with other "
             "multiplicities perhaps; give decoded branches a --suffix"
         )
-
-
-def _share(cluster: ClusterHandle, scoring: Scoring) -> Any:
-    """A future of the scoring, for all tasks to refer to; made again if its worker dies."""
-    with dask.config.set({"distributed.admin.large-graph-warning-threshold": "8 GiB"}):
-        return cluster.share(scoring)
 
 
 def _plan(request: Request, cluster: ClusterHandle, *, skip: bool) -> list[PlannedFile | Skipped]:

@@ -72,18 +72,6 @@ def bounds(
     return []
 
 
-def coarse(outputs: torch.Tensor) -> list[str]:
-    """What to say of outputs that tell apart fewer events than float32 does."""
-    digits = torch.finfo(outputs.dtype)
-    if digits.eps <= torch.finfo(torch.float32).eps:
-        return []
-    text = (
-        f"gives {digits.dtype}, which tells numbers near 1 apart by {digits.eps:.1g}: events share "
-        "scores; end its forward with .float()"
-    )
-    return [text]
-
-
 def _text(beyond: str, layer: str, objective: Objective) -> str:
     return f"gives no number {beyond}: is its last layer {layer}? Expected is {objective.expected}"
 

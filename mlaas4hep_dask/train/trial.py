@@ -22,7 +22,7 @@ from mlaas4hep_dask.export.programs import to_programs
 from mlaas4hep_dask.objective import Objective
 from mlaas4hep_dask.specs import Specs
 from mlaas4hep_dask.train.arithmetic import Arithmetic
-from mlaas4hep_dask.train.bounds import bounds, coarse
+from mlaas4hep_dask.train.bounds import bounds
 from mlaas4hep_dask.train.elsewhere import learn_on
 from mlaas4hep_dask.train.given import Given
 from mlaas4hep_dask.train.hooks import Context, Hooks
@@ -204,7 +204,6 @@ class _Trial:
         content = self._checked(lambda: to_torchscript(*facts, rows=rows, is_known=True))
         files = self._checked(lambda: self._programs(again))
         warnings += cautions_of(again)
-        warnings += coarse(outputs)
         warnings += self._checked(lambda: bounds(network, call, rows, outputs, self._objective))
         sentences = tuple(f"model {self._model.reference!r} {each}" for each in warnings)
         return Trained(again, content, files, sentences)

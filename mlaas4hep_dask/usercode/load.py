@@ -79,11 +79,12 @@ class _Finder(MetaPathFinder):
 
     def __init__(self) -> None:
         self.sources: dict[str, dict[str, Source]] = {}  # by root, then by name
+        self.folders: dict[str, list[str]] = {}  # by full name: where other modules of it lie
 
     def find_spec(
         self,
         fullname: str,
-        path: Sequence[str] | None,  # noqa: ARG002  # importlib gives it
+        path: Sequence[str] | None,
         target: ModuleType | None = None,  # noqa: ARG002  # and this
     ) -> ModuleSpec | None:
         root, _, name = fullname.partition(".")
@@ -93,12 +94,32 @@ class _Finder(MetaPathFinder):
             return ModuleSpec(fullname, _Loader(None, self.sources[root]), is_package=True)
         source = self.sources[root].get(name)
         if source is None:  # a folder of the user's may hold more, if it is there
-            return None
+            lying = PathFinder.find_spec(fullname, path) if path else None
+            if lying is None or not self.add(fullname, lying):
+                return None
+            source = self.sources[root][name]
         loader = _Loader(source, self.sources[root])
         spec = ModuleSpec(fullname, loader, origin=source.file, is_package=source.is_package)
         if source.is_package and source.file:
             spec.submodule_search_locations = [str(Path(source.file).parent)]
+        elif fullname in self.folders:
+            spec.submodule_search_locations = self.folders[fullname]
         return spec
+
+    def add(self, fullname: str, spec: ModuleSpec) -> bool:
+        """Add a module of the user's that lies in a file; False for what is no Python."""
+        root, _, name = fullname.partition(".")
+        folders = spec.submodule_search_locations
+        if spec.origin is None and folders is not None:  # a folder without __init__.py
+            self.folders[fullname] = list(folders)
+            self.sources[root][name] = Source(name, "", "", True)
+            return True
+        if not (spec.origin or "").endswith(".py"):
+            return False
+        file = str(spec.origin)
+        text = importlib.util.decode_source(Path(file).read_bytes())
+        self.sources[root][name] = Source(name, file, text, folders is not None)
+        return True
 
 
 class _Loader(InspectLoader):
@@ -138,6 +159,10 @@ def _import_in(root: str, tops: set[str]) -> Callable[..., Any]:
         name: str, space: Any = None, local: Any = None, fromlist: Any = (), level: int = 0
     ) -> Any:
         top = name.partition(".")[0]
+        # A statement gives its module's names; without them __import__ was called, by a name that
+        # may be computed.
+        if space is None and top not in tops and _adopted(top, root):
+            tops.add(top)
         if level or top not in tops:
             module = __import__(name, space, local, fromlist, level)
             return module if level or top != "importlib" else _importlib(module, root, tops)
@@ -156,10 +181,12 @@ def _importlib(module: ModuleType, root: str, tops: set[str]) -> ModuleType:
     """
 
     def import_module(name: str, package: str | None = None) -> ModuleType:
+        if name.startswith("."):
+            name = importlib.util.resolve_name(name, package)
         top = name.partition(".")[0]
-        if top and top not in tops and _adopted(top, root):
+        if top not in tops and _adopted(top, root):
             tops.add(top)
-        return importlib.import_module(f"{root}.{name}" if top in tops else name, package)
+        return importlib.import_module(f"{root}.{name}" if top in tops else name)
 
     if not hasattr(module, "import_module"):
         return module
@@ -173,13 +200,7 @@ def _adopted(name: str, root: str) -> bool:
     spec = None if name in sys.builtin_module_names else PathFinder.find_spec(name)
     if spec is None or is_installed(spec):
         return False
-    is_package = spec.submodule_search_locations is not None
-    file = spec.origin or ""
-    if not file.endswith(".py"):
-        return False
-    text = Path(file).read_text(encoding="utf-8")
-    _FINDER.sources[root][name] = Source(name, file, text, is_package)
-    return True
+    return _FINDER.add(f"{root}.{name}", spec)
 
 
 _FINDER = _Finder()

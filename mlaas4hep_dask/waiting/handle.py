@@ -22,7 +22,7 @@ from mlaas4hep_dask.waiting.workers import living, workers_of
 
 # Networks and examples travel with their tasks, once each; Dask warns its users of 10 MB, who can
 # do nothing about it here.
-LARGE = {"distributed.admin.large-graph-warning-threshold": "1 GiB"}
+LARGE = {"distributed.admin.large-graph-warning-threshold": "8 GiB"}
 BOARDS = "mlaas4hep_dask-boards"  # among what Dask's scheduler keeps for its clients
 
 
@@ -169,7 +169,8 @@ class ClusterHandle:
 
     def share(self, value: Any, token: str = "") -> Future:
         """A future of a value, for tasks to refer to; made again elsewhere if its worker dies."""
-        return shares.share(self.client, value, token)
+        with dask.config.set(LARGE):
+            return shares.share(self.client, value, token)
 
     def gather(
         self,

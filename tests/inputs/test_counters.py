@@ -140,3 +140,35 @@ def test_what_a_function_makes_beside_the_target_is_no_input_by_wildcard(counted
     assert {"like", counter} <= {*named.selection.inputs}
     (note,) = leak_notes(named)
     assert "makes label, which the target is made of, and also the inputs like: see that" in note
+
+
+@pytest.mark.parametrize(
+    ("target", "more", "kept"),
+    [
+        ("met", {"derive": {"excess": "Jet_pt - met"}, "objects": {"Jet": "excess > 0"}}, "Muon"),
+        ("count(Muon_pt)", {"objects": {"Jet": "Jet_pt > 10 * nMuon"}}, None),
+        ("met", {"objects": {"Muon": "Muon_pt > met", "Jet": "Jet_pt > max(Muon_pt)"}}, None),
+        ("met", {"objects": {"Muon": "Muon_pt > met", "Jet": "Jet_pt > 10 * nMuon"}}, None),
+        ("sum(Jet_pt)", {"objects": {"Jet": "Jet_pt > 30"}}, "Jet"),
+    ],
+)
+def test_cuts_that_lead_to_the_target_by_way_of_others_keep_a_collection_away(
+    target, more, kept, tmp_path
+):
+    rng = np.random.default_rng(4)
+    jets, muons = rng.poisson(2, 200), rng.poisson(3, 200)
+    pt = ak.unflatten(rng.exponential(30, jets.sum()).astype(np.float32), jets)
+    muon = ak.unflatten(rng.exponential(30, muons.sum()).astype(np.float32), muons)
+    columns = {
+        "Jet": ak.zip({"pt": pt, "eta": pt * 0 + 1}),
+        "Muon": ak.zip({"pt": muon}),
+        "met": rng.normal(size=200),
+    }
+    file = tmp_path / "objects.root"
+    with uproot.recreate(file) as out:
+        out.mktree("t", {n: "f8" if n == "met" else v.type for n, v in columns.items()})
+        out["t"].extend(columns)
+    found = checked(str(file), target=regression(target), **more).selection.inputs
+    members = {name.partition("_")[0] for name in found if name.startswith(("Jet_", "Muon_"))}
+    assert members - {"Muon"} == ({"Jet"} if kept == "Jet" else set())
+    assert ("Muon" in members) == (kept is not None)

@@ -335,9 +335,10 @@ def test_a_forward_that_sets_the_seed_is_warned_of(tmp_path):
 
 
 @pytest.mark.parametrize(("last", "says"), [("half", "float16"), ("bfloat16", "bfloat16")])
-def test_outputs_of_half_precision_are_warned_of(last, says, tmp_path):
-    (warning,) = tried(tmp_path, network(f"return self.linear(x).{last}()")).warnings
-    assert f"gives {says}, which tells numbers near 1 apart by" in warning
+def test_outputs_of_half_precision_are_refused(last, says, tmp_path):
+    words = rf"gives {says}, which tells numbers near 1 apart by .* end its forward with"
+    with pytest.raises(ModelError, match=words):
+        tried(tmp_path, network(f"return self.linear(x).{last}()"))
     for finer in ("float", "double"):
         assert not tried(tmp_path, network(f"return self.linear(x).{finer}()")).warnings
 

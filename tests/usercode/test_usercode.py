@@ -175,6 +175,46 @@ def test_a_computed_import_gives_no_earlier_version(line, tmp_path, monkeypatch)
     assert "computed_7" not in sys.modules
 
 
+COMPUTED = "import importlib\nNUMBER = 7\ndef select():\n    return "
+
+
+@pytest.mark.parametrize(
+    ("line", "files"),
+    [
+        ("importlib.import_module('spaced.y%d' % NUMBER).LIMIT", {"spaced__y7": "LIMIT = {}"}),
+        ("__import__('called_%d' % NUMBER).LIMIT", {"called_7": "LIMIT = {}"}),
+        (
+            "importlib.import_module('.y%d' % NUMBER, 'sent').LIMIT",
+            {"sent____init__": "", "sent__y7": "LIMIT = {}"},
+        ),
+        (
+            "importlib.import_module('pq.y%d' % NUMBER).LIMIT",
+            {
+                "pq____init__": "",
+                "pq__y7": "from pq.base import LIMIT",
+                "pq__base": "from .deep import LIMIT",
+                "pq__deep": "LIMIT = {}",
+            },
+        ),
+    ],
+    ids=["no package", "__import__", "relative", "a package's own"],
+)
+def test_what_computed_imports_lead_to_is_no_earlier_version(line, files, tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(tmp_path)
+    for number in (3, 4444):
+        write(tmp_path, analysis=COMPUTED + line + "\n")
+        write(tmp_path, **{name: text.format(number) + "\n" for name, text in files.items()})
+        assert found(tmp_path).load()() == number
+
+
+@pytest.mark.parametrize("start", [b"# -*- coding: latin-1 -*-\n# f\xfcr\n", b"\xef\xbb\xbf"])
+def test_computed_imports_read_files_as_python_does(start, tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(tmp_path)
+    write(tmp_path, analysis=COMPUTED + "importlib.import_module('read_%d' % NUMBER).LIMIT\n")
+    (tmp_path / "read_7.py").write_bytes(start + b"LIMIT = 5\n")
+    assert found(tmp_path).load()() == 5
+
+
 def test_importlib_finds_modules_that_were_sent(tmp_path):
     write(
         tmp_path,

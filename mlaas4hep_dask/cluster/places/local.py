@@ -35,6 +35,8 @@ FORKED = {
     "distributed.deploy.lost-worker-timeout": "1000h",
 }
 TORCH_FOLDER = f"distributed.nanny.environ.{TORCH_VARIABLE}"
+_prepared = spawn.get_preparation_data
+_without: list[object] = []  # clusters that live
 
 
 @contextmanager
@@ -93,20 +95,23 @@ def _without_main() -> Iterator[None]:
     asking for ``__name__`` would so connect in its workers, and one from standard input has no
     file: no worker would ever come. Functions of a script are sent as they are, by cloudpickle.
     """
-    prepared = spawn.get_preparation_data
-
-    def without_main(name: str) -> dict[str, Any]:
-        data = prepared(name)
-        if name.startswith(WORKERS):
-            data.pop("init_main_from_path", None)
-            data.pop("init_main_from_name", None)
-        return data
-
-    spawn.get_preparation_data = without_main
+    cluster = object()
+    _without.append(cluster)
+    spawn.get_preparation_data = _prepared_without_main
     try:
         yield
     finally:
-        spawn.get_preparation_data = prepared
+        _without.remove(cluster)
+        if not _without:  # they close in any order
+            spawn.get_preparation_data = _prepared
+
+
+def _prepared_without_main(name: str) -> dict[str, Any]:
+    data = _prepared(name)
+    if name.startswith(WORKERS):
+        data.pop("init_main_from_path", None)
+        data.pop("init_main_from_name", None)
+    return data
 
 
 def _close(cluster: LocalCluster) -> None:
