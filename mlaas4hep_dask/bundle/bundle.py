@@ -9,7 +9,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -56,6 +56,8 @@ class Bundle:
         Derived branches and object cuts that prepare raw events; None when there are none.
     objective : Objective
         What the scores mean.
+    source : Path
+        What was opened: the folder, or an archive of it.
     """
 
     path: Path
@@ -64,6 +66,7 @@ class Bundle:
     encoding: Encoding
     recipe: Recipe | None = None
     objective: Objective = BINARY
+    source: Path = Path()
 
     @property
     def reads(self) -> tuple[Branch, ...]:
@@ -104,7 +107,8 @@ class Bundle:
             When the file does not hold any.
         """
         if GOLDEN in self.manifest["files"]:
-            return Golden.read(self.path)
+            with naming(self.source, self.path):
+                return Golden.read(self.path)
         logger.warning(
             "the bundle of model %r has no golden events, as those of earlier versions: whether "
             "it gives the scores of its training cannot be told",
@@ -264,7 +268,7 @@ def open_bundle(path: str | Path, *, unpack_to: Path | None = None) -> Bundle:
     if not folder.is_dir():
         raise BundleError.at(source, "no such bundle (a folder or a .tar.gz)")
     with naming(source, folder):
-        return _opened(folder)
+        return replace(_opened(folder), source=source)
 
 
 def _opened(path: Path) -> Bundle:
@@ -280,9 +284,8 @@ def _opened(path: Path) -> Bundle:
     try:
         objective = objective_from_json(manifest.get("output", {}))
     except (EncodeError, TypeError, AttributeError) as error:
-        raise BundleError.at(
-            path, f"the section 'output' does not fit ({error})", member=MANIFEST
-        ) from error
+        text = f"the section 'output' does not fit ({error})"
+        raise BundleError.at(path, text, member=MANIFEST) from error
     columns = manifest["input"].get("columns")
     # Their number first: the specs may speak of more columns than memory has room for.
     has_as_many = isinstance(columns, list) and len(columns) == encoding.row_shape[0]

@@ -72,8 +72,9 @@ def check_encode(
         hint = ""
         if matched and not set(matched) & set(names):
             hint = f"; {matched[0]!r} is not among the inputs that branches.include names"
-        for name in {key.removeprefix("-") for key in encode.sort.values()} & left_out.keys():
-            hint = f"; the branch {name!r} is {left_out[name]}" if error.option == "sort" else hint
+        if error.option == "sort":
+            name = str(encode.sort.get(error.pattern, "")).removeprefix("-")
+            hint = f"; the branch {name!r} is {left_out[name]}" if name in left_out else hint
         raise places.error(key, f"encode.{error}{hint}") from error
     keys = {sort.branch.name: sort.branch for sort in sorts if sort.branch.name not in names}
     return tuple(keys[name] for name in sorted(keys))

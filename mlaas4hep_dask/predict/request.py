@@ -121,7 +121,7 @@ def check_request(
             recorded["function"],
         )
     if not all(file.tree for file in data_files):
-        text = f"{bundle.path} does not tell the name of it"
+        text = f"{bundle.source} does not tell the name of it"
         if isinstance(tree, list):
             text = f"model {bundle.name!r} learned from {', '.join(map(repr, tree))}"
         raise ConfigError(f"which tree is to be scored? {text}; give it with --tree")
@@ -154,7 +154,7 @@ def _friends(bundle: Bundle, recorded: Any) -> list[Friend]:
     try:
         friends = [Friend.model_validate(each) for each in recorded or []]
     except (ValidationError, TypeError) as error:
-        raise ConfigError(f"{bundle.path} does not tell the friend trees ({error})") from None
+        raise ConfigError(f"{bundle.source} does not tell the friend trees ({error})") from None
     for friend in friends:
         if isinstance(friend.files, list):
             raise ConfigError(

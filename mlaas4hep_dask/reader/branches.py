@@ -14,7 +14,7 @@ from mlaas4hep_dask.reader.lists import containers_of_numbers
 from mlaas4hep_dask.reader.ntuple import fields_of, late_fields
 from mlaas4hep_dask.reader.objects import is_leaf_list
 from mlaas4hep_dask.reader.reduced import reduced_precision
-from mlaas4hep_dask.reader.shapes import OF_TOBJECT, Inside, numbers_in, numbers_of
+from mlaas4hep_dask.reader.shapes import Inside, numbers_in, numbers_of
 from mlaas4hep_dask.reader.source import Catalogue, Source, distinct
 from mlaas4hep_dask.reader.truncated import Lists
 from mlaas4hep_dask.reader.vectors import bare, tidied
@@ -74,7 +74,9 @@ def _ttree(tree: Any) -> Catalogue:
         owner = None if leaf is None else owners.get(id(leaf))
         numbers = [_num_filled(n.branch, tree.num_entries) for n in (node, owner) if n]
         short = [number for number in numbers if number != tree.num_entries]
-        if key != node.path:
+        if node.branch.streamer is not None and node.branch.streamer.name == "fUniqueID":
+            offers.append((key, _NUMBER))
+        elif key != node.path:
             offers.append((key, _FURTHER))
         elif short:
             filled[key] = short[0]
@@ -88,13 +90,16 @@ def _ttree(tree: Any) -> Catalogue:
     return _named(offers, filled, {keys[node]: node.branch for node in nodes})
 
 
-def _is_bookkeeping(branch: Any) -> bool:
-    """True for the number and the bits of a TObject, which are no data.
+# Named after what it is: by it samples can be told apart, as their processes have others.
+_NUMBER = "the number of an object in the process that wrote it"
 
-    The bits are not always of one length: ROOT writes two bytes more for an object that others
-    refer to. The number counts objects of a process, by which it can tell samples apart.
+
+def _is_bookkeeping(branch: Any) -> bool:
+    """True for the bits of a TObject, which are no data and not always of one length.
+
+    ROOT writes two bytes more for an object that others refer to.
     """
-    return branch.streamer is not None and branch.streamer.name in OF_TOBJECT
+    return branch.streamer is not None and branch.streamer.name == "fBits"
 
 
 def _num_filled(branch: Any, expected: int) -> int:

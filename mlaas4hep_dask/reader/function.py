@@ -251,7 +251,7 @@ def _blame(function: UserFunction, partition: Partition) -> Iterator[None]:
         near = ""
         if isinstance(error, AttributeError) and isinstance(error.obj, ak.Array):
             near = did_you_mean(str(error.name), ak.fields(error.obj))
-        if isinstance(error, ModuleNotFoundError):  # of packages it is known beforehand
+        if isinstance(error, ModuleNotFoundError) and function.code.asked_for(error):
             near = (
                 "; a module of yours that is imported by a computed name is not sent: name it in "
                 "an import statement too"

@@ -13,7 +13,7 @@ from mlaas4hep_dask.reader.vectors import components
 
 Steps = tuple[str | int, ...]
 MAX_ELEMENTS = 4096  # of one array; each is an input of its own
-OF_TOBJECT = {"fUniqueID", "fBits"}  # the bookkeeping of ROOT's base class
+_OF_TOBJECT = {"fUniqueID", "fBits"}  # the bookkeeping of ROOT's base class
 
 
 class UnfitShapeError(Exception):
@@ -102,7 +102,7 @@ def _members(form: Any, steps: Steps, labels: Steps, list_at: int | None) -> Ite
             yield from _walk(inner, (*steps, *way), (*labels, name), list_at)
         return
     for name, content in zip(form.fields, form.contents, strict=True):
-        if name.startswith("@") or name in OF_TOBJECT:
+        if name.startswith("@") or name in _OF_TOBJECT:
             continue
         label = () if name == "_M_elems" else (name,)  # what a std::array has
         yield from _walk(content, (*steps, name), (*labels, *label), list_at)

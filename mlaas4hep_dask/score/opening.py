@@ -7,7 +7,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from mlaas4hep_dask.bundle import naming, open_bundle
+from mlaas4hep_dask.bundle import open_bundle
 from mlaas4hep_dask.errors import BundleError, PayloadError
 from mlaas4hep_dask.score.example import example_of
 from mlaas4hep_dask.score.parts import Records
@@ -37,9 +37,7 @@ def open_scorer(path: str | Path) -> Scorer:
         bundle = open_bundle(path, unpack_to=Path(folder, "bundle"))
         try:
             scorer = Scorer(bundle, Script(bundle.model_path))
-            with naming(Path(path), bundle.path):
-                golden = bundle.golden()
-            verify(scorer, golden)
+            verify(scorer, bundle.golden())
             _warm_up(scorer)
         except BundleError:
             raise

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import json
+import traceback
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
 from mlaas4hep_dask.errors import CodeError, ModelError, did_you_mean
-from mlaas4hep_dask.usercode.load import RAISED, imported, imported_installed, where_of
+from mlaas4hep_dask.usercode.load import PREFIX, RAISED, imported, imported_installed, where_of
 from mlaas4hep_dask.usercode.source import Source
 
 
@@ -98,6 +99,13 @@ class UserCode:
     def where(self, error: BaseException) -> str:
         """`` in line 3 of helpers.py``: the innermost place of the user's own, if there is one."""
         return where_of(error, f"{self.entry}.")
+
+    def asked_for(self, error: ImportError) -> bool:
+        """True where the user's own modules ask for what cannot be imported, and not a library."""
+        frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
+        names = [f"{frame.f_globals.get('__name__', '')}." for frame in frames]
+        asking = [name for name in names if not name.startswith(("importlib.", f"{__package__}."))]
+        return bool(asking) and asking[-1].startswith((PREFIX, f"{self.entry}."))
 
     def message(self, what: str, cause: BaseException | None = None) -> str:
         """What is wrong with it, and where and why if something was raised."""

@@ -5,6 +5,7 @@ import sys
 import textwrap
 from pathlib import Path
 
+import elsewhere
 import pytest
 from paths import REPOSITORY
 
@@ -439,3 +440,17 @@ def test_code_that_does_not_come_back_is_ended():
 
     with pytest.raises(TimeoutError, match=r"it has not come back for 0\.2 s"), limited(0.2):
         forever()
+
+
+def test_who_asked_for_a_module_that_is_not_there_is_known(tmp_path, monkeypatch):
+    site = elsewhere.package(tmp_path, "optional", "1", "def go():\n    import engine_of_others\n")
+    monkeypatch.syspath_prepend(site)
+    text = (
+        "import optional\ndef select(own):\n    if own:\n        import mine\n    optional.go()\n"
+    )
+    write(tmp_path, analysis=text)
+    code = found(tmp_path)
+    for own in (True, False):
+        with pytest.raises(ModuleNotFoundError) as caught:
+            code.load()(own)
+        assert code.asked_for(caught.value) == own
