@@ -40,7 +40,7 @@ def befriended(file_plan: FilePlan, friend: FriendFiles, plans: Sequence[FilePla
             continue
         collection = None if branch.collection is None else f"{first.tree}.{branch.collection}"
         new[full_name] = replace(branch, name=full_name, collection=collection)
-    friend_tree = f"tree {first.tree!r} in {first.file}, a friend"  # of the file's own
+    friend_tree = f"tree {first.tree!r} in {first.file}, a friend tree"
     left_out |= {
         f"{friend.prefix}{name}": f"{why} of {friend_tree}" if name in first.filled else why
         for name, why in first.left_out.items()
