@@ -234,6 +234,7 @@ def small(folder):
         subprocess.run(["umount", "--lazy", folder], check=True)
 
 
+@pytest.mark.nightly
 @pytest.mark.cluster
 @pytest.mark.timeout(200)
 @pytest.mark.skipif(os.geteuid() != 0, reason="a file system that is full needs root")

@@ -176,6 +176,7 @@ def test_no_page_is_added_where_the_dashboard_was_turned_off(tmp_path, caplog):
     assert not [each for each in caplog.records if each.name.startswith("mlaas4hep_dask.cluster")]
 
 
+@pytest.mark.nightly
 def test_a_run_goes_on_with_a_note_where_the_scheduler_has_no_bokeh(tmp_path):
     output = tmp_path / "run"
     with running(WITHOUT_BOKEH, tmp_path, "--dashboard-address", "127.0.0.1:0") as address:

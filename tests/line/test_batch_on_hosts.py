@@ -41,7 +41,8 @@ def found_here(tmp_path_factory):
     return main_job.results(folder)
 
 
-@pytest.mark.parametrize("system", ["slurm", pytest.param("htcondor", marks=pytest.mark.nightly)])
+@pytest.mark.nightly
+@pytest.mark.parametrize("system", ["slurm", "htcondor"])
 @needs_xrootd
 def test_ranks_in_jobs_on_two_hosts_find_what_one_host_finds(
     system, hosts, tmp_path, found_here, request

@@ -355,6 +355,7 @@ def test_a_killed_run_is_taken_up_after_its_last_epoch(tmp_path):
     assert measured(killed) == measured(tmp_path / "whole")
 
 
+@pytest.mark.nightly
 @pytest.mark.timeout(200)
 def test_a_run_joins_a_scheduler_that_is_already_there(tmp_path):
     scheduler = subprocess.Popen(
