@@ -3,7 +3,8 @@
 The ratio is that to a bare loop of the same network, loss and optimiser over tensors that are
 there already. A second one is to our own loop over them: the difference is what feeding costs,
 shuffling and writing the dense rows of each window. All run the published network with Adam on
-one core; reading and encoding are done before.
+one core; reading and encoding are done before. With --cores 2 the thread that feeds has a core of
+its own, as in a run with fewer ranks than cores.
 
 With --precision our own loop over rows in memory is compared with the same in float32, with
 --device cuda our loop with its feed on a GPU with the same on the CPU.
@@ -102,11 +103,13 @@ def main() -> None:
         batch_size={"type": int, "default": 100, "help": "events per step"},
         precision={"choices": ("bfloat16", "float16"), "help": "against float32"},
         device={"choices": ("cuda",), "help": "against the CPU; with --precision in that there"},
+        cores={"type": int, "default": 1, "help": "1, or more: the feed has one to itself"},
         hidden={"type": int, "nargs": "+", "default": [128, 64], "help": "width of the layers"},
     )
     if parsed.device and (error := gpus_here().error):
         raise SystemExit(f"--device {parsed.device}: there is no GPU: {error}")
-    common.pin_to_one_core()
+    if parsed.cores == 1:
+        common.pin_to_one_core()
     files = common.planned_files(parsed)
     specs = merge_all(measure(read(p, files.branches), sample=p.sample) for p in files.partitions)
     encoding = Encoding.from_specs(specs)
@@ -176,7 +179,7 @@ def main() -> None:
         events,
         next(iter(results.values())),
         reference=reference,
-        cores=1,
+        cores=parsed.cores,
         **common.ratios(results),
         steps=steps,
         batch_size=parsed.batch_size,
