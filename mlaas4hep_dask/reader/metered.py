@@ -32,16 +32,14 @@ def note(values: NDArray[Any], first: int, watch: Watch) -> None:
     watch : Watch
         What was seen so far.
     """
-    if values.size:  # NumPy has vectors for extremes on processors where a compiled loop has none
-        _note(values, first, float(values.min()), float(values.max()), *watch)
+    if values.size:
+        _note(values, first, *watch)
 
 
 @numba.njit(nogil=True, cache=True)  # type: ignore[untyped-decorator]  # numba is not annotated
 def _note(
     values: NDArray[Any],
     first: int,
-    low: float,
-    high: float,
     row_of_branch: int,
     numbers: NDArray[np.float64],
     places: NDArray[np.intp],
@@ -50,7 +48,7 @@ def _note(
     begin, end = _first_from(places, first), _first_from(places, first + values.size)
     for i in range(begin, end):
         draws[row_of_branch, i] = values[np.uint64(places[i] - first)]  # unsigned: none is negative
-    total, squares = _sums(values)
+    low, high, total, squares = _sums(values)
     mean = total / values.size
     spread = squares - mean * mean * values.size
     row = np.zeros(8)
@@ -76,22 +74,36 @@ def _first_from(places: NDArray[np.intp], least: int) -> int:
 
 # The compiler makes vectors of neighbouring lanes. Fused instructions are all that it may change.
 @numba.njit(nogil=True, cache=True, fastmath={"contract"})  # type: ignore[untyped-decorator]
-def _sums(values: NDArray[Any]) -> tuple[float, float]:
-    """Sum and sum of squares, which are not finite unless all values are."""
+def _sums(values: NDArray[Any]) -> tuple[float, float, float, float]:
+    """Extremes, sum and sum of squares; the sums are not finite unless all values are."""
+    low, high = np.full(LANES, values[0]), np.full(LANES, values[0])
     total, squares = np.zeros(LANES), np.zeros(LANES)
-    for begin in range(0, values.size, LANES):
+    fours = values.size - values.size % (4 * LANES)
+    for begin in range(0, fours, 4 * LANES):  # lanes are fetched once for four rows
+        rows = values[begin : begin + 4 * LANES].reshape(4, LANES)
+        a, b, c, d = rows[0], rows[1], rows[2], rows[3]
+        for i in range(LANES):
+            low[i] = min(low[i], min(min(a[i], b[i]), min(c[i], d[i])))
+            high[i] = max(high[i], max(max(a[i], b[i]), max(c[i], d[i])))
+        for i in range(LANES):
+            p, q, r, s = np.float64(a[i]), np.float64(b[i]), np.float64(c[i]), np.float64(d[i])
+            total[i] += (p + q) + (r + s)
+            squares[i] += (p * p + q * q) + (r * r + s * s)
+    for begin in range(fours, values.size, LANES):
         row = values[begin : begin + LANES]
         for i in range(row.size):
+            low[i], high[i] = min(low[i], row[i]), max(high[i], row[i])
             number = np.float64(row[i])
             total[i] += number
             squares[i] += number * number
     half = LANES // 2
     while half > 0:
         for i in range(half):
+            low[i], high[i] = min(low[i], low[half + i]), max(high[i], high[half + i])
             total[i] += total[half + i]
             squares[i] += squares[half + i]
         half //= 2
-    return total[0], squares[0]
+    return np.float64(low[0]), np.float64(high[0]), total[0], squares[0]
 
 
 # No flag lets LLVM assume that there are no NaN or infinities. Nothing branches on a value: which
