@@ -254,9 +254,12 @@ class Feed:
                     part = np.sort(orders[share][offset :: of_round.num_windows])
                     parts.append((part, places[begin : begin + num]))
                 rows, positions = map(np.concatenate, zip(*parts, strict=True))
-                rows = rows.astype(np.int64)
                 if (positions < 0).any():
                     rows, positions = rows[positions >= 0], positions[positions >= 0]
+                if len(parts) > 1:  # shares lie among one another: the block is gone through once
+                    order = np.argsort(rows)
+                    rows, positions = rows[order], positions[order]
+                rows = rows.astype(np.int64)
                 self._rows.write(block.encoded, rows, positions, x, missing)
                 y[positions] = block.y[rows]
                 w[positions] = block.w[rows]
