@@ -81,8 +81,7 @@ def examples_of(
     # What gives labels and weights is no part of what a client sends.
     preparation = context.preparation.fewer(names)
     return Examples(
-        encoded.dense(rows),
-        encoded.missing(rows),
+        *encoded.inputs(rows),
         labelled.learned[rows],
         (labelled.weights[rows] * factor).astype(np.float32),
         raw_columns(labelled.events, encoding)[rows] if encoding.image is None else None,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -136,26 +135,32 @@ class Encoded(Packed):
             event = int(np.searchsorted(offsets, event, side="right")) - 1
         return event, layout.branches[index]
 
+    @property
+    def _row_shape(self) -> tuple[int, ...]:
+        return (self.layout.num_columns,)
+
     def _write(
         self,
-        dtype: type,
         rows: NDArray[np.int64] | None,
         positions: NDArray[np.int64] | None,
-        out: NDArray[Any] | None,
-    ) -> NDArray[Any]:
-        rows = _places("rows", rows, self.num_events, self.num_events)
-        layout = self.layout
-        if out is None:
-            out = np.empty((rows.size, layout.num_columns), dtype)
-        positions = _places("positions", positions, rows.size, len(out))
-        if positions.shape != rows.shape or out.shape[1:] != (layout.num_columns,):
-            raise ValueError(
-                f"{rows.shape} rows of {layout.num_columns} columns do not go to "
-                f"{positions.shape} positions in an array of shape {out.shape}"
-            )
-        if out.dtype != dtype or not out.flags.carray:
-            out[positions] = self._write(dtype, rows, None, None)
-            return out
+        x: NDArray[np.float32] | None,
+        missing: NDArray[np.bool_] | None,
+    ) -> None:
+        rows, layout = _places("rows", rows, self.num_events, self.num_events), self.layout
+        outs = [out for out in (x, missing) if out is not None]
+        positions = _places("positions", positions, rows.size, min(map(len, outs)))
+        for out in outs:
+            if positions.shape != rows.shape or out.shape[1:] != self._row_shape:
+                raise ValueError(
+                    f"{rows.shape} rows of {layout.num_columns} columns do not go to "
+                    f"{positions.shape} positions in an array of shape {out.shape}"
+                )
+        if x is not None and not (x.dtype == np.float32 and x.flags.carray):
+            x[positions], x = self.dense(rows), None
+        if missing is not None and not (missing.dtype == np.bool_ and missing.flags.carray):
+            missing[positions], missing = self.missing(rows), None
+        if x is None and missing is None:
+            return
         scatter(
             np.ascontiguousarray(self.values, np.float32),
             np.ascontiguousarray(self.starts, np.int64),
@@ -165,9 +170,9 @@ class Encoded(Packed):
             layout.first_columns,
             rows,
             positions,
-            out.view(np.uint8) if dtype is np.bool_ else out,
+            x,
+            None if missing is None else missing.view(np.uint8),
         )
-        return out
 
 
 def _places(what: str, places: NDArray[np.int64] | None, num: int, size: int) -> NDArray[np.int64]:

@@ -71,37 +71,41 @@ class EncodedImages(Packed):
         arrays = (self.offsets, self.cells, self.values, self.flat)
         return sum(array.nbytes for array in arrays)
 
+    @property
+    def _row_shape(self) -> tuple[int, ...]:
+        return self.image.shape
+
     def _write(
         self,
-        dtype: type,
         rows: NDArray[np.int64] | None,
         positions: NDArray[np.int64] | None,
-        out: NDArray[Any] | None,
-    ) -> NDArray[Any]:
-        """Images float32 (rows, channels, ny, nx), 0 where a cell is empty; or their mask.
+        x: NDArray[np.float32] | None,
+        missing: NDArray[np.bool_] | None,
+    ) -> None:
+        """As `Packed._write`, to contiguous arrays.
 
         The mask is True in cells without an object, and in the channel of a flat branch where the
-        value is missing. ``out`` is contiguous.
+        value is missing.
         """
         rows = np.arange(self.num_events) if rows is None else rows
         positions = np.arange(rows.size) if positions is None else positions
         channels, height, width = self.image.shape
-        if out is None:
-            out = np.empty((rows.size, channels, height, width), dtype)
-        # A copy would receive the images instead of ``out``.
-        flat_view = np.reshape(out, (len(out), channels * height * width), copy=False)
-        kernels.scatter_cells(
-            self.offsets,
-            self.cells,
-            self.values,
-            self.flat,
-            height * width,
-            rows,
-            positions,
-            dtype is np.bool_,
-            flat_view,
-        )
-        return out
+        for out in (x, missing):
+            if out is None:
+                continue
+            # A copy would receive the images instead of ``out``.
+            flat_view = np.reshape(out, (len(out), channels * height * width), copy=False)
+            kernels.scatter_cells(
+                self.offsets,
+                self.cells,
+                self.values,
+                self.flat,
+                height * width,
+                rows,
+                positions,
+                out is missing,
+                flat_view,
+            )
 
     def chosen(self, selected: NDArray[np.bool_]) -> EncodedImages:
         """A copy of the events where ``selected``, shape (events,), is True; without counts."""

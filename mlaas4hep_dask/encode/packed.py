@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 @dataclass(frozen=True)
 class Packed(ABC):
-    """Encoded events in packed form; `dense` and `missing` are made where they are used."""
+    """Encoded events in packed form; dense rows and their mask are made where they are used."""
 
     num_events: int
 
@@ -67,7 +67,9 @@ class Packed(ABC):
         ValueError
             When shapes do not match.
         """
-        return self._write(np.float32, rows, positions, out)
+        out = self._room(np.float32, rows) if out is None else out
+        self._write(rows, positions, out, None)
+        return out
 
     def missing(
         self,
@@ -80,14 +82,37 @@ class Packed(ABC):
 
         The parameters are those of `dense`.
         """
-        return self._write(np.bool_, rows, positions, out)
+        out = self._room(np.bool_, rows) if out is None else out
+        self._write(rows, positions, None, out)
+        return out
+
+    def inputs(
+        self,
+        rows: NDArray[np.int64] | None = None,
+        *,
+        positions: NDArray[np.int64] | None = None,
+        out: tuple[NDArray[np.float32], NDArray[np.bool_]] | None = None,
+    ) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+        """`dense` and `missing` together, which takes less time than one after the other."""
+        x, missing = out or (self._room(np.float32, rows), self._room(np.bool_, rows))
+        self._write(rows, positions, x, missing)
+        return x, missing
+
+    def _room(self, dtype: type, rows: NDArray[np.int64] | None) -> NDArray[Any]:
+        num_rows = self.num_events if rows is None else len(rows)
+        return np.empty((num_rows, *self._row_shape), dtype)
+
+    @property
+    @abstractmethod
+    def _row_shape(self) -> tuple[int, ...]:
+        """Shape of one dense row or image."""
 
     @abstractmethod
     def _write(
         self,
-        dtype: type,
         rows: NDArray[np.int64] | None,
         positions: NDArray[np.int64] | None,
-        out: NDArray[Any] | None,
-    ) -> NDArray[Any]:
-        """As `dense` for float32, as `missing` for bool."""
+        x: NDArray[np.float32] | None,
+        missing: NDArray[np.bool_] | None,
+    ) -> None:
+        """Write what `dense` gives to ``x``, and what `missing` gives to ``missing``, if there."""

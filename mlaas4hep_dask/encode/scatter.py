@@ -12,8 +12,6 @@ take 1.2 to 1.6 times as long. Longer lists are written branch by branch, in vec
 
 from __future__ import annotations
 
-from typing import Any
-
 import numba
 import numpy as np
 from numpy.typing import NDArray
@@ -31,9 +29,13 @@ def scatter(
     columns: NDArray[np.int64],
     rows: NDArray[np.int64],
     positions: NDArray[np.int64],
-    out: NDArray[Any],
+    x: NDArray[np.float32] | None,
+    missing: NDArray[np.uint8] | None,
 ) -> None:
-    """Write the dense rows of the events ``rows`` to ``out``, or those of the missing mask.
+    """Write the dense rows of some events to ``x``, and their mask to ``missing``, if there.
+
+    Both together take three quarters of the time of one after the other: what takes longest is to
+    fetch values, and to foresee how many objects there are.
 
     Parameters
     ----------
@@ -51,29 +53,35 @@ def scatter(
     rows : ndarray of int64, shape (rows,)
         Events to write. Ascending rows read memory in order; random ones take far longer.
     positions : ndarray of int64, shape (rows,)
-        Row of ``out`` for each. Shuffling here costs little, since a dense row is long.
-    out : ndarray, shape (positions, columns)
-        Receives the rows. Float32 gets the values, 0 where one is missing; uint8 gets 1 where one
-        is missing, else 0.
+        Row of ``x`` and ``missing`` for each. Shuffling here costs little: a dense row is long.
+    x : ndarray of float32, shape (positions, columns), optional
+        Receives values, 0 where one is missing.
+    missing : ndarray of uint8, shape (positions, columns), optional
+        Receives 1 where a value is missing, else 0. One of the two is there.
     """
-    num_columns = out.shape[1]
-    together = max(TILE_BYTES // max(num_columns * out.itemsize, 1), 1)
-    tile = np.empty((together, num_columns), dtype=out.dtype)
+    outs = [out for out in (x, missing) if out is not None]
+    num_columns = outs[0].shape[1]
+    together = max(TILE_BYTES // max(sum(num_columns * out.itemsize for out in outs), 1), 1)
+    tiles = [np.empty((together, num_columns), out.dtype) for out in outs]
+    x_cells = None if x is None else tiles[0].ravel()
+    missing_cells = None if missing is None else tiles[-1].ravel()
     ends = np.append(columns, num_columns)
     runs = _runs(collections, np.diff(ends))
-    is_mask = out.dtype != np.float32
     are_in_line = bool((np.diff(positions) == 1).all())
     for begin in range(0, rows.size, together):
         events = rows[begin : begin + together]
-        block = tile[: events.size]
-        block[:] = is_mask
-        _fill(values, starts, offsets, num_flat, collections, ends, runs, events, is_mask, block)
-        first = positions[begin]
+        for out, tile in zip(outs, tiles, strict=True):
+            tile[: events.size] = out is missing
+        cells = (x_cells, missing_cells)
+        _fill(values, starts, offsets, num_flat, collections, ends, runs, events, *cells)
         end = begin + events.size
+        first = positions[begin]
         places = slice(first, first + events.size) if are_in_line else positions[begin:end]
-        out[places] = block
+        for out, tile in zip(outs, tiles, strict=True):
+            out[places] = tile[: events.size]
 
 
+# What is None is left out when this is compiled.
 @numba.njit(nogil=True, cache=True)  # type: ignore[untyped-decorator]  # numba is not annotated
 def _fill(
     values: NDArray[np.float32],
@@ -84,15 +92,14 @@ def _fill(
     ends: NDArray[np.int64],
     runs: NDArray[np.int64],
     events: NDArray[np.int64],
-    is_mask: bool,
-    block: NDArray[Any],
+    x: NDArray[np.float32] | None,
+    missing: NDArray[np.uint8] | None,
 ) -> None:
     """Write what there is of ``events`` to their rows, which hold what stands for missing."""
-    num_columns = block.shape[1]
-    cells = block.ravel()
+    num_columns = ends[-1]
     for branch in range(num_flat):
         for i in range(events.size):
-            _put(values, starts[branch] + events[i], is_mask, cells, i * num_columns + branch)
+            _put(values, starts[branch] + events[i], x, missing, i * num_columns + branch)
     for run in range(runs.size - 1):
         branch, stop = runs[run], runs[run + 1]
         collection, width = collections[branch], ends[branch + 1] - ends[branch]
@@ -105,23 +112,28 @@ def _fill(
                 for k in range(begins.size):
                     place, cell = begins[k] + first, column + k * width
                     for number in range(count):
-                        _put(values, place + number, is_mask, cells, cell + number)
+                        _put(values, place + number, x, missing, cell + number)
             else:
                 for number in range(count):
                     for k in range(begins.size):
                         place, cell = begins[k] + first + number, column + k * width + number
-                        _put(values, place, is_mask, cells, cell)
+                        _put(values, place, x, missing, cell)
 
 
-@numba.njit(nogil=True, cache=True, inline="always")  # type: ignore[untyped-decorator]
+@numba.njit(nogil=True, cache=True)  # type: ignore[untyped-decorator]
 def _put(
-    values: NDArray[np.float32], place: int, is_mask: bool, cells: NDArray[Any], cell: int
+    values: NDArray[np.float32],
+    place: int,
+    x: NDArray[np.float32] | None,
+    missing: NDArray[np.uint8] | None,
+    cell: int,
 ) -> None:
+    """Write a value to a cell of the rows that follow one another, and whether it is missing."""
     value = values[np.uint64(place)]  # unsigned: none is negative
-    if is_mask:
-        cells[np.uint64(cell)] = np.isnan(value)
-    else:
-        cells[np.uint64(cell)] = np.float32(0) if np.isnan(value) else value
+    if x is not None:
+        x[np.uint64(cell)] = np.float32(0) if np.isnan(value) else value
+    if missing is not None:
+        missing[np.uint64(cell)] = np.isnan(value)
 
 
 def _runs(collections: NDArray[np.int64], widths: NDArray[np.int64]) -> NDArray[np.int64]:

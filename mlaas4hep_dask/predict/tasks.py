@@ -204,7 +204,7 @@ def _scored(
     flags: list[NDArray[np.bool_]] = []
     for start in range(0, len(encoded), step):
         rows_of_batch = np.arange(start, min(start + step, len(encoded)))
-        x, missing = encoded.dense(rows_of_batch), encoded.missing(rows_of_batch)
+        x, missing = encoded.inputs(rows_of_batch)
         scores = rows = script.rows_of(x, missing) if reconstructs else script.scores_of(x, missing)
         if reconstructs:
             scores = reconstruction_error(*map(torch.from_numpy, (rows, x, missing))).numpy()

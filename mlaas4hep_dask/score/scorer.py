@@ -95,7 +95,7 @@ class Scorer:
             When an event does not fit.
         """
         _, encoded = self._encoded([part])
-        return encoded.dense(), encoded.missing()
+        return encoded.inputs()
 
     def _refused(self, jobs: Sequence[_Job]) -> Iterator[tuple[int, EventError]]:
         """The parts that cannot be encoded, found by halving."""

@@ -22,11 +22,8 @@ class Rows(Protocol):
 
     def __len__(self) -> int: ...
 
-    def dense(self, rows: NDArray[np.int64]) -> NDArray[np.float32]:
-        """Encoded rows of some events."""
-
-    def missing(self, rows: NDArray[np.int64]) -> NDArray[np.bool_]:
-        """Their missing mask."""
+    def inputs(self, rows: NDArray[np.int64]) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+        """Encoded rows of some events, and their missing mask."""
 
 
 class Script:
@@ -58,7 +55,7 @@ class Script:
     def scores(self, encoded: Rows) -> NDArray[np.float32]:
         """Scores, shape (events,) or (events, outputs), of all encoded events."""
         rows = np.arange(len(encoded))
-        return self.scores_of(encoded.dense(rows), encoded.missing(rows))
+        return self.scores_of(*encoded.inputs(rows))
 
     def scores_of(self, x: NDArray[np.float32], missing: NDArray[np.bool_]) -> NDArray[np.float32]:
         """Scores, shape (events,) or (events, outputs), of rows and their missing mask.

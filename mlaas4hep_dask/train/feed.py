@@ -99,9 +99,10 @@ class Rows:
         missing: Any,
     ) -> None:
         """Write the dense rows of some events to their positions in a window."""
-        events.dense(rows, positions=positions, out=x)
-        if missing is not None:
-            events.missing(rows, positions=positions, out=missing)
+        if missing is None:
+            events.dense(rows, positions=positions, out=x)
+        else:
+            events.inputs(rows, positions=positions, out=(x, missing))
 
     def used(self, number: int) -> AbstractContextManager[None]:
         """Within it the rows of a window are used."""

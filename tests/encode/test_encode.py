@@ -235,6 +235,31 @@ def test_many_rows_are_written_to_any_place(cms_events):
         np.testing.assert_array_equal(mask[positions], missing[rows])
 
 
+def test_rows_and_their_mask_are_written_together(cms_events):
+    encoded = encode(cms_events, encoding_of(cms_events))
+    x, missing = encoded.inputs()
+    assert x.tobytes() == encoded.dense().tobytes()
+    assert missing.tobytes() == encoded.missing().tobytes()
+    assert 0.1 < missing.mean() < 0.9
+    rng = np.random.default_rng(2)
+    rows = rng.integers(0, len(encoded), 2 + 2 * scatter.TILE_BYTES // x[0].nbytes)
+    positions = rng.permutation(rows.size)
+    shape = rows.size, x.shape[1]
+    places = (
+        (np.empty(shape, np.float32), np.empty(shape, np.bool_)),
+        (np.empty(shape), np.empty(shape, np.bool_)),  # another dtype
+        (np.empty(shape, np.float32), np.empty(shape[::-1], np.bool_).T),  # another order
+    )
+    for out in places:
+        assert encoded.inputs(rows, positions=positions, out=out)[1] is out[1]
+        np.testing.assert_array_equal(out[0][positions], x[rows])
+        np.testing.assert_array_equal(out[1][positions], missing[rows])
+    with pytest.raises(IndexError, match=f"positions from 0 to {rows.size - 1}, of 5"):
+        encoded.inputs(rows, positions=positions, out=(places[0][0], np.empty((5, shape[1]), bool)))
+    with pytest.raises(ValueError, match="do not go to"):
+        encoded.inputs(rows, out=(places[0][0], np.empty((rows.size, 1), np.bool_)))
+
+
 def test_contents_that_are_not_plain_memory_give_the_same_rows(cms_events):
     encoded = encode(cms_events, encoding_of(cms_events))
     expected = encoded.dense()

@@ -121,6 +121,8 @@ def test_images_are_those_of_numpy(events):
         x, missing, lost, shared = by_numpy(events, encoding)
         np.testing.assert_allclose(found.dense(), x, rtol=2e-6, atol=1e-6)
         np.testing.assert_array_equal(found.missing(), missing)
+        for one, both in zip((found.dense(), found.missing()), found.inputs(), strict=True):
+            np.testing.assert_array_equal(both, one)
         named = {f"{name} (eta, phi)": number for name, number in lost.items() if number}
         assert found.counts.off_image == named
         named = {f"{name} (eta, phi)": number for name, number in shared.items() if number}
