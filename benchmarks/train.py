@@ -6,6 +6,9 @@ shuffling and writing the dense rows of each window. All run the published netwo
 one core; reading and encoding are done before. With --cores 2 the thread that feeds has a core of
 its own, as in a run with fewer ranks than cores.
 
+With --feed nothing is learned: windows with their missing mask are made, against copies of the same
+rows and masks.
+
 With --precision our own loop over rows in memory is compared with the same in float32, with
 --device cuda our loop with its feed on a GPU with the same on the CPU.
 """
@@ -97,6 +100,31 @@ def rank_task(
     )
 
 
+def report_feed(parsed: Any, feed: Feed, events: int) -> None:
+    """Make all windows, in turns with copies of them, and print the JSON line."""
+    first = next(iter(feed.windows(1)))
+    ready = first.x.copy(), first.missing.copy()
+    copies = np.empty_like(ready[0]), np.empty_like(ready[1])
+
+    def ours() -> None:
+        for _ in feed.windows(1):
+            pass
+
+    def reference() -> None:
+        for _ in range(feed.num_windows):
+            for copied, array in zip(copies, ready, strict=True):
+                np.copyto(copied, array)
+
+    common.close(
+        "feed",
+        events,
+        common.compare(ours, reference, parsed.repeats),
+        reference="copies of the same rows and masks",
+        cores=parsed.cores,
+        columns=ready[0].shape[1],
+    )
+
+
 def main() -> None:
     parsed = common.options(
         __doc__.splitlines()[0],
@@ -104,6 +132,7 @@ def main() -> None:
         precision={"choices": ("bfloat16", "float16"), "help": "against float32"},
         device={"choices": ("cuda",), "help": "against the CPU; with --precision in that there"},
         cores={"type": int, "default": 1, "help": "1, or more: the feed has one to itself"},
+        feed={"action": "store_true", "help": "the feed alone, with the missing mask"},
         hidden={"type": int, "nargs": "+", "default": [128, 64], "help": "width of the layers"},
     )
     if parsed.device and (error := gpus_here().error):
@@ -135,6 +164,10 @@ def main() -> None:
     first = next(iter(feed.windows(1)))
     in_memory = Window(*(None if a is None else np.copy(a) for a in vars(first).values()))
     events = assignment.num_events(0)
+
+    if parsed.feed:
+        report_feed(parsed, feed_of(with_missing=True), events)
+        return
 
     def learn(rank: Rank, window: Window) -> None:
         for _ in rank.learner.learn(window, window.w):
