@@ -1,8 +1,10 @@
 """Dense rows of encoded contents, and the missing mask.
 
 A row of padding and few values is many times what it is made of: most of the time goes into
-writing. So rows are built some at a time in the second-level cache, and NumPy copies them from
-there: the system's copy of so many bytes does not fetch what it overwrites.
+writing. So rows are built some at a time in the second-level cache. Those that follow one another
+are built in a tile that stays there, and NumPy copies them from it: the system's copy of so many
+bytes does not fetch what it overwrites. Of rows here and there it copies few bytes at once, and
+would fetch them: they are built where they belong, which takes 0.8 of the time.
 
 In the cache, padding comes first and values after it, collection by collection, and the first
 objects of all branches before the second ones: a processor guesses how many objects an event has
@@ -62,23 +64,28 @@ def scatter(
     outs = [out for out in (x, missing) if out is not None]
     num_columns = outs[0].shape[1]
     together = max(TILE_BYTES // max(sum(num_columns * out.itemsize for out in outs), 1), 1)
-    tiles = [np.empty((together, num_columns), out.dtype) for out in outs]
-    x_cells = None if x is None else tiles[0].ravel()
-    missing_cells = None if missing is None else tiles[-1].ravel()
     ends = np.append(columns, num_columns)
-    runs = _runs(collections, np.diff(ends))
+    encoded = (
+        values,
+        starts,
+        offsets,
+        num_flat,
+        collections,
+        ends,
+        _runs(collections, np.diff(ends)),
+    )
     are_in_line = bool((np.diff(positions) == 1).all())
+    built = [np.empty((together, num_columns), o.dtype) for o in outs] if are_in_line else outs
+    x_cells = None if x is None else built[0].reshape(-1)
+    missing_cells = None if missing is None else built[-1].reshape(-1)
     for begin in range(0, rows.size, together):
-        events = rows[begin : begin + together]
-        for out, tile in zip(outs, tiles, strict=True):
-            tile[: events.size] = out is missing
-        cells = (x_cells, missing_cells)
-        _fill(values, starts, offsets, num_flat, collections, ends, runs, events, *cells)
-        end = begin + events.size
-        first = positions[begin]
-        places = slice(first, first + events.size) if are_in_line else positions[begin:end]
-        for out, tile in zip(outs, tiles, strict=True):
-            out[places] = tile[: events.size]
+        events, places = rows[begin : begin + together], positions[begin : begin + together]
+        if not are_in_line:
+            _fill(*encoded, events, places, x_cells, missing_cells)
+            continue
+        _fill(*encoded, events, np.arange(events.size), x_cells, missing_cells)
+        for tile, out in zip(built, outs, strict=True):
+            out[places[0] : places[0] + events.size] = tile[: events.size]
 
 
 # What is None is left out when this is compiled.
@@ -92,14 +99,21 @@ def _fill(
     ends: NDArray[np.int64],
     runs: NDArray[np.int64],
     events: NDArray[np.int64],
+    places: NDArray[np.int64],
     x: NDArray[np.float32] | None,
     missing: NDArray[np.uint8] | None,
 ) -> None:
-    """Write what there is of ``events`` to their rows, which hold what stands for missing."""
+    """Write what there is of ``events`` to the rows ``places``."""
     num_columns = ends[-1]
+    for i in range(events.size):
+        begin, end = places[i] * num_columns, (places[i] + 1) * num_columns
+        if x is not None:
+            x[begin:end] = 0
+        if missing is not None:
+            missing[begin:end] = 1
     for branch in range(num_flat):
         for i in range(events.size):
-            _put(values, starts[branch] + events[i], x, missing, i * num_columns + branch)
+            _put(values, starts[branch] + events[i], x, missing, places[i] * num_columns + branch)
     for run in range(runs.size - 1):
         branch, stop = runs[run], runs[run + 1]
         collection, width = collections[branch], ends[branch + 1] - ends[branch]
@@ -107,7 +121,7 @@ def _fill(
         for i in range(events.size):
             first = offsets[collection, events[i]]
             count = offsets[collection, events[i] + 1] - first
-            column = i * num_columns + ends[branch]
+            column = places[i] * num_columns + ends[branch]
             if count > LONG:
                 for k in range(begins.size):
                     place, cell = begins[k] + first, column + k * width
