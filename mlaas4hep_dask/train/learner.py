@@ -134,11 +134,13 @@ class Learner:
         batch = self._cutter(window, weights)
         bounds = window.bounds.tolist()
         unseen, last = None, len(bounds) - 2
-        for group in groups(len(bounds) - 1, self.task.method.accumulate):
-            size = int(window.step_sizes[group.start : group.stop].sum())
-            # The gradients of all ranks are averaged. This factor makes the average the gradient
-            # of the mean loss over all batches of the group, however they are divided.
-            factor = torch.tensor(self.task.num_ranks / (size * self.task.mean_weight))
+        steps = groups(len(bounds) - 1, self.task.method.accumulate)
+        sizes = [int(window.step_sizes[group.start : group.stop].sum()) for group in steps]
+        # The gradients of all ranks are averaged. This factor makes the average the gradient of the
+        # mean loss over all batches of the group, however they are divided.
+        scales = [self.task.num_ranks / (size * self.task.mean_weight) for size in sizes]
+        factors = torch.tensor(scales, device=self.device).unbind()
+        for group, scale, factor in zip(steps, scales, factors, strict=True):
             self.stepper.zero_grad()
             total = 0.0
             for step in group:
@@ -146,7 +148,7 @@ class Learner:
                 self.pulse.beat(end - begin)
                 alone = nullcontext() if step == group[-1] else self._alone()
                 with alone:
-                    loss = self._add_gradient(batch, begin, end, factor.to(self.device))
+                    loss = self._add_gradient(batch, begin, end, factor)
                 unseen = loss if unseen is None else unseen.double() + loss
                 value = None
                 if (step + 1) % self._look_every == 0 or step == last:
@@ -154,7 +156,7 @@ class Learner:
                     total += value
                 if step == group[-1]:
                     self.stepper.step()
-                    self.hooks.end_step(total * float(factor))
+                    self.hooks.end_step(total * scale)
                 if value is not None:
                     yield value, end
         self.pulse.beat()
