@@ -16,6 +16,7 @@ With --precision our own loop over rows in memory is compared with the same in f
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -132,6 +133,7 @@ def main() -> None:
         precision={"choices": ("bfloat16", "float16"), "help": "against float32"},
         device={"choices": ("cuda",), "help": "against the CPU; with --precision in that there"},
         cores={"type": int, "default": 1, "help": "1, or more: the feed has one to itself"},
+        flat={"action": "store_true", "help": "the 22 flat branches alone, not 711 columns"},
         feed={"action": "store_true", "help": "the feed alone, with the missing mask"},
         hidden={"type": int, "nargs": "+", "default": [128, 64], "help": "width of the layers"},
     )
@@ -140,6 +142,9 @@ def main() -> None:
     if parsed.cores == 1:
         common.pin_to_one_core()
     files = common.planned_files(parsed)
+    if parsed.flat:
+        flat = tuple(branch for branch in files.branches if branch.collection is None)
+        files = replace(files, branches=flat)
     specs = merge_all(measure(read(p, files.branches), sample=p.sample) for p in files.partitions)
     encoding = Encoding.from_specs(specs)
     blocks = [encoded_block(files, partition, encoding) for partition in files.partitions]
@@ -215,6 +220,7 @@ def main() -> None:
         cores=parsed.cores,
         **common.ratios(results),
         steps=steps,
+        columns=num_columns,
         batch_size=parsed.batch_size,
         hidden=parsed.hidden,
         precision=parsed.precision or "float32",

@@ -36,6 +36,7 @@ def data_folder(tmp_path_factory):
         "encode.py --with-read",
         "predict.py",
         "train.py",
+        "train.py --feed --flat",
         pytest.param("chain.py --epochs 1", marks=NIGHTLY),
         pytest.param("learned.py --sets heavy-tails", marks=NIGHTLY),
         pytest.param("graph.py --partitions 40", marks=NIGHTLY),
