@@ -38,6 +38,7 @@ def data_folder(tmp_path_factory):
         "train.py",
         "train.py --feed --flat",
         pytest.param("chain.py --epochs 1", marks=NIGHTLY),
+        pytest.param("ranks.py --epochs 1", marks=NIGHTLY),
         pytest.param("learned.py --sets heavy-tails", marks=NIGHTLY),
         pytest.param("graph.py --partitions 40", marks=NIGHTLY),
         "windows.py --partitions 40",
