@@ -51,7 +51,8 @@ class Packed(ABC):
         rows : ndarray of int64, optional
             Events to write, fastest when ascending; all by default.
         positions : ndarray of int64, optional
-            Row of ``out`` for each of ``rows``, for shuffling; by default 0, 1, 2, ….
+            Row of ``out`` for each of ``rows``, none of them twice, for shuffling; by default
+            0, 1, 2, ….
         out : ndarray of float32, shape (at least max(positions) + 1, …), optional
             Receives them; that of images is contiguous.
 
